@@ -1,0 +1,29 @@
+"""distopt: distributed online optimisation, simulated and run for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distopt.api import load as load
+    from distopt.api import simulate as simulate
+    from distopt.results import Run as Run
+
+__version__ = "0.1.0"
+__all__ = ["Run", "__version__", "load", "simulate"]
+
+if not (Path(__file__).parent / "topologies").is_dir():  # a bare checkout: topologies/ and scenarios/ lie beside this folder
+    __path__.append(str(Path(__file__).parent.parent))
+
+_LAZY = {"simulate": "distopt.api", "load": "distopt.api", "Run": "distopt.results"}
+
+
+def __getattr__(name: str) -> Any:  # torch takes seconds to import: only those who compute pay for it
+    if name not in _LAZY:
+        raise AttributeError(f"module 'distopt' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

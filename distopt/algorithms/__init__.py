@@ -1,0 +1,1 @@
+"""The papers' recursions, one file each, found by file name."""

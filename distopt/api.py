@@ -1,0 +1,188 @@
+"""The Python API: ``simulate`` and ``load``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distopt import metrics, runner
+from distopt.comparator import Comparator
+from distopt.data import Blocks
+from distopt.experiment import Experiment, Problem, build
+from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
+
+__all__ = ["Session", "execute", "load", "simulate"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, rounds done, rounds in all)."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
+
+    scenario: Any
+    blocks: Blocks
+    comparator: Comparator
+
+    @classmethod
+    def of(cls, problem: Problem) -> Session:
+        """The session of a built problem."""
+        blocks = Blocks(problem.scenario, problem.key, problem.rounds)
+        return cls(problem.scenario, blocks, Comparator(blocks))
+
+
+def simulate(
+    topology: Any,
+    *,
+    agents: int | None = None,
+    scenario: Any,
+    algorithm: Any,
+    channel: Any = "exact",
+    weights: str = "metropolis",
+    rounds: int | None = None,
+    trials: int = 1,
+    seed: int = 0,
+    dtype: str = "float64",
+    every: int = 1,
+    x0: Any = None,
+    record: Sequence[str] = (),
+    drop_links: float = 0.0,
+    agentwise: bool | None = None,
+) -> Run:
+    """Simulate one algorithm on one scenario over one network.
+
+    Args:
+        topology: a spec string (``distopt list topologies``), a networkx graph, or an [N, N] weight matrix.
+        agents: N; may be left out where the topology fixes it.
+        scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``).
+        channel: how values cross the graph.
+        weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest.
+        rounds: T; None for 1000, or as many as the data last.
+        trials: independent repetitions (seeds), batched.
+        seed: of all randomness.
+        dtype: "float64" or "float32" for the iterates; metrics are float64.
+        every: record every so many rounds; the last round is always recorded.
+        x0: None (zeros), a number, [d] or [N, d].
+        record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
+        drop_links: probability with which a link fails in a round.
+        agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
+
+    Returns:
+        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept.
+
+    Raises:
+        InputError: what was asked cannot be done; the message says what to change.
+
+    >>> run = simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=0.05", rounds=50)
+    >>> run["dynamic_regret"].shape
+    (1, 50)
+    """
+    experiment = Experiment(
+        topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, tuple(record)
+    )
+    return execute(experiment, agentwise=agentwise)
+
+
+def execute(
+    experiment: Experiment,
+    *,
+    folder: Path | None = None,
+    session: Session | None = None,
+    progress: Progress | None = None,
+    label: str | None = None,
+    agentwise: bool | None = None,
+) -> Run:
+    """Run an experiment, writing it to ``folder`` as it goes where one is given.
+
+    ``session`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
+    loadable run of status "interrupted" and is raised again with the run in ``error.run``.
+    """
+    problem = build(experiment, session.scenario if session else None)
+    session = session or Session.of(problem)
+    spec = experiment.algorithm
+    label = label or (spec if isinstance(spec, str) else type(spec).__name__.lower())
+    info = manifest_info(experiment, problem.rounds)
+    toml = experiment.to_toml() if folder is not None else None
+    writer = Writer(folder, label, info, toml) if folder is not None else None
+    parts: list[tuple[Any, dict[str, Array], dict[str, Array]]] = []
+    status: Status = "running"
+    x_last: Array | None = None
+    began, done = time.perf_counter(), 0
+    interrupted: KeyboardInterrupt | None = None
+    try:
+        session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
+        began = time.perf_counter()
+        for chunk in runner.run(problem, session.comparator, session.blocks, agentwise=agentwise):
+            parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
+            if writer is not None:
+                writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)
+            done = chunk.stop
+            x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
+            if progress:
+                progress("rounds", done, problem.rounds)
+            if chunk.diverged is not None:
+                status, x_last = "diverged", None
+                info["diverged_at"] = chunk.diverged
+        status = "done" if status == "running" else status
+    except KeyboardInterrupt as error:
+        status, interrupted = "interrupted", error
+    seconds = time.perf_counter() - began
+    info |= {
+        "completed": done,
+        "seconds": seconds,
+        "rounds_per_second": done / seconds if seconds > 0 else 0.0,
+        "certificate": session.comparator.certificate(),
+        "left_out": _left_out(parts, problem),
+    }
+    rounds, values, trajectories = collect(parts, x_last)
+    run = Run(label, status, rounds, values, trajectories, info, folder)
+    if writer is not None:
+        writer.finish(status, info, x_last)
+    if interrupted is not None:
+        interrupted.run = run  # type: ignore[attr-defined]  # for whoever reports the interruption
+        raise interrupted
+    return run
+
+
+def _left_out(parts: list[tuple[Any, dict[str, Array], dict[str, Array]]], problem: Problem) -> dict[str, str]:
+    have = parts[0][1] if parts else {}
+    out = {}
+    if have and "dynamic_regret_worst" not in have:
+        n, d = problem.agents, problem.x0.shape[-1]
+        reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
+        out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
+    if have and "tracker_invariant" not in have:
+        out["tracker_invariant"] = "the algorithm has no tracker"
+    if have and "accuracy" not in have:
+        out["accuracy"] = "the scenario is no classification"
+    return out
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The figures of the closing table: final average dynamic regret with its spread over trials, and what goes with it."""
+    last = {name: run[name][:, -1] for name in run.metrics if run[name].shape[1]}
+    average = run["average_dynamic_regret"][:, -1] if last else np.full(1, np.nan)
+    row: dict[str, Any] = {
+        "algorithm": run.label,
+        "status": run.status,
+        "rounds": int(run.info.get("completed", 0)),
+        "average_dynamic_regret": float(average.mean()),
+        "spread": float(average.std(ddof=1)) if len(average) > 1 else float("nan"),
+        "consensus_error": float(last["consensus_error"].mean()) if last else float("nan"),
+        "tracker_invariant": float(run["tracker_invariant"].max()) if "tracker_invariant" in run.metrics and last else float("nan"),
+        "bits_per_agent": float(last["bits"].max()) if last else float("nan"),
+        "rounds_per_second": float(run.info.get("rounds_per_second", float("nan"))),
+    }
+    for name in ("accuracy", "accuracy_best_fixed", "accuracy_no_change"):
+        if name in run.metrics and run.metrics[name].size:
+            row[name] = float(np.nanmean(run.metrics[name]))
+    for name in ("regret_best_fixed", "regret_no_change"):
+        if last:
+            row[f"average_{name}"] = float(run[f"average_{name}"][:, -1].mean())
+    return row

@@ -1,0 +1,259 @@
+"""Names on the command line become objects: the folders are the registry, the signatures are the schema.
+
+A spec is ``name``, ``name:key=value,key=value`` or, nested inside another, ``name(key=value)``. Instead of a name, the path
+of a Python file works too. Listing reads the files as text, so nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from distopt.errors import InputError
+
+KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
+_NESTED = {"Direction": "directions", "Compressor": "compressors"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec: a name (or path of a .py file), positional values and keyword values."""
+
+    name: str
+    args: tuple[str | Spec, ...] = ()
+    kwargs: tuple[tuple[str, str | Spec], ...] = ()
+
+
+def parse(text: str) -> Spec:
+    """Parse ``name:key=value,key=other(a=1)``.
+
+    >>> parse("gt:lr=0.1,direction=adam(b1=0.5)").kwargs[1][1].name
+    'adam'
+
+    Raises:
+        InputError: unbalanced brackets, an empty name, or an empty value.
+    """
+    text = text.strip()
+    depth = 0
+    for position, char in enumerate(text):
+        depth += (char in "([") - (char in ")]")
+        if depth < 0:
+            raise InputError(f"{text!r}: unexpected {char!r} at position {position + 1}")
+    if depth:
+        raise InputError(f"{text!r}: a bracket is not closed")
+    head = re.match(r"[^:(]*", text)
+    name = head.group().strip() if head else ""
+    rest = text[len(head.group()) if head else 0 :]
+    if rest.startswith("("):
+        if not rest.endswith(")"):
+            raise InputError(f"{text!r}: nothing may follow the closing bracket")
+        rest = rest[1:-1]
+    else:
+        rest = rest[1:]
+    if not name:
+        raise InputError(f"{text!r}: no name before the parameters; write name:key=value,key=value")
+    args: list[str | Spec] = []
+    kwargs: list[tuple[str, str | Spec]] = []
+    for part in _split(rest):
+        match = re.match(r"([A-Za-z_]\w*)\s*=(.*)", part, re.S)
+        value = (match.group(2) if match else part).strip()
+        if not value:
+            raise InputError(f"{text!r}: empty value in {part!r}; write key=value,key=value")
+        parsed: str | Spec = parse(value) if re.fullmatch(r"[A-Za-z_]\w*\(.*\)", value, re.S) else value
+        if match:
+            if any(key == match.group(1) for key, _ in kwargs):
+                raise InputError(f"{text!r}: {match.group(1)} is given twice")
+            kwargs.append((match.group(1), parsed))
+        else:
+            args.append(parsed)
+    return Spec(name, tuple(args), tuple(kwargs))
+
+
+def _split(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for position, char in enumerate(text):
+        depth += (char in "([") - (char in ")]")
+        if char == "," and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+    parts.append(text[start:])
+    return [part.strip() for part in parts] if text.strip() else []
+
+
+def folder(kind: str) -> Path:
+    """Where the files of a kind lie."""
+    here = Path(__file__).parent
+    return next((p for p in (here / kind, here.parent / kind) if p.is_dir()), here / kind)
+
+
+def names(kind: str) -> list[str]:
+    """The catalogue of a kind, sorted."""
+    if kind not in KINDS:
+        raise InputError(f"no kind {kind!r}{_nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    return sorted(path.stem for path in folder(kind).glob("*.py") if not path.stem.startswith("_"))
+
+
+def describe(kind: str, name: str) -> tuple[str, str]:
+    """(signature, first sentence) of a catalogue entry, read from its text without importing it."""
+    tree = ast.parse((folder(kind) / f"{name}.py").read_text())
+    makers = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _key(n.name) == _key(name)]
+    if not makers:
+        return "", (ast.get_docstring(tree) or "").split("\n")[0]
+    maker = makers[0]
+    if isinstance(maker, ast.FunctionDef):
+        arguments = maker.args.args + maker.args.kwonlyargs
+        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [*maker.args.defaults, *maker.args.kw_defaults]
+        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True) if a.arg not in ("agents", "key")]
+    else:
+        fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
+        pairs = [(ast.unparse(n.target), n.value) for n in fields]
+    signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
+    return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def maker(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function behind a catalogue name or the path of a user's Python file."""
+    if name.endswith(".py"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"no file {name!r} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
+        module = _import_file(path)
+        stem = path.stem
+    else:
+        if name not in names(kind):
+            known = names(kind)
+            raise InputError(f"no {name!r} among the {kind}{_nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file")
+        module = importlib.import_module(f"distopt.{kind}.{name}")
+        stem = name
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+        and not (inspect.isclass(value) and issubclass(value, tuple))
+    }
+    exact = [value for key, value in found.items() if _key(key) == _key(stem)]
+    if exact:
+        return typing.cast(Callable[..., Any], exact[0])
+    method = {"algorithms": "update", "scenarios": "batch", "compressors": "encode", "directions": "__call__", "channels": "init"}
+    fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
+    candidates = fitting or list(found.values())
+    if len(candidates) == 1:
+        return typing.cast(Callable[..., Any], candidates[0])
+    raise InputError(
+        f"{name}: {'nothing' if not candidates else 'more than one thing'} in it could be meant for {kind}; name one class or function "
+        f"{stem!r} (found: {', '.join(found) or 'none'})"
+    )
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"distopt_user_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being executed
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -> Any:
+    """Build the object a spec names. ``given`` (agents, key) is passed where the maker has such a parameter.
+
+    >>> make("algorithms", "gtadam:lr=0.01,b2=0.99").direction.b2
+    0.99
+
+    Raises:
+        InputError: an unknown name or parameter (with the nearest known ones), or a value of the wrong type.
+    """
+    if isinstance(spec, str):
+        spec = parse(spec)
+    build = maker(kind, spec.name)
+    signature = inspect.signature(build)
+    hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)  # type: ignore[misc]  # classes have one
+    where = f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {spec.name}"
+    own = {key: value for key, value in (given or {}).items() if key in signature.parameters}
+    free = [key for key in signature.parameters if key not in own]
+    if len(spec.args) > len(free):
+        raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
+    values: dict[str, str | Spec] = dict(zip(free, spec.args, strict=False))
+    for key, value in spec.kwargs:
+        if key in own:
+            raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
+        if key not in free:
+            raise InputError(f"{where}: no parameter {key!r}{_nearest(key, free)}; parameters: {', '.join(free) or 'none'}")
+        if key in values:
+            raise InputError(f"{where}: {key} is given twice")
+        values[key] = value
+    arguments = {key: _convert(value, hints.get(key, str), f"{where}: {key}") for key, value in values.items()}
+    missing = [
+        key
+        for key, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty and key not in arguments and key not in own
+    ]
+    if missing:
+        raise InputError(f"{where}: {', '.join(missing)} must be given, as in {spec.name}:{missing[0]}=...")
+    return build(**own, **arguments)
+
+
+def _convert(value: str | Spec, hint: Any, where: str) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    nested = _NESTED.get(getattr(origin or hint, "__name__", ""))
+    if nested:
+        return make(nested, value)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise InputError(f"{where}={value} is not one of {', '.join(map(str, options))}")
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in options and value in ("none", "None"):
+            return None
+        choices = [option for option in options if option is not type(None)]
+        for option in choices[:-1]:
+            try:
+                return _convert(value, option, where)
+            except InputError:  # the next alternative may fit; the last one speaks for all
+                continue
+        return _convert(value, choices[-1], where)
+    if isinstance(value, Spec):
+        raise InputError(f"{where} takes no parameters in brackets")
+    if hint is bool:
+        if value.lower() in ("true", "yes", "1", "on"):
+            return True
+        if value.lower() in ("false", "no", "0", "off"):
+            return False
+        raise InputError(f"{where}={value} is not true or false")
+    if hint in (int, float):
+        try:
+            return hint(value)
+        except ValueError:
+            raise InputError(f"{where}={value} is not {'a whole number' if hint is int else 'a number'}") from None
+    return value

@@ -1,0 +1,1 @@
+"""How a value crosses the graph, one file each, found by file name."""

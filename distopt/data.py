@@ -1,0 +1,124 @@
+"""A run's data in aligned blocks of rounds: made by one call each, checked, remembered while they fit in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt.errors import InputError
+from distopt.random import Key
+
+BLOCK_BYTES = 64 * 2**20
+CACHE_BYTES = 256 * 2**20
+LONGEST_BLOCK = 256
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensor leaves of a tree."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def tree_map(f: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply f to every tensor leaf."""
+    return pytree.tree_map(lambda leaf: f(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def cast(tree: Any, dtype: torch.dtype) -> Any:
+    """The floating leaves in another precision."""
+    return tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def at(tree: Any, k: int) -> Any:
+    """One round's slice of a block: leaves [K|1, ...] -> [...]."""
+    return tree_map(lambda leaf: leaf[k if leaf.shape[0] > 1 else 0], tree)
+
+
+def part(tree: Any, start: int, stop: int) -> Any:
+    """Rounds start .. stop-1 of a block; leaves that no round changes stay [1, ...]."""
+    return tree_map(lambda leaf: leaf[start:stop] if leaf.shape[0] > 1 else leaf, tree)
+
+
+def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:
+    """f (a scenario's loss, grad, ...) at points x [K, R, n, d] of a whole block: [K, R, ...] from few calls.
+
+    Rounds are folded into the trials axis, which every scenario batches over anyway; the block is cut where the expanded
+    data would outgrow the memory budget.
+    """
+    rounds, trials = x.shape[:2]
+    expanded = sum(leaf[0, 0].numel() * leaf.element_size() for leaf in tensors(batch)) * trials + x[0].numel() * x.element_size()
+    step = max(1, min(rounds, BLOCK_BYTES // max(expanded, 1)))
+    out = []
+    for start in range(0, rounds, step):
+        points = x[start : start + step]
+        count = points.shape[0]
+
+        def fold(leaf: Tensor, count: int = count) -> Tensor:
+            if leaf.shape[0] == leaf.shape[1] == 1:
+                return leaf[0]
+            return leaf.expand(count, trials, *leaf.shape[2:]).reshape(count * trials, *leaf.shape[2:])
+
+        value = f(points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step)))
+        out.append(value.expand(count * trials, *value.shape[1:]).reshape(count, trials, *value.shape[1:]))
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class Blocks:
+    """Scenario data of the rounds of a run, block by block: block b holds rounds b L .. (b+1) L - 1 (the last is shorter).
+
+    L is a power of two fixed by the sizes alone, so whatever is computed per block has the same bits in every run.
+
+    Raises:
+        InputError: a leaf of the wrong shape, or one that is not finite, with its round.
+    """
+
+    def __init__(self, scenario: Any, key: Key, rounds: int) -> None:
+        self.scenario, self.key, self.rounds = scenario, key, rounds
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._bytes = 0
+        one = self._make(0, 1)
+        size = sum(leaf.numel() * leaf.element_size() for leaf in tensors(one))
+        size += 32 * len(key.trials) * len(key.agents) * int(scenario.dim)
+        fit = max(1, BLOCK_BYTES // max(size, 1))
+        self.length = min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
+        self.count = -(-rounds // self.length)
+
+    def span(self, b: int) -> range:
+        """The rounds of block b."""
+        return range(b * self.length, min((b + 1) * self.length, self.rounds))
+
+    def get(self, b: int) -> Any:
+        """The data of block b, leaves [K|1, R|1, n|1, ...], floats in float64."""
+        if b in self._kept:
+            self._kept.move_to_end(b)
+            return self._kept[b]
+        span = self.span(b)
+        batch = self._make(span.start, span.stop)
+        self._kept[b] = batch
+        self._bytes += _size(batch)
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return batch
+
+    def _make(self, start: int, stop: int) -> Any:
+        t = torch.arange(start, stop).reshape(-1, 1, 1, 1)
+        batch = cast(self.scenario.batch(t, self.key), torch.float64)
+        allowed = ((1, stop - start), (1, len(self.key.trials)), (1, len(self.key.agents)))
+        for leaf in tensors(batch):
+            if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):
+                raise InputError(
+                    f"scenario {type(self.scenario).__name__}: batch has a leaf of shape {list(leaf.shape)}; its first three axes must be "
+                    f"rounds ({stop - start} or 1), trials ({len(self.key.trials)} or 1), agents ({len(self.key.agents)} or 1)"
+                )
+            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                bad = int(torch.nonzero(~torch.isfinite(leaf))[0, 0])
+                raise InputError(f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them")
+        return batch
+
+
+def _size(batch: Any) -> int:
+    return sum(leaf.untyped_storage().nbytes() for leaf in tensors(batch))

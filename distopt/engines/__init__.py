@@ -1,0 +1,1 @@
+"""Where a run is computed. An engine moves rows and never does arithmetic."""

@@ -1,0 +1,11 @@
+"""The two errors a user meets: a mistake in what was asked, and a run that could not go on."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What was asked cannot be done. The message says what, where, and what to do; the command line exits with 2."""
+
+
+class RunError(RuntimeError):
+    """A run failed while it was going. The message names the round; the command line exits with 1."""

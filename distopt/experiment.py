@@ -1,0 +1,277 @@
+"""WHAT is computed: topology, scenario, algorithm, channel, seed, trials, rounds. A value; TOML in and out; a fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distopt import catalog
+from distopt.errors import InputError
+from distopt.mixing import Graph, Mixing, Switching, check_connected, graph_from_matrix, graph_from_networkx
+from distopt.protocols import Channel
+from distopt.random import Key
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers of a run, and nothing about where it runs.
+
+    Attributes:
+        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
+        agents: N, or None where the topology fixes it.
+        scenario, algorithm, channel: spec strings, or objects with the Protocol's methods.
+        weights: the weight rule (a given weight matrix overrides it).
+        drop_links: probability that a link fails in a round.
+        rounds: T, or None for the scenario's own length (1000 where it has none).
+        trials: R, independent repetitions, batched.
+        seed: of all addressed randomness.
+        dtype: of the iterates; metrics are always float64.
+        every: record metrics every so many rounds (the last round is always recorded).
+        x0: starting point: None (zeros), a number, [d], or [N, d].
+        record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+
+    >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
+    True
+    """
+
+    topology: Any
+    agents: int | None
+    scenario: Any
+    algorithm: Any
+    channel: Any = "exact"
+    weights: str = "metropolis"
+    drop_links: float = 0.0
+    rounds: int | None = None
+    trials: int = 1
+    seed: int = 0
+    dtype: str = "float64"
+    every: int = 1
+    x0: Any = None
+    record: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if isinstance(self.record, str):
+            object.__setattr__(self, "record", tuple(part.strip() for part in self.record.split(",") if part.strip()))
+        else:
+            object.__setattr__(self, "record", tuple(self.record))
+        for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name in ("agents", "rounds"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise InputError(f"{name}={value!r} is not a whole number")
+            if value < lowest:
+                raise InputError(f"{name}={value}: must be at least {lowest}")
+            object.__setattr__(self, name, int(value))
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
+        if not isinstance(self.drop_links, float | int) or not 0 <= self.drop_links < 1:
+            raise InputError(f"drop_links={self.drop_links!r}: must be a probability in [0, 1)")
+
+    def describe(self) -> dict[str, Any]:
+        """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits: equal fingerprints mean equal bits on one version of the program."""
+        text = json.dumps(self.describe(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_toml(self) -> str:
+        """TOML text that ``from_toml`` reads back.
+
+        Raises:
+            InputError: a part was given as a Python object, which TOML cannot hold.
+        """
+        import tomli_w
+
+        out: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if value is None or value == ():
+                continue
+            if isinstance(value, tuple):
+                value = list(value)
+            if not isinstance(value, str | int | float | list):
+                raise InputError(f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML")
+            out[f.name] = value
+        return tomli_w.dumps(out)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
+        """An experiment from parsed TOML; ``where`` names the file in errors."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise InputError(f"{where}: no setting {key!r}{catalog._nearest(key, known)}; settings: {', '.join(known)}")
+        for key in ("topology", "scenario", "algorithm"):
+            if key not in values:
+                raise InputError(f"{where}: {key} is missing; write {key} = \"...\"")
+        return cls(**{"agents": None, **values})
+
+
+def read_toml(path: Path) -> list[Experiment]:
+    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]``."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    algorithms = values.get("algorithm")
+    if isinstance(algorithms, list):
+        return [Experiment.from_mapping({**values, "algorithm": each}, str(path)) for each in algorithms]
+    return [Experiment.from_mapping(values, str(path))]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return _with_content(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape}{value.dtype}:" + hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if dataclasses.is_dataclass(value):
+        return {"type": kind, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if hasattr(value, "edges") and hasattr(value, "nodes"):  # networkx
+        return {"type": kind, "nodes": [str(n) for n in value.nodes], "edges": sorted(f"{a}-{b}" for a, b in value.edges)}
+    return {"type": kind, **{key: _plain(item) for key, item in sorted(getattr(value, "__dict__", {}).items()) if not callable(item)}}
+
+
+def _with_content(spec: str) -> str:
+    """A spec that names files stands for their content: the fingerprint must change when a file does."""
+    try:
+        parsed = catalog.parse(spec)
+    except InputError:
+        return spec
+    files = [v for v in (parsed.name, *parsed.args, *(v for _, v in parsed.kwargs)) if isinstance(v, str)]
+    digests = [hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in files if ("." in f or "/" in f) and Path(f).is_file()]
+    return spec + "".join(f" #{digest}" for digest in digests)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An experiment with its parts built and checked: what the runner needs.
+
+    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T.
+    """
+
+    experiment: Experiment
+    mixing: Mixing
+    scenario: Any
+    algorithm: Any
+    channels: dict[str, Channel[Any]]
+    key: Key
+    rounds: int
+    x0: Tensor
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        return self.key.total
+
+
+def build(experiment: Experiment, scenario: Any = None) -> Problem:
+    """Build and check every part. ``scenario`` reuses one already built, for several algorithms on the same data.
+
+    Raises:
+        InputError: an unknown name, a disconnected graph, weights an algorithm cannot use, a starting point of the wrong
+            shape, more rounds than the data have.
+    """
+    seed, trials = experiment.seed, range(experiment.trials)
+    topology = build_topology(experiment.topology, experiment.agents, seed)
+    agents = topology.agents
+    key = Key(seed, range(agents), trials, agents)
+    mixing = Mixing(topology, experiment.weights, key, experiment.drop_links)
+    scenario = scenario or _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
+    algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
+    mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
+    channel = _part("channels", experiment.channel, ("init", "bits"), {})
+    limit = getattr(scenario, "rounds", None)
+    if experiment.rounds and limit is not None and experiment.rounds > limit:
+        raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
+    rounds = experiment.rounds or min(limit or 1000, 1000)
+    names = tuple(algorithm.channels)
+    return Problem(
+        experiment, mixing, scenario, algorithm, {name: channel for name in names}, key, rounds, _start(experiment, agents, int(scenario.dim))
+    )
+
+
+def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:
+    """A spec string, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
+    if isinstance(topology, str):
+        built = catalog.make("topologies", topology, _given(topology, agents, seed))
+    else:
+        built = topology
+    if hasattr(built, "nodes") and hasattr(built, "edges"):
+        built = graph_from_networkx(built)
+    elif isinstance(built, np.ndarray | Tensor) or hasattr(built, "tocsr"):
+        built = graph_from_matrix(built)
+    elif isinstance(built, list | tuple):
+        built = graph_from_matrix(np.asarray(built, dtype=np.float64))
+    if not isinstance(built, Graph | Switching):
+        raise InputError(f"topology {_label(topology)} is neither a graph nor a weight matrix; give a name, a networkx graph or an [N, N] array")
+    if agents is not None and built.agents != agents:
+        raise InputError(f"topology {_label(topology)} has {built.agents} agents, not {agents}; leave agents out or make them equal")
+    if isinstance(built, Graph):
+        check_connected(built)
+    return built
+
+
+def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
+    import inspect
+
+    parameter = inspect.signature(catalog.maker("topologies", catalog.parse(topology).name)).parameters.get("agents")
+    if parameter is not None and parameter.default is parameter.empty and agents is None:
+        raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
+    return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}
+
+
+def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -> Any:
+    built = catalog.make(kind, spec, given) if isinstance(spec, str) else spec
+    for need in needs:
+        if not hasattr(built, need):
+            raise InputError(f"{_label(spec)} cannot serve among the {kind}: it has no {need!r}")
+    return built
+
+
+def _label(spec: Any) -> str:
+    return spec if isinstance(spec, str) else type(spec).__name__
+
+
+def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
+    if dim < 1:
+        raise InputError(f"scenario {_label(experiment.scenario)}: dim={dim}, must be at least 1")
+    shape = (experiment.trials, agents, dim)
+    x0 = 0.0 if experiment.x0 is None else experiment.x0
+    try:
+        start = torch.as_tensor(x0, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"x0={x0!r}: must be a number or an array of shape [{agents}, {dim}]") from None
+    if start.ndim > 3 or (start.ndim > 0 and start.shape not in {(dim,), (agents, dim), shape}):
+        raise InputError(f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}")
+    if not math.isfinite(float(start.abs().sum())):
+        raise InputError("x0 is not finite")
+    return start.to(DTYPES[experiment.dtype]).expand(shape).clone()

@@ -1,0 +1,124 @@
+"""Addressed randomness: the number at (seed, stream, trial, t, agent, word) is always the same number.
+
+Nothing is consumed and nothing has a state: word ``(t N + agent) words + word`` of one Philox stream per (seed, stream,
+trial) [philox2011]. Any block of agents, any chunk of rounds and any order of asking therefore see the same data, and a
+worker regenerates its own agents' data instead of receiving it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_BLOCK = 4096  # rounds between two remembered prefixes of a running sum
+
+
+def _stream_id(seed: int, stream: str) -> int:
+    digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def words(seed: int, stream: str, trial: int, start: int, count: int) -> NDArray[np.float64]:
+    """``count`` uniforms in [0, 1) from word ``start`` of the stream (seed, stream, trial).
+
+    >>> bool((words(0, "demo", 0, 5, 3) == words(0, "demo", 0, 0, 8)[5:]).all())
+    True
+    """
+    bits = np.random.Philox(key=[_stream_id(seed, stream), trial], counter=[start // 4, 0, 0, 0])
+    skip = start % 4  # one counter step makes four doubles
+    drawn: NDArray[np.float64] = np.random.Generator(bits).random(count + skip)[skip:]
+    return drawn
+
+
+class Key:
+    """The address of a block: which agents and trials of a seeded experiment are asked for.
+
+    Attributes:
+        seed: the experiment's seed.
+        agents: int64 tensor [n], the block's global agent ids, ascending.
+        trials: int64 tensor [R], the block's global trial ids.
+        total: N, the number of agents in the whole network.
+    """
+
+    def __init__(self, seed: int, agents: Sequence[int] | range, trials: Sequence[int] | range, total: int) -> None:
+        self.seed, self.total = seed, total
+        self.agents = torch.tensor(list(agents), dtype=torch.int64)
+        self.trials = torch.tensor(list(trials), dtype=torch.int64)
+        self._prefixes: dict[str, list[Tensor]] = {}
+
+    @property
+    def shared(self) -> Key:
+        """The same trials with one draw for the whole network: its draws have shape [K, R, 1, words]."""
+        return Key(self.seed, range(1), self.trials.tolist(), 1)
+
+    def uniform(self, stream: str, words_per_agent: int, t: Tensor | None = None) -> Tensor:
+        """Uniforms in [0, 1), float64 [K, R, n, words_per_agent]; ``t`` is [K, 1, 1, 1], or None for a draw that no round changes.
+
+        >>> key = Key(0, range(4), range(2), total=4)
+        >>> t = torch.arange(3).reshape(3, 1, 1, 1)
+        >>> block = Key(0, [1, 2], [1], total=4)
+        >>> whole = key.uniform("demo", 5, t)
+        >>> torch.equal(whole[1:, 1:, 1:3], block.uniform("demo", 5, t[1:]))
+        True
+        """
+        rounds = [0] if t is None else t.reshape(-1).tolist()
+        agents, width = self.agents.tolist(), words_per_agent
+        out = np.empty((len(rounds), len(self.trials), len(agents), width))
+        low, span = (agents[0], agents[-1] - agents[0] + 1) if agents else (0, 0)
+        pick = None if span == len(agents) else np.asarray(agents) - low
+        whole = span == self.total and all(b - a == 1 for a, b in zip(rounds, rounds[1:], strict=False))
+        for r, trial in enumerate(self.trials.tolist()):
+            if whole and rounds:  # every agent of consecutive rounds lies contiguously in the stream
+                drawn = words(self.seed, stream, trial, rounds[0] * span * width, len(rounds) * span * width)
+                rows = drawn.reshape(len(rounds), span, width)
+                out[:, r] = rows if pick is None else rows[:, pick]
+                continue
+            for k, round_ in enumerate(rounds):
+                rows = words(self.seed, stream, trial, (round_ * self.total + low) * width, span * width).reshape(span, width)
+                out[k, r] = rows if pick is None else rows[pick]
+        return torch.from_numpy(out)
+
+    def normal(self, stream: str, words_per_agent: int, t: Tensor | None = None) -> Tensor:
+        """Standard normals [K, R, n, words_per_agent] by the inverse distribution function (one word each, no rejection)."""
+        u = self.uniform(stream, words_per_agent, t)
+        return torch.special.ndtri((u + 2.0**-54).clamp(max=1 - 2.0**-53))
+
+    def integers(self, stream: str, high: int, words_per_agent: int, t: Tensor | None = None) -> Tensor:
+        """Integers 0 .. high - 1, int64 [K, R, n, words_per_agent]."""
+        return (self.uniform(stream, words_per_agent, t) * high).to(torch.int64)
+
+    def running_sum(self, name: str, t: Tensor, increments: Callable[[Tensor], Tensor]) -> Tensor:
+        """sum of ``increments(tau)`` over 1 <= tau <= t, for every round of ``t`` [K, 1, 1, 1]; shape of ``increments(t)``.
+
+        Sums run in blocks of 4096 rounds from zero, whatever is asked, so the bits do not depend on the chunk. ``name`` must
+        be unique to the quantity: prefixes are remembered under it for the life of this key.
+        """
+        rounds = t.reshape(-1)
+        prefixes = self._prefixes.setdefault(name, [])
+        parts: list[Tensor] = []
+        for block in sorted({int(b) for b in (rounds // _BLOCK).tolist()}):
+            while len(prefixes) <= block:
+                start = len(prefixes) * _BLOCK
+                if start == 0:
+                    prefixes.append(torch.zeros_like(increments(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+                else:
+                    span = torch.arange(start - _BLOCK, start).reshape(-1, 1, 1, 1)
+                    prefixes.append(prefixes[-1] + self._partial(span, increments)[-1:])
+            inside = rounds[rounds // _BLOCK == block] - block * _BLOCK
+            span = torch.arange(block * _BLOCK, block * _BLOCK + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
+            parts.append((prefixes[block] + self._partial(span, increments))[inside])
+        order = torch.argsort(rounds // _BLOCK, stable=True)
+        out = torch.cat(parts)
+        return out[torch.argsort(order)]
+
+    @staticmethod
+    def _partial(span: Tensor, increments: Callable[[Tensor], Tensor]) -> Tensor:
+        steps = increments(span)
+        if int(span[0]) == 0:
+            steps = torch.cat([torch.zeros_like(steps[:1]), steps[1:]])
+        return steps.cumsum(0)

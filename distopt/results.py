@@ -1,0 +1,273 @@
+"""Finished, interrupted and diverged runs: in memory, and on disk as a TOML experiment, a JSON manifest and npz chunks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distopt.errors import InputError
+
+if TYPE_CHECKING:
+    from distopt.experiment import Experiment
+
+Status = Literal["running", "done", "interrupted", "diverged"]
+FORMAT = 1
+Array = NDArray[Any]
+
+
+@dataclass
+class Run(Mapping[str, Array]):
+    """One algorithm on one scenario: metrics and trajectories by name.
+
+    ``run["dynamic_regret"]`` is float64 [trials, recorded rounds]; ``run["x"]``, where recorded, is [trials, rounds + 1, N, d]
+    (x_0 first) and a recorded state leaf [trials, rounds, N, d] (its value after round t at index t).
+
+    Attributes:
+        label: the algorithm's spec.
+        status: "done", "interrupted" or "diverged".
+        rounds: the recorded rounds, int64 [k]; round t is the t-th cost seen, from 0.
+        metrics, trajectories: arrays by name.
+        info: experiment, fingerprint, versions, seconds, and what else the manifest holds.
+    """
+
+    label: str
+    status: Status
+    rounds: NDArray[np.int64]
+    metrics: dict[str, Array]
+    trajectories: dict[str, Array] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    def __getitem__(self, name: str) -> Array:
+        """A metric, its average over time (``average_dynamic_regret``: divided by t + 1), or a trajectory."""
+        for store in (self.metrics, self.trajectories):
+            if name in store:
+                return store[name]
+        base = name.removeprefix("average_")
+        if base != name and base in self.metrics and "regret" in base:
+            return self.metrics[base] / (self.rounds + 1)
+        note = self.info.get("left_out", {}).get(base)
+        have = ", ".join(self)
+        raise KeyError(f"{name} is not in this run{f': {note}' if note else ''}; it has: {have}")
+
+    def __iter__(self) -> Iterator[str]:
+        averages = [f"average_{name}" for name in self.metrics if "regret" in name]
+        return iter([*self.metrics, *averages, *self.trajectories])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def trials(self) -> int:
+        """R."""
+        return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
+
+    def to_pandas(self) -> Any:
+        """A long table: one line per trial and recorded round, one column per metric.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise InputError("to_pandas needs pandas; install it with: pip install distopt[pandas]") from None
+        trials, k = self.trials, len(self.rounds)
+        columns: dict[str, Array] = {"trial": np.repeat(np.arange(trials), k), "round": np.tile(self.rounds, trials)}
+        columns.update({name: self[name].reshape(-1) for name in self if name not in self.trajectories})
+        return pd.DataFrame(columns)
+
+    def plot(self, path: str | Path | None = None, metric: str = "average_dynamic_regret") -> Any:
+        """Draw a metric against rounds (log axes, band over trials); writes ``path`` where given, returns the figure."""
+        from distopt.report.curves import figure
+
+        fig = figure({self.label: self}, metric)
+        if path is not None:
+            fig.savefig(path)
+        return fig
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run so that ``distopt.load`` reads it back; returns the folder.
+
+        Raises:
+            InputError: the folder cannot be written, or holds another run.
+        """
+        writer = Writer(Path(folder), self.label, self.info)
+        writer.add(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()})
+        tail = self.trajectories["x"][:, -1] if "x" in self.trajectories else None
+        writer.finish(self.status, self.info, tail)
+        return Path(folder)
+
+
+def collect(
+    parts: list[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]], x_last: Array | None
+) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
+    """Join the chunks of a run: rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
+    if not parts:
+        return np.empty(0, dtype=np.int64), {}, {}
+    rounds = np.concatenate([p[0] for p in parts])
+    metrics = {name: np.concatenate([p[1][name] for p in parts], axis=1) for name in parts[0][1]}
+    trajectories = {name: np.concatenate([p[2][name] for p in parts], axis=1) for name in parts[0][2]}
+    if "x" in trajectories and x_last is not None:
+        trajectories["x"] = np.concatenate([trajectories["x"], x_last[:, None]], axis=1)
+    return rounds, metrics, trajectories
+
+
+def folder_name(label: str) -> str:
+    """A label as a folder name."""
+    return re.sub(r"[^A-Za-z0-9_.=,-]+", "-", label).strip("-.") or "run"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename: a reader never sees half a file."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+class Writer:
+    """Writes a run while it goes: chunks first, then a manifest that names them, so what the manifest names is whole.
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else.
+    """
+
+    def __init__(self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, every_seconds: float = 2.0) -> None:
+        self.folder, self.label, self.info = folder, label, dict(info)
+        self.every_seconds, self._since = every_seconds, time.monotonic()
+        self._chunks: list[str] = []
+        self._pending: list[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]] = []
+        claim(folder, str(self.info.get("fingerprint", "")))
+        for old in folder.glob("chunk-*.npz"):
+            old.unlink()
+        if toml is not None:
+            write_text(folder / "experiment.toml", toml)
+        self._manifest("running", {})
+
+    def add(self, rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]) -> None:
+        """Take a chunk; it reaches the disk at once or within ``every_seconds``."""
+        self._pending.append((rounds, metrics, trajectories))
+        if time.monotonic() - self._since > self.every_seconds or any(v.nbytes > 2**24 for v in trajectories.values()):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if not self._pending:
+            return
+        rounds, metrics, trajectories = collect(self._pending, None)
+        name = f"chunk-{len(self._chunks):06d}.npz"
+        with (self.folder / (name + ".part")).open("wb") as file:
+            arrays = {"rounds": rounds, **{f"m.{k}": v for k, v in metrics.items()}, **{f"t.{k}": v for k, v in trajectories.items()}}
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
+        os.replace(self.folder / (name + ".part"), self.folder / name)
+        self._chunks.append(name)
+        self._pending, self._since = [], time.monotonic()
+        self._manifest("running", {})
+
+    def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> None:
+        """Write the rest and the final manifest."""
+        self.flush()
+        if x_last is not None:
+            with (self.folder / "last.npz.part").open("wb") as file:
+                np.savez(file, x=x_last)
+            os.replace(self.folder / "last.npz.part", self.folder / "last.npz")
+        self._manifest(status, info)
+
+    def _manifest(self, status: str, info: Mapping[str, Any]) -> None:
+        content = {"format": FORMAT, "label": self.label, "status": status, "chunks": self._chunks, **self.info, **info}
+        write_text(self.folder / "manifest.json", json.dumps(content, indent=1))
+
+
+def claim(folder: Path, fingerprint: str) -> None:
+    """Make ``folder`` ours: new, empty, or holding a run of the same fingerprint."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        old = _read_manifest(manifest)
+        if old.get("fingerprint") != fingerprint:
+            raise InputError(f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it")
+    elif any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run; choose another folder with --out")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a run's manifest ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a run of this version (format {content.get('format') if isinstance(content, dict) else '?'}, not {FORMAT})")
+    return content
+
+
+def load(folder: str | Path) -> Run | dict[str, Run]:
+    """Read a run, or the runs of a folder that ``distopt simulate`` wrote for several algorithms, by label.
+
+    Raises:
+        InputError: no run there, or a file that is damaged or foreign.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        raise InputError(f"{folder}: holds no run (no manifest.json)")
+    content = _read_manifest(manifest)
+    if "runs" in content:
+        inner = [load(folder / name) for name in content["runs"] if (folder / name / "manifest.json").exists()]
+        return {run.label: run for run in inner if isinstance(run, Run)}
+    parts = []
+    for name in content["chunks"]:
+        arrays = _arrays(folder / Path(name).name)
+        if "rounds" not in arrays:
+            raise InputError(f"{folder / name}: not a chunk of a run")
+        named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
+        parts.append((arrays["rounds"], named["m."], named["t."]))
+    last = _arrays(folder / "last.npz").get("x") if (folder / "last.npz").exists() else None
+    rounds, metrics, trajectories = collect(parts, last)
+    info = {key: value for key, value in content.items() if key not in ("format", "label", "status", "chunks")}
+    status = "interrupted" if content["status"] == "running" else content["status"]
+    return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise InputError(f"{path}: damaged or not a chunk of a run ({error})") from error
+    except Exception as error:
+        if type(error).__name__ == "BadZipFile":
+            raise InputError(f"{path}: damaged ({error})") from error
+        raise
+
+
+def manifest_info(experiment: Experiment, rounds: int) -> dict[str, Any]:
+    """What every manifest holds of an experiment: its description, fingerprint, length and the versions that ran it."""
+    import platform
+
+    import torch
+
+    from distopt import __version__
+
+    return {
+        "experiment": {**experiment.describe(), "rounds": rounds},
+        "fingerprint": experiment.fingerprint(),
+        "rounds": rounds,
+        "versions": {"distopt": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }

@@ -1,0 +1,1 @@
+"""Time-varying costs, one file each, found by file name."""

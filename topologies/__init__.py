@@ -1,0 +1,1 @@
+"""Graph families, one file each, found by file name."""
