@@ -14,7 +14,9 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 
 types: $(VENV)/.installed-test
-	$(VENV)/bin/mypy distopt topologies scenarios
+	rm -rf build/types && mkdir -p build/types  # mypy knows no package-dir: lay the package out as it is installed
+	cp -r distopt build/types/ && cp -r topologies scenarios build/types/distopt/
+	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p distopt
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

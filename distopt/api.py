@@ -97,17 +97,19 @@ def execute(
     progress: Progress | None = None,
     label: str | None = None,
     agentwise: bool | None = None,
+    problem: Problem | None = None,
 ) -> Run:
     """Run an experiment, writing it to ``folder`` as it goes where one is given.
 
     ``session`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
-    loadable run of status "interrupted" and is raised again with the run in ``error.run``.
+    loadable run of status "interrupted" and is raised again with the run in ``error.run``. ``problem`` is the experiment's,
+    where it has been built already.
     """
-    problem = build(experiment, session.scenario if session else None)
+    problem = problem or build(experiment, session.scenario if session else None)
     session = session or Session.of(problem)
     spec = experiment.algorithm
     label = label or (spec if isinstance(spec, str) else type(spec).__name__.lower())
-    info = manifest_info(experiment, problem.rounds)
+    info = {**manifest_info(experiment, problem.rounds), "agents": problem.agents}
     toml = experiment.to_toml() if folder is not None else None
     writer = Writer(folder, label, info, toml) if folder is not None else None
     parts: list[tuple[Any, dict[str, Array], dict[str, Array]]] = []
@@ -116,7 +118,11 @@ def execute(
     began, done = time.perf_counter(), 0
     interrupted: KeyboardInterrupt | None = None
     try:
+        if progress:
+            progress("comparator", 0, problem.rounds)
         session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
+        if progress:
+            progress("rounds", 0, problem.rounds)
         began = time.perf_counter()
         for chunk in runner.run(problem, session.comparator, session.blocks, agentwise=agentwise):
             parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
@@ -168,12 +174,14 @@ def summary(run: Run) -> dict[str, Any]:
     """The figures of the closing table: final average dynamic regret with its spread over trials, and what goes with it."""
     last = {name: run[name][:, -1] for name in run.metrics if run[name].shape[1]}
     average = run["average_dynamic_regret"][:, -1] if last else np.full(1, np.nan)
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges may end near the largest number
+        middle, spread = float(average.mean()), float(average.std(ddof=1)) if len(average) > 1 else float("nan")
     row: dict[str, Any] = {
         "algorithm": run.label,
         "status": run.status,
         "rounds": int(run.info.get("completed", 0)),
-        "average_dynamic_regret": float(average.mean()),
-        "spread": float(average.std(ddof=1)) if len(average) > 1 else float("nan"),
+        "average_dynamic_regret": middle,
+        "spread": spread,
         "consensus_error": float(last["consensus_error"].mean()) if last else float("nan"),
         "tracker_invariant": float(run["tracker_invariant"].max()) if "tracker_invariant" in run.metrics and last else float("nan"),
         "bits_per_agent": float(last["bits"].max()) if last else float("nan"),

@@ -159,7 +159,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         return typing.cast(Callable[..., Any], exact[0])
     method = {"algorithms": "update", "scenarios": "batch", "compressors": "encode", "directions": "__call__", "channels": "init"}
     fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
-    candidates = fitting or list(found.values())
+    candidates: list[Any] = [*fitting] or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
     raise InputError(
@@ -198,7 +198,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
         spec = parse(spec)
     build = maker(kind, spec.name)
     signature = inspect.signature(build)
-    hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)  # type: ignore[misc]  # classes have one
+    hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
     where = f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {spec.name}"
     own = {key: value for key, value in (given or {}).items() if key in signature.parameters}
     free = [key for key in signature.parameters if key not in own]

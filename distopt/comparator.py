@@ -23,8 +23,8 @@ class Reference(NamedTuple):
     """What a block of rounds has whatever algorithm runs on it (R is 1 where trials share their data).
 
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
-    sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments of ``path_length``, ``gradient_variation``, ``function_variation`` and of the no-change regret
-    f_t(x*_{t-1}) - f_t(x*_t) [K, R]; ``persistence`` accuracy [K, R] or None.
+    sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
+    ``function_variation`` and of the no-change regret f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
     """
 
     x: Tensor
@@ -71,7 +71,9 @@ class _Sum:
 
     def scale(self, x: Tensor) -> Tensor:
         """sum_i ||grad f_{i,t}(x)|| [P]: what the summed gradient is small against."""
-        return evaluate(self.scenario.grad, self._points(x), self.batch).norm(dim=-1).sum(-1).reshape(-1)
+        each = evaluate(self.scenario.grad, self._points(x), self.batch)
+        total: Tensor = each.norm(dim=-1).sum(-1).reshape(-1)
+        return total
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,13 @@ def _step(problem: _Sum | _Horizon, x: Tensor) -> Callable[[Tensor], Tensor]:
     d = x.shape[-1]
     if hasattr(problem.scenario, "hessian"):
         return lambda g: _cholesky(problem.hessian(x), g)
-    width = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
+    width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
 
     def product(v: Tensor) -> Tensor:
-        norm = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+        norm: Tensor = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
         u = v / norm * width
-        return (problem.gradient(x + u) - problem.gradient(x - u)) / (2 * width) * norm
+        change = problem.gradient(x + u) - problem.gradient(x - u)
+        return change / (2 * width) * norm
 
     if d <= DENSE:
         return lambda g: _cholesky(torch.stack([product(e.expand_as(x)) for e in torch.eye(d, dtype=x.dtype)], -1), g)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from distopt.random import Key
 BLOCK_BYTES = 64 * 2**20
 CACHE_BYTES = 256 * 2**20
 LONGEST_BLOCK = 256
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Numbers that user code makes without naming a precision (``t / 10`` of whole rounds) get this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -106,7 +118,8 @@ class Blocks:
 
     def _make(self, start: int, stop: int) -> Any:
         t = torch.arange(start, stop).reshape(-1, 1, 1, 1)
-        batch = cast(self.scenario.batch(t, self.key), torch.float64)
+        with default_dtype(torch.float64):
+            batch = cast(self.scenario.batch(t, self.key), torch.float64)
         allowed = ((1, stop - start), (1, len(self.key.trials)), (1, len(self.key.agents)))
         for leaf in tensors(batch):
             if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):

@@ -215,16 +215,13 @@ def build(experiment: Experiment, scenario: Any = None) -> Problem:
     rounds = experiment.rounds or min(limit or 1000, 1000)
     names = tuple(algorithm.channels)
     return Problem(
-        experiment, mixing, scenario, algorithm, {name: channel for name in names}, key, rounds, _start(experiment, agents, int(scenario.dim))
+        experiment, mixing, scenario, algorithm, dict.fromkeys(names, channel), key, rounds, _start(experiment, agents, int(scenario.dim))
     )
 
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:
     """A spec string, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
-    if isinstance(topology, str):
-        built = catalog.make("topologies", topology, _given(topology, agents, seed))
-    else:
-        built = topology
+    built = catalog.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
     if hasattr(built, "nodes") and hasattr(built, "edges"):
         built = graph_from_networkx(built)
     elif isinstance(built, np.ndarray | Tensor) or hasattr(built, "tocsr"):

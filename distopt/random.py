@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class Key:
         out = np.empty((len(rounds), len(self.trials), len(agents), width))
         low, span = (agents[0], agents[-1] - agents[0] + 1) if agents else (0, 0)
         pick = None if span == len(agents) else np.asarray(agents) - low
-        whole = span == self.total and all(b - a == 1 for a, b in zip(rounds, rounds[1:], strict=False))
+        whole = span == self.total and all(b - a == 1 for a, b in pairwise(rounds))
         for r, trial in enumerate(self.trials.tolist()):
             if whole and rounds:  # every agent of consecutive rounds lies contiguously in the stream
                 drawn = words(self.seed, stream, trial, rounds[0] * span * width, len(rounds) * span * width)
@@ -79,14 +80,15 @@ class Key:
                 out[:, r] = rows if pick is None else rows[:, pick]
                 continue
             for k, round_ in enumerate(rounds):
-                rows = words(self.seed, stream, trial, (round_ * self.total + low) * width, span * width).reshape(span, width)
-                out[k, r] = rows if pick is None else rows[pick]
+                block = words(self.seed, stream, trial, (round_ * self.total + low) * width, span * width).reshape(span, width)
+                out[k, r] = block if pick is None else block[pick]
         return torch.from_numpy(out)
 
     def normal(self, stream: str, words_per_agent: int, t: Tensor | None = None) -> Tensor:
         """Standard normals [K, R, n, words_per_agent] by the inverse distribution function (one word each, no rejection)."""
         u = self.uniform(stream, words_per_agent, t)
-        return torch.special.ndtri((u + 2.0**-54).clamp(max=1 - 2.0**-53))
+        z: Tensor = torch.special.ndtri((u + 2.0**-54).clamp(max=1 - 2.0**-53))
+        return z
 
     def integers(self, stream: str, high: int, words_per_agent: int, t: Tensor | None = None) -> Tensor:
         """Integers 0 .. high - 1, int64 [K, R, n, words_per_agent]."""

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,7 +109,7 @@ class Run(Mapping[str, Array]):
 
 
 def collect(
-    parts: list[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]], x_last: Array | None
+    parts: Sequence[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]], x_last: Array | None
 ) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
     """Join the chunks of a run: rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
     if not parts:
@@ -241,7 +241,7 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     last = _arrays(folder / "last.npz").get("x") if (folder / "last.npz").exists() else None
     rounds, metrics, trajectories = collect(parts, last)
     info = {key: value for key, value in content.items() if key not in ("format", "label", "status", "chunks")}
-    status = "interrupted" if content["status"] == "running" else content["status"]
+    status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 
 

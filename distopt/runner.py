@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distopt import metrics, mixing
 from distopt.comparator import Comparator
-from distopt.data import Blocks, at, cast, tree_map
+from distopt.data import Blocks, at, cast, default_dtype, tree_map
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Memory, Net
@@ -97,7 +97,7 @@ def _block(
     batch, reference = blocks.get(b), comparator.reference(b)
     if offset:
         batch = tree_map(lambda leaf: leaf[offset:] if leaf.shape[0] > 1 else leaf, batch)
-        reference = type(reference)(*(leaf if leaf is None else leaf[offset:] for leaf in reference))
+        reference = tree_map(lambda leaf: leaf[offset:], reference)
     data = cast(batch, problem.x0.dtype)
     tables = problem.mixing.tables(torch.arange(span.start, span.stop).reshape(-1, 1, 1, 1))
 
@@ -106,17 +106,21 @@ def _block(
     invariant: list[Tensor] = []
     bits: list[float] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in problem.experiment.record if name != "x"}
-    for k in range(len(span)):
-        xs.append(x)
-        x, state, net, g = step(problem, x, state, memory, at(data, k), at(tables, k))
-        memory = net.memory
-        bits.append(net.bits)
-        if hasattr(state, "s") and hasattr(state, "g"):
-            invariant.append(metrics.tracker_invariant(state.s, g))
-        for name, values in kept.items():
-            values.append(_leaf(state, name))
-        if x.shape != problem.x0.shape:
-            raise InputError(f"the algorithm returned x of shape {list(x.shape)} in round {span[k]}, not {list(problem.x0.shape)}")
+    with default_dtype(x.dtype):
+        for k in range(len(span)):
+            xs.append(x)
+            x, state, net, g = step(problem, x, state, memory, at(data, k), at(tables, k))
+            if x.shape != problem.x0.shape or x.dtype != problem.x0.dtype:
+                raise InputError(
+                    f"the algorithm returned x of shape {list(x.shape)} and {x.dtype} in round {span[k]}, not "
+                    f"{list(problem.x0.shape)} and {problem.x0.dtype}"
+                )
+            memory = net.memory
+            bits.append(net.bits)
+            if hasattr(state, "s") and hasattr(state, "g"):
+                invariant.append(metrics.tracker_invariant(state.s, g))
+            for name, each in kept.items():
+                each.append(_leaf(state, name))
 
     path = torch.stack(xs).double()
     values, totals = _measure(problem, path, batch, reference, fixed, agentwise, carry.totals)

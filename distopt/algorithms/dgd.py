@@ -1,0 +1,68 @@
+"""Distributed gradient descent, in its combine-then-adapt and its adapt-then-combine form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from distopt.directions.sgd import SGD
+from distopt.errors import InputError
+from distopt.protocols import Direction, Mix
+
+Form = Literal["cta", "atc"]
+sgd = SGD()
+
+
+class DGDState(NamedTuple):
+    """What DGD carries: the state of its direction rule, leaves [..., n, *]."""
+
+    direction: Any
+
+
+@dataclass(frozen=True)
+class DGD:
+    """Distributed (sub)gradient descent [nedic2009] and diffusion [chen2012].
+
+        cta:  x_{t+1} = W_t x_t - lr d(g_t)           combine, then adapt
+        atc:  x_{t+1} = W_t (x_t - lr d(g_t))         adapt, then combine
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), d is the direction rule (the
+    gradient itself by default), W_t the mixing matrix of round t, lr > 0 the step size: a number, or a tensor [R, 1, 1] of
+    x's dtype with one value per trial. With a constant step the agents stop at a distance O(lr) from the optimum, because W
+    and the local gradients pull apart there; the papers therefore let lr fall with t, we keep it constant. Projections are
+    left out. W needs rows that sum to one; unless its columns do so too, the optimum approached is that of a weighted sum.
+
+    Raises:
+        InputError: ``lr`` not positive, or an unknown ``form``.
+
+    >>> import torch
+    >>> from distopt.algorithms.dgd import DGD
+    >>> dgd, x = DGD(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> x, _ = dgd.update(2 * x, dgd.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> round(x[0, 1, 0].item(), 4)  # 2 - 0.1 * 8
+    1.2
+    """
+
+    lr: float = 0.01
+    form: Form = "cta"
+    direction: Direction[Any] = sgd
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "row"
+
+    def __post_init__(self) -> None:
+        if not (torch.as_tensor(self.lr) > 0).all():
+            raise InputError(f"dgd: lr must be positive, got {self.lr}")
+        if self.form not in get_args(Form):
+            raise InputError(f"dgd: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+
+    def init(self, x: Tensor) -> DGDState:
+        return DGDState(self.direction.init(x))
+
+    def update(self, g: Tensor, state: DGDState, x: Tensor, mix: Mix) -> tuple[Tensor, DGDState]:
+        d, direction = self.direction(g, state.direction)
+        if self.form == "cta":
+            return mix("x", x) - self.lr * d, DGDState(direction)
+        return mix("x", x - self.lr * d), DGDState(direction)

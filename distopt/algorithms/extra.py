@@ -1,0 +1,67 @@
+"""EXTRA: exact first-order consensus optimisation with one message a round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.protocols import Mix
+
+
+class EXTRAState(NamedTuple):
+    """What EXTRA carries.
+
+    Attributes:
+        half: (x_{t-1} + W_{t-1} x_{t-1}) / 2 [..., n, d].
+        g: the gradients of the round before [..., n, d].
+    """
+
+    half: Tensor
+    g: Tensor
+
+
+@dataclass(frozen=True)
+class EXTRA:
+    """EXTRA [shi2015]: DGD corrected by the difference of two rounds, which removes its bias at a constant step.
+
+        x_1 = W x_0 - lr g_0
+        x_{t+1} = (I + W) x_t - (I + W) x_{t-1} / 2 - lr (g_t - g_{t-1})
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W is symmetric and doubly
+    stochastic, lr > 0 a number, or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second
+    matrix. The second line is the first one when x_{-1} and W x_{-1} both mean x_0 and g_{-1} = 0, so no round is special, and
+    (I + W) x_{t-1} / 2 is kept from the round before instead of being sent again. A W that changes with t (not in the paper)
+    meets each x_t once, in round t.
+
+    Raises:
+        InputError: ``lr`` not positive.
+
+    >>> import torch
+    >>> from distopt.algorithms.extra import EXTRA
+    >>> extra, x, a = EXTRA(lr=0.3), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
+    >>> state = extra.init(x)
+    >>> for _ in range(80):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    ...     x, state = extra.update(x - a, state, x, mean)
+    >>> round(x[0, 0, 0].item(), 4)
+    3.0
+    """
+
+    lr: float = 0.01
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "symmetric"
+
+    def __post_init__(self) -> None:
+        if not (torch.as_tensor(self.lr) > 0).all():
+            raise InputError(f"extra: lr must be positive, got {self.lr}")
+
+    def init(self, x: Tensor) -> EXTRAState:
+        return EXTRAState(x.clone(), torch.zeros_like(x))
+
+    def update(self, g: Tensor, state: EXTRAState, x: Tensor, mix: Mix) -> tuple[Tensor, EXTRAState]:
+        twice = x + mix("x", x)
+        return twice - state.half - self.lr * (g - state.g), EXTRAState(twice / 2, g)

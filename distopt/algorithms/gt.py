@@ -1,0 +1,84 @@
+"""Gradient tracking: DIGing, NEXT/SONATA and Aug-DGM are its three forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from distopt.directions.sgd import SGD
+from distopt.errors import InputError
+from distopt.protocols import Direction, Mix
+
+Form = Literal["cta", "atc", "aug_dgm"]
+sgd = SGD()
+
+
+class GTState(NamedTuple):
+    """What gradient tracking carries.
+
+    Attributes:
+        s: tracker [..., n, d]; its mean over all agents is the mean of g.
+        g: the gradients of the round before, old cost at old point [..., n, d].
+        direction: the state of the direction rule, leaves [..., n, *].
+    """
+
+    s: Tensor
+    g: Tensor
+    direction: Any
+
+
+@dataclass(frozen=True)
+class GT:
+    """Gradient tracking: every agent follows an estimate of the network's average gradient.
+
+        cta:      s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t x_t - lr d(s_t)      DIGing [nedic2017] [qu2018]
+        atc:      s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t (x_t - lr d(s_t))    NEXT, SONATA [dilorenzo2016]
+        aug_dgm:  s_t = W_t (s_{t-1} + g_t - g_{t-1}),   x_{t+1} = W_t (x_t - lr d(s_t))    Aug-DGM [xu2015]
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers,
+    W_t the doubly stochastic mixing matrix of round t, d the direction rule (s itself by default; Adam gives GTAdam), and
+    lr > 0 the step size: a number, or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the OLD gradient,
+    stored: the new cost evaluated at the old point would destroy mean s_t = mean g_t, on which everything rests.
+
+    The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at
+    its beginning are the same recursion, and no round is special. Two differences remain: in a time-varying network x_t and
+    s_{t-1} both travel in round t, hence both meet W_t; and aug_dgm starts from s_0 = W_0 g_0 instead of g_0. NEXT's convex
+    surrogates and SONATA's push-sum are left out.
+
+    Raises:
+        InputError: ``lr`` not positive, or an unknown ``form``.
+
+    >>> import torch
+    >>> from distopt.algorithms.gt import GT
+    >>> gt, x, a = GT(lr=0.3), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
+    >>> state = gt.init(x)
+    >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    ...     x, state = gt.update(x - a, state, x, mean)
+    >>> round(x[0, 0, 0].item(), 4)
+    3.0
+    """
+
+    lr: float = 0.01
+    form: Form = "cta"
+    direction: Direction[Any] = sgd
+    channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    weights: ClassVar[str] = "doubly"
+
+    def __post_init__(self) -> None:
+        if not (torch.as_tensor(self.lr) > 0).all():
+            raise InputError(f"gt: lr must be positive, got {self.lr}")
+        if self.form not in get_args(Form):
+            raise InputError(f"gt: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+
+    def init(self, x: Tensor) -> GTState:
+        return GTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x))
+
+    def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
+        s = mix("s", state.s + g - state.g) if self.form == "aug_dgm" else mix("s", state.s) + g - state.g
+        d, direction = self.direction(s, state.direction)
+        x = mix("x", x) - self.lr * d if self.form == "cta" else mix("x", x - self.lr * d)
+        return x, GTState(s, g, direction)

@@ -1,0 +1,69 @@
+"""NIDS: network-independent step sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.protocols import Mix
+
+
+class NIDSState(NamedTuple):
+    """What NIDS carries.
+
+    Attributes:
+        z: x_{t-1} - lr g_{t-1}, the local gradient step of the round before [..., n, d].
+        started: 0 before the first round, 1 after it [..., n, 1].
+    """
+
+    z: Tensor
+    started: Tensor
+
+
+@dataclass(frozen=True)
+class NIDS:
+    """NIDS [li2019]: converges for every lr < 2 / L, whatever the network.
+
+        x_1 = x_0 - lr g_0                                                              no mixing
+        x_{t+1} = (I + W_t) (2 x_t - x_{t-1} - lr (g_t - g_{t-1})) / 2                  t >= 1
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t symmetric and doubly
+    stochastic, L the largest Lipschitz constant of the local gradients, lr > 0 a number, or a tensor [R, 1, 1] of x's dtype.
+    x_{t-1} and g_{t-1} only occur as z_{t-1} = x_{t-1} - lr g_{t-1}, so that is what is kept. Every round sends one message,
+    the first one too, so that all rounds look alike to the network; its answer is then not used. The paper also has one step
+    size per agent and a matrix (I + W) / 2 rescaled by them; we take one step size for all, and (I + W) / 2 itself.
+
+    Raises:
+        InputError: ``lr`` not positive.
+
+    >>> import torch
+    >>> from distopt.algorithms.nids import NIDS
+    >>> nids, x, a = NIDS(lr=1.5), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
+    >>> state = nids.init(x)
+    >>> for _ in range(80):  # f_i(x) = (x - a_i)^2 / 2: L = 1, the optimum is the mean, 3
+    ...     x, state = nids.update(x - a, state, x, mean)
+    >>> round(x[0, 0, 0].item(), 4)
+    3.0
+    """
+
+    lr: float = 0.01
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "symmetric"
+
+    def __post_init__(self) -> None:
+        if not (torch.as_tensor(self.lr) > 0).all():
+            raise InputError(f"nids: lr must be positive, got {self.lr}")
+
+    def init(self, x: Tensor) -> NIDSState:
+        return NIDSState(x.clone(), torch.zeros_like(x[..., :1]))
+
+    def update(self, g: Tensor, state: NIDSState, x: Tensor, mix: Mix) -> tuple[Tensor, NIDSState]:
+        z = x - self.lr * g
+        y = z + x - state.z  # 2 x_t - x_{t-1} - lr (g_t - g_{t-1}); z_{-1} = x_0 makes it x_0 - lr g_0 in the first round
+        mixed = (y + mix("x", y)) / 2
+        return torch.where(state.started > 0, mixed, y), NIDSState(z, torch.ones_like(state.started))

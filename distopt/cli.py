@@ -1,0 +1,412 @@
+"""The command line: ``distopt simulate``, ``distopt list``, ``distopt show``.
+
+torch, networkx and matplotlib take seconds to import: whatever needs them is imported inside the command that does.
+Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something that cannot be done, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distopt import __version__
+from distopt.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from distopt.api import Progress
+    from distopt.experiment import Experiment
+    from distopt.results import Run
+
+DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
+_CERTIFIED = 1e-6  # a larger relative gradient norm at the comparator deserves a warning
+_TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="distopt %(version)s")
+def cli() -> None:
+    """Networks of agents that solve a problem which changes while they solve it.
+
+    \b
+    distopt simulate ring --agents 16
+    distopt simulate grid --agents 25 --scenario moving_target --algorithm gtadam:lr=0.02 --algorithm dgd
+    distopt list algorithms
+    distopt show erdos_renyi --agents 30
+    """
+
+
+@cli.command()
+@click.argument("topology", metavar="TOPOLOGY|FILE.toml")
+@click.option("--agents", type=int, metavar="N", help="Number of agents, where the topology does not fix it.")
+@click.option("--scenario", metavar="S", help="Costs and data.  [default: flights]")
+@click.option("--algorithm", multiple=True, metavar="A", help="May be repeated: all run on the same data.  [default: gtadam]")
+@click.option("--channel", metavar="C", help="How values cross the graph.  [default: exact]")
+@click.option("--rounds", type=int, metavar="T", help="[default: 1000, or as many as the data last]")
+@click.option("--trials", type=int, metavar="R", help="Independent repetitions.  [default: 1]")
+@click.option("--seed", type=int, metavar="K", help="Of all randomness.  [default: 0]")
+@click.option("--weights", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
+@click.option("--drop-links", type=float, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
+@click.option("--every", type=int, metavar="E", help="Record metrics every E rounds.  [default: 1]")
+@click.option("--record", metavar="x,s", help="Trajectories to keep: x, and leaves of the algorithm's state.")
+@click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
+@click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
+@_TRACEBACK
+def simulate(topology: str, algorithm: tuple[str, ...], eager: bool, out: Path | None, traceback: bool, **given: Any) -> None:
+    """Simulate one or several algorithms and compare them.
+
+    TOPOLOGY, S, A and C are spelled name:key=value,key=value (see `distopt list`); the path of a .py file works instead of a
+    name. FILE.toml holds the same settings as keys (algorithm may be a list there); options on the command line override it.
+
+    Writes the run, a figure (regret.png) and a table (summary.csv). Interrupted with Ctrl-C, what was computed is kept.
+    """
+    with _polite(traceback):
+        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out)
+
+
+@cli.command("list")
+@click.argument("kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors]")
+@_TRACEBACK
+def list_(kind: str | None, traceback: bool) -> None:
+    """What there is, with its parameters and their defaults."""
+    from distopt import catalog
+
+    with _polite(traceback):
+        for number, each in enumerate(catalog.KINDS if kind is None else (kind,)):
+            names = catalog.names(each)
+            click.echo(("\n" if number else "") + click.style(each, bold=True))
+            if not names:
+                click.echo(f"  (this version has no {each})")
+            for name in names:
+                _entry(name, *catalog.describe(each, name))
+
+
+@cli.command()
+@click.argument("topology")
+@click.option("--agents", type=int, metavar="N", help="Number of agents, where the topology does not fix it.")
+@click.option("--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
+@click.option("--drop-links", type=float, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
+@click.option("--seed", type=int, default=0, metavar="K", help="Of random topologies.  [default: 0]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.png", help="[default: TOPOLOGY-N.png]")
+@_TRACEBACK
+def show(
+    topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool
+) -> None:
+    """A network's degrees, diameter and spectral gap, and its picture."""
+    with _polite(traceback):
+        from distopt.experiment import Experiment, build_topology
+        from distopt.report import network
+        from distopt.results import folder_name
+
+        Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
+        graph = build_topology(topology, agents, seed)
+        what = network.portrait(graph, weights, seed, drop_links)
+        title = f"{_short(topology)}, {what.agents} agents"
+        path = out or Path(f"{folder_name(_short(topology))}-{what.agents}.png")
+        network.save(network.figure(what, title), path)
+        seen = f"over {what.rounds} rounds"
+        fading = bool((what.presence < 1).any())
+        low, mean, high = what.degrees
+        many = "not computed: too many agents"
+        rows = {
+            "agents": f"{what.agents:,}",
+            "links": f"{len(what.links):,}{f' different ones {seen}' if fading else ''}",
+            "degree": f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}",
+            "diameter": f"{what.diameter}{f' (of all links {seen})' if fading else ''}",
+            "weights": "given by the topology" if what.own_weights else weights,
+            "time-varying": "no" if what.rounds == 1 else "yes" if what.gap is None else f"yes; W below is the mean {seen}",
+            "second largest |eigenvalue| of W": many if what.second is None else f"{what.second:.6g}",
+            "spectral gap": many if what.gap is None else f"{what.gap:.6g}",
+        }
+        click.echo(click.style(title, bold=True))
+        for name, value in rows.items():
+            click.echo(f"  {name:<34}{value}")
+        click.echo(f"written: {path}")
+
+
+def main() -> None:
+    """The entry point of the ``distopt`` command."""
+    cli(prog_name="distopt")
+
+
+# ------------------------------------------------------------------------------------------------------------------ errors
+
+
+@contextmanager
+def _polite(traceback: bool) -> Iterator[None]:
+    """Turn what goes wrong into one line on stderr and an exit code; ``traceback`` shows where it came from too."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        raise
+    except (InputError, RunError) as error:
+        code, message = (2 if isinstance(error, InputError) else 1), str(error)
+        failure: BaseException = error
+    except KeyboardInterrupt as error:
+        code, message, failure = 130, "interrupted", error
+    except Exception as error:
+        code, failure = 1, error
+        lines = str(error).strip().splitlines()
+        message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} (--traceback shows where)"
+    else:
+        return
+    if traceback:
+        import traceback as tracebacks
+
+        tracebacks.print_exception(failure)
+    click.echo(f"distopt: {' '.join(message.split())}", err=True)
+    raise SystemExit(code)
+
+
+# ---------------------------------------------------------------------------------------------------------------- simulate
+
+
+def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
+    """The experiments asked for: from options, or from a file with the options laid over it."""
+    from distopt.experiment import Experiment
+
+    values: dict[str, Any]
+    if topology.endswith(".toml"):
+        values, where = _toml(Path(topology)), topology
+    else:
+        values, where = {**DEFAULTS, "topology": topology}, "the command line"
+    values |= given
+    named = list(algorithms) or values.get("algorithm")
+    named = named if isinstance(named, list) else [named]
+    if not named:
+        raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
+    labels = [name.strip() if isinstance(name, str) else name for name in named]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"algorithm {label} is given twice; to run it with different parameters, write {label}:key=value")
+    return [Experiment.from_mapping({**values, **({} if label is None else {"algorithm": label})}, where) for label in labels]
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+
+
+def _simulate(experiments: Sequence[Experiment], out: Path | None) -> None:
+    from distopt.api import Session, execute, summary
+    from distopt.experiment import build
+    from distopt.results import claim
+
+    first = build(experiments[0])
+    problems = [first, *(build(each, first.scenario) for each in experiments[1:])]  # a mistake in any stops all, before any runs
+    folder = out or _default_folder(experiments, first.agents)
+    claim(folder, _fingerprint(experiments))
+    folders = _lay_out(folder, experiments)
+    session = Session.of(first)
+    what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
+    click.echo(
+        f"{_short(what.topology)}, {first.agents} agents; {_short(what.scenario)}, {rounds:,} rounds, "
+        f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
+    )
+
+    runs: dict[str, Run] = {}
+    stopped: BaseException | None = None
+    with _progress([_label(each) for each in experiments], rounds) as progress:
+        for experiment, problem, place in zip(experiments, problems, folders, strict=True):
+            label = _label(experiment)
+            try:
+                run = execute(experiment, folder=place, session=session, progress=progress(label), label=label, problem=problem)
+            except (KeyboardInterrupt, InputError, RunError) as error:
+                stopped = error
+                if hasattr(error, "run"):
+                    runs[label] = error.run
+                break
+            runs[label] = run
+    if runs:
+        _report([summary(run) for run in runs.values()], runs, folder, session.comparator.certificate())
+    if stopped is not None:
+        if runs and isinstance(stopped, KeyboardInterrupt):
+            click.echo(f"distopt: interrupted; everything before is kept in {folder}", err=True)
+            raise SystemExit(130)
+        raise stopped
+    if any(run.status == "diverged" for run in runs.values()):
+        raise SystemExit(1)
+
+
+def _fingerprint(experiments: Sequence[Experiment]) -> str:
+    """Of one experiment its own, of several one that depends on all."""
+    import hashlib
+
+    each = [experiment.fingerprint() for experiment in experiments]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()[:16]
+
+
+def _default_folder(experiments: Sequence[Experiment], agents: int) -> Path:
+    from distopt.results import folder_name
+
+    what = experiments[0]
+    name = f"{_short(what.topology)}-{agents}-{_short(what.scenario)}"
+    return Path("runs") / f"{folder_name(name)[:120]}-{_fingerprint(experiments)[:8]}"
+
+
+def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
+    """A folder for each run: the given one for one, one by label inside it for several, named in its manifest."""
+    import json
+
+    from distopt.results import FORMAT, folder_name, write_text
+
+    if len(experiments) == 1:
+        return [folder]
+    names: list[str] = []
+    for experiment in experiments:
+        base = folder_name(_label(experiment))[:100]
+        taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
+        candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
+        names.append(next(name for name in candidates if name.lower() not in taken))
+    label = ", ".join(_label(experiment) for experiment in experiments)
+    content = {"format": FORMAT, "label": label, "runs": names, "fingerprint": _fingerprint(experiments)}
+    write_text(folder / "manifest.json", json.dumps(content, indent=1))
+    return [folder / name for name in names]
+
+
+def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
+    """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
+    from distopt.report import tables
+    from distopt.report.curves import figure
+    from distopt.results import write_text
+
+    shown = [{**row, "algorithm": _short(row["algorithm"])} for row in summaries]
+    wide = sys.stdout.isatty()
+    lines = tables.text(shown, _width() if wide else None).splitlines()
+    click.echo()
+    for k, line in enumerate(lines):
+        click.echo(click.style(line, bold=True) if k < tables.HEAD_LINES else line)
+    click.echo()
+    for run in runs.values():
+        if run.status == "diverged":
+            where = run.path or folder
+            message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
+            click.echo(f"distopt: {message}", err=True)
+    left = [
+        run.info["left_out"]["dynamic_regret_worst"] for run in runs.values() if "dynamic_regret_worst" in run.info["left_out"]
+    ]
+    if left:
+        click.echo(f"left out: the regrets at each agent's own point: {left[0].split(';')[0]}")
+    if certificate > _CERTIFIED:
+        what = f"the comparator's relative gradient norm is {certificate:.1e}, above {_CERTIFIED:g}: regrets are that inexact"
+        click.echo(f"distopt: warning: {what}", err=True)
+    write_text(folder / "summary.csv", tables.to_csv(summaries))
+    written = [folder, folder / "summary.csv"]
+    if any(run.rounds.size for run in runs.values()):
+        beside = folder / "regret.part.png"
+        figure(runs).savefig(beside)
+        os.replace(beside, folder / "regret.png")
+        written.append(folder / "regret.png")
+    for k, path in enumerate(written):
+        click.echo(("written: " if k == 0 else "         ") + str(path))
+
+
+def _label(experiment: Experiment) -> str:
+    what = experiment.algorithm
+    return what if isinstance(what, str) else type(what).__name__.lower()
+
+
+def _short(spec: Any) -> str:
+    """A spec for a title: the path of a file shrinks to its stem."""
+    if not isinstance(spec, str):
+        return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
+    head, colon, tail = spec.partition(":")
+    return (Path(head).stem if head.endswith(".py") else head) + colon + tail
+
+
+# ---------------------------------------------------------------------------------------------------------------- terminal
+
+
+def _width() -> int:
+    import shutil
+
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def _entry(name: str, signature: str, sentence: str) -> None:
+    """One line of ``distopt list`` on a pipe, its spec first; on a terminal the sentence, and the parameters below it."""
+    signature = signature.replace("'", "")  # as it is typed
+    if not sys.stdout.isatty():
+        spec = f"{name}:{signature.replace(', ', ',')}" if signature else name
+        click.echo(f"  {spec}\t{sentence}")
+        return
+    import textwrap
+
+    room = max(24, _width() - 24)
+    lines = textwrap.wrap(sentence, room) or [""]
+    parameters = textwrap.wrap(signature, room)
+    head = click.style(f"  {name:<20}", fg="cyan") if len(name) <= 20 else click.style(f"  {name}\n", fg="cyan") + " " * 22
+    click.echo(f"{head}  {lines[0]}")
+    for line in lines[1:]:
+        click.echo(" " * 24 + line)
+    for line in parameters:
+        click.echo(" " * 24 + click.style(line, dim=True))
+
+
+@contextmanager
+def _progress(labels: Sequence[str], rounds: int) -> Iterator[Callable[[str], Progress]]:
+    """Progress on stderr: bars with rate and time left on a terminal, a line every so often elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def of(label: str) -> Progress:
+            def report(phase: str, done: int, total: int) -> None:
+                name = phase if phase == "comparator" else _short(label)[:32]
+                if name not in tasks:
+                    tasks[name] = (bars.add_task(name, total=total, rate=""), time.perf_counter(), 0)
+                task, began, _ = tasks[name]
+                seconds = time.perf_counter() - began
+                bars.update(task, completed=done, rate=f"{done / seconds:,.0f}/s" if seconds > 0 else "")
+
+            return report
+
+        yield of
+
+
+def _lines(label: str) -> Progress:
+    """Plain progress lines of one run: at the end of a phase, and about every tenth but not oftener than twice a second."""
+    began: dict[str, float] = {}
+    last: dict[str, tuple[float, int]] = {}
+
+    def report(phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if phase not in began:
+            began[phase], last[phase] = now, (now, 0)
+        when, count = last[phase]
+        due = (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
+        if not due:
+            return
+        last[phase] = (now, done)
+        name = "comparator" if phase == "comparator" else _short(label)
+        rate = done / (now - began[phase]) if now > began[phase] else 0.0
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        click.echo(f"{name}: round {done:,} of {total:,}{f' ({rate:,.0f} rounds/s{left})' if rate else ''}", err=True)
+
+    return report

@@ -1,0 +1,355 @@
+"""Figures of metrics against rounds, drawn on matplotlib's objects and never on pyplot's global state."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from distopt.errors import InputError
+from distopt.report.tables import broken
+from distopt.results import Run
+
+Floats = NDArray[np.float64]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#5B5B5B")
+"""Eight colours that the common kinds of colour blindness keep apart."""
+
+INK, SOFT, HAIR = "#222222", "#767676", "#E3E3E3"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
+_BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
+_BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
+_POINTS = 2000  # more than a page has columns: longer curves are thinned evenly on the axis they are drawn on
+
+
+class Curve(NamedTuple):
+    """One line of a figure: at ``x`` [k] its mean over trials and the smallest and largest trial [k]."""
+
+    label: str
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    colour: str
+    dashes: Any
+    baseline: bool
+    diverged: bool
+
+
+def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> Figure:
+    """A metric against rounds: one line per run (mean over trials) with a band from the smallest to the largest trial.
+
+    Regrets carry their baselines, the best fixed point (dashed) and no change (dotted); so does accuracy, which is drawn as
+    its mean over the rounds so far. Axes are logarithmic where the values allow it: with a few values <= 0 those are left
+    out, with many (or a static regret, which may be negative) the axis is linear around 0; the note under the figure says
+    which. A diverged run ends in a cross.
+
+    Args:
+        runs: what to compare, by name; a run that lacks the metric is left out and named in the note.
+        metric: a name that ``run[metric]`` knows as a metric [trials, rounds].
+
+    Raises:
+        InputError: no run has the metric.
+
+    >>> run = Run("gt", "done", np.arange(3), {"consensus_error": np.array([[1.0, 0.1, 0.01]])})
+    >>> figure({"gt": run}, "consensus_error").axes[0].get_yscale()
+    'log'
+    """
+    have = {name: run for name, run in runs.items() if metric in run and metric not in run.trajectories}
+    if not have:
+        known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
+        raise InputError(f"no run has the metric {metric!r}; metrics: {', '.join(known) or 'none'}")
+    curves = [  # a run keeps its colour in every figure, whichever runs have the metric
+        _curve(short(name), run, metric, COLOURS[k % len(COLOURS)], _DASHES[k // len(COLOURS) % len(_DASHES)])
+        for k, (name, run) in enumerate(runs.items())
+        if name in have
+    ]
+    longest = max(have.values(), key=lambda run: len(run.rounds))
+    if metric in ("accuracy", "average_dynamic_regret", "dynamic_regret"):
+        stem = metric.replace("dynamic_", "")
+        for key, label in _BASELINES.items():
+            if f"{stem}_{key}" in longest:
+                curves.append(_curve(label, longest, f"{stem}_{key}", SOFT, _BASE_STYLES[key], baseline=True))
+
+    notes = []
+    if longest.trials > 1:
+        notes.append(f"Lines: mean over {longest.trials} trials; bands: smallest to largest trial.")
+    fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
+    canvas = FigureCanvasAgg(fig)
+    axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
+    _scale(axes, curves, metric, notes)
+    drawn = [curve for curve in curves if _draw(axes, curve)]
+    _frame(axes)
+    _plain_ticks(axes)
+    axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
+    fig.text(0.02, 0.935, _title(metric), fontsize=10.5, fontweight="bold", color=INK)
+    fig.text(0.02, 0.875, _where(longest), fontsize=7.5, color=SOFT, parse_math=False)
+    notes += _omissions(axes, curves, drawn)
+    if len(have) < len(runs):
+        notes.append(f"No such metric: {', '.join(short(name) for name in runs if name not in have)}.")
+    lines = textwrap.wrap(" ".join(notes), 125)
+    if len(lines) > 2:
+        lines = [lines[0], lines[1][:122] + " …"]
+    fig.text(0.02, 0.068, "\n".join(lines), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
+        canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
+    _name_lines(axes, drawn)
+    return fig
+
+
+def short(label: str, width: int = 60) -> str:
+    """A run's label for a narrow place: the path of a user's file shrinks to its stem, long parameters end in an ellipsis.
+
+    >>> short("experiments/mine.py:lr=0.1")
+    'mine:lr=0.1'
+    """
+    head, colon, tail = label.partition(":")
+    head = Path(head).stem if head.endswith(".py") else head
+    text = head + colon + tail
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, baseline: bool = False) -> Curve:
+    values = np.asarray(run[metric], dtype=np.float64)
+    if metric.startswith("accuracy"):  # single rounds hold few samples; the mean so far is what can be read
+        seen = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            values = np.where(seen, values, 0.0).cumsum(1) / seen.cumsum(1)
+    x = run.rounds.astype(np.float64) + 1
+    keep = _thin(x, _accuracy_like(metric))
+    values, x = values[:, keep], x[keep]
+    diverged = run.status == "diverged" and not baseline
+    if values.size == 0:
+        return Curve(label, x[:0], x[:0], x[:0], x[:0], colour, dashes, baseline, diverged)
+    with np.errstate(over="ignore"):  # a run that diverges may end near the largest number
+        mean = values.mean(0)
+    low, high = (mean, mean) if baseline else (values.min(0), values.max(0))
+    return Curve(label, x, mean, low, high, colour, dashes, baseline, diverged)
+
+
+def _accuracy_like(metric: str) -> bool:
+    return metric.startswith("accuracy")
+
+
+def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
+    """At most about ``_POINTS`` places, evenly spread over the axis, first and last included."""
+    if len(x) <= _POINTS:
+        return np.arange(len(x))
+    marks = np.linspace(x[0], x[-1], _POINTS) if linear else np.geomspace(x[0], x[-1], _POINTS)
+    return np.unique(np.append(np.searchsorted(x, marks).clip(max=len(x) - 1), len(x) - 1))
+
+
+def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) -> None:
+    """Choose the axes' scales and limits from the values, before anything is drawn."""
+    ends = [(curve.x[0], curve.x[-1]) for curve in curves if len(curve.x)]
+    first, last = min((a for a, _ in ends), default=1.0), max((b for _, b in ends), default=1.0)
+    if last > first:
+        axes.set_xscale("linear" if _accuracy_like(metric) else "log")
+        axes.set_xlim(first, last)
+    if _accuracy_like(metric):
+        axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
+        return
+    values = np.concatenate([curve.mean for curve in curves] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    if not values.any():
+        return  # nothing, or zeros only: a linear axis shows that as it is
+    below = np.count_nonzero(values < 0 if metric.endswith("static_regret") else values <= 0)
+    if below <= 0.1 * len(values):
+        axes.set_yscale("log", nonpositive="mask")
+    else:
+        inner = float(10 ** np.floor(np.log10(np.quantile(np.abs(values[values != 0]), 0.2))))
+        axes.set_yscale("symlog", linthresh=inner)
+        notes.append(f"The vertical axis is linear between ±{inner:g}, logarithmic beyond.")
+    axes.set_ylim(*_limits(axes, curves))
+
+
+def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
+    """Where the vertical axis begins and ends, with a margin, in the axis' own scale.
+
+    Healthy runs are shown whole; baselines and runs that diverged may stretch what the runs need by three decades (or by
+    their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
+    """
+    scale = axes.yaxis.get_transform()
+
+    def span(some: Sequence[Curve]) -> tuple[float, float] | None:
+        with np.errstate(all="ignore"):
+            means = scale.transform(np.concatenate([np.empty(0), *(c.mean for c in some)]).clip(-1e300, 1e300))
+            bands = np.concatenate([np.empty(0), *(band for c in some for band in (c.low, c.high))])
+            bands = scale.transform(bands.clip(-1e300, 1e300))
+        means, bands = means[np.isfinite(means)], bands[np.isfinite(bands)]
+        if not len(means):
+            return None
+        return max(float(min(means.min(), bands.min())), float(means.min()) - 0.5), float(max(means.max(), bands.max()))
+
+    runs = [c for c in curves if not c.baseline]
+    core = span([c for c in runs if not c.diverged])
+    rest = span(curves)
+    assert rest is not None
+    if core is None:  # everything diverged: the way up, as far as it can be read
+        low, high = rest[0], min(rest[1], rest[0] + 12)
+    else:
+        low, high = max(rest[0], core[0] - 3), min(rest[1], core[1] + 3)
+        low, high = min(low, core[0]), max(high, core[1])
+    margin = max(0.04 * (high - low), 0.02)
+    bottom, top = scale.inverted().transform(np.array([low - margin, high + margin]))
+    return float(bottom), float(top)
+
+
+def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
+    """Which points the vertical axis can show at all."""
+    able: NDArray[np.bool_] = np.isfinite(curve.mean) & ((curve.mean > 0) | (axes.get_yscale() != "log"))
+    return able
+
+
+def _draw(axes: Any, curve: Curve) -> bool:
+    """Draw one curve; False where it has nothing that can be shown."""
+    visible = _visible(axes, curve)
+    if not visible.any():
+        return False
+    bottom, top = axes.get_ylim() if axes.get_yscale() != "linear" else (-np.inf, np.inf)
+    far = 1e3 * max(abs(bottom), abs(top))  # well outside the axes, and still a number a renderer can take
+    mean = np.where(visible, curve.mean, np.nan).clip(-far, far)
+    width, order = (1.1, 2) if curve.baseline else (1.7, 3)
+    if (curve.high > curve.low).any() and not curve.diverged:
+        low, high = np.maximum(curve.low, bottom if axes.get_yscale() == "log" else -far), np.minimum(curve.high, far)
+        axes.fill_between(curve.x, low, high, where=visible, color=curve.colour, alpha=0.13, linewidth=0, zorder=order - 1)
+    axes.plot(curve.x, mean, color=curve.colour, linestyle=curve.dashes, linewidth=width, zorder=order, solid_joinstyle="round")
+    padded = np.concatenate([[False], visible, [False]])
+    alone = visible & ~padded[:-2] & ~padded[2:]
+    if alone.any():  # a line needs two points; a single one is a dot
+        axes.plot(curve.x[alone], mean[alone], linestyle="none", marker="o", markersize=4, color=curve.colour, zorder=order)
+    if curve.diverged:
+        seen = np.flatnonzero(visible & (curve.mean >= bottom) & (curve.mean <= top))
+        end = seen[-1] if len(seen) else np.flatnonzero(visible)[-1]
+        cross = {"marker": "X", "markersize": 7, "markeredgecolor": "white", "clip_on": False}
+        axes.plot(curve.x[end], mean[end], color=curve.colour, zorder=5, **cross)
+    return True
+
+
+def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> list[str]:
+    """What a logarithmic axis cannot show, said in as few words as it takes."""
+    what = "values of 0 or less" if axes.get_yscale() == "log" else "values that are not finite"
+    out = []
+    missing = [curve.label for curve in curves if not any(curve is other for other in drawn)]
+    if missing:
+        out.append(f"Nothing to draw of: {', '.join(missing)} (only {what}).")
+    # in the very first round "no change" is no change, and a tracker is exact: a 0 there is no news
+    hidden = {c.label: int((~_visible(axes, c)[c.x > 1]).sum()) for c in drawn}
+    if any(hidden.values()):
+        out.append(f"Not drawn, {what}: " + ", ".join(f"{count} of {label}" for label, count in hidden.items() if count) + ".")
+    return out
+
+
+def _frame(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set(color="#B5B5B5", linewidth=0.8)
+    axes.grid(True, which="major", color=HAIR, linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", labelsize=7.5, labelcolor=INK, color="#B5B5B5", width=0.6, length=2.5)
+    axes.tick_params(which="minor", length=1.5, labelsize=6.5)
+    if axes.get_xscale() == "log":
+        axes.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+        axes.xaxis.set_minor_formatter(lambda v, _: "")
+    else:
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+
+
+def _plain_ticks(axes: Any) -> None:
+    """Write a logarithmic axis' ticks as 0.2 instead of 2 x 10^-1 where that is short, and only as many as can be read."""
+    bottom, top = axes.get_ylim()
+    if axes.get_yscale() != "log" or bottom < 1e-4 or top > 1e5:
+        return
+    decades = np.log10(top / bottom)
+
+    def minor(value: float, _: int) -> str:
+        leading = f"{value:.0e}"[0]
+        return f"{value:.3g}" if decades < 0.7 or (decades < 2 and leading in "25") else ""
+
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(minor)
+
+
+def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
+    """Write each line's name beside its end, spread apart where ends lie close, joined to the end by a hairline."""
+    texts, heights, wanted = [], [], []
+    box = axes.get_window_extent()
+    size = 7.5 if len(curves) <= 8 else 6.0
+    bottom, top = axes.get_ylim()
+    for curve in curves:
+        inside = np.flatnonzero(_visible(axes, curve))
+        end = curve.mean[inside[-1]]
+        away = " ↑" if end > top else " ↓" if end < bottom else ""
+        lines = broken(curve.label + (" (diverged)" if curve.diverged else "") + away, 19)[:4]
+        y = axes.transData.transform((1.0, min(max(end, bottom), top)))[1]
+        wanted.append(float(np.clip((y - box.y0) / box.height, 0, 1)))
+        texts.append("\n".join(lines))
+        heights.append(len(lines) * size * 1.32 * axes.figure.dpi / 72 / box.height)
+    places = _spread(wanted, heights)
+    for curve, text, y, at in zip(curves, texts, wanted, places, strict=True):
+        axes.plot([1.005, 1.03], [y, at], transform=axes.transAxes, color=curve.colour, linewidth=0.6, clip_on=False, alpha=0.7)
+        weight, style = ("normal", "italic") if curve.baseline else ("bold", "normal")
+        font = {"fontsize": size, "fontweight": weight, "fontstyle": style, "linespacing": 1.1, "parse_math": False}
+        axes.text(1.04, at, text, transform=axes.transAxes, va="center", color=curve.colour, **font)
+
+
+def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Centres as close to ``wanted`` as lets boxes of these heights stand apart within 0 .. 1 (as far as they fit).
+
+    Overlapping neighbours merge into a block that stands at their mean, as in isotonic regression.
+
+    >>> [round(y, 3) for y in _spread([0.5, 0.5, 0.0], [0.1, 0.1, 0.1])]
+    [0.45, 0.55, 0.0]
+    """
+    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+    blocks: list[tuple[list[int], float]] = []  # members from below, bottom edge
+    for k in order:
+        members, bottom = [k], wanted[k] - heights[k] / 2
+        while blocks and blocks[-1][1] + sum(heights[m] for m in blocks[-1][0]) > bottom:
+            members = blocks.pop()[0] + members
+            below = np.concatenate([[0.0], np.cumsum([heights[m] for m in members])[:-1]])
+            bottom = float(np.mean([wanted[m] - b - heights[m] / 2 for m, b in zip(members, below, strict=True)]))
+        total = sum(heights[m] for m in members)
+        blocks.append((members, max(min(bottom, 1.04 - total), -heights[members[0]] / 2 if total <= 1 else 1.04 - total)))
+    places = [0.0] * len(wanted)
+    for members, bottom in blocks:
+        for m in members:
+            places[m] = bottom + heights[m] / 2
+            bottom += heights[m]
+    return places
+
+
+def _title(metric: str) -> str:
+    if metric == "accuracy":
+        return "Accuracy, mean over the rounds so far"
+    return metric.replace("_", " ").capitalize()
+
+
+def _where(run: Run) -> str:
+    """The line under the title: topology, agents, scenario, length."""
+    what = run.info.get("experiment", {})
+    agents = run.info.get("agents", what.get("agents"))
+    parts = [
+        (_name(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
+        (_name(what["scenario"]) if "scenario" in what else "", f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds"),
+    ]
+    text = "  ·  ".join(", ".join(piece for piece in pair if piece) for pair in parts)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _name(spec: Any) -> str:
+    """A spec as text: a spec string, or the kind of object that an experiment describes."""
+    if isinstance(spec, str):
+        return short(spec.split(" #")[0], 48)
+    return str(spec.get("type", "")).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"

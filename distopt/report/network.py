@@ -1,0 +1,218 @@
+"""A network's figures (degrees, diameter, spectral gap) and its picture."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from distopt.errors import InputError
+from distopt.mixing import Graph, Mixing, Switching
+from distopt.random import Key
+
+ROUNDS = 64
+"""How many rounds of a network that changes are looked at."""
+
+INK, SOFT, LINK, NODE = "#222222", "#767676", "#8FA3B5", "#0072B2"
+_SPECTRUM = 1500  # agents up to which the mean of changing weights is made and its spectrum computed
+_EXACT = 4_000_000  # agents x links up to which the exact diameter is searched
+_DRAWN = 40_000  # links at most in a picture
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What a network is like.
+
+    Attributes:
+        agents: N.
+        links: undirected links, int64 [E, 2]; those of all looked-at rounds where the network changes.
+        presence: how often each link is there, float64 [E], 1 where the network is fixed.
+        degrees: (smallest, mean, largest) degree, over the rounds too where the network changes.
+        diameter: of the graph of all links, as text: a number, "at least k", or why there is none.
+        second: the second largest |eigenvalue| of W, of the mean W where the network changes; None where it is too large.
+        own_weights: whether the topology brings its weights, so that no rule is applied.
+        rounds: 1 for a fixed network, else how many rounds were looked at.
+        positions: [N, 2] given by the topology, or None.
+    """
+
+    agents: int
+    links: NDArray[np.int64]
+    presence: NDArray[np.float64]
+    degrees: tuple[int, float, int]
+    diameter: str
+    second: float | None
+    rounds: int
+    own_weights: bool
+    positions: NDArray[np.float64] | None
+
+    @property
+    def gap(self) -> float | None:
+        """Spectral gap 1 - |lambda_2|: what disagreement loses per round of mixing."""
+        return None if self.second is None else 1.0 - self.second
+
+
+def portrait(topology: Graph | Switching, weights: str = "metropolis", seed: int = 0, drop_links: float = 0.0) -> Portrait:
+    """Measure a network. One that changes is looked at for ``ROUNDS`` rounds of trial 0.
+
+    >>> from distopt.mixing import graph_from_edges
+    >>> p = portrait(graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]]))
+    >>> p.degrees, p.diameter, round(p.gap, 3)
+    ((2, 2.0, 2), '2', 0.667)
+    """
+    n = topology.agents
+    key = Key(seed, range(n), range(1), n)
+    mixing = Mixing(topology, weights, key, drop_links)
+    if isinstance(topology, Graph):
+        links, rounds, own = topology.edges, 1, topology.matrix is not None
+        presence = np.ones(len(links))
+        degree = np.bincount(links.reshape(-1), minlength=n)
+    else:
+        rounds = ROUNDS
+        arcs = topology.arcs(torch.arange(rounds).reshape(-1, 1, 1, 1), key)
+        own = arcs.weight is not None
+        low, high = np.minimum(arcs.receiver, arcs.sender), np.maximum(arcs.receiver, arcs.sender)
+        each = np.unique(np.stack([arcs.round, low, high], 1), axis=0)
+        links, count = np.unique(each[:, 1:], axis=0, return_counts=True)
+        presence = count / rounds
+        degree = np.bincount((each[:, :1] * n + each[:, 1:]).reshape(-1), minlength=rounds * n)
+    second = None
+    if mixing.constant:
+        second = 1.0 - mixing.spectral_gap()
+    elif n <= _SPECTRUM:
+        rounds = ROUNDS
+        mean = np.zeros((n, n))
+        for t in range(rounds):
+            mean += mixing.dense(torch.full((1, 1, 1, 1), t))[0, 0].numpy() / rounds
+        second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
+    positions = getattr(topology, "positions", None)
+    degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
+    return Portrait(n, links, presence, degrees, _diameter(n, links), second, rounds, own, positions)
+
+
+def _diameter(n: int, links: NDArray[np.int64]) -> str:
+    """The longest of the shortest paths; beyond a size a lower bound from two sweeps, which is exact on trees."""
+    import networkx as nx
+
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n))
+    if len(links) == n * (n - 1) // 2:
+        return "0" if n == 1 else "1"
+    graph.add_edges_from(links.tolist())
+    if not nx.is_connected(graph):
+        return "none: not connected"
+    if n * len(links) <= _EXACT:
+        return str(nx.diameter(graph))
+    return f"at least {nx.approximation.diameter(graph, seed=0)}"
+
+
+def figure(portrait: Portrait, title: str) -> Figure:
+    """The picture of a network; the more seldom a link is there, the paler it is.
+
+    Positions given by the topology are kept; agents whose ids follow each other around a cycle stand on a circle; others
+    are laid out so that links are short.
+
+    >>> from distopt.mixing import graph_from_edges
+    >>> fig = figure(portrait(graph_from_edges(3, [[0, 1], [1, 2]])), "path")
+    >>> len(fig.axes[0].collections[0].get_segments())
+    2
+    """
+    fig = Figure(figsize=(5, 5), dpi=150, facecolor="white")
+    FigureCanvasAgg(fig)
+    axes = fig.add_axes((0.03, 0.03, 0.94, 0.84))
+    axes.set_axis_off()
+    axes.set_aspect("equal", adjustable="box")
+    where, n = layout(portrait), portrait.agents
+    links, presence = portrait.links, portrait.presence
+    if len(links) > _DRAWN:
+        keep = np.random.default_rng(0).choice(len(links), _DRAWN, replace=False)
+        links, presence = links[keep], presence[keep]
+    ink = float(np.clip(14.0 / math.sqrt(max(len(links), 1)), 0.08, 0.9))
+    shade = [(0.42, 0.5, 0.58, ink * max(0.12, float(p))) for p in presence]
+    axes.add_collection(LineCollection(list(where[links]), colors=shade, linewidths=1.2 if len(links) < 400 else 0.6, zorder=1))
+    size = float(np.clip(9000 / n, 6, 330)) if n > 1 else 330
+    size = min(size, (0.62 * 4.7 * 72 * _nearest(where)) ** 2) if n > 1 else size
+    axes.scatter(
+        where[:, 0], where[:, 1], s=max(size, 4), color=NODE, edgecolors="white", linewidths=0.9 if n < 200 else 0.3, zorder=2
+    )
+    if size > 110:
+        for i, (x, y) in enumerate(where):
+            axes.text(x, y, str(i), color="white", ha="center", va="center", fontsize=7, fontweight="bold", zorder=3)
+    (left, bottom), (right, top) = where.min(0), where.max(0)
+    pad = 0.06 * max(right - left, top - bottom, 1e-9)
+    axes.set_xlim(left - pad, right + pad)
+    axes.set_ylim(bottom - pad, top + pad)
+    fig.text(0.03, 0.945, title, fontsize=11, fontweight="bold", color=INK, parse_math=False)
+    fig.text(0.03, 0.908, _caption(portrait, len(links)), fontsize=7.5, color=SOFT, parse_math=False)
+    return fig
+
+
+def _caption(portrait: Portrait, drawn: int) -> str:
+    low, mean, high = portrait.degrees
+    parts = [
+        f"{len(portrait.links):,} links" + (f" ({drawn:,} drawn)" if drawn < len(portrait.links) else ""),
+        f"degree {low}" if low == high else f"degrees {low} to {high}, mean {mean:.3g}",
+        f"diameter {portrait.diameter}",
+    ]
+    if portrait.gap is not None:
+        parts.append(f"spectral gap {portrait.gap:.3g}" + (" (mean W)" if portrait.rounds > 1 else ""))
+    return "  ·  ".join(parts)
+
+
+def _nearest(where: NDArray[np.float64]) -> float:
+    """The distance of the closest pair of agents as a fraction of the picture."""
+    from scipy.spatial import cKDTree
+
+    distance = cKDTree(where).query(where, k=2)[0][:, 1]
+    extent = float(max(np.ptp(where, axis=0).max(), 1e-9)) * 1.12
+    positive = distance[distance > 0]
+    return float(np.quantile(positive, 0.05)) / extent if len(positive) else 1.0
+
+
+def layout(portrait: Portrait) -> NDArray[np.float64]:
+    """Where the agents stand, [N, 2]."""
+    n, links = portrait.agents, portrait.links
+    if portrait.positions is not None:
+        return np.asarray(portrait.positions, dtype=np.float64)
+    angle = np.pi / 2 - 2 * np.pi * np.arange(n) / n
+    circle = np.stack([np.cos(angle), np.sin(angle)], 1)
+    around = Counter((b - a) % n in (1, n - 1) for a, b in links.tolist())[True]
+    if n < 3 or around >= n:
+        return circle
+    import networkx as nx
+
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n))
+    graph.add_edges_from(links.tolist())
+    hub = int(np.bincount(links.reshape(-1), minlength=n).argmax()) if len(links) else 0
+    if len(links) == n - 1 == graph.degree[hub]:  # a star: its centre in the middle
+        angle = np.pi / 2 - 2 * np.pi * np.arange(n - 1) / (n - 1)
+        return np.insert(np.stack([np.cos(angle), np.sin(angle)], 1), hub, 0.0, axis=0)
+    if n <= 150 and nx.is_connected(graph):
+        found = nx.kamada_kawai_layout(graph)
+    elif n <= 1500:
+        found = nx.spring_layout(graph, seed=0, iterations=60)
+    else:
+        found = nx.spectral_layout(graph)
+    return np.array([found[i] for i in range(n)])
+
+
+def save(fig: Any, path: Any) -> None:
+    """Write a figure in the format its suffix names.
+
+    Raises:
+        InputError: an unknown suffix, or a place that cannot be written.
+    """
+    try:
+        fig.savefig(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; name a .png, .svg or .pdf file") from error
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another file with --out") from error

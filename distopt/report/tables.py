@@ -1,0 +1,142 @@
+"""The closing table of a comparison: as text that fits a terminal, and as CSV. Imports neither torch nor plotting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HEADS = (
+    ("", "algorithm"),
+    ("average", "regret"),
+    ("", "spread"),
+    ("consensus", "error"),
+    ("tracker", "violation"),
+    ("bits per", "agent"),
+    ("rounds", "per s"),
+    ("", "accuracy"),
+)
+
+
+HEAD_LINES = 2
+"""How many lines of ``text`` are its head."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure in few characters; nothing for nan.
+
+    >>> [number(v) for v in (0.012345, 2.2e-16, 1234567.0, 0.0, float("nan"))]
+    ['0.0123', '2.2e-16', '1.2e+06', '0', '']
+    """
+    if math.isnan(value):
+        return ""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        text = f"{value:.{digits}g}"
+        return f"{value:.0f}" if "e" in text else text
+    return f"{value:.{digits - 2}e}"
+
+
+def amount(value: float) -> str:
+    """A count with a decimal prefix.
+
+    >>> [amount(v) for v in (640.0, 128_000.0, 2.5e9)]
+    ['640', '128 k', '2.5 G']
+    """
+    if math.isnan(value):
+        return ""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``HEADS``.
+
+    ``summaries`` are ``api.summary`` of the runs. The baselines are those of the longest run: others saw fewer rounds.
+    """
+    rows = []
+    for row in summaries:
+        label = row["algorithm"] if row["status"] == "done" else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
+        spread = "" if not math.isfinite(row["spread"]) else f"±{number(row['spread'], 2)}"
+        names = ("consensus_error", "tracker_invariant")
+        rows.append([
+            label,
+            number(row["average_dynamic_regret"]),
+            spread,
+            *(number(row[name]) for name in names),
+            amount(row["bits_per_agent"]),
+            amount(row["rounds_per_second"]),
+            _percent(row.get("accuracy", math.nan)),
+        ])  # fmt: skip
+    longest = max(summaries, key=lambda row: int(row["rounds"]), default={})
+    for key, label in (("best_fixed", "best fixed"), ("no_change", "no change")):
+        if f"average_regret_{key}" in longest:
+            regret, hits = longest[f"average_regret_{key}"], longest.get(f"accuracy_{key}", math.nan)
+            rows.append([label, number(regret), "", "", "", "", "", _percent(hits)])
+    return rows
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """The closing table as lines. With a ``width`` names are broken after ``:`` and ``,`` so that it fits; columns without
+    any entry are left out.
+
+    >>> row = dict(algorithm="gt", status="done", rounds=9, average_dynamic_regret=0.5, spread=float("nan"), consensus_error=0.1,
+    ...            tracker_invariant=0.0, bits_per_agent=640.0, rounds_per_second=100.0)
+    >>> print(text([row]).splitlines()[2])
+    gt             0.5        0.1          0       640     100
+    """
+    rows = cells(summaries)
+    used = [c for c in range(len(HEADS)) if c == 0 or any(row[c] for row in rows)]
+    widths = {c: max([len(part) for part in HEADS[c]] + [len(row[c]) for row in rows]) for c in used}
+    if width is not None:
+        widths[0] = min(widths[0], max(12, width - sum(widths[c] + 2 for c in used if c)))
+    lines = []
+    for part in range(HEAD_LINES):
+        head = [HEADS[c][part].rjust(widths[c]) if c else HEADS[c][part].ljust(widths[c]) for c in used]
+        lines.append("  ".join(head))
+    for row in rows:
+        for k, piece in enumerate(broken(row[0], widths[0])):
+            lines.append("  ".join([piece.ljust(widths[0]), *((row[c] if not k else "").rjust(widths[c]) for c in used[1:])]))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def broken(label: str, width: int) -> list[str]:
+    """A label in lines of at most ``width`` characters, broken after ``:``, ``,`` and spaces where it can be.
+
+    >>> broken("gtadam:lr=0.05,b1=0.9,cap=100", 19)
+    ['gtadam:lr=0.05,', 'b1=0.9,cap=100']
+    """
+    lines = [""]
+    for piece in re.findall(r"[^:,\s]*[:,\s]?", label):
+        while len(piece.rstrip()) > width:
+            lines, piece = [*lines, piece[:width]], piece[width:]
+        if len(lines[-1]) + len(piece.rstrip()) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return [line.strip() for line in lines if line.strip()]
+
+
+def to_csv(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """The summaries as CSV at full precision: a header, a line per algorithm; what a run lacks is left empty.
+
+    >>> print(to_csv([{"algorithm": "gt", "spread": float("nan")}]), end="")
+    algorithm,spread
+    gt,
+    """
+    names = list(dict.fromkeys(name for row in summaries for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in summaries:
+        values = (row.get(name, "") for name in names)
+        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in values])
+    return out.getvalue()

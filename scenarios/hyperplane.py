@@ -1,0 +1,130 @@
+"""A hyperplane that turns: a stream whose rule drifts a little every round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.random import Key
+
+from ._logistic import (
+    Window,
+    logistic_accuracy,
+    logistic_grad,
+    logistic_hessian,
+    logistic_loss,
+    no_change_accuracy,
+    sliding_window,
+)
+
+
+@dataclass(frozen=True)
+class Hyperplane:
+    """Classify points on two sides of a hyperplane through the middle of the cube that turns a little every round [hulten2001].
+
+    Features z are uniform in the unit cube and the label is +1 where v_t . z >= (sum of v_t) / 2. The weights v_t start
+    uniform in [0, 1]. After every round each of the first ``drifting`` weights moves by ``speed`` in its present direction
+    (+1 at first), and then the direction turns round with probability ``reversal``:
+
+        v_{t+1} = v_t + speed D_t,    D_{t+1} = -D_t with probability ``reversal``, else D_t.
+
+    The concept is common to all agents; their rows differ. With probability ``noise`` a label is flipped. f_{i,t} is the mean
+    logistic loss on the agent's rows of the last ``window`` rounds, plus l2/2 |x|^2. The model sees 2 z - 1 and a bias 1
+    (d = features + 1). The original drifts after every example; here one drift step is one round.
+
+    Attributes:
+        features: coordinates of z.
+        drifting: how many weights move; None moves all.
+        speed: change of a weight per round.
+        reversal: probability that a weight's direction turns round after a round.
+        rows: new rows per agent and round.
+        window: rounds that a row stays in the cost.
+        noise: probability of a flipped label.
+        l2: the ridge parameter.
+
+    Raises:
+        InputError: for features, rows or window < 1, drifting outside 0 .. features, a probability outside [0, 1], or a
+            negative speed or l2.
+
+    >>> s, key = Hyperplane(features=2, speed=0.5, reversal=0.0), Key(0, range(2), range(1), total=2)
+    >>> v = s.weights(torch.tensor([0, 10]).reshape(2, 1, 1, 1), key)
+    >>> (v[1] - v[0]).tolist()
+    [[[5.0, 5.0]]]
+    """
+
+    features: int = 10
+    drifting: int | None = None
+    speed: float = 0.01
+    reversal: float = 0.01
+    rows: int = 5
+    window: int = 10
+    noise: float = 0.05
+    l2: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("features", "rows", "window"):
+            if getattr(self, name) < 1:
+                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; give at least 1")
+        if self.drifting is not None and not 0 <= self.drifting <= self.features:
+            raise InputError(f"hyperplane: drifting is {self.drifting}; give 0 to features = {self.features}, or leave it out")
+        for name in ("reversal", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; a probability lies in [0, 1]")
+        for name in ("speed", "l2"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; give 0 or more")
+
+    @property
+    def dim(self) -> int:
+        """One weight per feature, and the bias."""
+        return self.features + 1
+
+    def weights(self, t: Tensor, key: Key) -> Tensor:
+        """v_t for rounds t [K, 1, 1, 1], float64 [K, R, 1, features]."""
+        network, f = key.shared, self.features
+
+        def turned(tau: Tensor) -> Tensor:
+            return (network.uniform("hyperplane.turn", f, tau) < self.reversal).to(torch.int64)
+
+        def heading(tau: Tensor) -> Tensor:
+            return 1 - 2 * (key.running_sum(f"hyperplane.turns {f} {self.reversal}", tau, turned) % 2)
+
+        # D_0 + ... + D_{t-1} from D_1 + ... + D_t: whole blocks of rounds then meet whole blocks of rounds, and in integers.
+        summed = key.running_sum(f"hyperplane.headings {f} {self.reversal}", t, heading)
+        moves = torch.arange(f) < (f if self.drifting is None else self.drifting)
+        moved = ((1 - heading(t) + summed) * moves).to(torch.float64)
+        return network.uniform("hyperplane.start", f) + self.speed * moved
+
+    def batch(self, t: Tensor, key: Key) -> Window:
+        def rows(tau: Tensor) -> tuple[Tensor, Tensor]:
+            u = key.uniform("hyperplane.rows", (self.features + 1) * self.rows, tau)
+            u = u.reshape(*u.shape[:-1], self.rows, -1)
+            z, v = u[..., :-1], self.weights(tau, key).unsqueeze(-2)
+            y = torch.where((v * z).sum(-1) >= 0.5 * v.sum(-1), 1.0, -1.0).to(torch.float64)
+            y = torch.where(u[..., -1] < self.noise, -y, y)
+            return torch.cat([2 * z - 1, torch.ones_like(z[..., :1])], -1), y
+
+        return sliding_window(t, self.window, rows)
+
+    def loss(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_loss(x, X, y, w, self.l2)
+
+    def grad(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_grad(x, X, y, w, self.l2)
+
+    def hessian(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_hessian(x, X, y, w, self.l2)
+
+    def accuracy(self, x: Tensor, b: Window) -> Tensor:
+        X, y, _, fresh, _ = b
+        return logistic_accuracy(x, X, y, fresh)
+
+    def persistence(self, b: Window) -> Tensor:
+        _, y, _, fresh, last = b
+        return no_change_accuracy(last, y, fresh)

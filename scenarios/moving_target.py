@@ -1,0 +1,109 @@
+"""Quadratics whose common target moves: how fast can a network follow?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.random import Key
+
+
+class Targets(NamedTuple):
+    """Curvatures a, float64 [1, R, n, d], and targets c, float64 [K, R, n, d]."""
+
+    a: Tensor
+    c: Tensor
+
+
+@dataclass(frozen=True)
+class MovingTarget:
+    """Follow a target that circles, runs straight on, wanders or jumps, with quadratic costs of unequal curvature.
+
+        f_{i,t}(x) = 1/2 sum_k a_ik (x_k - c_{i,t,k})^2,    c_{i,t} = p_t + o_i
+
+    The target p_t is common to all agents; curvatures a_ik (uniform in [1, kappa]) and offsets o_i (normal, standard
+    deviation ``spread``) are the agents' own and do not change. The minimiser of the sum follows p_t at a constant distance,
+    so its path length is the target's. Motions, per trial (our set-up):
+
+    - circle: each pair of coordinates (1, 2), (3, 4), ... runs on a circle of ``radius`` around 0, one turn in ``period``
+      rounds, from a random phase; with odd d the last coordinate swings.
+    - line: p_t = t speed u for a random unit vector u.
+    - walk: p_t = p_{t-1} + speed / sqrt(d) times a standard normal vector; ``speed`` is the root mean square step length.
+    - jump: p_t = radius times a standard normal vector, drawn anew every ``period`` rounds.
+
+    Attributes:
+        motion: which of these.
+        dim: d.
+        speed: length per round (line, walk).
+        radius: size of the region (circle, jump).
+        period: rounds per turn (circle) or between two jumps (jump).
+        kappa: the largest curvature; at least 1.
+        spread: standard deviation of the offsets.
+
+    Raises:
+        InputError: for an unknown motion, dim < 1, period < 1, kappa < 1, or a negative speed, radius or spread.
+
+    >>> s, key = MovingTarget("line", speed=0.5), Key(0, range(3), range(1), total=3)
+    >>> x = s.optimum(s.batch(torch.tensor([10, 12]).reshape(2, 1, 1, 1), key))
+    >>> round(float((x[1] - x[0]).norm()), 6)
+    1.0
+    """
+
+    motion: Literal["circle", "line", "walk", "jump"] = "circle"
+    dim: int = 2
+    speed: float = 0.01
+    radius: float = 1.0
+    period: int = 1000
+    kappa: float = 10.0
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.motion not in ("circle", "line", "walk", "jump"):
+            raise InputError(f"moving_target: motion is {self.motion!r}; choose circle, line, walk or jump")
+        if self.dim < 1 or self.period < 1:
+            raise InputError(f"moving_target: dim is {self.dim} and period is {self.period}; both must be at least 1")
+        if not self.kappa >= 1:
+            raise InputError(f"moving_target: kappa is {self.kappa}; a condition number is at least 1")
+        for name, value in (("speed", self.speed), ("radius", self.radius), ("spread", self.spread)):
+            if not value >= 0:
+                raise InputError(f"moving_target: {name} is {value}; give 0 or more")
+
+    def target(self, t: Tensor, key: Key) -> Tensor:
+        """p_t for rounds t [K, 1, 1, 1], the same for every agent: float64 [K, R, 1, d]."""
+        network, d = key.shared, self.dim
+        if self.motion == "circle":
+            phase = 2 * math.pi * network.uniform("moving_target.phase", (d + 1) // 2)
+            angle = 2 * math.pi * (t % self.period).to(torch.float64) / self.period + phase  # small angles keep all digits
+            return self.radius * torch.stack([angle.cos(), angle.sin()], -1).flatten(-2)[..., :d]
+        if self.motion == "line":
+            u = network.normal("moving_target.line", d)
+            return self.speed * t.to(torch.float64) * (u / u.square().sum(-1, keepdim=True).sqrt())
+        if self.motion == "walk":
+            steps = key.running_sum(f"moving_target.walk {d}", t, lambda tau: network.normal("moving_target.walk", d, tau))
+            return self.speed / math.sqrt(d) * steps
+        stay, which = torch.unique(t.reshape(-1) // self.period, return_inverse=True)
+        return self.radius * network.normal("moving_target.jump", d, stay.reshape(-1, 1, 1, 1))[which]
+
+    def batch(self, t: Tensor, key: Key) -> Targets:
+        a = 1 + (self.kappa - 1) * key.uniform("moving_target.curvature", self.dim)
+        return Targets(a, self.target(t, key) + self.spread * key.normal("moving_target.offset", self.dim))
+
+    def loss(self, x: Tensor, b: Targets) -> Tensor:
+        a, c = b
+        return 0.5 * (a * (x - c).square()).sum(-1)
+
+    def grad(self, x: Tensor, b: Targets) -> Tensor:
+        a, c = b
+        return a * (x - c)
+
+    def hessian(self, x: Tensor, b: Targets) -> Tensor:
+        return torch.diag_embed(b[0].expand_as(x))
+
+    def optimum(self, b: Targets) -> Tensor:
+        a, c = b
+        return (a * c).sum(-2) / a.sum(-2)

@@ -1,0 +1,76 @@
+"""Static quadratics: the problem on which every method should converge, and the reference for rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.random import Key
+
+
+class Curves(NamedTuple):
+    """Curvatures a and centres c, both float64 [1, R, n, d]."""
+
+    a: Tensor
+    c: Tensor
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Agree on the minimiser of a sum of quadratics that never change.
+
+        f_i(x) = 1/2 sum_k a_ik (x_k - c_ik)^2
+
+    Curvatures a_ik are uniform in [1, kappa], independent over agents and coordinates; centres c_ik are normal with standard
+    deviation ``spread``. The sum over agents has its minimiser at the curvature-weighted mean of the centres, which is not
+    their mean: a method that forgets the curvatures is biased. Our set-up.
+
+    Attributes:
+        dim: d, the number of coordinates.
+        kappa: the largest curvature, so that every f_i is 1-strongly convex and kappa-smooth; at least 1.
+        spread: how far the agents' own minimisers lie apart; 0 makes them equal.
+
+    Raises:
+        InputError: for dim < 1, kappa < 1 or spread < 0.
+
+    >>> s, key = Quadratic(dim=2), Key(0, range(3), range(1), total=3)
+    >>> b = s.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key)
+    >>> x = s.optimum(b).expand(1, 3, 2)
+    >>> round(float(s.grad(x, Curves(*(leaf[0] for leaf in b))).sum(-2).abs().max()), 12)
+    0.0
+    """
+
+    dim: int = 10
+    kappa: float = 10.0
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise InputError(f"quadratic: dim is {self.dim}; give at least 1")
+        if not self.kappa >= 1:
+            raise InputError(f"quadratic: kappa is {self.kappa}; a condition number is at least 1")
+        if not self.spread >= 0:
+            raise InputError(f"quadratic: spread is {self.spread}; give 0 or more")
+
+    def batch(self, t: Tensor, key: Key) -> Curves:
+        a = 1 + (self.kappa - 1) * key.uniform("quadratic.curvature", self.dim)
+        return Curves(a, self.spread * key.normal("quadratic.centre", self.dim))
+
+    def loss(self, x: Tensor, b: Curves) -> Tensor:
+        a, c = b
+        return 0.5 * (a * (x - c).square()).sum(-1)
+
+    def grad(self, x: Tensor, b: Curves) -> Tensor:
+        a, c = b
+        return a * (x - c)
+
+    def hessian(self, x: Tensor, b: Curves) -> Tensor:
+        return torch.diag_embed(b[0].expand_as(x))
+
+    def optimum(self, b: Curves) -> Tensor:
+        a, c = b
+        return (a * c).sum(-2) / a.sum(-2)

@@ -1,0 +1,102 @@
+"""SEA concepts: a stream whose rule changes abruptly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.random import Key
+
+from ._logistic import (
+    Window,
+    logistic_accuracy,
+    logistic_grad,
+    logistic_hessian,
+    logistic_loss,
+    no_change_accuracy,
+    sliding_window,
+)
+
+_THRESHOLDS = (8.0, 9.0, 7.0, 9.5)
+
+
+@dataclass(frozen=True)
+class Sea:
+    """Classify points by whether two of three features add up to more than a threshold that jumps now and then [street2001].
+
+    Features are uniform in [0, 10], the label is +1 above the threshold. The threshold goes round 8, 9, 7, 9.5, one step
+    every ``period`` rounds; the third feature says nothing. With probability ``noise`` a label is flipped. Each agent
+    receives ``rows`` new rows per round and f_{i,t} is the mean logistic loss on its rows of the last ``window`` rounds, plus
+    l2/2 |x|^2. The model sees features mapped to [-1, 1] and a bias 1 (d = 4).
+
+    Attributes:
+        rows: new rows per agent and round.
+        window: rounds that a row stays in the cost.
+        period: rounds between two changes of the threshold.
+        noise: probability of a flipped label.
+        l2: the ridge parameter.
+
+    Raises:
+        InputError: for rows, window or period < 1, noise outside [0, 1], or l2 < 0.
+
+    >>> s, key = Sea(period=100), Key(0, range(2), range(1), total=2)
+    >>> s.threshold(torch.tensor([0, 99, 100, 399, 400])).tolist()
+    [8.0, 8.0, 9.0, 9.5, 8.0]
+    >>> [tuple(leaf.shape) for leaf in s.batch(torch.tensor([7]).reshape(1, 1, 1, 1), key)[:2]]
+    [(1, 1, 2, 50, 4), (1, 1, 2, 50)]
+    """
+
+    dim: ClassVar[int] = 4
+    rows: int = 5
+    window: int = 10
+    period: int = 500
+    noise: float = 0.1
+    l2: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "window", "period"):
+            if getattr(self, name) < 1:
+                raise InputError(f"sea: {name} is {getattr(self, name)}; give at least 1")
+        if not 0 <= self.noise <= 1:
+            raise InputError(f"sea: noise is {self.noise}; a probability lies in [0, 1]")
+        if not self.l2 >= 0:
+            raise InputError(f"sea: l2 is {self.l2}; give 0 or more")
+
+    def threshold(self, t: Tensor) -> Tensor:
+        """The threshold in force in rounds t (int64, any shape), float64."""
+        return torch.tensor(_THRESHOLDS, dtype=torch.float64)[t // self.period % len(_THRESHOLDS)]
+
+    def batch(self, t: Tensor, key: Key) -> Window:
+        def rows(tau: Tensor) -> tuple[Tensor, Tensor]:
+            u = key.uniform("sea.rows", 4 * self.rows, tau)
+            u = u.reshape(*u.shape[:-1], self.rows, 4)
+            raw = 10 * u[..., :3]
+            y = torch.where(raw[..., 0] + raw[..., 1] > self.threshold(tau), 1.0, -1.0).to(torch.float64)
+            y = torch.where(u[..., 3] < self.noise, -y, y)
+            return torch.cat([raw / 5 - 1, torch.ones_like(raw[..., :1])], -1), y
+
+        return sliding_window(t, self.window, rows)
+
+    def loss(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_loss(x, X, y, w, self.l2)
+
+    def grad(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_grad(x, X, y, w, self.l2)
+
+    def hessian(self, x: Tensor, b: Window) -> Tensor:
+        X, y, w, _, _ = b
+        return logistic_hessian(x, X, y, w, self.l2)
+
+    def accuracy(self, x: Tensor, b: Window) -> Tensor:
+        X, y, _, fresh, _ = b
+        return logistic_accuracy(x, X, y, fresh)
+
+    def persistence(self, b: Window) -> Tensor:
+        _, y, _, fresh, last = b
+        return no_change_accuracy(last, y, fresh)

@@ -1,0 +1,36 @@
+"""Every pair is linked with the same probability."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distopt.errors import InputError
+from distopt.mixing import Graph, connected, graph_from_edges, pair_from_number
+from distopt.random import Key
+
+
+def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
+    """G(N, p): each of the N (N - 1) / 2 pairs is linked with probability p, independently [gilbert1959].
+
+    Drawn again until connected (at most 100 times), so p should be above log(N) / N. Work grows with the number of links:
+    the gaps between linked pairs are geometric and are drawn directly.
+
+    >>> from distopt.topologies.erdos_renyi import erdos_renyi
+    >>> len(erdos_renyi(100, Key(0, range(100), [0], 100), p=1.0).edges)
+    4950
+    """
+    if not 0 < p <= 1:
+        raise InputError(f"erdos_renyi: p is the probability of a link, 0 < p <= 1, not {p}")
+    pairs = agents * (agents - 1) // 2
+
+    def draw(rng: np.random.Generator) -> Graph:
+        parts, last = [], -1
+        while last < pairs - 1:
+            chunk = last + np.cumsum(rng.geometric(p, int(p * (pairs - last)) + 16))
+            last = int(chunk[-1])
+            parts.append(chunk[chunk < pairs])
+        chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return graph_from_edges(agents, np.stack(pair_from_number(chosen), 1))
+
+    enough = np.log(max(agents, 2)) / max(agents, 2)
+    return connected(draw, key, "topologies/erdos_renyi", f"raise p above log(N) / N = {enough:.3g}")
