@@ -96,9 +96,7 @@ def list_(kind: str | None, traceback: bool) -> None:
 @click.option("--seed", type=int, default=0, metavar="K", help="Of random topologies.  [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.png", help="[default: TOPOLOGY-N.png]")
 @_TRACEBACK
-def show(
-    topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool
-) -> None:
+def show(topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool) -> None:
     """A network's degrees, diameter and spectral gap, and its picture."""
     with _polite(traceback):
         from distopt.experiment import Experiment, build_topology
@@ -219,7 +217,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None) -> None:
 
     runs: dict[str, Run] = {}
     stopped: BaseException | None = None
-    with _progress([_label(each) for each in experiments], rounds) as progress:
+    with _progress() as progress:
         for experiment, problem, place in zip(experiments, problems, folders, strict=True):
             label = _label(experiment)
             try:
@@ -295,9 +293,7 @@ def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path,
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             click.echo(f"distopt: {message}", err=True)
-    left = [
-        run.info["left_out"]["dynamic_regret_worst"] for run in runs.values() if "dynamic_regret_worst" in run.info["left_out"]
-    ]
+    left = [run.info["left_out"]["dynamic_regret_worst"] for run in runs.values() if "dynamic_regret_worst" in run.info["left_out"]]
     if left:
         click.echo(f"left out: the regrets at each agent's own point: {left[0].split(';')[0]}")
     if certificate > _CERTIFIED:
@@ -357,7 +353,7 @@ def _entry(name: str, signature: str, sentence: str) -> None:
 
 
 @contextmanager
-def _progress(labels: Sequence[str], rounds: int) -> Iterator[Callable[[str], Progress]]:
+def _progress() -> Iterator[Callable[[str], Progress]]:
     """Progress on stderr: bars with rate and time left on a terminal, a line every so often elsewhere."""
     if not sys.stderr.isatty():
         yield _lines
@@ -374,14 +370,18 @@ def _progress(labels: Sequence[str], rounds: int) -> Iterator[Callable[[str], Pr
         TimeRemainingColumn(compact=True),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, tuple[Any, float]] = {}
 
         def of(label: str) -> Progress:
             def report(phase: str, done: int, total: int) -> None:
-                name = phase if phase == "comparator" else _short(label)[:32]
-                if name not in tasks:
-                    tasks[name] = (bars.add_task(name, total=total, rate=""), time.perf_counter(), 0)
-                task, began, _ = tasks[name]
+                key = "comparator" if phase == "comparator" else f"run {label}"
+                if key not in tasks:
+                    name = phase if phase == "comparator" else _short(label)
+                    shown = name if len(name) <= 32 else name[:31] + "…"
+                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter())
+                task, began = tasks[key]
+                if bars.tasks[task].finished:
+                    return  # the comparator is made once; later algorithms find it ready
                 seconds = time.perf_counter() - began
                 bars.update(task, completed=done, rate=f"{done / seconds:,.0f}/s" if seconds > 0 else "")
 

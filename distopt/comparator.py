@@ -175,23 +175,25 @@ def newton(problem: _Sum | _Horizon, x: Tensor, iterations: int = 100) -> tuple[
     """
     scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
+    value = problem.value(x)
     for _ in range(iterations):
-        value, gradient = problem.value(x), problem.gradient(x)
+        gradient = problem.gradient(x)
         step = _step(problem, x)(gradient)
         measure = torch.maximum(gradient.norm(dim=-1) / scale, 1e-3 * step.norm(dim=-1) / (1 + x.norm(dim=-1)))
         better = measure < residual
         stalled = 0 if bool((measure < 0.5 * residual).any()) else stalled + 1
         best, residual = torch.where(better[:, None], x, best), torch.where(better, measure, residual)
-        if bool((residual < 1e-15).all()) or (stalled >= 2 and bool((residual < 1e-9).all())) or stalled >= 20:
+        if bool((residual < 1e-14).all()) or (stalled >= 1 and bool((residual < 1e-10).all())) or stalled >= 20:
             break
         slope = (gradient * step).sum(-1)
         size = torch.ones_like(slope)
         for _ in range(40):
-            failed = ~(problem.value(x - size[:, None] * step) <= value - 1e-4 * size * slope + 1e-12 * value.abs())
+            after = problem.value(x - size[:, None] * step)
+            failed = ~(after <= value - 1e-4 * size * slope + 1e-12 * value.abs())
             if not bool(failed.any()):
                 break
             size = torch.where(failed, size / 2, size)
-        x = x - size[:, None] * step
+        x, value = x - size[:, None] * step, after
     return best, residual
 
 

@@ -432,9 +432,9 @@ def test_one_agent() -> None:
     for topology in (ring(1), complete(1), OnePeerExponential(1), RandomMatching(1), ResampledErdosRenyi(1)):
         for rule in RULES if isinstance(topology, Graph) else RULES[:3]:
             W = mixing(topology, rule)
-            assert W.dense(rounds(0, 2)).unique().tolist() == [1]
+            assert (W.dense(rounds(0, 2)) == 1).all()
             assert torch.equal(apply(slices(W.tables(rounds(0, 2)), 1), z), z)
-    assert mixing(ring(1), drop=0.5).dense(rounds(0, 3)).unique().tolist() == [1]
+    assert (mixing(ring(1), drop=0.5).dense(rounds(0, 3)) == 1).all()
 
 
 def test_a_million_agents() -> None:

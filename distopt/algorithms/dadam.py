@@ -8,7 +8,7 @@ from distopt.directions.amsgrad import AMSGrad
 
 
 def dadam(
-    lr: float = 0.001,
+    lr: float = 0.01,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,

@@ -312,16 +312,21 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     >>> [round(y, 3) for y in _spread([0.5, 0.5, 0.0], [0.1, 0.1, 0.1])]
     [0.45, 0.55, 0.0]
     """
-    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+
+    def settle(members: list[int]) -> float:
+        """The bottom edge at which the members, stacked, lie closest to where they want to be, kept near 0 .. 1."""
+        below = np.concatenate([[0.0], np.cumsum([heights[m] for m in members])])
+        bottom = float(np.mean([wanted[m] - b - heights[m] / 2 for m, b in zip(members, below[:-1], strict=True)]))
+        return max(-0.05, min(bottom, 1.05 - float(below[-1])))
+
     blocks: list[tuple[list[int], float]] = []  # members from below, bottom edge
-    for k in order:
-        members, bottom = [k], wanted[k] - heights[k] / 2
+    for k in sorted(range(len(wanted)), key=lambda k: wanted[k]):
+        members = [k]
+        bottom = settle(members)
         while blocks and blocks[-1][1] + sum(heights[m] for m in blocks[-1][0]) > bottom:
             members = blocks.pop()[0] + members
-            below = np.concatenate([[0.0], np.cumsum([heights[m] for m in members])[:-1]])
-            bottom = float(np.mean([wanted[m] - b - heights[m] / 2 for m, b in zip(members, below, strict=True)]))
-        total = sum(heights[m] for m in members)
-        blocks.append((members, max(min(bottom, 1.04 - total), -heights[members[0]] / 2 if total <= 1 else 1.04 - total)))
+            bottom = settle(members)
+        blocks.append((members, bottom))
     places = [0.0] * len(wanted)
     for members, bottom in blocks:
         for m in members:

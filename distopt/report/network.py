@@ -139,9 +139,7 @@ def figure(portrait: Portrait, title: str) -> Figure:
     axes.add_collection(LineCollection(list(where[links]), colors=shade, linewidths=1.2 if len(links) < 400 else 0.6, zorder=1))
     size = float(np.clip(9000 / n, 6, 330)) if n > 1 else 330
     size = min(size, (0.62 * 4.7 * 72 * _nearest(where)) ** 2) if n > 1 else size
-    axes.scatter(
-        where[:, 0], where[:, 1], s=max(size, 4), color=NODE, edgecolors="white", linewidths=0.9 if n < 200 else 0.3, zorder=2
-    )
+    axes.scatter(where[:, 0], where[:, 1], s=max(size, 4), color=NODE, edgecolors="white", linewidths=0.9 if n < 200 else 0.3, zorder=2)
     if size > 110:
         for i, (x, y) in enumerate(where):
             axes.text(x, y, str(i), color="white", ha="center", va="center", fontsize=7, fontweight="bold", zorder=3)
