@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distopt import metrics, runner
 from distopt.comparator import Comparator
-from distopt.data import Blocks
+from distopt.data import Blocks, default_dtype
 from distopt.experiment import Experiment, Problem, build
 from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
 
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 class Session:
     """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
 
-    scenario: Any
+    problem: Problem
     blocks: Blocks
     comparator: Comparator
 
@@ -34,7 +35,7 @@ class Session:
     def of(cls, problem: Problem) -> Session:
         """The session of a built problem."""
         blocks = Blocks(problem.scenario, problem.key, problem.rounds)
-        return cls(problem.scenario, blocks, Comparator(blocks))
+        return cls(problem, blocks, Comparator(blocks))
 
 
 def simulate(
@@ -105,7 +106,7 @@ def execute(
     loadable run of status "interrupted" and is raised again with the run in ``error.run``. ``problem`` is the experiment's,
     where it has been built already.
     """
-    problem = problem or build(experiment, session.scenario if session else None)
+    problem = problem or build(experiment, session.problem if session else None)
     session = session or Session.of(problem)
     spec = experiment.algorithm
     label = label or (spec if isinstance(spec, str) else type(spec).__name__.lower())
@@ -118,26 +119,31 @@ def execute(
     began, done = time.perf_counter(), 0
     interrupted: KeyboardInterrupt | None = None
     try:
-        if progress:
-            progress("comparator", 0, problem.rounds)
-        session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
-        if progress:
-            progress("rounds", 0, problem.rounds)
-        began = time.perf_counter()
-        for chunk in runner.run(problem, session.comparator, session.blocks, agentwise=agentwise):
-            parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
-            if writer is not None:
-                writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)
-            done = chunk.stop
-            x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
+        with default_dtype(torch.float64):
             if progress:
-                progress("rounds", done, problem.rounds)
-            if chunk.diverged is not None:
-                status, x_last = "diverged", None
-                info["diverged_at"] = chunk.diverged
+                progress("comparator", 0, problem.rounds)
+            session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
+            if progress:
+                progress("rounds", 0, problem.rounds)
+            began = time.perf_counter()
+            for chunk in runner.run(problem, session.comparator, session.blocks, agentwise=agentwise):
+                parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
+                if writer is not None:
+                    writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)
+                done = chunk.stop
+                x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
+                if progress:
+                    progress("rounds", done, problem.rounds)
+                if chunk.diverged is not None:
+                    status, x_last = "diverged", None
+                    info["diverged_at"] = chunk.diverged
         status = "done" if status == "running" else status
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error
+    except Exception:
+        if writer is not None:
+            writer.flush()  # what was computed stays readable
+        raise
     seconds = time.perf_counter() - began
     info |= {
         "completed": done,

@@ -204,7 +204,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None) -> None:
     from distopt.results import claim
 
     first = build(experiments[0])
-    problems = [first, *(build(each, first.scenario) for each in experiments[1:])]  # a mistake in any stops all, before any runs
+    problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
     folder = out or _default_folder(experiments, first.agents)
     claim(folder, _fingerprint(experiments))
     folders = _lay_out(folder, experiments)

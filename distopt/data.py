@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -53,6 +54,19 @@ def at(tree: Any, k: int) -> Any:
 def part(tree: Any, start: int, stop: int) -> Any:
     """Rounds start .. stop-1 of a block; leaves that no round changes stay [1, ...]."""
     return tree_map(lambda leaf: leaf[start:stop] if leaf.shape[0] > 1 else leaf, tree)
+
+
+def leaf(state: Any, name: str) -> Tensor:
+    """The leaf of a state that ``name`` names, such as "s" or "direction.m"; InputError says which there are."""
+    try:
+        found = state if isinstance(state, Tensor) and name == "state" else attrgetter(name)(state)
+    except AttributeError:
+        fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
+        raise InputError(f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})") from None
+    if not isinstance(found, Tensor):
+        inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
+        raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
+    return found
 
 
 def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from distopt import catalog
+from distopt.data import leaf
 from distopt.errors import InputError
 from distopt.mixing import Graph, Mixing, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.protocols import Channel
@@ -193,19 +194,22 @@ class Problem:
         return self.key.total
 
 
-def build(experiment: Experiment, scenario: Any = None) -> Problem:
-    """Build and check every part. ``scenario`` reuses one already built, for several algorithms on the same data.
+def build(experiment: Experiment, like: Problem | None = None) -> Problem:
+    """Build and check every part. ``like`` lends its scenario and mixing: for several algorithms on the same data and network.
 
     Raises:
         InputError: an unknown name, a disconnected graph, weights an algorithm cannot use, a starting point of the wrong
             shape, more rounds than the data have.
     """
     seed, trials = experiment.seed, range(experiment.trials)
-    topology = build_topology(experiment.topology, experiment.agents, seed)
-    agents = topology.agents
+    mixing = like.mixing if like else None
+    if mixing is None:
+        topology = build_topology(experiment.topology, experiment.agents, seed)
+        whole = Key(seed, range(topology.agents), trials, topology.agents)
+        mixing = Mixing(topology, experiment.weights, whole, experiment.drop_links)
+    agents = mixing.agents
     key = Key(seed, range(agents), trials, agents)
-    mixing = Mixing(topology, experiment.weights, key, experiment.drop_links)
-    scenario = scenario or _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
+    scenario = like.scenario if like else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
     channel = _part("channels", experiment.channel, ("init", "bits"), {})
@@ -213,10 +217,12 @@ def build(experiment: Experiment, scenario: Any = None) -> Problem:
     if experiment.rounds and limit is not None and experiment.rounds > limit:
         raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
     rounds = experiment.rounds or min(limit or 1000, 1000)
-    names = tuple(algorithm.channels)
-    return Problem(
-        experiment, mixing, scenario, algorithm, dict.fromkeys(names, channel), key, rounds, _start(experiment, agents, int(scenario.dim))
-    )
+    x0 = _start(experiment, agents, int(scenario.dim))
+    state = algorithm.init(x0)
+    for name in experiment.record:
+        if name != "x":
+            leaf(state, name)
+    return Problem(experiment, mixing, scenario, algorithm, dict.fromkeys(algorithm.channels, channel), key, rounds, x0)
 
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from distopt import metrics, mixing
 from distopt.comparator import Comparator
-from distopt.data import Blocks, at, cast, default_dtype, tree_map
+from distopt.data import Blocks, at, cast, default_dtype, leaf, tree_map
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Memory, Net
@@ -96,8 +95,8 @@ def _block(
     offset = span.start - blocks.span(b).start
     batch, reference = blocks.get(b), comparator.reference(b)
     if offset:
-        batch = tree_map(lambda leaf: leaf[offset:] if leaf.shape[0] > 1 else leaf, batch)
-        reference = tree_map(lambda leaf: leaf[offset:], reference)
+        batch = tree_map(lambda each: each[offset:] if each.shape[0] > 1 else each, batch)
+        reference = tree_map(lambda each: each[offset:], reference)
     data = cast(batch, problem.x0.dtype)
     tables = problem.mixing.tables(torch.arange(span.start, span.stop).reshape(-1, 1, 1, 1))
 
@@ -120,7 +119,7 @@ def _block(
             if hasattr(state, "s") and hasattr(state, "g"):
                 invariant.append(metrics.tracker_invariant(state.s, g))
             for name, each in kept.items():
-                each.append(_leaf(state, name))
+                each.append(leaf(state, name))
 
     path = torch.stack(xs).double()
     values, totals = _measure(problem, path, batch, reference, fixed, agentwise, carry.totals)
@@ -166,15 +165,3 @@ def _measure(
         else:
             values[name] = sums
     return values, totals
-
-
-def _leaf(state: Any, name: str) -> Tensor:
-    try:
-        leaf = state if isinstance(state, Tensor) and name == "state" else attrgetter(name)(state)
-    except AttributeError:
-        fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
-        raise InputError(f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})") from None
-    if not isinstance(leaf, Tensor):
-        inner = ", ".join(f"{name}.{field}" for field in getattr(leaf, "_fields", ()))
-        raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
-    return leaf
