@@ -9,30 +9,33 @@ that no algorithm is judged on the data it was tuned on.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-import distopt
+from distopt.api import Session, execute
+from distopt.experiment import Experiment, build
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]
 DEFAULTS = ("moving_target", "ring", "16", "1000", "10")
 
 
-def final(scenario: str, topology: str, agents: int, rounds: int, trials: int, algorithm: str, seed: int) -> np.ndarray:
-    """R_T / T of each trial; inf where the run diverged."""
-    run = distopt.simulate(
-        topology, agents=agents, scenario=scenario, algorithm=algorithm, rounds=rounds, trials=trials, seed=seed, every=rounds, agentwise=False
-    )
-    if run.status == "diverged":
-        return np.full(trials, np.inf)
-    return np.asarray(run["average_dynamic_regret"][:, -1])
+@dataclass(frozen=True)
+class Stream:
+    """One scenario on one network with one seed; data and comparator are made once for the whole grid."""
 
+    base: Experiment
+    session: Session
 
-def tuned(name: str, scenario: str, topology: str, agents: int, rounds: int, trials: int) -> tuple[float, np.ndarray]:
-    """The best step size of the grid on seed 0, and what it gives on seed 1."""
-    scores = {lr: final(scenario, topology, agents, rounds, trials, f"{name}:lr={lr}", 0).mean() for lr in GRID}
-    best = min(scores, key=lambda lr: scores[lr])
-    return best, final(scenario, topology, agents, rounds, trials, f"{name}:lr={best}", 1)
+    @classmethod
+    def of(cls, scenario: str, topology: str, agents: int, rounds: int, trials: int, seed: int) -> Stream:
+        base = Experiment(topology, agents, scenario, "gt", rounds=rounds, trials=trials, seed=seed, every=rounds)
+        return cls(base, Session.of(build(base)))
+
+    def final(self, algorithm: str) -> np.ndarray:
+        """R_T / T of each trial; inf where the run diverged."""
+        run = execute(replace(self.base, algorithm=algorithm), session=self.session, agentwise=False)
+        return np.full(self.base.trials, np.inf) if run.status == "diverged" else np.asarray(run["average_dynamic_regret"][:, -1])
 
 
 def main() -> None:
@@ -40,9 +43,12 @@ def main() -> None:
     given = sys.argv[1:]
     scenario, topology, agents, rounds, trials = (*given, *DEFAULTS[len(given) :])
     print(f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}")
+    tuning, judging = (Stream.of(scenario, topology, int(agents), int(rounds), int(trials), seed) for seed in (0, 1))
     for name in ("gtadam", "gt", "dgd", "dadam"):
-        lr, regret = tuned(name, scenario, topology, int(agents), int(rounds), int(trials))
-        print(f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}")
+        scores = {lr: tuning.final(f"{name}:lr={lr}").mean() for lr in GRID}
+        lr = min(scores, key=lambda each: scores[each])
+        regret = judging.final(f"{name}:lr={lr}")
+        print(f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}", flush=True)
 
 
 if __name__ == "__main__":

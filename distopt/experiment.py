@@ -19,7 +19,8 @@ from torch import Tensor
 from distopt import catalog
 from distopt.data import leaf
 from distopt.errors import InputError
-from distopt.mixing import Graph, Mixing, Switching, check_connected, graph_from_matrix, graph_from_networkx
+from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
+from distopt.mixing import Mixing
 from distopt.protocols import Channel
 from distopt.random import Key
 

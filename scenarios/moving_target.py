@@ -60,7 +60,7 @@ class MovingTarget:
     radius: float = 1.0
     period: int = 1000
     kappa: float = 10.0
-    spread: float = 1.0
+    spread: float = 2.0
 
     def __post_init__(self) -> None:
         if self.motion not in ("circle", "line", "walk", "jump"):

@@ -40,8 +40,8 @@ def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files("topologies", "scenarios"), ids=lambda p: p.stem)
-def test_topologies_and_scenarios_know_randomness_and_mixing_only(path: Path) -> None:
-    allowed = ("distopt.random", "distopt.mixing", "distopt.graphs", "distopt.errors", "distopt.scenarios._", "distopt.topologies")
+def test_topologies_and_scenarios_know_randomness_and_graphs_only(path: Path) -> None:
+    allowed = ("distopt.random", "distopt.graphs", "distopt.errors", "distopt.scenarios._", "distopt.topologies")
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
 
 
@@ -61,10 +61,17 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
     upper = ("distopt.cli", "distopt.api", "distopt.report", "distopt.results")
-    for name in ("runner", "network", "mixing", "random", "metrics", "comparator", "data", "experiment", "protocols", "catalog", "errors"):
+    lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics")
+    for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
-    for name in ("network", "mixing", "random", "data", "comparator", "metrics"):
+    for name in lowest:
         assert not any(m.startswith(("distopt.runner", "distopt.experiment")) for m in own(ROOT / "distopt" / f"{name}.py")), name
+
+
+def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
+    above = {"graphs": ("distopt.weights", "distopt.mixing"), "weights": ("distopt.mixing",)}
+    for name, upper in above.items():
+        assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
 
 
 @pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog", "import distopt.cli"])

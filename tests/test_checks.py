@@ -17,7 +17,7 @@ from distopt.catalog import make, names
 from distopt.channels.exact import Exact
 from distopt.checks import check_algorithm, check_channel, check_direction, check_scenario, check_topology
 from distopt.directions.momentum import Momentum, MomentumState
-from distopt.mixing import Arcs, Graph, graph_from_edges
+from distopt.graphs import Arcs, Graph, graph_from_edges
 from distopt.random import Key
 from distopt.scenarios.quadratic import Curves, Quadratic
 

@@ -295,10 +295,20 @@ def test_divergence_is_exit_1_and_the_others_still_run() -> None:
     assert len(runs["dgd"].rounds) == 600
 
 
-def test_a_mistake_that_shows_late_keeps_what_is_done() -> None:
+def test_a_record_that_one_algorithm_cannot_give_is_refused_before_any_runs() -> None:
     result = call(*ASK, "--algorithm", "gt", "--algorithm", "dgd", "--record", "s", "--out", "o")
     assert result.exit_code == 2  # dgd has no tracker to record
     assert "record=s" in result.stderr
+    assert not Path("o").exists()
+
+
+def test_a_mistake_that_shows_late_keeps_what_is_done() -> None:
+    Path("late.py").write_text(
+        "class Late:\n    channels = ('x',)\n    def init(self, x): return ()\n    def update(self, g, state, x, mix): return mix('y', x), state\n"
+    )
+    result = call(*ASK, "--algorithm", "gt", "--algorithm", "late.py", "--out", "o")
+    assert result.exit_code == 2
+    assert "sends 'y'" in result.stderr
     assert many("o")["gt"].status == "done"
 
 

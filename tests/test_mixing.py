@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,19 +15,8 @@ import torch
 from scipy import sparse
 
 from distopt.errors import InputError
-from distopt.mixing import (
-    RULES,
-    Arcs,
-    Graph,
-    Mixing,
-    Table,
-    apply,
-    check_connected,
-    graph_from_edges,
-    graph_from_matrix,
-    graph_from_networkx,
-    pair_from_number,
-)
+from distopt.graphs import Arcs, Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx, pair_from_number
+from distopt.mixing import Mixing, Table, apply
 from distopt.random import Key, words
 from distopt.topologies.barabasi_albert import barabasi_albert
 from distopt.topologies.complete import complete
@@ -40,6 +30,7 @@ from distopt.topologies.resampled_erdos_renyi import ResampledErdosRenyi
 from distopt.topologies.ring import ring
 from distopt.topologies.star import star
 from distopt.topologies.torus import torus
+from distopt.weights import RULES
 
 
 def rounds(start: int, stop: int) -> torch.Tensor:
@@ -293,6 +284,22 @@ def test_dropping_from_a_symmetric_matrix_keeps_its_self_weights() -> None:
     off = ~torch.eye(7, dtype=torch.bool)
     lost = torch.where(off & (dropped == 0), torch.from_numpy(W), torch.zeros((), dtype=torch.float64)).sum(-1)
     assert (dropped.diagonal(dim1=-2, dim2=-1) - (torch.from_numpy(W).diagonal() + lost)).abs().max() < 1e-15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize(
+    "topology", [ring(6), star(40), complete(5), RandomMatching(6)], ids=["ring", "star with a hub", "complete", "switching"]
+)
+def test_compiling_apply_changes_no_bit(topology: Any) -> None:
+    n, R = topology.agents, 2
+    table = mixing(topology, trials=R).tables(rounds(0, 4))
+    assert table.hub_rows.shape[-1] == (n == 40)
+    torch.compiler.reset()
+    compiled = torch.compile(apply, fullgraph=True, backend="inductor")
+    z = torch.from_numpy(words(1, "z", 0, 0, R * n * 3)).reshape(R, n, 3) - 0.5
+    for k in range(4):
+        assert torch.equal(compiled(slices(table, k), z), apply(slices(table, k), z))
 
 
 def test_given_matrices() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distopt.errors import InputError
-from distopt.mixing import Arcs, graph_from_edges, graph_from_matrix, graph_from_networkx
+from distopt.graphs import Arcs, graph_from_edges, graph_from_matrix, graph_from_networkx
 from distopt.random import Key
 from distopt.report import curves, network, tables
 from distopt.results import Run, Status

@@ -16,7 +16,8 @@ import torch
 
 import distopt.topologies
 from distopt.errors import InputError
-from distopt.mixing import Graph, Mixing, Switching, is_connected
+from distopt.graphs import Graph, Switching, is_connected
+from distopt.mixing import Mixing
 from distopt.random import Key
 
 FAMILIES = sorted(p.stem for p in Path(next(iter(distopt.topologies.__path__))).glob("*.py") if not p.stem.startswith("_"))

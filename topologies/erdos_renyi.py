@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.mixing import Graph, connected, graph_from_edges, pair_from_number
+from distopt.graphs import Graph, connected, graph_from_edges, pair_from_number
 from distopt.random import Key
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.mixing import Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx
+from distopt.graphs import Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx
 
 
 def file(agents: int | None = None, path: str = "") -> Graph:
-    """A connected graph read from ``path``; the suffix says how:
+    """A connected graph read from ``path``, in the format that the suffix of its name says.
 
     - ``.txt``, ``.edges``, ``.edgelist``: one link per line, two agent numbers between blanks or a comma; further columns are
       ignored, ``#`` begins a comment. The numbers are sorted and become 0 .. N-1.

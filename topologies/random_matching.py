@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.mixing import Arcs
+from distopt.graphs import Arcs
 from distopt.random import Key
 
 

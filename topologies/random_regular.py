@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
-from distopt.mixing import Graph, connected, graph_from_edges
+from distopt.graphs import Graph, connected, graph_from_edges
 from distopt.random import Key
 
 Ints = NDArray[np.int64]

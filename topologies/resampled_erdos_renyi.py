@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.mixing import Arcs, pair_from_number
+from distopt.graphs import Arcs, pair_from_number
 from distopt.random import Key
 
 

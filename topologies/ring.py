@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt.mixing import Graph, graph_from_edges
+from distopt.graphs import Graph, graph_from_edges
 
 
 def ring(agents: int) -> Graph:

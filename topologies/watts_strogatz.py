@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.mixing import Graph, connected, graph_from_edges
+from distopt.graphs import Graph, connected, graph_from_edges
 from distopt.random import Key
 
 

@@ -1,0 +1,203 @@
+"""Algorithms, directions and channels: pure functions of tensors [R, n, d] that keep trials and agents apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt.checks._common import ROUNDS, D, N, R, alike, check_leaves, copied, mixed, normals, require, same_bits, sliced, weights
+
+
+def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Tensor, Any]:
+    """x and state after one round per gradient [K, R, n, d]."""
+    state = algorithm.init(x)
+    for g in gradients:
+        x, state = algorithm.update(g + 0.3 * x, state, x, lambda _, z: mixed(w, z))
+    return x, state
+
+
+def check_algorithm(algorithm: Any) -> None:
+    """Check an algorithm against ``distopt.protocols.Algorithm``.
+
+    Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype
+    whose shapes never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents
+    learn of each other through ``mix`` only, and their numbering does not matter; agents that agree and see zero gradients stay
+    where they are; a tracker's mean is the mean of the gradients.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+
+    >>> from distopt.algorithms.gt import GT
+    >>> print(check_algorithm(GT(lr=0.1)))
+    None
+    """
+    who = type(algorithm).__name__
+    channels = getattr(algorithm, "channels", None)
+    named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
+    require(named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names")
+    kind = getattr(algorithm, "weights", "doubly")
+    require(kind in ("row", "doubly", "symmetric"), f'{who}: weights must be "row", "doubly" or "symmetric", not {kind!r}')
+    w, gradients = weights(), normals(ROUNDS, R, N, D, seed=1)
+    for dtype in (torch.float32, torch.float64):
+        x = normals(R, N, D, seed=0, dtype=dtype)
+        before = x.clone()
+        state = algorithm.init(x)
+        require(same_bits(x, before), f"{who}: init changes x in place")
+        check_leaves(state, (R, N), dtype, f"{who}: init")
+        form = state
+        for t, g in enumerate(gradients.to(dtype)):
+            x, state = _check_round(algorithm, g, state, x, t)
+            check_leaves(state, (R, N), dtype, f"{who}: state after round {t}")
+            require(
+                alike(state, form),
+                f"{who}: the state changes its structure or shapes in round {t}; keep them as init makes them",
+            )
+            require(bool(torch.isfinite(x).all()), f"{who}: x is not finite after round {t} on a harmless problem")
+    x = normals(R, N, D, seed=0)
+    whole = _drive(algorithm, x, gradients, w)
+    require(same_bits(whole, _drive(algorithm, x, gradients, w)), f"{who}: a second run from the same start gives other numbers")
+    for r in range(R):
+        single = _drive(algorithm, x[r : r + 1], gradients[:, r : r + 1], w)
+        require(same_bits(single, sliced(whole, slice(r, r + 1))), f"{who}: trial {r} alone differs from trial {r} in a batch")
+    order = torch.tensor([3, 0, 4, 2, 1])
+    relabelled, _ = _drive(algorithm, x[:, order], gradients[:, :, order], w[order][:, order])
+    gap = float((relabelled - whole[0][:, order]).abs().max())
+    require(gap < 1e-9, f"{who}: the numbering of the agents matters (relabelled agents differ by {gap:.1e})")
+    other, moved = x.clone(), gradients.clone()
+    other[:, -1] += 1
+    moved[:, :, -1] -= 1
+    (alone, _), (beside, _) = (_drive(algorithm, *each, torch.eye(N)) for each in ((x, gradients), (other, moved)))
+    require(same_bits(alone[:, :-1], beside[:, :-1]), f"{who}: an agent learns of another one without mix")
+    still = x[:, :1].expand(R, N, D).clone()
+    point, state = still, algorithm.init(still)
+    for _t in range(4):
+        point, state = algorithm.update(torch.zeros_like(point), state, point, lambda _, z: mixed(w, z))
+    gap = float((point - still).abs().max())
+    require(gap < 1e-12, f"{who}: agents that agree and see zero gradients move (by {gap:.1e})")
+    if hasattr(whole[1], "s") and hasattr(whole[1], "g"):
+        gap = float((whole[1].s.mean(-2) - whole[1].g.mean(-2)).abs().max())
+        require(gap < 1e-12, f"{who}: the mean of the trackers is off the mean of the gradients by {gap:.1e}")
+
+
+def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tuple[Tensor, Any]:
+    """One round, done twice: same inputs, same outputs, inputs untouched, every channel once."""
+    who = type(algorithm).__name__
+    before = copied((g, state, x))
+    results = []
+    for _ in range(2):
+        sent: list[str] = []
+
+        def mix(name: str, z: Tensor, sent: list[str] = sent) -> Tensor:
+            sent.append(name)
+            lead = tuple(z.shape[:-1])
+            require(lead == (R, N), f"{who}: what it sends through {name!r} has shape {list(z.shape)}, not [{R}, {N}, *]")
+            return mixed(weights(), z)
+
+        after = algorithm.update(g, state, x, mix)
+        right = sorted(sent) == sorted(algorithm.channels)
+        require(right, f"{who}: round {t} used the channels {sent}, but channels = {algorithm.channels}: each once, every round")
+        require(same_bits(before, (g, state, x)), f"{who}: update changes its inputs in place (round {t})")
+        require(isinstance(after, tuple) and len(after) == 2, f"{who}: update must return (x, state)")
+        fits = after[0].shape == x.shape and after[0].dtype == x.dtype
+        require(fits, f"{who}: update turns x {list(x.shape)} {x.dtype} into {list(after[0].shape)} {after[0].dtype}")
+        results.append(after)
+    require(same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})")
+    return results[0][0], results[0][1]
+
+
+def check_direction(direction: Any) -> None:
+    """Check a direction rule against ``distopt.protocols.Direction``.
+
+    Promises: state leaves [R, n, *] of s's dtype; shapes kept; pure; every agent by itself, bit for bit; finite for gradients
+    from 1e-12 to 1e6 and for zero ones; no gradient from the start, no direction.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+
+    >>> from distopt.directions.adam import Adam
+    >>> print(check_direction(Adam()))
+    None
+    """
+    who = type(direction).__name__
+
+    def drive(stream: Tensor) -> list[tuple[Tensor, Any]]:
+        state, out = direction.init(torch.zeros_like(stream[0])), []
+        for s in stream:
+            before = copied((s, state))
+            d, after = direction(s, state)
+            require(same_bits(before, (s, state)), f"{who}: changes its inputs in place")
+            require(same_bits((d, after), direction(s, state)), f"{who}: not pure: the same inputs give other outputs")
+            fits = d.shape == s.shape and d.dtype == s.dtype
+            require(fits, f"{who}: turns s {list(s.shape)} {s.dtype} into {list(d.shape)} {d.dtype}")
+            require(alike(state, after), f"{who}: the state changes its structure or shapes; keep them as init makes them")
+            check_leaves(after, (s.shape[0], s.shape[1]), s.dtype, f"{who}: state")
+            state = after
+            out.append((d, state))
+        return out
+
+    for dtype in (torch.float32, torch.float64):
+        stream = normals(ROUNDS, R, N, D, seed=2, dtype=dtype)
+        whole = drive(stream)
+        for r in range(R):
+            for i in range(N):
+                alone = drive(stream[:, r : r + 1, i : i + 1])
+                part = sliced(whole, slice(r, r + 1), slice(i, i + 1))
+                require(same_bits(alone, part), f"{who}: an agent alone gets another direction than the same agent among others")
+        for size in (1e-12, 1.0, 1e6):
+            for d, _ in drive(size * stream):
+                require(bool(torch.isfinite(d).all()), f"{who}: not finite at gradients of size {size:g} in {dtype}")
+        for d, _ in drive(torch.zeros_like(stream)):
+            require(bool((d == 0).all()), f"{who}: zero gradients from the start give a direction that is not zero")
+
+
+def check_channel(channel: Any, keeps_mean: bool = True) -> None:
+    """Check a channel against ``distopt.protocols.Channel``.
+
+    Promises: memory leaves [R, n, *] of z's dtype whose shapes never change; pure; z's shape and dtype come back; trials do not
+    touch each other, bit for bit; ``bits`` is a positive whole number that grows with d; and, with ``keeps_mean``, what comes
+    out has the agents' mean of what went in (doubly stochastic W), without which gradient tracking fails.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+
+    >>> from distopt.channels.exact import Exact
+    >>> print(check_channel(Exact()))
+    None
+    """
+    who = type(channel).__name__
+
+    class Wire:
+        def mix(self, z: Tensor) -> Tensor:
+            return mixed(weights(), z)
+
+    def drive(stream: Tensor) -> tuple[list[Tensor], Any]:
+        memory, out = channel.init(stream[0]), []
+        lead = (stream.shape[1], stream.shape[2])
+        check_leaves(memory, lead, stream.dtype, f"{who}: init")
+        for z in stream:
+            before = copied((z, memory))
+            heard, after = channel(z, memory, Wire())
+            require(same_bits(before, (z, memory)), f"{who}: changes its inputs in place")
+            require(same_bits((heard, after), channel(z, memory, Wire())), f"{who}: not pure: the same inputs give other outputs")
+            fits = heard.shape == z.shape and heard.dtype == z.dtype
+            require(fits, f"{who}: turns z {list(z.shape)} {z.dtype} into {list(heard.shape)} {heard.dtype}")
+            check_leaves(after, lead, z.dtype, f"{who}: memory")
+            require(alike(memory, after), f"{who}: the memory changes its structure or shapes; keep them as init makes them")
+            memory = after
+            out.append(heard)
+        return out, memory
+
+    for dtype in (torch.float32, torch.float64):
+        stream = normals(ROUNDS, R, N, D, seed=5, dtype=dtype)
+        whole = drive(stream)
+        for r in range(R):
+            part = sliced(whole, slice(r, r + 1))
+            require(same_bits(drive(stream[:, r : r + 1]), part), f"{who}: trial {r} alone differs from trial {r} in a batch")
+        gap = max(float((a.mean(-2) - z.mean(-2)).abs().max()) for a, z in zip(whole[0], stream, strict=True))
+        limit = 1e-5 if dtype == torch.float32 else 1e-12
+        require(not keeps_mean or gap < limit, f"{who}: the mean over the agents changes by {gap:.1e} on the way")
+    sizes = [channel.bits(d, 8) for d in (1, 10, 1000)]
+    whole_numbers = all(isinstance(size, int) and size > 0 for size in sizes)
+    require(whole_numbers and sizes[0] <= sizes[1] < sizes[2], f"{who}: bits(d, itemsize) gives {sizes} for d = 1, 10, 1000")

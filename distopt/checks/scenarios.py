@@ -1,0 +1,112 @@
+"""Scenarios: addressed data, and costs whose derivatives and minimisers are what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from distopt.checks._common import R, normals, require, same_bits, sliced
+from distopt.data import at, cast, tensors, tree_map
+from distopt.random import Key
+
+
+def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
+    """Check a scenario for ``agents`` agents against ``distopt.protocols.Scenario``.
+
+    Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and
+    in which order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an
+    agent's row has the same bits in every block; at ``optimum`` the gradients sum to zero; ``hessian`` is the derivative of
+    ``grad``; accuracies lie in [0, 1] or are nan.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+
+    >>> from distopt.scenarios.quadratic import Quadratic
+    >>> print(check_scenario(Quadratic(dim=2)))
+    None
+    """
+    who = type(scenario).__name__
+    dim = getattr(scenario, "dim", 0)
+    require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
+    last = getattr(scenario, "rounds", None)
+    times = [t for t in (0, 1, 2, 3, 7, 40) if last is None or t < last]
+    t = torch.tensor(times).reshape(-1, 1, 1, 1)
+    K = len(times)
+    whole = scenario.batch(t, Key(seed, range(agents), range(R), agents))
+    require(bool(tensors(whole)), f"{who}: batch returns no tensor")
+    full = _expanded(whole, (K, R, agents), who)
+    for leaf in tensors(whole):
+        finite = not leaf.is_floating_point() or bool(torch.isfinite(leaf).all())
+        require(finite, f"{who}: batch returns numbers that are not finite")
+    asked: list[tuple[list[int], list[int], list[int]]] = [
+        (list(range(K)), list(range(R)), list(range(agents))),
+        (list(reversed(range(K))), list(range(R)), list(range(agents))),
+        ([K - 1], [R - 1], [agents - 1]),
+        (list(range(0, K, 2)), list(range(R)), list(range(0, agents, 2))),
+        ([K // 2], list(range(1, R)), list(range(agents // 2, agents))),
+    ]
+    for ks, rs, ids in asked:
+        part = _expanded(scenario.batch(t[ks], Key(seed, ids, rs, agents)), (len(ks), len(rs), len(ids)), who)
+        same = same_bits(part, sliced(full, ks, rs, ids))
+        where = f"rounds {[times[k] for k in ks]}, trials {rs}, agents {ids}"
+        require(same, f"{who}: batch is not addressed: asked alone, {where} have other data than within a larger block")
+    for k in range(K):
+        _check_costs(scenario, at(full, k), agents, times[k])
+    _check_optimum(scenario, whole, full, K, who)
+
+
+def _expanded(batch: Any, lead: tuple[int, int, int], who: str) -> Any:
+    for leaf in tensors(batch):
+        fits = leaf.dim() >= 3 and all(size in (1, want) for size, want in zip(leaf.shape, lead, strict=False))
+        require(fits, f"{who}: a leaf of batch has shape {list(leaf.shape)}, not [{lead[0]}|1, {lead[1]}|1, {lead[2]}|1, ...]")
+    return tree_map(lambda leaf: leaf.expand(*lead, *leaf.shape[3:]), batch)
+
+
+def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
+    """Loss, gradient and Hessian of one round at a random point."""
+    who = type(scenario).__name__
+    x = normals(R, agents, scenario.dim, seed=3).requires_grad_()
+    loss, grad = scenario.loss(x, b), scenario.grad(x.detach(), b)
+    require(tuple(loss.shape) == (R, agents), f"{who}: loss has shape {list(loss.shape)}, not [{R}, {agents}]")
+    require(grad.shape == x.shape, f"{who}: grad has shape {list(grad.shape)}, not {list(x.shape)}")
+    (truth,) = torch.autograd.grad(loss.sum(), x)
+    scale = 1 + float(truth.abs().max())
+    gap = float((grad - truth).abs().max()) / scale
+    require(gap < 1e-9, f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)")
+    x = x.detach()
+    for i in (0, agents - 1):
+        row = sliced(b, slice(None), slice(i, i + 1))
+        alone = scenario.grad(x[:, i : i + 1], row)
+        require(same_bits(alone, grad[:, i : i + 1]), f"{who}: agent {i}'s gradient has other bits alone than among others")
+    small = scenario.grad(x.float(), cast(b, torch.float32))
+    require(small.dtype == torch.float32, f"{who}: grad turns float32 into {small.dtype}")
+    if getattr(scenario, "hessian", None) is not None:
+        step = 1e-5 * normals(R, agents, scenario.dim, seed=4)
+        slope = scenario.grad(x + step, b) - scenario.grad(x - step, b)
+        product = 2 * (scenario.hessian(x, b) @ step.unsqueeze(-1)).squeeze(-1)
+        gap = float((slope - product).abs().max()) / (1e-5 * scale + float(product.abs().max()))
+        require(gap < 1e-4, f"{who}: hessian is not the derivative of grad in round {t}")
+    for name in ("accuracy", "persistence"):
+        if getattr(scenario, name, None) is not None:
+            value = scenario.accuracy(x, b) if name == "accuracy" else scenario.persistence(b)
+            fraction = value.isnan() | ((value >= 0) & (value <= 1))
+            require(bool(fraction.all()), f"{who}: {name} must be a fraction in [0, 1], or nan")
+
+
+def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) -> None:
+    for name in ("optimum", "guess"):
+        x = getattr(scenario, name)(whole) if getattr(scenario, name, None) is not None else None
+        if x is None:
+            continue
+        fits = x.dim() == 3 and x.shape[0] in (1, rounds) and x.shape[1] in (1, R) and x.shape[2] == scenario.dim
+        require(fits, f"{who}: {name} has shape {list(x.shape)}, not [{rounds}|1, {R}|1, {scenario.dim}]")
+        if name == "guess":
+            continue
+        points = x.expand(rounds, R, -1)
+        for k in range(rounds):
+            b = at(full, k)
+            agents = next(iter(tensors(b))).shape[1]
+            g = scenario.grad(points[k][:, None].expand(R, agents, -1).contiguous(), b)
+            gap = float(g.sum(1).abs().max()) / (1 + float(g.abs().max()))
+            require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
