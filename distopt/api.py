@@ -14,6 +14,7 @@ import torch
 from distopt import metrics, runner
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
+from distopt.engines.eager import Eager
 from distopt.experiment import Experiment, Problem, build
 from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
 
@@ -126,7 +127,7 @@ def execute(
             if progress:
                 progress("rounds", 0, problem.rounds)
             began = time.perf_counter()
-            for chunk in runner.run(problem, session.comparator, session.blocks, agentwise=agentwise):
+            for chunk in runner.run(problem, session.comparator, session.blocks, Eager(), agentwise=agentwise):
                 parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
                 if writer is not None:
                     writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)

@@ -208,6 +208,7 @@ class Comparator:
         self.blocks, self.scenario = blocks, blocks.scenario
         self._references: dict[int, Reference] = {}
         self._fixed: Tensor | None = None
+        self._fixed_values: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     def _trials(self, batch: Any) -> int:
         return max((leaf.shape[1] for leaf in tensors(batch)), default=1)
@@ -305,6 +306,17 @@ class Comparator:
                 )
             self._fixed = x
         return self._fixed
+
+    def fixed_values(self, b: int) -> tuple[Tensor, Tensor | None]:
+        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy where the scenario has one."""
+        if b not in self._fixed_values:
+            batch, rounds, agents = self.blocks.get(b), len(self.blocks.span(b)), self.blocks.key.total
+            fixed = self.fixed()
+            points = fixed[None, :, None].expand(rounds, len(fixed), agents, -1)
+            cost = evaluate(self.scenario.loss, points, batch).sum(-1)
+            accuracy = evaluate(self.scenario.accuracy, points, batch).nanmean(-1) if hasattr(self.scenario, "accuracy") else None
+            self._fixed_values[b] = cost, accuracy
+        return self._fixed_values[b]
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Solve every block and the best fixed point now, reporting (rounds solved, rounds in all)."""

@@ -108,7 +108,6 @@ class Blocks:
         self._bytes = 0
         one = self._make(0, 1)
         size = sum(leaf.numel() * leaf.element_size() for leaf in tensors(one))
-        size += 32 * len(key.trials) * len(key.agents) * int(scenario.dim)
         fit = max(1, BLOCK_BYTES // max(size, 1))
         self.length = min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
         self.count = -(-rounds // self.length)

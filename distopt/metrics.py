@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distopt.comparator import Reference
 from distopt.data import evaluate
 
 AGENTWISE_LIMIT = 10**6
@@ -38,57 +37,31 @@ DESCRIPTIONS = {
 }
 
 
-def total_cost(scenario: Any, points: Tensor, batch: Any, agents: int) -> Tensor:
-    """F_t at one point per round and trial: points [K, R, d] -> [K, R]."""
-    return evaluate(scenario.loss, points[:, :, None, :].expand(*points.shape[:2], agents, -1), batch).sum(-1)
+def observed(scenario: Any) -> tuple[str, ...]:
+    """What ``observe`` measures, in its order."""
+    return ("cost", "tracking_error", "consensus_error", *(("accuracy",) if hasattr(scenario, "accuracy") else ()))
 
 
-def accuracy(scenario: Any, points: Tensor, batch: Any, agents: int) -> Tensor:
-    """Accuracy of one model per round and trial on all agents' new samples: mean over the agents that have some, [K, R]."""
-    return evaluate(scenario.accuracy, points[:, :, None, :].expand(*points.shape[:2], agents, -1), batch).nanmean(-1)
+def observe(scenario: Any, x: Tensor, data: Any, best: Tensor) -> Tensor:
+    """What is measured at the points of one round: x [R, N, d], its data and x*_t [R|1, d], all float64 -> [R, len(observed)].
 
-
-def regret_increments(scenario: Any, xs: Tensor, batch: Any, reference: Reference, fixed: Tensor, agentwise: bool) -> dict[str, Tensor]:
-    """What a block of rounds adds to each regret: [K, R], and [K, R, N] for the agents' own.
-
-    Args:
-        xs: x_t before f_t is seen, float64 [K, R, N, d].
-        batch, reference: the block's data and comparator.
-        fixed: the best fixed point [R|1, d].
-        agentwise: whether to evaluate the global cost at every agent's point.
+    One round or many folded into the trials axis, eager or inside the compiled loop: this is the only place that measures.
     """
-    rounds, trials, agents = xs.shape[:3]
-    best = reference.cost.expand(rounds, trials)
-    at_average = total_cost(scenario, xs.mean(2), batch, agents)
-    at_fixed = total_cost(scenario, fixed.expand(rounds, *fixed.shape), batch, agents).expand(rounds, trials)
-    out = {
-        "dynamic_regret": at_average - best,
-        "static_regret": at_average - at_fixed,
-        "regret_best_fixed": at_fixed - best,
-        "regret_no_change": reference.no_change.expand(rounds, trials),
-        "path_length": reference.path.expand(rounds, trials),
-        "gradient_variation": reference.gradient_variation.expand(rounds, trials),
-        "function_variation": reference.function_variation.expand(rounds, trials),
-    }
-    if agentwise:
-        out["agents"] = torch.stack([total_cost(scenario, xs[:, :, j], batch, agents) - best for j in range(agents)], -1)
-    return out
-
-
-def snapshots(scenario: Any, xs: Tensor, batch: Any, reference: Reference, fixed: Tensor) -> dict[str, Tensor]:
-    """The metrics of a block that do not accumulate: each [K, R]."""
-    rounds, trials, agents = xs.shape[:3]
-    mean = xs.mean(2, keepdim=True)
-    out = {
-        "tracking_error": (xs - reference.x[:, :, None]).square().sum(-1).mean(-1).sqrt(),
-        "consensus_error": (xs - mean).square().sum(-1).mean(-1).sqrt(),
-    }
+    mean = x.mean(-2, keepdim=True)
+    values = [
+        scenario.loss(mean.expand_as(x), data).sum(-1),
+        (x - best.unsqueeze(-2)).square().sum(-1).mean(-1).sqrt(),
+        (x - mean).square().sum(-1).mean(-1).sqrt(),
+    ]
     if hasattr(scenario, "accuracy"):
-        out["accuracy"] = accuracy(scenario, mean[:, :, 0], batch, agents)
-        out["accuracy_best_fixed"] = accuracy(scenario, fixed.expand(rounds, *fixed.shape), batch, agents).expand(rounds, trials)
-    if reference.persistence is not None:
-        out["accuracy_no_change"] = reference.persistence.expand(rounds, trials)
-    return out
+        values.append(scenario.accuracy(mean.expand_as(x), data).nanmean(-1))
+    return torch.stack([value.expand(x.shape[0]) for value in values], -1)
+
+
+def agentwise_costs(scenario: Any, xs: Tensor, batch: Any) -> Tensor:
+    """F_t at every agent's own point: xs [K, R, N, d] -> [K, R, N]."""
+    agents = xs.shape[2]
+    return torch.stack([evaluate(scenario.loss, xs[:, :, j : j + 1].expand_as(xs), batch).sum(-1) for j in range(agents)], -1)
 
 
 def tracker_invariant(s: Tensor, g: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distopt import metrics, mixing
-from distopt.comparator import Comparator
-from distopt.data import Blocks, at, cast, default_dtype, leaf, tree_map
-from distopt.errors import InputError
+from distopt.comparator import Comparator, Reference
+from distopt.data import Blocks, cast, part
 from distopt.experiment import Problem
 from distopt.network import Memory, Net
 
@@ -71,97 +70,144 @@ def step(problem: Problem, x: Tensor, state: Any, memory: Memory, data: Any, wei
     return after, state, net, g
 
 
-def run(problem: Problem, comparator: Comparator, blocks: Blocks, start: Carry | None = None, agentwise: bool | None = None) -> Iterator[Chunk]:
-    """Run from ``start`` (or from the beginning) to the last round, block by block.
+def invariant(state: Any, g: Tensor) -> Tensor | None:
+    """The tracker's violation [R] after a round with gradients g, or None for an algorithm without tracker."""
+    if hasattr(state, "s") and hasattr(state, "g"):
+        return metrics.tracker_invariant(state.s, g)
+    return None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
+
+    ``data`` in the experiment's precision and ``exact`` in float64, leaves [K|1, R|1, n, ...]; ``tables`` the weights;
+    ``reference`` the comparator; ``fixed_cost`` F_t at the best fixed point [K, R|1], ``fixed_accuracy`` likewise or None.
+    """
+
+    start: int
+    count: int
+    length: int
+    data: Any
+    exact: Any
+    tables: mixing.Table
+    reference: Reference
+    fixed_cost: Tensor
+    fixed_accuracy: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What an engine made of some rounds: float64 ``observed`` [K, R] by name, ``kept`` trajectories [K, R, N, *], and where it stands.
+
+    ``bits`` is what each agent broadcast in a round.
+    """
+
+    observed: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    x: Tensor
+    state: Any
+    memory: Memory
+    bits: int
+
+
+class Engine(Protocol):
+    """Where the rounds run."""
+
+    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """Run rounds of ``block`` from place ``offset`` on: at least one, at most to its end.
+
+        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
+        """
+
+
+def run(
+    problem: Problem,
+    comparator: Comparator,
+    blocks: Blocks,
+    engine: Engine,
+    start: Carry | None = None,
+    agentwise: bool | None = None,
+) -> Iterator[Chunk]:
+    """Run from ``start`` (or from the beginning) to the last round, stretch by stretch.
 
     ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
     """
     carry = start or begin(problem)
     if agentwise is None:
         agentwise = problem.agents**2 * problem.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    fixed = comparator.fixed()
-    for b in range(carry.t // blocks.length, blocks.count):
-        chunk = _block(problem, comparator, blocks, b, carry, fixed, agentwise)
-        yield chunk
-        if chunk.diverged is not None:
-            return
-        carry = chunk.carry
+    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *problem.experiment.record]))
+    while carry.t < problem.rounds:
+        b = carry.t // blocks.length
+        block = _block(problem, comparator, blocks, b)
+        while carry.t < blocks.span(b).stop:
+            offset = carry.t - block.start
+            stretch = engine.advance(problem, block, offset, carry, keep)
+            chunk = _chunk(problem, block, offset, carry, stretch, agentwise)
+            yield chunk
+            if chunk.diverged is not None:
+                return
+            carry = chunk.carry
 
 
-def _block(
-    problem: Problem, comparator: Comparator, blocks: Blocks, b: int, carry: Carry, fixed: Tensor, agentwise: bool
-) -> Chunk:
-    span = range(max(blocks.span(b).start, carry.t), blocks.span(b).stop)
-    offset = span.start - blocks.span(b).start
-    batch, reference = blocks.get(b), comparator.reference(b)
-    if offset:
-        batch = tree_map(lambda each: each[offset:] if each.shape[0] > 1 else each, batch)
-        reference = tree_map(lambda each: each[offset:], reference)
-    data = cast(batch, problem.x0.dtype)
+def _block(problem: Problem, comparator: Comparator, blocks: Blocks, b: int) -> Block:
+    span, exact, reference = blocks.span(b), blocks.get(b), comparator.reference(b)
+    cost, accuracy = comparator.fixed_values(b)
     tables = problem.mixing.tables(torch.arange(span.start, span.stop).reshape(-1, 1, 1, 1))
+    data = exact if problem.x0.dtype == torch.float64 else cast(exact, problem.x0.dtype)
+    return Block(span.start, len(span), blocks.length, data, exact, tables, reference, cost, accuracy)
 
-    x, state, memory = carry.x, carry.state, carry.memory
-    xs: list[Tensor] = []
-    invariant: list[Tensor] = []
-    bits: list[float] = []
-    kept: dict[str, list[Tensor]] = {name: [] for name in problem.experiment.record if name != "x"}
-    with default_dtype(x.dtype):
-        for k in range(len(span)):
-            xs.append(x)
-            x, state, net, g = step(problem, x, state, memory, at(data, k), at(tables, k))
-            if x.shape != problem.x0.shape or x.dtype != problem.x0.dtype:
-                raise InputError(
-                    f"the algorithm returned x of shape {list(x.shape)} and {x.dtype} in round {span[k]}, not "
-                    f"{list(problem.x0.shape)} and {problem.x0.dtype}"
-                )
-            memory = net.memory
-            bits.append(net.bits)
-            if hasattr(state, "s") and hasattr(state, "g"):
-                invariant.append(metrics.tracker_invariant(state.s, g))
-            for name, each in kept.items():
-                each.append(leaf(state, name))
 
-    path = torch.stack(xs).double()
-    values, totals = _measure(problem, path, batch, reference, fixed, agentwise, carry.totals)
-    spent = torch.tensor(bits, dtype=torch.float64)[:, None].expand(-1, path.shape[1])
-    values["bits"] = metrics.accumulate(carry.totals.get("bits"), spent)
-    totals["bits"] = values["bits"][-1]
-    if invariant:
-        values["tracker_invariant"] = torch.stack(invariant)
-    good = torch.isfinite(path).all(-1).all(-1) & torch.isfinite(values["dynamic_regret"])
+def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: Stretch, agentwise: bool) -> Chunk:
+    """Cumulate a stretch's measurements, find out whether it diverged, and choose the rounds to record."""
+    count, trials = stretch.observed["cost"].shape
+    rows = slice(offset, offset + count)
+
+    def each(value: Tensor) -> Tensor:
+        return value[rows].expand(count, trials)
+
+    values = {name: value for name, value in stretch.observed.items() if name != "cost"}
+    cost, best, fixed = stretch.observed["cost"], each(block.reference.cost), each(block.fixed_cost)
+    increments = {
+        "dynamic_regret": cost - best,
+        "static_regret": cost - fixed,
+        "regret_best_fixed": fixed - best,
+        "regret_no_change": each(block.reference.no_change),
+        "path_length": each(block.reference.path),
+        "gradient_variation": each(block.reference.gradient_variation),
+        "function_variation": each(block.reference.function_variation),
+        "bits": torch.full_like(cost, stretch.bits),
+    }
+    totals: dict[str, Tensor] = {}
+    for name, added in increments.items():
+        values[name] = metrics.accumulate(carry.totals.get(name), added)
+        totals[name] = values[name][-1]
+    if agentwise:
+        own = metrics.agentwise_costs(problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count))
+        sums = metrics.accumulate(carry.totals.get("agents"), own - best[..., None])
+        totals["agents"] = sums[-1]
+        values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
+    if block.fixed_accuracy is not None:
+        values["accuracy_best_fixed"] = each(block.fixed_accuracy)
+    if block.reference.persistence is not None:
+        values["accuracy_no_change"] = each(block.reference.persistence)
+
+    start = block.start + offset
+    good = torch.isfinite(cost) & torch.isfinite(values["dynamic_regret"]) & torch.isfinite(values["consensus_error"])
     bad = torch.nonzero(~good.all(-1))
-    diverged = span[int(bad[0])] if len(bad) else None
-    if diverged is None and not bool(torch.isfinite(x).all()):
-        diverged = span.stop
-    keep = len(span) if diverged is None else diverged - span.start
+    diverged = start + int(bad[0, 0]) if len(bad) else None
+    if diverged is None and not bool(torch.isfinite(stretch.x).all()):
+        diverged = start + count
+    kept = count if diverged is None else diverged - start
 
     every, last = problem.experiment.every, problem.rounds - 1
-    chosen = [k for k, t in enumerate(span[:keep]) if (t + 1) % every == 0 or t == last or (diverged is not None and k == keep - 1)]
-    trajectories = {name: torch.stack(each)[:keep].transpose(0, 1).numpy() for name, each in kept.items()}
-    if "x" in problem.experiment.record:
-        trajectories["x"] = torch.stack(xs)[:keep].transpose(0, 1).numpy()
+    chosen = [k for k in range(kept) if (start + k + 1) % every == 0 or start + k == last or (diverged is not None and k == kept - 1)]
     return Chunk(
-        span.start,
-        span.start + keep,
-        np.asarray([span[k] for k in chosen], dtype=np.int64),
+        start,
+        start + kept,
+        np.asarray([start + k for k in chosen], dtype=np.int64),
         {name: value[chosen].T.contiguous().numpy() for name, value in values.items()},
-        trajectories,
-        Carry(span.start + keep, x, state, memory, totals),
+        {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
+        Carry(start + count, stretch.x, stretch.state, stretch.memory, totals),
         diverged,
     )
-
-
-def _measure(
-    problem: Problem, path: Tensor, batch: Any, reference: Any, fixed: Tensor, agentwise: bool, before: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The metrics of a block [K, R] and the totals after it."""
-    values = metrics.snapshots(problem.scenario, path, batch, reference, fixed)
-    totals: dict[str, Tensor] = {}
-    for name, increments in metrics.regret_increments(problem.scenario, path, batch, reference, fixed, agentwise).items():
-        sums = metrics.accumulate(before.get(name), increments)
-        totals[name] = sums[-1]
-        if name == "agents":
-            values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
-        else:
-            values[name] = sums
-    return values, totals
