@@ -14,7 +14,7 @@ import torch
 from distopt import metrics, runner
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
-from distopt.engines.eager import Eager
+from distopt.engines import local
 from distopt.experiment import Experiment, Problem, build
 from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
 
@@ -56,6 +56,7 @@ def simulate(
     record: Sequence[str] = (),
     drop_links: float = 0.0,
     agentwise: bool | None = None,
+    mode: local.Mode = "auto",
 ) -> Run:
     """Simulate one algorithm on one scenario over one network.
 
@@ -74,6 +75,7 @@ def simulate(
         record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.
         agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
+        mode: "eager" or "compiled" rounds; "auto" compiles where that is sooner done (see ``distopt.engines.local``).
 
     Returns:
         The run. ``run.status`` is "done", or "diverged" with everything up to that round kept.
@@ -88,7 +90,7 @@ def simulate(
     experiment = Experiment(
         topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, tuple(record)
     )
-    return execute(experiment, agentwise=agentwise)
+    return execute(experiment, agentwise=agentwise, mode=mode)
 
 
 def execute(
@@ -100,12 +102,13 @@ def execute(
     label: str | None = None,
     agentwise: bool | None = None,
     problem: Problem | None = None,
+    mode: local.Mode = "auto",
 ) -> Run:
     """Run an experiment, writing it to ``folder`` as it goes where one is given.
 
     ``session`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
     loadable run of status "interrupted" and is raised again with the run in ``error.run``. ``problem`` is the experiment's,
-    where it has been built already.
+    where it has been built already. ``mode`` forces "eager" or "compiled" rounds.
     """
     problem = problem or build(experiment, session.problem if session else None)
     session = session or Session.of(problem)
@@ -121,13 +124,14 @@ def execute(
     interrupted: KeyboardInterrupt | None = None
     try:
         with default_dtype(torch.float64):
+            engine = local.engine(problem, session.blocks, mode)
             if progress:
                 progress("comparator", 0, problem.rounds)
             session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:
                 progress("rounds", 0, problem.rounds)
             began = time.perf_counter()
-            for chunk in runner.run(problem, session.comparator, session.blocks, Eager(), agentwise=agentwise):
+            for chunk in runner.run(problem, session.comparator, session.blocks, engine, agentwise=agentwise):
                 parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
                 if writer is not None:
                     writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)

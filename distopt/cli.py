@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +57,11 @@ def cli() -> None:
 @click.option("--every", type=int, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to keep: x, and leaves of the algorithm's state.")
 @click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
-@click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
+@click.option("--eager", "mode", flag_value="eager", help="Force uncompiled rounds (for debugging, or where there is no compiler).")
+@click.option("--compiled", "mode", flag_value="compiled", help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_TRACEBACK
-def simulate(topology: str, algorithm: tuple[str, ...], eager: bool, out: Path | None, traceback: bool, **given: Any) -> None:
+def simulate(topology: str, algorithm: tuple[str, ...], mode: str | None, out: Path | None, traceback: bool, **given: Any) -> None:
     """Simulate one or several algorithms and compare them.
 
     TOPOLOGY, S, A and C are spelled name:key=value,key=value (see `distopt list`); the path of a .py file works instead of a
@@ -68,7 +70,7 @@ def simulate(topology: str, algorithm: tuple[str, ...], eager: bool, out: Path |
     Writes the run, a figure (regret.png) and a table (summary.csv). Interrupted with Ctrl-C, what was computed is kept.
     """
     with _polite(traceback):
-        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out)
+        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out, mode or "auto")
 
 
 @cli.command("list")
@@ -198,8 +200,9 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not TOML: {error}") from error
 
 
-def _simulate(experiments: Sequence[Experiment], out: Path | None) -> None:
+def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) -> None:
     from distopt.api import Session, execute, summary
+    from distopt.engines import local
     from distopt.experiment import build
     from distopt.results import claim
 
@@ -217,11 +220,13 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None) -> None:
 
     runs: dict[str, Run] = {}
     stopped: BaseException | None = None
-    with _progress() as progress:
+    with _progress() as progress, warnings.catch_warnings():
+        warnings.simplefilter("always", local.CompileWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for experiment, problem, place in zip(experiments, problems, folders, strict=True):
             label = _label(experiment)
             try:
-                run = execute(experiment, folder=place, session=session, progress=progress(label), label=label, problem=problem)
+                run = execute(experiment, folder=place, session=session, progress=progress(label), label=label, problem=problem, mode=mode)
             except (KeyboardInterrupt, InputError, RunError) as error:
                 stopped = error
                 if hasattr(error, "run"):

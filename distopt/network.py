@@ -25,6 +25,7 @@ class Net:
     Args:
         channels: the channel of each name the algorithm sends.
         weigh: z [R, n, d] -> W_t z [R, n, d].
+            ``self.before`` those it started from, where this round was the first;
             ``self.bits`` counts the bits one agent broadcasts in this round.
         memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
     """
@@ -32,6 +33,7 @@ class Net:
     def __init__(self, channels: Mapping[str, Channel[Any]], weigh: Callable[[Tensor], Tensor], memory: Memory) -> None:
         self.channels, self.wire, self.memory = channels, _Wire(weigh), dict(memory)
         self.sent: set[str] = set()
+        self.before = dict(memory)
         self.bits = 0
 
     def mix(self, name: str, z: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ class Net:
             raise InputError(f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own")
         self.sent.add(name)
         if name not in self.memory:
-            self.memory[name] = self.channels[name].init(z)
+            self.before[name] = self.memory[name] = self.channels[name].init(z)
         self.bits += self.channels[name].bits(z.shape[-1], z.element_size()) if z.shape[-2] > 1 else 0  # alone: nobody listens
         out, self.memory[name] = self.channels[name](z, self.memory[name], self.wire)
         return out

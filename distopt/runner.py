@@ -18,6 +18,7 @@ from torch import Tensor
 from distopt import metrics, mixing
 from distopt.comparator import Comparator, Reference
 from distopt.data import Blocks, cast, part
+from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Memory, Net
 
@@ -75,6 +76,14 @@ def invariant(state: Any, g: Tensor) -> Tensor | None:
     if hasattr(state, "s") and hasattr(state, "g"):
         return metrics.tracker_invariant(state.s, g)
     return None
+
+
+def same_form(problem: Problem, x: Tensor, t: int) -> None:
+    """Refuse an algorithm that changes the shape or precision of x."""
+    if x.shape != problem.x0.shape or x.dtype != problem.x0.dtype:
+        raise InputError(
+            f"the algorithm returned x of shape {list(x.shape)} and {x.dtype} in round {t}, not {list(problem.x0.shape)} and {problem.x0.dtype}"
+        )
 
 
 @dataclass(frozen=True)

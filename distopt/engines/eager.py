@@ -9,9 +9,8 @@ from torch import Tensor
 
 from distopt import metrics
 from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part
-from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.runner import Block, Carry, Stretch, invariant, step
+from distopt.runner import Block, Carry, Stretch, invariant, same_form, step
 
 
 class Eager:
@@ -46,11 +45,3 @@ class Eager:
         if violations:
             observed["tracker_invariant"] = torch.stack(violations)
         return Stretch(observed, {name: torch.stack(each) for name, each in kept.items()}, x, state, memory, bits)
-
-
-def same_form(problem: Problem, x: Tensor, t: int) -> None:
-    """Refuse an algorithm that changes the shape or precision of x."""
-    if x.shape != problem.x0.shape or x.dtype != problem.x0.dtype:
-        raise InputError(
-            f"the algorithm returned x of shape {list(x.shape)} and {x.dtype} in round {t}, not {list(problem.x0.shape)} and {problem.x0.dtype}"
-        )

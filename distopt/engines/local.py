@@ -1,0 +1,97 @@
+"""The local engine: all agents in one block of this process, compiled where that pays.
+
+The choice depends on sizes alone, never on a clock, so that the same experiment has the same bits on every run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from typing import Literal
+
+from distopt.data import Blocks, tensors
+from distopt.engines.eager import Eager
+from distopt.errors import InputError
+from distopt.experiment import Problem
+from distopt.runner import Block, Carry, Engine, Stretch
+
+Mode = Literal["auto", "eager", "compiled"]
+
+COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
+OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
+OPERATIONS = 70  # of them in an eager round with its measurements
+LOOP_SECONDS = 1e-5  # a compiled round of a small problem
+PASS_SECONDS = 1.2e-10  # reading or writing one byte
+EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data
+
+
+class CompileWarning(UserWarning):
+    """A run that was to be compiled runs eagerly."""
+
+
+def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[float, float]:
+    """(eager, compiled) seconds of a run: state vector and data bytes of one round, all trials. The model behind "auto".
+
+    eager     rounds (70 operations x 3.5 us + 35 passes over the state + 10 over the data)
+    compiled  25 s + rounds (10 us + 10 passes over the state + 3 over the data)
+
+    >>> predicted_seconds(16 * 2 * 8, 0, 1000)[0] < 1 < predicted_seconds(16 * 2 * 8, 0, 1000)[1]
+    True
+    """
+
+    def passes(over_state: int, over_data: int) -> float:
+        return PASS_SECONDS * (over_state * state_bytes + over_data * data_bytes)
+
+    eager = rounds * (OPERATIONS * OPERATION_SECONDS + passes(EAGER_PASSES[0], EAGER_PASSES[1]))
+    return eager, COMPILE_SECONDS + rounds * (LOOP_SECONDS + passes(COMPILED_PASSES[0], COMPILED_PASSES[1]))
+
+
+def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
+    """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+
+    Raises:
+        InputError: ``mode`` is "compiled" and there is no C++ compiler.
+    """
+    if mode == "eager":
+        return Eager()
+    if mode == "auto":
+        data = sum(leaf.numel() * leaf.element_size() // leaf.shape[0] for leaf in tensors(blocks.get(0)))
+        eager, compiled = predicted_seconds(problem.x0.numel() * problem.x0.element_size(), data, problem.rounds)
+        if eager <= compiled:
+            return Eager()
+    if compiler() is None:
+        if mode == "compiled":
+            raise InputError("there is no C++ compiler to compile the rounds with; install g++, or leave --compiled out")
+        warnings.warn("no C++ compiler found: the rounds run eagerly, several times slower; install g++", CompileWarning, stacklevel=2)
+        return Eager()
+    from distopt.engines.compiled import Compiled  # imports the compiler's front end: seconds
+
+    return Forgiving(Compiled()) if mode == "auto" else Compiled()
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would call, or None."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+class Forgiving:
+    """Compiled rounds, or eager ones (with a warning) where the algorithm or the scenario cannot be compiled."""
+
+    def __init__(self, compiled: Engine) -> None:
+        self._engine = compiled
+
+    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """See ``distopt.runner.Engine``."""
+        try:
+            return self._engine.advance(problem, block, offset, carry, keep)
+        except (InputError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if isinstance(self._engine, Eager) or carry.t:
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            message = f"the rounds could not be compiled and run eagerly, several times slower: {reason}"
+            warnings.warn(message, CompileWarning, stacklevel=2)
+            self._engine = Eager()
+            return self._engine.advance(problem, block, offset, carry, keep)

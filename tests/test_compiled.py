@@ -1,0 +1,163 @@
+"""Compiled rounds: every part of the house compiles without a graph break, and the numbers are those of the eager rounds."""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import distopt
+from distopt import catalog, runner
+from distopt.api import Session
+from distopt.engines import local
+from distopt.engines.compiled import Compiled
+from distopt.engines.eager import Eager
+from distopt.errors import InputError
+from distopt.experiment import Experiment, build
+
+needs_compiler = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in catalog.names("directions")]
+EXAMPLE = {"stream": f"stream:{Path(__file__).parent.parent / 'examples' / 'stream.csv'},label=rain"}
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile with its front end only: a graph break is an error there, and no C++ is compiled."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **_: compile_(f, dynamic=False, fullgraph=True, backend="aot_eager"))
+
+
+def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int = 20, **settings: Any) -> None:
+    """Compiled equals eager to rounding, in iterates and in every metric."""
+    ask: dict[str, Any] = {"agents": agents, "scenario": scenario, "algorithm": algorithm, "rounds": rounds, "record": ("x",), **settings}
+    eager, compiled = (distopt.simulate(topology, mode=mode, **ask) for mode in ("eager", "compiled"))
+    tolerance = 1e-11 if settings.get("dtype", "float64") == "float64" else 1e-4
+    assert list(eager) == list(compiled)
+    for name in eager:
+        scale = max(1.0, float(np.nanmax(np.abs(eager[name]))))
+        np.testing.assert_allclose(compiled[name], eager[name], rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("algorithm", [*catalog.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"])
+def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
+    both("ring", 5, "moving_target", algorithm, trials=2)
+
+
+@pytest.mark.parametrize("scenario", catalog.names("scenarios"))
+def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
+    both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
+
+
+@pytest.mark.parametrize(
+    ("topology", "settings"),
+    [
+        ("star", {}), ("complete", {}), ("path", {}), ("resampled_erdos_renyi", {}), ("random_matching", {"trials": 2}),
+        ("ring", {"drop_links": 0.4, "trials": 2}),
+    ],  # fmt: skip
+)
+def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
+    both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("topology", "agents", "scenario", "algorithm", "settings"),
+    [
+        ("ring", 6, "flights", "gtadam", {"rounds": 12}),
+        ("star", 40, "moving_target:dim=3", "nids:lr=0.02", {"trials": 2, "drop_links": 0.3}),
+        ("random_matching", 5, "rbf_drift", "gt:lr=0.02,direction=adam(bias_correction=true)", {"dtype": "float32"}),
+    ],
+)
+def test_compiled_rounds_equal_eager_ones(topology: str, agents: int, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
+    both(topology, agents, scenario, algorithm, **settings)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distopt.engines.compiled import Loop
+
+    problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
+    session = Session.of(problem)
+    monkeypatch.setattr(session.blocks, "length", 16)
+    session.blocks.count = 3
+    engine = Compiled()
+    whole = list(runner.run(problem, session.comparator, session.blocks, engine))
+    again = list(runner.run(problem, session.comparator, session.blocks, engine, start=whole[0].carry))
+    assert [chunk.start for chunk in again] == [16, 32]
+    for one, other in zip(whole[1:], again, strict=True):
+        assert torch.equal(one.carry.x, other.carry.x)
+        for name in one.metrics:
+            assert np.array_equal(one.metrics[name], other.metrics[name]), name
+    assert len(engine._loops) == 1, "a shorter last block must not compile again"
+    block = runner._block(problem, session.comparator, session.blocks, 0)
+    start = runner.begin(problem)
+    loop = Loop(problem, (), (start.x, start.state, {}), block, observe=False, unroll=4)
+    assert torch.equal(loop((start.x, start.state, {}), block, 0).x, whole[0].carry.x)
+
+
+class State(NamedTuple):
+    count: Tensor
+
+
+class Breaks:
+    """A user's algorithm that leaves the graph: it asks a tensor for its value."""
+
+    channels = ("x",)
+
+    def init(self, x: Tensor) -> State:
+        return State(torch.zeros_like(x[..., :1]))
+
+    def update(self, g: Tensor, state: State, x: Tensor, mix: Any) -> tuple[Tensor, State]:
+        lr = 0.1 if float(x.sum()) > 0.5 else 0.05
+        return mix("x", x) - lr * g, State(state.count + 1)
+
+
+def test_what_cannot_be_compiled_runs_eagerly_with_a_warning_and_fails_when_forced(monkeypatch: pytest.MonkeyPatch, traced: None) -> None:
+    monkeypatch.setattr(local, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(local, "LOOP_SECONDS", 0.0)
+    ask: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": Breaks(), "rounds": 10, "record": ("x",)}
+    with pytest.warns(local.CompileWarning, match="could not be compiled"):
+        fallen = distopt.simulate("ring", **ask)
+    assert np.array_equal(fallen["x"], distopt.simulate("ring", mode="eager", **ask)["x"])
+    with pytest.raises(Exception, match=r"(?i)data.dependent|graph break|unsupported|item"):
+        distopt.simulate("ring", mode="compiled", **ask)
+
+
+def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
+    problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
+    with pytest.warns(local.CompileWarning, match="install g\\+\\+"):
+        assert isinstance(local.engine(problem, Session.of(problem).blocks), Eager)
+    with pytest.raises(InputError, match="no C\\+\\+ compiler"):
+        local.engine(problem, Session.of(problem).blocks, "compiled")
+
+
+def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
+    kilo, mega = 1024, 2**20
+    cases = {  # (state bytes, data bytes, rounds): compile?
+        (16 * 2 * 8, 0, 1_000): False,
+        (16 * 18 * 8, 147 * kilo, 1_022): False,
+        (16 * 2 * 8, 0, 1_000_000): True,
+        (100 * 7850 * 8, 0, 100): False,
+        (100 * 7850 * 8, 0, 2_000): True,
+        (100_000 * 10 * 8, 0, 2_000): True,
+        (100 * 100 * 8, 2 * mega, 20_000): True,
+    }
+    for (state, data, rounds), expected in cases.items():
+        eager, compiled = local.predicted_seconds(state, data, rounds)
+        assert (eager > compiled) == expected, (state, data, rounds, eager, compiled)
+
+
+def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
+    blocks = Session.of(problem).blocks
+    assert isinstance(local.engine(problem, blocks), Eager)
+    monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
+    monkeypatch.setattr(local, "compiler", lambda: "/usr/bin/g++")
+    assert isinstance(local.engine(problem, blocks), local.Forgiving)
+    assert isinstance(local.engine(problem, blocks, "eager"), Eager)
