@@ -56,7 +56,7 @@ def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     [
         ("star", {}), ("complete", {}), ("path", {}), ("resampled_erdos_renyi", {}), ("random_matching", {"trials": 2}),
         ("ring", {"drop_links": 0.4, "trials": 2}),
-    ],  # fmt: skip
+    ],
 )
 def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
     both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
