@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from distopt.experiment import Experiment, Problem, build
 from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
 
 __all__ = ["Session", "execute", "load", "simulate"]
+
+CERTIFIED = 1e-6
+"""A larger relative gradient norm at the comparator deserves a warning."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, rounds done, rounds in all)."""
@@ -53,7 +57,7 @@ def simulate(
     dtype: str = "float64",
     every: int = 1,
     x0: Any = None,
-    record: Sequence[str] = (),
+    record: str | Sequence[str] = (),
     drop_links: float = 0.0,
     agentwise: bool | None = None,
     mode: local.Mode = "auto",
@@ -88,9 +92,13 @@ def simulate(
     (1, 50)
     """
     experiment = Experiment(
-        topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, tuple(record)
+        topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, record  # type: ignore[arg-type]  # a string is split there
     )
-    return execute(experiment, agentwise=agentwise, mode=mode)
+    run = execute(experiment, agentwise=agentwise, mode=mode)
+    if run.info["certificate"] > CERTIFIED:
+        residual = run.info["certificate"]
+        warnings.warn(f"the comparator's relative gradient norm is {residual:.1e}, above {CERTIFIED:g}: regrets are that inexact", stacklevel=2)
+    return run
 
 
 def execute(
@@ -132,11 +140,11 @@ def execute(
                 progress("rounds", 0, problem.rounds)
             began = time.perf_counter()
             for chunk in runner.run(problem, session.comparator, session.blocks, engine, agentwise=agentwise):
+                done = chunk.stop  # before the chunk is kept: an interruption in between must not leave it with an older end
+                x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
                 parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
                 if writer is not None:
-                    writer.add(chunk.rounds, chunk.metrics, chunk.trajectories)
-                done = chunk.stop
-                x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
+                    writer.add(*parts[-1])
                 if progress:
                     progress("rounds", done, problem.rounds)
                 if chunk.diverged is not None:
@@ -148,6 +156,7 @@ def execute(
     except Exception:
         if writer is not None:
             writer.flush()  # what was computed stays readable
+            writer.close()
         raise
     seconds = time.perf_counter() - began
     info |= {
@@ -176,6 +185,9 @@ def _left_out(parts: list[tuple[Any, dict[str, Array], dict[str, Array]]], probl
         out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
     if have and "tracker_invariant" not in have:
         out["tracker_invariant"] = "the algorithm has no tracker"
+    if have and "static_regret" not in have:
+        reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
+        out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)
     if have and "accuracy" not in have:
         out["accuracy"] = "the scenario is no classification"
     return out
@@ -202,6 +214,6 @@ def summary(run: Run) -> dict[str, Any]:
         if name in run.metrics and run.metrics[name].size:
             row[name] = float(np.nanmean(run.metrics[name]))
     for name in ("regret_best_fixed", "regret_no_change"):
-        if last:
+        if name in last:
             row[f"average_{name}"] = float(run[f"average_{name}"][:, -1].mean())
     return row

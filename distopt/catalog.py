@@ -1,7 +1,10 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-A spec is ``name``, ``name:key=value,key=value`` or, nested inside another, ``name(key=value)``. Instead of a name, the path
-of a Python file works too. Listing reads the files as text, so nothing heavy is imported.
+A spec is ``name``, ``name:key=value,key=value`` or ``name(key=value)``, which can stand inside another where a parameter is
+such an object, as in ``gt:direction=adam(b1=0.5)``. Instead of a name, the path of a Python file works too; it ends at the
+first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A value may stand in single or double quotes: commas,
+brackets, colons and equals signs inside are then part of it, as in ``stream:path="data/a,b.csv",label=y``. Keys may be left
+out, in the order of the parameters. Listing reads the files as text, so nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import types
@@ -29,67 +33,134 @@ _NESTED = {"Direction": "directions", "Compressor": "compressors"}
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec: a name (or path of a .py file), positional values and keyword values."""
+    """A parsed spec: a name (or path of a .py file), positional values and keyword values, all as text without quotes."""
 
     name: str
-    args: tuple[str | Spec, ...] = ()
-    kwargs: tuple[tuple[str, str | Spec], ...] = ()
+    args: tuple[str, ...] = ()
+    kwargs: tuple[tuple[str, str], ...] = ()
 
 
 def parse(text: str) -> Spec:
     """Parse ``name:key=value,key=other(a=1)``.
 
-    >>> parse("gt:lr=0.1,direction=adam(b1=0.5)").kwargs[1][1].name
-    'adam'
+    >>> parse("gt:lr=0.1,direction=adam(b1=0.5)").kwargs[1][1]
+    'adam(b1=0.5)'
+    >>> parse("stream:'a,b.csv',label=y").args
+    ('a,b.csv',)
 
     Raises:
-        InputError: unbalanced brackets, an empty name, or an empty value.
+        InputError: unbalanced brackets or quotes, an empty name, or an empty value.
     """
     text = text.strip()
-    depth = 0
-    for position, char in enumerate(text):
-        depth += (char in "([") - (char in ")]")
-        if depth < 0:
-            raise InputError(f"{text!r}: unexpected {char!r} at position {position + 1}")
-    if depth:
-        raise InputError(f"{text!r}: a bracket is not closed")
-    head = re.match(r"[^:(]*", text)
-    name = head.group().strip() if head else ""
-    rest = text[len(head.group()) if head else 0 :]
+    head = _head(text)
+    name, rest = head.strip(), text[len(head) :].lstrip()
     if rest.startswith("("):
         if not rest.endswith(")"):
-            raise InputError(f"{text!r}: nothing may follow the closing bracket")
+            raise InputError(f"{text!r}: the brackets after the name must close at the end")
         rest = rest[1:-1]
     else:
         rest = rest[1:]
     if not name:
         raise InputError(f"{text!r}: no name before the parameters; write name:key=value,key=value")
-    args: list[str | Spec] = []
-    kwargs: list[tuple[str, str | Spec]] = []
-    for part in _split(rest):
+    args: list[str] = []
+    kwargs: list[tuple[str, str]] = []
+    for part in _split(rest, text):
         match = re.match(r"([A-Za-z_]\w*)\s*=(.*)", part, re.S)
-        value = (match.group(2) if match else part).strip()
-        if not value:
-            raise InputError(f"{text!r}: empty value in {part!r}; write key=value,key=value")
-        parsed: str | Spec = parse(value) if re.fullmatch(r"[A-Za-z_]\w*\(.*\)", value, re.S) else value
+        value = _unquoted((match.group(2) if match else part).strip(), text, part)
         if match:
             if any(key == match.group(1) for key, _ in kwargs):
                 raise InputError(f"{text!r}: {match.group(1)} is given twice")
-            kwargs.append((match.group(1), parsed))
+            kwargs.append((match.group(1), value))
         else:
-            args.append(parsed)
+            args.append(value)
     return Spec(name, tuple(args), tuple(kwargs))
 
 
-def _split(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
+def _head(text: str) -> str:
+    """The part of a spec before its parameters: the path of a .py file, which may hold brackets, else up to ``:`` or ``(``."""
+    paths = [text[: match.end()] for match in re.finditer(r"\.py(?=\s*(?:[:(]|$))", text)]
+    for path in paths:
+        if _file(path):
+            return path
+    for path in paths:  # no such file: what looks like one, so that an error can name it
+        if ":" not in path and path.count("(") == path.count(")"):
+            return path
+    match = re.match(r"[^:(]*", text)
+    return match.group() if match else ""
+
+
+def _split(text: str, whole: str) -> list[str]:
+    """The parts of ``text`` between the commas outside brackets and quotes; a quote opens only where a value begins."""
+    parts: list[str] = []
+    depth, start, quote, begins = 0, 0, "", True
     for position, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+            continue
+        if char in "'\"" and begins:
+            quote, begins = char, False
+            continue
         depth += (char in "([") - (char in ")]")
+        if depth < 0:
+            raise InputError(f"{whole!r}: unexpected {char!r}; a value with brackets in it goes in quotes")
         if char == "," and depth == 0:
             parts.append(text[start:position])
             start = position + 1
+        begins = char in "=,([" or (begins and char.isspace())
+    if quote:
+        raise InputError(f"{whole!r}: the quote {quote} is not closed")
+    if depth:
+        raise InputError(f"{whole!r}: a bracket is not closed; a value with brackets in it goes in quotes")
     parts.append(text[start:])
     return [part.strip() for part in parts] if text.strip() else []
+
+
+def _unquoted(value: str, whole: str, part: str) -> str:
+    if not value:
+        raise InputError(f"{whole!r}: empty value in {part!r}; write key=value,key=value")
+    if value[0] not in "'\"":
+        return value
+    if value.index(value[0], 1) != len(value) - 1:
+        raise InputError(f"{whole!r}: something follows the closing quote in {part!r}; quote the whole value")
+    return value[1:-1]
+
+
+def _file(text: str) -> Path | None:
+    """The file that a text names, ``~`` expanded, if there is one."""
+    path = Path(os.path.expanduser(text))  # leaves an unknown ~user alone, where Path.expanduser raises
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # too long to be a path
+        return None
+
+
+def paths(spec: str) -> list[Path]:
+    """The existing files that a spec names, as its maker or in a value, nested ones included; ``~`` is expanded.
+
+    What cannot be parsed names none.
+
+    >>> paths("ring"), [path.name for path in paths(f"stream:path='{__file__}',label=y")]
+    ([], ['catalog.py'])
+    """
+    try:
+        parsed = parse(spec)
+    except InputError:
+        return []
+    found = [_file(parsed.name) if parsed.name.endswith(".py") else None]
+    for value in (*parsed.args, *(value for _, value in parsed.kwargs)):
+        file = _file(value)
+        found += [file] if file else paths(value) if "(" in value or ":" in value else []
+    return [path for path in found if path]
+
+
+def brief(spec: str) -> str:
+    """A spec for a title: the path of a Python file shrinks to its stem.
+
+    >>> brief("experiments/mine.py:lr=0.1")
+    'mine:lr=0.1'
+    """
+    head = _head(spec.strip())
+    return (Path(head).stem if head.endswith(".py") else head) + spec.strip()[len(head) :]
 
 
 def folder(kind: str) -> Path:
@@ -135,8 +206,8 @@ def _nearest(name: str, known: typing.Iterable[str]) -> str:
 def maker(kind: str, name: str) -> Callable[..., Any]:
     """The class or function behind a catalogue name or the path of a user's Python file."""
     if name.endswith(".py"):
-        path = Path(name).expanduser()
-        if not path.is_file():
+        path = _file(name)
+        if path is None:
             raise InputError(f"no file {name!r} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
         module = _import_file(path)
         stem = path.stem
@@ -204,7 +275,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     free = [key for key in signature.parameters if key not in own]
     if len(spec.args) > len(free):
         raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
-    values: dict[str, str | Spec] = dict(zip(free, spec.args, strict=False))
+    values: dict[str, str] = dict(zip(free, spec.args, strict=False))
     for key, value in spec.kwargs:
         if key in own:
             raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
@@ -224,7 +295,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     return build(**own, **arguments)
 
 
-def _convert(value: str | Spec, hint: Any, where: str) -> Any:
+def _convert(value: str, hint: Any, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     nested = _NESTED.get(getattr(origin or hint, "__name__", ""))
     if nested:
@@ -243,8 +314,6 @@ def _convert(value: str | Spec, hint: Any, where: str) -> Any:
             except InputError:  # the next alternative may fit; the last one speaks for all
                 continue
         return _convert(value, choices[-1], where)
-    if isinstance(value, Spec):
-        raise InputError(f"{where} takes no parameters in brackets")
     if hint is bool:
         if value.lower() in ("true", "yes", "1", "on"):
             return True

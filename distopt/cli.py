@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from distopt import __version__
 from distopt.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from distopt.api import Progress
     from distopt.experiment import Experiment
     from distopt.results import Run
 
@@ -204,6 +202,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
     from distopt.api import Session, execute, summary
     from distopt.engines import local
     from distopt.experiment import build
+    from distopt.report.progress import progress
     from distopt.results import claim
 
     first = build(experiments[0])
@@ -220,13 +219,13 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
 
     runs: dict[str, Run] = {}
     stopped: BaseException | None = None
-    with _progress() as progress, warnings.catch_warnings():
+    with progress() as reporting, warnings.catch_warnings():
         warnings.simplefilter("always", local.CompileWarning)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for experiment, problem, place in zip(experiments, problems, folders, strict=True):
             label = _label(experiment)
             try:
-                run = execute(experiment, folder=place, session=session, progress=progress(label), label=label, problem=problem, mode=mode)
+                run = execute(experiment, folder=place, session=session, progress=reporting(label), label=label, problem=problem, mode=mode)
             except (KeyboardInterrupt, InputError, RunError) as error:
                 stopped = error
                 if hasattr(error, "run"):
@@ -283,7 +282,6 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
 def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
     """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
     from distopt.report import tables
-    from distopt.report.curves import figure
     from distopt.results import write_text
 
     shown = [{**row, "algorithm": _short(row["algorithm"])} for row in summaries]
@@ -308,9 +306,16 @@ def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path,
     written = [folder, folder / "summary.csv"]
     if any(run.rounds.size for run in runs.values()):
         beside = folder / "regret.part.png"
-        figure(runs).savefig(beside)
-        os.replace(beside, folder / "regret.png")
-        written.append(folder / "regret.png")
+        try:
+            from distopt.report.curves import figure
+
+            figure(runs).savefig(beside)
+            os.replace(beside, folder / "regret.png")
+            written.append(folder / "regret.png")
+        except Exception as error:
+            beside.unlink(missing_ok=True)
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
     for k, path in enumerate(written):
         click.echo(("written: " if k == 0 else "         ") + str(path))
 
@@ -321,11 +326,12 @@ def _label(experiment: Experiment) -> str:
 
 
 def _short(spec: Any) -> str:
-    """A spec for a title: the path of a file shrinks to its stem."""
+    """A spec for a title; objects by their type."""
+    from distopt.catalog import brief
+
     if not isinstance(spec, str):
         return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
-    head, colon, tail = spec.partition(":")
-    return (Path(head).stem if head.endswith(".py") else head) + colon + tail
+    return brief(spec)
 
 
 # ---------------------------------------------------------------------------------------------------------------- terminal
@@ -355,63 +361,3 @@ def _entry(name: str, signature: str, sentence: str) -> None:
         click.echo(" " * 24 + line)
     for line in parameters:
         click.echo(" " * 24 + click.style(line, dim=True))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Progress]]:
-    """Progress on stderr: bars with rate and time left on a terminal, a line every so often elsewhere."""
-    if not sys.stderr.isatty():
-        yield _lines
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(compact=True),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
-        tasks: dict[str, tuple[Any, float]] = {}
-
-        def of(label: str) -> Progress:
-            def report(phase: str, done: int, total: int) -> None:
-                key = "comparator" if phase == "comparator" else f"run {label}"
-                if key not in tasks:
-                    name = phase if phase == "comparator" else _short(label)
-                    shown = name if len(name) <= 32 else name[:31] + "…"
-                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter())
-                task, began = tasks[key]
-                if bars.tasks[task].finished:
-                    return  # the comparator is made once; later algorithms find it ready
-                seconds = time.perf_counter() - began
-                bars.update(task, completed=done, rate=f"{done / seconds:,.0f}/s" if seconds > 0 else "")
-
-            return report
-
-        yield of
-
-
-def _lines(label: str) -> Progress:
-    """Plain progress lines of one run: at the end of a phase, and about every tenth but not oftener than twice a second."""
-    began: dict[str, float] = {}
-    last: dict[str, tuple[float, int]] = {}
-
-    def report(phase: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if phase not in began:
-            began[phase], last[phase] = now, (now, 0)
-        when, count = last[phase]
-        due = (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
-        if not due:
-            return
-        last[phase] = (now, done)
-        name = "comparator" if phase == "comparator" else _short(label)
-        rate = done / (now - began[phase]) if now > began[phase] else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        click.echo(f"{name}: round {done:,} of {total:,}{f' ({rate:,.0f} rounds/s{left})' if rate else ''}", err=True)
-
-    return report

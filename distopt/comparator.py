@@ -52,7 +52,12 @@ class _Sum:
         return x.reshape(self.rounds, self.trials, 1, -1).expand(shape)
 
     def value(self, x: Tensor) -> Tensor:
-        return evaluate(self.scenario.loss, self._points(x), self.batch).sum(-1).reshape(-1)
+        each = evaluate(self.scenario.loss, self._points(x), self.batch)
+        expected = (self.rounds, self.trials, self.agents)
+        if each.shape != expected:
+            name, shape = type(self.scenario).__name__, list(each.shape[2:])
+            raise InputError(f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents")
+        return each.sum(-1).reshape(-1)
 
     def gradient(self, x: Tensor) -> Tensor:
         return evaluate(self.scenario.grad, self._points(x), self.batch).sum(-2).reshape(len(x), -1)
@@ -146,7 +151,7 @@ def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
             return torch.cholesky_solve(g[..., None], factor)[..., 0]
         mu = torch.where(info > 0, torch.maximum(10 * mu, 1e-10 * top), mu)
         if not bool(torch.isfinite(mu).all()):
-            raise InputError("the Hessian of the cost is not finite; check the scenario's grad and hessian")
+            return g  # no curvature at all, or none that is finite: steepest descent
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
@@ -176,12 +181,15 @@ def newton(problem: _Sum | _Horizon, x: Tensor, iterations: int = 100) -> tuple[
     scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
     value = problem.value(x)
+    lowest = torch.full_like(value, torch.inf)
     for _ in range(iterations):
         gradient = problem.gradient(x)
         step = _step(problem, x)(gradient)
         measure = torch.maximum(gradient.norm(dim=-1) / scale, 1e-3 * step.norm(dim=-1) / (1 + x.norm(dim=-1)))
         better = measure < residual
-        stalled = 0 if bool((measure < 0.5 * residual).any()) else stalled + 1
+        falling = value < lowest - 1e-6 * lowest.abs()
+        lowest = torch.minimum(lowest, value)
+        stalled = 0 if bool((falling | (measure < 0.5 * residual)).any()) else stalled + 1
         best, residual = torch.where(better[:, None], x, best), torch.where(better, measure, residual)
         if bool((residual < 1e-14).all()) or (stalled >= 1 and bool((residual < 1e-10).all())) or stalled >= 20:
             break
@@ -207,6 +215,7 @@ class Comparator:
     def __init__(self, blocks: Blocks) -> None:
         self.blocks, self.scenario = blocks, blocks.scenario
         self._references: dict[int, Reference] = {}
+        self._sought = False
         self._fixed: Tensor | None = None
         self._fixed_values: dict[int, tuple[Tensor, Tensor | None]] = {}
 
@@ -249,7 +258,9 @@ class Comparator:
         closed = self.scenario.optimum(batch) if hasattr(self.scenario, "optimum") else None
         if closed is None:
             return None
-        closed = torch.as_tensor(closed, dtype=torch.float64)
+        closed = torch.as_tensor(closed, dtype=torch.float64).detach()
+        if not bool(torch.isfinite(closed).all()):
+            raise InputError(f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found")
         if closed.ndim == 4 and closed.shape[2] == 1:  # an agents axis kept for broadcasting
             closed = closed[:, :, 0]
         try:
@@ -294,24 +305,27 @@ class Comparator:
             costs.append(evaluate(self.scenario.loss, points[1:], earlier).sum(-1))
         return torch.cat(grads), torch.cat(costs)
 
-    def fixed(self) -> Tensor:
-        """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data)."""
-        if self._fixed is None:
+    def fixed(self) -> Tensor | None:
+        """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
+
+        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser.
+        """
+        if not self._sought:
+            self._sought = True
             references = [self.reference(b).x for b in range(self.blocks.count)]
             start = torch.cat([x.mean(0, keepdim=True) * x.shape[0] for x in references]).sum(0) / self.blocks.rounds
             x, residual = newton(_Horizon(self.blocks, start.shape[0]), start)
-            if bool((residual > 1e-6).any()):
-                raise InputError(
-                    f"scenario {type(self.scenario).__name__}: found no best fixed point (relative gradient norm {float(residual.max()):.1e})"
-                )
-            self._fixed = x
+            if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()):
+                self._fixed = x
         return self._fixed
 
-    def fixed_values(self, b: int) -> tuple[Tensor, Tensor | None]:
-        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy where the scenario has one."""
+    def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
+        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None where there is no such thing."""
+        fixed = self.fixed()
+        if fixed is None:
+            return None, None
         if b not in self._fixed_values:
             batch, rounds, agents = self.blocks.get(b), len(self.blocks.span(b)), self.blocks.key.total
-            fixed = self.fixed()
             points = fixed[None, :, None].expand(rounds, len(fixed), agents, -1)
             cost = evaluate(self.scenario.loss, points, batch).sum(-1)
             accuracy = evaluate(self.scenario.accuracy, points, batch).nanmean(-1) if hasattr(self.scenario, "accuracy") else None

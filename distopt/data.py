@@ -88,7 +88,7 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
                 return leaf[0]
             return leaf.expand(count, trials, *leaf.shape[2:]).reshape(count * trials, *leaf.shape[2:])
 
-        value = f(points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step)))
+        value = f(points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step))).detach()
         out.append(value.expand(count * trials, *value.shape[1:]).reshape(count, trials, *value.shape[1:]))
     return out[0] if len(out) == 1 else torch.cat(out)
 
@@ -133,6 +133,12 @@ class Blocks:
         t = torch.arange(start, stop).reshape(-1, 1, 1, 1)
         with default_dtype(torch.float64):
             batch = cast(self.scenario.batch(t, self.key), torch.float64)
+        for other in pytree.tree_leaves(batch):
+            if not isinstance(other, Tensor | bool | int | float | str | None):
+                raise InputError(
+                    f"scenario {type(self.scenario).__name__}: batch holds a {type(other).__name__}; return tensors in tuples, named tuples, "
+                    "lists or dicts (a dataclass: make it a NamedTuple; an array: torch.from_numpy)"
+                )
         allowed = ((1, stop - start), (1, len(self.key.trials)), (1, len(self.key.agents)))
         for leaf in tensors(batch):
             if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distopt import catalog
-from distopt.data import leaf
+from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
 from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.mixing import Mixing
@@ -65,10 +64,10 @@ class Experiment:
     record: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if isinstance(self.record, str):
-            object.__setattr__(self, "record", tuple(part.strip() for part in self.record.split(",") if part.strip()))
-        else:
-            object.__setattr__(self, "record", tuple(self.record))
+        record = self.record.split(",") if isinstance(self.record, str) else self.record
+        if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
+            raise InputError(f"record={self.record!r}: must be names, such as x,s or (\"x\", \"s\")")
+        object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("agents", "rounds"):
@@ -78,10 +77,13 @@ class Experiment:
             if value < lowest:
                 raise InputError(f"{name}={value}: must be at least {lowest}")
             object.__setattr__(self, name, int(value))
-        if self.dtype not in DTYPES:
+        if not isinstance(self.weights, str):
+            raise InputError(f"weights={self.weights!r}: must be the name of a rule")
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise InputError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
-        if not isinstance(self.drop_links, float | int) or not 0 <= self.drop_links < 1:
+        if isinstance(self.drop_links, bool) or not isinstance(self.drop_links, SupportsFloat) or not 0 <= float(self.drop_links) < 1:
             raise InputError(f"drop_links={self.drop_links!r}: must be a probability in [0, 1)")
+        object.__setattr__(self, "drop_links", float(self.drop_links))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
@@ -139,38 +141,55 @@ def read_toml(path: Path) -> list[Experiment]:
     return [Experiment.from_mapping(values, str(path))]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """A value as JSON: content where it can be read, else its type's name. ``above`` holds the ids on the way here (cycles)."""
     if isinstance(value, str):
         return _with_content(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):
-        return f"array{value.shape}{value.dtype}:" + hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if dataclasses.is_dataclass(value):
-        return {"type": kind, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if id(value) in above or len(above) > 20:
+        return kind
+    inner = (*above, id(value))
+    if isinstance(value, Tensor):
+        value = value.detach().to_dense().cpu()
+        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        if value.ndim == 0 and value.dtype.kind in "biuf":
+            return value.item()
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+        return f"array{value.shape}{value.dtype}:" + hashlib.sha256(content).hexdigest()[:16]
+    if isinstance(value, list | tuple):
+        return [_plain(item, inner) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, inner) for key, item in value.items()}
     if hasattr(value, "edges") and hasattr(value, "nodes"):  # networkx
-        return {"type": kind, "nodes": [str(n) for n in value.nodes], "edges": sorted(f"{a}-{b}" for a, b in value.edges)}
-    return {"type": kind, **{key: _plain(item) for key, item in sorted(getattr(value, "__dict__", {}).items()) if not callable(item)}}
+        return {"type": kind, "nodes": [str(n) for n in value.nodes], "edges": sorted(f"{edge[0]}-{edge[1]}" for edge in value.edges)}
+    if callable(getattr(value, "tocoo", None)):  # scipy sparse
+        coordinates = value.tocoo()
+        return {"type": kind, "entries": [_plain(np.asarray(each)) for each in (*coordinates.coords, coordinates.data)]}
+    fields = dict(getattr(value, "__dict__", {}))
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    described = {key: _plain(item, inner) for key, item in sorted(fields.items()) if not callable(item)}
+    return {"type": kind, "code": _code(type(value)), **described}
+
+
+def _code(kind: type) -> str:
+    """A digest of a class's text, so that two classes of one name differ; empty where there is no text to read."""
+    import inspect
+
+    try:
+        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return ""
 
 
 def _with_content(spec: str) -> str:
     """A spec that names files stands for their content: the fingerprint must change when a file does."""
-    try:
-        parsed = catalog.parse(spec)
-    except InputError:
-        return spec
-    files = [v for v in (parsed.name, *parsed.args, *(v for _, v in parsed.kwargs)) if isinstance(v, str)]
-    digests = [hashlib.sha256(Path(f).read_bytes()).hexdigest()[:16] for f in files if ("." in f or "/" in f) and Path(f).is_file()]
-    return spec + "".join(f" #{digest}" for digest in digests)
+    return spec + "".join(f" #{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in catalog.paths(spec))
 
 
 @dataclass(frozen=True)
@@ -214,12 +233,13 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
     channel = _part("channels", experiment.channel, ("init", "bits"), {})
-    limit = getattr(scenario, "rounds", None)
+    limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
     if experiment.rounds and limit is not None and experiment.rounds > limit:
         raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = _start(experiment, agents, int(scenario.dim))
-    state = algorithm.init(x0)
+    with default_dtype(x0.dtype):
+        state = algorithm.init(x0.clone())
     for name in experiment.record:
         if name != "x":
             leaf(state, name)
@@ -232,9 +252,14 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
     if hasattr(built, "nodes") and hasattr(built, "edges"):
         built = graph_from_networkx(built)
     elif isinstance(built, np.ndarray | Tensor) or hasattr(built, "tocsr"):
-        built = graph_from_matrix(built)
+        built = graph_from_matrix(_dense(built))
     elif isinstance(built, list | tuple):
-        built = graph_from_matrix(np.asarray(built, dtype=np.float64))
+        try:
+            built = graph_from_matrix(np.asarray(built, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise error if isinstance(error, InputError) else InputError(
+                "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
+            ) from error
     if not isinstance(built, Graph | Switching):
         raise InputError(f"topology {_label(topology)} is neither a graph nor a weight matrix; give a name, a networkx graph or an [N, N] array")
     if agents is not None and built.agents != agents:
@@ -242,6 +267,13 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
     if isinstance(built, Graph):
         check_connected(built)
     return built
+
+
+def _dense(matrix: Any) -> Any:
+    """A torch matrix of any layout or precision as a plain one; others as they are."""
+    if not isinstance(matrix, Tensor):
+        return matrix
+    return (matrix.detach().to_dense() if matrix.layout != torch.strided else matrix.detach()).cpu().double()
 
 
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
@@ -271,11 +303,12 @@ def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
     shape = (experiment.trials, agents, dim)
     x0 = 0.0 if experiment.x0 is None else experiment.x0
     try:
-        start = torch.as_tensor(x0, dtype=torch.float64)
+        start = torch.as_tensor(x0, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"x0={x0!r}: must be a number or an array of shape [{agents}, {dim}]") from None
     if start.ndim > 3 or (start.ndim > 0 and start.shape not in {(dim,), (agents, dim), shape}):
         raise InputError(f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}")
-    if not math.isfinite(float(start.abs().sum())):
-        raise InputError("x0 is not finite")
-    return start.to(DTYPES[experiment.dtype]).expand(shape).clone()
+    start = start.to(DTYPES[experiment.dtype])
+    if not bool(torch.isfinite(start).all()):
+        raise InputError(f"x0 is not finite in {experiment.dtype}")
+    return start.expand(shape).clone()

@@ -88,7 +88,8 @@ class Scenario(Protocol[B]):
     it is found by Newton's method); ``hessian(x, b)`` [R, n, d, d] to speed that up; ``guess(b)`` [K|1, R|1, d], where
     Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the fraction of each agent's newly arrived
     samples that the model x_i classifies correctly (nan where none arrived); ``persistence(b)`` [R, n], the same for the
-    no-change prediction; ``rounds``, how many rounds the data last.
+    no-change prediction; ``length(agents)``, how many rounds the data last for so many agents (None: without end), or the
+    attribute ``rounds`` where that does not depend on the agents.
     """
 
     dim: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Status = Literal["running", "done", "interrupted", "diverged"]
 FORMAT = 1
+MANIFEST, LOCK = "manifest.json", ".lock"
 Array = NDArray[Any]
 
 
@@ -137,8 +139,11 @@ def write_text(path: Path, text: str) -> None:
 class Writer:
     """Writes a run while it goes: chunks first, then a manifest that names them, so what the manifest names is whole.
 
+    Earlier results of the same experiment in the folder are replaced when the first rounds are there, not before. One
+    writer at a time holds the folder's lock, which dies with its process.
+
     Raises:
-        InputError: the folder cannot be written, or holds something else.
+        InputError: the folder cannot be written, holds something else, or is being written by another run.
     """
 
     def __init__(self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, every_seconds: float = 2.0) -> None:
@@ -146,12 +151,18 @@ class Writer:
         self.every_seconds, self._since = every_seconds, time.monotonic()
         self._chunks: list[str] = []
         self._pending: list[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]] = []
+        self._token = f"{time.time_ns():x}"
         claim(folder, str(self.info.get("fingerprint", "")))
-        for old in folder.glob("chunk-*.npz"):
-            old.unlink()
+        self._lock = (folder / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise InputError(f"{folder} is being written by another run; wait for it, or choose another folder with --out") from error
         if toml is not None:
             write_text(folder / "experiment.toml", toml)
-        self._manifest("running", {})
+        if not (folder / MANIFEST).exists():
+            self._manifest("running", {}, None)
 
     def add(self, rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]) -> None:
         """Take a chunk; it reaches the disk at once or within ``every_seconds``."""
@@ -164,27 +175,35 @@ class Writer:
         if not self._pending:
             return
         rounds, metrics, trajectories = collect(self._pending, None)
-        name = f"chunk-{len(self._chunks):06d}.npz"
-        with (self.folder / (name + ".part")).open("wb") as file:
-            arrays = {"rounds": rounds, **{f"m.{k}": v for k, v in metrics.items()}, **{f"t.{k}": v for k, v in trajectories.items()}}
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
-        os.replace(self.folder / (name + ".part"), self.folder / name)
-        self._chunks.append(name)
+        arrays = {"rounds": rounds, **{f"m.{k}": v for k, v in metrics.items()}, **{f"t.{k}": v for k, v in trajectories.items()}}
+        self._chunks.append(self._save(f"chunk-{self._token}-{len(self._chunks):06d}.npz", arrays))
         self._pending, self._since = [], time.monotonic()
-        self._manifest("running", {})
+        self._manifest("running", {}, None)
 
     def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> None:
-        """Write the rest and the final manifest."""
+        """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay."""
         self.flush()
-        if x_last is not None:
-            with (self.folder / "last.npz.part").open("wb") as file:
-                np.savez(file, x=x_last)
-            os.replace(self.folder / "last.npz.part", self.folder / "last.npz")
-        self._manifest(status, info)
+        if self._chunks or _read_manifest(self.folder / MANIFEST).get("status") == "running":
+            last = None if x_last is None else self._save(f"last-{self._token}.npz", {"x": x_last})
+            self._manifest(status, info, last)
+        self.close()
 
-    def _manifest(self, status: str, info: Mapping[str, Any]) -> None:
-        content = {"format": FORMAT, "label": self.label, "status": status, "chunks": self._chunks, **self.info, **info}
-        write_text(self.folder / "manifest.json", json.dumps(content, indent=1))
+    def close(self) -> None:
+        """Let the folder go."""
+        self._lock.close()
+
+    def _save(self, name: str, arrays: Mapping[str, Array]) -> str:
+        with (self.folder / (name + ".part")).open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
+        os.replace(self.folder / (name + ".part"), self.folder / name)
+        return name
+
+    def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
+        content = {"format": FORMAT, "label": self.label, "status": status, "chunks": self._chunks, "last": last, **self.info, **info}
+        write_text(self.folder / MANIFEST, json.dumps(content, indent=1))
+        for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
+            if old.name not in (*self._chunks, last):
+                old.unlink()
 
 
 def claim(folder: Path, fingerprint: str) -> None:
@@ -196,23 +215,24 @@ def claim(folder: Path, fingerprint: str) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     if manifest.exists():
         old = _read_manifest(manifest)
         if old.get("fingerprint") != fingerprint:
             raise InputError(f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it")
-    elif any(folder.iterdir()):
+    elif any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run; choose another folder with --out")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a run's manifest ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a run of this version (format {content.get('format') if isinstance(content, dict) else '?'}, not {FORMAT})")
-    return content
+    found: dict[str, Any] = content if isinstance(content, dict) else {}
+    if found.get("format") != FORMAT or not ("runs" in found or {"label", "status", "chunks"} <= found.keys()):
+        raise InputError(f"{path}: not a run of this version (format {found.get('format', '?')}, not {FORMAT})")
+    return found
 
 
 def load(folder: str | Path) -> Run | dict[str, Run]:
@@ -224,12 +244,12 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     if not manifest.exists():
         raise InputError(f"{folder}: holds no run (no manifest.json)")
     content = _read_manifest(manifest)
     if "runs" in content:
-        inner = [load(folder / name) for name in content["runs"] if (folder / name / "manifest.json").exists()]
+        inner = [load(folder / name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
         return {run.label: run for run in inner if isinstance(run, Run)}
     parts = []
     for name in content["chunks"]:
@@ -238,9 +258,9 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
             raise InputError(f"{folder / name}: not a chunk of a run")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
         parts.append((arrays["rounds"], named["m."], named["t."]))
-    last = _arrays(folder / "last.npz").get("x") if (folder / "last.npz").exists() else None
+    last = _arrays(folder / Path(content["last"]).name).get("x") if content.get("last") else None
     rounds, metrics, trajectories = collect(parts, last)
-    info = {key: value for key, value in content.items() if key not in ("format", "label", "status", "chunks")}
+    info = {key: value for key, value in content.items() if key not in ("format", "label", "status", "chunks", "last")}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distopt import metrics, mixing
 from distopt.comparator import Comparator, Reference
-from distopt.data import Blocks, cast, part
+from distopt.data import BLOCK_BYTES, Blocks, cast, default_dtype, part
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Memory, Net
@@ -59,15 +59,19 @@ class Chunk:
 
 def begin(problem: Problem) -> Carry:
     """The carry before round 0."""
-    x = problem.x0.clone()
-    return Carry(0, x, problem.algorithm.init(x), {}, {})
+    with default_dtype(problem.x0.dtype):
+        return Carry(0, problem.x0.clone(), problem.algorithm.init(problem.x0.clone()), {}, {})
 
 
 def step(problem: Problem, x: Tensor, state: Any, memory: Memory, data: Any, weights: mixing.Table) -> tuple[Tensor, Any, Net, Tensor]:
     """One round: (x_{t+1}, state, the network as it was used, g_t)."""
     net = Net(problem.channels, partial(mixing.apply, weights), memory)
     g = problem.scenario.grad(x, data)
-    after, state = problem.algorithm.update(g, state, x, net.mix)
+    if g.shape != x.shape or g.dtype != x.dtype:
+        raise InputError(
+            f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
+        )
+    after, state = problem.algorithm.update(g.clone(), state, x, net.mix)  # a scenario may hand out one buffer every round
     return after, state, net, g
 
 
@@ -91,7 +95,7 @@ class Block:
     """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
 
     ``data`` in the experiment's precision and ``exact`` in float64, leaves [K|1, R|1, n, ...]; ``tables`` the weights;
-    ``reference`` the comparator; ``fixed_cost`` F_t at the best fixed point [K, R|1], ``fixed_accuracy`` likewise or None.
+    ``reference`` the comparator; ``fixed_cost`` F_t at the best fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
     """
 
     start: int
@@ -101,7 +105,7 @@ class Block:
     exact: Any
     tables: mixing.Table
     reference: Reference
-    fixed_cost: Tensor
+    fixed_cost: Tensor | None
     fixed_accuracy: Tensor | None
 
 
@@ -146,10 +150,12 @@ def run(
     if agentwise is None:
         agentwise = problem.agents**2 * problem.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
     keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *problem.experiment.record]))
+    length = blocks.length
+    while length > 1 and length * problem.mixing.bytes_per_round > 4 * BLOCK_BYTES:
+        length //= 2  # the weights of a whole block of a changing network may be larger than its data
     while carry.t < problem.rounds:
-        b = carry.t // blocks.length
-        block = _block(problem, comparator, blocks, b)
-        while carry.t < blocks.span(b).stop:
+        block = _block(problem, comparator, blocks, carry.t - carry.t % length, length)
+        while carry.t < block.start + block.count:
             offset = carry.t - block.start
             stretch = engine.advance(problem, block, offset, carry, keep)
             chunk = _chunk(problem, block, offset, carry, stretch, agentwise)
@@ -159,12 +165,16 @@ def run(
             carry = chunk.carry
 
 
-def _block(problem: Problem, comparator: Comparator, blocks: Blocks, b: int) -> Block:
-    span, exact, reference = blocks.span(b), blocks.get(b), comparator.reference(b)
-    cost, accuracy = comparator.fixed_values(b)
-    tables = problem.mixing.tables(torch.arange(span.start, span.stop).reshape(-1, 1, 1, 1))
+def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
+    """Rounds start .. start + length - 1 (to the last round), which lie in one block of the scenario's data."""
+    b = start // blocks.length
+    span = blocks.span(b)
+    first, last = start - span.start, min(start + length, span.stop) - span.start
+    exact, reference = part(blocks.get(b), first, last), part(comparator.reference(b), first, last)
+    cost, accuracy = part(comparator.fixed_values(b), first, last)
+    tables = problem.mixing.tables(torch.arange(start, span.start + last).reshape(-1, 1, 1, 1))
     data = exact if problem.x0.dtype == torch.float64 else cast(exact, problem.x0.dtype)
-    return Block(span.start, len(span), blocks.length, data, exact, tables, reference, cost, accuracy)
+    return Block(start, last - first, length, data, exact, tables, reference, cost, accuracy)
 
 
 def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: Stretch, agentwise: bool) -> Chunk:
@@ -176,11 +186,12 @@ def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: S
         return value[rows].expand(count, trials)
 
     values = {name: value for name, value in stretch.observed.items() if name != "cost"}
-    cost, best, fixed = stretch.observed["cost"], each(block.reference.cost), each(block.fixed_cost)
-    increments = {
-        "dynamic_regret": cost - best,
-        "static_regret": cost - fixed,
-        "regret_best_fixed": fixed - best,
+    cost, best = stretch.observed["cost"], each(block.reference.cost)
+    increments = {"dynamic_regret": cost - best}
+    if block.fixed_cost is not None:
+        fixed = each(block.fixed_cost)
+        increments |= {"static_regret": cost - fixed, "regret_best_fixed": fixed - best}
+    increments |= {
         "regret_no_change": each(block.reference.no_change),
         "path_length": each(block.reference.path),
         "gradient_variation": each(block.reference.gradient_variation),

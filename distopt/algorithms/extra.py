@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import positive
 from distopt.errors import InputError
 from distopt.protocols import Mix
 
@@ -56,7 +57,7 @@ class EXTRA:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not (torch.as_tensor(self.lr) > 0).all():
+        if not positive(self.lr):
             raise InputError(f"extra: lr must be positive, got {self.lr}")
 
     def init(self, x: Tensor) -> EXTRAState:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
 from distopt.errors import InputError
 from distopt.protocols import Direction, Mix
@@ -69,7 +70,7 @@ class GT:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not (torch.as_tensor(self.lr) > 0).all():
+        if not positive(self.lr):
             raise InputError(f"gt: lr must be positive, got {self.lr}")
         if self.form not in get_args(Form):
             raise InputError(f"gt: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")

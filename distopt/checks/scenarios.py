@@ -29,7 +29,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     who = type(scenario).__name__
     dim = getattr(scenario, "dim", 0)
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
-    last = getattr(scenario, "rounds", None)
+    last = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
     times = [t for t in (0, 1, 2, 3, 7, 40) if last is None or t < last]
     t = torch.tensor(times).reshape(-1, 1, 1, 1)
     K = len(times)

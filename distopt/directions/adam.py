@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import fraction, positive
 from distopt.errors import InputError
 
 
@@ -97,10 +98,10 @@ def check_moments(name: str, b1: float, b2: float, eps: float, cap: float | None
     Traceback (most recent call last):
     distopt.errors.InputError: adam: b2 must lie in [0, 1), got 1.5
     """
-    for field, b in (("b1", torch.as_tensor(b1)), ("b2", torch.as_tensor(b2))):
-        if not ((b >= 0) & (b < 1)).all():
-            raise InputError(f"{name}: {field} must lie in [0, 1), got {b.item() if b.dim() == 0 else b.tolist()}")
-    if not (torch.as_tensor(eps) > 0).all():
+    for field, b in (("b1", b1), ("b2", b2)):
+        if not fraction(b):
+            raise InputError(f"{name}: {field} must lie in [0, 1), got {b}")
+    if not positive(eps):
         raise InputError(f"{name}: eps must be positive (0 / 0 where a gradient is zero), got {eps}")
-    if cap is not None and not (torch.as_tensor(cap) > 0).all():
+    if cap is not None and not positive(cap):
         raise InputError(f"{name}: cap must be positive, or none for no cap, got {cap}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import fraction
 from distopt.directions.adam import check_moments, precondition
 from distopt.errors import InputError
 
@@ -65,8 +66,7 @@ class AMSGrad:
 
     def __post_init__(self) -> None:
         check_moments("amsgrad", self.b1, self.b2, self.eps, self.cap)
-        b3 = torch.as_tensor(self.b3)
-        if not ((b3 >= 0) & (b3 < 1)).all():
+        if not fraction(self.b3):
             raise InputError(f"amsgrad: b3 must lie in [0, 1) (at 1 the maximum stays 0; use adam), got {self.b3}")
 
     def init(self, x: Tensor) -> AMSGradState:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import fraction
 from distopt.errors import InputError
 
 
@@ -42,8 +43,7 @@ class Momentum:
     b: float = 0.9
 
     def __post_init__(self) -> None:
-        b = torch.as_tensor(self.b)
-        if not ((b >= 0) & (b < 1)).all():
+        if not fraction(self.b):
             raise InputError(f"momentum: b must lie in [0, 1), got {self.b}")
 
     def init(self, x: Tensor) -> MomentumState:

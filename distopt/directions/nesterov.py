@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.directions._ranges import fraction
 from distopt.errors import InputError
 
 
@@ -40,8 +41,7 @@ class Nesterov:
     b: float = 0.9
 
     def __post_init__(self) -> None:
-        b = torch.as_tensor(self.b)
-        if not ((b >= 0) & (b < 1)).all():
+        if not fraction(self.b):
             raise InputError(f"nesterov: b must lie in [0, 1), got {self.b}")
 
     def init(self, x: Tensor) -> NesterovState:

@@ -26,7 +26,7 @@ class Eager:
         kept: dict[str, list[Tensor]] = {name: [] for name in keep}
         with default_dtype(x.dtype):
             for k in range(offset, stop):
-                points.append(x)
+                points.append(x.clone())  # an algorithm may work in place
                 x, state, net, g = step(problem, x, state, memory, at(block.data, k), at(block.tables, k))
                 same_form(problem, x, block.start + k)
                 memory, bits = net.memory, net.bits
@@ -34,7 +34,7 @@ class Eager:
                 if violation is not None:
                     violations.append(violation)
                 for name, each in kept.items():
-                    each.append(points[-1] if name == "x" else leaf(state, name))
+                    each.append(points[-1] if name == "x" else leaf(state, name).clone())
 
         def observe(x: Tensor, batch: Any) -> Tensor:
             return metrics.observe(problem.scenario, x, *batch)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from distopt import catalog
 from distopt.errors import InputError
 from distopt.report.tables import broken
 from distopt.results import Run
@@ -26,6 +26,8 @@ INK, SOFT, HAIR = "#222222", "#767676", "#E3E3E3"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
 _BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
 _BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
+_ROUNDING = 1e-12  # a baseline below this part of the runs' largest value is zero, computed in floating point
+_LARGEST = 1e304  # an axis ends here: far from it there are still numbers
 _POINTS = 2000  # more than a page has columns: longer curves are thinned evenly on the axis they are drawn on
 
 
@@ -46,10 +48,10 @@ class Curve(NamedTuple):
 def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> Figure:
     """A metric against rounds: one line per run (mean over trials) with a band from the smallest to the largest trial.
 
-    Regrets carry their baselines, the best fixed point (dashed) and no change (dotted); so does accuracy, which is drawn as
-    its mean over the rounds so far. Axes are logarithmic where the values allow it: with a few values <= 0 those are left
-    out, with many (or a static regret, which may be negative) the axis is linear around 0; the note under the figure says
-    which. A diverged run ends in a cross.
+    Regrets carry their baselines, the best fixed point (dashed) and no change (dotted), unless they are zero up to rounding,
+    as where the costs do not change; so does accuracy, which is drawn as its mean over the rounds so far. Axes are logarithmic
+    where the values allow it: with a few values <= 0 those are left out, with many (or a static regret, which may be negative)
+    the axis is linear around 0; the note under the figure says which. A diverged run ends in a cross.
 
     Args:
         runs: what to compare, by name; a run that lacks the metric is left out and named in the note.
@@ -79,6 +81,11 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
                 curves.append(_curve(label, longest, f"{stem}_{key}", SOFT, _BASE_STYLES[key], baseline=True))
 
     notes = []
+    if not _accuracy_like(metric):
+        zero = [curve for curve in curves if curve.baseline and _is_rounding(curve, curves)]
+        curves = [curve for curve in curves if not any(curve is other for other in zero)]
+        if zero:
+            notes.append(f"Zero up to rounding, not drawn: {', '.join(curve.label for curve in zero)}.")
     if longest.trials > 1:
         notes.append(f"Lines: mean over {longest.trials} trials; bands: smallest to largest trial.")
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
@@ -111,9 +118,7 @@ def short(label: str, width: int = 60) -> str:
     >>> short("experiments/mine.py:lr=0.1")
     'mine:lr=0.1'
     """
-    head, colon, tail = label.partition(":")
-    head = Path(head).stem if head.endswith(".py") else head
-    text = head + colon + tail
+    text = catalog.brief(label)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -147,6 +152,13 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
     return np.unique(np.append(np.searchsorted(x, marks).clip(max=len(x) - 1), len(x) - 1))
 
 
+def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
+    """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
+    sizes = [np.abs(c.mean[np.isfinite(c.mean)]).max(initial=0) for c in curves if not (c.baseline or c.diverged)]
+    largest = max(sizes, default=0.0)
+    return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
+
+
 def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) -> None:
     """Choose the axes' scales and limits from the values, before anything is drawn."""
     ends = [(curve.x[0], curve.x[-1]) for curve in curves if len(curve.x)]
@@ -165,7 +177,10 @@ def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) ->
     if below <= 0.1 * len(values):
         axes.set_yscale("log", nonpositive="mask")
     else:
-        inner = float(10 ** np.floor(np.log10(np.quantile(np.abs(values[values != 0]), 0.2))))
+        own = np.concatenate([curve.mean for curve in curves if not curve.baseline] or [np.empty(0)])
+        sizes = np.abs(own[np.isfinite(own) & (own != 0)])
+        sizes = sizes if len(sizes) else np.abs(values[values != 0])
+        inner = float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2))))
         axes.set_yscale("symlog", linthresh=inner)
         notes.append(f"The vertical axis is linear between ±{inner:g}, logarithmic beyond.")
     axes.set_ylim(*_limits(axes, curves))
@@ -178,6 +193,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
     scale = axes.yaxis.get_transform()
+    decade = getattr(scale, "linthresh", 1.0)  # what one decade is in transformed units
 
     def span(some: Sequence[Curve]) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):
@@ -187,20 +203,21 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
         means, bands = means[np.isfinite(means)], bands[np.isfinite(bands)]
         if not len(means):
             return None
-        return max(float(min(means.min(), bands.min())), float(means.min()) - 0.5), float(max(means.max(), bands.max()))
+        return max(float(min(means.min(), bands.min())), float(means.min()) - 0.5 * decade), float(max(means.max(), bands.max()))
 
     runs = [c for c in curves if not c.baseline]
     core = span([c for c in runs if not c.diverged])
     rest = span(curves)
     assert rest is not None
     if core is None:  # everything diverged: the way up, as far as it can be read
-        low, high = rest[0], min(rest[1], rest[0] + 12)
+        low, high = rest[0], min(rest[1], rest[0] + 12 * decade)
     else:
-        low, high = max(rest[0], core[0] - 3), min(rest[1], core[1] + 3)
+        low, high = max(rest[0], core[0] - 3 * decade), min(rest[1], core[1] + 3 * decade)
         low, high = min(low, core[0]), max(high, core[1])
-    margin = max(0.04 * (high - low), 0.02)
-    bottom, top = scale.inverted().transform(np.array([low - margin, high + margin]))
-    return float(bottom), float(top)
+    margin = max(0.04 * (high - low), 0.02 * decade)
+    with np.errstate(over="ignore", under="ignore"):
+        bottom, top = scale.inverted().transform(np.array([low - margin, high + margin])).clip(-_LARGEST, _LARGEST)
+    return max(float(bottom), 1 / _LARGEST) if axes.get_yscale() == "log" else float(bottom), float(top)
 
 
 def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
