@@ -212,8 +212,10 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         module = _import_file(path)
         stem = path.stem
     else:
-        if name not in names(kind):
-            known = names(kind)
+        known = names(kind)
+        if name not in known and name.replace("-", "_") in known:
+            name = name.replace("-", "_")
+        if name not in known:
             raise InputError(f"no {name!r} among the {kind}{_nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file")
         module = importlib.import_module(f"distopt.{kind}.{name}")
         stem = name

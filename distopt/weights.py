@@ -35,12 +35,13 @@ _SDP = 100  # agents up to which a semidefinite program ends in minutes
 
 
 def rule_name(rule: str) -> str:
-    """The rule's full name. Raises InputError, with the nearest name, if there is no such rule.
+    """The rule's full name; hyphens and blanks count as underscores. Raises InputError, with the nearest name, if there is no such rule.
 
-    >>> rule_name("lazy")
-    'lazy_metropolis'
+    >>> rule_name("lazy"), rule_name("max-degree")
+    ('lazy_metropolis', 'max_degree')
     """
-    name = "lazy_metropolis" if rule == "lazy" else rule
+    name = rule.strip().lower().replace("-", "_").replace(" ", "_")
+    name = "lazy_metropolis" if name == "lazy" else name
     if name not in RULES:
         close = difflib.get_close_matches(name, RULES, 1)
         hint = f"; did you mean {close[0]}?" if close else ""

@@ -230,7 +230,7 @@ def _parse(path: str, reader: Iterator[list[str]], label: str, agents_by: str | 
     if len(blocks) == 1:
         raise InputError(f"stream: {path} has no column besides the label{'' if owner is None else ' and agents_by'}")
     seen = list(columns[target].codes)
-    values = seen if any(_number(text) is None for text in seen) else [Decimal(text) for text in seen]  # 0 and 0.0 are one class
+    values: list[Any] = seen if any(_number(text) is None for text in seen) else [Decimal(text) for text in seen]  # 0 and 0.0 are one class
     order = sorted(set(values))
     if not 2 <= len(order) <= MOST_CLASSES:
         raise InputError(

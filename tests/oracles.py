@@ -134,16 +134,11 @@ def dgd(p: Problem, form: str, lr: float, rules: Sequence[Rule]) -> list[Rows]:
 
 
 def gt(p: Problem, form: str, lr: float, rules: Sequence[Rule]) -> list[Rows]:
-    """The papers' order: s_0 = g_0 before the loop, the tracker updated at the end of an iteration with the next gradient.
-
-    Under aug_dgm, distopt starts one mixing later: s_0 = W_0 g_0.
-    """
+    """The papers' order: s_0 = g_0 before the loop, the tracker updated at the end of an iteration with the next gradient."""
     agents = len(p.x0)
     path = [[list(row) for row in p.x0]]
     g = [p.gradient(0, i, p.x0[i]) for i in range(agents)]
     s = [list(row) for row in g]
-    if form == "aug_dgm":
-        s = [hear(p.weights[0], i, g) for i in range(agents)]
     for t, w in enumerate(p.weights):
         x = path[-1]
         d = [rules[i].step(s[i]) for i in range(agents)]

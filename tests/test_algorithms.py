@@ -314,3 +314,22 @@ def test_names_on_the_command_line() -> None:
     assert make("algorithms", "gt:lr=0.5,direction=amsgrad(b3=0.5,cap=none)") == GT(0.5, direction=AMSGrad(b3=0.5, cap=None))
     assert make("algorithms", "dadam:b3=0.9") == dadam(b3=0.9)
     assert make("algorithms", "exact_diffusion:0.5") == ExactDiffusion(0.5)
+
+
+@pytest.mark.parametrize("name", ["dgd", "gt", "gtadam", "dadam", "extra", "nids", "exact_diffusion"])
+def test_a_tiny_step_is_positive_in_float64(name: str) -> None:
+    from distopt.catalog import make
+
+    make("algorithms", f"{name}:lr=1e-50")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["adam:b1=B,b2=B,eps=1e-50,cap=1e-50", "amsgrad:b1=B,b2=B,b3=B,eps=1e-50,cap=1e-50", "momentum:b=B", "nesterov:b=B"],
+)
+def test_ranges_are_checked_in_float64(spec: str) -> None:
+    from distopt.catalog import make
+
+    make("directions", spec.replace("B", "0.99999999"))
+    for bad in ("1", "-1e-50", "nan"):
+        _bad(lambda bad=bad: make("directions", spec.replace("B", bad)), r"must lie in \[0, 1\)")  # type: ignore[misc]

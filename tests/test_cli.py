@@ -341,6 +341,50 @@ def test_warns_of_a_weak_certificate_and_says_what_is_left_out(monkeypatch: pyte
     assert "4^2 costs" in line
 
 
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    def fails(self: Figure, *where: object) -> None:
+        Path(str(where[0])).write_text("half a picture")
+        raise ValueError("no\nink")
+
+    monkeypatch.setattr(Figure, "savefig", fails)
+    result = call(*ASK, "--out", "o")
+    assert result.exit_code == 0, result.output
+    assert "distopt: warning: regret.png could not be drawn: ValueError: no ink\n" in result.stderr
+    assert one("o").status == "done"
+    assert Path("o/summary.csv").exists()
+    assert not list(Path("o").glob("*.png")), "not even half a picture"
+    assert "regret.png" not in result.stdout
+
+
+def test_a_static_scenario_from_end_to_end() -> None:
+    for seed in range(2):
+        result = call("simulate", "ring", "--agents", "4", "--scenario", "quadratic", "--rounds", "20", "--seed", str(seed), "--eager")
+        assert result.exit_code == 0, result.output
+        assert "regret.png" in result.stdout
+
+
+def test_specs_with_quotes_and_paths_with_brackets() -> None:
+    Path("d (x)").mkdir()
+    Path("d (x)/mine.py").write_text(
+        "class Mine:\n"
+        "    channels = ('x',)\n"
+        "    def __init__(self, lr: float = 0.1): self.lr = lr\n"
+        "    def init(self, x): return ()\n"
+        "    def update(self, g, state, x, mix): return mix('x', x) - self.lr * g, state\n"
+    )
+    Path("a,b(1).csv").write_text("x,y\n" + "1,0\n2,1\n3,0\n4,1\n" * 5)
+    words = ["simulate", "ring", "--agents", "4", "--scenario", "stream:path='a,b(1).csv',label=y", "--algorithm", "d (x)/mine.py:lr=.2"]
+    result = call(*words, "--out", "o")
+    assert result.exit_code == 0, result.output
+    assert len(one("o").rounds) == 5, "as long as the file"
+    assert "mine:lr=.2" in result.stdout
+    with Path("a,b(1).csv").open("a") as file:
+        file.write("5,0\n")
+    assert call(*words, "--out", "o").exit_code == 2, "another file is another experiment"
+
+
 SLOW = """
 import time
 class Slow:

@@ -144,6 +144,61 @@ def test_dollar_signs_are_no_mathematics(tmp_path: Path) -> None:
     fig.savefig(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("scale", [1e-14, 1e-9, 1.0, 1e12])
+def test_the_margins_of_an_axis_around_0_are_in_decades(scale: float, tmp_path: Path) -> None:
+    values = scale * np.array([1.0, -10.0, -100.0, -1000.0])
+    fig = curves.figure({"gt": run({"static_regret": values})}, "static_regret")
+    fig.savefig(tmp_path / "a.png")
+    low, high = fig.axes[0].get_ylim()
+    assert -5000 * scale < low < -1000 * scale
+    assert scale < high < 10 * scale
+
+
+@pytest.mark.parametrize("metric", ["average_dynamic_regret", "dynamic_regret"])
+@pytest.mark.parametrize("several", [False, True])
+def test_baselines_of_rounding_noise_are_not_drawn(metric: str, several: bool, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 1e-15, 40)
+    metrics = {"dynamic_regret": np.linspace(1, 2, 40), "regret_best_fixed": noise, "regret_no_change": np.zeros(40)}
+    runs = {"gt": run(metrics)}
+    if several:
+        runs["wild"] = run({"dynamic_regret": np.geomspace(1, 1e300, 40)}, "diverged")
+    fig = curves.figure(runs, metric)
+    fig.savefig(tmp_path / "a.png")
+    assert fig.axes[0].get_yscale() == "log"
+    assert fig.axes[0].get_ylim()[0] > 1e-2
+    assert "Zero up to rounding, not drawn: best fixed point, no change." in texts(fig)
+    assert not [line for line in fig.axes[0].lines if line.get_color() == curves.SOFT]
+
+
+def test_baselines_do_not_choose_where_the_axis_is_linear(tmp_path: Path) -> None:
+    base = np.where(np.arange(40) < 35, 1e-14, 1e-3)
+    metrics = {"dynamic_regret": np.where(np.arange(40) % 2, 1.0, -1.0), "regret_best_fixed": base}
+    fig = curves.figure({"gt": run(metrics)}, "dynamic_regret")
+    fig.savefig(tmp_path / "a.png")
+    assert fig.axes[0].get_yscale() == "symlog"
+    assert fig.axes[0].yaxis.get_transform().linthresh == 1.0
+    assert max(map(abs, fig.axes[0].get_ylim())) < 10
+
+
+def test_values_near_the_largest_number_draw(tmp_path: Path) -> None:
+    for values in (np.geomspace(1e-300, 1e300, 50), -np.geomspace(1e-300, 1e300, 50)):
+        fig = curves.figure({"gt": run({"dynamic_regret": values})}, "dynamic_regret")
+        fig.savefig(tmp_path / "a.png")
+        assert np.isfinite(fig.axes[0].get_ylim()).all()
+
+
+@pytest.mark.parametrize("scenario", ["quadratic", "moving_target:speed=0,radius=0"])
+def test_static_scenarios_draw_whatever_the_seed(scenario: str, tmp_path: Path) -> None:
+    import distopt
+
+    for seed in range(12):
+        done = distopt.simulate("ring", agents=4, scenario=scenario, algorithm="gtadam", rounds=20, seed=seed, mode="eager")
+        for metric in ("average_dynamic_regret", "static_regret", "consensus_error"):
+            fig = curves.figure({"gtadam": done}, metric)
+            fig.savefig(tmp_path / f"{metric}-{seed}.png")
+            assert np.isfinite(fig.axes[0].get_ylim()).all()
+
+
 # ------------------------------------------------------------------------------------------------------------------ tables
 
 

@@ -387,7 +387,8 @@ HEADER = ["height", "colour", "count", "kind", "place"]
 
 def test_the_sample_ships_and_reads() -> None:
     s = Stream()
-    assert s.dim == 11 and s.rounds is None and Stream(step=10).rounds == 1300
+    assert s.dim == 11 and s.length(3) == 13_005 // 3 and Stream(step=10).length(3) == 1300
+    assert not hasattr(s, "rounds")
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -474,6 +475,44 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(table(path, "kind", None, True).y) == 31
 
 
+@pytest.mark.parametrize("step", [None, 3])
+def test_a_run_lasts_as_long_as_its_file(tmp_path: Path, step: int | None) -> None:
+    import distopt
+
+    path = _write(tmp_path / "a.csv", HEADER, _rows(50))
+    s = Stream(path, "kind", step=step)
+    per = step or 4
+    assert s.length(4) == 50 // per
+    s.batch(rounds(50 // per - 1), Key(0, range(4), [0], 4))
+    with pytest.raises(InputError, match=f"last {50 // per} rounds"):
+        s.batch(rounds(50 // per), Key(0, range(4), [0], 4))
+    run = distopt.simulate("ring", agents=4, scenario=s, algorithm="dgd")
+    assert len(run.rounds) == 50 // per
+    from distopt.checks import check_scenario
+
+    check_scenario(s)  # asks for rounds that there are
+
+
+def test_a_file_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _write(tmp_path / "a.csv", HEADER, _rows(20))
+    assert Stream("~/a.csv", "kind").length(2) == 10
+    with pytest.raises(InputError, match="no file '~/b.csv'"):
+        Stream("~/b.csv", "kind").length(2)
+
+
+def test_equal_numbers_are_one_class(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.csv", ["x", "y"], [[1, "1"], [2, "0.0"], [3, "0"], [4, "1e0"], [5, "-0"]])
+    data = table(path, "y", None, False)
+    assert data.classes == ("0.0", "1") and data.y.tolist() == [1, 0, 0, 1, 0]
+    texts = table(_write(tmp_path / "b.csv", ["x", "y"], [[1, "1"], [2, "0.0"], [3, "0"], [4, "no"]]), "y", None, False)
+    assert texts.classes == ("0", "0.0", "1", "no")  # one of them is no number
+    ids = [[1, "9007199254740992"], [2, "9007199254740993"]]  # equal in float64
+    assert len(table(_write(tmp_path / "c.csv", ["x", "y"], ids), "y", None, False).classes) == 2
+    with pytest.raises(InputError, match="has 1 different values"):
+        table(_write(tmp_path / "d.csv", ["x", "y"], [[1, "1"], [2, "1.0"]]), "y", None, False)
+
+
 def test_classes_sort_as_numbers(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.csv", ["x", "y"], [[1, "10"], [2, "9"], [3, "10"]])
     data = table(path, "y", None, False)
@@ -500,10 +539,10 @@ def test_a_missing_text_is_refused_with_its_place(tmp_path: Path, column: int, b
 
 def test_blank_lines_and_quoted_line_ends_do_not_shift_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text('x,word,y\n\n1,"two\nlines",a\n\n2,one,b\nbad,one,a\n')
+    path.write_text('x,word,y\n\n1,"two\nlines",a\n \t\n2,one,b\nbad,one,a\n')
     with pytest.raises(InputError, match="line 7, column 'x' is 'bad'"):
         table(str(path), "y", None, True)
-    path.write_text('x,word,y\n\n1,"two\nlines",a\n\n2,one,b\n3,one,a\n')
+    path.write_text('x,word,y\n\n1,"two\nlines",a\n   \n2,one,b\n3,one,a\n  ')
     assert table(str(path), "y", None, False).features == ("1", "x", "word=two\nlines", "word=one")
 
 

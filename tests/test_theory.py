@@ -329,11 +329,14 @@ class Premixed:
 
 
 def test_aug_dgm_is_next_with_a_mixed_direction() -> None:
-    """s_t = W u_t with u_t = W u_{t-1} + g_t - g_{t-1}, on a network that stands still."""
+    """s_t = W u_t with u_t = W u_{t-1} + g_t - g_{t-1}, on a network that stands still, from points where g_0 = 0 is both."""
     q, w = Quadratics.draw(6, 3, 0.5, 2.0), ring(6)
-    augmented, _ = run(GT(0.1, "aug_dgm"), moving(q), w, start(6, 3), 200)
-    atc, _ = run(GT(0.1, "atc", Premixed(w)), moving(q), w, start(6, 3), 200)
+    own = torch.linalg.solve(q.h, q.b)
+    assert q.gradient(0, own).abs().max() < 1e-12
+    augmented, _ = run(GT(0.1, "aug_dgm"), moving(q), w, own, 200)
+    atc, _ = run(GT(0.1, "atc", Premixed(w)), moving(q), w, own, 200)
     assert (augmented - atc).abs().max() < 1e-12
+    assert (augmented[-1] - own).abs().max() > 0.1
 
 
 def test_dadam_keeps_a_bias_that_gtadam_does_not_have() -> None:

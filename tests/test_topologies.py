@@ -314,6 +314,17 @@ def test_files(tmp_path: Path, suffix: str, text: str) -> None:
         make("file", 5, path=str(path))
 
 
+@pytest.mark.parametrize(("suffix", "text"), [(".edges", "3,1\n1,7\n"), (".txt", "3 1\n1 7\n"), (".csv", "0,1,1\n1,0,0\n1,0,0\n")])
+def test_files_with_a_byte_order_mark_and_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, text: str
+) -> None:
+    (tmp_path / f"g{suffix}").write_text(text, encoding="utf-8-sig")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sorted(make("file", None, path=f"~/g{suffix}").edges.tolist()) == [[0, 1], [0, 2]]
+    with pytest.raises(InputError, match="~/h.edges does not exist"):
+        make("file", None, path="~/h.edges")
+
+
 def test_graphml_sorts_numbers_as_numbers(tmp_path: Path) -> None:
     path = tmp_path / "line.graphml"
     nx.write_graphml(nx.path_graph(12), path)

@@ -24,11 +24,13 @@ class GTState(NamedTuple):
         s: tracker [..., n, d]; its mean over all agents is the mean of g.
         g: the gradients of the round before, old cost at old point [..., n, d].
         direction: the state of the direction rule, leaves [..., n, *].
+        started: for aug_dgm, 0 before the first round and 1 after it [..., n, 1]; empty for the other forms.
     """
 
     s: Tensor
     g: Tensor
     direction: Any
+    started: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class GT:
     stored: the new cost evaluated at the old point would destroy mean s_t = mean g_t, on which everything rests.
 
     The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at
-    its beginning are the same recursion, and no round is special. Two differences remain: in a time-varying network x_t and
-    s_{t-1} both travel in round t, hence both meet W_t; and aug_dgm starts from s_0 = W_0 g_0 instead of g_0. NEXT's convex
+    its beginning are the same recursion, and no round is special but the first of aug_dgm, which sends a message whose answer
+    is not used. One difference remains: in a time-varying network x_t and s_{t-1} both travel in round t, hence both meet W_t. NEXT's convex
     surrogates and SONATA's push-sum are left out.
 
     Raises:
@@ -76,10 +78,15 @@ class GT:
             raise InputError(f"gt: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
 
     def init(self, x: Tensor) -> GTState:
-        return GTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x))
+        started = (torch.zeros_like(x[..., :1]),) if self.form == "aug_dgm" else ()
+        return GTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x), started)
 
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
-        s = mix("s", state.s + g - state.g) if self.form == "aug_dgm" else mix("s", state.s) + g - state.g
+        if self.form == "aug_dgm":
+            fresh = state.s + g - state.g
+            s = torch.where(state.started[0] > 0, mix("s", fresh), fresh)
+        else:
+            s = mix("s", state.s) + g - state.g
         d, direction = self.direction(s, state.direction)
         x = mix("x", x) - self.lr * d if self.form == "cta" else mix("x", x - self.lr * d)
-        return x, GTState(s, g, direction)
+        return x, GTState(s, g, direction, tuple(torch.ones_like(each) for each in state.started))

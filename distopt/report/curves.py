@@ -27,7 +27,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1
 _BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
 _BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
 _ROUNDING = 1e-12  # a baseline below this part of the runs' largest value is zero, computed in floating point
-_LARGEST = 1e304  # an axis ends here: far from it there are still numbers
+_LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
 _POINTS = 2000  # more than a page has columns: longer curves are thinned evenly on the axis they are drawn on
 
 
@@ -180,7 +180,7 @@ def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) ->
         own = np.concatenate([curve.mean for curve in curves if not curve.baseline] or [np.empty(0)])
         sizes = np.abs(own[np.isfinite(own) & (own != 0)])
         sizes = sizes if len(sizes) else np.abs(values[values != 0])
-        inner = float(10 ** np.floor(np.log10(np.quantile(sizes, 0.2))))
+        inner = float(10 ** np.floor(np.log10(max(np.quantile(sizes, 0.2), sizes.max() / _LARGEST))))
         axes.set_yscale("symlog", linthresh=inner)
         notes.append(f"The vertical axis is linear between ±{inner:g}, logarithmic beyond.")
     axes.set_ylim(*_limits(axes, curves))
