@@ -234,6 +234,8 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
     channel = _part("channels", experiment.channel, ("init", "bits"), {})
     limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
+    if limit is not None and limit < 1:
+        raise InputError(f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows")
     if experiment.rounds and limit is not None and experiment.rounds > limit:
         raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
     rounds = experiment.rounds or min(limit or 1000, 1000)

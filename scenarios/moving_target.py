@@ -14,10 +14,16 @@ from distopt.random import Key
 
 
 class Targets(NamedTuple):
-    """Curvatures a, float64 [1, R, n, d], and targets c, float64 [K, R, n, d]."""
+    """Curvatures a and offsets o, float64 [1, R, n, d], and the common target p, float64 [K, R, 1, d]."""
 
     a: Tensor
-    c: Tensor
+    o: Tensor
+    p: Tensor
+
+    @property
+    def c(self) -> Tensor:
+        """The agents' own targets p + o [K, R, n, d]; never stored, as they would be the largest thing in memory."""
+        return self.p + self.o
 
 
 @dataclass(frozen=True)
@@ -91,19 +97,16 @@ class MovingTarget:
 
     def batch(self, t: Tensor, key: Key) -> Targets:
         a = 1 + (self.kappa - 1) * key.uniform("moving_target.curvature", self.dim)
-        return Targets(a, self.target(t, key) + self.spread * key.normal("moving_target.offset", self.dim))
+        return Targets(a, self.spread * key.normal("moving_target.offset", self.dim), self.target(t, key))
 
     def loss(self, x: Tensor, b: Targets) -> Tensor:
-        a, c = b
-        return 0.5 * (a * (x - c).square()).sum(-1)
+        return 0.5 * (b.a * (x - b.c).square()).sum(-1)
 
     def grad(self, x: Tensor, b: Targets) -> Tensor:
-        a, c = b
-        return a * (x - c)
+        return b.a * (x - b.c)
 
     def hessian(self, x: Tensor, b: Targets) -> Tensor:
-        return torch.diag_embed(b[0].expand_as(x))
+        return torch.diag_embed(b.a.expand_as(x))
 
     def optimum(self, b: Targets) -> Tensor:
-        a, c = b
-        return (a * c).sum(-2) / a.sum(-2)
+        return (b.a * b.c).sum(-2) / b.a.sum(-2)

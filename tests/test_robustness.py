@@ -337,3 +337,10 @@ def test_newton_walks_far_where_every_step_is_short() -> None:
 
     run = small(scenario=Cosh(), algorithm="dgd:lr=0.0001", rounds=8, x0=1.0)
     assert run["tracking_error"][0, :5].max() < 1e-9 and run.info["certificate"] < 1e-9
+
+
+def test_data_too_short_for_one_round_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "short.csv"
+    file.write_text("a,y\n1,0\n2,1\n3,0\n")
+    with pytest.raises(InputError, match="do not last one round for 4 agents"):
+        small(scenario=f"stream:{file},label=y", rounds=None)
