@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distopt.api import Session, execute
+from distopt.api import Comparison, execute
 from distopt.experiment import Experiment, build
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]
@@ -25,16 +25,16 @@ class Stream:
     """One scenario on one network with one seed; data and comparator are made once for the whole grid."""
 
     base: Experiment
-    session: Session
+    comparison: Comparison
 
     @classmethod
     def of(cls, scenario: str, topology: str, agents: int, rounds: int, trials: int, seed: int) -> Stream:
         base = Experiment(topology, agents, scenario, "gt", rounds=rounds, trials=trials, seed=seed, every=rounds)
-        return cls(base, Session.of(build(base)))
+        return cls(base, Comparison.of(build(base)))
 
     def final(self, algorithm: str) -> np.ndarray:
         """R_T / T of each trial; inf where the run diverged."""
-        run = execute(replace(self.base, algorithm=algorithm), session=self.session, agentwise=False)
+        run = execute(replace(self.base, algorithm=algorithm), comparison=self.comparison, agentwise=False)
         return np.full(self.base.trials, np.inf) if run.status == "diverged" else np.asarray(run["average_dynamic_regret"][:, -1])
 
 

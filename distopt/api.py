@@ -19,7 +19,7 @@ from distopt.engines import local
 from distopt.experiment import Experiment, Problem, build
 from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
 
-__all__ = ["Session", "execute", "load", "simulate"]
+__all__ = ["Comparison", "execute", "load", "simulate"]
 
 CERTIFIED = 1e-6
 """A larger relative gradient norm at the comparator deserves a warning."""
@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Session:
+class Comparison:
     """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
 
     problem: Problem
@@ -37,8 +37,8 @@ class Session:
     comparator: Comparator
 
     @classmethod
-    def of(cls, problem: Problem) -> Session:
-        """The session of a built problem."""
+    def of(cls, problem: Problem) -> Comparison:
+        """The comparison of a built problem."""
         blocks = Blocks(problem.scenario, problem.key, problem.rounds)
         return cls(problem, blocks, Comparator(blocks))
 
@@ -105,7 +105,7 @@ def execute(
     experiment: Experiment,
     *,
     folder: Path | None = None,
-    session: Session | None = None,
+    comparison: Comparison | None = None,
     progress: Progress | None = None,
     label: str | None = None,
     agentwise: bool | None = None,
@@ -114,12 +114,12 @@ def execute(
 ) -> Run:
     """Run an experiment, writing it to ``folder`` as it goes where one is given.
 
-    ``session`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
+    ``comparison`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
     loadable run of status "interrupted" and is raised again with the run in ``error.run``. ``problem`` is the experiment's,
     where it has been built already. ``mode`` forces "eager" or "compiled" rounds.
     """
-    problem = problem or build(experiment, session.problem if session else None)
-    session = session or Session.of(problem)
+    problem = problem or build(experiment, comparison.problem if comparison else None)
+    comparison = comparison or Comparison.of(problem)
     spec = experiment.algorithm
     label = label or (spec if isinstance(spec, str) else type(spec).__name__.lower())
     info = {**manifest_info(experiment, problem.rounds), "agents": problem.agents}
@@ -132,14 +132,14 @@ def execute(
     interrupted: KeyboardInterrupt | None = None
     try:
         with default_dtype(torch.float64):
-            engine = local.engine(problem, session.blocks, mode)
+            engine = local.engine(problem, comparison.blocks, mode)
             if progress:
                 progress("comparator", 0, problem.rounds)
-            session.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
+            comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:
                 progress("rounds", 0, problem.rounds)
             began = time.perf_counter()
-            for chunk in runner.run(problem, session.comparator, session.blocks, engine, agentwise=agentwise):
+            for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, agentwise=agentwise):
                 done = chunk.stop  # before the chunk is kept: an interruption in between must not leave it with an older end
                 x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
                 parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
@@ -163,7 +163,7 @@ def execute(
         "completed": done,
         "seconds": seconds,
         "rounds_per_second": done / seconds if seconds > 0 else 0.0,
-        "certificate": session.comparator.certificate(),
+        "certificate": comparison.comparator.certificate(),
         "left_out": _left_out(parts, problem),
     }
     rounds, values, trajectories = collect(parts, x_last)

@@ -199,7 +199,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) -> None:
-    from distopt.api import Session, execute, summary
+    from distopt.api import Comparison, execute, summary
     from distopt.engines import local
     from distopt.experiment import build
     from distopt.report.progress import progress
@@ -210,7 +210,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
     folder = out or _default_folder(experiments, first.agents)
     claim(folder, _fingerprint(experiments))
     folders = _lay_out(folder, experiments)
-    session = Session.of(first)
+    comparison = Comparison.of(first)
     what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
     click.echo(
         f"{_short(what.topology)}, {first.agents} agents; {_short(what.scenario)}, {rounds:,} rounds, "
@@ -225,7 +225,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
         for experiment, problem, place in zip(experiments, problems, folders, strict=True):
             label = _label(experiment)
             try:
-                run = execute(experiment, folder=place, session=session, progress=reporting(label), label=label, problem=problem, mode=mode)
+                run = execute(experiment, folder=place, comparison=comparison, progress=reporting(label), label=label, problem=problem, mode=mode)
             except (KeyboardInterrupt, InputError, RunError) as error:
                 stopped = error
                 if hasattr(error, "run"):
@@ -233,7 +233,7 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
                 break
             runs[label] = run
     if runs:
-        _report([summary(run) for run in runs.values()], runs, folder, session.comparator.certificate())
+        _report([summary(run) for run in runs.values()], runs, folder, comparison.comparator.certificate())
     if stopped is not None:
         if runs and isinstance(stopped, KeyboardInterrupt):
             click.echo(f"distopt: interrupted; everything before is kept in {folder}", err=True)

@@ -74,15 +74,9 @@ class Run(Mapping[str, Array]):
         return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
 
     def to_pandas(self) -> Any:
-        """A long table: one line per trial and recorded round, one column per metric.
+        """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame)."""
+        import pandas as pd
 
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise InputError("to_pandas needs pandas; install it with: pip install distopt[pandas]") from None
         trials, k = self.trials, len(self.rounds)
         columns: dict[str, Array] = {"trial": np.repeat(np.arange(trials), k), "round": np.tile(self.rounds, trials)}
         columns.update({name: self[name].reshape(-1) for name in self if name not in self.trajectories})

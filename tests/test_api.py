@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt.api import Session, execute
+from distopt.api import Comparison, execute
 from distopt.errors import InputError
 from distopt.experiment import Experiment, build, read_toml
 
@@ -156,17 +156,17 @@ def test_interruption_leaves_a_loadable_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_session_shares_data_and_comparator() -> None:
     experiment = Experiment("ring", 4, "quadratic", "gt:lr=0.05", rounds=30)
-    session = Session.of(build(experiment))
+    comparison = Comparison.of(build(experiment))
     calls = 0
-    solve = session.comparator._solve
+    solve = comparison.comparator._solve
 
     def counted(b: int) -> Any:
         nonlocal calls
         calls += 1
         return solve(b)
 
-    session.comparator._solve = counted  # type: ignore[method-assign]
-    first, second = execute(experiment, session=session), execute(experiment, session=session)
+    comparison.comparator._solve = counted  # type: ignore[method-assign]
+    first, second = execute(experiment, comparison=comparison), execute(experiment, comparison=comparison)
     assert calls == 1 and np.array_equal(first["dynamic_regret"], second["dynamic_regret"])
     assert np.array_equal(first["dynamic_regret"], execute(experiment)["dynamic_regret"])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import distopt
 from distopt import catalog, runner
-from distopt.api import Session
+from distopt.api import Comparison
 from distopt.engines import local
 from distopt.engines.compiled import Compiled
 from distopt.engines.eager import Eager
@@ -82,19 +82,19 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
     from distopt.engines.compiled import Loop
 
     problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
-    session = Session.of(problem)
-    monkeypatch.setattr(session.blocks, "length", 16)
-    session.blocks.count = 3
+    comparison = Comparison.of(problem)
+    monkeypatch.setattr(comparison.blocks, "length", 16)
+    comparison.blocks.count = 3
     engine = Compiled()
-    whole = list(runner.run(problem, session.comparator, session.blocks, engine))
-    again = list(runner.run(problem, session.comparator, session.blocks, engine, start=whole[0].carry))
+    whole = list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+    again = list(runner.run(problem, comparison.comparator, comparison.blocks, engine, start=whole[0].carry))
     assert [chunk.start for chunk in again] == [16, 32]
     for one, other in zip(whole[1:], again, strict=True):
         assert torch.equal(one.carry.x, other.carry.x)
         for name in one.metrics:
             assert np.array_equal(one.metrics[name], other.metrics[name]), name
     assert len(engine._loops) == 1, "a shorter last block must not compile again"
-    block = runner._block(problem, session.comparator, session.blocks, 0, 16)
+    block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
     start = runner.begin(problem)
     loop = Loop(problem, (), (start.x, start.state, {}), block, observe=False, unroll=4)
     assert torch.equal(loop((start.x, start.state, {}), block, 0).x, whole[0].carry.x)
@@ -132,9 +132,9 @@ def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: p
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
     with pytest.warns(local.CompileWarning, match="install g\\+\\+"):
-        assert isinstance(local.engine(problem, Session.of(problem).blocks), Eager)
+        assert isinstance(local.engine(problem, Comparison.of(problem).blocks), Eager)
     with pytest.raises(InputError, match="no C\\+\\+ compiler"):
-        local.engine(problem, Session.of(problem).blocks, "compiled")
+        local.engine(problem, Comparison.of(problem).blocks, "compiled")
 
 
 def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
@@ -155,7 +155,7 @@ def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
 
 def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
-    blocks = Session.of(problem).blocks
+    blocks = Comparison.of(problem).blocks
     assert isinstance(local.engine(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
     monkeypatch.setattr(local, "compiler", lambda: "/usr/bin/g++")
