@@ -47,11 +47,11 @@ def observe(scenario: Any, x: Tensor, data: Any, best: Tensor) -> Tensor:
 
     One round or many folded into the trials axis, eager or inside the compiled loop: this is the only place that measures.
     """
-    mean = x.mean(-2, keepdim=True)
+    mean, agents = x.mean(-2, keepdim=True), x.shape[-2]
     values = [
         scenario.loss(mean.expand_as(x), data).sum(-1),
-        (x - best.unsqueeze(-2)).square().sum(-1).mean(-1).sqrt(),
-        (x - mean).square().sum(-1).mean(-1).sqrt(),
+        ((x - best.unsqueeze(-2)).square().flatten(-2).sum(-1) / agents).sqrt(),  # one flat sum: row sums first would not vectorise
+        ((x - mean).square().flatten(-2).sum(-1) / agents).sqrt(),
     ]
     if hasattr(scenario, "accuracy"):
         values.append(scenario.accuracy(mean.expand_as(x), data).nanmean(-1))

@@ -110,7 +110,7 @@ class Loop:
             for u in range(turns):
                 carry, seen, kept = self._round(carry, k + u, blocks)
                 out = [torch.index_copy(rows, 0, (k + u).reshape(1), row[None]) for rows, row in zip(out, (*seen, *kept), strict=True)]
-            return (k + turns, *(leaf.clone() for leaf in pytree.tree_leaves(carry)), *out)
+            return (k + turns, *(leaf.clone() if any(leaf is old for old in leaves) else leaf for leaf in pytree.tree_leaves(carry)), *out)
 
         held: tuple[Tensor, ...] = (start, *flat, *buffers)
         if self.unroll > 1:
