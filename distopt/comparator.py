@@ -65,11 +65,11 @@ class _Sum:
     def hessian(self, x: Tensor) -> Tensor:
         def summed(points: Tensor, batch: Any) -> Tensor:
             out: Tensor = self.scenario.hessian(points, batch)
-            return out.sum(1)
+            return out
 
         d = x.shape[-1]
         points, out = self._points(x), []
-        step = max(1, 2**27 // (8 * d * d * self.agents * self.trials))  # a few rounds at a time: Hessians are large
+        step = max(1, 2**27 // (8 * d * d * self.trials))  # a few rounds at a time: Hessians are large
         for start in range(0, self.rounds, step):
             out.append(evaluate(summed, points[start : start + step], part(self.batch, start, start + step)))
         return torch.cat(out).reshape(len(x), d, d)
@@ -182,10 +182,15 @@ def newton(problem: _Sum | _Horizon, x: Tensor, iterations: int = 100) -> tuple[
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
     value = problem.value(x)
     lowest = torch.full_like(value, torch.inf)
+    last = torch.full_like(value, torch.inf)  # the length of the last step: what Newton's next one would be far below
     for _ in range(iterations):
         gradient = problem.gradient(x)
+        length = 1 + x.norm(dim=-1)
+        flat = gradient.norm(dim=-1) / scale
+        if bool(((flat < 1e-14) & (last < 1e-6 * length)).all()):
+            return x, flat  # no need of another Hessian to know that it is over
         step = _step(problem, x)(gradient)
-        measure = torch.maximum(gradient.norm(dim=-1) / scale, 1e-3 * step.norm(dim=-1) / (1 + x.norm(dim=-1)))
+        measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
         better = measure < residual
         falling = value < lowest - 1e-6 * lowest.abs()
         lowest = torch.minimum(lowest, value)
@@ -201,7 +206,7 @@ def newton(problem: _Sum | _Horizon, x: Tensor, iterations: int = 100) -> tuple[
             if not bool(failed.any()):
                 break
             size = torch.where(failed, size / 2, size)
-        x, value = x - size[:, None] * step, after
+        x, value, last = x - size[:, None] * step, after, size * step.norm(dim=-1)
     return best, residual
 
 

@@ -85,11 +85,11 @@ class Scenario(Protocol[B]):
     and return [R, n] and [R, n, d].
 
     Optional: ``optimum(b)``, the minimiser x*_t [K|1, R|1, d] of sum_i f_{i,t} from the batch of ALL agents, or None (then
-    it is found by Newton's method); ``hessian(x, b)`` [R, n, d, d] to speed that up; ``guess(b)`` [K|1, R|1, d], where
-    Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the fraction of each agent's newly arrived
-    samples that the model x_i classifies correctly (nan where none arrived); ``persistence(b)`` [R, n], the same for the
-    no-change prediction; ``length(agents)``, how many rounds the data last for so many agents (None: without end), or the
-    attribute ``rounds`` where that does not depend on the agents.
+    it is found by Newton's method); ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i, to speed that
+    up; ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
+    fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan where none arrived);
+    ``persistence(b)`` [R, n], the same for the no-change prediction; ``length(agents)``, how many rounds the data last for so
+    many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents.
     """
 
     dim: int

@@ -46,14 +46,16 @@ def logistic_grad(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tens
 
 
 def logistic_hessian(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tensor:
-    """sum_k w_k s_k (1 - s_k) X_k X_k' + l2 I with s_k = 1 / (1 + exp(-y_k X_k . x)), [R, n, d, d].
+    """Summed over agents: sum_k w_k s_k (1 - s_k) X_k X_k' + l2 I with s_k = 1 / (1 + exp(-y_k X_k . x)), [R, d, d].
 
     >>> x, X, y = torch.zeros(1, 1, 2), torch.ones(1, 1, 4, 2), torch.ones(1, 1, 4)
     >>> logistic_hessian(x, X, y, y / 4, 1.0).tolist()
-    [[[[1.25, 0.25], [0.25, 1.25]]]]
+    [[[1.25, 0.25], [0.25, 1.25]]]
     """
     bend = 0.25 * w * (1 - torch.tanh(0.5 * _margin(x, X, y)).square())
-    return (bend.unsqueeze(-1) * X).mT @ X + l2 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    rows = X.expand(*bend.shape, -1).flatten(-3, -2)  # the rows of all agents: one product instead of n
+    ridge = x.shape[-2] * l2 * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    return (bend.flatten(-2).unsqueeze(-1) * rows).mT @ rows + ridge
 
 
 def _scores(x: Tensor, X: Tensor) -> Tensor:
@@ -90,22 +92,22 @@ def softmax_grad(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tenso
 
 
 def softmax_hessian(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tensor:
-    """Blocks (c, e): sum_k w_k P_kc ([c = e] - P_ke) X_k X_k', plus l2 I: [R, n, C p, C p].
+    """Summed over agents, blocks (c, e): sum_k w_k P_kc ([c = e] - P_ke) X_k X_k', plus l2 I: [R, C p, C p].
 
     >>> x, X, y = torch.zeros(1, 1, 2), torch.ones(1, 1, 4, 1), torch.zeros(1, 1, 4, dtype=torch.int64)
     >>> softmax_hessian(x, X, y, torch.full((1, 1, 4), 0.25), 1.0).tolist()
-    [[[[1.25, -0.25], [-0.25, 1.25]]]]
+    [[[1.25, -0.25], [-0.25, 1.25]]]
     """
     P = torch.softmax(_scores(x, X), -1)
-    n, C, p = P.shape[:-2], P.shape[-1], X.shape[-1]
-    root = w.sqrt()
-    # H = sum_c e_c e_c' (x) X' diag(w P_c) X - A' diag(w) A with A_k = P_k (x) X_k
-    A = (root.unsqueeze(-1) * P).unsqueeze(-1) * X.unsqueeze(-2)
-    A = A.reshape(*n, -1, C * p)
-    H = -(A.mT @ A).reshape(*n, C, p, C, p)
+    C, p = P.shape[-1], X.shape[-1]
+    rows = X.expand(*P.shape[:-1], -1).flatten(-3, -2)  # the rows of all agents: one product instead of n
+    weight, P = w.expand(P.shape[:-1]).flatten(-2).unsqueeze(-1), P.flatten(-3, -2)
+    # H = sum_c e_c e_c' (x) X' diag(w P_c) X - A' A with A_k = sqrt(w_k) P_k (x) X_k
+    A = ((weight.sqrt() * P).unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2)
+    H = -(A.mT @ A).reshape(*P.shape[:-2], C, p, C, p)
     for c in range(C):
-        H[..., c, :, c, :] += ((w * P[..., c]).unsqueeze(-1) * X).mT @ X
-    return H.reshape(*n, C * p, C * p) + l2 * torch.eye(C * p, dtype=x.dtype, device=x.device)
+        H[..., c, :, c, :] += (weight * P[..., c : c + 1] * rows).mT @ rows
+    return H.flatten(-2).flatten(-3, -2) + x.shape[-2] * l2 * torch.eye(C * p, dtype=x.dtype, device=x.device)
 
 
 def _fraction(hit: Tensor, fresh: Tensor) -> Tensor:

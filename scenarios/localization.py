@@ -87,7 +87,8 @@ class Localization:
         away = x - position
         gap = away.square().sum(-1, keepdim=True) - squared
         eye = torch.eye(2, dtype=x.dtype, device=x.device)
-        return (gap.unsqueeze(-1) * eye + 2 * away.unsqueeze(-1) * away.unsqueeze(-2)) / (2 * self.size**2)
+        each = (gap.unsqueeze(-1) * eye + 2 * away.unsqueeze(-1) * away.unsqueeze(-2)) / (2 * self.size**2)
+        return each.sum(-3)
 
     def optimum(self, b: Ranges) -> None:
         return None

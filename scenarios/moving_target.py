@@ -106,7 +106,7 @@ class MovingTarget:
         return b.a * (x - b.c)
 
     def hessian(self, x: Tensor, b: Targets) -> Tensor:
-        return torch.diag_embed(b.a.expand_as(x))
+        return torch.diag_embed(b.a.expand_as(x).sum(-2))
 
     def optimum(self, b: Targets) -> Tensor:
         return (b.a * b.c).sum(-2) / b.a.sum(-2)

@@ -69,7 +69,7 @@ class Quadratic:
         return a * (x - c)
 
     def hessian(self, x: Tensor, b: Curves) -> Tensor:
-        return torch.diag_embed(b[0].expand_as(x))
+        return torch.diag_embed(b[0].expand_as(x).sum(-2))
 
     def optimum(self, b: Curves) -> Tensor:
         a, c = b

@@ -268,7 +268,7 @@ class MeanCentre(Moving):
 @dataclass(frozen=True)
 class WrongHessian(Moving):
     def hessian(self, x: Tensor, b: Curves) -> Tensor:
-        return torch.diag_embed(2 * b.a.expand_as(x))
+        return torch.diag_embed(2 * b.a.expand_as(x).sum(-2))
 
 
 @dataclass(frozen=True)

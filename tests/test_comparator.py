@@ -42,7 +42,8 @@ class Logistic:
 class WithHessian(Logistic):
     def hessian(self, x: Tensor, b: tuple[Tensor, Tensor]) -> Tensor:
         p = torch.sigmoid((b[0] * x.unsqueeze(-2)).sum(-1))
-        return (b[0].mT * (p * (1 - p)).unsqueeze(-2)) @ b[0] + self.l2 * torch.eye(self.dim, dtype=x.dtype)
+        each = (b[0].mT * (p * (1 - p)).unsqueeze(-2)) @ b[0] + self.l2 * torch.eye(self.dim, dtype=x.dtype)
+        return each.sum(1)
 
 
 def comparator(scenario: Any, rounds: int = 5, agents: int = 3, trials: int = 2) -> Comparator:

@@ -101,11 +101,11 @@ def test_gradient_and_hessian_are_the_derivatives_of_the_loss(scenario: Any) -> 
     assert loss.shape == (2, n)
     (want,) = torch.autograd.grad(loss.sum(), x)
     assert torch.allclose(scenario.grad(x, b), want, rtol=1e-12, atol=1e-13)
-    v = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    (bend,) = torch.autograd.grad((scenario.grad(x, b) * v).sum(), x)  # H v, as H is symmetric and agents are apart
+    v = torch.randn(2, 1, scenario.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    (bend,) = torch.autograd.grad((scenario.grad(x, b) * v).sum(), x)  # H_i v, as H_i is symmetric and agents are apart
     H = scenario.hessian(x, b)
-    assert H.shape == (2, n, scenario.dim, scenario.dim)
-    assert torch.allclose((H @ v.unsqueeze(-1)).squeeze(-1), bend, rtol=1e-10, atol=1e-12)
+    assert H.shape == (2, scenario.dim, scenario.dim)
+    assert torch.allclose((H @ v.mT).squeeze(-1), bend.sum(-2), rtol=1e-10, atol=1e-12)
 
 
 def test_persistence_and_accuracy_against_counting(scenario: Any) -> None:
