@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test lint types clean
+.PHONY: simulate test lint types bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
@@ -28,6 +28,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.installed
+
+bench: $(VENV)/.installed-test
+	$(VENV)/bin/python benchmarks/speed.py --log
+	$(VENV)/bin/python benchmarks/peers.py
+	$(VENV)/bin/python benchmarks/regret.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -186,10 +186,11 @@ def describe(kind: str, name: str) -> tuple[str, str]:
     if isinstance(maker, ast.FunctionDef):
         arguments = maker.args.args + maker.args.kwonlyargs
         defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [*maker.args.defaults, *maker.args.kw_defaults]
-        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True) if a.arg not in ("agents", "key")]
+        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
     else:
         fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
         pairs = [(ast.unparse(n.target), n.value) for n in fields]
+    pairs = [(name, value) for name, value in pairs if name not in ("agents", "key")]  # set by options of their own
     signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
     return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
 
