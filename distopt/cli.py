@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from distopt.experiment import Experiment
     from distopt.results import Run
 
-DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 _CERTIFIED = 1e-6  # a larger relative gradient norm at the comparator deserves a warning
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
 
@@ -174,7 +173,7 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     if topology.endswith(".toml"):
         values, where = _toml(Path(topology)), topology
     else:
-        values, where = {**DEFAULTS, "topology": topology}, "the command line"
+        values, where = {"topology": topology}, "the command line"
     values |= given
     named = list(algorithms) or values.get("algorithm")
     named = named if isinstance(named, list) else [named]

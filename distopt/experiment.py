@@ -23,6 +23,9 @@ from distopt.mixing import Mixing
 from distopt.protocols import Channel
 from distopt.random import Key
 
+DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
+"""What an experiment is about where a TOML file or the command line leaves it out."""
+
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -121,10 +124,9 @@ class Experiment:
         for key in values:
             if key not in known:
                 raise InputError(f"{where}: no setting {key!r}{catalog._nearest(key, known)}; settings: {', '.join(known)}")
-        for key in ("topology", "scenario", "algorithm"):
-            if key not in values:
-                raise InputError(f"{where}: {key} is missing; write {key} = \"...\"")
-        return cls(**{"agents": None, **values})
+        if "topology" not in values:
+            raise InputError(f"{where}: topology is missing; write topology = \"...\"")
+        return cls(**{"agents": None, **DEFAULTS, **values})
 
 
 def read_toml(path: Path) -> list[Experiment]:
@@ -289,6 +291,8 @@ def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
 
 def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -> Any:
     built = catalog.make(kind, spec, given) if isinstance(spec, str) else spec
+    if isinstance(built, type):
+        raise InputError(f"{built.__name__} was given as a class; give an object of it, as in {built.__name__}()")
     for need in needs:
         if not hasattr(built, need):
             raise InputError(f"{_label(spec)} cannot serve among the {kind}: it has no {need!r}")

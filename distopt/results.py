@@ -26,7 +26,7 @@ MANIFEST, LOCK = "manifest.json", ".lock"
 Array = NDArray[Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class Run(Mapping[str, Array]):
     """One algorithm on one scenario: metrics and trajectories by name.
 
@@ -67,6 +67,10 @@ class Run(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        k = len(self.rounds)
+        return f"<Run {self.label}: {self.status}, {self.trials} trials, {k} recorded rounds; {', '.join([*self.metrics, *self.trajectories])}>"
 
     @property
     def trials(self) -> int:

@@ -204,6 +204,7 @@ def test_agentwise_regrets_are_left_out_when_large_and_kept_on_request(monkeypat
         ({"algorithm": "gtadam:lrr=0.1"}, r"algorithm gtadam: no parameter 'lrr' \(did you mean lr"),
         ({"algorithm": "gtadam:lr=fast"}, "algorithm gtadam: lr=fast is not a number"),
         ({"algorithm": "gtadam:lr=-1"}, "lr"),
+        ({"algorithm": Gossip}, r"Gossip was given as a class; give an object of it, as in Gossip\(\)"),
         ({"algorithm": object()}, "object cannot serve among the algorithms: it has no 'init'"),
         ({"scenario": object()}, "object cannot serve among the scenarios: it has no 'batch'"),
         ({"channel": "exakt"}, "did you mean exact"),
@@ -269,7 +270,7 @@ def test_toml_round_trip_and_fingerprint(tmp_path: Path) -> None:
     assert read_toml(path) == [experiment] and read_toml(path)[0].fingerprint() == experiment.fingerprint()
     path.write_text(experiment.to_toml().replace('"gtadam:lr=0.01"', '["gt", "dgd"]'))
     assert [e.algorithm for e in read_toml(path)] == ["gt", "dgd"]
-    for text, message in [("topology = ", "not TOML"), ('topolgy = "ring"', "no setting 'topolgy'"), ('topology = "ring"', "scenario is missing")]:
+    for text, message in [("topology = ", "not TOML"), ('topolgy = "ring"', "no setting 'topolgy'"), ('agents = 4', "topology is missing")]:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             read_toml(path)

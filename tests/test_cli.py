@@ -15,6 +15,7 @@ import pytest
 
 import distopt
 from distopt.cli import cli
+from distopt.experiment import Experiment
 from distopt.results import Run
 
 ASK = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", "20"]
@@ -244,7 +245,7 @@ def test_bad_usage_is_exit_2(words: list[str]) -> None:
     ("text", "says"),
     [
         ("topology = ", "not TOML"),
-        (TOML, "algorithm is missing"),
+        (TOML.replace('topology = "ring"\n', ""), "topology is missing"),
         (TOML + 'algorithm = "gt"\nround = 5\n', "did you mean rounds"),
         (TOML + "algorithm = []\n", "empty list"),
         (TOML.replace("agents = 4", 'agents = "4"') + 'algorithm = "gt"\n', "agents='4' is not a whole number"),
@@ -256,6 +257,14 @@ def test_bad_toml(text: str, says: str) -> None:
     assert result.exit_code == 2
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_toml_file_has_the_defaults_of_the_command_line() -> None:
+    Path("e.toml").write_text(TOML)
+    assert call("simulate", "e.toml", "--out", "o").exit_code == 0
+    run = distopt.load("o")
+    assert isinstance(run, distopt.Run) and run.label == "gtadam"
+    assert run.info["fingerprint"] == Experiment("ring", 4, "moving_target", "gtadam", rounds=20).fingerprint()
 
 
 def test_foreign_and_unwritable_folders_are_left_alone() -> None:

@@ -26,4 +26,6 @@ def torus(agents: int) -> Graph:
     number = np.arange(agents).reshape(rows, columns)
     links = [np.stack([number.ravel(), np.roll(number, -1, axis).ravel()], 1) for axis in (0, 1) if number.shape[axis] > 1]
     r, c = np.divmod(np.arange(agents), columns)
-    return graph_from_edges(agents, np.concatenate(links) if links else [], positions=np.stack([c, -r], 1))
+    # rows and columns are drawn bulging, so that the link that wraps around does not lie under the others
+    x, y = c + 0.35 * np.sin(np.pi * r / max(rows - 1, 1)), r + 0.35 * np.sin(np.pi * c / max(columns - 1, 1))
+    return graph_from_edges(agents, np.concatenate(links) if links else [], positions=np.stack([x, -y], 1))

@@ -78,7 +78,8 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
     for i in (0, agents - 1):
         row = sliced(b, slice(None), slice(i, i + 1))
         alone = scenario.grad(x[:, i : i + 1], row)
-        require(same_bits(alone, grad[:, i : i + 1]), f"{who}: agent {i}'s gradient has other bits alone than among others")
+        cure = "sigmoid, softplus, logaddexp and matrix products do that: write them with tanh, exp, log1p and sums of products"
+        require(same_bits(alone, grad[:, i : i + 1]), f"{who}: agent {i}'s gradient has other bits alone than among others; {cure}")
     small = scenario.grad(x.float(), cast(b, torch.float32))
     require(small.dtype == torch.float32, f"{who}: grad turns float32 into {small.dtype}")
     if getattr(scenario, "hessian", None) is not None:
