@@ -54,11 +54,11 @@ def cli() -> None:
 @click.option("--every", type=int, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to keep: x, and leaves of the algorithm's state.")
 @click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
-@click.option("--eager", "mode", flag_value="eager", help="Force uncompiled rounds (for debugging, or where there is no compiler).")
-@click.option("--compiled", "mode", flag_value="compiled", help="Force compiled rounds.  [default: where that is sooner done]")
+@click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
+@click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_TRACEBACK
-def simulate(topology: str, algorithm: tuple[str, ...], mode: str | None, out: Path | None, traceback: bool, **given: Any) -> None:
+def simulate(topology: str, algorithm: tuple[str, ...], eager: bool, compiled: bool, out: Path | None, traceback: bool, **given: Any) -> None:
     """Simulate one or several algorithms and compare them.
 
     TOPOLOGY, S, A and C are spelled name:key=value,key=value (see `distopt list`); the path of a .py file works instead of a
@@ -66,8 +66,11 @@ def simulate(topology: str, algorithm: tuple[str, ...], mode: str | None, out: P
 
     Writes the run, a figure (regret.png) and a table (summary.csv). Interrupted with Ctrl-C, what was computed is kept.
     """
+    if eager and compiled:
+        raise click.UsageError("--eager and --compiled exclude each other")
+    mode = "eager" if eager else "compiled" if compiled else "auto"
     with _polite(traceback):
-        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out, mode or "auto")
+        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out, mode)
 
 
 @cli.command("list")

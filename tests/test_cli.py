@@ -236,7 +236,7 @@ def test_bad_input_is_one_line_and_exit_2(words: list[str], says: str) -> None:
         assert not Path("runs").exists(), "nothing is written before the input has been checked"
 
 
-@pytest.mark.parametrize("words", [["simulat"], [*ASK, "--no-such"], [*ASK, "--rounds", "many"], ["simulate"]])
+@pytest.mark.parametrize("words", [["simulat"], [*ASK, "--no-such"], [*ASK, "--rounds", "many"], ["simulate"], [*ASK, "--eager", "--compiled"]])
 def test_bad_usage_is_exit_2(words: list[str]) -> None:
     assert call(*words).exit_code == 2
 
