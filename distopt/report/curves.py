@@ -26,7 +26,7 @@ INK, SOFT, HAIR = "#222222", "#767676", "#E3E3E3"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
 _BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
 _BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
-_ROUNDING = 1e-12  # a baseline below this part of the runs' largest value is zero, computed in floating point
+_ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
 _LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
 _POINTS = 2000  # more than a page has columns: longer curves are thinned evenly on the axis they are drawn on
 
@@ -154,8 +154,9 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
 
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
-    sizes = [np.abs(c.mean[np.isfinite(c.mean)]).max(initial=0) for c in curves if not (c.baseline or c.diverged)]
-    largest = max(sizes, default=0.0)
+    runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
+    started = [abs(float(mean[0])) for mean in runs if len(mean) and mean[0]]  # where a run starts, not where one that grows ends
+    largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
 
