@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from distopt.experiment import Experiment
     from distopt.results import Run
 
-_CERTIFIED = 1e-6  # a larger relative gradient norm at the comparator deserves a warning
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
 
 
@@ -283,6 +282,7 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
 
 def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
     """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
+    from distopt.api import weakness
     from distopt.report import tables
     from distopt.results import write_text
 
@@ -298,12 +298,12 @@ def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path,
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             click.echo(f"distopt: {message}", err=True)
-    left = [run.info["left_out"]["dynamic_regret_worst"] for run in runs.values() if "dynamic_regret_worst" in run.info["left_out"]]
-    if left:
-        click.echo(f"left out: the regrets at each agent's own point: {left[0].split(';')[0]}")
-    if certificate > _CERTIFIED:
-        what = f"the comparator's relative gradient norm is {certificate:.1e}, above {_CERTIFIED:g}: regrets are that inexact"
-        click.echo(f"distopt: warning: {what}", err=True)
+    for name, what in (("dynamic_regret_worst", "the regrets at each agent's own point"), ("static_regret", "the static regret")):
+        left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
+        if left:
+            click.echo(f"left out: {what}: {left[0].split(';')[0]}")
+    if (doubt := weakness(certificate)) is not None:
+        click.echo(f"distopt: warning: {doubt}", err=True)
     write_text(folder / "summary.csv", tables.to_csv(summaries))
     written = [folder, folder / "summary.csv"]
     if any(run.rounds.size for run in runs.values()):

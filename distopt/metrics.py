@@ -15,27 +15,6 @@ from distopt.data import evaluate
 AGENTWISE_LIMIT = 10**6
 """Agent-wise regrets evaluate N^2 costs of d coordinates a round: by default they are kept while N^2 d is at most this."""
 
-CUMULATIVE = ("dynamic_regret", "dynamic_regret_worst", "dynamic_regret_agents", "static_regret")
-
-DESCRIPTIONS = {
-    "dynamic_regret": "sum over rounds of F_t at the network average minus F_t at its minimiser",
-    "dynamic_regret_worst": "the same at each agent's own point: the worst agent",
-    "dynamic_regret_agents": "the same at each agent's own point: the mean over agents",
-    "static_regret": "sum over rounds of F_t at the network average minus F_t at the best fixed point",
-    "tracking_error": "root mean square distance of the agents to the minimiser",
-    "consensus_error": "root mean square distance of the agents to their average",
-    "tracker_invariant": "largest |mean s - mean g| over coordinates",
-    "path_length": "sum of the distances between successive minimisers",
-    "gradient_variation": "sum of the largest change of a local gradient at the minimiser",
-    "function_variation": "sum of the change of F at the minimiser",
-    "bits": "bits each agent has broadcast",
-    "regret_best_fixed": "dynamic regret of the best fixed point (a baseline)",
-    "regret_no_change": "dynamic regret of the previous round's minimiser (a baseline)",
-    "accuracy": "fraction of the newly arrived samples that the network average classifies correctly",
-    "accuracy_best_fixed": "the same for the best fixed point (a baseline)",
-    "accuracy_no_change": "the same for predicting each agent's previous label (a baseline)",
-}
-
 
 def observed(scenario: Any) -> tuple[str, ...]:
     """What ``observe`` measures, in its order."""
