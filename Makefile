@@ -29,10 +29,20 @@ $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
+STREAMS := moving_target moving_target:kappa=30 moving_target:spread=1 moving_target:spread=5 moving_target:motion=walk,speed=0.05
+
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/speed.py --log
-	$(VENV)/bin/python benchmarks/peers.py
-	$(VENV)/bin/python benchmarks/regret.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/sums.py --log
+	$(VENV)/bin/python benchmarks/scale.py --log
+	$(VENV)/bin/python benchmarks/startup.py --log
+	$(VENV)/bin/python benchmarks/peers.py --log
+	mkdir -p build
+	for stream in $(STREAMS); do \
+	    OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/regret.py $$stream ring || exit 1; \
+	done > build/regret.txt
+	mv build/regret.txt benchmarks/results/regret.txt
+	$(VENV)/bin/python benchmarks/plots.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

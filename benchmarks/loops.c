@@ -214,3 +214,23 @@ void csr_logistic(long rounds, long N, long d, long ld, long S, double *x, doubl
 #undef COLUMNS
     }
 }
+
+/* ---- the bus ----------------------------------------------------------------------------------------------------------- *
+ *
+ * The bytes of a round on the ring and next to no arithmetic: seven arrays are read, five of them are written in place.
+ */
+void stream(long passes, long n, double *restrict x, double *restrict s, double *restrict m, double *restrict v, double *restrict g,
+            const double *restrict a, const double *restrict c)
+{
+    for (long t = 0; t < passes; t++) {
+        __asm__ volatile("" ::: "memory"); /* one pass is finished before the next, as rounds are */
+        for (long k = 0; k < n; k++) {
+            double z = a[k] + c[k];
+            x[k] += z;
+            s[k] += z;
+            m[k] += z;
+            v[k] += z;
+            g[k] += z;
+        }
+    }
+}

@@ -1,4 +1,4 @@
-"""The same small problem in other packages: seconds per round, next to a final iterate that must agree with ours.
+"""The same small problem in other packages: CPU seconds per round, next to a final iterate that must agree with ours.
 
 The problem is static, since most of them know nothing else: f_i(x) = 1/2 sum_k a_ik (x_k - c_ik)^2 with N = 16 agents and d = 10
 on a ring, x_0 = 0, each of the three weights 1/3. The offsets are such that all agents' first gradients are equal, because
@@ -11,7 +11,10 @@ packages disagree on whether Aug-DGM mixes the first gradient or not, and so nee
     nvflare        GTADAMExecutor, one thread per agent our gtadam              its messages handed over in memory by a stub of its
                                                                                 engine, without its network: its time is flattered
 
-Usage: DISTOPT_PEERS=/path/to/python python benchmarks/peers.py
+CPU seconds are those of all threads and processes of a run, ours too: distopt's compiled rounds, bare and with their measurements, of
+the fastest package's method, as one run and as a batch of 100 trials, each with data of its own in memory, per round and trial.
+
+Usage: DISTOPT_PEERS=/path/to/python python benchmarks/peers.py [--log]    --log writes benchmarks/results/peers.json
 
 where that Python has any of the four packages (3.13 or later for decent-bench; 3.11 does for the others): pip install decent-bench
 tvopt disropt nvflare, and torch for nvflare, and an MPI for disropt, such as mpich, with mpiexec beside that Python or on the path.
@@ -38,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-N, D, LR, REPEATS = 16, 10, 0.05, 3
+N, D, LR, REPEATS, BATCH = 16, 10, 0.05, 3, 100
 TOLERANCE = 1e-9
 
 
@@ -61,15 +64,16 @@ PEERS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a package found: x [N, D] after ``peer.rounds`` rounds, its best seconds per round, its version."""
+    """What a package found: x [N, D] after ``peer.rounds`` rounds, its best seconds and CPU seconds per round, its version."""
 
     peer: Peer
     x: Array
     seconds: float
+    cpu: float
     version: str
 
 
-def problem() -> tuple[Array, Array]:
+def problem_data() -> tuple[Array, Array]:
     """Curvatures a and offsets c, both [N, D]; a c is the same for every agent."""
     rng = np.random.default_rng(0)
     a = rng.uniform(0.5, 1.5, (N, D))
@@ -87,7 +91,7 @@ def ours(peer: Peer) -> Array:
     from distopt.algorithms.gtadam import gtadam
 
     algorithm = {"gt": GT(LR), "gt:form=aug_dgm": GT(LR, "aug_dgm"), "gtadam": gtadam(LR)}[peer.ours]
-    a, c = (torch.from_numpy(z) for z in problem())
+    a, c = (torch.from_numpy(z) for z in problem_data())
     one = torch.eye(N, dtype=torch.float64)
     W = (one + one.roll(1, 0) + one.roll(-1, 0)) / 3
     x = torch.zeros(1, N, D, dtype=torch.float64)
@@ -105,7 +109,7 @@ def answers() -> Iterator[Answer | str]:
         return
     for peer in PEERS:
         with tempfile.TemporaryDirectory() as folder:
-            command = [python, str(Path(__file__).resolve()), peer.package, "answer.npz"]
+            command = [python, str(Path(__file__).resolve()), "--child", peer.package, "answer.npz"]
             if peer.package == "disropt":
                 beside = Path(python).with_name("mpiexec")
                 mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
@@ -126,36 +130,84 @@ def answers() -> Iterator[Answer | str]:
                 yield f"{peer.package}: skipped; {why.strip()}"
                 continue
             with np.load(found, allow_pickle=False) as z:
-                yield Answer(peer, z["x"], float(z["seconds"]), str(z["version"]))
+                yield Answer(peer, z["x"], float(z["seconds"][0]), float(z["seconds"][1]), str(z["version"]))
+
+
+def compiled(peer: Peer, trials: int, observe: bool, expected: Array) -> float:
+    """CPU seconds per round and trial of distopt's compiled rounds; exits where any trial's x is not the expected one."""
+    import speed
+    from problems import Ring
+
+    problem = Ring(*problem_data(), np.zeros((1, D)), rounds=peer.rounds)
+    name, _, rest = peer.ours.partition(":")
+    algorithm = f"{name}:lr={LR}" + (f",{rest}" if rest else "")
+    x, seconds = speed.ours(problem, observe, 4 if observe else 16, 1024, algorithm, trials, time.process_time)
+    if not np.abs(x - expected).max() <= TOLERANCE * np.abs(expected).max():
+        sys.exit(f"compiled {algorithm} with {trials} trials differs from the rounds one by one")
+    return seconds / trials
 
 
 def main() -> None:
     """Print microseconds per round and the distance from ours; exit 1 where it is above the tolerance."""
-    wrong = []
+    import argparse
+
+    from machine import header, log, machine
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", action="store_true")
+    asked = parser.parse_args()
+    about = machine()
+    print(header(about), flush=True)
+    found, wrong, fastest = [], [], None
     for answer in answers():
         if isinstance(answer, str):
-            print(answer)
+            print(answer, flush=True)
             continue
         reference = ours(answer.peer)
         gap = float(np.abs(answer.x - reference).max() / np.abs(reference).max())
         name = f"{answer.peer.package} {answer.version}"
-        print(f"{name:22s}{answer.seconds * 1e6:12.1f} us per round   differs from {answer.peer.ours} by {gap:.1e} (relative)")
+        print(
+            f"{name:22s}{answer.cpu * 1e6:12.1f} CPU us per round,{answer.seconds * 1e6:10.1f} us by the clock   "
+            f"differs from {answer.peer.ours} by {gap:.1e} (relative)", flush=True,
+        )  # fmt: skip
+        found.append({"package": name, "method": answer.peer.ours, "cpu": answer.cpu, "seconds": answer.seconds, "difference": gap})
         if not gap <= TOLERANCE:
             wrong.append(answer.peer.package)
+        elif fastest is None or answer.cpu < fastest.cpu:
+            fastest = answer
     if wrong:
         sys.exit(f"more than {TOLERANCE:g} from ours, their times do not count: {', '.join(wrong)}")
+    if fastest is None:
+        return
+    import speed
+
+    speed.one_thread()
+    own = []
+    for trials in (1, BATCH):
+        for observe in (False, True):
+            cpu = compiled(fastest.peer, trials, observe, ours(fastest.peer))
+            own.append({"trials": trials, "measured": observe, "cpu": cpu, "ratio": fastest.cpu / cpu})
+            kind = f"{'measured' if observe else 'bare'}, {trials} trial{'s' if trials > 1 else ''}"
+            print(f"distopt {kind:22s}{cpu * 1e6:10.3f} CPU us per round and trial: {fastest.cpu / cpu:.0f} times fewer than {fastest.peer.package}")
+    if asked.log:
+        log("peers", {"packages": found, "fastest": fastest.peer.package, "distopt": own}, about)
 
 
 # On their side: nothing of distopt is imported below --------------------------------------------------------------------------
 
 
-def best(run: Callable[[], tuple[Array, float]]) -> tuple[Array, float]:
-    """Final x and the least time of a few whole runs, each of which times its own rounds."""
+def now() -> Array:
+    """Seconds of the clock, and CPU seconds of this process with all its threads."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def best(run: Callable[[], tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Final x and the least times of a few whole runs, each of which times its own rounds."""
     results = [run() for _ in range(REPEATS)]
-    return results[-1][0], min(seconds for _, seconds in results)
+    return results[-1][0], np.min([seconds for _, seconds in results], axis=0)
 
 
-def decent_bench(rounds: int) -> tuple[Array, float]:
+def decent_bench(rounds: int) -> tuple[Array, Array]:
     import networkx as nx
     from decent_array import Array as Wrapped
     from decent_array.interoperability import set_backend, to_numpy
@@ -165,37 +217,37 @@ def decent_bench(rounds: int) -> tuple[Array, float]:
     from decent_bench.networks import P2PNetwork
 
     set_backend("numpy")
-    a, c = problem()
+    a, c = problem_data()
 
-    def run() -> tuple[Array, float]:
+    def run() -> tuple[Array, Array]:
         costs = [QuadraticCost(Wrapped(np.diag(a[i])), Wrapped(-a[i] * c[i])) for i in range(N)]
         agents = [Agent(cost, state_snapshot_period=10 * rounds) for cost in costs]
         network, algorithm = P2PNetwork(nx.cycle_graph(N), agents), AugDGM(step_size=LR)
-        start = time.perf_counter()
+        start = now()
         algorithm.run(network, rounds)
-        seconds = time.perf_counter() - start
+        seconds = now() - start
         return np.array([to_numpy(agent.x) for agent in agents]), seconds
 
     return best(run)
 
 
-def tvopt(rounds: int) -> tuple[Array, float]:
+def tvopt(rounds: int) -> tuple[Array, Array]:
     from tvopt import costs, distributed_solvers, networks
 
-    a, c = problem()
+    a, c = problem_data()
     f = costs.SeparableCost([costs.Quadratic(np.diag(a[i]), -a[i] * c[i]) for i in range(N)])
     linked = np.roll(np.eye(N), 1, 0) + np.roll(np.eye(N), -1, 0)
     network = networks.Network(linked, (np.eye(N) + linked) / 3)
 
-    def run() -> tuple[Array, float]:
-        start = time.perf_counter()
+    def run() -> tuple[Array, Array]:
+        start = now()
         x = distributed_solvers.aug_dgm({"f": f, "network": network}, LR, num_iter=rounds)
-        return x.reshape(D, N).T, time.perf_counter() - start
+        return x.reshape(D, N).T, now() - start
 
     return best(run)
 
 
-def disropt(rounds: int) -> tuple[Array, float]:
+def disropt(rounds: int) -> tuple[Array, Array]:
     from disropt.agents import Agent
     from disropt.algorithms.gradient_tracking import GradientTracking
     from disropt.functions import QuadraticForm, Variable
@@ -204,27 +256,28 @@ def disropt(rounds: int) -> tuple[Array, float]:
 
     world = MPI.COMM_WORLD
     i = world.rank
-    a, c = problem()
+    a, c = problem_data()
     neighbours = [(i - 1) % N, (i + 1) % N]
     weights = [1 / 3 if j in (i, *neighbours) else 0.0 for j in range(N)]
 
-    def run() -> tuple[Array, float]:
+    def run() -> tuple[Array, Array]:
         agent = Agent(in_neighbors=list(neighbours), out_neighbors=list(neighbours), in_weights=weights)
         # Its form is x'P x + q'x, without the half.
         cost = QuadraticForm(Variable(D), np.diag(a[i]) / 2, -(a[i] * c[i])[:, None])
         agent.set_problem(Problem(cost, force_general_problem=True))
         algorithm = GradientTracking(agent, np.zeros((D, 1)))
         world.Barrier()
-        start = time.perf_counter()
+        start = now()
         algorithm.run(iterations=rounds, stepsize=LR)
         world.Barrier()
-        seconds = time.perf_counter() - start
+        seconds = now() - start
+        seconds[1] = world.allreduce(seconds[1])
         return np.array(world.allgather(algorithm.get_result().ravel())), seconds
 
     return best(run)
 
 
-def nvflare(rounds: int) -> tuple[Array, float]:
+def nvflare(rounds: int) -> tuple[Array, Array]:
     import copy
 
     import torch
@@ -237,7 +290,7 @@ def nvflare(rounds: int) -> tuple[Array, float]:
     from nvflare.app_opt.p2p.types import Neighbor
 
     torch.set_num_threads(1)
-    a, c = (torch.from_numpy(z) for z in problem())
+    a, c = (torch.from_numpy(z) for z in problem_data())
     names = [f"site-{i}" for i in range(N)]
     handlers: dict[str, Any] = {}
 
@@ -290,7 +343,7 @@ def nvflare(rounds: int) -> tuple[Array, float]:
         made.set_prop(ReservedKey.IDENTITY_NAME, name, private=True, sticky=False)
         return made
 
-    def run() -> tuple[Array, float]:
+    def run() -> tuple[Array, Array]:
         nodes, contexts = [Node(i) for i in range(N)], [context(name) for name in names]
         # It starts from tracker 0, so its first round moves nothing.
         constants = {"iterations": rounds + 1, "stepsize": LR, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
@@ -302,12 +355,12 @@ def nvflare(rounds: int) -> tuple[Array, float]:
         threads = [
             threading.Thread(target=node.run_algorithm, args=(own, None, Signal())) for node, own in zip(nodes, contexts, strict=True)
         ]
-        start = time.perf_counter()
+        start = now()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        seconds = time.perf_counter() - start
+        seconds = now() - start
         return np.array([node.model.x.detach().numpy() for node in nodes]), seconds * rounds / (rounds + 1)
 
     return best(run)
@@ -324,6 +377,9 @@ def child(package: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    # A script finds its own folder first on the path, where this file's siblings could hide a package of the same name.
-    sys.path = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
-    child(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:2] == ["--child"]:
+        # A script finds its own folder first on the path, where this file's siblings could hide a package of the same name.
+        sys.path = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
+        child(*sys.argv[2:])
+    else:
+        main()

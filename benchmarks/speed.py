@@ -1,33 +1,42 @@
 """distopt's compiled rounds beside the yardsticks of ``yardsticks.py``: the same problem, the same answer, microseconds a round.
 
-Usage: python benchmarks/speed.py [--log] [WORD ...]    WORD selects problems by title; --log writes benchmarks/results/speed.txt
+Usage: python benchmarks/speed.py [--log] [WORD ...]    WORD selects problems by title; --log writes benchmarks/results/speed.json
 
 ``bare`` is the recursion alone, which is what the yardsticks do; ``measured`` also takes the cost at the network average, the
-tracking and the consensus error and the tracking invariant of every round, inside the same compiled loop.
+tracking and the consensus error and the tracking invariant of every round, inside the same compiled loop. ``C`` is the loop of
+plain.c, ``tight C`` that of loops.c. Large rings are also set beside the bytes that a round must move at least: x, s, m, v, the last
+gradient, curvatures and offsets are read, and x, s, m, v and the gradient written, 96 bytes per coordinate and agent.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from c_loops import stream
+from machine import header, log, machine
+from problems import ONE_THREAD, PROBLEMS, REPEATS, SHORTEST, TOLERANCE, Logistic, Problem, Ring, difference
 from torch import Tensor
-from yardsticks import ONE_THREAD, PROBLEMS, REPEATS, SHORTEST, TOLERANCE, YARDSTICKS, Logistic, Problem, Ring, difference
+from yardsticks import YARDSTICKS
 
 from distopt import runner
 from distopt.comparator import Reference
 from distopt.engines.compiled import Loop, prepare_process
 from distopt.experiment import Experiment, build
 from distopt.protocols import Scenario
+from distopt.scenarios._logistic import logistic_grad, logistic_loss
+from distopt.tree import row_sum
 
-RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("bare", "measured", *YARDSTICKS)
+BYTES = 96  # of a coordinate of an agent and round
+LARGE = 10**5  # coordinates in all above which caches do not hold the state
 
 
 class Quadratics(NamedTuple):
@@ -41,15 +50,18 @@ class Quadratics(NamedTuple):
 class RingScenario:
     """The yardstick's quadratics as a scenario."""
 
-    def __init__(self, problem: Ring) -> None:
+    def __init__(self, problem: Ring, trials: int = 1) -> None:
         self.dim = problem.a.shape[1]
         self.a, self.c, self.p = (torch.from_numpy(z) for z in (problem.a, problem.c, problem.p))
+        if trials > 1:  # each trial has data of its own in memory, though equal, so that one answer is right for all
+            self.a, self.c = (z.expand(trials, *z.shape).contiguous() for z in (self.a, self.c))
 
     def batch(self, t: Tensor, key: Any) -> Quadratics:
-        return Quadratics(self.a[None, None], self.c[None, None], self.p[t.reshape(-1) % len(self.p)][:, None, None])
+        a, c = (z.reshape(1, -1, *z.shape[-2:]) for z in (self.a, self.c))
+        return Quadratics(a, c, self.p[t.reshape(-1) % len(self.p)][:, None, None])
 
     def loss(self, x: Tensor, b: Quadratics) -> Tensor:
-        return (b.a * (x - b.c - b.p).square()).sum(-1) / 2
+        return row_sum(b.a * (x - b.c - b.p).square()) / 2
 
     def grad(self, x: Tensor, b: Quadratics) -> Tensor:
         return b.a * (x - b.c - b.p)
@@ -67,39 +79,84 @@ class LogisticScenario:
         return self.A[rounds][:, None], self.y[rounds][:, None]
 
     def loss(self, x: Tensor, b: tuple[Tensor, Tensor]) -> Tensor:
-        z = b[1] * (b[0] * x.unsqueeze(-2)).sum(-1)
-        return (torch.log1p(torch.exp(-z.abs())) - z.clamp(max=0)).mean(-1) + self.l2 / 2 * x.square().sum(-1)
+        return logistic_loss(x, *b, torch.full_like(b[1], 1 / b[1].shape[-1]), self.l2)
 
     def grad(self, x: Tensor, b: tuple[Tensor, Tensor]) -> Tensor:
-        z = b[1] * (b[0] * x.unsqueeze(-2)).sum(-1)
-        slope = -b[1] / (1 + torch.exp(z)) / z.shape[-1]
-        return (slope.unsqueeze(-1) * b[0]).sum(-2) + self.l2 * x
+        return logistic_grad(x, *b, torch.full_like(b[1], 1 / b[1].shape[-1]), self.l2)
 
 
-def ours(problem: Problem, observe: bool, unroll: int, length: int) -> tuple[np.ndarray, float]:
-    """(x after ``problem.rounds`` rounds, best seconds a round) of the compiled loop; compilation is not counted."""
-    scenario: Scenario[Any] = RingScenario(problem) if isinstance(problem, Ring) else LogisticScenario(problem)
+def ours(
+    problem: Problem, observe: bool, unroll: int | None, length: int,
+    algorithm: str = "gtadam:lr=0.01", trials: int = 1, clock: Callable[[], float] = time.perf_counter,
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """(x after ``problem.rounds`` rounds, best seconds a round of all trials) of the compiled loop; compilation is not counted."""
+    scenario: Scenario[Any] = RingScenario(problem, trials) if isinstance(problem, Ring) else LogisticScenario(problem)
     agents = len(problem.a) if isinstance(problem, Ring) else problem.A.shape[1]
     topology: Any = "ring" if isinstance(problem, Ring) else problem.dense()
-    built = build(Experiment(topology, agents, scenario, "gtadam:lr=0.01", rounds=length))
+    built = build(Experiment(topology, agents, scenario, algorithm, rounds=length, trials=trials))
     data = scenario.batch(torch.arange(length).reshape(-1, 1, 1, 1), built.key)
     none = torch.zeros(length, 1, dtype=torch.float64)
-    reference = Reference(torch.zeros(length, 1, scenario.dim, dtype=torch.float64), *[none] * 6, None)
-    block = runner.Block(0, problem.rounds, length, data, data, built.mixing.tables(torch.zeros(1, 1, 1, 1).long()), reference, none, None)
-    start = runner.begin(built)
-    held = (start.x, start.state, {})
+    reference = Reference(torch.zeros(length, 1, scenario.dim, dtype=torch.float64), *(none,) * 6, None)
+    block = runner.Block(built, 0, problem.rounds, length, data, reference, none, None)
+    held = runner.begin(built).held
     loop = Loop(built, (), held, block, observe=observe, unroll=unroll)
     loop.threads = 1
-    x = loop(held, block, 0).x[0].numpy()
-    full = runner.Block(*(length if name == "count" else getattr(block, name) for name in block.__dataclass_fields__))
+    xs = loop(held, block, 0).held.x.clone().numpy()  # what is held is written over by the next call
+    x = xs[0]
+    if not np.allclose(xs, x, rtol=1e-12, atol=1e-12):
+        sys.exit("trials with equal data came to different points")
+    full = replace(block, count=length)
     best = np.inf
     for _ in range(REPEATS):
-        began, calls = time.perf_counter(), 0
-        while time.perf_counter() - began < SHORTEST or not calls:
+        began, calls = clock(), 0
+        while clock() - began < SHORTEST or not calls:
             loop(held, full, 0)
             calls += 1
-        best = min(best, (time.perf_counter() - began) / calls / length)
+        best = min(best, (clock() - began) / calls / length)
     return x, best
+
+
+def bytes_of_round(problem: Problem, bare: float) -> dict[str, float]:
+    """What a round must move at least, in bytes, and how long a plain pass over as many takes; nothing where caches hold the state."""
+    if not isinstance(problem, Ring) or problem.a.size < LARGE:
+        return {}
+    seconds = stream(problem)
+    return {"minimum_bytes": BYTES * problem.a.size, "stream": seconds, "bare_to_stream": bare / seconds}
+
+
+def figures(title: str, problem: Problem) -> dict[str, Any]:
+    """Seconds a round of distopt and of every yardstick, by name; exits where an answer differs from C's."""
+    numbers = problem.a.size if isinstance(problem, Ring) else problem.A.shape[1] * problem.A.shape[3]
+    small, length = numbers <= 2048, 4096 if numbers <= 2048 else 512 if numbers <= 20000 else 56
+    answers = {
+        "bare": ours(problem, observe=False, unroll=16 if small else None, length=length),
+        "measured": ours(problem, observe=True, unroll=None, length=length),
+        **{name: answer for name, run in YARDSTICKS.items() if (answer := run(problem)) is not None},
+    }
+    gaps = {name: difference(x, answers["C"][0]) for name, (x, _) in answers.items()}
+    if (worst := max(gaps, key=lambda name: gaps[name])) and not gaps[worst] <= TOLERANCE:
+        sys.exit(f"{title}: {worst} differs from C by {gaps[worst]:.1e}, more than {TOLERANCE:g}")
+    seconds = {name: answer[1] for name, answer in answers.items()}
+    return {"title": title, "seconds": seconds, "difference": gaps[worst], **bytes_of_round(problem, seconds["bare"])}
+
+
+def line(found: dict[str, Any]) -> str:
+    """A row of the table."""
+    seconds = found["seconds"]
+    times = "".join(f"{seconds[name] * 1e6:12.3f}" if name in seconds else f"{'-':>12s}" for name in COLUMNS)
+    bare = seconds["bare"]
+    row = f"{found['title']:26s}{times}{bare / seconds['C']:9.2f}{bare / seconds['tight C']:14.2f}{seconds['NumPy'] / bare:12.1f}"
+    if "stream" in found:
+        row += f"\n{'':26s}at least {found['minimum_bytes'] / 1e6:.1f} MB a round, streamed in {found['stream'] * 1e6:.0f} us: "
+        row += f"bare takes {found['bare_to_stream']:.2f} times that"
+    return row
+
+
+def one_thread() -> None:
+    """Prepare this process for timed rounds."""
+    prepare_process()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
 
 
 def main() -> None:
@@ -110,35 +167,17 @@ def main() -> None:
     parser.add_argument("--log", action="store_true")
     parser.add_argument("words", nargs="*")
     asked = parser.parse_args()
-    prepare_process()
-    torch.set_default_dtype(torch.float64)
-    lines = [
-        f"# {platform.machine()}, {os.cpu_count()} cores, one thread; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
-        f"# load at the start {os.getloadavg()[0]:.1f}; microseconds a round, best of {REPEATS}",
-        f"{'':26s}" + "".join(f"{name:>12s}" for name in ("bare", "measured", *YARDSTICKS)) + f"{'bare/C':>9s}{'NumPy/bare':>12s}",
-    ]
-    print("\n".join(lines), flush=True)
+    about = machine()
+    one_thread()
+    print(header(about), f"# microseconds a round, best of {REPEATS}; one thread", sep="\n")
+    print(f"{'':26s}" + "".join(f"{name:>12s}" for name in COLUMNS) + f"{'bare/C':>9s}{'bare/tight C':>14s}{'NumPy/bare':>12s}", flush=True)
+    problems = []
     for title, make in PROBLEMS.items():
-        if asked.words and not any(word in title for word in asked.words):
-            continue
-        problem = make()
-        numbers = problem.a.size if isinstance(problem, Ring) else problem.A.shape[1] * problem.A.shape[3]
-        small, length = numbers <= 2048, 4096 if numbers <= 2048 else 512 if numbers <= 20000 else 56
-        found = {name: run(problem) for name, run in YARDSTICKS.items()}
-        bare = ours(problem, observe=False, unroll=16 if small else 1, length=length)
-        measured = ours(problem, observe=True, unroll=1, length=length)
-        for name, (x, _) in (("bare", bare), ("measured", measured)):
-            gap = difference(x, found["C"][0])  # type: ignore[index]  # C always answers
-            if gap > TOLERANCE:
-                sys.exit(f"{title}: {name} differs from C by {gap:.1e}, more than {TOLERANCE:g}")
-        seconds = [bare[1], measured[1], *(answer[1] if answer else float("nan") for answer in found.values())]
-        c, numpy_ = found["C"][1], found["NumPy"][1]  # type: ignore[index]
-        line = f"{title:26s}" + "".join(f"{each * 1e6:12.3f}" for each in seconds) + f"{bare[1] / c:9.2f}{numpy_ / bare[1]:12.1f}"
-        lines.append(line)
-        print(line, flush=True)
+        if not asked.words or any(word in title for word in asked.words):
+            problems.append(figures(title, make()))
+            print(line(problems[-1]), flush=True)
     if asked.log:
-        (RESULTS / "speed.txt").write_text("\n".join(lines) + "\n")
+        log("speed", {"problems": problems}, about)
 
 
 if __name__ == "__main__":

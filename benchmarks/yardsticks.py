@@ -1,10 +1,9 @@
 """GTAdam written out for one machine in C, NumPy and JAX: what a compiled round of distopt is compared with.
 
-Two problems, as plain arrays: quadratics with a moving target on a ring, and logistic regression on a random graph. For each,
-``in_c``, ``in_numpy`` and ``in_jax`` run ``problem.rounds`` rounds of the recursion of ``distopt.algorithms.gtadam`` from
-x_0 = 0 and return (final x [N, d], seconds per round), so that a time counts only next to an iterate that agrees.
+Each of ``YARDSTICKS`` runs ``problem.rounds`` rounds of the recursion of ``distopt.algorithms.gtadam`` from x_0 = 0 on a problem of
+``problems.py`` and returns (final x [N, d], seconds per round), so that a time counts only next to an iterate that agrees.
 
-Usage: python benchmarks/yardsticks.py    checks that all agree after 50 rounds and prints the table of times
+Usage: python benchmarks/yardsticks.py [WORD ...]    checks that all agree after 50 rounds and prints the table of times
 
 One thread each: start Python with the variables of ``ONE_THREAD``. Nothing of distopt is imported here.
 """
@@ -13,214 +12,17 @@ One thread each: start Python with the variables of ``ONE_THREAD``. Nothing of d
 
 from __future__ import annotations
 
-import ctypes
-import dataclasses
 import functools
-import hashlib
 import importlib.util
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from c_loops import in_c, in_tight_c
+from problems import ONE_THREAD, PROBLEMS, TOLERANCE, Array, Logistic, Problem, Ring, arrays, clocked, difference
 from scipy.sparse import csr_array
-
-Array = NDArray[np.float64]
-Run = Callable[[int], tuple[Array, float]]  # rounds -> (x, seconds inside the loop)
-
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PJRT_NPROC": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-}
-TOLERANCE = 1e-9
-SHORTEST, REPEATS = 0.02, 5  # a timed run lasts at least this many seconds; the best of so many runs counts
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Step size and Adam's constants."""
-
-    lr: float = 0.01
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    cap: float = 1e6
-
-
-@dataclass(frozen=True)
-class Ring:
-    """f_{i,t}(x) = 1/2 sum_k a_ik (x_k - c_ik - p_{t,k})^2 on a ring of N >= 3 agents, each of the three weights 1/3.
-
-    Attributes:
-        a: curvatures [N, d].
-        c: offsets [N, d].
-        p: the path of the target [P, d]; round t takes row t mod P.
-        rounds: how many rounds.
-        adam: constants.
-    """
-
-    a: Array
-    c: Array
-    p: Array
-    rounds: int = 50
-    adam: Adam = Adam()
-
-
-@dataclass(frozen=True)
-class Logistic:
-    """f_{i,t}(x) = 1/S sum_k log(1 + exp(-y_k A_k . x)) + l2/2 |x|^2 on a graph with doubly stochastic weights.
-
-    Attributes:
-        A: features [K, N, S, d]; round t takes A[t mod K], so K = 1 is static data.
-        y: labels [K, N, S], -1 or +1.
-        begin: row starts [N + 1] int32 of W's compressed rows.
-        column: neighbours, oneself among them, ascending in each row, int32.
-        weight: their weights.
-        l2: ridge parameter.
-        rounds: how many rounds.
-        adam: constants.
-    """
-
-    A: Array
-    y: Array
-    begin: NDArray[np.int32]
-    column: NDArray[np.int32]
-    weight: Array
-    l2: float = 0.01
-    rounds: int = 50
-    adam: Adam = Adam()
-
-    def dense(self) -> Array:
-        """W [N, N]."""
-        W = np.zeros((len(self.begin) - 1,) * 2)
-        W[np.repeat(np.arange(len(W)), np.diff(self.begin)), self.column] = self.weight
-        return W
-
-
-Problem = Ring | Logistic
-
-
-def ring(N: int, d: int, seed: int = 0) -> Ring:
-    """Curvatures in [0.5, 1.5], normal offsets, and a target that walks 50 steps of standard deviation 0.01 per coordinate."""
-    rng = np.random.default_rng(seed)
-    return Ring(rng.uniform(0.5, 1.5, (N, d)), rng.normal(size=(N, d)), 0.01 * rng.normal(size=(50, d)).cumsum(0))
-
-
-def logistic(N: int = 100, d: int = 100, S: int = 20, K: int = 1, edge: float = 0.1, seed: int = 0) -> Logistic:
-    """Normal features, labels of one hidden direction with 10 % flipped, Erdos-Renyi graph with Metropolis weights."""
-    rng = np.random.default_rng(seed)
-    upper = np.triu(rng.random((N, N)) < edge, 1)
-    linked = upper | upper.T
-    degree = linked.sum(0)
-    W = np.where(linked, 1 / (1 + np.maximum(degree[:, None], degree)), 0.0)
-    np.fill_diagonal(W, 1 - W.sum(1))
-    rows, columns = np.nonzero(linked | np.eye(N, dtype=bool))
-    A = rng.normal(size=(K, N, S, d))
-    y = np.sign(A @ rng.normal(size=d)) * np.where(rng.random((K, N, S)) < 0.1, -1.0, 1.0)
-    begin = np.searchsorted(rows, np.arange(N + 1)).astype(np.int32)
-    return Logistic(A, y, begin, columns.astype(np.int32), W[rows, columns])
-
-
-def clocked(run: Run, rounds: int) -> tuple[Array, float]:
-    """Final x after ``rounds``, and the best seconds per round of ``REPEATS`` runs of at least ``SHORTEST`` seconds each."""
-    x, seconds = run(rounds)
-    while seconds < SHORTEST:
-        rounds = int(rounds * max(2.0, 1.2 * SHORTEST / max(seconds, 1e-9)))
-        seconds = run(rounds)[1]
-    return x, min(run(rounds)[1] for _ in range(REPEATS)) / rounds
-
-
-# C -----------------------------------------------------------------------------------------------------------------------
-
-
-class CAdam(ctypes.Structure):
-    """The C side's struct of constants."""
-
-    _fields_ = [(name, ctypes.c_double) for name in ("lr", "b1", "b2", "eps", "cap")]
-
-
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp-simd", "-shared", "-fPIC")
-
-
-@functools.cache
-def compiled(compiler: str = "gcc") -> ctypes.CDLL:
-    """loops.c, built once for each text, compiler and processor, and kept in the directory for temporary files."""
-    source = Path(__file__).with_name("loops.c")
-    target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=True).stdout
-    name = hashlib.sha256(b"".join([source.read_bytes(), target, repr((compiler, FLAGS)).encode()])).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"distopt-loops-{name}.so"
-    if not library.exists():
-        part = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([compiler, *FLAGS, "-o", part, source, "-lmvec", "-lm"], check=True)
-        part.replace(library)
-    return ctypes.CDLL(str(library))
-
-
-def arrays(*shapes: tuple[int, ...]) -> list[Array]:
-    """Zeros whose pages exist already (fresh zeros cost their faults inside the loop), at well chosen addresses.
-
-    Each begins on a cache line, and no two at the same place of a page: loads and stores that agree in the last 12 bits of
-    their addresses wait for each other, which costs up to a third.
-    """
-    counts = [int(np.prod(shape)) for shape in shapes]
-    room = np.zeros(sum(-(-count // 512) * 512 + 512 for count in counts) + 8)
-    room.fill(0.0)
-    out, page = [], -room.ctypes.data % 64 // 8
-    for i, (shape, count) in enumerate(zip(shapes, counts, strict=True)):
-        start = page + i * 72 % 512  # nine cache lines further into its page than the one before
-        out.append(room[start : start + count].reshape(shape))
-        page += -(-count // 512) * 512 + 512
-    return out
-
-
-def pointer(z: NDArray[Any]) -> ctypes.c_void_p:
-    if not z.flags.c_contiguous:
-        raise ValueError("the C loops take contiguous arrays only")
-    return ctypes.c_void_p(z.ctypes.data)
-
-
-def long(*numbers: int) -> list[ctypes.c_long]:
-    return [ctypes.c_long(n) for n in numbers]
-
-
-def in_c(problem: Problem) -> tuple[Array, float]:
-    """The C loop, compiled on first use."""
-    library = compiled()
-    adam = ctypes.byref(CAdam(*dataclasses.astuple(problem.adam)))
-
-    def on_ring(rounds: int) -> tuple[Array, float]:
-        assert isinstance(problem, Ring)
-        N, d = problem.a.shape
-        x, s, m, v, g, a, c, tile = arrays((N + 3, d), (N + 3, d), *[(N, d)] * 5, (512 + 8 * d,))
-        a[:], c[:] = problem.a, problem.c
-        given = [pointer(z) for z in (x, s, m, v, g, a, c, problem.p)]
-        library.ring_quadratic.restype = ctypes.c_long
-        start = time.perf_counter()
-        first = library.ring_quadratic(*long(rounds, N, d), *given, *long(len(problem.p)), pointer(tile), adam)
-        return x[first : first + N].copy(), time.perf_counter() - start
-
-    def on_graph(rounds: int) -> tuple[Array, float]:
-        assert isinstance(problem, Logistic)
-        K, N, S, d = problem.A.shape
-        ld = -(-d // 8) * 8
-        x, s, m, v, g, change, pull = arrays((2, N, ld), (2, N, ld), *[(N, ld)] * 4, (S,))
-        given = [pointer(z) for z in (x, s, m, v, g, change, problem.begin, problem.column, problem.weight, problem.A, problem.y)]
-        library.csr_logistic.restype = None
-        start = time.perf_counter()
-        library.csr_logistic(*long(rounds, N, d, ld, S), *given, *long(K), ctypes.c_double(problem.l2), pointer(pull), adam)
-        return x[rounds % 2, :, :d].copy(), time.perf_counter() - start
-
-    return clocked(on_ring if isinstance(problem, Ring) else on_graph, problem.rounds)
-
 
 # NumPy --------------------------------------------------------------------------------------------------------------------
 
@@ -376,17 +178,7 @@ def in_jax(problem: Problem) -> tuple[Array, float] | None:
 
 # Self test ----------------------------------------------------------------------------------------------------------------
 
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    **{f"ring {N} x {d}": functools.partial(ring, N, d) for N, d in ((16, 2), (16, 100), (1000, 10), (100, 7850), (100_000, 10))},
-    "logistic 100 x 100, static": logistic,
-    "logistic 100 x 100, fresh": functools.partial(logistic, K=50),
-}
-YARDSTICKS = {"C": in_c, "NumPy": in_numpy, "JAX": in_jax}
-
-
-def difference(x: Array, y: Array) -> float:
-    """Greatest |x - y|, relative to the greatest |y|."""
-    return float(np.abs(x - y).max() / np.abs(y).max())
+YARDSTICKS = {"C": in_c, "tight C": in_tight_c, "NumPy": in_numpy, "JAX": in_jax}
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from distopt import metrics, runner
+from distopt import engines, grid, metrics, runner
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
@@ -23,6 +24,8 @@ __all__ = ["Comparison", "execute", "load", "simulate"]
 
 CERTIFIED = 1e-6
 """A larger relative gradient norm at the comparator deserves a warning."""
+
+MakeEngine = Callable[[Problem, Blocks, local.Mode], runner.Engine]
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, rounds done, rounds in all)."""
@@ -61,13 +64,15 @@ def simulate(
     drop_links: float = 0.0,
     agentwise: bool | None = None,
     mode: local.Mode = "auto",
-) -> Run:
-    """Simulate one algorithm on one scenario over one network.
+    engine: str | MakeEngine = "local",
+) -> Run | Any:
+    """Simulate one algorithm, or a grid of its parameters, on one scenario over one network.
 
     Args:
         topology: a spec string (``distopt list topologies``), a networkx graph, or an [N, N] weight matrix.
         agents: N; may be left out where the topology fixes it.
-        scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``).
+        scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
+            algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
         channel: how values cross the graph.
         weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest.
         rounds: T; None for 1000, or as many as the data last.
@@ -80,9 +85,12 @@ def simulate(
         drop_links: probability with which a link fails in a round.
         agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         mode: "eager" or "compiled" rounds; "auto" compiles where that is sooner done (see ``distopt.engines.local``).
+        engine: where the rounds run, such as "threads:workers=3", or what makes an engine of (problem, blocks, mode); no engine
+            changes a number.
 
     Returns:
-        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept.
+        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid a dict of the
+        runs by label ("gtadam:lr=0.01,b1=0.5", ...), each with the bits that it has alone; one that diverges stops no other.
 
     Raises:
         InputError: what was asked cannot be done; the message says what to change.
@@ -90,14 +98,24 @@ def simulate(
     >>> run = simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=0.05", rounds=50)
     >>> run["dynamic_regret"].shape
     (1, 50)
+    >>> list(simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=[0.05,0.1]", rounds=50))
+    ['gtadam:lr=0.05', 'gtadam:lr=0.1']
     """
     experiment = Experiment(
         topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, record  # type: ignore[arg-type]  # a string is split there
     )
-    run = execute(experiment, agentwise=agentwise, mode=mode)
-    if (doubt := weakness(run.info["certificate"])) is not None:
+    points = experiment.points()
+    first = build(points[0])
+    problems = [first, *(build(point, first) for point in points[1:])]
+    comparison = Comparison.of(first)
+    runs: dict[int, Run] = {}
+    for batch in grid.batches(problems):
+        together = [problems[k] for k in batch]
+        done = execute_together(together, comparison, folders=[None] * len(batch), agentwise=agentwise, mode=mode, engine=engine)
+        runs.update(zip(batch, done, strict=True))
+    if (doubt := weakness(comparison.comparator.certificate())) is not None:
         warnings.warn(doubt, stacklevel=2)
-    return run
+    return runs[0] if points[0] is experiment else {runs[k].label: runs[k] for k in range(len(points))}
 
 
 def weakness(certificate: float) -> str | None:
@@ -113,73 +131,123 @@ def execute(
     folder: Path | None = None,
     comparison: Comparison | None = None,
     progress: Progress | None = None,
-    label: str | None = None,
     agentwise: bool | None = None,
     problem: Problem | None = None,
     mode: local.Mode = "auto",
+    engine: str | MakeEngine = "local",
 ) -> Run:
     """Run an experiment, writing it to ``folder`` as it goes where one is given.
 
     ``comparison`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
-    loadable run of status "interrupted" and is raised again with the run in ``error.run``. ``problem`` is the experiment's,
-    where it has been built already. ``mode`` forces "eager" or "compiled" rounds.
+    loadable run of status "interrupted" and is raised again with the run in ``error.runs``. ``problem`` is the experiment's,
+    where it has been built already. ``mode`` forces "eager" or "compiled" rounds; ``engine`` says where they run.
     """
     problem = problem or build(experiment, comparison.problem if comparison else None)
     comparison = comparison or Comparison.of(problem)
-    spec = experiment.algorithm
-    label = label or (spec if isinstance(spec, str) else type(spec).__name__.lower())
-    info = {**manifest_info(experiment, problem.rounds), "agents": problem.agents}
-    toml = experiment.to_toml() if folder is not None else None
-    writer = Writer(folder, label, info, toml) if folder is not None else None
-    parts: list[tuple[Any, dict[str, Array], dict[str, Array]]] = []
-    status: Status = "running"
-    x_last: Array | None = None
-    began, done = time.perf_counter(), 0
+    return execute_together([problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine)[0]
+
+
+def execute_together(
+    problems: Sequence[Problem],
+    comparison: Comparison,
+    *,
+    folders: Sequence[Path | None],
+    progress: Progress | None = None,
+    agentwise: bool | None = None,
+    mode: local.Mode = "auto",
+    engine: str | MakeEngine = "local",
+) -> list[Run]:
+    """Run problems that ``distopt.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
+
+    The choice between eager and compiled rounds is therefore that of one problem, not of the batch. ``seconds`` are what the
+    batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
+    """
+    recordings = []
+    status: Status = "done"
     interrupted: KeyboardInterrupt | None = None
+    began = time.perf_counter()
+    where: Any = None
     try:
+        for problem, folder in zip(problems, folders, strict=True):
+            recordings.append(_Recording(problem, folder, began))
         with default_dtype(torch.float64):
-            engine = local.engine(problem, comparison.blocks, mode)
+            make = engine if callable(engine) else partial(engines.make, engine)
+            where = make(grid.stack(problems), comparison.blocks, mode)
+            total = problems[0].rounds
             if progress:
-                progress("comparator", 0, problem.rounds)
+                progress("comparator", 0, total)
             comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:
-                progress("rounds", 0, problem.rounds)
+                progress("rounds", 0, total)
             began = time.perf_counter()
-            for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, agentwise=agentwise):
-                done = chunk.stop  # before the chunk is kept: an interruption in between must not leave it with an older end
-                x_last = chunk.carry.x.numpy() if "x" in experiment.record else None
-                parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
-                if writer is not None:
-                    writer.add(*parts[-1])
+            for chunks in runner.together(problems, comparison.comparator, comparison.blocks, where, agentwise=agentwise):
+                for g, chunk in chunks.items():
+                    recordings[g].take(chunk)
                 if progress:
-                    progress("rounds", done, problem.rounds)
-                if chunk.diverged is not None:
-                    status, x_last = "diverged", None
-                    info["diverged_at"] = chunk.diverged
-        status = "done" if status == "running" else status
+                    progress("rounds", max(recording.done for recording in recordings), total)
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error
     except Exception:
-        if writer is not None:
-            writer.flush()  # what was computed stays readable
-            writer.close()
+        for recording in recordings:
+            recording.give_up()
         raise
-    seconds = time.perf_counter() - began
-    info |= {
-        "completed": done,
-        "seconds": seconds,
-        "rounds_per_second": done / seconds if seconds > 0 else 0.0,
-        "certificate": comparison.comparator.certificate(),
-        "left_out": _left_out(parts, problem),
-    }
-    rounds, values, trajectories = collect(parts, x_last)
-    run = Run(label, status, rounds, values, trajectories, info, folder)
-    if writer is not None:
-        writer.finish(status, info, x_last)
+    finally:
+        if hasattr(where, "close"):
+            where.close()
+    runs = [recording.finish(status, recording.ended - began, comparison.comparator.certificate()) for recording in recordings]
     if interrupted is not None:
-        interrupted.run = run  # type: ignore[attr-defined]  # for whoever reports the interruption
+        interrupted.runs = runs  # type: ignore[attr-defined]  # for whoever reports the interruption
         raise interrupted
-    return run
+    return runs
+
+
+class _Recording:
+    """What becomes of one problem while it runs: kept in memory, and written to ``folder`` where there is one."""
+
+    def __init__(self, problem: Problem, folder: Path | None, began: float) -> None:
+        experiment = problem.experiment
+        self.problem, self.folder, self.label = problem, folder, label(experiment)
+        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents}
+        self.writer = Writer(folder, self.label, self.info, experiment.to_toml()) if folder is not None else None
+        self.parts: list[tuple[Any, dict[str, Array], dict[str, Array]]] = []
+        self.x_last: Array | None = None
+        self.done, self.ended = 0, began
+
+    def take(self, chunk: runner.Chunk) -> None:
+        # before the chunk is kept: an interruption in between must not leave it with an older end
+        self.done, self.ended = chunk.stop, time.perf_counter()
+        self.x_last = chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
+        self.parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
+        if self.writer is not None:
+            self.writer.add(*self.parts[-1])
+        if chunk.diverged is not None:
+            self.info["diverged_at"] = chunk.diverged
+
+    def give_up(self) -> None:
+        if self.writer is not None:
+            self.writer.flush()  # what was computed stays readable
+            self.writer.close()
+
+    def finish(self, status: Status, seconds: float, certificate: float) -> Run:
+        seconds = max(seconds, 0.0)  # interrupted before the first round
+        if "diverged_at" in self.info:
+            status = "diverged"
+        self.info |= {
+            "completed": self.done,
+            "seconds": seconds,
+            "rounds_per_second": self.done / seconds if seconds > 0 else 0.0,
+            "certificate": certificate,
+            "left_out": _left_out(self.parts, self.problem),
+        }
+        if self.writer is not None:
+            self.writer.finish(status, self.info, self.x_last)
+        return Run(self.label, status, *collect(self.parts, self.x_last), self.info, self.folder)
+
+
+def label(experiment: Experiment) -> str:
+    """The name of an experiment's run: its algorithm's spec, or the type of its object."""
+    what = experiment.algorithm
+    return what if isinstance(what, str) else type(what).__name__.lower()
 
 
 def _left_out(parts: list[tuple[Any, dict[str, Array], dict[str, Array]]], problem: Problem) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
 A spec is ``name``, ``name:key=value,key=value`` or ``name(key=value)``, which can stand inside another where a parameter is
-such an object, as in ``gt:direction=adam(b1=0.5)``. Instead of a name, the path of a Python file works too; it ends at the
+such an object, as in ``gt:direction=adam(b1=0.5)``. A list ``[a,b,c]`` in place of a value of an algorithm is a grid: one
+algorithm for each (``points``). Instead of a name, the path of a Python file works too; it ends at the
 first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A value may stand in single or double quotes: commas,
 brackets, colons and equals signs inside are then part of it, as in ``stream:path="data/a,b.csv",label=y``. Keys may be left
 out, in the order of the parameters. Listing reads the files as text, so nothing heavy is imported.
@@ -113,6 +114,36 @@ def _split(text: str, whole: str) -> list[str]:
         raise InputError(f"{whole!r}: a bracket is not closed; a value with brackets in it goes in quotes")
     parts.append(text[start:])
     return [part.strip() for part in parts] if text.strip() else []
+
+
+def points(spec: str) -> list[str]:
+    """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in place of values; the first list varies slowest.
+
+    >>> points("gt:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])")[1]
+    'gt:lr=0.1,direction=momentum(b=0.9)'
+    >>> points("gt:lr=0.1")
+    ['gt:lr=0.1']
+
+    Raises:
+        InputError: a list that is empty, has an empty entry, or is not closed.
+    """
+    spec = spec.strip()
+    quote, begins, position = "", False, len(_head(spec))
+    while position < len(spec):
+        char = spec[position]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"" and begins:
+            quote = char
+        elif char == "[" and begins:
+            end = spec.find("]", position)
+            values = [value.strip() for value in spec[position + 1 : end].split(",")]
+            if end < 0 or not all(values) or "[" in spec[position + 1 : end]:
+                raise InputError(f"{spec!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes")
+            return [point for value in values for point in points(spec[:position] + value + spec[end + 1 :])]
+        begins = char in "=,(:" or (begins and char.isspace())
+        position += 1
+    return [spec]
 
 
 def _unquoted(value: str, whole: str, part: str) -> str:

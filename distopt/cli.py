@@ -43,7 +43,7 @@ def cli() -> None:
 @click.argument("topology", metavar="TOPOLOGY|FILE.toml")
 @click.option("--agents", type=int, metavar="N", help="Number of agents, where the topology does not fix it.")
 @click.option("--scenario", metavar="S", help="Costs and data.  [default: flights]")
-@click.option("--algorithm", multiple=True, metavar="A", help="May be repeated: all run on the same data.  [default: gtadam]")
+@click.option("--algorithm", multiple=True, metavar="A", help="May be repeated: all run on the same data. Lists are a grid.  [default: gtadam]")
 @click.option("--channel", metavar="C", help="How values cross the graph.  [default: exact]")
 @click.option("--rounds", type=int, metavar="T", help="[default: 1000, or as many as the data last]")
 @click.option("--trials", type=int, metavar="R", help="Independent repetitions.  [default: 1]")
@@ -55,21 +55,40 @@ def cli() -> None:
 @click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
+@click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
+@click.option("--engine", type=click.Choice(["local", "threads", "ranks"]), default="local", help="Where the agents live.  [default: local]")
+@click.option("--workers", type=int, metavar="N", help="How many threads or ranks share the agents.  [default: 2, or torchrun's ranks]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_TRACEBACK
-def simulate(topology: str, algorithm: tuple[str, ...], eager: bool, compiled: bool, out: Path | None, traceback: bool, **given: Any) -> None:
+def simulate(
+    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, out: Path | None,
+    traceback: bool, **given: Any,
+) -> None:
     """Simulate one or several algorithms and compare them.
 
     TOPOLOGY, S, A and C are spelled name:key=value,key=value (see `distopt list`); the path of a .py file works instead of a
-    name. FILE.toml holds the same settings as keys (algorithm may be a list there); options on the command line override it.
+    name. Lists in A are a grid, as in "gtadam:lr=[0.01,0.03],b1=[0.5,0.9]": every combination is run, all in one batch; quote
+    it, or the shell reads the brackets. FILE.toml holds the same settings as keys (algorithm may be a list there); options on
+    the command line override it.
 
-    Writes the run, a figure (regret.png) and a table (summary.csv). Interrupted with Ctrl-C, what was computed is kept.
+    No engine changes a number. "ranks" are processes: it starts them itself, or uses those that torchrun started on one machine
+    or several, as in: torchrun --nproc-per-node 4 -m distopt simulate ring --agents 16 --engine ranks
+
+    Writes the run, a figure (regret.png) and a table (summary.csv); of several, a star marks the smallest average regret.
+    Interrupted with Ctrl-C, what was computed is kept.
     """
     if eager and compiled:
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
-    with _polite(traceback):
-        _simulate(_experiments(topology, algorithm, {key: value for key, value in given.items() if value is not None}), out, mode)
+    if device != "cpu" and engine != "local":
+        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
+    settings = {key: value for key, value in given.items() if value is not None}
+    with _polite(traceback), _leading(engine, workers) as leads:
+        if leads:
+            asked = [f"device={device}"] if device != "cpu" else []
+            asked += [] if workers is None else [f"workers={workers}"]
+            where = f"{engine}:{','.join(asked)}" if asked else engine
+            _simulate(_experiments(topology, algorithm, settings), out, mode, where)
 
 
 @cli.command("list")
@@ -132,6 +151,7 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
 
 def main() -> None:
     """The entry point of the ``distopt`` command."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a second thread that spins between small operations doubles the CPU time
     cli(prog_name="distopt")
 
 
@@ -167,8 +187,26 @@ def _polite(traceback: bool) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------------- simulate
 
 
+@contextmanager
+def _leading(engine: str, workers: int | None) -> Iterator[bool]:
+    """Whether this process runs the command: of the ranks of torchrun only the first does, while the others serve it here."""
+    if engine == "local" and workers is not None:
+        raise InputError("--workers says how many share the agents; choose who with --engine threads or --engine ranks")
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    if started > 1 and engine != "ranks":
+        raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
+    if engine != "ranks" or not started:
+        yield True
+        return
+    from distopt.engines import ranks
+
+    with ranks.fleet() as leads:
+        yield leads
+
+
 def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
+    from distopt.api import label
     from distopt.experiment import Experiment
 
     values: dict[str, Any]
@@ -181,11 +219,14 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     named = named if isinstance(named, list) else [named]
     if not named:
         raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
-    labels = [name.strip() if isinstance(name, str) else name for name in named]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise InputError(f"algorithm {label} is given twice; to run it with different parameters, write {label}:key=value")
-    return [Experiment.from_mapping({**values, **({} if label is None else {"algorithm": label})}, where) for label in labels]
+    named = [name.strip() if isinstance(name, str) else name for name in named]
+    asked = [Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named]
+    experiments = [point for experiment in asked for point in experiment.points()]
+    labels = [label(experiment) for experiment in experiments]
+    for each in labels:
+        if labels.count(each) > 1:
+            raise InputError(f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value")
+    return experiments
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -199,15 +240,17 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not TOML: {error}") from error
 
 
-def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) -> None:
-    from distopt.api import Comparison, execute, summary
-    from distopt.engines import local
+def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str) -> None:
+    from distopt.api import Comparison, execute_together, label, summary
+    from distopt.engines import check, local
     from distopt.experiment import build
+    from distopt.grid import batches
     from distopt.report.progress import progress
     from distopt.results import claim
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
+    check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
     claim(folder, _fingerprint(experiments))
     folders = _lay_out(folder, experiments)
@@ -223,16 +266,17 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any) ->
     with progress() as reporting, warnings.catch_warnings():
         warnings.simplefilter("always", local.CompileWarning)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
-        for experiment, problem, place in zip(experiments, problems, folders, strict=True):
-            label = _label(experiment)
+        for batch in batches(problems):
+            name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
+            together, places = [problems[k] for k in batch], [folders[k] for k in batch]
             try:
-                run = execute(experiment, folder=place, comparison=comparison, progress=reporting(label), label=label, problem=problem, mode=mode)
+                done = execute_together(together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine)
             except (KeyboardInterrupt, InputError, RunError) as error:
-                stopped = error
-                if hasattr(error, "run"):
-                    runs[label] = error.run
+                stopped, done = error, getattr(error, "runs", [])
+            runs.update({run.label: run for run in done})
+            if stopped is not None:
                 break
-            runs[label] = run
+    runs = {label(each): runs[label(each)] for each in experiments if label(each) in runs}
     if runs:
         _report([summary(run) for run in runs.values()], runs, folder, comparison.comparator.certificate())
     if stopped is not None:
@@ -264,18 +308,18 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
     """A folder for each run: the given one for one, one by label inside it for several, named in its manifest."""
     import json
 
+    from distopt.api import label
     from distopt.results import FORMAT, folder_name, write_text
 
     if len(experiments) == 1:
         return [folder]
     names: list[str] = []
     for experiment in experiments:
-        base = folder_name(_label(experiment))[:100]
+        base = folder_name(label(experiment))[:100]
         taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
         candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
         names.append(next(name for name in candidates if name.lower() not in taken))
-    label = ", ".join(_label(experiment) for experiment in experiments)
-    content = {"format": FORMAT, "label": label, "runs": names, "fingerprint": _fingerprint(experiments)}
+    content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments)}
     write_text(folder / "manifest.json", json.dumps(content, indent=1))
     return [folder / name for name in names]
 
@@ -320,11 +364,6 @@ def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path,
             click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
     for k, path in enumerate(written):
         click.echo(("written: " if k == 0 else "         ") + str(path))
-
-
-def _label(experiment: Experiment) -> str:
-    what = experiment.algorithm
-    return what if isinstance(what, str) else type(what).__name__.lower()
 
 
 def _short(spec: Any) -> str:

@@ -6,17 +6,23 @@ is used; else Newton's method finds it. Either way the norm of the summed gradie
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.data import Blocks, evaluate, part, tensors
+from distopt.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate, part, tensors, tree_map
 from distopt.errors import InputError
+from distopt.tree import tree_sum
 
+MEMORY_BYTES = 512 * 2**20  # of x*_t of all rounds that are held in memory
 DENSE = 128  # up to this dimension a Hessian that the scenario does not give is differenced; beyond, conjugate gradients
+HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
 
 
 class Reference(NamedTuple):
@@ -51,16 +57,27 @@ class _Sum:
         shape = (self.rounds, self.trials, self.agents, x.shape[-1])
         return x.reshape(self.rounds, self.trials, 1, -1).expand(shape)
 
-    def value(self, x: Tensor) -> Tensor:
-        each = evaluate(self.scenario.loss, self._points(x), self.batch)
-        expected = (self.rounds, self.trials, self.agents)
-        if each.shape != expected:
-            name, shape = type(self.scenario).__name__, list(each.shape[2:])
+    def sums(self, f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any = None) -> Tensor:
+        """sum_i of f (x [R, n, d], data) [R, n, q] at x [P, d]: [P, q]. Rows of all agents are never held for all rounds at once."""
+
+        def summed(points: Tensor, data: Any) -> Tensor:
+            return tree_sum(f(points, data)).squeeze(-2)
+
+        return evaluate(summed, self._points(x), self.batch if batch is None else batch).reshape(len(x), -1)
+
+    def losses(self, x: Tensor, data: Any) -> Tensor:
+        """f_i [R, n, 1] at x [R, n, d]."""
+        each: Tensor = self.scenario.loss(x, data)
+        if each.ndim != 2 or each.shape[-1] != self.agents:
+            name, shape = type(self.scenario).__name__, list(each.shape[1:])
             raise InputError(f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents")
-        return each.sum(-1).reshape(-1)
+        return each.unsqueeze(-1)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.sums(self.losses, x).reshape(-1)
 
     def gradient(self, x: Tensor) -> Tensor:
-        return evaluate(self.scenario.grad, self._points(x), self.batch).sum(-2).reshape(len(x), -1)
+        return self.sums(self.scenario.grad, x)
 
     def hessian(self, x: Tensor) -> Tensor:
         def summed(points: Tensor, batch: Any) -> Tensor:
@@ -76,9 +93,7 @@ class _Sum:
 
     def scale(self, x: Tensor) -> Tensor:
         """sum_i ||grad f_{i,t}(x)|| [P]: what the summed gradient is small against."""
-        each = evaluate(self.scenario.grad, self._points(x), self.batch)
-        total: Tensor = each.norm(dim=-1).sum(-1).reshape(-1)
-        return total
+        return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -88,19 +103,18 @@ class _Horizon:
     blocks: Blocks
     trials: int
 
-    def _each(self) -> list[_Sum]:
-        agents = self.blocks.key.total
-        spans = [self.blocks.span(b) for b in range(self.blocks.count)]
-        return [_Sum(self.blocks.scenario, None, len(span), self.trials, agents) for span in spans]
-
-    def _total(self, f: Callable[[_Sum, Tensor], Tensor], x: Tensor) -> Tensor:
+    def _total(self, f: Callable[[_Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
+        """The sum of f over all rounds, ``step`` of them at a time."""
         total: Tensor | None = None
-        for b, empty in enumerate(self._each()):
-            problem = _Sum(empty.scenario, self.blocks.get(b), empty.rounds, empty.trials, empty.agents)
-            repeated = x.expand(problem.rounds, *x.shape).reshape(-1, x.shape[-1])
-            value = f(problem, repeated)
-            value = value.reshape(problem.rounds, self.trials, *value.shape[1:]).sum(0)
-            total = value if total is None else total + value
+        for b in range(self.blocks.count):
+            rounds = len(self.blocks.span(b))
+            for start in range(0, rounds, step):
+                count = min(step, rounds - start)
+                batch = part(self.blocks.get(b), start, start + count)
+                problem = _Sum(self.scenario, batch, count, self.trials, self.blocks.key.total)
+                value = f(problem, x.expand(count, *x.shape).reshape(-1, x.shape[-1]))
+                value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
+                total = value if total is None else total + value
         assert total is not None
         return total
 
@@ -115,7 +129,7 @@ class _Horizon:
         return self.blocks.scenario
 
     def hessian(self, x: Tensor) -> Tensor:
-        return self._total(_Sum.hessian, x)
+        return self._total(_Sum.hessian, x, max(1, BLOCK_BYTES // (8 * x.numel() * x.shape[-1])))
 
     def scale(self, x: Tensor) -> Tensor:
         return self._total(_Sum.scale, x)
@@ -124,7 +138,7 @@ class _Horizon:
 def _step(problem: _Sum | _Horizon, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
     d = x.shape[-1]
-    if hasattr(problem.scenario, "hessian"):
+    if hasattr(problem.scenario, "hessian") and 8 * x.numel() * d <= HESSIAN_BYTES:
         return lambda g: _cholesky(problem.hessian(x), g)
     width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
 
@@ -210,6 +224,47 @@ def newton(problem: _Sum | _Horizon, x: Tensor, iterations: int = 100) -> tuple[
     return best, residual
 
 
+def mean_accuracy(each: Tensor) -> Tensor:
+    """The mean over the agents that have one, of accuracies [R, n] that are nan elsewhere: [R]."""
+    there = ~each.isnan()
+    total, count = (tree_sum(z.to(torch.float64).unsqueeze(-1))[..., 0, 0] for z in (each.nan_to_num(nan=0.0), there))
+    return total / count
+
+
+def _repeated(one: Reference, rounds: int) -> Reference:
+    """A round's reference for so many rounds that are like it."""
+    again: Reference = tree_map(lambda leaf: leaf.expand(rounds, *leaf.shape[1:]).contiguous(), one)
+    return again
+
+
+def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
+    """A leaf [K|1, ...] as it was one round earlier, from that of the round before the block [1, ...]."""
+    if rounds == 1:
+        return before
+    shape = [max(sizes) for sizes in zip(before.shape[1:], now.shape[1:], strict=True)]  # 1 or the same
+    return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
+
+
+class _References(dict[int, Reference]):
+    """The references by block. Beyond ``MEMORY_BYTES`` their x*_t lie in a file without a name, mapped, that ends with the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+        self._file: IO[bytes] | None = None
+
+    def __setitem__(self, b: int, reference: Reference) -> None:
+        self._bytes += reference.x.numel() * 8
+        super().__setitem__(b, reference if self._bytes <= MEMORY_BYTES else reference._replace(x=self._away(reference.x)))
+
+    def _away(self, x: Tensor) -> Tensor:
+        self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # as long as the comparator lives
+        place = self._file.seek(0, os.SEEK_END)
+        self._file.write(x.contiguous().numpy().tobytes())
+        self._file.flush()
+        return torch.from_numpy(np.memmap(self._file, np.float64, "c", place, tuple(x.shape)))
+
+
 class Comparator:
     """x*_t and its companions for one scenario, seed, number of agents, trials and rounds; each block solved once.
 
@@ -219,7 +274,7 @@ class Comparator:
 
     def __init__(self, blocks: Blocks) -> None:
         self.blocks, self.scenario = blocks, blocks.scenario
-        self._references: dict[int, Reference] = {}
+        self._references = _References()
         self._sought = False
         self._fixed: Tensor | None = None
         self._fixed_values: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -229,6 +284,10 @@ class Comparator:
 
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
+        if self.blocks.static:
+            if not self._references:
+                self._references[0] = self._solve(0)  # of one round
+            return _repeated(self._references[0], len(self.blocks.span(b)))
         if b not in self._references:
             for earlier in range(b):  # a block needs the x* before its first round
                 if earlier not in self._references:
@@ -236,40 +295,68 @@ class Comparator:
             self._references[b] = self._solve(b)
         return self._references[b]
 
+    def _rounds(self, b: int) -> int:
+        """How many rounds of block b differ: of static data one."""
+        return 1 if self.blocks.static else len(self.blocks.span(b))
+
     def _solve(self, b: int) -> Reference:
-        batch, rounds, agents, dim = self.blocks.get(b), len(self.blocks.span(b)), self.blocks.key.total, int(self.scenario.dim)
+        agents, dim = self.blocks.key.total, int(self.scenario.dim)
+        batch, rounds = self.blocks.get(b), self._rounds(b)
         trials = self._trials(batch)
         problem = _Sum(self.scenario, batch, rounds, trials, agents)
-        x = self._optimum(batch, rounds, trials, dim)
+        x = self._optimum(problem, dim)
         if x is None:
             x = self._search(problem, b, dim)
-        now = evaluate(self.scenario.grad, problem._points(x), batch)
-        scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
-        residual = now.sum(-2).norm(dim=-1) / scale
-        cost = problem.value(x).reshape(rounds, trials)
-        x = x.reshape(rounds, trials, dim)
-        before_x, before_batch = self._before(b, x, batch)
-        shifted = torch.cat([before_x, x[:-1]])
-        old_grad, old_cost = self._at_previous_costs(problem, x, batch, before_batch)
-        no_change = problem.value(shifted.reshape(-1, dim)).reshape(rounds, trials) - cost
+        points = x.reshape(rounds, trials, dim)
+        before_x, before = self._before(b, points, batch)
+        stale = torch.cat([before_x, points[:-1]])
+        sums, change = self._at(problem, x, before, stale)
+        cost, old, no_change, length = sums[..., :4].unbind(-1)
+        scale = torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
         persistence = None
         if hasattr(self.scenario, "persistence"):
-            each = evaluate(lambda _, data: self.scenario.persistence(data), problem._points(x), batch)
-            persistence = each.expand(rounds, trials, -1).nanmean(-1)
-        first = (now - old_grad).norm(dim=-1).amax(-1)
-        return Reference(x, cost, residual, (x - shifted).norm(dim=-1), first, (cost - old_cost).abs(), no_change, persistence)
+            persistence = evaluate(lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch)
+        residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
+        return Reference(points, cost, residual, path, change, (cost - old).abs(), no_change - cost, persistence)
 
-    def _optimum(self, batch: Any, rounds: int, trials: int, dim: int) -> Tensor | None:
-        closed = self.scenario.optimum(batch) if hasattr(self.scenario, "optimum") else None
-        if closed is None:
+    def _at(self, problem: _Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
+        change of an agent's gradient from the round before, [K, R]."""
+        scenario = self.scenario
+
+        def terms(points: Tensor, data: Any) -> Tensor:
+            now, earlier, other = data
+            g = scenario.grad(points, now)
+            costs = (problem.losses(points, now), problem.losses(points, earlier), problem.losses(other.expand_as(points), now))
+            sums = [tree_sum(each).squeeze(-2) for each in (*costs, g.norm(dim=-1, keepdim=True), g)]
+            largest = (g - scenario.grad(points, earlier)).norm(dim=-1).amax(-1, keepdim=True)
+            return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
+
+        found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
+        return found[..., :-1], found[..., -1]
+
+    def _optimum(self, problem: _Sum, dim: int) -> Tensor | None:
+        """What the scenario says, a few rounds at a time: it may hold all agents' rows of those it is asked for."""
+        if not hasattr(self.scenario, "optimum"):
             return None
-        closed = torch.as_tensor(closed, dtype=torch.float64).detach()
+        rounds, trials = problem.rounds, problem.trials
+        step = max(1, BLOCK_BYTES // (8 * trials * problem.agents * dim))
+        found = []
+        for start in range(0, rounds, step):
+            closed = self.scenario.optimum(part(problem.batch, start, start + step))
+            if closed is None:
+                return None
+            found.append(self._checked(closed, min(step, rounds - start), trials, dim))
+        return torch.cat(found).reshape(-1, dim)
+
+    def _checked(self, optimum: Any, rounds: int, trials: int, dim: int) -> Tensor:
+        closed = torch.as_tensor(optimum, dtype=torch.float64).detach()
         if not bool(torch.isfinite(closed).all()):
             raise InputError(f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found")
         if closed.ndim == 4 and closed.shape[2] == 1:  # an agents axis kept for broadcasting
             closed = closed[:, :, 0]
         try:
-            return closed.expand(rounds, trials, dim).reshape(-1, dim)
+            return closed.expand(rounds, trials, dim)
         except RuntimeError:
             raise InputError(
                 f"scenario {type(self.scenario).__name__}: optimum has shape {list(closed.shape)}, not [{rounds} or 1, {trials} or 1, {dim}]"
@@ -293,22 +380,16 @@ class Comparator:
         return x
 
     def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
-        """x* and data of the round before the block; in round 0 nothing has changed yet."""
-        if b == 0:
-            return x[:1], part(batch, 0, 1)
-        last = len(self.blocks.span(b - 1))
-        return self._references[b - 1].x[-1:].expand(1, x.shape[1], x.shape[2]), part(self.blocks.get(b - 1), last - 1, last)
-
-    def _at_previous_costs(self, problem: _Sum, x: Tensor, batch: Any, before: Any) -> tuple[Tensor, Tensor]:
-        """grad f_{i,t-1} [K, R, n, d] and f_{t-1} [K, R] at x*_t."""
-        points = problem._points(x.reshape(-1, x.shape[-1]))
-        grads = [evaluate(self.scenario.grad, points[:1], before)]
-        costs = [evaluate(self.scenario.loss, points[:1], before).sum(-1)]
-        if problem.rounds > 1:
-            earlier = part(batch, 0, problem.rounds - 1)
-            grads.append(evaluate(self.scenario.grad, points[1:], earlier))
-            costs.append(evaluate(self.scenario.loss, points[1:], earlier).sum(-1))
-        return torch.cat(grads), torch.cat(costs)
+        """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
+        if self.blocks.static:
+            return x[:1], batch
+        first, last = batch, 1
+        if b > 0:
+            first, last = self.blocks.get(b - 1), len(self.blocks.span(b - 1))
+        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
+        shifted = iter([now if now is before else _shifted(before, now, x.shape[0]) for before, now in leaves])
+        start = x[:1] if b == 0 else self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
+        return start, tree_map(lambda _: next(shifted), batch)
 
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
@@ -317,25 +398,35 @@ class Comparator:
         """
         if not self._sought:
             self._sought = True
-            references = [self.reference(b).x for b in range(self.blocks.count)]
-            start = torch.cat([x.mean(0, keepdim=True) * x.shape[0] for x in references]).sum(0) / self.blocks.rounds
-            x, residual = newton(_Horizon(self.blocks, start.shape[0]), start)
-            if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()):
-                self._fixed = x
+            if self.blocks.static:
+                only = self.reference(0)
+                self._fixed = only.x[0] if bool((only.residual <= 1e-6).all()) else None
+            if self._fixed is None:
+                self._fixed = self._best_fixed()
         return self._fixed
+
+    def _best_fixed(self) -> Tensor | None:
+        each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
+        start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
+        x, residual = newton(_Horizon(self.blocks, start.shape[0]), start)
+        return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
         """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None where there is no such thing."""
         fixed = self.fixed()
         if fixed is None:
             return None, None
+        span, b = len(self.blocks.span(b)), 0 if self.blocks.static else b
         if b not in self._fixed_values:
-            batch, rounds, agents = self.blocks.get(b), len(self.blocks.span(b)), self.blocks.key.total
-            points = fixed[None, :, None].expand(rounds, len(fixed), agents, -1)
-            cost = evaluate(self.scenario.loss, points, batch).sum(-1)
-            accuracy = evaluate(self.scenario.accuracy, points, batch).nanmean(-1) if hasattr(self.scenario, "accuracy") else None
+            batch, rounds, trials, scenario = self.blocks.get(b), self._rounds(b), len(fixed), self.scenario
+            problem = _Sum(scenario, batch, rounds, trials, self.blocks.key.total)
+            x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
+            cost, accuracy = problem.value(x).reshape(rounds, trials), None
+            if hasattr(scenario, "accuracy"):
+                accuracy = evaluate(lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch)
             self._fixed_values[b] = cost, accuracy
-        return self._fixed_values[b]
+        cost, accuracy = self._fixed_values[b]
+        return cost.expand(span, -1), None if accuracy is None else accuracy.expand(span, -1)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Solve every block and the best fixed point now, reporting (rounds solved, rounds in all)."""

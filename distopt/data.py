@@ -96,21 +96,37 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
 class Blocks:
     """Scenario data of the rounds of a run, block by block: block b holds rounds b L .. (b+1) L - 1 (the last is shorter).
 
-    L is a power of two fixed by the sizes alone, so whatever is computed per block has the same bits in every run.
+    L is a power of two fixed by the sizes alone, so whatever is computed per block has the same bits in every run; a part of the
+    agents takes the ``length`` of the whole. Leaves that no round changes are made and checked once, and all blocks share them.
+
+    Attributes:
+        static: whether no leaf changes, so that every round is like the first.
 
     Raises:
         InputError: a leaf of the wrong shape, or one that is not finite, with its round.
     """
 
-    def __init__(self, scenario: Any, key: Key, rounds: int) -> None:
+    def __init__(self, scenario: Any, key: Key, rounds: int, length: int | None = None) -> None:
         self.scenario, self.key, self.rounds = scenario, key, rounds
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._bytes = 0
-        one = self._make(0, 1)
-        size = sum(leaf.numel() * leaf.element_size() for leaf in tensors(one))
-        fit = max(1, BLOCK_BYTES // max(size, 1))
-        self.length = min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
+        self._first: Any = ()
+        self._first = self._make(0, min(2, rounds))
+        first = tensors(self._first)
+        self.static = all(leaf.shape[0] == 1 for leaf in first)
+        if self.static and rounds > 2:  # what changes rarely may stand still in the first rounds
+            last = tensors(self._make(rounds - 2, rounds))
+            self.static = len(first) == len(last) and all(map(torch.equal, first, last))
+        self.length = length or self._fitting(first)
         self.count = -(-rounds // self.length)
+
+    def _fitting(self, first: list[Tensor]) -> int:
+        """L by what a round adds: its own leaves, and in the comparator x*_t with its companions and the Hessian it is found by."""
+        dim, searched = int(self.scenario.dim), hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum")
+        trials = max((leaf.shape[1] for leaf in first), default=1)
+        own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)
+        fit = max(1, BLOCK_BYTES // (own + 8 * trials * (dim + 8 + (dim * dim if searched else 0))))
+        return min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
 
     def span(self, b: int) -> range:
         """The rounds of block b."""
@@ -118,15 +134,17 @@ class Blocks:
 
     def get(self, b: int) -> Any:
         """The data of block b, leaves [K|1, R|1, n|1, ...], floats in float64."""
+        if self.static:
+            return self._first
         if b in self._kept:
             self._kept.move_to_end(b)
             return self._kept[b]
         span = self.span(b)
         batch = self._make(span.start, span.stop)
         self._kept[b] = batch
-        self._bytes += _size(batch)
+        self._bytes += self._size(batch)
         while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+            self._bytes -= self._size(self._kept.popitem(last=False)[1])
         return batch
 
     def _make(self, start: int, stop: int) -> Any:
@@ -139,8 +157,11 @@ class Blocks:
                     f"scenario {type(self.scenario).__name__}: batch holds a {type(other).__name__}; return tensors in tuples, named tuples, "
                     "lists or dicts (a dataclass: make it a NamedTuple; an array: torch.from_numpy)"
                 )
+        batch = self._with_shared(batch)
         allowed = ((1, stop - start), (1, len(self.key.trials)), (1, len(self.key.agents)))
         for leaf in tensors(batch):
+            if self._is_shared(leaf):
+                continue
             if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):
                 raise InputError(
                     f"scenario {type(self.scenario).__name__}: batch has a leaf of shape {list(leaf.shape)}; its first three axes must be "
@@ -151,6 +172,20 @@ class Blocks:
                 raise InputError(f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them")
         return batch
 
+    def _with_shared(self, batch: Any) -> Any:
+        """The batch with the first one's leaf in the place of every leaf that is still the same."""
+        leaves, form = pytree.tree_flatten(batch)
+        known, known_form = pytree.tree_flatten(self._first)
+        if form != known_form:
+            return batch
 
-def _size(batch: Any) -> int:
-    return sum(leaf.untyped_storage().nbytes() for leaf in tensors(batch))
+        def same(leaf: Any, known: Any) -> bool:
+            return isinstance(leaf, Tensor) and isinstance(known, Tensor) and known.shape[0] == 1 and torch.equal(leaf, known)
+
+        return pytree.tree_unflatten([old if same(new, old) else new for new, old in zip(leaves, known, strict=True)], form)
+
+    def _is_shared(self, leaf: Tensor) -> bool:
+        return any(leaf is known for known in tensors(self._first))
+
+    def _size(self, batch: Any) -> int:
+        return sum(leaf.untyped_storage().nbytes() for leaf in tensors(batch) if not self._is_shared(leaf))

@@ -36,7 +36,8 @@ class Experiment:
     Attributes:
         topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
         agents: N, or None where the topology fixes it.
-        scenario, algorithm, channel: spec strings, or objects with the Protocol's methods.
+        scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
+            is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it).
         drop_links: probability that a link fails in a round.
         rounds: T, or None for the scenario's own length (1000 where it has none).
@@ -117,6 +118,23 @@ class Experiment:
             out[f.name] = value
         return tomli_w.dumps(out)
 
+    def points(self) -> list[Experiment]:
+        """The single experiments of a grid ``algorithm="gt:lr=[0.1,0.2]"``, one for each point; of any other experiment, itself.
+
+        >>> [point.algorithm for point in Experiment("ring", 4, "quadratic", "gt:lr=[0.1,0.2]").points()]
+        ['gt:lr=0.1', 'gt:lr=0.2']
+
+        Raises:
+            InputError: a malformed list, or a point that is there twice.
+        """
+        if not isinstance(self.algorithm, str):
+            return [self]
+        specs = catalog.points(self.algorithm)
+        for spec in specs:
+            if specs.count(spec) > 1:
+                raise InputError(f"algorithm {self.algorithm}: {spec} is in the grid twice")
+        return [self] if specs == [self.algorithm.strip()] else [dataclasses.replace(self, algorithm=spec) for spec in specs]
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
         """An experiment from parsed TOML; ``where`` names the file in errors."""
@@ -130,17 +148,16 @@ class Experiment:
 
 
 def read_toml(path: Path) -> list[Experiment]:
-    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]``."""
+    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]`` and each point of a grid."""
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
-    algorithms = values.get("algorithm")
-    if isinstance(algorithms, list):
-        return [Experiment.from_mapping({**values, "algorithm": each}, str(path)) for each in algorithms]
-    return [Experiment.from_mapping(values, str(path))]
+    named = values.get("algorithm")
+    each = [{**values, "algorithm": one} for one in named] if isinstance(named, list) else [values]
+    return [point for one in each for point in Experiment.from_mapping(one, str(path)).points()]
 
 
 def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -198,7 +215,7 @@ def _with_content(spec: str) -> str:
 class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
-    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T.
+    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``points`` are the experiments of a batch (``distopt.grid.stack``).
     """
 
     experiment: Experiment
@@ -209,6 +226,7 @@ class Problem:
     key: Key
     rounds: int
     x0: Tensor
+    points: tuple[Experiment, ...] = ()
 
     @property
     def agents(self) -> int:
@@ -242,10 +260,11 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
         raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = _start(experiment, agents, int(scenario.dim))
-    with default_dtype(x0.dtype):
-        state = algorithm.init(x0.clone())
-    for name in experiment.record:
-        if name != "x":
+    named = [name for name in experiment.record if name != "x"]
+    if named:
+        with default_dtype(x0.dtype):
+            state = algorithm.init(x0.clone())
+        for name in named:
             leaf(state, name)
     return Problem(experiment, mixing, scenario, algorithm, dict.fromkeys(algorithm.channels, channel), key, rounds, x0)
 
@@ -317,4 +336,4 @@ def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
     start = start.to(DTYPES[experiment.dtype])
     if not bool(torch.isfinite(start).all()):
         raise InputError(f"x0 is not finite in {experiment.dtype}")
-    return start.expand(shape).clone()
+    return start.clone().expand(shape)

@@ -7,6 +7,7 @@ alone, so a number does not depend on the chunk of rounds, on the padding or on 
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.graphs import Arcs, Floats, Graph, Ints, Switching
 from distopt.random import Key, words
+from distopt.tree import tree_sum
 from distopt.weights import DENSE, SPECTRAL, Kind, arc_weights, check_weights, flaw, link_weights, rule_name, second_eigenvalue
 
 _BLOCK = 32  # terms that are summed one after another
@@ -57,10 +59,10 @@ def apply(table: Table, z: Tensor) -> Tensor:
         hubs, width = table.hub_index.shape[-2:]
         rows = (-1, hubs * (width // _BLOCK), _BLOCK)
         sums = _gather(table.hub_index.reshape(rows), table.hub_weight.reshape(rows), z)
-        sums = _pairwise(sums.reshape(*sums.shape[:-2], hubs, -1, sums.shape[-1])).squeeze(-2)
+        sums = tree_sum(sums.reshape(*sums.shape[:-2], hubs, -1, sums.shape[-1])).squeeze(-2)
         out = out.index_copy(-2, table.hub_rows[0], sums)
     if table.everyone.shape[-1]:
-        out = out + table.everyone.to(z.dtype) * _pairwise(z)
+        out = out + table.everyone.to(z.dtype) * tree_sum(z)
     return out
 
 
@@ -74,15 +76,6 @@ def _gather(index: Tensor, weight: Tensor, z: Tensor) -> Tensor:
         term = weight[..., k : k + 1] * rows
         out = out + term if k else term
     return out
-
-
-def _pairwise(z: Tensor) -> Tensor:
-    """Sum over axis -2 (kept, length 1) by adding neighbours pairwise: the same bits on every device and in every block."""
-    while z.shape[-2] > 1:
-        if z.shape[-2] % 2:
-            z = torch.nn.functional.pad(z, (0, 0, 0, 1))
-        z = z[..., 0::2, :] + z[..., 1::2, :]
-    return z
 
 
 class _Pattern:
@@ -260,7 +253,8 @@ class Mixing:
     @cached_property
     def _fixed(self) -> Table:
         if not self._complete:
-            return self._pattern.table(self._values, (1, 1))
+            pattern = _Pattern(self.agents, 1, self._receiver, self._sender)  # as large as the table, and of no further use
+            return pattern.table(np.concatenate([self._weight, self._own])[pattern.order], (1, 1))
         n, off = self.agents, float(self._weight[0])
         none = torch.empty(1, 1, 0, _BLOCK, dtype=torch.float64)
         index, weight = torch.arange(n).reshape(1, 1, n, 1), torch.from_numpy(self._own - off).reshape(1, 1, n, 1)
@@ -353,6 +347,13 @@ class Mixing:
             return trials * (8 * self._pattern.slots + 25 * len(self._pattern.order) + 10 * len(self._edges))
         table = self.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
         return 3 * sum(leaf.numel() * leaf.element_size() for leaf in table)
+
+    def repeated(self, times: int) -> Mixing:
+        """The same network for ``times`` copies of the trials, one after the other."""
+        twin, trials = copy.copy(self), self._key.trials.tolist()
+        twin.__dict__.pop("bytes_per_round", None)
+        twin._key = Key(self._key.seed, range(self.agents), trials * times if len(trials) > 1 else trials, self.agents)
+        return twin
 
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, or symmetric and doubly stochastic.

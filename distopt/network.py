@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from distopt import mixing
+from distopt.data import tensors, tree_map
 from distopt.errors import InputError
-from distopt.protocols import Channel
+from distopt.protocols import Algorithm, Channel, Payload
+from distopt.random import Key
 
 Memory = dict[str, Any]
+
+Noise = dict[str, Tensor]
+"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them."""
+
+
+class Link(Protocol):
+    """One round of the network as an engine provides it: W_t, and what brings the neighbours' rows here."""
+
+    @property
+    def own(self) -> Tensor | slice:
+        """See ``distopt.protocols.Wire``."""
+
+    def send(self, payloads: dict[str, Payload]) -> None:
+        """Let the payloads of these channels leave now; ``heard`` will ask for them later."""
+
+    def heard(self, name: str, payload: Payload) -> Payload:
+        """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """See ``distopt.protocols.Wire``."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The link of the block that holds all agents: everyone is heard already. ``table`` is one round's."""
+
+    table: mixing.Table
+
+    @property
+    def own(self) -> slice:
+        """All of them."""
+        return slice(None)
+
+    def send(self, payloads: dict[str, Payload]) -> None:
+        """Nothing has to leave."""
+
+    def heard(self, name: str, payload: Payload) -> Payload:
+        """All rows, as they are."""
+        return payload
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """W_t rows."""
+        return mixing.apply(self.table, rows)
 
 
 @dataclass(frozen=True)
 class _Wire:
-    mix: Callable[[Tensor], Tensor]
+    link: Link
+    name: str
+
+    @property
+    def own(self) -> Tensor | slice:
+        return self.link.own
+
+    def heard(self, payload: Payload) -> Payload:
+        return self.link.heard(self.name, payload)
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        return self.link.weigh(rows)
 
 
 class Net:
@@ -24,17 +82,32 @@ class Net:
 
     Args:
         channels: the channel of each name the algorithm sends.
-        weigh: z [R, n, d] -> W_t z [R, n, d].
-            ``self.before`` those it started from, where this round was the first;
-            ``self.bits`` counts the bits one agent broadcasts in this round.
-        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
+        link: W_t and the way to the neighbours.
+        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
+            ``self.before`` those it started from, where this round was the first.
+        noise: this round's uniforms of the channels that draw any.
+        alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
+            broadcasts in this round.
     """
 
-    def __init__(self, channels: Mapping[str, Channel[Any]], weigh: Callable[[Tensor], Tensor], memory: Memory) -> None:
-        self.channels, self.wire, self.memory = channels, _Wire(weigh), dict(memory)
+    def __init__(
+        self, channels: Mapping[str, Channel[Any]], link: Link, memory: Memory, noise: Noise | None = None, alone: bool = False
+    ) -> None:
+        self.channels, self.link, self.memory, self.noise, self.alone = channels, link, dict(memory), noise or {}, alone
+        self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
         self.before = dict(memory)
         self.bits = 0
+
+    def send(self, values: Mapping[str, Tensor]) -> None:
+        """Encode now, and let leave together, what ``mix`` will be asked for later in the round."""
+        self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
+        self.link.send({name: payload for name, (_, payload) in self.early.items()})
+
+    def _encode(self, name: str, z: Tensor) -> Payload:
+        if name not in self.memory:
+            self.before[name] = self.memory[name] = self.channels[name].init(z)
+        return self.channels[name].encode(z, self.memory[name], self.noise.get(name))
 
     def mix(self, name: str, z: Tensor) -> Tensor:
         """W_t z through the channel called ``name``."""
@@ -43,8 +116,41 @@ class Net:
         if name in self.sent:
             raise InputError(f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own")
         self.sent.add(name)
-        if name not in self.memory:
-            self.before[name] = self.memory[name] = self.channels[name].init(z)
-        self.bits += self.channels[name].bits(z.shape[-1], z.element_size()) if z.shape[-2] > 1 else 0  # alone: nobody listens
-        out, self.memory[name] = self.channels[name](z, self.memory[name], self.wire)
+        expected, payload = self.early.get(name, (z, None))
+        if expected is not z:
+            raise InputError(f"the algorithm sends {name!r} as it stood at the beginning of some rounds and computes it anew in others")
+        if name not in self.early:
+            payload = self._encode(name, z)
+        self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
+        out, self.memory[name] = self.channels[name](z, payload, self.memory[name], _Wire(self.link, name))
         return out
+
+
+def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
+    """The channels whose value is a leaf of (x, state) as a round finds it, with the leaf's place: they can be sent at once.
+
+    Found by one update with gradient zero, on copies: x [R, n, d] is not changed.
+
+    >>> from distopt.algorithms.gt import GT
+    >>> known_at_start(GT(), torch.zeros(1, 2, 1)), known_at_start(GT(form="atc"), torch.zeros(1, 2, 1))
+    ({'s': 1, 'x': 0}, {'s': 1})
+    """
+    x, state = tree_map(torch.clone, (x, algorithm.init(x.clone())))  # leaves that share memory must not pass for each other
+    leaves = tensors((x, state))
+    versions = [leaf._version for leaf in leaves]
+    found: dict[str, int] = {}
+
+    def mix(name: str, z: Tensor) -> Tensor:
+        for place, leaf in enumerate(leaves):
+            if leaf is z and leaf._version == versions[place]:  # a leaf that was changed in place is no longer what it was
+                found[name] = place
+        return z.clone()
+
+    algorithm.update(torch.zeros_like(x), state, x, mix)
+    return found
+
+
+def noise(channels: Mapping[str, Channel[Any]], key: Key, dim: int, t: Tensor) -> Noise:
+    """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n, words]}."""
+    drawn = {name: channel.words(dim) for name, channel in channels.items() if hasattr(channel, "words")}
+    return {name: key.uniform(f"channel/{name}", words, t) for name, words in drawn.items() if words}

@@ -22,7 +22,7 @@ Mix = Callable[[str, Tensor], Tensor]
 """``mix("x", x)`` is W x [R, n, d], sent through the channel called "x"."""
 
 Payload = Any
-"""Packed tensors [..., n, *] of a compressed message (any nesting of tuples)."""
+"""What travels: packed tensors [R, n, *], one row per agent (a tensor, or any nesting of tuples of them)."""
 
 
 @runtime_checkable
@@ -60,18 +60,36 @@ class Compressor(Protocol):
 
 
 class Wire(Protocol):
-    """What a channel may do with the network in one round."""
+    """What a channel may do with the network in one round.
 
-    def mix(self, z: Tensor) -> Tensor:
-        """The weighted sum over neighbours, sum_j w_ij z_j [R, n, d], self term included."""
+    The agents HEARD are those of the own block and all that W_t makes them hear, h in number, in ascending global id.
+    """
+
+    @property
+    def own(self) -> Tensor | slice:
+        """Where the own agents stand among the heard ones: an index of axis -2."""
+
+    def heard(self, payload: Payload) -> Payload:
+        """Send the own agents' payload, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """sum_j w_ij z_j [R, n, d] over the heard agents' rows z [R, h, d], self term included."""
 
 
 @runtime_checkable
 class Channel(Protocol[M]):
-    """How a value crosses the graph; its memory is part of the run's state."""
+    """How a value crosses the graph; its memory is part of the run's state and holds own agents only, leaves [R, n, *].
+
+    ``encode`` makes what travels, and the call what arrives of it. Between the two lies the time a message takes: an engine may
+    encode and send at the beginning of a round, and call when the algorithm asks.
+
+    Optional: ``words(d)``, how many uniform numbers the encoding of one row of d numbers draws (0 if left out); ``encode`` is
+    given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
+    """
 
     def init(self, z: Tensor) -> M: ...
-    def __call__(self, z: Tensor, memory: M, wire: Wire) -> tuple[Tensor, M]: ...
+    def encode(self, z: Tensor, memory: M, u: Tensor | None) -> Payload: ...
+    def __call__(self, z: Tensor, payload: Payload, memory: M, wire: Wire) -> tuple[Tensor, M]: ...
     def bits(self, d: int, itemsize: int) -> int:
         """Bits of one agent's message of a row of d numbers of ``itemsize`` bytes."""
 

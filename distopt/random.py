@@ -48,7 +48,10 @@ class Key:
 
     def __init__(self, seed: int, agents: Sequence[int] | range, trials: Sequence[int] | range, total: int) -> None:
         self.seed, self.total = seed, total
-        self.agents = torch.tensor(list(agents), dtype=torch.int64)
+        if isinstance(agents, range):  # a million of them need no list
+            self.agents = torch.from_numpy(np.arange(agents.start, agents.stop, agents.step))
+        else:
+            self.agents = torch.tensor(list(agents), dtype=torch.int64)
         self.trials = torch.tensor(list(trials), dtype=torch.int64)
         self._prefixes: dict[str, list[Tensor]] = {}
 
@@ -68,10 +71,10 @@ class Key:
         True
         """
         rounds = [0] if t is None else t.reshape(-1).tolist()
-        agents, width = self.agents.tolist(), words_per_agent
+        agents, width = self.agents.numpy(), words_per_agent
         out = np.empty((len(rounds), len(self.trials), len(agents), width))
-        low, span = (agents[0], agents[-1] - agents[0] + 1) if agents else (0, 0)
-        pick = None if span == len(agents) else np.asarray(agents) - low
+        low, span = (int(agents[0]), int(agents[-1] - agents[0]) + 1) if len(agents) else (0, 0)
+        pick = None if span == len(agents) else agents - low
         whole = span == self.total and all(b - a == 1 for a, b in pairwise(rounds))
         for r, trial in enumerate(self.trials.tolist()):
             if whole and rounds:  # every agent of consecutive rounds lies contiguously in the stream

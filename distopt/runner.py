@@ -5,35 +5,68 @@ The state of a run is a ``Carry``; a round is a pure function of it, of the roun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from distopt import metrics, mixing
+from distopt import grid, metrics, mixing
 from distopt.comparator import Comparator, Reference
-from distopt.data import BLOCK_BYTES, Blocks, cast, default_dtype, part
+from distopt.data import BLOCK_BYTES, Blocks, cast, default_dtype, part, tensors, tree_map
 from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.network import Memory, Net
+from distopt.network import Link, Memory, Net, Noise, noise
+
+T = TypeVar("T")
 
 
-class Carry(NamedTuple):
-    """Everything a run must know to go on from round t.
+class Held(NamedTuple):
+    """What the agents of a block hold between two rounds: ``x`` [R, n, d], the algorithm's state and the channels' memories."""
 
-    ``x`` [R, n, d]; ``state`` the algorithm's; ``memory`` the channels'; ``totals`` the cumulative metrics, [R] or [R, N].
-    """
-
-    t: int
     x: Tensor
     state: Any
     memory: Memory
+
+
+class Standing(Protocol):
+    """What all agents hold between two rounds: a ``Held``, or something that fetches it from where they are when it is asked."""
+
+    @property
+    def x(self) -> Tensor:
+        """[R, N, d]."""
+
+    @property
+    def state(self) -> Any:
+        """The algorithm's."""
+
+    @property
+    def memory(self) -> Memory:
+        """The channels'."""
+
+
+def here(standing: Standing) -> Held:
+    """The same in this process."""
+    return Held(standing.x, standing.state, standing.memory)
+
+
+class Carry(NamedTuple):
+    """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N]."""
+
+    t: int
+    held: Standing
     totals: dict[str, Tensor]
+
+    @property
+    def x(self) -> Tensor:
+        """x_t [R, N, d]."""
+        return self.held.x
 
 
 @dataclass(frozen=True)
@@ -44,7 +77,7 @@ class Chunk:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
         trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
-        carry: where to go on.
+        carry: where to go on; x, state and memory must be asked for (and copied, to be kept) before the next chunk is.
         diverged: the round at which something stopped being finite, or None; nothing from it on is kept.
     """
 
@@ -58,28 +91,48 @@ class Chunk:
 
 
 def begin(problem: Problem) -> Carry:
-    """The carry before round 0."""
-    with default_dtype(problem.x0.dtype):
-        return Carry(0, problem.x0.clone(), problem.algorithm.init(problem.x0.clone()), {}, {})
+    """The carry before round 0; its leaves share memory with nothing."""
+    x = problem.x0.clone(memory_format=torch.contiguous_format)
+    with default_dtype(x.dtype):
+        return Carry(0, Held(x, owned(problem.algorithm.init(x.clone())), {}), {})
 
 
-def step(problem: Problem, x: Tensor, state: Any, memory: Memory, data: Any, weights: mixing.Table) -> tuple[Tensor, Any, Net, Tensor]:
-    """One round: (x_{t+1}, state, the network as it was used, g_t)."""
-    net = Net(problem.channels, partial(mixing.apply, weights), memory)
+def owned(tree: Any) -> Any:
+    """The tree with leaves that share memory with nothing, copied one by one: there is never a second copy of all."""
+    leaves, form = pytree.tree_flatten(tree)
+    del tree
+    for k, each in enumerate(leaves):
+        if isinstance(each, Tensor):
+            leaves[k] = each.clone(memory_format=torch.contiguous_format)
+        del each
+    return pytree.tree_unflatten(leaves, form)
+
+
+def step(
+    problem: Problem, held: Held, data: Any, link: Link, noise: Noise, early: Mapping[str, int] | None = None
+) -> tuple[Held, Net, Tensor]:
+    """One round of the agents of a block: (what they hold after it, the network as it was used, g_t).
+
+    ``data`` and ``noise`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
+    place of their value among the leaves of (x, state) (see ``network.known_at_start``).
+    """
+    x, state, memory = held
+    net = Net(problem.channels, link, memory, noise, alone=problem.agents == 1)
+    if early:
+        leaves = tensors((x, state))
+        net.send({name: leaves[place] for name, place in early.items()})
     g = problem.scenario.grad(x, data)
     if g.shape != x.shape or g.dtype != x.dtype:
         raise InputError(
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
     after, state = problem.algorithm.update(g.clone(), state, x, net.mix)  # a scenario may hand out one buffer every round
-    return after, state, net, g
+    return Held(after, state, net.memory), net, g
 
 
-def invariant(state: Any, g: Tensor) -> Tensor | None:
-    """The tracker's violation [R] after a round with gradients g, or None for an algorithm without tracker."""
-    if hasattr(state, "s") and hasattr(state, "g"):
-        return metrics.tracker_invariant(state.s, g)
-    return None
+def violation(state: Any, g: Tensor) -> Tensor | None:
+    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm without tracker."""
+    return metrics.tracker_violation(state.s, g) if hasattr(state, "s") and hasattr(state, "g") else None
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:
@@ -94,43 +147,66 @@ def same_form(problem: Problem, x: Tensor, t: int) -> None:
 class Block:
     """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
 
-    ``data`` in the experiment's precision and ``exact`` in float64, leaves [K|1, R|1, n, ...]; ``tables`` the weights;
-    ``reference`` the comparator; ``fixed_cost`` F_t at the best fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
+    ``exact`` the agents' data in float64, leaves [K|1, R|1, n, ...]; ``reference`` the comparator; ``fixed_cost`` F_t at the best
+    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
     """
 
+    problem: Problem
     start: int
     count: int
     length: int
-    data: Any
     exact: Any
-    tables: mixing.Table
     reference: Reference
     fixed_cost: Tensor | None
     fixed_accuracy: Tensor | None
+
+    @property
+    def rounds(self) -> Tensor:
+        """int64 [K, 1, 1, 1]."""
+        return torch.arange(self.start, self.start + self.count).reshape(-1, 1, 1, 1)
+
+    @cached_property
+    def data(self) -> Any:
+        """``exact`` in the experiment's precision."""
+        return self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+
+    @cached_property
+    def tables(self) -> mixing.Table:
+        """The weights of the whole network."""
+        return self.problem.mixing.tables(self.rounds)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The channels' uniforms."""
+        return noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], self.rounds)
 
 
 @dataclass(frozen=True)
 class Stretch:
     """What an engine made of some rounds: float64 ``observed`` [K, R] by name, ``kept`` trajectories [K, R, N, *], and where it stands.
 
-    ``bits`` is what each agent broadcast in a round.
+    ``finite`` says of which trials the last x is, [R]; ``bits`` is what each agent broadcast in a round.
     """
 
     observed: dict[str, Tensor]
     kept: dict[str, Tensor]
-    x: Tensor
-    state: Any
-    memory: Memory
+    held: Standing
+    finite: Tensor
     bits: int
 
 
 class Engine(Protocol):
     """Where the rounds run."""
 
+    def prepare(self, block: Block) -> None:
+        """Make what ``advance`` will need of a block, while earlier rounds run: called from another thread."""
+
     def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """Run rounds of ``block`` from place ``offset`` on: at least one, at most to its end.
 
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
+        What ``carry.held`` holds is the engine's from now on: it may write to it, and nobody may ask for it any more.
+        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round. Where ``carry.held`` is
+        the very object that the last stretch returned, the agents already hold it, wherever they are.
         """
 
 
@@ -142,27 +218,128 @@ def run(
     start: Carry | None = None,
     agentwise: bool | None = None,
 ) -> Iterator[Chunk]:
-    """Run from ``start`` (or from the beginning) to the last round, stretch by stretch.
+    """Run from ``start`` (or from the beginning) to the last round or to divergence, stretch by stretch.
 
     ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
     """
-    carry = start or begin(problem)
+    for chunks in together([problem], comparator, blocks, engine, start, agentwise):
+        yield chunks[0]
+
+
+def together(
+    problems: Sequence[Problem],
+    comparator: Comparator,
+    blocks: Blocks,
+    engine: Engine,
+    start: Carry | None = None,
+    agentwise: bool | None = None,
+) -> Iterator[dict[int, Chunk]]:
+    """Run the points of a grid (see ``distopt.grid``) in one batch: the chunks of each stretch by place in ``problems``.
+
+    Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
+    rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them. ``start`` is for
+    a single problem.
+    """
+    points, whole = len(problems), grid.stack(problems)
+    totals = dict.fromkeys(range(points), start.totals if start else {})
+    carry = start._replace(held=owned(here(start.held))) if start else begin(whole)
+    first, trials = problems[0], len(problems[0].x0)
     if agentwise is None:
-        agentwise = problem.agents**2 * problem.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *problem.experiment.record]))
-    length = blocks.length
-    while length > 1 and length * problem.mixing.bytes_per_round > 4 * BLOCK_BYTES:
-        length //= 2  # the weights of a whole block of a changing network may be larger than its data
-    while carry.t < problem.rounds:
-        block = _block(problem, comparator, blocks, carry.t - carry.t % length, length)
+        agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
+    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
+    while length > 1 and length * room > 4 * BLOCK_BYTES:
+        length //= 2
+
+    def made(start: int) -> tuple[Block, Block]:
+        block = _block(first, comparator, blocks, start, length)
+        wide = _wide(block, whole, points)
+        engine.prepare(wide)
+        return block, wide
+
+    for block, wide in _ahead(made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64):
         while carry.t < block.start + block.count:
             offset = carry.t - block.start
-            stretch = engine.advance(problem, block, offset, carry, keep)
-            chunk = _chunk(problem, block, offset, carry, stretch, agentwise)
-            yield chunk
-            if chunk.diverged is not None:
+            stretch = engine.advance(whole, wide, offset, carry, keep)
+            carry = Carry(carry.t + len(stretch.observed["cost"]), stretch.held, {})
+            chunks = {
+                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise) for g, before in totals.items()
+            }
+            totals = {g: chunk.carry.totals for g, chunk in chunks.items() if chunk.diverged is None}
+            yield chunks
+            if not totals:
                 return
-            carry = chunk.carry
+            del stretch, chunks  # a second copy of a large network's state would be one too many
+
+
+def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T]:
+    """What ``made`` makes of each start; the next one in another thread while the caller works on this one.
+
+    Without ``overlap`` one after the other: torch's default precision, under which scenarios run, is not a thread's own, so
+    data in float64 cannot be made beside rounds in float32.
+    """
+    if not overlap:
+        yield from map(made, starts)
+        return
+    with ThreadPoolExecutor(1, "distopt-data") as pool:
+        waiting: Future[T] | None = None
+        for start in starts:
+            ready = waiting.result() if waiting else made(start)
+            waiting = pool.submit(made, start + starts.step) if start + starts.step < starts.stop else None
+            yield ready
+
+
+def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
+    """What a round of a block costs beyond the scenario's own data: weights, noise, data repeated for grid points, kept trajectories."""
+    repeated = sum(leaf[0].numel() * leaf.element_size() for leaf in tensors(blocks.get(0)) if leaf.shape[0] > 1 and leaf.shape[1] > 1)
+    drawn = noise(whole.channels, whole.key, whole.x0.shape[-1], torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    own = whole.mixing.bytes_per_round + sum(8 * each.numel() for each in drawn.values()) + (points * repeated if points > 1 else 0)
+    return own + len(keep) * whole.x0.numel() * whole.x0.element_size()
+
+
+def _wide(block: Block, whole: Problem, points: int) -> Block:
+    """The block as an engine needs it for ``points`` copies of the trials, one after the other."""
+    if points == 1:
+        return block
+    best = block.reference._replace(x=grid.repeated(block.reference.x, points))
+    return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the agents hold, of some rows of the trials axis alone; looked up when asked."""
+
+    held: Any
+    rows: slice
+
+    def _part(self, tree: Any) -> Any:
+        return tree_map(lambda leaf: leaf[self.rows], tree)
+
+    @property
+    def x(self) -> Tensor:
+        x: Tensor = self._part(self.held.x)
+        return x
+
+    @property
+    def state(self) -> Any:
+        return self._part(self.held.state)
+
+    @property
+    def memory(self) -> Memory:
+        memory: Memory = self._part(self.held.memory)
+        return memory
+
+
+def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
+    """What a stretch made of grid point g: its rows, laid out as if it had run alone."""
+    if points == 1:
+        return stretch
+    rows = slice(g * trials, (g + 1) * trials)
+
+    def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value[:, rows].contiguous() for name, value in named.items()}
+
+    return Stretch(each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits)
 
 
 def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
@@ -172,13 +349,11 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
     first, last = start - span.start, min(start + length, span.stop) - span.start
     exact, reference = part(blocks.get(b), first, last), part(comparator.reference(b), first, last)
     cost, accuracy = part(comparator.fixed_values(b), first, last)
-    tables = problem.mixing.tables(torch.arange(start, span.start + last).reshape(-1, 1, 1, 1))
-    data = exact if problem.x0.dtype == torch.float64 else cast(exact, problem.x0.dtype)
-    return Block(start, last - first, length, data, exact, tables, reference, cost, accuracy)
+    return Block(problem, start, last - first, length, exact, reference, cost, accuracy)
 
 
-def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: Stretch, agentwise: bool) -> Chunk:
-    """Cumulate a stretch's measurements, find out whether it diverged, and choose the rounds to record."""
+def _chunk(problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool) -> Chunk:
+    """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
     count, trials = stretch.observed["cost"].shape
     rows = slice(offset, offset + count)
 
@@ -200,11 +375,11 @@ def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: S
     }
     totals: dict[str, Tensor] = {}
     for name, added in increments.items():
-        values[name] = metrics.accumulate(carry.totals.get(name), added)
+        values[name] = metrics.accumulate(before.get(name), added)
         totals[name] = values[name][-1]
     if agentwise:
         own = metrics.agentwise_costs(problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count))
-        sums = metrics.accumulate(carry.totals.get("agents"), own - best[..., None])
+        sums = metrics.accumulate(before.get("agents"), own - best[..., None])
         totals["agents"] = sums[-1]
         values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
     if block.fixed_accuracy is not None:
@@ -216,7 +391,7 @@ def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: S
     good = torch.isfinite(cost) & torch.isfinite(values["dynamic_regret"]) & torch.isfinite(values["consensus_error"])
     bad = torch.nonzero(~good.all(-1))
     diverged = start + int(bad[0, 0]) if len(bad) else None
-    if diverged is None and not bool(torch.isfinite(stretch.x).all()):
+    if diverged is None and not bool(stretch.finite.all()):
         diverged = start + count
     kept = count if diverged is None else diverged - start
 
@@ -228,6 +403,6 @@ def _chunk(problem: Problem, block: Block, offset: int, carry: Carry, stretch: S
         np.asarray([start + k for k in chosen], dtype=np.int64),
         {name: value[chosen].T.contiguous().numpy() for name, value in values.items()},
         {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
-        Carry(start + count, stretch.x, stretch.state, stretch.memory, totals),
+        Carry(start + count, stretch.held, totals),
         diverged,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.random import Key
+from distopt.tree import row_sum
 
 
 class Targets(NamedTuple):
@@ -100,7 +101,7 @@ class MovingTarget:
         return Targets(a, self.spread * key.normal("moving_target.offset", self.dim), self.target(t, key))
 
     def loss(self, x: Tensor, b: Targets) -> Tensor:
-        return 0.5 * (b.a * (x - b.c).square()).sum(-1)
+        return 0.5 * row_sum(b.a * (x - b.c).square())
 
     def grad(self, x: Tensor, b: Targets) -> Tensor:
         return b.a * (x - b.c)

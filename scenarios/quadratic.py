@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.random import Key
+from distopt.tree import row_sum
 
 
 class Curves(NamedTuple):
@@ -62,7 +63,7 @@ class Quadratic:
 
     def loss(self, x: Tensor, b: Curves) -> Tensor:
         a, c = b
-        return 0.5 * (a * (x - c).square()).sum(-1)
+        return 0.5 * row_sum(a * (x - c).square())
 
     def grad(self, x: Tensor, b: Curves) -> Tensor:
         a, c = b

@@ -151,7 +151,7 @@ def test_interruption_leaves_a_loadable_run(tmp_path: Path, monkeypatch: pytest.
     loaded = distopt.load(tmp_path / "i")
     assert isinstance(loaded, distopt.Run) and loaded.status == "interrupted" and len(loaded.rounds) == 24
     assert np.array_equal(loaded["dynamic_regret"], whole["dynamic_regret"][:, :24])
-    assert caught.value.run.status == "interrupted"  # type: ignore[attr-defined]
+    assert caught.value.runs[0].status == "interrupted"  # type: ignore[attr-defined]
 
 
 def test_a_session_shares_data_and_comparator() -> None:

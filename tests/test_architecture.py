@@ -41,7 +41,7 @@ def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("topologies", "scenarios"), ids=lambda p: p.stem)
 def test_topologies_and_scenarios_know_randomness_and_graphs_only(path: Path) -> None:
-    allowed = ("distopt.random", "distopt.graphs", "distopt.errors", "distopt.scenarios._", "distopt.topologies")
+    allowed = ("distopt.random", "distopt.graphs", "distopt.tree", "distopt.errors", "distopt.scenarios._", "distopt.topologies")
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
 
 
@@ -61,7 +61,7 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
     upper = ("distopt.cli", "distopt.api", "distopt.report", "distopt.results")
-    lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics")
+    lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
     for name in lowest:

@@ -374,8 +374,8 @@ def test_broken_switching_topologies(fault: str, words: str) -> None:
 
 
 class ChannelLosesMean(Exact):
-    def __call__(self, z: Tensor, memory: Any, wire: Any) -> tuple[Tensor, Any]:
-        return wire.mix(z.sign()), memory
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+        return wire.weigh(wire.heard(payload).sign()), memory
 
 
 class ChannelFlatMemory(Exact):
@@ -384,13 +384,26 @@ class ChannelFlatMemory(Exact):
 
 
 class ChannelCouplesTrials(Exact):
-    def __call__(self, z: Tensor, memory: Any, wire: Any) -> tuple[Tensor, Any]:
-        return wire.mix(z) + 1e-9 * (z - z.mean(-2, keepdim=True)) * z.norm(), memory
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+        return wire.weigh(wire.heard(payload)) + 1e-9 * (z - z.mean(-2, keepdim=True)) * z.norm(), memory
 
 
 class ChannelInPlace(Exact):
-    def __call__(self, z: Tensor, memory: Any, wire: Any) -> tuple[Tensor, Any]:
-        return z.copy_(wire.mix(z)), memory
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+        return z.copy_(wire.weigh(wire.heard(payload))), memory
+
+
+class ChannelEncodesByChance(Exact):
+    def encode(self, z: Tensor, memory: Any, u: Any) -> Tensor:
+        return z + torch.rand(1, dtype=z.dtype)
+
+
+class ChannelPayloadGrows(Exact):
+    def encode(self, z: Tensor, memory: Any, u: Any) -> Any:
+        return z if float(z[0, 0, 0]) > 0 else (z, z)
+
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+        return wire.weigh(z), memory
 
 
 class ChannelFreeOfCharge(Exact):
@@ -405,6 +418,8 @@ class ChannelFreeOfCharge(Exact):
         (ChannelFlatMemory, "a leaf has shape"),
         (ChannelCouplesTrials, "trial 0 alone differs"),
         (ChannelInPlace, "in place"),
+        (ChannelEncodesByChance, "not pure"),
+        (ChannelPayloadGrows, "payload changes"),
         (ChannelFreeOfCharge, "bits"),
     ],
 )

@@ -1,6 +1,8 @@
 """x*_t against closed forms, cvxpy and scipy; the best fixed point; refusal where there is no minimiser."""
 
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import cvxpy
@@ -9,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import distopt
 from distopt.comparator import Comparator
-from distopt.data import Blocks
+from distopt.data import Blocks, evaluate
 from distopt.errors import InputError
+from distopt.experiment import Experiment, build
 from distopt.random import Key
+from distopt.scenarios.moving_target import MovingTarget
 
 
 @dataclass(frozen=True)
@@ -191,3 +196,116 @@ def test_leaves_of_a_wrong_shape_are_refused() -> None:
         comparator(Flat())
 
 
+
+
+@dataclass(frozen=True)
+class Still(WithHessian):
+    """A logistic problem that no round changes; counts what it is asked for."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        self.asked["batch"] += 1
+        return super().batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key)
+
+    def grad(self, x: Tensor, b: tuple[Tensor, Tensor]) -> Tensor:
+        self.asked["grad"] += 1
+        return super().grad(x, b)
+
+
+def test_static_data_are_made_once_and_solved_for_one_round() -> None:
+    asked = []
+    for rounds in (10, 1000):
+        it = comparator(Still(), rounds=rounds)
+        it.prepare(lambda done, total: None)
+        asked.append(dict(it.scenario.asked))
+        for b in range(it.blocks.count):
+            assert it.blocks.get(b) is it.blocks.get(0)
+            reference, values = it.reference(b), it.fixed_values(b)
+            assert len(reference.x) == len(it.blocks.span(b)) == len(reference.cost) == len(reference.path)
+            for nothing in (reference.path, reference.gradient_variation, reference.function_variation, reference.no_change):
+                assert not nothing.any()
+            assert torch.equal(reference.x, it.reference(0).x[:1].expand_as(reference.x))
+            assert values[0] is not None and torch.equal(values[0], reference.cost)
+    assert asked[0] == asked[1] and asked[0]["batch"] == 2  # the first rounds and, to be sure, the last
+    features, labels = it.blocks.get(0)
+    for r in range(2):
+        assert np.abs(it.fixed()[r].numpy() - by_cvxpy(features[0, r], labels[0, r], 3 * 0.1)).max() < 2e-5
+
+
+def test_data_that_stand_still_for_a_while_only_are_not_static(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Stepwise(WithHessian):
+        def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+            steps = torch.unique(t // 4)
+            return super().batch(steps.reshape(-1, 1, 1, 1) if len(steps) == 1 else t // 4, key)
+
+    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 4)
+    it = comparator(Stepwise(), rounds=12)
+    assert not it.blocks.static
+    paths = torch.cat([it.reference(b).path[:, 0] for b in range(3)])
+    assert torch.nonzero(paths).flatten().tolist() == [4, 8]
+    for b in range(3):
+        assert torch.equal(it.blocks.get(b)[0][:1], it.scenario.batch(torch.tensor(4 * b).reshape(1, 1, 1, 1), it.blocks.key)[0])
+
+
+def test_what_no_round_changes_is_shared_by_all_blocks_and_does_not_shorten_them() -> None:
+    it = Blocks(MovingTarget(dim=4), Key(0, range(60_000), range(1), 60_000), 600)
+    assert it.length == 256 and it.count == 3
+    first, second = it.get(0), it.get(1)
+    assert first.a is second.a and first.o is second.o and first.p.shape[0] == second.p.shape[0] == 256
+    assert it._bytes == 2 * 256 * 4 * 8
+
+
+def test_rows_of_all_agents_are_never_held_for_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 64 agents nothing that comes back from a scenario may be 64 times what the comparator keeps."""
+    agents, largest, asked = 64, [], []
+
+    def watched(f: Any, x: Tensor, batch: Any) -> Tensor:
+        out = evaluate(f, x, batch)
+        largest.append(out.numel() // (out.shape[0] * out.shape[1]))
+        return out
+
+    class Watched(MovingTarget):
+        def optimum(self, b: Any) -> Tensor:
+            asked.append(len(b.p))
+            return super().optimum(b)
+
+    monkeypatch.setattr("distopt.comparator.evaluate", watched)
+    monkeypatch.setattr("distopt.comparator.BLOCK_BYTES", 8 * 3 * agents * 10)
+    it = comparator(Watched(dim=3), rounds=30, agents=agents, trials=1)
+    it.prepare(lambda done, total: None)
+    it.fixed_values(0)
+    assert max(largest) <= 3 * 3 and max(asked) == 10
+
+
+def test_a_hessian_too_large_to_hold_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Huge(MovingTarget):
+        def hessian(self, x: Tensor, b: Any) -> Tensor:
+            raise AssertionError("asked for")
+
+    dense = comparator(MovingTarget(dim=20, motion="jump", period=2), rounds=6).fixed()
+    monkeypatch.setattr("distopt.comparator.HESSIAN_BYTES", 8 * 2 * 20 * 20 - 1)
+    free = comparator(Huge(dim=20, motion="jump", period=2), rounds=6).fixed()
+    assert dense is not None and free is not None and torch.allclose(free, dense, rtol=0, atol=1e-8)
+
+
+def test_a_run_that_starts_at_the_minimiser_of_static_costs_has_no_regret() -> None:
+    built = build(Experiment("ring", 37, "quadratic:spread=0", "dgd", rounds=3))
+    best = Comparator(Blocks(built.scenario, built.key, 3)).reference(0).x[0, 0]
+    run = distopt.simulate("ring", agents=37, scenario="quadratic:spread=0", algorithm="dgd", rounds=20, x0=best.numpy(), mode="eager")
+    assert np.abs(run["dynamic_regret"]).max() == 0
+
+
+def test_the_minimisers_of_a_long_run_leave_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def solved() -> tuple[Comparator, list[Tensor]]:
+        comparator = Comparator(Blocks(MovingTarget(dim=3), Key(0, range(4), range(2), 4), 600))
+        return comparator, [comparator.reference(b).x for b in range(3)]
+
+    _, held = solved()
+    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", held[0].numel() * 8)
+    comparator, away = solved()
+    assert all(torch.equal(one, other) for one, other in zip(held, away, strict=True))
+    file = comparator._references._file
+    assert file is not None
+    assert os.fstat(file.fileno()).st_size == sum(8 * x.numel() for x in held[1:])

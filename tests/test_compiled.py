@@ -1,6 +1,7 @@
 """Compiled rounds: every part of the house compiles without a graph break, and the numbers are those of the eager rounds."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 import distopt
 from distopt import catalog, runner
 from distopt.api import Comparison
+from distopt.data import tensors
 from distopt.engines import local
 from distopt.engines.compiled import Compiled
 from distopt.engines.eager import Eager
@@ -86,8 +88,8 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
     monkeypatch.setattr(comparison.blocks, "length", 16)
     comparison.blocks.count = 3
     engine = Compiled()
-    whole = list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
-    again = list(runner.run(problem, comparison.comparator, comparison.blocks, engine, start=whole[0].carry))
+    whole = kept(problem, comparison, engine)
+    again = kept(problem, comparison, engine, whole[0].carry)
     assert [chunk.start for chunk in again] == [16, 32]
     for one, other in zip(whole[1:], again, strict=True):
         assert torch.equal(one.carry.x, other.carry.x)
@@ -96,8 +98,67 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
     assert len(engine._loops) == 1, "a shorter last block must not compile again"
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
     start = runner.begin(problem)
-    loop = Loop(problem, (), (start.x, start.state, {}), block, observe=False, unroll=4)
-    assert torch.equal(loop((start.x, start.state, {}), block, 0).x, whole[0].carry.x)
+    loop = Loop(problem, (), start.held, block, observe=False, unroll=3)
+    assert torch.equal(loop(start.held, block, 0).held.x, whole[0].carry.x)
+
+
+def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.Carry | None = None) -> list[runner.Chunk]:
+    """The chunks of a run with copies of what the agents hold, which is written over when the run goes on."""
+    out = []
+    for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, start=start):
+        held = runner.owned(runner.here(chunk.carry.held))
+        out.append(replace(chunk, carry=chunk.carry._replace(held=held)))
+    return out
+
+
+def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No round runs before the compiled ones, leaves that nobody hears are written in place, and a stale chunk says so."""
+    monkeypatch.setattr("distopt.engines.compiled.LARGE", 10)
+    real = []
+    step = runner.step
+
+    def watched(problem: Any, held: runner.Held, *rest: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            real.append(type(held.x))
+        return step(problem, held, *rest)
+
+    monkeypatch.setattr(runner, "step", watched)
+    problem = build(Experiment("ring", 6, "moving_target:dim=3", "gtadam:lr=0.02", rounds=20))
+    comparison, engine = Comparison.of(problem), Compiled()
+    monkeypatch.setattr(comparison.blocks, "length", 8)
+    comparison.blocks.count = 3
+    places, chunks = [], []
+    for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine):
+        state = chunk.carry.held.state
+        places.append(tuple(leaf.data_ptr() for leaf in tensors((state.g, state.direction))))
+        chunks.append(chunk)
+    assert real and torch.Tensor not in real
+    assert len(set(places)) == 1 and len(places) == 3
+    with pytest.raises(RuntimeError, match="rounds have gone on"):
+        _ = chunks[0].carry.x
+    assert chunks[-1].carry.x.shape == (1, 6, 3)
+
+
+def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distopt.engines.compiled.LARGE", 10)
+    both("ring", 5, "moving_target", Twins())
+
+
+class Pair(NamedTuple):
+    old: Tensor
+    sum: Tensor
+
+
+class Twins:
+    """Begins with one tensor in both leaves, which is the very x it was given."""
+
+    channels = ("x",)
+
+    def init(self, x: Tensor) -> Pair:
+        return Pair(x, x)
+
+    def update(self, g: Tensor, state: Pair, x: Tensor, mix: Any) -> tuple[Tensor, Pair]:
+        return mix("x", x) - 0.05 * g - 0.01 * state.old, Pair(g, state.sum + g)
 
 
 class State(NamedTuple):

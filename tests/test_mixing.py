@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch import Tensor
 
+from distopt.algorithms.gt import GT
 from distopt.errors import InputError
+from distopt.experiment import Experiment, build
 from distopt.graphs import Arcs, Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx, pair_from_number
-from distopt.mixing import Mixing, Table, apply
+from distopt.mixing import Mixing, Table, _Pattern, apply
 from distopt.random import Key, words
 from distopt.topologies.barabasi_albert import barabasi_albert
 from distopt.topologies.complete import complete
@@ -451,3 +454,19 @@ def test_a_million_agents() -> None:
     mixed = apply(slices(W.tables(rounds(0, 1)), 0), z)[0, :, 0]
     assert mixed[1:-1].sub(z[0, 1:-1, 0]).abs().max() < 1e-9
     assert mixed[0].item() == pytest.approx((1 + n - 1) / 3)
+
+
+def test_a_built_problem_holds_little_besides_what_its_rounds_need() -> None:
+    class Counting(GT):
+        made = 0
+
+        def init(self, x: Tensor) -> Any:
+            Counting.made += 1
+            return super().init(x)
+
+    problem = build(Experiment("ring", 1000, "quadratic", Counting(), rounds=3))
+    assert Counting.made == 0 and problem.x0.untyped_storage().nbytes() == 8
+    table = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    held = sum(value.nbytes for value in vars(problem.mixing).values() if isinstance(value, np.ndarray))
+    assert not any(isinstance(value, _Pattern) for value in vars(problem.mixing).values())
+    assert held <= 1.6 * (table.index.nbytes + table.weight.nbytes)

@@ -20,8 +20,11 @@ class Exact:
     def init(self, z: Tensor) -> tuple[()]:
         return ()
 
-    def __call__(self, z: Tensor, memory: tuple[()], wire: Wire) -> tuple[Tensor, tuple[()]]:
-        return wire.mix(z), memory
+    def encode(self, z: Tensor, memory: tuple[()], u: Tensor | None) -> Tensor:
+        return z
+
+    def __call__(self, z: Tensor, payload: Tensor, memory: tuple[()], wire: Wire) -> tuple[Tensor, tuple[()]]:
+        return wire.weigh(wire.heard(payload)), memory
 
     def bits(self, d: int, itemsize: int) -> int:
         return 8 * itemsize * d

@@ -155,9 +155,10 @@ def check_direction(direction: Any) -> None:
 def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     """Check a channel against ``distopt.protocols.Channel``.
 
-    Promises: memory leaves [R, n, *] of z's dtype whose shapes never change; pure; z's shape and dtype come back; trials do not
-    touch each other, bit for bit; ``bits`` is a positive whole number that grows with d; and, with ``keeps_mean``, what comes
-    out has the agents' mean of what went in (doubly stochastic W), without which gradient tracking fails.
+    Promises: memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes that never change; pure; z's
+    shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole number that grows with d;
+    and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly stochastic W), without which gradient
+    tracking fails.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -169,18 +170,35 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     who = type(channel).__name__
 
     class Wire:
-        def mix(self, z: Tensor) -> Tensor:
-            return mixed(weights(), z)
+        own = slice(None)
 
-    def drive(stream: Tensor) -> tuple[list[Tensor], Any]:
+        def heard(self, payload: Any) -> Any:
+            return payload
+
+        def weigh(self, rows: Tensor) -> Tensor:
+            return mixed(weights(), rows)
+
+    words = channel.words(D) if hasattr(channel, "words") else 0
+    noise = torch.rand(ROUNDS, R, N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+    def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
         memory, out = channel.init(stream[0]), []
         lead = (stream.shape[1], stream.shape[2])
         check_leaves(memory, lead, stream.dtype, f"{who}: init")
-        for z in stream:
+        first: Any = None
+        for z, drawn in zip(stream, noise, strict=True):
+            u = drawn if words else None
             before = copied((z, memory))
-            heard, after = channel(z, memory, Wire())
-            require(same_bits(before, (z, memory)), f"{who}: changes its inputs in place")
-            require(same_bits((heard, after), channel(z, memory, Wire())), f"{who}: not pure: the same inputs give other outputs")
+            payload = channel.encode(z, memory, u)
+            check_leaves(payload, lead, z.dtype, f"{who}: payload")
+            first = payload if first is None else first
+            require(alike(first, payload), f"{who}: the payload changes its structure or shapes from round to round")
+            sent = copied(payload)
+            heard, after = channel(z, payload, memory, Wire())
+            require(same_bits((before, sent), ((z, memory), payload)), f"{who}: changes its inputs in place")
+            again = channel.encode(z, memory, u)
+            pure = same_bits((payload, heard, after), (again, *channel(z, again, memory, Wire())))
+            require(pure, f"{who}: not pure: the same inputs give other outputs")
             fits = heard.shape == z.shape and heard.dtype == z.dtype
             require(fits, f"{who}: turns z {list(z.shape)} {z.dtype} into {list(heard.shape)} {heard.dtype}")
             check_leaves(after, lead, z.dtype, f"{who}: memory")
@@ -191,10 +209,11 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
 
     for dtype in (torch.float32, torch.float64):
         stream = normals(ROUNDS, R, N, D, seed=5, dtype=dtype)
-        whole = drive(stream)
+        whole = drive(stream, noise)
         for r in range(R):
             part = sliced(whole, slice(r, r + 1))
-            require(same_bits(drive(stream[:, r : r + 1]), part), f"{who}: trial {r} alone differs from trial {r} in a batch")
+            alone = drive(stream[:, r : r + 1], noise[:, r : r + 1])
+            require(same_bits(alone, part), f"{who}: trial {r} alone differs from trial {r} in a batch")
         gap = max(float((a.mean(-2) - z.mean(-2)).abs().max()) for a, z in zip(whole[0], stream, strict=True))
         limit = 1e-5 if dtype == torch.float32 else 1e-12
         require(not keeps_mean or gap < limit, f"{who}: the mean over the agents changes by {gap:.1e} on the way")

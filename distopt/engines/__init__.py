@@ -1,1 +1,57 @@
-"""Where a run is computed. An engine moves rows and never does arithmetic."""
+"""Where the rounds run: ``local`` (one block, in this process) and engines whose workers hold a block of agents each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from distopt.catalog import parse
+from distopt.errors import InputError
+
+if TYPE_CHECKING:
+    from distopt.data import Blocks
+    from distopt.engines.local import Mode
+    from distopt.experiment import Problem
+    from distopt.runner import Engine
+
+NAMES = ("local", "threads", "ranks")
+
+
+def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
+    """The engine that a spec such as ``threads:workers=3`` names, for a problem and its data.
+
+    Raises:
+        InputError: an unknown engine or parameter, or a value that should be a whole number and is not.
+    """
+    maker, numbers = _parsed(spec)
+    built: Engine = maker(problem, blocks, mode, **numbers)
+    return built
+
+
+def check(spec: str, agents: int) -> None:
+    """Refuse early what ``make`` would: a spec that names no engine, or more workers than agents."""
+    from distopt.engines.stencil import Partition
+
+    workers = _parsed(spec)[1].get("workers")
+    if isinstance(workers, int):
+        Partition.even(agents, workers)
+
+
+def _parsed(spec: str) -> tuple[Callable[..., Engine], dict[str, int | str]]:
+    asked = parse(spec)
+    if asked.name not in NAMES:
+        raise InputError(f"no engine {asked.name!r}; engines: {', '.join(NAMES)}")
+    module = importlib.import_module(f"distopt.engines.{asked.name}")
+    known = list(module.engine.__annotations__)[3:-1]  # after problem, blocks and mode, before what it returns
+    values = {**dict(zip(known, asked.args, strict=False)), **dict(asked.kwargs)}
+    wrong = [key for key in values if key not in known] or list(asked.args[len(known) :])
+    if wrong:
+        raise InputError(f"engine {asked.name}: no parameter {wrong[0]!r}; parameters: {', '.join(known) or 'none'}")
+    typed: dict[str, int | str] = {}
+    for key, value in values.items():
+        whole = "int" in module.engine.__annotations__[key]
+        if whole and not str(value).isdecimal():
+            raise InputError(f"engine {spec}: {key} is a whole number")
+        typed[key] = int(value) if whole else value
+    return module.engine, typed

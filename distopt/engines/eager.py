@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,38 +12,89 @@ from torch import Tensor
 from distopt import metrics
 from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part
 from distopt.experiment import Problem
-from distopt.runner import Block, Carry, Stretch, invariant, same_form, step
+from distopt.network import Link, Noise, Whole
+from distopt.runner import Block, Carry, Held, Stretch, here, same_form, step, violation
+from distopt.tree import tree_sum
+
+Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
+"""A round: (held, data, link, noise) -> (held, bits, the trackers' violation [R, n, d] or None)."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the agents of a block went through in some rounds.
+
+    ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
+    ``held`` in the end; ``bits`` one of them broadcast in a round.
+    """
+
+    points: Tensor
+    violations: Tensor | None
+    kept: dict[str, Tensor]
+    held: Held
+    bits: int
+
+
+def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
+    """``runner.step`` as a ``Step``."""
+
+    def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
+        after, net, g = step(problem, held, data, link, noise, early)
+        return after, net.bits, violation(after.state, g)
+
+    return one
+
+
+def room(x: Tensor) -> int:
+    """How many rounds a stretch may have: their points [R, N, d] each are held until they are measured."""
+    return max(1, BLOCK_BYTES // (x.numel() * x.element_size()))
+
+
+def walk(
+    problem: Problem, held: Held, start: int, rounds: range, data: Any, noise: Noise, link: Callable[[int], Link], keep: tuple[str, ...], one: Step
+) -> Walk:
+    """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
+    points: list[Tensor] = []
+    violations: list[Tensor] = []
+    kept: dict[str, list[Tensor]] = {name: [] for name in keep}
+    bits = 0
+    for k in rounds:
+        points.append(held.x.clone())  # an algorithm may work in place
+        held, bits, violated = one(held, at(data, k), link(k), at(noise, k))
+        same_form(problem, held.x, start + k)
+        if violated is not None:
+            violations.append(violated)
+        for name, each in kept.items():
+            each.append(points[-1] if name == "x" else leaf(held.state, name).clone())
+    return Walk(
+        torch.stack(points), torch.stack(violations) if violations else None, {name: torch.stack(each) for name, each in kept.items()}, held, bits
+    )
+
+
+def ready(block: Block) -> None:
+    """Make the data, weights and noise of a block that holds all agents."""
+    _ = block.data, block.tables, block.noise
 
 
 class Eager:
     """Calls ``step`` round by round, then measures all the rounds of the stretch at once."""
 
+    def prepare(self, block: Block) -> None:
+        """See ``distopt.runner.Engine``."""
+        ready(block)
+
     def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
-        x, state, memory, bits = carry.x, carry.state, carry.memory, 0
-        room = max(1, BLOCK_BYTES // (x.numel() * x.element_size()))  # the points of a stretch are held until they are measured
-        stop = min(block.count, offset + room)
-        points: list[Tensor] = []
-        violations: list[Tensor] = []
-        kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-        with default_dtype(x.dtype):
-            for k in range(offset, stop):
-                points.append(x.clone())  # an algorithm may work in place
-                x, state, net, g = step(problem, x, state, memory, at(block.data, k), at(block.tables, k))
-                same_form(problem, x, block.start + k)
-                memory, bits = net.memory, net.bits
-                violation = invariant(state, g)
-                if violation is not None:
-                    violations.append(violation)
-                for name, each in kept.items():
-                    each.append(points[-1] if name == "x" else leaf(state, name).clone())
-
-        def observe(x: Tensor, batch: Any) -> Tensor:
-            return metrics.observe(problem.scenario, x, *batch)
+        stop = min(block.count, offset + room(carry.x))
+        with default_dtype(carry.x.dtype):
+            walked = walk(
+                problem, here(carry.held), block.start, range(offset, stop), block.data, block.noise,
+                lambda k: Whole(at(block.tables, k)), keep, stepper(problem),
+            )
 
         batch = part(block.exact, offset, stop), part(block.reference.x, offset, stop)
-        seen = evaluate(observe, torch.stack(points).double(), batch)
-        observed = dict(zip(metrics.observed(problem.scenario), seen.unbind(-1), strict=True))
-        if violations:
-            observed["tracker_invariant"] = torch.stack(violations)
-        return Stretch(observed, {name: torch.stack(each) for name, each in kept.items()}, x, state, memory, bits)
+        sums = evaluate(lambda x, each: metrics.sums(problem.scenario, x, *each), walked.points.double(), batch)
+        observed = metrics.totals(problem.scenario, sums, problem.agents)
+        if walked.violations is not None:
+            observed["tracker_invariant"] = metrics.tracker_invariant(tree_sum(walked.violations), problem.agents)
+        return Stretch(observed, walked.kept, walked.held, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
-from distopt.data import Blocks, tensors
+import torch
+
+from distopt.data import Blocks, tensors, tree_map
 from distopt.engines.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.runner import Block, Carry, Engine, Stretch
+from distopt.runner import Block, Carry, Engine, Stretch, here
 
 Mode = Literal["auto", "eager", "compiled"]
 
@@ -47,27 +50,42 @@ def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[f
     return eager, COMPILE_SECONDS + rounds * (LOOP_SECONDS + passes(COMPILED_PASSES[0], COMPILED_PASSES[1]))
 
 
-def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
+def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
     """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+
+    Raises:
+        InputError: ``mode`` is "compiled" and there is no C++ compiler; torch has no such ``device``.
+    """
+    if compiles(problem, blocks, mode):
+        from distopt.engines.compiled import Compiled  # imports the compiler's front end: seconds
+
+        chosen: Engine = Forgiving(Compiled()) if mode == "auto" else Compiled()
+    else:
+        chosen = Eager()
+    return chosen if device == "cpu" else OnDevice(chosen, device)
+
+
+def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
+    """Whether the rounds of a problem are compiled: where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+
+    Every engine decides by it, so that an experiment has the same bits on all of them.
 
     Raises:
         InputError: ``mode`` is "compiled" and there is no C++ compiler.
     """
     if mode == "eager":
-        return Eager()
+        return False
     if mode == "auto":
         data = sum(leaf.numel() * leaf.element_size() // leaf.shape[0] for leaf in tensors(blocks.get(0)))
         eager, compiled = predicted_seconds(problem.x0.numel() * problem.x0.element_size(), data, problem.rounds)
         if eager <= compiled:
-            return Eager()
+            return False
     if compiler() is None:
         if mode == "compiled":
             raise InputError("there is no C++ compiler to compile the rounds with; install g++, or leave --compiled out")
-        warnings.warn("no C++ compiler found: the rounds run eagerly, several times slower; install g++", CompileWarning, stacklevel=2)
-        return Eager()
-    from distopt.engines.compiled import Compiled  # imports the compiler's front end: seconds
-
-    return Forgiving(Compiled()) if mode == "auto" else Compiled()
+        warnings.warn("no C++ compiler found: the rounds run eagerly, several times slower; install g++", CompileWarning, stacklevel=3)
+        return False
+    return True
 
 
 def compiler() -> str | None:
@@ -75,11 +93,55 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
+class OnDevice:
+    """Rounds on another device, such as "cuda": what they need goes there block by block, what they made comes back.
+
+    The comparator and the data are made on the host, so an experiment sees the same costs on every device; the iterates equal
+    those of the host to rounding.
+    """
+
+    def __init__(self, engine: Engine, device: str) -> None:
+        self._engine = engine
+        self._here: Block | None = None
+        self._block: Block | None = None
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # a build without CUDA says so by an assertion
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"device={device}: torch cannot use it ({reason}); leave --device out to run on the CPU") from None
+
+    def _there(self, tree: Any) -> Any:
+        return tree_map(lambda leaf: leaf.to(self.device), tree)
+
+    def _moved(self, block: Block) -> Block:
+        twin = replace(block, exact=self._there(block.exact), reference=block.reference._replace(x=self._there(block.reference.x)))
+        twin.__dict__.update(tables=self._there(block.tables), noise=self._there(block.noise))  # its cached properties
+        return twin
+
+    def prepare(self, block: Block) -> None:
+        """See ``distopt.runner.Engine``."""
+        self._engine.prepare(block)
+
+    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """See ``distopt.runner.Engine``."""
+        if self._block is None or self._here is not block:
+            self._here, self._block = block, self._moved(block)
+        start = carry._replace(held=self._there(here(carry.held)))
+        stretch = self._engine.advance(problem, self._block, offset, start, keep)
+        observed, kept, held, finite = tree_map(lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite))
+        return Stretch(observed, kept, held, finite, stretch.bits)
+
+
 class Forgiving:
     """Compiled rounds, or eager ones (with a warning) where the algorithm or the scenario cannot be compiled."""
 
     def __init__(self, compiled: Engine) -> None:
         self._engine = compiled
+
+    def prepare(self, block: Block) -> None:
+        """See ``distopt.runner.Engine``."""
+        self._engine.prepare(block)
 
     def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -28,6 +31,7 @@ _BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
 _BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
 _ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
 _LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
+_NAMES = 16  # as many names as the height holds beside the baselines
 _POINTS = 2000  # more than a page has columns: longer curves are thinned evenly on the axis they are drawn on
 
 
@@ -68,9 +72,12 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     if not have:
         known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
         raise InputError(f"no run has the metric {metric!r}; metrics: {', '.join(known) or 'none'}")
+    crowded = len(runs) > len(COLOURS)
+    common = _common(list(runs)) if crowded else ""
+    styles = _shades(len(runs)) if crowded else [(colour, "-") for colour in COLOURS]
     curves = [  # a run keeps its colour in every figure, whichever runs have the metric
-        _curve(short(name), run, metric, COLOURS[k % len(COLOURS)], _DASHES[k // len(COLOURS) % len(_DASHES)])
-        for k, (name, run) in enumerate(runs.items())
+        _curve(short(name[len(common) :]), run, metric, *style)
+        for (name, run), style in zip(runs.items(), styles, strict=False)
         if name in have
     ]
     longest = max(have.values(), key=lambda run: len(run.rounds))
@@ -87,7 +94,10 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         if zero:
             notes.append(f"Zero up to rounding, not drawn: {', '.join(curve.label for curve in zero)}.")
     if longest.trials > 1:
-        notes.append(f"Lines: mean over {longest.trials} trials; bands: smallest to largest trial.")
+        bands = "" if crowded else "; bands: smallest to largest trial"
+        notes.append(f"Lines: mean over {longest.trials} trials{bands}.")
+    if crowded:
+        curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]  # so many bands would hide the lines
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
@@ -97,10 +107,14 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     _plain_ticks(axes)
     axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
     fig.text(0.02, 0.935, _title(metric), fontsize=10.5, fontweight="bold", color=INK)
-    fig.text(0.02, 0.875, _where(longest), fontsize=7.5, color=SOFT, parse_math=False)
+    where = "  ·  ".join(part for part in (_where(longest), short(common.rstrip(":,"))) if part)
+    fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
     notes += _omissions(axes, curves, drawn)
     if len(have) < len(runs):
         notes.append(f"No such metric: {', '.join(short(name) for name in runs if name not in have)}.")
+    named = _best(drawn)
+    if len(named) < len(drawn):
+        notes.append(f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}.")
     lines = textwrap.wrap(" ".join(notes), 125)
     if len(lines) > 2:
         lines = [lines[0], lines[1][:122] + " …"]
@@ -108,7 +122,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
         canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
-    _name_lines(axes, drawn)
+    _name_lines(axes, named)
     return fig
 
 
@@ -120,6 +134,33 @@ def short(label: str, width: int = 60) -> str:
     """
     text = catalog.brief(label)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _common(labels: Sequence[str]) -> str:
+    """What all labels begin with, up to a ``:`` or ``,``: the part that the points of a grid share.
+
+    >>> _common(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), _common(["gt", "gtadam"])
+    ('gt:form=atc,', '')
+    """
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(labels), max(labels), strict=False))  # the two that differ first
+    start = "".join(char for char, _ in pairs)
+    return start[: max(start.rfind(":"), start.rfind(",")) + 1] if ":" in start else ""
+
+
+def _shades(count: int) -> list[tuple[str, Any]]:
+    """Styles for more runs than there are colours: one scale from dark to light in their order, neighbours told apart by dashes."""
+    scale = colormaps["viridis"]
+    return [(to_hex(scale(0.85 * k / (count - 1))), _DASHES[k % 2 if count <= _NAMES else 0]) for k in range(count)]
+
+
+def _best(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves that get a name: all, or where there are too many to be read the baselines and the runs that end lowest."""
+    runs = [k for k, curve in enumerate(curves) if not curve.baseline]
+    if len(runs) <= _NAMES:
+        return list(curves)
+    ends = {k: float(curves[k].mean[np.isfinite(curves[k].mean)][-1]) for k in runs if not curves[k].diverged}
+    lowest = set(sorted(ends, key=ends.__getitem__)[:_NAMES])
+    return [curve for k, curve in enumerate(curves) if curve.baseline or k in lowest]
 
 
 def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, baseline: bool = False) -> Curve:

@@ -21,6 +21,7 @@ HEADS = (
 )
 
 
+STAR = " *"
 HEAD_LINES = 2
 """How many lines of ``text`` are its head."""
 
@@ -56,16 +57,19 @@ def amount(value: float) -> str:
 def cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``HEADS``.
 
-    ``summaries`` are ``api.summary`` of the runs. The baselines are those of the longest run: others saw fewer rounds.
+    ``summaries`` are ``api.summary`` of the runs. Of several, a star marks the smallest average regret among those that ran to
+    the end. The baselines are those of the longest run: others saw fewer rounds.
     """
     rows = []
+    ended = [row["average_dynamic_regret"] for row in summaries if row["status"] == "done" and math.isfinite(row["average_dynamic_regret"])]
+    best = min(ended) if len(summaries) > 1 and ended else math.nan
     for row in summaries:
         label = row["algorithm"] if row["status"] == "done" else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
         spread = "" if not math.isfinite(row["spread"]) else f"±{number(row['spread'], 2)}"
         names = ("consensus_error", "tracker_invariant")
         rows.append([
             label,
-            number(row["average_dynamic_regret"]),
+            number(row["average_dynamic_regret"]) + (STAR if row["status"] == "done" and row["average_dynamic_regret"] == best else ""),
             spread,
             *(number(row[name]) for name in names),
             amount(row["bits_per_agent"]),
@@ -94,6 +98,9 @@ def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None) -> st
     gt             0.5        0.1          0       640     100
     """
     rows = cells(summaries)
+    if any(row[1].endswith(STAR) for row in rows):
+        for row in rows:
+            row[1] += "" if row[1].endswith(STAR) else " " * len(STAR)  # figures stay below each other
     used = [c for c in range(len(HEADS)) if c == 0 or any(row[c] for row in rows)]
     widths = {c: max([len(part) for part in HEADS[c]] + [len(row[c]) for row in rows]) for c in used}
     if width is not None:

@@ -1,0 +1,234 @@
+"""Writes docs/benchmarks.md, from page.md, and its figures docs/benchmarks-*.png, all from the logs in benchmarks/results.
+
+Usage: python benchmarks/plots.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
+LOGS = ("speed", "scale", "peers", "startup", "sums")
+COLUMNS = ("bare", "measured", "C", "tight C", "NumPy", "JAX")
+STYLES = {"bare": "#0b6e8f", "measured": "#7fc4d8", "tight C": "#444444", "NumPy": "#d9822b", "JAX": "#9b59a8"}
+MIB = 2**20
+
+
+def logs() -> dict[str, Any]:
+    """Each log by name."""
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in LOGS}
+
+
+# Tables -------------------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits without an exponent; a dash for what is missing.
+
+    >>> number(0.01234), number(1234.5), number(None)
+    ('0.0123', '1234', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}".rstrip(".")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A markdown table."""
+    lines = [list(head), ["---"] * len(list(head)), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def speed_table(log: Any) -> str:
+    def row(each: Any) -> list[str]:
+        t = each["seconds"]
+        times = [number(1e6 * t[name] if name in t else None) for name in COLUMNS]
+        return [each["title"], *times, *(number(t["bare"] / t[name]) for name in ("C", "tight C")), number(t["NumPy"] / t["bare"])]
+
+    return table(["problem", *COLUMNS, "bare / C", "bare / tight C", "NumPy / bare"], map(row, log["problems"]))
+
+
+def bytes_table(log: Any) -> str:
+    rows = [
+        [p["title"], number(p["minimum_bytes"] / 1e6), number(1e6 * p["stream"]), number(1e6 * p["seconds"]["bare"]), number(p["bare_to_stream"])]
+        for p in log["problems"]
+        if "stream" in p
+    ]
+    return table(["problem", "MB a round", "stream µs", "bare µs", "bare / stream"], rows)
+
+
+def scale_table(log: Any) -> str:
+    rows = [
+        [
+            c["topology"], f"{c['agents']:,}", f"{c['links']:,}", number(c["topology_and_weights"]), number(1 / c["bare"]), number(1 / c["measured"]),
+            number(c["state_bytes"] / MIB), number(c["beyond_bytes"] / MIB),
+        ]
+        for c in log["cases"]
+    ]  # fmt: skip
+    return table(["topology", "agents", "links", "build s", "bare rounds/s", "measured rounds/s", "state MiB", "beyond MiB"], rows)
+
+
+def exponent_table(log: Any) -> str:
+    names = {"bare": "bare", "measured": "measured", "beyond_bytes": "memory beyond"}
+    rows = [[topology, *(number(found.get(name)) for name in names)] for topology, found in log["exponents"].items()]
+    return table(["topology", *names.values()], rows)
+
+
+def peers_table(log: Any) -> str:
+    rows = [[p["package"], p["method"], number(1e6 * p["cpu"]), number(1e6 * p["seconds"])] for p in log["packages"]]
+    return table(["package", "our name of its method", "CPU µs a round", "µs by the clock"], rows)
+
+
+def kind(own: Any) -> str:
+    return f"{'measured' if own['measured'] else 'bare'}, {own['trials']} trial{'s' if own['trials'] > 1 else ''}"
+
+
+def sums_table(log: Any) -> str:
+    """Microseconds a round by way of summing neighbours."""
+    ways = ("gather", "roll", "links")
+    return table(["network", *ways], [[title, *(number(found.get(way)) for way in ways)] for title, found in log["microseconds"].items()])
+
+
+def own_table(log: Any) -> str:
+    rows = [[kind(own), number(1e6 * own["cpu"]), number(own["ratio"])] for own in log["distopt"]]
+    return table(["distopt", "CPU µs", "times fewer"], rows)
+
+
+def regret_table(text: str) -> str:
+    """One row for each run of regret.py in the log, whose first line names its scenario."""
+    rows: dict[str, dict[str, float]] = {}
+    for line in text.splitlines():
+        if found := re.match(r"(\S+) on (\S+), \d+ agents", line):
+            rows[found[1]] = {}
+        elif found := re.match(r"(\S+) +best lr \S+ +R_T/T (\S+)", line):
+            rows[list(rows)[-1]][found[1]] = float(found[2])
+    names = list(next(iter(rows.values())))
+
+    def cells(row: dict[str, float]) -> list[str]:
+        return [f"**{number(row[name])}**" if row[name] == min(row.values()) else number(row[name]) for name in names]
+
+    return table(["stream", *names], [[f"`{scenario}`", *cells(row)] for scenario, row in rows.items()])
+
+
+def machines(found: dict[str, Any]) -> str:
+    """Where each log was made."""
+    names = ("processor", "caches", "cores", "load", "gcc", "python", "torch", "numpy", "jax")
+    busy = [log for log in LOGS if found[log]["machine"]["load"] > 1]
+    note = f"\n\nOthers worked on the machine during {', '.join(f'`{log}.json`' for log in busy)}: those times are provisional." if busy else ""
+    return table(["log", *names], [[f"`{log}.json`", *(str(found[log]["machine"][name] or "-") for name in names)] for log in LOGS]) + note
+
+
+def page(found: dict[str, Any], regret: str) -> str:
+    """docs/benchmarks.md."""
+    peers = found["peers"]
+    return Template((HERE / "page.md").read_text()).substitute(
+        machines=machines(found),
+        speed=speed_table(found["speed"]),
+        bytes=bytes_table(found["speed"]),
+        scale=scale_table(found["scale"]),
+        exponents=exponent_table(found["scale"]),
+        peers=peers_table(peers),
+        peer_difference=f"{max(p['difference'] for p in peers['packages']):.1e}",
+        fastest=peers["fastest"],
+        own=own_table(peers),
+        sums=sums_table(found["sums"]),
+        startup=number(found["startup"]["cpu_seconds"]),
+        stages=table(["stage", "CPU s"], [[name, number(s)] for name, s in found["startup"]["stages"].items()]),
+        regret=regret_table(regret),
+    )
+
+
+# Figures ------------------------------------------------------------------------------------------------------------------
+
+
+def canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, columns, k + 1) for k in range(columns)]
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def speed_figure(log: Any) -> Figure:
+    """Bars of time relative to plain C, problem by problem."""
+    figure, (axes,) = canvas(9, 0.78 * len(log["problems"]) + 1.2)
+    height = 0.8 / len(STYLES)
+    for k, (name, colour) in enumerate(STYLES.items()):
+        known = [(i, p["seconds"][name] / p["seconds"]["C"]) for i, p in enumerate(log["problems"]) if name in p["seconds"]]
+        where = [i + (k - (len(STYLES) - 1) / 2) * height for i, _ in known]
+        # On a log axis a bar has no natural foot: these grow from 1, to the left where faster than C.
+        axes.barh(where, [ratio - 1 for _, ratio in known], height, left=1, color=colour, label=name)
+        for y, (_, ratio) in zip(where, known, strict=True):
+            faster = ratio < 1
+            axes.annotate(number(ratio, 2), (ratio, y), (-3 if faster else 3, 0), textcoords="offset points", fontsize=7,
+                          ha="right" if faster else "left", va="center")  # fmt: skip
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.margins(x=0.08)
+    axes.set_yticks(range(len(log["problems"])), [p["title"] for p in log["problems"]])
+    axes.invert_yaxis()
+    axes.set_xlabel("time a round / time of the plain C loop (log scale; left of 1 is faster than C)")
+    figure.legend(loc="outside upper center", ncols=len(STYLES), frameon=False)
+    return figure
+
+
+def scale_figure(log: Any) -> Figure:
+    """Time and memory against links, with a line of slope 1."""
+    figure, (time, memory) = canvas(10, 4.2, 2)
+    for (topology, _), marker in zip(log["exponents"].items(), "os", strict=False):
+        cases = [c for c in log["cases"] if c["topology"] == topology]
+        links = [c["links"] for c in cases]
+        for name, colour in (("measured", STYLES["measured"]), ("bare", STYLES["bare"])):
+            time.loglog(links, [1e3 * c[name] for c in cases], marker=marker, color=colour, label=f"{name}, {topology}")
+        memory.loglog(links, [c["beyond_bytes"] / MIB for c in cases], marker=marker, color=STYLES["bare"], label=f"beyond the state, {topology}")
+        memory.loglog(links, [c["state_bytes"] / MIB for c in cases], marker=marker, color="#aaaaaa", label=f"state, {topology}")
+    links = sorted({c["links"] for c in log["cases"]})
+    first = log["cases"][0]
+    time.loglog(links, [1e3 * first["bare"] * n / first["links"] for n in links], "k:", linewidth=1, label="linear in links")
+    memory.axhline(1024, color="#c0392b", linewidth=1, linestyle="--", label="1 GiB, target at 10⁶ agents")
+    for axes, label in ((time, "milliseconds a round"), (memory, "MiB")):
+        axes.set_xlabel("links")
+        axes.set_ylabel(label)
+        axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def peers_figure(log: Any) -> Figure:
+    """CPU time a round of each package and of distopt."""
+    bars = [(p["package"], p["cpu"], STYLES["NumPy"]) for p in log["packages"]]
+    bars += [(f"distopt, {kind(own)}", own["cpu"], STYLES["measured" if own["measured"] else "bare"]) for own in log["distopt"]]
+    bars.sort(key=lambda bar: -bar[1])
+    figure, (axes,) = canvas(9, 0.38 * len(bars) + 1)
+    low = 10 ** (len(f"{int(1e9 * min(cpu for _, cpu, _ in bars))}") - 4)  # the power of ten below the shortest, in microseconds
+    for k, (_, cpu, colour) in enumerate(bars):
+        axes.barh(k, 1e6 * cpu - low, left=low, color=colour)
+        axes.annotate(number(1e6 * cpu), (1e6 * cpu, k), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.set_xlim(left=low)
+    axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlabel("CPU microseconds a round, of one trial (log scale)")
+    return figure
+
+
+def main() -> None:
+    """Write the page and the figures."""
+    found = logs()
+    (DOCS / "benchmarks.md").write_text(page(found, (RESULTS / "regret.txt").read_text()))
+    for name, draw in (("speed", speed_figure), ("scale", scale_figure), ("peers", peers_figure)):
+        draw(found[name]).savefig(DOCS / f"benchmarks-{name}.png")
+
+
+if __name__ == "__main__":
+    main()

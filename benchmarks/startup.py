@@ -1,0 +1,111 @@
+"""CPU seconds, user and system, of the smallest ``distopt simulate``, and where they go.
+
+Usage: python benchmarks/startup.py [--log]    --log writes benchmarks/results/startup.json
+
+The command, ``simulate ring --agents 16 --rounds 10`` into a temporary folder, is run as a child with warm file caches, as a user
+would run it (no thread setting); the least of a few runs counts. The stages are those of another child that takes the same steps one
+after the other; the packages' shares are the self times that ``python -X importtime`` reports for the command, in seconds of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import header, log, machine
+
+REPEATS = 5
+ARGUMENTS = ("simulate", "ring", "--agents", "16", "--rounds", "10")
+PACKAGES = ("torch", "numpy", "scipy", "networkx", "pandas", "matplotlib", "distopt")
+
+
+def spent(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """CPU seconds of a child and of its children, and what it wrote."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, run
+
+
+def simulate(*python: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """One run of the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        return spent([sys.executable, *python, "-m", "distopt", *ARGUMENTS, "--out", str(Path(folder, "run"))])
+
+
+def packages() -> dict[str, float]:
+    """Seconds each package's own modules took to import, the rest together."""
+    seconds = dict.fromkeys((*PACKAGES, "others"), 0.0)
+    for line in simulate("-X", "importtime")[1].stderr.splitlines():
+        if line.startswith("import time:") and "self [us]" not in line:
+            own, _, name = line.removeprefix("import time:").split("|")
+            package = name.strip().split(".")[0]
+            seconds[package if package in PACKAGES else "others"] += int(own) / 1e6
+    return seconds
+
+
+def stages() -> dict[str, float]:
+    """The command's steps in this process, CPU seconds each."""
+    marks = [("python", time.process_time())]
+
+    def mark(name: str) -> None:
+        marks.append((name, time.process_time()))
+
+    import torch  # noqa: F401
+
+    mark("import torch")
+    from distopt import cli
+    from distopt.api import Comparison, execute, summary
+    from distopt.experiment import Experiment, build
+    from distopt.report import curves, progress, tables  # noqa: F401
+
+    mark("import the rest")
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = Experiment("ring", 16, "flights", "gtadam", rounds=10)
+        problem = build(experiment)
+        comparison = Comparison.of(problem)
+        mark("build")
+        comparison.comparator.prepare(lambda done, total: None)
+        mark("comparator")
+        run = execute(experiment, folder=Path(folder, "run"), comparison=comparison, problem=problem)
+        mark("rounds")
+        cli._report([summary(run)], {run.label: run}, Path(folder), comparison.comparator.certificate())
+        mark("figure")
+    before = 0.0
+    out = {}
+    for name, now in marks:
+        out[name], before = now - before, now
+    return out
+
+
+def main() -> None:
+    """Print total, stages and packages."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", action="store_true")
+    asked = parser.parse_args()
+    about = machine()
+    simulate()  # warms the caches
+    total = min(simulate()[0] for _ in range(REPEATS))
+    runs = [json.loads(spent([sys.executable, __file__, "--stages"])[1].stdout.splitlines()[-1]) for _ in range(REPEATS)]
+    stage = min(runs, key=lambda each: sum(each.values()))
+    imported = packages()
+    print(header(about), f"distopt {' '.join(ARGUMENTS)}: {total:.2f} CPU seconds", sep="\n")
+    for title, shares in (("stages, CPU seconds", stage), ("imports, seconds", imported)):
+        print(f"{title}: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in shares.items()))
+    if asked.log:
+        figures: dict[str, Any] = {"simulate": list(ARGUMENTS), "cpu_seconds": total, "stages": stage, "imports": imported}
+        log("startup", figures, about)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--stages"]:
+        print(json.dumps(stages()))
+    else:
+        main()

@@ -1,0 +1,486 @@
+"""Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo).
+
+Rank 0 leads and holds the first block of agents; the other ranks do as it orders until it stops them. There are two ways to start:
+
+- ``engine="ranks:workers=4"`` starts three more processes on this machine, and ends them with the run;
+- under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
+
+No number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
+that fails, dies or stays silent for ``timeout`` seconds ends the run with one error that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import tomllib
+import warnings
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt import grid
+from distopt.data import Blocks, default_dtype
+from distopt.engines import local
+from distopt.engines.crew import Led
+from distopt.engines.stencil import Partition, pack, size, unpack
+from distopt.engines.worker import Report, Tag, Worker
+from distopt.errors import InputError, RunError
+from distopt.experiment import Experiment, Problem, build
+from distopt.runner import Held
+
+dist: Any = torch.distributed  # which does not declare all that it exports
+
+TIMEOUT = 60
+"""Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
+
+IDLE = timedelta(days=30)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
+
+HEADER = struct.Struct("<qI52s")
+"""In front of a message: its round, the check sum of its name, and the beginning of its name."""
+
+ORDER = "order"
+
+
+def header(tag: Tag) -> bytes:
+    """A tag as it travels."""
+    name = tag[1].encode()
+    return HEADER.pack(tag[0], zlib.crc32(name), name[:52])
+
+
+def told(head: bytes) -> str:
+    """What a header says, in words."""
+    number, _, name = HEADER.unpack(head)
+    return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
+
+
+@dataclass
+class Group:
+    """The ranks of one run, connected.
+
+    Attributes:
+        pg: sends and receives (``torch.distributed.ProcessGroupGloo``).
+        store: where the first failure is noted, so that all ranks tell of the same one.
+        timeout: seconds that a message may take.
+        round: of the last message.
+    """
+
+    pg: Any
+    store: Any
+    rank: int
+    size: int
+    timeout: int = TIMEOUT
+    round: int = 0
+
+    @classmethod
+    def connect(cls, store: Any, rank: int, size: int, timeout: int, alone: bool) -> Group:
+        """Wait until all ranks are here. ``alone``: all of them are on this machine.
+
+        Raises:
+            RunError: some rank did not come in time.
+        """
+        limit = timedelta(seconds=timeout)
+        try:
+            if alone:
+                options = dist.ProcessGroupGloo._Options()
+                options._devices, options._timeout = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")], limit
+                pg = dist.ProcessGroupGloo(store, rank, size, options)
+            else:
+                pg = dist.ProcessGroupGloo(store, rank, size, limit)
+        except RuntimeError as error:
+            raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {_first_line(error)}") from error
+        return cls(pg, store, rank, size, timeout)
+
+    def blame(self, kind: str, message: str) -> InputError | RunError:
+        """Note a failure of ``kind`` "input" or "run"; the error to raise, which is the first that any rank noted."""
+        with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
+            kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
+        return (InputError if kind == "input" else RunError)(message)
+
+    @contextmanager
+    def towards(self, peer: int, tag: Tag) -> Iterator[None]:
+        """Whatever fails here is between this rank and ``peer``."""
+        try:
+            yield
+        except RuntimeError as error:
+            silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+            what = f"did not answer within {self.timeout} s" if silent else "has gone"
+            raise self.blame("run", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    group: Group
+    tag: Tag
+    coming: list[tuple[int, Tensor, Any]]
+
+    def wait(self, patience: timedelta | None = None) -> dict[int, Tensor]:
+        due, arrived = header(self.tag), {}
+        for sender, letter, work in self.coming:
+            with self.group.towards(sender, self.tag):
+                work.wait(patience or timedelta(seconds=self.group.timeout))
+            head = bytes(letter[: HEADER.size].numpy())
+            if head != due:
+                raise self.group.blame(
+                    "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
+                )
+            arrived[sender] = letter[HEADER.size :]
+        return arrived
+
+
+@dataclass
+class Post:
+    """A worker's ``Transport`` through a group."""
+
+    group: Group
+    _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
+
+    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
+        """See ``distopt.engines.worker.Transport``."""
+        self.settle()
+        if not tag[1].startswith(ORDER):
+            self.group.round = tag[0]
+        head = header(tag)
+        number = zlib.crc32(head) >> 1  # two tags of one number are told apart by their headers
+        front = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        coming = []
+        for sender, length in incoming.items():
+            letter = torch.empty(HEADER.size + length, dtype=torch.uint8)
+            with self.group.towards(sender, tag):
+                coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+        for receiver, message in outgoing.items():
+            letter = torch.cat([front, message])
+            with self.group.towards(receiver, tag):
+                self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
+        return _Arriving(self.group, tag, coming)
+
+    def settle(self) -> None:
+        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        for receiver, tag, work, _ in self._leaving:
+            with self.group.towards(receiver, tag):
+                work.wait(timedelta(seconds=self.group.timeout))
+        self._leaving.clear()
+
+    def leave(self) -> None:
+        """Drop the connections, which the other ranks notice at once."""
+        self._leaving.clear()
+        self.group.pg = None
+
+
+class Order(NamedTuple):
+    """What rank 0 tells the others to do: a method of ``Worker``, "build" or "stop", its settings (JSON) and tensors."""
+
+    what: str
+    settings: dict[str, Any]
+    tensors: Sequence[Tensor] = ()
+
+
+@dataclass
+class Orders:
+    """Rank 0's orders to all others, numbered."""
+
+    post: Post
+    count: int = 0
+
+    def give(self, order: Order) -> None:
+        """Tell all other ranks."""
+        forms = [(list(each.shape), str(each.dtype).removeprefix("torch.")) for each in order.tensors]
+        text = json.dumps([order.what, order.settings, forms]).encode()
+        body = pack([torch.frombuffer(bytearray(text), dtype=torch.uint8), *order.tensors])
+        others = range(1, self.post.group.size)
+        self.post.exchange((self.count, ORDER), dict.fromkeys(others, pack([torch.tensor([len(text), len(body)])])), {})
+        self.post.exchange((self.count, ORDER + " in full"), dict.fromkeys(others, body), {})
+        self.count += 1
+
+    def take(self) -> Order:
+        """Wait for rank 0's next order, however long it takes."""
+        first = self.post.exchange((self.count, ORDER), {}, {0: 16}).wait(IDLE)[0]
+        length, whole = unpack(first, [((2,), torch.int64)])[0].tolist()
+        body = self.post.exchange((self.count, ORDER + " in full"), {}, {0: whole}).wait()[0]
+        self.count += 1
+        what, settings, forms = json.loads(bytes(body[:length].numpy()))
+        shapes = [(tuple(shape), getattr(torch, dtype)) for shape, dtype in forms]
+        return Order(what, settings, unpack(body[size([((length,), torch.uint8)]) :], shapes))
+
+
+class Ranks:
+    """A crew (see ``distopt.engines.crew.Crew``) on the ranks of a group, led from rank 0, which is worker 0.
+
+    Args:
+        problem, blocks: as for every engine.
+        orders: to the other ranks.
+        compiled: whether the rounds are.
+        send: whether the other ranks must be told what the problem is; else they were born with it.
+        end: ends the other ranks.
+    """
+
+    def __init__(self, problem: Problem, blocks: Blocks, orders: Orders, compiled: bool, send: bool, end: Callable[[], object]) -> None:
+        self.problem, self.orders, self._end = problem, orders, end
+        partition = Partition.even(problem.agents, orders.post.group.size)
+        points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
+        self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled)
+        orders.give(Order("build", {"experiments": points, "length": blocks.length, "compiled": compiled}))
+
+    def place(self, held: Held | None) -> None:
+        """See ``distopt.engines.crew.Crew``."""
+        names = None if held is None else list(held.memory)
+        self.orders.give(Order("place", {"memory": names}, pytree.tree_leaves(held) if held is not None else ()))
+        with default_dtype(self.problem.x0.dtype):
+            self.worker.place(held)
+
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+        """See ``distopt.engines.crew.Crew``."""
+        self.orders.give(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
+        with one_thread():  # the ranks are the parallelism
+            report = self.worker.stretch(start, count, rounds, keep, best)
+        assert report is not None
+        return report
+
+    def gather(self) -> Held:
+        """See ``distopt.engines.crew.Crew``."""
+        self.orders.give(Order("gather", {}))
+        held = self.worker.gather()
+        assert held is not None
+        return held
+
+    def close(self) -> None:
+        """See ``distopt.engines.crew.Crew``."""
+        self._end()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def serve(orders: Orders, born: Problem | None = None) -> bool:
+    """Do what rank 0 orders until it says stop; whether it did so. What fails is noted for rank 0 to tell.
+
+    ``born`` is the problem, where rank 0 has not to say it.
+    """
+    group = orders.post.group
+    worker: Worker | None = None
+    try:
+        while True:
+            what, settings, tensors = orders.take()
+            if what == "stop":
+                return True
+            if what == "build":
+                problem = born or rebuilt(settings["experiments"])
+                partition = Partition.even(problem.agents, group.size)
+                worker = Worker(problem, partition, group.rank, orders.post, settings["length"], settings["compiled"])
+                continue
+            assert worker is not None
+            with default_dtype(worker.problem.x0.dtype):
+                if what == "place":
+                    worker.place(None if settings["memory"] is None else standing(worker.whole, settings["memory"], tensors))
+                elif what == "stretch":
+                    worker.stretch(settings["start"], settings["count"], range(*settings["rounds"]), tuple(settings["keep"]), tensors[0])
+                elif what == "gather":
+                    worker.gather()
+                orders.post.settle()
+    except RunError:
+        return False  # noted already
+    except InputError as error:
+        group.blame("input", str(error))
+    except Exception as error:
+        group.blame("run", f"rank {group.rank} failed in round {group.round}: {type(error).__name__}: {_first_line(error)}")
+    return False
+
+
+def rebuilt(experiments: Sequence[str]) -> Problem:
+    """The problem that rank 0 has, from the TOML texts of its experiments: one, or those of a batch."""
+    points = [Experiment.from_mapping(tomllib.loads(text), "rank 0's experiment") for text in experiments]
+    with default_dtype(torch.float64):
+        first = build(points[0])
+        return grid.stack([first, *(build(point, first) for point in points[1:])])
+
+
+def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Tensor]) -> Held:
+    """What all agents hold, from its leaves; ``memory`` names the channels that remember anything."""
+    x = problem.x0.clone()
+    form = Held(x, problem.algorithm.init(x), {name: problem.channels[name].init(x) for name in memory})
+    held: Held = pytree.tree_unflatten(list(leaves), pytree.tree_structure(form))
+    return held
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
+
+
+# Ranks of this machine, started from here
+
+
+def start(problem: Problem, blocks: Blocks, workers: int, compiled: bool, timeout: int = TIMEOUT) -> Ranks:
+    """Start ``workers`` - 1 processes and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
+
+    On Linux they are forked from this process and know the problem; elsewhere, and where this process uses a GPU, which no
+    fork survives, they are new processes that are told it, so that its parts must be spec strings.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        here = os.getpid()
+        forked = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        context: Any = multiprocessing.get_context("fork" if forked else "spawn")
+        processes = [
+            context.Process(target=_live, args=(port, me, workers, timeout, problem if forked else None), daemon=True, name=f"rank {me}")
+            for me in range(1, workers)
+        ]
+        try:
+            _begin(processes)
+            limit = timedelta(seconds=timeout)
+            store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
+            group = Group.connect(store, 0, workers, timeout, alone=True)
+            crew = Ranks(problem, blocks, Orders(Post(group)), compiled, not forked, lambda: _end(processes, here))
+        except BaseException:
+            _end(processes, here)
+            raise
+    weakref.finalize(crew, _end, processes, here)
+    return crew
+
+
+def _begin(processes: Sequence[Any]) -> None:
+    """Start them, without a collection of garbage in a fork before it can set its parent's garbage aside."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: a rank enters nothing that they might hold
+            for process in processes:
+                process.start()
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _end(processes: Sequence[Any], parent: int) -> None:
+    if os.getpid() != parent:  # a fork of it that drops what it inherited
+        return
+    for process in processes:
+        if process.pid is not None:
+            process.kill()  # it holds nothing that is not here too
+    for process in processes:
+        if process.pid is not None:
+            process.join()
+
+
+def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
+    """The life of a rank that ``start`` began. It leaves without tidying: what it inherited is its parent's to tidy."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    done = False
+    gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
+    gc.enable()
+    try:
+        torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
+        compiling = sys.modules.get("torch._inductor.async_compile")
+        if compiling is not None:  # nor wait for the threads that compiled for its parent
+            compiling.AsyncCompile.pool.cache_clear()
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
+        done = serve(Orders(Post(Group.connect(store, me, size, timeout, alone=True))), problem)
+    finally:
+        os._exit(0 if done else 1)
+
+
+# Ranks that torchrun started
+
+
+_fleet: Orders | None = None  # of this process, while it leads one
+
+
+def launched() -> int:
+    """How many ranks torchrun started; 0 where this process is none of them."""
+    return int(os.environ["WORLD_SIZE"]) if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} <= os.environ.keys() else 0
+
+
+@contextmanager
+def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
+    """Join the ranks that torchrun started: on rank 0 True, and the engine "ranks" runs on all of them; on the others False, when all is done.
+
+    ::
+
+        with ranks.fleet() as leads:
+            if leads:
+                run = distopt.simulate("ring", agents=16, scenario="flights", algorithm="gtadam", engine="ranks")
+
+    Raises:
+        RunError: some rank did not come in time; on a serving rank, that rank 0 did not come to its end.
+    """
+    global _fleet  # noqa: PLW0603  # a process is one rank of one fleet
+    rank, ranks = int(os.environ["RANK"]), launched()
+    hosts = not rank and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    limit = timedelta(seconds=timeout)
+    try:
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), ranks, hosts, limit, wait_for_workers=False)
+    except RuntimeError as error:
+        raise RunError(f"rank {rank}: torchrun's store does not answer: {_first_line(error)}") from error
+    # After a restart the store still holds what the ranks before it left there.
+    fresh = dist.PrefixStore(f"distopt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, alone=os.environ.get("LOCAL_WORLD_SIZE") == str(ranks))))
+    if rank:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0's to handle
+        if not serve(orders):
+            orders.post.leave()
+            time.sleep(1)  # torchrun ends all ranks when one has ended: let rank 0 tell why before
+            raise SystemExit(1)
+        yield False
+        return
+    _fleet = orders
+    try:
+        yield True
+    finally:
+        _fleet = None
+        try:
+            orders.give(Order("stop", {}))
+            orders.post.settle()
+        except (InputError, RunError):
+            pass  # whoever is not there to be stopped has been told of already
+
+
+def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT) -> Led:
+    """``ranks:workers=4,timeout=60``: contiguous blocks of agents, as even as can be; 2, or as many as torchrun started.
+
+    Raises:
+        InputError: more workers than agents or a time-out under a second; under torchrun another number than its ranks, or a part
+            of the experiment that is no spec string.
+        RunError: the processes could not be started.
+    """
+    if timeout < 1:
+        raise InputError(f"ranks: timeout={timeout} seconds, must be at least 1")
+    if launched() and workers not in (0, launched()):
+        raise InputError(f"torchrun started {launched()} ranks, not {workers}; leave the number of workers out")
+    if launched() > 1 and _fleet is None:
+        raise InputError("ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True")
+    count = launched() or workers or 2
+    Partition.even(problem.agents, count)
+    compiled = local.compiles(problem, blocks, mode)
+    if _fleet is None:
+        return Led(start(problem, blocks, count, compiled, timeout))
+    _fleet.post.group.timeout = timeout
+    return Led(Ranks(problem, blocks, _fleet, compiled, True, lambda: None))

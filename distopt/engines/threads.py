@@ -1,0 +1,185 @@
+"""Workers in threads of this process, for tests: what travels is what would travel between machines, in any order one likes."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from distopt.data import Blocks, default_dtype
+from distopt.engines import local
+from distopt.engines.crew import Led
+from distopt.engines.stencil import Partition
+from distopt.engines.worker import Report, Tag, Worker
+from distopt.experiment import Problem
+from distopt.runner import Held
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """Another worker failed; this one gives up waiting."""
+
+
+class Mailbox:
+    """The messages of all workers, by receiver, sender and tag.
+
+    Args:
+        slowest: seconds that a message may be on its way. Each is delayed by a random time up to it, so that they arrive in any order.
+        seed: of the delays.
+    """
+
+    def __init__(self, slowest: float = 0.0, seed: int = 0) -> None:
+        self._here: dict[tuple[int, int, Tag], Tensor] = {}
+        self._changed = threading.Condition()
+        self._slowest, self._draw = slowest, random.Random(seed)
+        self._under_way: list[tuple[float, int, tuple[int, int, Tag], Tensor]] = []
+        self._count = 0
+        self._stopped = False
+
+    def put(self, address: tuple[int, int, Tag], message: Tensor) -> None:
+        """Send a message to (receiver, sender, tag)."""
+        with self._changed:
+            self._count += 1
+            due = time.monotonic() + (self._draw.uniform(0, self._slowest) if self._slowest else 0.0)
+            heapq.heappush(self._under_way, (due, self._count, address, message))
+            self._changed.notify_all()
+
+    def take(self, address: tuple[int, int, Tag], length: int) -> Tensor:
+        """Wait for the message and take it away."""
+        with self._changed:
+            while True:
+                if self._stopped:
+                    raise Stopped
+                self._deliver()
+                if address in self._here:
+                    break
+                self._changed.wait(max(0.0, self._under_way[0][0] - time.monotonic()) if self._under_way else None)
+            message = self._here.pop(address)
+        if message.numel() != length:
+            raise RuntimeError(f"worker {address[0]} expected {length} bytes from worker {address[1]} as {address[2]}, got {message.numel()}")
+        return message
+
+    def _deliver(self) -> None:
+        now = time.monotonic()
+        while self._under_way and self._under_way[0][0] <= now:
+            _, _, address, message = heapq.heappop(self._under_way)
+            if address in self._here:
+                raise RuntimeError(f"worker {address[1]} sent worker {address[0]} two messages as {address[2]}")
+            self._here[address] = message
+
+    def stop(self) -> None:
+        """Wake everyone who waits; they raise ``Stopped``."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    mailbox: Mailbox
+    me: int
+    tag: Tag
+    incoming: dict[int, int]
+
+    def wait(self) -> dict[int, Tensor]:
+        return {sender: self.mailbox.take((self.me, sender, self.tag), length) for sender, length in self.incoming.items()}
+
+
+@dataclass(frozen=True)
+class Post:
+    """A worker's ``Transport`` through a mailbox."""
+
+    mailbox: Mailbox
+    me: int
+
+    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
+        """See ``distopt.engines.worker.Transport``."""
+        for receiver, message in outgoing.items():
+            self.mailbox.put((receiver, self.me, tag), message)
+        return _Arriving(self.mailbox, self.me, tag, incoming)
+
+
+class Threads:
+    """A crew (see ``distopt.engines.crew.Crew``) whose workers do each task in a thread of their own.
+
+    Args:
+        problem, blocks: as for every engine.
+        partition: who holds which agents.
+        compiled: whether the rounds are.
+        slowest, seed: see ``Mailbox``.
+    """
+
+    def __init__(
+        self, problem: Problem, blocks: Blocks, partition: Partition, compiled: bool = False, slowest: float = 0.0, seed: int = 0
+    ) -> None:
+        self.mailbox = Mailbox(slowest, seed)
+        self.workers = [
+            Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled) for me in range(len(partition.blocks))
+        ]
+        self._dtype = problem.x0.dtype
+
+    def place(self, held: Held | None) -> None:
+        """See ``distopt.engines.crew.Crew``."""
+        self._all(self._dtype, lambda worker: worker.place(held))
+
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+        """See ``distopt.engines.crew.Crew``."""
+        self._all(torch.float64, lambda worker: worker.load(start, count))
+        self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
+        report = self._all(torch.float64, lambda worker: worker.measure(best))
+        assert report is not None
+        return report
+
+    def gather(self) -> Held:
+        """See ``distopt.engines.crew.Crew``."""
+        held = self._all(self._dtype, Worker.gather)
+        assert held is not None
+        return held
+
+    def close(self) -> None:
+        """Nothing stays between two tasks."""
+
+    def _all(self, dtype: torch.dtype, task: Callable[[Worker], T]) -> T:
+        """Let all workers do a task at once, and return what it gives on worker 0; the first to fail stops the others."""
+        results: dict[int, T] = {}
+        failures: list[BaseException] = []
+
+        def do(worker: Worker) -> None:
+            try:
+                results[worker.me] = task(worker)
+            except Stopped:
+                pass
+            except BaseException as error:
+                failures.append(error)
+                self.mailbox.stop()
+
+        threads = [threading.Thread(target=do, args=(worker,), daemon=True) for worker in self.workers]
+        cores = torch.get_num_threads()
+        torch.set_num_threads(1)  # the workers are the parallelism
+        try:
+            with default_dtype(dtype):  # of the whole process, so not for a worker to set
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+        except BaseException:  # an interruption
+            self.mailbox.stop()
+            raise
+        finally:
+            torch.set_num_threads(cores)
+        if failures:
+            raise failures[0]
+        return results[0]
+
+
+def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2) -> Led:
+    """``threads:workers=3``: contiguous blocks of agents, as even as can be."""
+    return Led(Threads(problem, blocks, Partition.even(problem.agents, workers), local.compiles(problem, blocks, mode)))

@@ -1,0 +1,363 @@
+"""One experiment has the same bits on torch.distributed ranks; what goes wrong among them ends the run with one line."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import distopt
+from distopt import engines, runner
+from distopt.api import Comparison, execute
+from distopt.data import Blocks, tensors
+from distopt.engines import local, ranks, worker
+from distopt.engines.crew import Led
+from distopt.errors import InputError, RunError
+from distopt.experiment import Experiment, Problem, build
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def made(network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm: Any = "gtadam:lr=0.01", **settings: Any) -> Problem:
+    ask = {"agents": 16, "rounds": 6, "x0": 0.3, **settings}
+    return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
+
+
+def on(problem: Problem, comparison: Comparison, workers: int) -> tuple[distopt.Run, runner.Held]:
+    """The run on ranks, or local with 0 workers, and what the agents hold in the end."""
+    held = []
+
+    def make(problem: Problem, blocks: Blocks, mode: local.Mode) -> Any:
+        engine = ranks.engine(problem, blocks, mode, workers, 20) if workers else local.engine(problem, blocks, mode)
+
+        class Recorder:
+            def prepare(self, block: Any) -> None:
+                engine.prepare(block)
+
+            def advance(self, *args: Any) -> runner.Stretch:
+                stretch = engine.advance(*args)
+                held[:] = [runner.here(stretch.held)]
+                return stretch
+
+            def close(self) -> None:
+                if isinstance(engine, Led):
+                    engine.close()
+
+        return Recorder()
+
+    run = execute(problem.experiment, problem=problem, comparison=comparison, mode="eager", engine=make)
+    return run, held[0]
+
+
+@pytest.mark.parametrize(
+    ("network", "scenario", "algorithm", "settings"),
+    [
+        ("ring", "flights", "gtadam", {"x0": None}),
+        ("ring", "drifting_logistic", "gtadam:lr=0.01", {"trials": 2}),
+        ("erdos_renyi", "digits:window=2", "nids:lr=0.01", {}),
+        ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {}),
+        ("ring", "drifting_logistic", "gt:lr=0.01", {"drop_links": 0.3}),
+        ("complete", "moving_target:dim=3", "gtadam:lr=0.01", {"dtype": "float32", "trials": 2}),
+    ],
+)
+def test_ranks_have_the_bits_of_one_block(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
+    problem = made(network, scenario, algorithm, **settings)
+    comparison = Comparison.of(problem)
+    alone, stands = on(problem, comparison, 0)
+    assert np.abs(alone["x"][:, -1] - alone["x"][:, 0]).max() > 1e-6, "nothing moved"
+    for workers in (2, 4):
+        run, held = on(problem, comparison, workers)
+        assert list(run) == list(alone)
+        assert [name for name in run if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+        assert len(tensors(held)) == len(tensors(stands))
+        assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(tensors(held), tensors(stands), strict=True))
+        assert run.info["fingerprint"] == alone.info["fingerprint"]
+
+
+def test_uneven_blocks_a_grid_and_several_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: dict[str, Any] = {"agents": 7, "scenario": "drifting_logistic", "algorithm": "gt:lr=[0.01,0.02]", "rounds": 11, "record": "x"}
+    alone = distopt.simulate("star", **ask)
+    for module in ("eager", "crew"):
+        monkeypatch.setattr(f"distopt.engines.{module}.room", lambda x: 3)
+    shared = distopt.simulate("star", engine="ranks:workers=3", **ask)
+    assert list(shared) == list(alone) == ["gt:lr=0.01", "gt:lr=0.02"]
+    for name, run in alone.items():
+        assert [key for key in run if not np.array_equal(run[key], shared[name][key], equal_nan=True)] == []
+
+
+def test_a_run_goes_on_from_what_all_agents_hold() -> None:
+    problem = made()
+    comparison = Comparison.of(problem)
+    *_, whole = runner.run(problem, comparison.comparator, comparison.blocks, local.engine(problem, comparison.blocks, "eager"))
+    early = build(Experiment("ring", 16, "moving_target:dim=3", "gtadam:lr=0.01", rounds=2, x0=0.3))
+    start = Comparison.of(early)
+    *_, half = runner.run(early, start.comparator, start.blocks, local.engine(early, start.blocks, "eager"))
+    assert half.stop == 2
+    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    try:
+        *_, rest = runner.run(problem, comparison.comparator, comparison.blocks, engine, start=half.carry)
+        assert rest.start == 2
+        assert all(torch.equal(a, b) for a, b in zip(tensors(runner.here(rest.carry.held)), tensors(whole.carry.held), strict=True))
+    finally:
+        engine.close()
+
+
+def test_the_garbage_of_an_earlier_group_harms_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = ranks.Orders.take
+
+    def collecting(self: ranks.Orders) -> ranks.Order:
+        gc.collect()
+        return take(self)
+
+    monkeypatch.setattr(ranks.Orders, "take", collecting)
+    problem = made()
+    comparison = Comparison.of(problem)
+    gc.disable()
+    try:
+        for _ in range(2):
+            engine: Any = ranks.engine(problem, comparison.blocks, "eager", 2, 20)
+            engine.itself = engine  # garbage, once it is dropped
+            list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+            engine.close()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.slow
+def test_new_processes_are_told_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: dict[str, Any] = {"agents": 6, "scenario": "drifting_logistic", "algorithm": "gt:lr=[0.01,0.02]", "rounds": 5, "dtype": "float32"}
+    alone = distopt.simulate("ring", **ask)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    shared = distopt.simulate("ring", engine="ranks:workers=2", **ask)
+    for name, run in alone.items():
+        assert [key for key in run if not np.array_equal(run[key], shared[name][key], equal_nan=True)] == []
+    with pytest.raises(InputError, match="algorithm was given as a Python object"):
+        distopt.simulate("ring", **{**ask, "algorithm": Fails(divide)}, engine="ranks:workers=2")
+
+
+# Failures
+
+
+class Fails:
+    """The last agent fails in the third round, as ``how`` says."""
+
+    channels = ("x",)
+
+    def __init__(self, how: Any) -> None:
+        self.how = how
+
+    def init(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[..., :1])
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        if x.shape[-2] == 5 and int(state.max()) == 2 and multiprocessing.current_process().name == "rank 2":
+            self.how()
+        return mix("x", x), state + 1
+
+
+def divide() -> None:
+    raise ZeroDivisionError("agent 15 has enough")
+
+
+def refuse() -> None:
+    raise InputError("agent 15 was given nonsense")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep() -> None:
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        (divide, RunError, r"^rank 2 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
+        (refuse, InputError, r"^agent 15 was given nonsense$"),
+        (die, RunError, r"^rank 2 has gone in round [23]$"),  # what it sends of round 2 is on its way when it dies
+        (sleep, RunError, r"^rank 2 did not answer within 2 s in round 3$"),
+    ],
+)
+def test_a_rank_that_fails_dies_or_sleeps_ends_the_run_with_its_name(how: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        distopt.simulate("ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=5, engine="ranks:workers=3,timeout=2")
+
+
+def test_a_rank_that_is_killed_between_two_stretches_is_named() -> None:
+    problem = made()
+    comparison = Comparison.of(problem)
+    engine = ranks.engine(problem, comparison.blocks, "eager", 4, 20)
+    try:
+        list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+        (victim,) = [process for process in multiprocessing.active_children() if process.name == "rank 3"]
+        victim.kill()
+        victim.join()
+        with pytest.raises(RunError, match="^rank 3 has gone in round"):
+            list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+    finally:
+        engine.close()
+
+
+class Work:
+    def wait(self, timeout: Any) -> None:
+        pass
+
+
+class Wrong:
+    """Delivers a message of round 4 whatever is asked for."""
+
+    def recv(self, letters: list[Tensor], source: int, number: int) -> Work:
+        head = ranks.header((4, "x"))
+        letters[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        return Work()
+
+    send = recv
+
+
+class Store:
+    def compare_set(self, key: str, old: str, new: str) -> bytes:
+        return new.encode()
+
+
+def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
+    post = ranks.Post(ranks.Group(Wrong(), Store(), rank=1, size=2))
+    assert post.exchange((4, "x"), {}, {0: 8}).wait()[0].numel() == 8
+    for tag, due in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
+        with pytest.raises(RunError, match=rf"^rank 1 got a message \(round 4, x\) from rank 0 where \({due}\) was due$"):
+            post.exchange(tag, {}, {0: 8}).wait()
+    long = "x" * 60
+    assert ranks.header((4, long + "a")) != ranks.header((4, long + "b"))
+
+
+def test_a_post_is_a_transport() -> None:
+    post: worker.Transport = ranks.Post(ranks.Group(Wrong(), Store(), rank=0, size=1))
+    assert post.exchange((0, "x"), {}, {}).wait() == {}
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = made()
+    blocks = Comparison.of(problem).blocks
+    for spec, message in (
+        ("ranks:workers=17", "16 agents cannot be shared among 17 workers"),
+        ("ranks:timeout=0", "at least 1"),
+        ("ranks:backend=1", "no parameter 'backend'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engines.make(spec, problem, blocks)
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="torchrun started 4 ranks, not 3"):
+        engines.make("ranks:workers=3", problem, blocks)
+    with pytest.raises(InputError, match="call distopt.engines.ranks.fleet"):
+        engines.make("ranks", problem, blocks)
+    with pytest.raises(InputError, match="only spec strings"):
+        made(algorithm=Fails(divide)).experiment.to_toml()
+
+
+# The command line
+
+
+ASK = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "20"]
+
+
+def test_the_command_runs_on_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from distopt.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    for words in (["--out", "a"], ["--out", "b", "--engine", "ranks", "--workers", "3"], ["--out", "c", "--engine", "threads", "--workers", "2"]):
+        result = CliRunner().invoke(cli, [*ASK, *words])
+        assert result.exit_code == 0, result.output
+    alone = distopt.load("a")
+    for where in ("b", "c"):
+        run = distopt.load(where)
+        assert isinstance(run, distopt.Run) and isinstance(alone, distopt.Run)
+        assert [name for name in run if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+        assert run.info["fingerprint"] == alone.info["fingerprint"]
+    for words, message in (
+        (["--engine", "ranks", "--workers", "6"], "distopt: 5 agents cannot be shared among 6 workers: give each worker at least one agent"),
+        (["--workers", "2"], "distopt: --workers says how many share the agents; choose who with --engine threads or --engine ranks"),
+    ):
+        result = CliRunner().invoke(cli, [*ASK, "--out", "d", *words])
+        assert (result.exit_code, result.stderr.strip()) == (2, message)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(cli, [*ASK, "--out", "d"])
+    assert (result.exit_code, "add --engine ranks" in result.stderr) == (2, True)
+    assert not Path("d").exists()
+
+
+def torchrun(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
+    paths = os.pathsep.join([str(Path(distopt.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        command, cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_shares_a_comparison_among_its_ranks(tmp_path: Path) -> None:
+    words = ["--algorithm", "gtadam:lr=[0.01,0.02]", "--algorithm", "dgd:lr=0.1", "--record", "x"]
+    done = torchrun(tmp_path, "-m", "distopt", *ASK, *words, "--engine", "ranks", "--out", "shared")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written: shared") == 1
+    shared = distopt.load(tmp_path / "shared")
+    assert isinstance(shared, dict) and list(shared) == ["gtadam:lr=0.01", "gtadam:lr=0.02", "dgd:lr=0.1"]
+    for label, run in shared.items():
+        alone = distopt.simulate("ring", agents=5, scenario="moving_target", algorithm=label, rounds=20, record="x")
+        assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+
+
+RESTARTED = """
+import os, signal
+import distopt
+from distopt.engines import ranks
+
+with ranks.fleet(timeout=30) as leads:
+    if leads:
+        problem = dict(agents=5, scenario="moving_target", algorithm="gtadam", rounds=20, engine="ranks")
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            distopt.simulate("ring", **problem)
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("regret", distopt.simulate("ring", **problem)["dynamic_regret"][0, -1].hex())
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_after_rank_0_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "again.py").write_text(RESTARTED)
+    done = torchrun(tmp_path, "--max-restarts", "1", "again.py")
+    assert done.returncode == 0, done.stderr
+    alone = distopt.simulate("ring", agents=5, scenario="moving_target", algorithm="gtadam", rounds=20)
+    assert f"regret {alone['dynamic_regret'][0, -1].hex()}" in done.stdout
+
+
+@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.slow
+def test_compiled_rounds_have_the_same_bits_on_ranks() -> None:
+    problem = made("ring", "drifting_logistic")
+    comparison = Comparison.of(problem)
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    shared = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine="ranks:workers=2,timeout=300")
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
