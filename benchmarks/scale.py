@@ -68,7 +68,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     from distopt.experiment import Experiment, build
 
     phases = Phases()
-    rounds = max(4, min(1024, 2 * 10**6 // agents))
+    rounds = max(16, min(1024, 2 * 10**6 // agents))
     problem = build(Experiment(topology, agents, SCENARIO, ALGORITHM, rounds=rounds))
     problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     phases.end("topology and weights")
