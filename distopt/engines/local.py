@@ -111,6 +111,11 @@ class OnDevice:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"device={device}: torch cannot use it ({reason}); leave --device out to run on the CPU") from None
 
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.runner.Engine``."""
+        return self._engine.compiled
+
     def _there(self, tree: Any) -> Any:
         return tree_map(lambda leaf: leaf.to(self.device), tree)
 
@@ -123,12 +128,12 @@ class OnDevice:
         """See ``distopt.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         if self._block is None or self._here is not block:
             self._here, self._block = block, self._moved(block)
         start = carry._replace(held=self._there(here(carry.held)))
-        stretch = self._engine.advance(problem, self._block, offset, start, keep)
+        stretch = self._engine.advance(problem, self._block, rounds, start, keep)
         observed, kept, held, finite = tree_map(lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite))
         return Stretch(observed, kept, held, finite, stretch.bits)
 
@@ -139,14 +144,19 @@ class Forgiving:
     def __init__(self, compiled: Engine) -> None:
         self._engine = compiled
 
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.runner.Engine``."""
+        return self._engine.compiled
+
     def prepare(self, block: Block) -> None:
         """See ``distopt.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         try:
-            return self._engine.advance(problem, block, offset, carry, keep)
+            return self._engine.advance(problem, block, rounds, carry, keep)
         except (InputError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -156,4 +166,4 @@ class Forgiving:
             message = f"the rounds could not be compiled and run eagerly, several times slower: {reason}"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
-            return self._engine.advance(problem, block, offset, carry, keep)
+            return self._engine.advance(problem, block, rounds, carry, keep)
