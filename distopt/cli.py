@@ -358,7 +358,7 @@ def _simulate(
     if isinstance(stopped, KeyboardInterrupt):
         click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
         raise SystemExit(stop.code)
-    if isinstance(stopped, RunError):
+    if isinstance(stopped, RunError) and all((each / "manifest.json").exists() for each in (folder, *folders[:1])):
         raise RunError(f"{stopped}; {go_on}") from stopped
     if stopped is not None:
         raise stopped

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+ECHO = 1.0
+"""Seconds in which a second signal is the first one told again: a batch system tells torchrun and its ranks, and torchrun tells them, too."""
 
 
 class Stop:
@@ -19,6 +23,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.patient = False
+        self._since = 0.0
 
     @property
     def code(self) -> int:
@@ -26,10 +31,12 @@ class Stop:
         return 128 + (self.signal or signal.SIGINT)
 
     def _ask(self, number: int, frame: object) -> None:
-        if self.signal is not None:  # asked twice: at once, whatever it is doing
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.signal = number
+        if self.signal is not None:
+            if time.monotonic() - self._since > ECHO:  # asked twice: at once, whatever it is doing
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        self.signal, self._since = number, time.monotonic()
         if not self.patient:
             raise KeyboardInterrupt
 

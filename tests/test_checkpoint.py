@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -300,11 +301,17 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     short(monkeypatch)
     with struck(8):
         call(*ASK, "--out", "b", "--checkpoint-every", "4")
-    Path("b/checkpoint").write_bytes(Path("b/checkpoint").read_bytes()[:-1])
     Path("empty").mkdir()
     shutil.copytree("b", "c")
     Path("c/experiment.toml").unlink()
+    shutil.copytree("b", "d")
+    problem = build(Experiment(**{**BASE, "algorithm": "gtadam", "trials": 1, "every": 1, "record": (), "rounds": 40}))
+    found = checkpoint.load(Path("d"), problem, str(results.read_manifest(Path("d"))["id"]))
+    assert found is not None
+    checkpoint.save(Path("d"), problem, found.carry, dataclasses.replace(found.about, device="cuda"))
+    Path("b/checkpoint").write_bytes(Path("b/checkpoint").read_bytes()[:-1])
     for words, message in (
+        (["d"], "d ran on cuda, whose bits differ from those of cpu; add --device, or --force"),
         (["b"], "b/checkpoint: damaged or cut short (the check sum is another); to begin anew, remove it"),
         (["c"], "c: holds no experiment.toml"),
         (["nowhere"], "nowhere: no such folder"),
@@ -346,7 +353,9 @@ def test_the_first_signal_asks_the_second_ends() -> None:
             stop.patient = True
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.signal == signal.SIGTERM and stop.code == 143
+            os.kill(os.getpid(), signal.SIGTERM)  # at once: the same, told twice
             Path("asked").touch()
+            stop._since -= 2
             os.kill(os.getpid(), signal.SIGTERM)
             Path("survived").touch()
 
@@ -370,29 +379,47 @@ def test_without_anything_to_save_a_signal_ends_at_once_and_handlers_come_back()
 
 
 SLOW = """
-import time
+import os, time
 class Slow:
     channels = ("x",)
     def init(self, x): return x
     def update(self, g, state, x, mix):
-        time.sleep(0.005)
+        if os.path.exists("slowly"):
+            time.sleep(0.01)
         return mix("x", x) - 0.01 * g, state
 """
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join([str(Path(distopt.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+
 
 @pytest.mark.slow
-def test_the_command_saves_itself_on_sigterm() -> None:
+@pytest.mark.parametrize("where", ["local", "ranks", "torchrun"])
+def test_the_command_saves_itself_when_all_its_processes_get_sigterm(where: str) -> None:
     Path("slow.py").write_text(SLOW)
+    Path("slowly").touch()
     words = [*ASK, "--rounds", "900", "--algorithm", "slow.py"]
-    process = subprocess.Popen([sys.executable, "-m", "distopt", *words, "--out", "b"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "slow: round" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    command = [*(TORCHRUN if where == "torchrun" else [sys.executable]), "-m", "distopt", *words, "--out", "b", "--checkpoint-every", "5"]
+    command += [] if where == "local" else ["--engine", "ranks"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        for _ in range(600):
+            if Path("b/checkpoint").exists():
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 143 or where == "torchrun", err
     assert "distopt: interrupted; everything before is kept in b; go on with: distopt resume b" in err
+    assert runs("b")["slow.py"].status == "interrupted"
+    Path("slowly").unlink()
     result = call("resume", "b")
     assert result.exit_code == 0 and "goes on from round" in result.stdout, result.output
     call(*words, "--out", "a")
@@ -536,11 +563,9 @@ def test_torchrun_goes_on_by_itself_after_a_rank_was_killed(tmp_path: Path) -> N
     Path("killed.py").write_text(KILLED)
     words = [*ASK, "--algorithm", "killed.py", "--record", "x"]
     assert call(*words, "--out", "a").exit_code == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "distopt"]
-    paths = os.pathsep.join([str(Path(distopt.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*command, *words, "--engine", "ranks", "--out", "b", "--checkpoint-every", "10"], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True, text=True, timeout=240, check=False,
+        [*TORCHRUN, "--max-restarts", "1", "-m", "distopt", *words, "--engine", "ranks", "--out", "b", "--checkpoint-every", "10"],
+        env=environment(), capture_output=True, text=True, timeout=240, check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "rank 1 has gone in round" in done.stderr and "killed goes on from round 30" in done.stdout, (done.stdout, done.stderr)

@@ -77,7 +77,8 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
         return False
     if mode == "auto":
         data = sum(leaf.numel() * leaf.element_size() // leaf.shape[0] for leaf in tensors(blocks.get(0)))
-        eager, compiled = predicted_seconds(problem.x0.numel() * problem.x0.element_size(), data, problem.rounds)
+        state = problem.x0.numel() // max(1, len(problem.points)) * problem.x0.element_size()  # a grid point has the bits it has alone
+        eager, compiled = predicted_seconds(state, data, problem.rounds)
         if eager <= compiled:
             return False
     if compiler() is None:
