@@ -541,6 +541,40 @@ def test_fifty_kills() -> None:
     assert torn >= 5 and resumed >= 20, (torn, resumed)
 
 
+def test_points_of_a_grid_go_on_from_checkpoints_of_different_rounds() -> None:
+    words = [*ASK, "--algorithm", "gt:lr=[0.01,0.02,0.03]", "--record", "x"]
+    call(*words, "--out", "a")
+    save, calls = checkpoint.save, []
+
+    def dies(*given: Any) -> None:
+        save(*given)
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        checkpoint.save = dies  # type: ignore[assignment]
+        cli([*words, "--out", "b", "--checkpoint-every", "5"])
+
+    process = forked(killed)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL, Path("log").read_text()
+    result = call("resume", "b")
+    assert [line[-8:] for line in result.stdout.splitlines() if "goes on" in line] == ["round 10", " round 5", " round 5"]
+    same_folders("a", "b")
+
+
+def test_a_report_that_is_missing_or_old_is_made_again() -> None:
+    for folder in ("a", "b"):
+        call(*ASK, "--algorithm", "gt:lr=[0.01,0.02]", "--out", folder)
+    Path("b/regret.png").unlink()
+    Path("b/summary.csv").write_text("old")
+    os.utime("b/summary.csv", (0, 0))
+    result = call("resume", "b")
+    assert result.exit_code == 0 and result.stdout.count("is finished") == 2 and "written: b" in result.stdout
+    same_folders("a", "b")
+
+
 KILLED = """
 import os, signal
 import torch
