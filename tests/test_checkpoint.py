@@ -25,7 +25,7 @@ import pytest
 import torch
 
 import distopt
-from distopt import api, checkpoint, results
+from distopt import api, checkpoint, results, runner
 from distopt.cli import cli
 from distopt.data import tensors
 from distopt.engines import local
@@ -321,6 +321,17 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         result = call("resume", *words)
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.output
     assert call("resume", "b", "--checkpoint-every", "0").exit_code == 2
+
+
+def test_slow_rounds_make_short_stretches_and_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = api.execute(Experiment(**BASE))
+    taken: list[int] = []
+    take = api._Recording.take
+    monkeypatch.setattr(api._Recording, "take", lambda self, chunk: taken.append(chunk.stop - chunk.start) or take(self, chunk))
+    monkeypatch.setattr(runner, "FIRST_BYTES", BASE["trials"] * 6 * 2 * 8 * 4)
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    same(whole, api.execute(Experiment(**BASE)))
+    assert taken == [4, *[1] * 116]
 
 
 # Signals
