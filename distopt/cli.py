@@ -293,7 +293,7 @@ def _resume(folder: Path, engine: str | None, checkpoint_every: int | None, forc
     _simulate(
         experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
         resume=True, force=force,
-    )  # fmt: skip
+    )
 
 
 def _simulate(
@@ -304,7 +304,7 @@ def _simulate(
     from distopt.engines import check, local
     from distopt.experiment import build
     from distopt.report.progress import progress
-    from distopt.results import claim
+    from distopt.results import MANIFEST, claim
     from distopt.stop import stopping
 
     first = build(experiments[0])
@@ -358,7 +358,7 @@ def _simulate(
     if isinstance(stopped, KeyboardInterrupt):
         click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
         raise SystemExit(stop.code)
-    if isinstance(stopped, RunError) and all((each / "manifest.json").exists() for each in (folder, *folders[:1])):
+    if isinstance(stopped, RunError) and all((each / MANIFEST).exists() for each in (folder, *folders[:1])):
         raise RunError(f"{stopped}; {go_on}") from stopped
     if stopped is not None:
         raise stopped
