@@ -252,7 +252,12 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     scenario = like.scenario if like else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
-    channel = _part("channels", experiment.channel, ("init", "bits"), {})
+    channels = _channels(experiment, algorithm)
+    if not mixing.constant and (moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]):
+        raise InputError(
+            f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
+            "but here links come and go; use a fixed topology without drop_links, or another channel"
+        )
     limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
     if limit is not None and limit < 1:
         raise InputError(f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows")
@@ -266,7 +271,24 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
             state = algorithm.init(x0.clone())
         for name in named:
             leaf(state, name)
-    return Problem(experiment, mixing, scenario, algorithm, dict.fromkeys(algorithm.channels, channel), key, rounds, x0)
+    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0)
+
+
+def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:
+    """The channel of each name that the algorithm sends: its own, where it brings any, or the experiment's."""
+    needs = ("init", "encode", "bits")
+    brought = getattr(algorithm, "channel", None)
+    if brought is None:
+        return dict.fromkeys(algorithm.channels, _part("channels", experiment.channel, needs, {}))
+    if experiment.channel != "exact":
+        raise InputError(
+            f"algorithm {_label(experiment.algorithm)} brings its own channel; leave channel={_label(experiment.channel)} out, or use an "
+            "algorithm without, such as gt"
+        )
+    own = brought if isinstance(brought, Mapping) else dict.fromkeys(algorithm.channels, brought)
+    if missing := [name for name in algorithm.channels if name not in own]:
+        raise InputError(f"algorithm {_label(experiment.algorithm)} sends {missing[0]!r}, for which it brings no channel")
+    return {name: _part("channels", own[name], needs, {}) for name in algorithm.channels}
 
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:

@@ -356,13 +356,15 @@ class Mixing:
         return twin
 
     def require(self, kind: Kind, who: str) -> None:
-        """Raise InputError unless W is row-stochastic, doubly stochastic, or symmetric and doubly stochastic.
+        """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.
 
         ``who`` names what needs it. Weights that a switching topology gives are checked for rounds 0 .. 7 now, and for every
         further round when its table is made.
         """
+        if kind == "average" and not self.constant:
+            raise InputError(f"{who} has its workers meet around their average, but links come and go; use the complete graph without drop_links")
         if isinstance(self._topology, Graph):
-            if self._topology.matrix is not None:  # a rule makes one weight per undirected link, and the self weight is the rest
+            if self._topology.matrix is not None or kind == "average":  # a rule makes one weight per undirected link, and the self weight is the rest
                 check_weights(kind, who, self._receiver, self._sender, self._weight, self._own)
             return
         order: list[Kind] = ["row", "doubly", "symmetric"]

@@ -122,7 +122,9 @@ class Net:
         if name not in self.early:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
-        out, self.memory[name] = self.channels[name](z, payload, self.memory[name], _Wire(self.link, name))
+        channel = self.channels[name]
+        u = self.noise.get(name) if getattr(channel, "shared", False) else None
+        out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
 
@@ -151,6 +153,10 @@ def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
 
 
 def noise(channels: Mapping[str, Channel[Any]], key: Key, dim: int, t: Tensor) -> Noise:
-    """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n, words]}."""
-    drawn = {name: channel.words(dim) for name, channel in channels.items() if hasattr(channel, "words")}
-    return {name: key.uniform(f"channel/{name}", words, t) for name, words in drawn.items() if words}
+    """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}."""
+    drawn: Noise = {}
+    for name, channel in channels.items():
+        words = channel.words(dim) if hasattr(channel, "words") else 0
+        if words:
+            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(f"channel/{name}", words, t)
+    return drawn

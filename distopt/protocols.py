@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from distopt.random import Key
@@ -33,7 +34,8 @@ class Algorithm(Protocol[S]):
     the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *].
     A state with leaves ``s`` (tracker) and ``g`` (last gradient) has its invariant mean s = mean g checked.
 
-    Optional attribute ``weights``: what W must be, "row" (row-stochastic), "doubly" (the default) or "symmetric".
+    Optional attributes: ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
+    entries 1/N); ``channel``, the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
     """
 
     channels: ClassVar[tuple[str, ...]]
@@ -52,11 +54,24 @@ class Direction(Protocol[D]):
 
 @runtime_checkable
 class Compressor(Protocol):
-    """A pure row-wise map with a packed payload; ``bits(d)`` is the size of that payload."""
+    """A pure row-wise map with a packed payload. Its fields are its constants.
 
-    def encode(self, z: Tensor, key: Key) -> Payload: ...
-    def decode(self, payload: Payload, d: int) -> Tensor: ...
-    def bits(self, d: int) -> int: ...
+    ``encode`` takes z [..., n, d] and uniforms u, float64 [..., n, words(d)] in [0, 1), or None where it draws none; ``decode`` makes
+    [..., n, d] of ``dtype`` from a payload. ``bits`` is the size of the payload of one row of d numbers of ``itemsize`` bytes.
+    ``delta`` is the largest known contraction, E|C(z) - z|^2 <= (1 - delta) |z|^2, or None; ``omega`` the least known variance of an
+    unbiased map, E C(z) = z and E|C(z) - z|^2 <= omega |z|^2, or None.
+
+    Optional: ``words(d)``, how many uniforms a row draws (0 if left out); ``shared = True``, one draw u [..., 1, words] for the whole
+    network, which receivers know too, so that ``decode`` is given it; ``start(d, dtype)`` [*], what the first encoding of a row starts
+    from, and ``warm(payload, d)`` [..., n, *], what the next one does, given to ``encode`` as ``warm``: whoever compresses a stream
+    of values keeps it in between.
+    """
+
+    def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> Payload: ...
+    def decode(self, payload: Payload, d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor: ...
+    def bits(self, d: int, itemsize: int) -> int: ...
+    def delta(self, d: int) -> float | None: ...
+    def omega(self, d: int) -> float | None: ...
 
 
 class Wire(Protocol):
@@ -85,11 +100,13 @@ class Channel(Protocol[M]):
 
     Optional: ``words(d)``, how many uniform numbers the encoding of one row of d numbers draws (0 if left out); ``encode`` is
     given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
+    ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.
+    ``constant = True``: the memory only makes sense while W_t does not change, so a network whose links do is refused.
     """
 
     def init(self, z: Tensor) -> M: ...
     def encode(self, z: Tensor, memory: M, u: Tensor | None) -> Payload: ...
-    def __call__(self, z: Tensor, payload: Payload, memory: M, wire: Wire) -> tuple[Tensor, M]: ...
+    def __call__(self, z: Tensor, payload: Payload, memory: M, wire: Wire, u: Tensor | None = None) -> tuple[Tensor, M]: ...
     def bits(self, d: int, itemsize: int) -> int:
         """Bits of one agent's message of a row of d numbers of ``itemsize`` bytes."""
 

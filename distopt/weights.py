@@ -22,7 +22,7 @@ from distopt.errors import InputError
 from distopt.graphs import TOLERANCE, Floats, Graph, Ints, check_connected
 from distopt.random import words
 
-Kind = Literal["row", "doubly", "symmetric"]
+Kind = Literal["row", "doubly", "symmetric", "average"]
 
 RULES = ("metropolis", "lazy_metropolis", "max_degree", "best_constant", "fastest")
 SPECTRAL = ("best_constant", "fastest")
@@ -206,6 +206,7 @@ _ASKED: dict[Kind, tuple[str, str]] = {
     "row": ("row-stochastic", "divide each row by its sum"),
     "doubly": ("doubly stochastic", "give weights whose columns also sum to 1, or let a rule such as metropolis make them"),
     "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
+    "average": ("averaging", "its workers meet around their average: use the complete graph with metropolis weights, which are 1/N there"),
 }
 
 
@@ -216,6 +217,12 @@ def flaw(kind: Kind, receiver: Ints, sender: Ints, weight: Floats, own: Floats) 
     'row 0 of W sums to 0.75'
     """
     n = len(own)
+    if kind == "average":
+        heard = np.bincount(receiver, minlength=n)
+        far = np.abs(np.concatenate([weight, own]) - 1 / n).max()
+        if heard.min() < n - 1:
+            return f"agent {int(heard.argmin())} hears {int(heard.min())} of {n - 1} others"
+        return f"an entry of W differs from 1/{n} by {far:.3g}" if far > TOLERANCE else None
     rows = own + np.bincount(receiver, weight, n)
     worst = int(np.abs(rows - 1).argmax())
     if abs(rows[worst] - 1) > TOLERANCE:

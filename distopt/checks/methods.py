@@ -38,7 +38,8 @@ def check_algorithm(algorithm: Any) -> None:
     named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
     require(named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names")
     kind = getattr(algorithm, "weights", "doubly")
-    require(kind in ("row", "doubly", "symmetric"), f'{who}: weights must be "row", "doubly" or "symmetric", not {kind!r}')
+    kinds = ("row", "doubly", "symmetric", "average")
+    require(kind in kinds, f"{who}: weights must be one of {', '.join(kinds)}, not {kind!r}")
     w, gradients = weights(), normals(ROUNDS, R, N, D, seed=1)
     for dtype in (torch.float32, torch.float64):
         x = normals(R, N, D, seed=0, dtype=dtype)
@@ -179,7 +180,8 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
             return mixed(weights(), rows)
 
     words = channel.words(D) if hasattr(channel, "words") else 0
-    noise = torch.rand(ROUNDS, R, N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    shared = bool(getattr(channel, "shared", False))
+    noise = torch.rand(ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
     def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
         memory, out = channel.init(stream[0]), []
@@ -188,16 +190,17 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         first: Any = None
         for z, drawn in zip(stream, noise, strict=True):
             u = drawn if words else None
+            known = u if shared else None
             before = copied((z, memory))
             payload = channel.encode(z, memory, u)
             check_leaves(payload, lead, z.dtype, f"{who}: payload")
             first = payload if first is None else first
             require(alike(first, payload), f"{who}: the payload changes its structure or shapes from round to round")
             sent = copied(payload)
-            heard, after = channel(z, payload, memory, Wire())
+            heard, after = channel(z, payload, memory, Wire(), known)
             require(same_bits((before, sent), ((z, memory), payload)), f"{who}: changes its inputs in place")
             again = channel.encode(z, memory, u)
-            pure = same_bits((payload, heard, after), (again, *channel(z, again, memory, Wire())))
+            pure = same_bits((payload, heard, after), (again, *channel(z, again, memory, Wire(), known)))
             require(pure, f"{who}: not pure: the same inputs give other outputs")
             fits = heard.shape == z.shape and heard.dtype == z.dtype
             require(fits, f"{who}: turns z {list(z.shape)} {z.dtype} into {list(heard.shape)} {heard.dtype}")

@@ -1,0 +1,81 @@
+"""Error feedback on values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
+from distopt.errors import InputError
+from distopt.protocols import Compressor, Payload, Wire
+
+
+class ErrorMemory(NamedTuple):
+    """What an agent remembers: ``e``, what its messages have left out so far [R, n, d], and the compressor's warm start."""
+
+    e: Tensor
+    warm: Warm
+
+
+@dataclass(frozen=True)
+class ErrorFeedback:
+    """Add to each value what earlier messages left out [karimireddy2019]:
+
+        p_t = z_t + e_t,        e_{t+1} = p_t - C(p_t),        e_0 = 0
+        result: W C(p_t), or z_t + gamma (W - I) C(p_t) where ``gamma`` is given
+
+    z_t, p_t, e_t [R, n, d], C the compressor. Right for values that add up, such as the steps of EF-SGD: what has been sent differs
+    from the sum of all z by e_t alone, which stays bounded. For values that are each the whole truth (x, or a tracker) it stalls at
+    a floor; ``choco``, which is error feedback on their increments, does not. The result with ``gamma`` is that of DeepSqueeze
+    [tang2019]; it keeps the agents' mean.
+
+    Raises:
+        InputError: ``gamma`` outside (0, 1].
+
+    >>> import torch
+    >>> from distopt.channels.error_feedback import ErrorFeedback
+    >>> from distopt.compressors.sign import Sign
+    >>> class Average:  # three workers around their mean
+    ...     own = slice(None)
+    ...     def heard(self, payload): return payload
+    ...     def weigh(self, rows): return rows.mean(-2, keepdim=True).expand_as(rows)
+    >>> channel, z = ErrorFeedback(Sign()), torch.tensor([[[3.0, 1.0], [1.0, -1.0], [0.0, 2.0]]])
+    >>> memory = channel.init(z)
+    >>> mean, memory = channel(z, channel.encode(z, memory, None), memory, Average())
+    >>> mean[0, 0].tolist(), memory.e[0, 0].tolist()
+    ([1.3333333730697632, 0.6666666865348816], [1.0, -1.0])
+    """
+
+    compressor: Compressor
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None and not 0 < self.gamma <= 1:
+            raise InputError(f"error_feedback: gamma must lie in (0, 1], got {self.gamma}")
+
+    @property
+    def shared(self) -> bool:
+        return getattr(self.compressor, "shared", False)
+
+    def words(self, d: int) -> int:
+        return words(self.compressor, d)
+
+    def init(self, z: Tensor) -> ErrorMemory:
+        return ErrorMemory(torch.zeros_like(z), start(self.compressor, z))
+
+    def encode(self, z: Tensor, memory: ErrorMemory, u: Tensor | None) -> Payload:
+        return encode(self.compressor, z + memory.e, u, memory.warm)
+
+    def __call__(
+        self, z: Tensor, payload: Payload, memory: ErrorMemory, wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, ErrorMemory]:
+        rows, own = decode(self.compressor, wire.heard(payload), z, wire, u)
+        mixed = wire.weigh(rows)
+        out = mixed if self.gamma is None else z + self.gamma * (mixed - own)
+        return out, ErrorMemory(z + memory.e - own, warmer(self.compressor, payload, z.shape[-1]))
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return self.compressor.bits(d, itemsize)

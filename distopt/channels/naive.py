@@ -1,0 +1,49 @@
+"""Compression without memory: the warning example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
+from distopt.protocols import Compressor, Payload, Wire
+
+
+@dataclass(frozen=True)
+class Naive:
+    """Send C(z) and forget what it lost: the result is W C(z), and the error never dies out.
+
+    C is ``compressor``, z [R, n, d]. Everybody, the agent itself too, takes C(z_j) for z_j. What C loses of each value is lost for
+    good: averages of the agents are not kept, so that methods which live on them (gradient tracking) end far from the optimum. Use
+    ``choco`` for a method and this one to see why. With an unbiased or scaled sign and workers around an average it is the
+    compression of SIGNSGD [karimireddy2019].
+
+    >>> import torch
+    >>> from distopt.channels.naive import Naive
+    >>> from distopt.compressors.identity import Identity
+    >>> Naive(Identity()).bits(d=10, itemsize=8)
+    640
+    """
+
+    compressor: Compressor
+
+    @property
+    def shared(self) -> bool:
+        return getattr(self.compressor, "shared", False)
+
+    def words(self, d: int) -> int:
+        return words(self.compressor, d)
+
+    def init(self, z: Tensor) -> Warm:
+        return start(self.compressor, z)
+
+    def encode(self, z: Tensor, memory: Warm, u: Tensor | None) -> Payload:
+        return encode(self.compressor, z, u, memory)
+
+    def __call__(self, z: Tensor, payload: Payload, memory: Warm, wire: Wire, u: Tensor | None = None) -> tuple[Tensor, Warm]:
+        rows, _ = decode(self.compressor, wire.heard(payload), z, wire, u)
+        return wire.weigh(rows), warmer(self.compressor, payload, z.shape[-1])
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return self.compressor.bits(d, itemsize)

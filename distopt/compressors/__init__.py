@@ -1,0 +1,1 @@
+"""Compressors: pure, row by row, with a packed payload. One file each."""
