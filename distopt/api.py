@@ -119,6 +119,9 @@ def simulate(
         runs.update(zip(batch, done, strict=True))
     if (doubt := weakness(comparison.comparator.certificate())) is not None:
         warnings.warn(doubt, stacklevel=2)
+    for run in runs.values():
+        if (left := drift(run)) is not None:
+            warnings.warn(left, stacklevel=2)
     return runs[0] if points[0] is experiment else {runs[k].label: runs[k] for k in range(len(points))}
 
 
@@ -127,6 +130,22 @@ def weakness(certificate: float) -> str | None:
     if certificate <= CERTIFIED:
         return None
     return f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are that inexact"
+
+
+LEFT = {"float64": 1e-6, "float32": 1e-2}
+"""A larger distance of the trackers' mean from the gradients' mean is no rounding."""
+
+
+def drift(run: Run) -> str | None:
+    """What to say of a run whose trackers have left the gradients; None where their means agree, or where there are no trackers."""
+    violation = run["tracker_invariant"].max(0) if "tracker_invariant" in run.metrics else np.zeros(0)
+    bad = np.nonzero(violation > LEFT[run.info["experiment"]["dtype"]])[0]
+    if not len(bad):
+        return None
+    return (
+        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: a channel that "
+        "changes means, or a lost message; choco keeps means, and its resync=K heals losses"
+    )
 
 
 def execute(

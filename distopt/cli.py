@@ -451,7 +451,7 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
 
 def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
     """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
-    from distopt.api import weakness
+    from distopt.api import drift, weakness
     from distopt.report import tables
     from distopt.results import write_text
 
@@ -473,6 +473,9 @@ def _report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path,
             click.echo(f"left out: {what}: {left[0].split(';')[0]}")
     if (doubt := weakness(certificate)) is not None:
         click.echo(f"distopt: warning: {doubt}", err=True)
+    for run in runs.values():
+        if (said := drift(run)) is not None:
+            click.echo(f"distopt: warning: {said}", err=True)
     write_text(folder / "summary.csv", tables.to_csv(summaries))
     written = [folder, folder / "summary.csv"]
     if any(run.rounds.size for run in runs.values()):

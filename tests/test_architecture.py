@@ -32,9 +32,10 @@ def own(path: Path) -> set[str]:
     return {name for name in imports(path) if name.startswith("distopt")}
 
 
-@pytest.mark.parametrize("path", files("distopt/algorithms", "distopt/directions", "distopt/channels"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", files("distopt/algorithms", "distopt/directions", "distopt/channels", "distopt/compressors"), ids=lambda p: p.stem)
 def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
-    allowed = ("distopt.protocols", "distopt.errors", "distopt.algorithms", "distopt.directions")
+    methods = ("distopt.algorithms", "distopt.directions", "distopt.channels", "distopt.compressors")
+    allowed = ("distopt.protocols", "distopt.errors", "distopt.tree", *methods)
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
     assert {name.split(".")[0] for name in imports(path)} <= {"__future__", "torch", "dataclasses", "typing", "math", "distopt", "collections"}
 
@@ -84,7 +85,7 @@ def test_imports_are_light(code: str) -> None:
 def test_every_folder_of_the_catalogue_has_one_maker_per_file() -> None:
     from distopt import catalog
 
-    for kind in ("topologies", "scenarios", "algorithms", "directions", "channels"):
+    for kind in catalog.KINDS:
         found = catalog.names(kind)
         assert found
         for name in found:

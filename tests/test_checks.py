@@ -374,7 +374,7 @@ def test_broken_switching_topologies(fault: str, words: str) -> None:
 
 
 class ChannelLosesMean(Exact):
-    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any, u: Any = None) -> tuple[Tensor, Any]:
         return wire.weigh(wire.heard(payload).sign()), memory
 
 
@@ -384,12 +384,12 @@ class ChannelFlatMemory(Exact):
 
 
 class ChannelCouplesTrials(Exact):
-    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any, u: Any = None) -> tuple[Tensor, Any]:
         return wire.weigh(wire.heard(payload)) + 1e-9 * (z - z.mean(-2, keepdim=True)) * z.norm(), memory
 
 
 class ChannelInPlace(Exact):
-    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any, u: Any = None) -> tuple[Tensor, Any]:
         return z.copy_(wire.weigh(wire.heard(payload))), memory
 
 
@@ -402,7 +402,7 @@ class ChannelPayloadGrows(Exact):
     def encode(self, z: Tensor, memory: Any, u: Any) -> Any:
         return z if float(z[0, 0, 0]) > 0 else (z, z)
 
-    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any) -> tuple[Tensor, Any]:
+    def __call__(self, z: Tensor, payload: Any, memory: Any, wire: Any, u: Any = None) -> tuple[Tensor, Any]:
         return wire.weigh(z), memory
 
 

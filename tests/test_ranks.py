@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt import engines, runner
+from distopt import catalog, engines, runner
 from distopt.api import Comparison, execute
 from distopt.data import Blocks, tensors
 from distopt.engines import local, ranks, worker
@@ -90,6 +90,17 @@ def test_ranks_have_the_bits_of_one_block(network: str, scenario: str, algorithm
         assert len(tensors(held)) == len(tensors(stands))
         assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(tensors(held), tensors(stands), strict=True))
         assert run.info["fingerprint"] == alone.info["fingerprint"]
+
+
+@pytest.mark.parametrize("algorithm", catalog.names("algorithms"))
+@pytest.mark.parametrize("channel", ["exact", "choco:compressor=sign,gamma=0.3"])
+def test_every_algorithm_has_the_bits_of_one_block(algorithm: str, channel: str) -> None:
+    method = catalog.make("algorithms", f"{algorithm}:lr=0.01")
+    if channel != "exact" and hasattr(method, "channel"):
+        channel = "exact"
+    network = "complete" if getattr(method, "weights", "") == "average" else "erdos_renyi"
+    for scenario in ("moving_target:dim=3", "drifting_logistic"):
+        test_ranks_have_the_bits_of_one_block(network, scenario, f"{algorithm}:lr=0.01", {"channel": channel})
 
 
 def test_uneven_blocks_a_grid_and_several_stretches(monkeypatch: pytest.MonkeyPatch) -> None:

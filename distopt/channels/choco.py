@@ -14,11 +14,11 @@ from distopt.protocols import Compressor, Payload, Wire
 
 
 class Ledger(NamedTuple):
-    """What resynchronising needs, all since the last time that a coordinate was resynchronised [R, n, d].
+    """What resynchronising needs.
 
     Attributes:
-        said: the sum of the agent's public copies.
-        applied: the sum of what it took for the weighed copies of those it hears.
+        said: the sum over all rounds of the agent's public copies [R, n, d].
+        applied: the sum of what it took for the weighed copies of those it hears, and of what it made up for [R, n, d].
         turn: which block of coordinates is next, the same at every agent [R, n, 1].
     """
 
@@ -45,7 +45,7 @@ class ChocoMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class Choco:
-    """CHOCO [koloskova2019]: agents mix public copies of their values and send what brings these up to date.
+    """CHOCO: agents mix public copies of their values and send what brings these up to date [koloskova2019].
 
         q_t = C(z_t - h_t)                  sent
         hhat_t = h_t + q_t,                 what, with order "new", all take z_t for
@@ -60,8 +60,8 @@ class Choco:
     Sums of copies only make sense while W does not change: a network whose links come and go is refused. A message that is lost
     leaves its receiver with a wrong sum for ever: the tracking invariant shows it. ``resync`` = K heals that within K rounds:
     each message also carries a K-th part of the coordinates uncompressed, in turn: of the copy, and of the sum of the copies
-    since that part's last turn, from which a receiver finds all that it missed in between and makes up for it, so that means are as
-    if nothing had been lost. These 2 d / K numbers a message count as bits.
+    over all rounds, from which a receiver finds what it missed and makes up for it, so that means are as if nothing had been lost.
+    These 2 d / K numbers a message count as bits. Sums over T rounds are rounded to about T eps, and so is the invariant then.
 
     Raises:
         InputError: gamma or alpha outside (0, 1], or a negative ``resync``.
@@ -151,7 +151,7 @@ class Choco:
     def _resynchronised(
         self, mixed: Tensor, ledger: Ledger, told: tuple[Tensor, Tensor], wire: Wire
     ) -> tuple[Tensor, Tensor, Ledger]:
-        """The weighed copies with this round's coordinates as their owners have them, what had been missed there, and the ledger."""
+        """The weighed copies with this round's coordinates as their owners have them, what was missed there, and the ledger."""
         d = mixed.shape[-1]
         width = self._width(d)
         place = torch.arange(d, device=mixed.device) - ledger.turn.to(torch.int64) * width
@@ -160,5 +160,5 @@ class Choco:
             torch.gather(wire.weigh(rows), -1, place.clamp(0, width - 1)) for rows in told
         )
         missed = torch.where(due, said - ledger.applied, 0.0)
-        kept = torch.where(due, 0.0, ledger.said), torch.where(due, 0.0, ledger.applied)
-        return torch.where(due, copies, mixed), missed, Ledger(*kept, torch.remainder(ledger.turn + 1, self.resync))
+        turn = torch.remainder(ledger.turn + 1, self.resync)
+        return torch.where(due, copies, mixed), missed, Ledger(ledger.said, ledger.applied + missed, turn)

@@ -22,7 +22,7 @@ class ErrorMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorFeedback:
-    """Add to each value what earlier messages left out [karimireddy2019]:
+    """Add to each value what earlier messages left out, and send that compressed [karimireddy2019].
 
         p_t = z_t + e_t,        e_{t+1} = p_t - C(p_t),        e_0 = 0
         result: W C(p_t), or z_t + gamma (W - I) C(p_t) where ``gamma`` is given

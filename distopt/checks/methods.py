@@ -157,7 +157,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     """Check a channel against ``distopt.protocols.Channel``.
 
     Promises: memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes that never change; pure; z's
-    shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole number that grows with d;
+    shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole number that does not shrink as d grows;
     and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly stochastic W), without which gradient
     tracking fails.
 
@@ -222,4 +222,4 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         require(not keeps_mean or gap < limit, f"{who}: the mean over the agents changes by {gap:.1e} on the way")
     sizes = [channel.bits(d, 8) for d in (1, 10, 1000)]
     whole_numbers = all(isinstance(size, int) and size > 0 for size in sizes)
-    require(whole_numbers and sizes[0] <= sizes[1] < sizes[2], f"{who}: bits(d, itemsize) gives {sizes} for d = 1, 10, 1000")
+    require(whole_numbers and sizes[0] <= sizes[1] <= sizes[2], f"{who}: bits(d, itemsize) gives {sizes} for d = 1, 10, 1000")

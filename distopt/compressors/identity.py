@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Identity:
-    """C(z) = z.
+    """C(z) = z: to see what a channel does without loss.
 
     >>> from distopt.compressors.identity import Identity
     >>> Identity().bits(d=10, itemsize=8)

@@ -1,4 +1,4 @@
-"""The scaled sign."""
+"""The scaled sign of EF-signSGD."""
 
 from __future__ import annotations
 
@@ -7,36 +7,59 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distopt.compressors._packed import planes, size, unplaned
+from distopt.errors import InputError
+
 
 @dataclass(frozen=True)
 class Sign:
-    """C(z) = (|z|_1 / d) sign(z) [karimireddy2019], with sign(0) = 1.
+    """C(z) = (|z|_1 / d) sign(z) [karimireddy2019], with sign(0) = 1: one bit a number and one scale.
+
+    With ``segments``, sizes joined by +, such as "784+10", each part of a row has its own scale |part|_1 / size, as the paper's
+    experiments scale the tensors of a model one by one; what is left of the row after them is one part more.
+    |C(z) - z|^2 = (1 - phi) |z|^2 exactly, phi = |z|_1^2 / (d |z|_2^2) the density, at least 1 / d (with segments 1 / the largest).
+    The scale travels in z's precision. A NaN makes its part NaN.
+
+    Raises:
+        InputError: segments that are not positive sizes, or longer than the row.
 
     >>> import torch
     >>> from distopt.compressors.sign import Sign
     >>> sign, z = Sign(), torch.tensor([[3.0, -1.0, 2.0]])
-    >>> sign.decode(sign.encode(z), 3, z.dtype).tolist()
-    [[2.0, -2.0, 2.0]]
+    >>> sign.decode(sign.encode(z), 3, z.dtype).tolist(), sign.bits(d=1000, itemsize=4)
+    ([[2.0, -2.0, 2.0]], 1032)
     """
 
+    segments: str = ""
+
+    def __post_init__(self) -> None:
+        if self.segments and not all(size.isdecimal() and int(size) for size in self.segments.split("+")):
+            raise InputError(f"sign: segments={self.segments!r} are not sizes joined by +, such as 784+10")
+
+    def _sizes(self, d: int) -> list[int]:
+        sizes = [int(size) for size in self.segments.split("+")] if self.segments else []
+        if sum(sizes) > d:
+            raise InputError(f"sign: segments={self.segments} are {sum(sizes)} numbers, but a row has {d}")
+        return [*sizes, d - sum(sizes)] if sum(sizes) < d else sizes
+
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        d = z.shape[-1]
-        bits = torch.nn.functional.pad((z >= 0).to(torch.uint8), (0, -d % 8)).reshape(*z.shape[:-1], -1, 8)
-        powers = 2 ** torch.arange(8, dtype=torch.uint8, device=z.device)
-        return (bits * powers).sum(-1, dtype=torch.uint8), z.abs().sum(-1, keepdim=True) / d
+        parts = z.split(self._sizes(z.shape[-1]), -1)
+        scale = torch.stack([(part.abs() / part.shape[-1]).sum(-1) for part in parts], -1)  # divided first: no overflow
+        return planes(z >= 0, 1), scale
 
     def decode(self, payload: tuple[Tensor, Tensor], d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
         packed, scale = payload
-        shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
-        bits = ((packed.unsqueeze(-1) >> shifts) & 1).flatten(-2)[..., :d]
         scale = scale.to(dtype)
-        return torch.where(bits == 1, scale, -scale)
+        sizes = self._sizes(d)
+        if len(sizes) > 1:
+            scale = torch.cat([scale[..., k : k + 1].expand(*scale.shape[:-1], size) for k, size in enumerate(sizes)], -1)
+        return torch.where(unplaned(packed, d, 1) == 1, scale, -scale)
 
     def bits(self, d: int, itemsize: int) -> int:
-        return 8 * (-(-d // 8)) + 8 * itemsize
+        return size(d, 1) + 8 * itemsize * len(self._sizes(d))
 
     def delta(self, d: int) -> float:
-        return 1 / d
+        return 1 / max(self._sizes(d))
 
     def omega(self, d: int) -> None:
         return None

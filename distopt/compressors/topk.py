@@ -1,4 +1,4 @@
-"""The k largest."""
+"""The largest numbers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distopt.compressors._packed import planes, size, unplaned, width_of
+from distopt.compressors._sparse import check, count
+
 
 @dataclass(frozen=True)
 class TopK:
-    """The k numbers of largest absolute value, the others 0.
+    """The k numbers of largest absolute value, the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
+
+    delta = k / d. k values in z's precision and k places of ceil(log2 d) bits travel. A NaN counts as largest.
+
+    Raises:
+        InputError: nothing to keep.
 
     >>> import torch
     >>> from distopt.compressors.topk import TopK
@@ -19,22 +27,29 @@ class TopK:
     [[0.0, -5.0, 0.0]]
     """
 
-    k: int = 1
+    k: int = 0
+    fraction: float = 0.01
+
+    def __post_init__(self) -> None:
+        check("topk", self.k, self.fraction)
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        places = z.abs().topk(min(self.k, z.shape[-1]), -1).indices
-        return places.to(torch.int32), torch.gather(z, -1, places)
+        d = z.shape[-1]
+        places = z.abs().topk(count(self.k, self.fraction, d), -1).indices
+        return planes(places, width_of(d - 1)), torch.gather(z, -1, places)
 
     def decode(self, payload: tuple[Tensor, Tensor], d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
-        places, values = payload
+        packed, values = payload
+        places = unplaned(packed, values.shape[-1], width_of(d - 1)).to(torch.int64)
         zero = torch.zeros(*values.shape[:-1], d, dtype=dtype, device=values.device)
-        return zero.scatter(-1, places.to(torch.int64), values.to(dtype))
+        return zero.scatter(-1, places, values.to(dtype))
 
     def bits(self, d: int, itemsize: int) -> int:
-        return min(self.k, d) * (32 + 8 * itemsize)
+        k = count(self.k, self.fraction, d)
+        return size(k, width_of(d - 1)) + 8 * itemsize * k
 
     def delta(self, d: int) -> float:
-        return min(self.k, d) / d
+        return count(self.k, self.fraction, d) / d
 
     def omega(self, d: int) -> None:
         return None

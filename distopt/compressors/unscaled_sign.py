@@ -1,0 +1,55 @@
+"""The sign without a scale, as signSGD sends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distopt.compressors._packed import planes, size, unplaned
+from distopt.errors import InputError
+
+
+@dataclass(frozen=True)
+class UnscaledSign:
+    """C(z) = sign(z) in {-1, 1} [bernstein2018]: no contraction, since it forgets how large z is.
+
+    One bit a number, so that sign(0) must be one of the two: ``zero`` is "plus" or "minus". (numpy and torch have sign(0) = 0,
+    with which a known counterexample to signSGD fails to be one.) One bit more says that the row holds a NaN; then all of it decodes
+    to NaN.
+
+    Raises:
+        InputError: another ``zero``.
+
+    >>> import torch
+    >>> from distopt.compressors.unscaled_sign import UnscaledSign
+    >>> sign, z = UnscaledSign(zero="minus"), torch.tensor([[3.0, -1.0, 0.0]])
+    >>> sign.decode(sign.encode(z), 3, z.dtype).tolist()
+    [[1.0, -1.0, -1.0]]
+    """
+
+    zero: Literal["plus", "minus"] = "plus"
+
+    def __post_init__(self) -> None:
+        if self.zero not in ("plus", "minus"):
+            raise InputError(f"unscaled_sign: zero is {self.zero!r}; give plus or minus, what sign(0) is")
+
+    def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> Tensor:
+        positive = z >= 0 if self.zero == "plus" else z > 0
+        return planes(torch.cat([positive, z.isnan().any(-1, keepdim=True)], -1), 1)
+
+    def decode(self, payload: Tensor, d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
+        bits = unplaned(payload, d + 1, 1)
+        signs = 2 * bits[..., :d].to(dtype) - 1
+        return torch.where(bits[..., d:] == 1, torch.nan, signs)
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return size(d + 1, 1)
+
+    def delta(self, d: int) -> None:
+        return None
+
+    def omega(self, d: int) -> None:
+        return None
