@@ -1,4 +1,4 @@
-"""The conformance battery: does my algorithm, direction, scenario, topology or channel keep the promises the engines rely on?
+"""The conformance battery: does my algorithm, direction, scenario, topology, channel or compressor keep the promises the engines rely on?
 
 Each check runs in well under a second, raises AssertionError with one line that names the promise and how it was broken, and
 returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.
@@ -6,8 +6,9 @@ returns None if all are kept. Call them from your own tests: ``check_algorithm(M
 
 from __future__ import annotations
 
+from distopt.checks.compressors import check_compressor
 from distopt.checks.methods import check_algorithm, check_channel, check_direction
 from distopt.checks.scenarios import check_scenario
 from distopt.checks.topologies import check_topology
 
-__all__ = ["check_algorithm", "check_channel", "check_direction", "check_scenario", "check_topology"]
+__all__ = ["check_algorithm", "check_channel", "check_compressor", "check_direction", "check_scenario", "check_topology"]

@@ -47,7 +47,7 @@ class LowRank:
 
     def start(self, d: int, dtype: torch.dtype) -> Tensor:
         _, n, r = self._shape(d)
-        return torch.randn(n * r, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+        return torch.cos(torch.arange(1, n * r + 1, dtype=torch.float64).square()).to(dtype)  # in no special direction
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert warm is not None, "lowrank starts from where it was"
@@ -56,14 +56,11 @@ class LowRank:
         matrix = torch.nn.functional.pad(z, (0, m * n - d)).unflatten(-1, (m, n))
         left: list[Tensor] = []
         for q in warm.unflatten(-1, (r, n)).unbind(-2):
-            p = (matrix * q.unsqueeze(-2)).sum(-1)
+            p = (matrix * _unit(q).unsqueeze(-2)).sum(-1)
             for _ in range(2):  # once leaves a rounding error behind where columns are nearly alike
                 for other in left:
                     p = p - other * (other * p).sum(-1, keepdim=True)
-            largest = p.abs().amax(-1, keepdim=True)
-            p = p / torch.where(largest > 0, largest, 1.0)
-            length = p.square().sum(-1, keepdim=True).sqrt()
-            left.append(p / torch.where(length > 0, length, 1.0))
+            left.append(_unit(p))
         right = [tree_sum(matrix * p.unsqueeze(-1)).squeeze(-2) for p in left]
         return torch.cat(left, -1), torch.cat(right, -1)
 
@@ -88,3 +85,11 @@ class LowRank:
 
     def omega(self, d: int) -> None:
         return None
+
+
+def _unit(v: Tensor) -> Tensor:
+    """Vectors [..., m] of length 1; zeros stay. Scaled by the largest number first, so that no square overflows."""
+    largest = v.abs().amax(-1, keepdim=True)
+    v = v / torch.where(largest > 0, largest, 1.0)
+    length = v.square().sum(-1, keepdim=True).sqrt()
+    return v / torch.where(length > 0, length, 1.0)
