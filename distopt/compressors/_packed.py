@@ -23,7 +23,7 @@ def unplaned(packed: Tensor, d: int, width: int) -> Tensor:
     """The d codes that ``planes`` packed: uint8 [..., d] for one plane, else int64."""
     if width == 1:
         return _unplaned(packed, d)
-    parts = packed.split(size(d, 1) // 8, -1)
+    parts = torch.split(packed, size(d, 1) // 8, -1)
     codes = _unplaned(parts[0], d).to(torch.int64)
     for p, part in enumerate(parts[1:], 1):
         codes = codes | (_unplaned(part, d).to(torch.int64) << p)
@@ -42,7 +42,8 @@ def width_of(largest: int) -> int:
 
 def _plane(bits: Tensor) -> Tensor:
     d = bits.shape[-1]
-    rows = torch.nn.functional.pad(bits.to(torch.uint8), (0, -d % 8)).unflatten(-1, (8, -1)).unbind(-2)
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -d % 8))
+    rows = padded.reshape(*padded.shape[:-1], 8, -1).unbind(-2)
     byte = rows[0]
     for k, row in enumerate(rows[1:], 1):
         byte = byte | (row << k)

@@ -52,7 +52,8 @@ class Dither:
         assert u is not None, "dither rounds at random"
         d = z.shape[-1]
         block = min(self.block, d)
-        scales = torch.nn.functional.pad(z.abs(), (0, -d % block)).unflatten(-1, (-1, block)).amax(-1)
+        padded = torch.nn.functional.pad(z.abs(), (0, -d % block))
+        scales = padded.reshape(*z.shape[:-1], -1, block).amax(-1)
         unit = z.abs() / self._spread(torch.where(scales > 0, scales, 1.0), d)
         level = (self._levels * unit + u.to(z.dtype)).floor().clamp(0, self._levels)
         return planes(2 * level.to(torch.int64) + (z < 0), self.precision), scales

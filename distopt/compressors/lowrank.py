@@ -53,9 +53,9 @@ class LowRank:
         assert warm is not None, "lowrank starts from where it was"
         d = z.shape[-1]
         m, n, r = self._shape(d)
-        matrix = torch.nn.functional.pad(z, (0, m * n - d)).unflatten(-1, (m, n))
+        matrix = torch.nn.functional.pad(z, (0, m * n - d)).reshape(*z.shape[:-1], m, n)
         left: list[Tensor] = []
-        for q in warm.unflatten(-1, (r, n)).unbind(-2):
+        for q in warm.reshape(*warm.shape[:-1], r, n).unbind(-2):
             p = (matrix * _unit(q).unsqueeze(-2)).sum(-1)
             for _ in range(2):  # once leaves a rounding error behind where columns are nearly alike
                 for other in left:
@@ -65,10 +65,12 @@ class LowRank:
         return torch.cat(left, -1), torch.cat(right, -1)
 
     def decode(self, payload: tuple[Tensor, Tensor], d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
-        m, n, r = self._shape(d)
-        left, right = payload[0].unflatten(-1, (r, m)), payload[1].unflatten(-1, (r, n))
-        terms = [left[..., k, :, None] * right[..., k, None, :] for k in range(r)]
-        return sum(terms[1:], start=terms[0]).flatten(-2)[..., :d].to(dtype)
+        r = self._shape(d)[2]
+        left, right = (each.reshape(*each.shape[:-1], r, -1) for each in payload)
+        total = left[..., 0, :, None] * right[..., 0, None, :]
+        for k in range(1, r):
+            total = total + left[..., k, :, None] * right[..., k, None, :]
+        return total.flatten(-2)[..., :d].to(dtype)
 
     def warm(self, payload: tuple[Tensor, Tensor], d: int) -> Tensor:
         """The Q of a message; where it is zero, the start again, since zero would stay zero."""

@@ -43,7 +43,7 @@ class Sign:
         return [*sizes, d - sum(sizes)] if sum(sizes) < d else sizes
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        parts = z.split(self._sizes(z.shape[-1]), -1)
+        parts = torch.split(z, self._sizes(z.shape[-1]), -1)
         scale = torch.stack([(part.abs() / part.shape[-1]).sum(-1) for part in parts], -1)  # divided first: no overflow
         return planes(z >= 0, 1), scale
 
