@@ -53,7 +53,7 @@ def test_plotting_lives_in_report_only() -> None:
 def test_torch_distributed_and_ray_stay_in_their_places() -> None:
     for path in (ROOT / "distopt").rglob("*.py"):
         inside = path.relative_to(ROOT / "distopt").as_posix()
-        if inside not in ("engines/ranks.py", "optim.py", "ddp.py"):
+        if inside not in ("engines/gloo.py", "optim.py", "ddp.py"):
             assert not any(name.startswith("torch.distributed") for name in imports(path)), inside
         if inside != "engines/ray.py":
             assert not any(name == "ray" or name.startswith("ray.") for name in imports(path)), inside

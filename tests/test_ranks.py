@@ -22,7 +22,7 @@ import distopt
 from distopt import engines, runner
 from distopt.api import Comparison, execute
 from distopt.data import Blocks, tensors
-from distopt.engines import local, ranks, worker
+from distopt.engines import gloo, local, ranks, worker
 from distopt.engines.crew import Led
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
@@ -227,7 +227,7 @@ class Wrong:
     """Delivers a message of round 4 whatever is asked for."""
 
     def recv(self, letters: list[Tensor], source: int, number: int) -> Work:
-        head = ranks.header((4, "x"))
+        head = gloo.header((4, "x"))
         letters[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
         return Work()
 
@@ -240,17 +240,17 @@ class Store:
 
 
 def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
-    post = ranks.Post(ranks.Group(Wrong(), Store(), rank=1, size=2))
+    post = gloo.Post(gloo.Group(Wrong(), Store(), rank=1, size=2))
     assert post.exchange((4, "x"), {}, {0: 8}).wait()[0].numel() == 8
     for tag, due in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
         with pytest.raises(RunError, match=rf"^rank 1 got a message \(round 4, x\) from rank 0 where \({due}\) was due$"):
             post.exchange(tag, {}, {0: 8}).wait()
     long = "x" * 60
-    assert ranks.header((4, long + "a")) != ranks.header((4, long + "b"))
+    assert gloo.header((4, long + "a")) != gloo.header((4, long + "b"))
 
 
 def test_a_post_is_a_transport() -> None:
-    post: worker.Transport = ranks.Post(ranks.Group(Wrong(), Store(), rank=0, size=1))
+    post: worker.Transport = gloo.Post(gloo.Group(Wrong(), Store(), rank=0, size=1))
     assert post.exchange((0, "x"), {}, {}).wait() == {}
 
 
