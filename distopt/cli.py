@@ -242,7 +242,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str) -> None:
     from distopt.api import Comparison, execute_together, label, summary
-    from distopt.engines import check, local
+    from distopt.engines import check, crew, local
     from distopt.experiment import build
     from distopt.grid import batches
     from distopt.report.progress import progress
@@ -264,7 +264,8 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any, en
     runs: dict[str, Run] = {}
     stopped: BaseException | None = None
     with progress() as reporting, warnings.catch_warnings():
-        warnings.simplefilter("always", local.CompileWarning)
+        for each in (local.CompileWarning, crew.LossWarning):
+            warnings.simplefilter("always", each)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for batch in batches(problems):
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"

@@ -21,7 +21,7 @@ import torch.distributed
 from torch import Tensor
 
 from distopt.engines.worker import Tag
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, WorkerLost
 
 dist: Any = torch.distributed  # which does not declare all that it exports
 
@@ -32,6 +32,9 @@ HEADER = struct.Struct("<qI52s")
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 ORDER = "order"
+
+FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
+"""What can go wrong on a rank, as it is told to the others."""
 
 
 def header(tag: Tag) -> bytes:
@@ -83,11 +86,11 @@ class Group:
             raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
         return cls(pg, store, rank, size, timeout)
 
-    def blame(self, kind: str, message: str) -> InputError | RunError:
-        """Note a failure of ``kind`` "input" or "run"; the error to raise, which is the first that any rank noted."""
+    def blame(self, kind: str, message: str) -> Exception:
+        """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
         with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
-        return (InputError if kind == "input" else RunError)(message)
+        return FAILURES[kind](message)
 
     @contextmanager
     def towards(self, peer: int, tag: Tag) -> Iterator[None]:
@@ -97,7 +100,7 @@ class Group:
         except RuntimeError as error:
             silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
             what = f"did not answer within {self.timeout} s" if silent else "has gone"
-            raise self.blame("run", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+            raise self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
 
 
 @dataclass(frozen=True)

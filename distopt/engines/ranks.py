@@ -6,7 +6,8 @@ Rank 0 leads and holds the first block of agents; the other ranks do as it order
 - under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
 
 No number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
-that fails, dies or stays silent for ``timeout`` seconds ends the run with one error that names it.
+that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
+started here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from torch.utils import _pytree as pytree
 from distopt import grid
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
-from distopt.engines.crew import Led
+from distopt.engines.crew import Crew, Led, Surviving
 from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist, first_line
 from distopt.engines.stencil import Partition, pack, size, unpack
 from distopt.engines.worker import Report, Worker
@@ -339,6 +340,11 @@ def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0,
     Partition.even(problem.agents, count)
     compiled = local.compiles(problem, blocks, mode)
     if _fleet is None:
-        return Led(start(problem, blocks, count, compiled, timeout))
+
+        def again(crew: Crew) -> Crew:
+            crew.close()
+            return start(problem, blocks, count, compiled, timeout)
+
+        return Led(Surviving(start(problem, blocks, count, compiled, timeout), again))
     _fleet.post.group.timeout = timeout
     return Led(Ranks(problem, blocks, _fleet, compiled, True, lambda: None))
