@@ -29,6 +29,7 @@ from typing import Any, Literal
 from distopt.errors import InputError
 
 KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
+_USERS = "distopt_user_"
 _NESTED = {"Direction": "directions", "Compressor": "compressors"}
 
 
@@ -273,9 +274,14 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     )
 
 
+def imported() -> list[types.ModuleType]:
+    """The users' files that were imported."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USERS)]
+
+
 def _import_file(path: Path) -> types.ModuleType:
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
-    name = f"distopt_user_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

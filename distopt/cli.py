@@ -56,13 +56,14 @@ def cli() -> None:
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
-@click.option("--engine", type=click.Choice(["local", "threads", "ranks"]), default="local", help="Where the agents live.  [default: local]")
-@click.option("--workers", type=int, metavar="N", help="How many threads or ranks share the agents.  [default: 2, or torchrun's ranks]")
+@click.option("--engine", type=click.Choice(["local", "threads", "ranks", "ray"]), default="local", help="Where the agents live.  [default: local]")
+@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
+@click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started for the run]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_TRACEBACK
 def simulate(
-    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, out: Path | None,
-    traceback: bool, **given: Any,
+    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, address: str | None,
+    out: Path | None, traceback: bool, **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -73,6 +74,7 @@ def simulate(
 
     No engine changes a number. "ranks" are processes: it starts them itself, or uses those that torchrun started on one machine
     or several, as in: torchrun --nproc-per-node 4 -m distopt simulate ring --agents 16 --engine ranks
+    "ray" are actors of a Ray cluster. Of either, workers that die are replaced while the run goes on.
 
     Writes the run, a figure (regret.png) and a table (summary.csv); of several, a star marks the smallest average regret.
     Interrupted with Ctrl-C, what was computed is kept.
@@ -83,7 +85,7 @@ def simulate(
     if device != "cpu" and engine != "local":
         raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     settings = {key: value for key, value in given.items() if value is not None}
-    with _polite(traceback), _leading(engine, workers) as leads:
+    with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
             asked = [f"device={device}"] if device != "cpu" else []
             asked += [] if workers is None else [f"workers={workers}"]
@@ -188,13 +190,21 @@ def _polite(traceback: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _leading(engine: str, workers: int | None) -> Iterator[bool]:
+def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
     """Whether this process runs the command: of the ranks of torchrun only the first does, while the others serve it here."""
     if engine == "local" and workers is not None:
-        raise InputError("--workers says how many share the agents; choose who with --engine threads or --engine ranks")
+        raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
+    if engine != "ray" and address is not None:
+        raise InputError("--address is that of a Ray cluster; add --engine ray")
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     if started > 1 and engine != "ranks":
         raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
+    if engine == "ray":
+        from distopt.engines import ray
+
+        with ray.cluster(address or "", workers or 2):  # for all algorithms
+            yield True
+        return
     if engine != "ranks" or not started:
         yield True
         return

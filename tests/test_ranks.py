@@ -346,7 +346,7 @@ def test_the_command_runs_on_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert run.info["fingerprint"] == alone.info["fingerprint"]
     for words, message in (
         (["--engine", "ranks", "--workers", "6"], "distopt: 5 agents cannot be shared among 6 workers: give each worker at least one agent"),
-        (["--workers", "2"], "distopt: --workers says how many share the agents; choose who with --engine threads or --engine ranks"),
+        (["--workers", "2"], "distopt: --workers says how many share the agents; choose who with --engine threads, ranks or ray"),
     ):
         result = CliRunner().invoke(cli, [*ASK, "--out", "d", *words])
         assert (result.exit_code, result.stderr.strip()) == (2, message)

@@ -92,6 +92,14 @@ class Group:
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
         return FAILURES[kind](message)
 
+    def failed(self, error: Exception) -> Exception:
+        """What an error on this rank is to all of them."""
+        if isinstance(error, RunError):
+            return error  # noted already
+        if isinstance(error, InputError):
+            return self.blame("input", str(error))
+        return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
+
     @contextmanager
     def towards(self, peer: int, tag: Tag) -> Iterator[None]:
         """Whatever fails here is between this rank and ``peer``."""

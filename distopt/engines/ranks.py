@@ -165,12 +165,8 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                 elif what == "gather":
                     worker.gather()
                 orders.post.settle()
-    except RunError:
-        return False  # noted already
-    except InputError as error:
-        group.blame("input", str(error))
     except Exception as error:
-        group.blame("run", f"rank {group.rank} failed in round {group.round}: {type(error).__name__}: {first_line(error)}")
+        group.failed(error)
     return False
 
 
