@@ -38,6 +38,9 @@ R = TypeVar("R")
 ANSWER = 5
 """Seconds within which an actor whose round has failed must answer; one that does not is replaced."""
 
+REPLACED = 20
+"""Seconds that a cluster is given to start an actor in the place of one that was lost."""
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -109,11 +112,11 @@ class Seat:
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         self.group: Group | None = None
 
-    def learn(self, packed: bytes) -> tuple[str, str] | Exception:
+    def learn(self, content: bytes) -> tuple[str, str] | Exception:
         """Take the problem in; (node, address) of where this is."""
         ray = _ray()
         try:
-            versions_here, problem = ray.cloudpickle.loads(packed)
+            versions_here, problem = ray.cloudpickle.loads(content)
             if versions_here != versions():
                 return InputError(f"a node of the cluster has {versions()} where the driver has {versions_here}; install the same on all nodes")
             self.problem = ray.cloudpickle.loads(problem)
@@ -185,12 +188,12 @@ class Team:
         self._workers, self._round = workers, 0
         self._places: Any = None
         try:
-            self._problem = self._ray.put(pack(problem))
+            self._problem = self._ray.put(packed(problem))
             self._places = self._ray.util.placement_group([{"CPU": 1}] * workers, strategy="SPREAD")
             if not self._places.wait(timeout):
                 free, total = (int(each.get("CPU", 0)) for each in (self._ray.available_resources(), self._ray.cluster_resources()))
                 raise InputError(f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; ask for fewer --workers")
-            if len(self._fill()) < workers:
+            if len(self._fill(timeout)) < workers:
                 raise RunError(f"{len(self._seats)} of {workers} workers started within {timeout} s; give them longer with timeout=")
             self._form()
         except BaseException:
@@ -204,13 +207,13 @@ class Team:
         answered = {calls[call] for call in done if not isinstance(self._result(call, 0), Exception)}
         for place in self._seats.keys() - answered:
             self._ray.kill(self._seats.pop(place)[0])
-        if not self._fill():
+        if not self._fill(min(REPLACED, self._timeout)):
             raise RunError("no worker is left, and none could be started")
         self._form()
         return self
 
-    def _fill(self) -> dict[int, tuple[Any, tuple[str, str]]]:
-        """Put an actor in every place that is free, as far as they start in time."""
+    def _fill(self, patience: int) -> dict[int, tuple[Any, tuple[str, str]]]:
+        """Put an actor in every place that is free, as far as they start within ``patience`` seconds."""
         strategy = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         new = {}
@@ -218,7 +221,7 @@ class Team:
             where = strategy(self._places, placement_group_bundle_index=place)
             actor = self._ray.remote(Seat).options(**options, scheduling_strategy=where).remote()
             new[actor.learn.remote(self._problem)] = (place, actor)
-        done, late = self._ray.wait(list(new), num_returns=len(new), timeout=self._timeout) if new else ([], [])
+        done, late = self._ray.wait(list(new), num_returns=len(new), timeout=patience) if new else ([], [])
         for call in done:
             place, actor = new[call]
             result = self._result(call, place)
@@ -305,7 +308,7 @@ def versions() -> str:
     return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
 
 
-def pack(problem: Problem) -> bytes:
+def packed(problem: Problem) -> bytes:
     """A problem for other nodes, with the users' own files in it: they need not be there.
 
     Raises:
@@ -316,8 +319,8 @@ def pack(problem: Problem) -> bytes:
     for module in own:
         pickle.register_pickle_by_value(module)
     try:
-        packed: bytes = pickle.dumps((versions(), pickle.dumps(problem)))
-        return packed
+        content: bytes = pickle.dumps((versions(), pickle.dumps(problem)))
+        return content
     except Exception as error:
         raise InputError(f"a part of the experiment cannot be sent to the workers: {type(error).__name__}: {first_line(error)}") from error
     finally:
