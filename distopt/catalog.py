@@ -147,6 +147,44 @@ def points(spec: str) -> list[str]:
     return [spec]
 
 
+def values(listed: str) -> list[str]:
+    """The values of a list ``a,b,c``: what holds commas of its own stands in quotes or in brackets.
+
+    >>> values("sea,'moving_target:dim=3,kappa=2',gt(lr=0.1,form=atc)")
+    ['sea', 'moving_target:dim=3,kappa=2', 'gt(lr=0.1,form=atc)']
+    """
+    return [_unquoted(part, listed, listed) for part in _split(listed, listed)]
+
+
+def with_value(spec: str, key: str, value: str) -> str:
+    """A spec with a parameter set, in the place where it was or after the others.
+
+    >>> with_value("gt:lr=0.1,form=atc", "lr", "0.2"), with_value("gtadam(b1=0.5)", "direction", "adam(b1=0.5)")
+    ('gt:lr=0.2,form=atc', 'gtadam:b1=0.5,direction=adam(b1=0.5)')
+
+    Raises:
+        InputError: a malformed spec.
+    """
+    spec = spec.strip()
+    parse(spec)
+    head = _head(spec)
+    rest = spec[len(head) :].strip()
+    parts = _split(rest[1:-1] if rest.startswith("(") else rest[1:], spec)
+    mark = '"' if "'" in value else "'"
+    new = f"{key}={value}" if _one(value) else f"{key}={mark}{value}{mark}"
+    there = [bool(re.match(rf"{re.escape(key)}\s*=", part)) for part in parts]
+    settled = [new if mine else part for part, mine in zip(parts, there, strict=True)]
+    return f"{head.strip()}:{','.join(settled if any(there) else [*parts, new])}"
+
+
+def _one(value: str) -> bool:
+    """Whether a value stands for itself, without quotes."""
+    try:
+        return _split(value, value) == [value]
+    except InputError:
+        return False
+
+
 def _unquoted(value: str, whole: str, part: str) -> str:
     if not value:
         raise InputError(f"{whole!r}: empty value in {part!r}; write key=value,key=value")

@@ -93,6 +93,43 @@ def simulate(
             _simulate(_experiments(topology, algorithm, settings), out, mode, where)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
+@click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try of a setting, as seed or algorithm.lr; may be repeated.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Processes here, or tasks of a Ray cluster.  [default: local]")
+@click.option("--workers", type=int, metavar="N", help="How many experiments at a time.  [default: one per core, or what the cluster has room for]")
+@click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
+@click.option("--eager", is_flag=True, help="Force uncompiled rounds.")
+@click.option("--compiled", is_flag=True, help="Force compiled rounds.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/sweep-FILE]")
+@_TRACEBACK
+def sweep(
+    file: Path, settings: tuple[str, ...], *, engine: str, workers: int | None, address: str | None, eager: bool, compiled: bool,
+    out: Path | None, traceback: bool,
+) -> None:
+    """Run many experiments side by side: FILE.toml with every choice of values.
+
+    \b
+    distopt sweep experiment.toml --set algorithm.lr=0.01,0.02 --set seed=1,2,3
+    distopt sweep experiment.toml --set scenario=sea,moving_target --engine ray --address auto
+
+    KEY is a setting of FILE.toml, or a parameter of its topology, scenario, algorithm or channel. A VALUE with commas of its own
+    goes in quotes. Each experiment becomes a run in a folder of its own; the table is in sweep.csv. The same command goes on
+    where an earlier one was interrupted. An experiment that fails stops no other.
+    """
+    if eager and compiled:
+        raise click.UsageError("--eager and --compiled exclude each other")
+    if workers is not None and workers < 1:
+        raise click.UsageError("--workers must be at least 1")
+    if address is not None and engine != "ray":
+        raise click.UsageError("--address is that of a Ray cluster; add --engine ray")
+    if address is not None and workers is not None:
+        raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
+    with _polite(traceback):
+        mode = "eager" if eager else "compiled" if compiled else "auto"
+        _sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, out or Path("runs") / f"sweep-{file.stem}")
+
+
 @cli.command("list")
 @click.argument("kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors]")
 @_TRACEBACK
@@ -296,6 +333,43 @@ def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any, en
             raise SystemExit(130)
         raise stopped
     if any(run.status == "diverged" for run in runs.values()):
+        raise SystemExit(1)
+
+
+def _sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
+    from distopt import sweep
+    from distopt.report import tables
+    from distopt.results import write_text
+
+    points = sweep.points(_toml(file), settings, str(file))
+    click.echo(f"{len(points)} experiments")
+
+    def report(done: int, what: str) -> None:
+        click.echo(f"{done} of {len(points)}: {what}", err=True)
+
+    try:
+        if engine == "ray":
+            from distopt.engines import ray
+
+            with ray.cluster(address, workers):
+                runs, failed = sweep.sweep(points, folder, lambda jobs: ray.each(sweep.work, jobs), mode, report)
+        else:
+            runs, failed = sweep.sweep(points, folder, lambda jobs: sweep.processes(jobs, workers), mode, report)
+    except KeyboardInterrupt:
+        click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+    rows = sweep.rows(points, runs)
+    if rows:
+        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
+        click.echo("\n" + tables.text(shown, _width() if sys.stdout.isatty() else None, "run") + "\n")
+        write_text(folder / "sweep.csv", tables.to_csv(rows))
+        click.echo(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+    for k, reason in failed.items():
+        click.echo(f"distopt: {points[k].name} failed: {reason}", err=True)
+    for k, run in runs.items():
+        if run.status == "diverged":
+            click.echo(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+    if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)
 
 
