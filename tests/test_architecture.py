@@ -60,7 +60,7 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
-    upper = ("distopt.cli", "distopt.api", "distopt.report", "distopt.results")
+    upper = ("distopt.cli", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
     lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
