@@ -8,7 +8,7 @@ simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/pytest -n 2 --dist loadgroup  # tests that share a Ray cluster stay together
+	$(VENV)/bin/pytest -n 2
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 """One experiment has the same bits on Ray actors; actors and nodes that are lost change nothing.
 
-All tests share one cluster of two nodes on this machine, so they stay together (``--dist loadgroup``).
+All tests share one cluster of two nodes on this machine; conftest.py keeps them in one process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from distopt.experiment import Experiment, Problem, build
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
-pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).parent.parent
 
 
@@ -238,7 +237,7 @@ def test_without_room_for_another_fewer_actors_go_on(nodes: Nodes, tmp_path: Pat
     [
         (divide, "^rank 1 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
         (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 new starts"),
-        (stop, "^rank 1 did not answer within 3 s in round 3; gave up after 0 new starts"),
+        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 new starts"),
     ],
 )
 def test_what_ends_a_run_is_told_in_one_line(how: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
