@@ -101,7 +101,7 @@ def ours(
     held = runner.begin(built).held
     loop = Loop(built, (), held, block, observe=observe, unroll=unroll)
     loop.threads = 1
-    xs = loop(held, block, 0).held.x.clone().numpy()  # what is held is written over by the next call
+    xs = loop(held, block, range(block.count)).held.x.clone().numpy()  # what is held is written over by the next call
     x = xs[0]
     if not np.allclose(xs, x, rtol=1e-12, atol=1e-12):
         sys.exit("trials with equal data came to different points")
@@ -110,7 +110,7 @@ def ours(
     for _ in range(REPEATS):
         began, calls = clock(), 0
         while clock() - began < SHORTEST or not calls:
-            loop(held, full, 0)
+            loop(held, full, range(full.count))
             calls += 1
         best = min(best, (clock() - began) / calls / length)
     return x, best

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import engines, grid, metrics, runner
+from distopt import checkpoint, engines, grid, metrics, runner
+from distopt.checkpoint import Checkpoint
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
+from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
-from distopt.results import Array, Run, Status, Writer, collect, load, manifest_info
+from distopt.results import MANIFEST, Array, Part, Run, Status, Writer, collect, load, manifest_info, read_manifest
+from distopt.stop import Stop
 
 __all__ = ["Comparison", "execute", "load", "simulate"]
 
@@ -135,16 +139,50 @@ def execute(
     problem: Problem | None = None,
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
+    checkpoint_every: int | None = None,
+    resume: bool = False,
 ) -> Run:
     """Run an experiment, writing it to ``folder`` as it goes where one is given.
 
     ``comparison`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
     loadable run of status "interrupted" and is raised again with the run in ``error.runs``. ``problem`` is the experiment's,
     where it has been built already. ``mode`` forces "eager" or "compiled" rounds; ``engine`` says where they run.
+
+    Every ``checkpoint_every`` rounds the run writes a checkpoint to its folder. With ``resume`` the run that is there goes on from
+    it, on any engine, in the mode in which it ran, and has the bits of a run that nothing disturbed; without a checkpoint it begins
+    anew, and a finished one is read.
     """
     problem = problem or build(experiment, comparison.problem if comparison else None)
     comparison = comparison or Comparison.of(problem)
-    return execute_together([problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine)[0]
+    found = whereabouts(folder, problem) if resume and folder is not None else None
+    if isinstance(found, Run):
+        return found
+    starts = None if found is None else [found]
+    return execute_together(
+        [problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine,
+        checkpoint_every=checkpoint_every, starts=starts,
+    )[0]
+
+
+def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Checkpoint | None:
+    """How far the run of ``problem`` in ``folder`` has come: itself where it is finished, its checkpoint, or None where there is neither.
+
+    Raises:
+        InputError: the folder holds something else, or a checkpoint that is damaged or foreign (see ``checkpoint.load``).
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    content = read_manifest(folder)
+    if content.get("fingerprint") != problem.experiment.fingerprint() and not force:
+        raise InputError(
+            f"{folder} holds another experiment: a file that it names or the version has changed (fingerprint {content.get('fingerprint')}, "
+            f"now {problem.experiment.fingerprint()}); --force goes on all the same, with other bits"
+        )
+    if content.get("status") in ("done", "diverged"):
+        run = load(folder)
+        assert isinstance(run, Run)
+        return run
+    return checkpoint.load(folder, problem, str(content.get("id")), force)
 
 
 def execute_together(
@@ -156,20 +194,32 @@ def execute_together(
     agentwise: bool | None = None,
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
+    checkpoint_every: int | None = None,
+    starts: Sequence[Checkpoint] | None = None,
+    stop: Stop | None = None,
 ) -> list[Run]:
     """Run problems that ``distopt.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
 
     The choice between eager and compiled rounds is therefore that of one problem, not of the batch. ``seconds`` are what the
     batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
+
+    ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
+    run ends with its stretch of rounds, and writes a checkpoint first.
     """
+    if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
+        raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    stop = stop or Stop()
+    asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
+    if starts:
+        mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
     recordings = []
     status: Status = "done"
     interrupted: KeyboardInterrupt | None = None
     began = time.perf_counter()
     where: Any = None
     try:
-        for problem, folder in zip(problems, folders, strict=True):
-            recordings.append(_Recording(problem, folder, began))
+        for g, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
+            recordings.append(_Recording(problem, folder, began, asked, starts[g] if starts else None))
         with default_dtype(torch.float64):
             make = engine if callable(engine) else partial(engines.make, engine)
             where = make(grid.stack(problems), comparison.blocks, mode)
@@ -178,13 +228,24 @@ def execute_together(
                 progress("comparator", 0, total)
             comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:
-                progress("rounds", 0, total)
+                progress("rounds", recordings[0].done, total)
             began = time.perf_counter()
-            for chunks in runner.together(problems, comparison.comparator, comparison.blocks, where, agentwise=agentwise):
+            carries = [start.carry for start in starts] if starts else None
+            for chunks in runner.together(
+                problems, comparison.comparator, comparison.blocks, where, carries, agentwise, checkpoint_every
+            ):
+                stop.patient = True
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
+                done = max(chunk.carry.t for chunk in chunks.values())
+                if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
+                    for g, chunk in chunks.items():
+                        if chunk.diverged is None:
+                            recordings[g].save(chunk.carry, where, began)
                 if progress:
                     progress("rounds", max(recording.done for recording in recordings), total)
+                if done < total and stop.signal is not None:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error
     except Exception:
@@ -192,6 +253,7 @@ def execute_together(
             recording.give_up()
         raise
     finally:
+        stop.patient = False
         if hasattr(where, "close"):
             where.close()
     runs = [recording.finish(status, recording.ended - began, comparison.comparator.certificate()) for recording in recordings]
@@ -204,32 +266,55 @@ def execute_together(
 class _Recording:
     """What becomes of one problem while it runs: kept in memory, and written to ``folder`` where there is one."""
 
-    def __init__(self, problem: Problem, folder: Path | None, began: float) -> None:
+    def __init__(self, problem: Problem, folder: Path | None, began: float, asked: dict[str, Any], start: Checkpoint | None) -> None:
         experiment = problem.experiment
         self.problem, self.folder, self.label = problem, folder, label(experiment)
-        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents}
-        self.writer = Writer(folder, self.label, self.info, experiment.to_toml()) if folder is not None else None
-        self.parts: list[tuple[Any, dict[str, Array], dict[str, Array]]] = []
+        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents, "asked": asked}
+        self.parts: list[Part] = []
         self.x_last: Array | None = None
-        self.done, self.ended = 0, began
+        self.done, self.ended, self.seconds = 0, began, 0.0
+        if folder is None:
+            self.writer = None
+        elif start is None:
+            self.writer = Writer(folder, self.label, self.info, experiment.to_toml())
+        else:
+            self.writer = Writer(folder, self.label, self.info, experiment.to_toml(), start.about.run)
+            self.done, self.seconds = start.carry.t, start.about.seconds
+            earlier = load(folder)
+            assert isinstance(earlier, Run)
+            self.parts.append(earlier.before(self.done))
+            self.writer.add(self.parts[0])
+            self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
 
     def take(self, chunk: runner.Chunk) -> None:
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
         self.x_last = chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
-        self.parts.append((chunk.rounds, chunk.metrics, chunk.trajectories))
+        self.parts.append(Part(chunk.rounds, chunk.metrics, chunk.trajectories))
         if self.writer is not None:
-            self.writer.add(*self.parts[-1])
+            self.writer.add(self.parts[-1])
         if chunk.diverged is not None:
             self.info["diverged_at"] = chunk.diverged
 
+    def save(self, carry: runner.Carry, engine: Any, began: float) -> None:
+        """Write a checkpoint, after the results before it."""
+        if self.writer is None or self.folder is None:
+            return
+        self.writer.flush()
+        seconds = self.seconds + max(self.ended - began, 0.0)
+        about = checkpoint.About(
+            str(self.info["fingerprint"]), self.writer.id, engine.compiled, str(getattr(engine, "device", "cpu")), seconds, checkpoint.versions()
+        )
+        checkpoint.save(self.folder, self.problem, carry, about)
+
     def give_up(self) -> None:
         if self.writer is not None:
-            self.writer.flush()  # what was computed stays readable
+            with suppress(RunError):  # it may be the disk that fails
+                self.writer.flush()  # what was computed stays readable
             self.writer.close()
 
     def finish(self, status: Status, seconds: float, certificate: float) -> Run:
-        seconds = max(seconds, 0.0)  # interrupted before the first round
+        seconds = self.seconds + max(seconds, 0.0)  # interrupted before the first round
         if "diverged_at" in self.info:
             status = "diverged"
         self.info |= {
@@ -250,8 +335,8 @@ def label(experiment: Experiment) -> str:
     return what if isinstance(what, str) else type(what).__name__.lower()
 
 
-def _left_out(parts: list[tuple[Any, dict[str, Array], dict[str, Array]]], problem: Problem) -> dict[str, str]:
-    have = parts[0][1] if parts else {}
+def _left_out(parts: list[Part], problem: Problem) -> dict[str, str]:
+    have = parts[0].metrics if parts else {}
     out = {}
     if have and "dynamic_regret_worst" not in have:
         n, d = problem.agents, problem.x0.shape[-1]

@@ -1,12 +1,14 @@
-"""The command line: ``distopt simulate``, ``distopt list``, ``distopt show``.
+"""The command line: ``distopt simulate``, ``distopt resume``, ``distopt list``, ``distopt show``.
 
 torch, networkx and matplotlib take seconds to import: whatever needs them is imported inside the command that does.
-Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something that cannot be done, 130 interrupted.
+Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something that cannot be done,
+130 and 143 ended by Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,10 +22,15 @@ from distopt import __version__
 from distopt.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from distopt.experiment import Experiment
+    from distopt.api import Comparison
+    from distopt.checkpoint import Checkpoint
+    from distopt.experiment import Experiment, Problem
     from distopt.results import Run
 
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
+_CHECKPOINT = click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="K", help="Rounds from checkpoint to checkpoint.")
+_ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
+_ADDRESS = click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,14 +63,15 @@ def cli() -> None:
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
-@click.option("--engine", type=click.Choice(["local", "threads", "ranks", "ray"]), default="local", help="Where the agents live.  [default: local]")
+@click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
 @click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
-@click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started for the run]")
+@_ADDRESS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
+@_CHECKPOINT
 @_TRACEBACK
 def simulate(
     topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, address: str | None,
-    out: Path | None, traceback: bool, **given: Any,
+    out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -77,20 +85,43 @@ def simulate(
     "ray" are actors of a Ray cluster. Of either, workers that die are replaced while the run goes on.
 
     Writes the run, a figure (regret.png) and a table (summary.csv); of several, a star marks the smallest average regret.
-    Interrupted with Ctrl-C, what was computed is kept.
+    Ctrl-C and SIGTERM let it save itself and end; `distopt resume` goes on, as it does from the last checkpoint (K) where the
+    process was killed. torchrun --max-restarts does so by itself, given --out and --checkpoint-every.
     """
     if eager and compiled:
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
-    if device != "cpu" and engine != "local":
-        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     settings = {key: value for key, value in given.items() if value is not None}
     with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            asked = [f"device={device}"] if device != "cpu" else []
-            asked += [] if workers is None else [f"workers={workers}"]
-            where = f"{engine}:{','.join(asked)}" if asked else engine
-            _simulate(_experiments(topology, algorithm, settings), out, mode, where)
+            where = _where(engine, device, workers, address)
+            again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
+            _simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--engine", type=_ENGINES, help="Where the agents live.  [default: as before]")
+@click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
+@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.")
+@_ADDRESS
+@_CHECKPOINT
+@click.option("--force", is_flag=True, help="Go on although the experiment's files, the program or the device have changed: with other bits.")
+@_TRACEBACK
+def resume(
+    run: Path, *, engine: str | None, device: str, workers: int | None, address: str | None, checkpoint_every: int | None, force: bool,
+    traceback: bool,
+) -> None:
+    """Go on with a simulation that was interrupted or killed.
+
+    RUN is the folder that `distopt simulate` wrote. The run goes on from its last checkpoint, on any engine and any number of
+    workers, and ends with the numbers, the figure and the table of a run that nothing disturbed.
+    """
+    if engine is None:
+        engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ else "local" if device != "cpu" else None
+    with _polite(traceback), _leading(engine or "local", workers, address) as leads:
+        if leads:
+            _resume(run, engine and _where(engine, device, workers, address), checkpoint_every, force)
 
 
 @cli.command()
@@ -98,7 +129,7 @@ def simulate(
 @click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try of a setting, as seed or algorithm.lr; may be repeated.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Processes here, or tasks of a Ray cluster.  [default: local]")
 @click.option("--workers", type=int, metavar="N", help="How many experiments at a time.  [default: one per core, or what the cluster has room for]")
-@click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
+@_ADDRESS
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds.")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/sweep-FILE]")
@@ -251,6 +282,16 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         yield leads
 
 
+def _where(engine: str, device: str, workers: int | None, address: str | None) -> str:
+    """The spec of the engine asked for."""
+    if device != "cpu" and engine != "local":
+        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
+    asked = [f"device={device}"] if device != "cpu" else []
+    asked += [] if workers is None else [f"workers={workers}"]
+    asked += [] if address is None else [f"address={address}"]
+    return f"{engine}:{','.join(asked)}" if asked else engine
+
+
 def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
     from distopt.api import label
@@ -287,52 +328,93 @@ def _toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not TOML: {error}") from error
 
 
-def _simulate(experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str) -> None:
+def _resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
+    """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
+    from distopt.experiment import read_toml
+    from distopt.results import EXPERIMENT, adopt, read_manifest
+
+    content = read_manifest(folder)
+    if not (folder / EXPERIMENT).exists():
+        raise InputError(f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote")
+    experiments, asked = read_toml(folder / EXPERIMENT), content.get("asked", {})
+    if force:
+        adopt(folder, _fingerprint(experiments))
+    if read_manifest(folder).get("fingerprint") != _fingerprint(experiments):
+        raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
+    _simulate(
+        experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
+        resume=True, force=force,
+    )
+
+
+def _simulate(
+    experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str, checkpoint_every: int | None,
+    resume: bool = False, force: bool = False,
+) -> None:
     from distopt.api import Comparison, execute_together, label, summary
     from distopt.engines import check, crew, local
     from distopt.experiment import build
-    from distopt.grid import batches
     from distopt.report.progress import progress
-    from distopt.results import claim
+    from distopt.results import MANIFEST, claim
+    from distopt.stop import stopping
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
     check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
     claim(folder, _fingerprint(experiments))
-    folders = _lay_out(folder, experiments)
-    comparison = Comparison.of(first)
+    folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
+    runs, starts = _found(problems, folders, engine, force) if resume else ({}, {})
+    if len(runs) == len(problems) and _reported(folder, folders):
+        click.echo(f"nothing to resume: {folder} is finished")
+        return
     what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
     click.echo(
         f"{_short(what.topology)}, {first.agents} agents; {_short(what.scenario)}, {rounds:,} rounds, "
         f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
     )
+    if resume:
+        for k, problem in enumerate(problems):
+            how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"
+            click.echo(f"{_short(label(problem.experiment))} {'is finished' if k in runs else how}")
 
-    runs: dict[str, Run] = {}
-    stopped: BaseException | None = None
-    with progress() as reporting, warnings.catch_warnings():
+    stopped: KeyboardInterrupt | InputError | RunError | None = None
+    comparison: Comparison | None = None
+    with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
         for each in (local.CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
-        for batch in batches(problems):
+        for batch in _batches(problems, runs, starts):
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
             together, places = [problems[k] for k in batch], [folders[k] for k in batch]
             try:
-                done = execute_together(together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine)
+                comparison = comparison or Comparison.of(first)
+                done = execute_together(
+                    together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine,
+                    checkpoint_every=checkpoint_every, starts=[starts[k] for k in batch] if batch[0] in starts else None, stop=stop,
+                )
             except (KeyboardInterrupt, InputError, RunError) as error:
                 stopped, done = error, getattr(error, "runs", [])
-            runs.update({run.label: run for run in done})
+            runs.update(zip(batch, done, strict=False))
             if stopped is not None:
                 break
-    runs = {label(each): runs[label(each)] for each in experiments if label(each) in runs}
-    if runs:
-        _report([summary(run) for run in runs.values()], runs, folder, comparison.comparator.certificate())
+    ordered = {runs[k].label: runs[k] for k in sorted(runs)}
+    try:
+        if ordered:
+            certificate = comparison.comparator.certificate() if comparison else max(run.info["certificate"] for run in ordered.values())
+            _report([summary(run) for run in ordered.values()], ordered, folder, certificate)
+    except RunError:  # a disk that is full is full for the report, too
+        if stopped is None:
+            raise
+    go_on = f"go on with: distopt resume {shlex.quote(str(folder))}"
+    if isinstance(stopped, KeyboardInterrupt):
+        click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
+        raise SystemExit(stop.code)
+    if isinstance(stopped, RunError) and all((each / MANIFEST).exists() for each in (folder, *folders[:1])):
+        raise RunError(f"{stopped}; {go_on}") from stopped
     if stopped is not None:
-        if runs and isinstance(stopped, KeyboardInterrupt):
-            click.echo(f"distopt: interrupted; everything before is kept in {folder}", err=True)
-            raise SystemExit(130)
         raise stopped
-    if any(run.status == "diverged" for run in runs.values()):
+    if any(run.status == "diverged" for run in ordered.values()):
         raise SystemExit(1)
 
 
@@ -373,6 +455,48 @@ def _sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addre
         raise SystemExit(1)
 
 
+def _found(
+    problems: Sequence[Problem], folders: Sequence[Path], engine: str, force: bool
+) -> tuple[dict[int, Run], dict[int, Checkpoint]]:
+    """The finished runs, and the checkpoints of others, by place."""
+    from distopt.api import whereabouts
+    from distopt.engines import device
+    from distopt.results import Run, adopt
+
+    runs, starts = {}, {}
+    for k, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
+        found = whereabouts(folder, problem, force)
+        if isinstance(found, Run):
+            runs[k] = found
+        elif found is not None:
+            if found.about.device != device(engine) and not force:
+                raise InputError(f"{folder} ran on {found.about.device}, whose bits differ from those of {device(engine)}; add --device, or --force")
+            starts[k] = found
+        if force:
+            adopt(folder, problem.experiment.fingerprint())
+    return runs, starts
+
+
+def _batches(problems: Sequence[Problem], runs: dict[int, Run], starts: dict[int, Checkpoint]) -> list[list[int]]:
+    """Which of the unfinished runs go on as one, by place: those that stand before the same round, in the same mode, and fit together."""
+    from distopt.grid import batches
+
+    standing: dict[tuple[int, bool], list[int]] = {}
+    for k in range(len(problems)):
+        if k not in runs:
+            at = (starts[k].carry.t, starts[k].about.compiled) if k in starts else (0, False)
+            standing.setdefault(at, []).append(k)
+    return [[places[j] for j in batch] for places in standing.values() for batch in batches([problems[k] for k in places])]
+
+
+def _reported(folder: Path, folders: Sequence[Path]) -> bool:
+    """Whether the table is there, and younger than the runs."""
+    from distopt.results import MANIFEST
+
+    table = folder / "summary.csv"
+    return table.exists() and all((each / MANIFEST).stat().st_mtime_ns <= table.stat().st_mtime_ns for each in folders)
+
+
 def _fingerprint(experiments: Sequence[Experiment]) -> str:
     """Of one experiment its own, of several one that depends on all."""
     import hashlib
@@ -389,12 +513,15 @@ def _default_folder(experiments: Sequence[Experiment], agents: int) -> Path:
     return Path("runs") / f"{folder_name(name)[:120]}-{_fingerprint(experiments)[:8]}"
 
 
-def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
+def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, Any]) -> list[Path]:
     """A folder for each run: the given one for one, one by label inside it for several, named in its manifest."""
     import json
+    import tomllib
+
+    import tomli_w
 
     from distopt.api import label
-    from distopt.results import FORMAT, folder_name, write_text
+    from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name, write_text
 
     if len(experiments) == 1:
         return [folder]
@@ -404,8 +531,10 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment]) -> list[Path]:
         taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
         candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
         names.append(next(name for name in candidates if name.lower() not in taken))
-    content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments)}
-    write_text(folder / "manifest.json", json.dumps(content, indent=1))
+    all_of_them = {**tomllib.loads(experiments[0].to_toml()), "algorithm": [experiment.algorithm for experiment in experiments]}
+    write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
+    content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
+    write_text(folder / MANIFEST, json.dumps(content, indent=1))
     return [folder / name for name in names]
 
 

@@ -8,22 +8,32 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from distopt.experiment import Experiment
 
 Status = Literal["running", "done", "interrupted", "diverged"]
 FORMAT = 1
-MANIFEST, LOCK = "manifest.json", ".lock"
+MANIFEST, LOCK, EXPERIMENT, CHECKPOINT = "manifest.json", ".lock", "experiment.toml", "checkpoint"
+SMALL_CHUNK = 2**20  # bytes; to a smaller file what comes next is added
 Array = NDArray[Any]
+
+
+class Part(NamedTuple):
+    """Some consecutive rounds of a run: the recorded ones [k], metrics [R, k] and trajectories [R, T, ...] by name."""
+
+    rounds: NDArray[np.int64]
+    metrics: Mapping[str, Array]
+    trajectories: Mapping[str, Array]
 
 
 @dataclass(repr=False)
@@ -102,21 +112,34 @@ class Run(Mapping[str, Array]):
             InputError: the folder cannot be written, or holds another run.
         """
         writer = Writer(Path(folder), self.label, self.info)
-        writer.add(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()})
+        writer.add(Part(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()}))
         tail = self.trajectories["x"][:, -1] if "x" in self.trajectories else None
         writer.finish(self.status, self.info, tail)
         return Path(folder)
 
+    def before(self, t: int) -> Part:
+        """The rounds before round ``t``.
+
+        Raises:
+            InputError: they are not all here.
+        """
+        k = int(np.searchsorted(self.rounds, t))
+        every = int(self.info.get("experiment", {}).get("every", 1))
+        trajectories = {name: value[:, :t] for name, value in self.trajectories.items()}
+        if k != t // every or any(value.shape[1] != t for value in trajectories.values()):
+            raise InputError(f"{self.path}: results before round {t} are missing; begin anew with distopt simulate")
+        return Part(self.rounds[:k], {name: value[:, :k] for name, value in self.metrics.items()}, trajectories)
+
 
 def collect(
-    parts: Sequence[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]], x_last: Array | None
+    parts: Sequence[Part], x_last: Array | None
 ) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
     """Join the chunks of a run: rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
     if not parts:
         return np.empty(0, dtype=np.int64), {}, {}
-    rounds = np.concatenate([p[0] for p in parts])
-    metrics = {name: np.concatenate([p[1][name] for p in parts], axis=1) for name in parts[0][1]}
-    trajectories = {name: np.concatenate([p[2][name] for p in parts], axis=1) for name in parts[0][2]}
+    rounds = np.concatenate([p.rounds for p in parts])
+    metrics = {name: np.concatenate([p.metrics[name] for p in parts], axis=1) for name in parts[0].metrics}
+    trajectories = {name: np.concatenate([p.trajectories[name] for p in parts], axis=1) for name in parts[0].trajectories}
     if "x" in trajectories and x_last is not None:
         trajectories["x"] = np.concatenate([trajectories["x"], x_last[:, None]], axis=1)
     return rounds, metrics, trajectories
@@ -127,29 +150,57 @@ def folder_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=,-]+", "-", label).strip("-.") or "run"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename: a reader never sees half a file."""
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place when it is whole and on the disk: whatever happens, ``path`` is the old one or the new one.
+
+    Raises:
+        RunError: it cannot be written; the old one stays.
+    """
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror or error}; what was written before is kept") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small file, as ``written`` writes it."""
+    with written(path) as file:
+        file.write(text.encode())
 
 
 class Writer:
     """Writes a run while it goes: chunks first, then a manifest that names them, so what the manifest names is whole.
 
     Earlier results of the same experiment in the folder are replaced when the first rounds are there, not before. One
-    writer at a time holds the folder's lock, which dies with its process.
+    writer at a time holds the folder's lock, which dies with its process. ``id`` names the run in its manifest and in its
+    checkpoint, so that a checkpoint is known to belong to the results beside it; a resumed run goes on under its ``id``.
 
     Raises:
         InputError: the folder cannot be written, holds something else, or is being written by another run.
+        RunError: the disk is full, or fails otherwise; what was written before stays.
     """
 
-    def __init__(self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, every_seconds: float = 2.0) -> None:
+    def __init__(self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, id: str | None = None) -> None:
         self.folder, self.label, self.info = folder, label, dict(info)
-        self.every_seconds, self._since = every_seconds, time.monotonic()
+        self._since = time.monotonic()
         self._chunks: list[str] = []
-        self._pending: list[tuple[NDArray[np.int64], Mapping[str, Array], Mapping[str, Array]]] = []
-        self._token = f"{time.time_ns():x}"
+        self._pending: list[Part] = []
+        self._last: Part | None = None  # the last chunk, while it is small
+        self._token, self._count = f"{time.time_ns():x}", 0
+        self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
         self._lock = (folder / LOCK).open("w")
         try:
@@ -158,32 +209,37 @@ class Writer:
             self._lock.close()
             raise InputError(f"{folder} is being written by another run; wait for it, or choose another folder with --out") from error
         if toml is not None:
-            write_text(folder / "experiment.toml", toml)
+            write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
 
-    def add(self, rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]) -> None:
-        """Take a chunk; it reaches the disk at once or within ``every_seconds``."""
-        self._pending.append((rounds, metrics, trajectories))
-        if time.monotonic() - self._since > self.every_seconds or any(v.nbytes > 2**24 for v in trajectories.values()):
+    def add(self, part: Part) -> None:
+        """Take some rounds; they reach the disk at once or within two seconds."""
+        self._pending.append(part)
+        if time.monotonic() - self._since > 2 or any(v.nbytes > 2**24 for v in part.trajectories.values()):
             self.flush()
 
     def flush(self) -> None:
         """Write what is pending."""
         if not self._pending:
             return
-        rounds, metrics, trajectories = collect(self._pending, None)
-        arrays = {"rounds": rounds, **{f"m.{k}": v for k, v in metrics.items()}, **{f"t.{k}": v for k, v in trajectories.items()}}
-        self._chunks.append(self._save(f"chunk-{self._token}-{len(self._chunks):06d}.npz", arrays))
-        self._pending, self._since = [], time.monotonic()
+        whole = Part(*collect([*([self._last] if self._last else []), *self._pending], None))
+        arrays = {"rounds": whole.rounds, **{f"m.{k}": v for k, v in whole.metrics.items()}, **{f"t.{k}": v for k, v in whole.trajectories.items()}}
+        name = self._save(f"chunk-{self._token}-{self._count:06d}.npz", arrays)
+        self._chunks[len(self._chunks) - (self._last is not None) :] = [name]
+        self._last = whole if sum(v.nbytes for v in arrays.values()) < SMALL_CHUNK else None
+        self._pending, self._since, self._count = [], time.monotonic(), self._count + 1
         self._manifest("running", {}, None)
 
     def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> None:
         """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay."""
         self.flush()
-        if self._chunks or _read_manifest(self.folder / MANIFEST).get("status") == "running":
+        if self._chunks or read_manifest(self.folder).get("status") == "running":
             last = None if x_last is None else self._save(f"last-{self._token}.npz", {"x": x_last})
             self._manifest(status, info, last)
+            if status != "interrupted":
+                for name in (CHECKPOINT, CHECKPOINT + ".part"):
+                    (self.folder / name).unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
@@ -191,13 +247,12 @@ class Writer:
         self._lock.close()
 
     def _save(self, name: str, arrays: Mapping[str, Array]) -> str:
-        with (self.folder / (name + ".part")).open("wb") as file:
+        with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
-        os.replace(self.folder / (name + ".part"), self.folder / name)
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
-        content = {"format": FORMAT, "label": self.label, "status": status, "chunks": self._chunks, "last": last, **self.info, **info}
+        content = {"format": FORMAT, "label": self.label, "id": self.id, "status": status, "chunks": self._chunks, "last": last, **self.info, **info}
         write_text(self.folder / MANIFEST, json.dumps(content, indent=1))
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
@@ -208,21 +263,37 @@ def claim(folder: Path, fingerprint: str) -> None:
     """Make ``folder`` ours: new, empty, or holding a run of the same fingerprint."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / ".writable.part"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
     manifest = folder / MANIFEST
     if manifest.exists():
-        old = _read_manifest(manifest)
+        old = read_manifest(folder)
         if old.get("fingerprint") != fingerprint:
             raise InputError(f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it")
-    elif any(path.name != LOCK for path in folder.iterdir()):
+    elif any(path.name not in (LOCK, EXPERIMENT) and path.suffix != ".part" for path in folder.iterdir()):  # begun, and killed at once
         raise InputError(f"{folder} is not empty and holds no run; choose another folder with --out")
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def adopt(folder: Path, fingerprint: str) -> None:
+    """Let the results in ``folder``, if there are any, be those of another experiment: of the same files in another form."""
+    if (folder / MANIFEST).exists():
+        write_text(folder / MANIFEST, json.dumps({**read_manifest(folder), "fingerprint": fingerprint}, indent=1))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says.
+
+    Raises:
+        InputError: it holds no run, or one of another version.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    path = folder / MANIFEST
+    if not path.exists():
+        raise InputError(f"{folder}: holds no run (no {MANIFEST})")
     try:
         content: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -240,12 +311,7 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
         InputError: no run there, or a file that is damaged or foreign.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        raise InputError(f"{folder}: holds no run (no manifest.json)")
-    content = _read_manifest(manifest)
+    content = read_manifest(folder)
     if "runs" in content:
         inner = [load(folder / name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
         return {run.label: run for run in inner if isinstance(run, Run)}
@@ -255,10 +321,10 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
         if "rounds" not in arrays:
             raise InputError(f"{folder / name}: not a chunk of a run")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
-        parts.append((arrays["rounds"], named["m."], named["t."]))
+        parts.append(Part(arrays["rounds"], named["m."], named["t."]))
     last = _arrays(folder / Path(content["last"]).name).get("x") if content.get("last") else None
     rounds, metrics, trajectories = collect(parts, last)
-    info = {key: value for key, value in content.items() if key not in ("format", "label", "status", "chunks", "last")}
+    info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last")}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 

@@ -5,6 +5,7 @@ The state of a run is a ``Carry``; a round is a pure function of it, of the roun
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +26,11 @@ from distopt.experiment import Problem
 from distopt.network import Link, Memory, Net, Noise, noise
 
 T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
+
+FIRST_BYTES = 2**26  # of x, over the rounds of a run's first stretch, whose time nobody knows
 
 
 class Held(NamedTuple):
@@ -95,6 +101,24 @@ def begin(problem: Problem) -> Carry:
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
         return Carry(0, Held(x, owned(problem.algorithm.init(x.clone())), {}), {})
+
+
+def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Any]) -> Held:
+    """What all agents hold, from its leaves; ``memory`` names the channels that remember anything.
+
+    Raises:
+        ValueError: there are more leaves, or fewer.
+    """
+    held: Held = pytree.tree_unflatten(list(leaves), form(problem, memory))
+    return held
+
+
+def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
+    """How what all agents hold is nested, as the algorithm and the channels begin it."""
+    x = problem.x0.clone()
+    with default_dtype(x.dtype):
+        begun = Held(x, problem.algorithm.init(x), {name: problem.channels[name].init(x) for name in memory})
+    return pytree.tree_structure(begun)
 
 
 def owned(tree: Any) -> Any:
@@ -198,11 +222,15 @@ class Stretch:
 class Engine(Protocol):
     """Where the rounds run."""
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the rounds are compiled; their bits are other ones than those of eager rounds."""
+
     def prepare(self, block: Block) -> None:
         """Make what ``advance`` will need of a block, while earlier rounds run: called from another thread."""
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
-        """Run rounds of ``block`` from place ``offset`` on: at least one, at most to its end.
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """Run ``rounds``, places in ``block``: one or several of the first, or all.
 
         What ``carry.held`` holds is the engine's from now on: it may write to it, and nobody may ask for it any more.
         ``keep`` names trajectories to return: "x", and state leaves as they stand after each round. Where ``carry.held`` is
@@ -222,7 +250,7 @@ def run(
 
     ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
     """
-    for chunks in together([problem], comparator, blocks, engine, start, agentwise):
+    for chunks in together([problem], comparator, blocks, engine, start and [start], agentwise):
         yield chunks[0]
 
 
@@ -231,22 +259,26 @@ def together(
     comparator: Comparator,
     blocks: Blocks,
     engine: Engine,
-    start: Carry | None = None,
+    starts: Sequence[Carry] | None = None,
     agentwise: bool | None = None,
+    pause: int | None = None,
 ) -> Iterator[dict[int, Chunk]]:
     """Run the points of a grid (see ``distopt.grid``) in one batch: the chunks of each stretch by place in ``problems``.
 
     Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
-    rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them. ``start`` is for
-    a single problem.
+    rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
+
+    ``starts`` are the points' carries, all before the same round. A stretch ends at every ``pause``-th round, and when it has
+    taken about ``PATIENCE`` seconds; where a stretch begins changes no bit.
     """
     points, whole = len(problems), grid.stack(problems)
-    totals = dict.fromkeys(range(points), start.totals if start else {})
-    carry = start._replace(held=owned(here(start.held))) if start else begin(whole)
+    totals = {g: starts[g].totals if starts else {} for g in range(points)}
+    carry = Carry(starts[0].t, _joined(starts, len(problems[0].x0)), {}) if starts else begin(whole)
     first, trials = problems[0], len(problems[0].x0)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
     keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
         length //= 2
@@ -260,8 +292,12 @@ def together(
     for block, wide in _ahead(made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64):
         while carry.t < block.start + block.count:
             offset = carry.t - block.start
-            stretch = engine.advance(whole, wide, offset, carry, keep)
-            carry = Carry(carry.t + len(stretch.observed["cost"]), stretch.held, {})
+            count = min(soon, block.count - offset, pause - carry.t % pause if pause else soon)
+            began = time.perf_counter()
+            stretch = engine.advance(whole, wide, range(offset, offset + count), carry, keep)
+            count = len(stretch.observed["cost"])
+            soon = max(1, int(count * PATIENCE / max(time.perf_counter() - began, 1e-6)))
+            carry = Carry(carry.t + count, stretch.held, {})
             chunks = {
                 g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise) for g, before in totals.items()
             }
@@ -270,6 +306,20 @@ def together(
             if not totals:
                 return
             del stretch, chunks  # a second copy of a large network's state would be one too many
+
+
+def _joined(starts: Sequence[Carry], trials: int) -> Held:
+    """What the agents of several grid points hold, one point's trials after the other's; its leaves share memory with nothing."""
+    if len(starts) == 1:
+        only: Held = owned(here(starts[0].held))
+        return only
+
+    def join(*leaves: Any) -> Any:
+        own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
+        return torch.cat(leaves) if own else owned(leaves[0])  # what all trials share, all points share
+
+    held: Held = pytree.tree_map(join, *(here(start.held) for start in starts))
+    return held
 
 
 def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T]:
@@ -313,7 +363,7 @@ class _Rows:
     rows: slice
 
     def _part(self, tree: Any) -> Any:
-        return tree_map(lambda leaf: leaf[self.rows], tree)
+        return tree_map(lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree)  # one row is shared by all
 
     @property
     def x(self) -> Tensor:

@@ -15,7 +15,7 @@
 #     RANKS        ranks on each machine (4)
 #     NODES, NODE  how many machines, and which this is, from 0 (1, 0)
 #     ADDRESS      of node 0, and PORT, free there (29500), with several machines
-#     RESTARTS     how often all start anew after one has failed (0)
+#     RESTARTS     how often all start anew after one has failed (0): from the last checkpoint, given --out DIR --checkpoint-every K
 #     PYTHON       the Python that distopt is installed for (python3)
 #
 # With several machines gloo listens where the machine's own name leads; GLOO_SOCKET_IFNAME=eth0 names a network interface instead.

@@ -81,6 +81,7 @@ def test_compiled_rounds_equal_eager_ones(topology: str, agents: int, scenario: 
 @needs_compiler
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PATIENCE", 1e9)
     from distopt.engines.compiled import Loop
 
     problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
@@ -99,7 +100,7 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
     start = runner.begin(problem)
     loop = Loop(problem, (), start.held, block, observe=False, unroll=3)
-    assert torch.equal(loop(start.held, block, 0).held.x, whole[0].carry.x)
+    assert torch.equal(loop(start.held, block, range(block.count)).held.x, whole[0].carry.x)
 
 
 def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.Carry | None = None) -> list[runner.Chunk]:
@@ -113,6 +114,7 @@ def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.C
 
 def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No round runs before the compiled ones, leaves that nobody hears are written in place, and a stale chunk says so."""
+    monkeypatch.setattr(runner, "PATIENCE", 1e9)
     monkeypatch.setattr("distopt.engines.compiled.LARGE", 10)
     real = []
     step = runner.step

@@ -151,6 +151,7 @@ def chunks(problem: Problems, engine: Any, start: runner.Carry | None = None) ->
 
 
 def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made(rounds=12)
     monkeypatch.setattr("distopt.engines.crew.room", lambda x: 4)
     blocks = problem.comparison.blocks
@@ -163,6 +164,7 @@ def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch:
 
 
 def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made("ring", "moving_target:dim=3", rounds=6)
     fetched = []
     gather = worker.Worker.gather

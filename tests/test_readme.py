@@ -43,7 +43,11 @@ def test_make_targets_do_what_the_readme_says(target: str) -> None:
 
 @pytest.mark.parametrize("command", ["distopt simulate ring --agents 16", *COMMANDS])
 def test_command_runs(command: str, place: Path) -> None:
+    if command.startswith("distopt resume "):
+        wrote = next(each for each in COMMANDS if each.startswith("distopt simulate ") and each.endswith(f"--out {command.rsplit(maxsplit=1)[-1]}"))
+        run([sys.executable, "-m", *shlex.split(wrote)], place)
     out = run([sys.executable, "-m", *shlex.split(command)], place)
+    assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
         folders = [path.parent for path in place.rglob("summary.csv")]
         assert len(folders) == 1 and (folders[0] / "regret.png").stat().st_size > 10_000

@@ -38,6 +38,11 @@ def check(spec: str, agents: int) -> None:
         Partition.even(agents, workers)
 
 
+def device(spec: str) -> str:
+    """The device that a spec such as ``local:device=cuda`` names, on which alone its bits are the same."""
+    return str(_parsed(spec)[1].get("device", "cpu"))
+
+
 def _parsed(spec: str) -> tuple[Callable[..., Engine], dict[str, int | str]]:
     asked = parse(spec)
     if asked.name not in NAMES:

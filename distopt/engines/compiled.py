@@ -171,11 +171,11 @@ class Loop:
             carried = while_loop(lambda k, *_: k + (turns - 1) < stop, lambda k, *moving: body(k, moving, turns), carried)
         return list(while_loop(lambda k, *_: k < stop, lambda k, *moving: body(k, moving, 1), carried))
 
-    def __call__(self, carry: Held, block: Block, offset: int) -> Stretch:
-        """The rounds of ``block`` from place ``offset`` to its end. What the carry holds is written over."""
+    def __call__(self, carry: Held, block: Block, rounds: range) -> Stretch:
+        """``rounds``, places in ``block``. What the carry holds is written over."""
         flat = pytree.tree_leaves(carry)
         buffers = [torch.zeros(self.length, *shape, dtype=dtype, device=self.device) for shape, dtype in self.shapes]
-        first, last = torch.tensor(offset, device=self.device), torch.tensor(block.count, device=self.device)
+        first, last = torch.tensor(rounds.start, device=self.device), torch.tensor(rounds.stop, device=self.device)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -189,7 +189,7 @@ class Loop:
         for place, arrived in zip(self.moving, moved, strict=True):
             flat[place] = arrived
         held: Held = pytree.tree_unflatten(flat, self.spec)
-        rows = [value[offset : block.count] for value in buffers]
+        rows = [value[rounds.start : rounds.stop] for value in buffers]
         sums, kept = rows[: self.seen], rows[self.seen :]
         observed: dict[str, Tensor] = {}
         if sums:
@@ -235,6 +235,8 @@ class Lent:
 class Compiled:
     """Runs blocks through a ``Loop``, compiled once for each shape of block (one, unless the network's degree changes)."""
 
+    compiled = True
+
     def __init__(self) -> None:
         self._loops: dict[Any, Loop] = {}
 
@@ -242,17 +244,17 @@ class Compiled:
         """See ``distopt.runner.Engine``."""
         ready(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         dtype = carry.x.dtype
-        held = with_memory(problem, block, offset, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held))
+        held = with_memory(problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held))
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, Loop._blocks(block))))
         if shapes not in self._loops:
             prepare_process()
             with default_dtype(dtype):
                 self._loops[shapes] = Loop(problem, keep, held, block)
         with default_dtype(dtype):
-            stretch = self._loops[shapes](held, block, offset)
+            stretch = self._loops[shapes](held, block, rounds)
         return replace(stretch, held=Lent(here(stretch.held)))
 
 

@@ -25,6 +25,10 @@ class Crew(Protocol):
     Where a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` where it is gone or silent.
     """
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the workers compile their rounds."""
+
     def place(self, held: Held | None) -> None:
         """See ``distopt.engines.worker.Worker``."""
 
@@ -69,6 +73,11 @@ class Surviving:
         self._since: list[Order] = []
         self._losses = 0
         self._spent, self._cost = 0.0, 0.0
+
+    @property
+    def compiled(self) -> bool:
+        """See ``Crew``."""
+        return self.crew.compiled
 
     def place(self, held: Held | None) -> None:
         """See ``Crew``."""
@@ -162,17 +171,21 @@ class Led:
         self.crew = crew
         self._stands: Elsewhere | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.runner.Engine``."""
+        return self.crew.compiled
+
     def prepare(self, block: Block) -> None:
         """Each worker makes its own agents' data."""
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         if self._stands is None or carry.held is not self._stands:
             self.crew.place(here(carry.held) if carry.t else None)
         if self._stands is not None:
             self._stands.leave()
-        rounds = range(offset, min(block.count, offset + room(problem.x0)))
-        report = self.crew.stretch(block.start, block.count, rounds, keep, block.reference.x)
+        report = self.crew.stretch(block.start, block.count, rounds[: room(problem.x0)], keep, block.reference.x)
         self._stands = Elsewhere(self.crew.gather)
         return Stretch(report.observed, report.kept, self._stands, report.finite, report.bits)
 

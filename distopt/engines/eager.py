@@ -79,20 +79,22 @@ def ready(block: Block) -> None:
 class Eager:
     """Calls ``step`` round by round, then measures all the rounds of the stretch at once."""
 
+    compiled = False
+
     def prepare(self, block: Block) -> None:
         """See ``distopt.runner.Engine``."""
         ready(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
-        stop = min(block.count, offset + room(carry.x))
+        rounds = rounds[: room(carry.x)]
         with default_dtype(carry.x.dtype):
             walked = walk(
-                problem, here(carry.held), block.start, range(offset, stop), block.data, block.noise,
+                problem, here(carry.held), block.start, rounds, block.data, block.noise,
                 lambda k: Whole(at(block.tables, k)), keep, stepper(problem),
             )
 
-        batch = part(block.exact, offset, stop), part(block.reference.x, offset, stop)
+        batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)
         sums = evaluate(lambda x, each: metrics.sums(problem.scenario, x, *each), walked.points.double(), batch)
         observed = metrics.totals(problem.scenario, sums, problem.agents)
         if walked.violations is not None:

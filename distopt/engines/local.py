@@ -77,7 +77,8 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
         return False
     if mode == "auto":
         data = sum(leaf.numel() * leaf.element_size() // leaf.shape[0] for leaf in tensors(blocks.get(0)))
-        eager, compiled = predicted_seconds(problem.x0.numel() * problem.x0.element_size(), data, problem.rounds)
+        state = problem.x0.numel() // max(1, len(problem.points)) * problem.x0.element_size()  # a grid point has the bits it has alone
+        eager, compiled = predicted_seconds(state, data, problem.rounds)
         if eager <= compiled:
             return False
     if compiler() is None:
@@ -111,6 +112,11 @@ class OnDevice:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"device={device}: torch cannot use it ({reason}); leave --device out to run on the CPU") from None
 
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.runner.Engine``."""
+        return self._engine.compiled
+
     def _there(self, tree: Any) -> Any:
         return tree_map(lambda leaf: leaf.to(self.device), tree)
 
@@ -123,12 +129,12 @@ class OnDevice:
         """See ``distopt.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         if self._block is None or self._here is not block:
             self._here, self._block = block, self._moved(block)
         start = carry._replace(held=self._there(here(carry.held)))
-        stretch = self._engine.advance(problem, self._block, offset, start, keep)
+        stretch = self._engine.advance(problem, self._block, rounds, start, keep)
         observed, kept, held, finite = tree_map(lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite))
         return Stretch(observed, kept, held, finite, stretch.bits)
 
@@ -139,14 +145,19 @@ class Forgiving:
     def __init__(self, compiled: Engine) -> None:
         self._engine = compiled
 
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.runner.Engine``."""
+        return self._engine.compiled
+
     def prepare(self, block: Block) -> None:
         """See ``distopt.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, offset: int, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.runner.Engine``."""
         try:
-            return self._engine.advance(problem, block, offset, carry, keep)
+            return self._engine.advance(problem, block, rounds, carry, keep)
         except (InputError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -156,4 +167,4 @@ class Forgiving:
             message = f"the rounds could not be compiled and run eagerly, several times slower: {reason}"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
-            return self._engine.advance(problem, block, offset, carry, keep)
+            return self._engine.advance(problem, block, rounds, carry, keep)

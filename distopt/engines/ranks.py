@@ -42,7 +42,7 @@ from distopt.engines.stencil import Partition, pack, size, unpack
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
-from distopt.runner import Held
+from distopt.runner import Held, standing
 
 IDLE = timedelta(days=30)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
 
@@ -95,7 +95,7 @@ class Ranks:
     """
 
     def __init__(self, problem: Problem, blocks: Blocks, orders: Orders, compiled: bool, send: bool, end: Callable[[], object]) -> None:
-        self.problem, self.orders, self._end = problem, orders, end
+        self.problem, self.orders, self.compiled, self._end = problem, orders, compiled, end
         partition = Partition.even(problem.agents, orders.post.group.size)
         points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
         self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled)
@@ -178,14 +178,6 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
         return grid.stack([first, *(build(point, first) for point in points[1:])])
 
 
-def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Tensor]) -> Held:
-    """What all agents hold, from its leaves; ``memory`` names the channels that remember anything."""
-    x = problem.x0.clone()
-    form = Held(x, problem.algorithm.init(x), {name: problem.channels[name].init(x) for name in memory})
-    held: Held = pytree.tree_unflatten(list(leaves), pytree.tree_structure(form))
-    return held
-
-
 # Ranks of this machine, started from here
 
 
@@ -246,7 +238,7 @@ def _end(processes: Sequence[Any], parent: int) -> None:
 
 def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
     """The life of a rank that ``start`` began. It leaves without tidying: what it inherited is its parent's to tidy."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    _leave_signals()
     done = False
     gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
     gc.enable()
@@ -260,6 +252,12 @@ def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) 
         done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
         os._exit(0 if done else 1)
+
+
+def _leave_signals() -> None:
+    """Ctrl-C and SIGTERM, which reach all ranks, are rank 0's to act upon: it needs the others for its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 # Ranks that torchrun started
@@ -299,7 +297,7 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
     here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
     orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here)))
     if rank:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0's to handle
+        _leave_signals()
         if not serve(orders):
             orders.post.leave()
             time.sleep(1)  # torchrun ends all ranks when one has ended: let rank 0 tell why before

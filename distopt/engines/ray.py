@@ -183,7 +183,7 @@ class Team:
 
     def __init__(self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, timeout: int, end: Callable[[], object]) -> None:
         self._ray = _ray()
-        self._length, self._compiled, self._timeout, self._end = blocks.length, compiled, timeout, end
+        self._length, self.compiled, self._timeout, self._end = blocks.length, compiled, timeout, end
         self._seats: dict[int, tuple[Any, tuple[str, str]]] = {}  # place -> (actor, (node, address))
         self._workers, self._round = workers, 0
         self._places: Any = None
@@ -241,7 +241,7 @@ class Team:
         address = LOOPBACK if alone else wheres[0][1]
         port = self._hear([self._actors[0].host.remote(address, self._timeout)])
         meeting = Meeting(address, port, alone, len(self._actors))
-        settings = (self._length, self._compiled, self._timeout)
+        settings = (self._length, self.compiled, self._timeout)
         self._hear([actor.join.remote(meeting, me, *settings) for me, actor in enumerate(self._actors)])
 
     def _result(self, call: Any, me: int) -> Any:

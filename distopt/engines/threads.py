@@ -124,7 +124,7 @@ class Threads:
         self.workers = [
             Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled) for me in range(len(partition.blocks))
         ]
-        self._dtype = problem.x0.dtype
+        self._dtype, self.compiled = problem.x0.dtype, compiled
 
     def place(self, held: Held | None) -> None:
         """See ``distopt.engines.crew.Crew``."""

@@ -39,7 +39,7 @@ def progress() -> Iterator[Callable[[str], Progress]]:
         TimeRemainingColumn(compact=True),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
-        tasks: dict[str, tuple[Any, float]] = {}
+        tasks: dict[str, tuple[Any, float, int]] = {}
 
         def of(label: str) -> Progress:
             def report(phase: str, done: int, total: int) -> None:
@@ -47,12 +47,12 @@ def progress() -> Iterator[Callable[[str], Progress]]:
                 if key not in tasks:
                     name = phase if phase == "comparator" else brief(label)
                     shown = name if len(name) <= 32 else name[:31] + "…"
-                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter())
-                task, began = tasks[key]
+                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter(), done)
+                task, began, before = tasks[key]
                 if bars.tasks[task].finished:
                     return  # the comparator is made once; later algorithms find it ready
                 seconds = time.perf_counter() - began
-                bars.update(task, completed=done, rate=f"{done / seconds:,.0f}/s" if seconds > 0 else "")
+                bars.update(task, completed=done, rate=f"{(done - before) / seconds:,.0f}/s" if seconds > 0 else "")
 
             return report
 
@@ -68,20 +68,21 @@ def lines(label: str) -> Progress:
     >>> text.getvalue()[:23]
     'mine:lr=1: round 8 of 8'
     """
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, int]] = {}  # a resumed run begins with rounds behind it
     last: dict[str, tuple[float, int]] = {}
 
     def report(phase: str, done: int, total: int) -> None:
         now = time.perf_counter()
         if phase not in began:
-            began[phase], last[phase] = now, (now, 0)
+            began[phase], last[phase] = (now, done % total), (now, 0)
         when, count = last[phase]
         due = (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
         if not due:
             return
         last[phase] = (now, done)
         name = "comparator" if phase == "comparator" else brief(label)
-        rate = done / (now - began[phase]) if now > began[phase] else 0.0
+        since, before = began[phase]
+        rate = (done - before) / (now - since) if now > since else 0.0
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
         click.echo(f"{name}: round {done:,} of {total:,}{f' ({rate:,.0f} rounds/s{left})' if rate else ''}", err=True)
 
