@@ -29,6 +29,7 @@ from typing import Any, Literal
 from distopt.errors import InputError
 
 KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
+_USERS = "distopt_user_"
 _NESTED = {"Direction": "directions", "Compressor": "compressors"}
 
 
@@ -144,6 +145,44 @@ def points(spec: str) -> list[str]:
         begins = char in "=,(:" or (begins and char.isspace())
         position += 1
     return [spec]
+
+
+def values(listed: str) -> list[str]:
+    """The values of a list ``a,b,c``: what holds commas of its own stands in quotes or in brackets.
+
+    >>> values("sea,'moving_target:dim=3,kappa=2',gt(lr=0.1,form=atc)")
+    ['sea', 'moving_target:dim=3,kappa=2', 'gt(lr=0.1,form=atc)']
+    """
+    return [_unquoted(part, listed, listed) for part in _split(listed, listed)]
+
+
+def with_value(spec: str, key: str, value: str) -> str:
+    """A spec with a parameter set, in the place where it was or after the others.
+
+    >>> with_value("gt:lr=0.1,form=atc", "lr", "0.2"), with_value("gtadam(b1=0.5)", "direction", "adam(b1=0.5)")
+    ('gt:lr=0.2,form=atc', 'gtadam:b1=0.5,direction=adam(b1=0.5)')
+
+    Raises:
+        InputError: a malformed spec.
+    """
+    spec = spec.strip()
+    parse(spec)
+    head = _head(spec)
+    rest = spec[len(head) :].strip()
+    parts = _split(rest[1:-1] if rest.startswith("(") else rest[1:], spec)
+    mark = '"' if "'" in value else "'"
+    new = f"{key}={value}" if _one(value) else f"{key}={mark}{value}{mark}"
+    there = [bool(re.match(rf"{re.escape(key)}\s*=", part)) for part in parts]
+    settled = [new if mine else part for part, mine in zip(parts, there, strict=True)]
+    return f"{head.strip()}:{','.join(settled if any(there) else [*parts, new])}"
+
+
+def _one(value: str) -> bool:
+    """Whether a value stands for itself, without quotes."""
+    try:
+        return _split(value, value) == [value]
+    except InputError:
+        return False
 
 
 def _unquoted(value: str, whole: str, part: str) -> str:
@@ -273,9 +312,14 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     )
 
 
+def imported() -> list[types.ModuleType]:
+    """The users' files that were imported."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USERS)]
+
+
 def _import_file(path: Path) -> types.ModuleType:
     digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
-    name = f"distopt_user_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

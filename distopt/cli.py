@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
 _CHECKPOINT = click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="K", help="Rounds from checkpoint to checkpoint.")
-_ENGINES = click.Choice(["local", "threads", "ranks"])
+_ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
+_ADDRESS = click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,13 +64,14 @@ def cli() -> None:
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
-@click.option("--workers", type=int, metavar="N", help="How many threads or ranks share the agents.  [default: 2, or torchrun's ranks]")
+@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
+@_ADDRESS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_CHECKPOINT
 @_TRACEBACK
 def simulate(
-    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, out: Path | None,
-    checkpoint_every: int | None, traceback: bool, **given: Any,
+    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, address: str | None,
+    out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -80,6 +82,7 @@ def simulate(
 
     No engine changes a number. "ranks" are processes: it starts them itself, or uses those that torchrun started on one machine
     or several, as in: torchrun --nproc-per-node 4 -m distopt simulate ring --agents 16 --engine ranks
+    "ray" are actors of a Ray cluster. Of either, workers that die are replaced while the run goes on.
 
     Writes the run, a figure (regret.png) and a table (summary.csv); of several, a star marks the smallest average regret.
     Ctrl-C and SIGTERM let it save itself and end; `distopt resume` goes on, as it does from the last checkpoint (K) where the
@@ -89,9 +92,9 @@ def simulate(
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
     settings = {key: value for key, value in given.items() if value is not None}
-    with _polite(traceback), _leading(engine, workers) as leads:
+    with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            where = _where(engine, device, workers)
+            where = _where(engine, device, workers, address)
             again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
             _simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
 
@@ -100,12 +103,14 @@ def simulate(
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--engine", type=_ENGINES, help="Where the agents live.  [default: as before]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
-@click.option("--workers", type=int, metavar="N", help="How many threads or ranks share the agents.")
+@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.")
+@_ADDRESS
 @_CHECKPOINT
 @click.option("--force", is_flag=True, help="Go on although the experiment's files, the program or the device have changed: with other bits.")
 @_TRACEBACK
 def resume(
-    run: Path, *, engine: str | None, device: str, workers: int | None, checkpoint_every: int | None, force: bool, traceback: bool
+    run: Path, *, engine: str | None, device: str, workers: int | None, address: str | None, checkpoint_every: int | None, force: bool,
+    traceback: bool,
 ) -> None:
     """Go on with a simulation that was interrupted or killed.
 
@@ -114,9 +119,46 @@ def resume(
     """
     if engine is None:
         engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ else "local" if device != "cpu" else None
-    with _polite(traceback), _leading(engine or "local", workers) as leads:
+    with _polite(traceback), _leading(engine or "local", workers, address) as leads:
         if leads:
-            _resume(run, engine and _where(engine, device, workers), checkpoint_every, force)
+            _resume(run, engine and _where(engine, device, workers, address), checkpoint_every, force)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
+@click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try of a setting, as seed or algorithm.lr; may be repeated.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Processes here, or tasks of a Ray cluster.  [default: local]")
+@click.option("--workers", type=int, metavar="N", help="How many experiments at a time.  [default: one per core, or what the cluster has room for]")
+@_ADDRESS
+@click.option("--eager", is_flag=True, help="Force uncompiled rounds.")
+@click.option("--compiled", is_flag=True, help="Force compiled rounds.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/sweep-FILE]")
+@_TRACEBACK
+def sweep(
+    file: Path, settings: tuple[str, ...], *, engine: str, workers: int | None, address: str | None, eager: bool, compiled: bool,
+    out: Path | None, traceback: bool,
+) -> None:
+    """Run many experiments side by side: FILE.toml with every choice of values.
+
+    \b
+    distopt sweep experiment.toml --set algorithm.lr=0.01,0.02 --set seed=1,2,3
+    distopt sweep experiment.toml --set scenario=sea,moving_target --engine ray --address auto
+
+    KEY is a setting of FILE.toml, or a parameter of its topology, scenario, algorithm or channel. A VALUE with commas of its own
+    goes in quotes. Each experiment becomes a run in a folder of its own; the table is in sweep.csv. The same command goes on
+    where an earlier one was interrupted. An experiment that fails stops no other.
+    """
+    if eager and compiled:
+        raise click.UsageError("--eager and --compiled exclude each other")
+    if workers is not None and workers < 1:
+        raise click.UsageError("--workers must be at least 1")
+    if address is not None and engine != "ray":
+        raise click.UsageError("--address is that of a Ray cluster; add --engine ray")
+    if address is not None and workers is not None:
+        raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
+    with _polite(traceback):
+        mode = "eager" if eager else "compiled" if compiled else "auto"
+        _sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, out or Path("runs") / f"sweep-{file.stem}")
 
 
 @cli.command("list")
@@ -216,13 +258,21 @@ def _polite(traceback: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _leading(engine: str, workers: int | None) -> Iterator[bool]:
+def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
     """Whether this process runs the command: of the ranks of torchrun only the first does, while the others serve it here."""
     if engine == "local" and workers is not None:
-        raise InputError("--workers says how many share the agents; choose who with --engine threads or --engine ranks")
+        raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
+    if engine != "ray" and address is not None:
+        raise InputError("--address is that of a Ray cluster; add --engine ray")
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     if started > 1 and engine != "ranks":
         raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
+    if engine == "ray":
+        from distopt.engines import ray
+
+        with ray.cluster(address or "", workers or 2):  # for all algorithms
+            yield True
+        return
     if engine != "ranks" or not started:
         yield True
         return
@@ -232,12 +282,13 @@ def _leading(engine: str, workers: int | None) -> Iterator[bool]:
         yield leads
 
 
-def _where(engine: str, device: str, workers: int | None) -> str:
+def _where(engine: str, device: str, workers: int | None, address: str | None) -> str:
     """The spec of the engine asked for."""
     if device != "cpu" and engine != "local":
         raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     asked = [f"device={device}"] if device != "cpu" else []
     asked += [] if workers is None else [f"workers={workers}"]
+    asked += [] if address is None else [f"address={address}"]
     return f"{engine}:{','.join(asked)}" if asked else engine
 
 
@@ -301,7 +352,7 @@ def _simulate(
     resume: bool = False, force: bool = False,
 ) -> None:
     from distopt.api import Comparison, execute_together, label, summary
-    from distopt.engines import check, local
+    from distopt.engines import check, crew, local
     from distopt.experiment import build
     from distopt.report.progress import progress
     from distopt.results import MANIFEST, claim
@@ -330,7 +381,8 @@ def _simulate(
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     comparison: Comparison | None = None
     with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
-        warnings.simplefilter("always", local.CompileWarning)
+        for each in (local.CompileWarning, crew.LossWarning):
+            warnings.simplefilter("always", each)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for batch in _batches(problems, runs, starts):
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
@@ -363,6 +415,43 @@ def _simulate(
     if stopped is not None:
         raise stopped
     if any(run.status == "diverged" for run in ordered.values()):
+        raise SystemExit(1)
+
+
+def _sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
+    from distopt import sweep
+    from distopt.report import tables
+    from distopt.results import write_text
+
+    points = sweep.points(_toml(file), settings, str(file))
+    click.echo(f"{len(points)} experiments")
+
+    def report(done: int, what: str) -> None:
+        click.echo(f"{done} of {len(points)}: {what}", err=True)
+
+    try:
+        if engine == "ray":
+            from distopt.engines import ray
+
+            with ray.cluster(address, workers):
+                runs, failed = sweep.sweep(points, folder, lambda jobs: ray.each(sweep.work, jobs), mode, report)
+        else:
+            runs, failed = sweep.sweep(points, folder, lambda jobs: sweep.processes(jobs, workers), mode, report)
+    except KeyboardInterrupt:
+        click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+    rows = sweep.rows(points, runs)
+    if rows:
+        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
+        click.echo("\n" + tables.text(shown, _width() if sys.stdout.isatty() else None, "run") + "\n")
+        write_text(folder / "sweep.csv", tables.to_csv(rows))
+        click.echo(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+    for k, reason in failed.items():
+        click.echo(f"distopt: {points[k].name} failed: {reason}", err=True)
+    for k, run in runs.items():
+        if run.status == "diverged":
+            click.echo(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+    if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)
 
 

@@ -1,4 +1,4 @@
-"""The two errors a user meets: a mistake in what was asked, and a run that could not go on."""
+"""The errors a user meets: a mistake in what was asked, and a run that could not go on."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run failed while it was going. The message names the round; the command line exits with 1."""
+
+
+class WorkerLost(RunError):
+    """A worker is gone or silent. Another one can do its work, so the run may go on."""

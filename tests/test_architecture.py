@@ -54,14 +54,14 @@ def test_plotting_lives_in_report_only() -> None:
 def test_torch_distributed_and_ray_stay_in_their_places() -> None:
     for path in (ROOT / "distopt").rglob("*.py"):
         inside = path.relative_to(ROOT / "distopt").as_posix()
-        if inside not in ("engines/ranks.py", "optim.py", "ddp.py"):
+        if inside not in ("engines/gloo.py", "optim.py", "ddp.py"):
             assert not any(name.startswith("torch.distributed") for name in imports(path)), inside
         if inside != "engines/ray.py":
             assert not any(name == "ray" or name.startswith("ray.") for name in imports(path)), inside
 
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
-    upper = ("distopt.cli", "distopt.api", "distopt.report", "distopt.results")
+    upper = ("distopt.cli", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
     lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from distopt.experiment import Problem
     from distopt.runner import Engine
 
-NAMES = ("local", "threads", "ranks")
+NAMES = ("local", "threads", "ranks", "ray")
 
 
 def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from distopt.engines.eager import room
 from distopt.engines.worker import Report
+from distopt.errors import RunError, WorkerLost
 from distopt.experiment import Problem
 from distopt.network import Memory
 from distopt.runner import Block, Carry, Held, Stretch, here
+
+T = TypeVar("T")
 
 
 class Crew(Protocol):
     """All workers at once: each method tells every worker to run its method of that name, and returns what worker 0 gives.
 
-    Where a worker fails, the others are stopped and its error is raised here.
+    Where a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` where it is gone or silent.
     """
 
     @property
@@ -35,6 +40,94 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """End the workers."""
+
+
+class LossWarning(UserWarning):
+    """A worker was lost; others go on with its work."""
+
+
+Order = tuple[int, int, range, tuple[str, ...], Tensor]
+"""What ``Crew.stretch`` is told."""
+
+PATIENCE = 3
+"""So many losses in a row without a stretch in between end a run: whatever kills the workers will do so again."""
+
+RARELY, MOST = 50, 100
+"""A copy of what the agents hold is taken when the stretches since the last one took so many times as long as taking it did, and after so many."""
+
+
+class Surviving:
+    """A crew that goes on when it loses workers.
+
+    It remembers what all agents held some stretches ago and what was ordered since. A new crew, perhaps a smaller one, is placed
+    there and does the same again; a stretch has the same bits on any workers, so nothing that was reported changes.
+
+    Args:
+        crew: the first one.
+        renew: ends a crew that lost workers, as far as it still is there, and gives another. It may raise ``WorkerLost`` too.
+    """
+
+    def __init__(self, crew: Crew, renew: Callable[[Crew], Crew]) -> None:
+        self.crew, self._renew = crew, renew
+        self._stood: Held | None = None
+        self._since: list[Order] = []
+        self._losses = 0
+        self._spent, self._cost = 0.0, 0.0
+
+    @property
+    def compiled(self) -> bool:
+        """See ``Crew``."""
+        return self.crew.compiled
+
+    def place(self, held: Held | None) -> None:
+        """See ``Crew``."""
+        self._stood, self._since = held, []
+        self._through(lambda crew: crew.place(held))
+
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+        """See ``Crew``."""
+        order, began = (start, count, rounds, keep, best), time.perf_counter()
+        report = self._through(lambda crew: crew.stretch(*order))
+        self._since.append(order)
+        self._losses = 0
+        self._spent += time.perf_counter() - began
+        if self._spent > RARELY * self._cost or len(self._since) == MOST:
+            self.gather()
+        return report
+
+    def gather(self) -> Held:
+        """See ``Crew``."""
+        if self._stood is not None and not self._since:
+            return self._stood
+        began = time.perf_counter()
+        self._stood = self._through(lambda crew: crew.gather())
+        self._since, self._spent, self._cost = [], 0.0, time.perf_counter() - began
+        return self._stood
+
+    def close(self) -> None:
+        """See ``Crew``."""
+        self.crew.close()
+
+    def _through(self, task: Callable[[Crew], T]) -> T:
+        """What a task gives, by this crew or by those after it."""
+        try:
+            return task(self.crew)
+        except WorkerLost as loss:
+            lost = loss
+        while True:
+            self._losses += 1
+            if self._losses > PATIENCE:
+                raise RunError(f"{lost}; gave up after {PATIENCE} new starts without a step forward") from lost
+            where = "".join(f" from round {start + rounds.start}" for start, _, rounds, *_ in self._since[:1])
+            warnings.warn(f"{lost}; starting again{where}", LossWarning, stacklevel=2)
+            try:
+                self.crew = self._renew(self.crew)
+                self.crew.place(self._stood)
+                for order in self._since:
+                    self.crew.stretch(*order)
+                return task(self.crew)
+            except WorkerLost as loss:
+                lost = loss
 
 
 class Elsewhere:

@@ -6,182 +6,45 @@ Rank 0 leads and holds the first block of agents; the other ranks do as it order
 - under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
 
 No number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
-that fails, dies or stays silent for ``timeout`` seconds ends the run with one error that names it.
+that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
+started here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import multiprocessing
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 import tomllib
 import warnings
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt import grid
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
-from distopt.engines.crew import Led
+from distopt.engines.crew import Crew, Led, Surviving
+from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist, first_line
 from distopt.engines.stencil import Partition, pack, size, unpack
-from distopt.engines.worker import Report, Tag, Worker
+from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
 from distopt.runner import Held, standing
 
-dist: Any = torch.distributed  # which does not declare all that it exports
-
-TIMEOUT = 60
-"""Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
-
 IDLE = timedelta(days=30)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
-
-HEADER = struct.Struct("<qI52s")
-"""In front of a message: its round, the check sum of its name, and the beginning of its name."""
-
-ORDER = "order"
-
-
-def header(tag: Tag) -> bytes:
-    """A tag as it travels."""
-    name = tag[1].encode()
-    return HEADER.pack(tag[0], zlib.crc32(name), name[:52])
-
-
-def told(head: bytes) -> str:
-    """What a header says, in words."""
-    number, _, name = HEADER.unpack(head)
-    return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
-
-
-@dataclass
-class Group:
-    """The ranks of one run, connected.
-
-    Attributes:
-        pg: sends and receives (``torch.distributed.ProcessGroupGloo``).
-        store: where the first failure is noted, so that all ranks tell of the same one.
-        timeout: seconds that a message may take.
-        round: of the last message.
-    """
-
-    pg: Any
-    store: Any
-    rank: int
-    size: int
-    timeout: int = TIMEOUT
-    round: int = 0
-
-    @classmethod
-    def connect(cls, store: Any, rank: int, size: int, timeout: int, alone: bool) -> Group:
-        """Wait until all ranks are here. ``alone``: all of them are on this machine.
-
-        Raises:
-            RunError: some rank did not come in time.
-        """
-        limit = timedelta(seconds=timeout)
-        try:
-            if alone:
-                options = dist.ProcessGroupGloo._Options()
-                options._devices, options._timeout = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")], limit
-                pg = dist.ProcessGroupGloo(store, rank, size, options)
-            else:
-                pg = dist.ProcessGroupGloo(store, rank, size, limit)
-        except RuntimeError as error:
-            raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {_first_line(error)}") from error
-        return cls(pg, store, rank, size, timeout)
-
-    def blame(self, kind: str, message: str) -> InputError | RunError:
-        """Note a failure of ``kind`` "input" or "run"; the error to raise, which is the first that any rank noted."""
-        with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
-            kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
-        return (InputError if kind == "input" else RunError)(message)
-
-    @contextmanager
-    def towards(self, peer: int, tag: Tag) -> Iterator[None]:
-        """Whatever fails here is between this rank and ``peer``."""
-        try:
-            yield
-        except RuntimeError as error:
-            silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
-            what = f"did not answer within {self.timeout} s" if silent else "has gone"
-            raise self.blame("run", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
-
-
-@dataclass(frozen=True)
-class _Arriving:
-    group: Group
-    tag: Tag
-    coming: list[tuple[int, Tensor, Any]]
-
-    def wait(self, patience: timedelta | None = None) -> dict[int, Tensor]:
-        due, arrived = header(self.tag), {}
-        for sender, letter, work in self.coming:
-            with self.group.towards(sender, self.tag):
-                work.wait(patience or timedelta(seconds=self.group.timeout))
-            head = bytes(letter[: HEADER.size].numpy())
-            if head != due:
-                raise self.group.blame(
-                    "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
-                )
-            arrived[sender] = letter[HEADER.size :]
-        return arrived
-
-
-@dataclass
-class Post:
-    """A worker's ``Transport`` through a group."""
-
-    group: Group
-    _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
-
-    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
-        """See ``distopt.engines.worker.Transport``."""
-        self.settle()
-        if not tag[1].startswith(ORDER):
-            self.group.round = tag[0]
-        head = header(tag)
-        number = zlib.crc32(head) >> 1  # two tags of one number are told apart by their headers
-        front = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-        coming = []
-        for sender, length in incoming.items():
-            letter = torch.empty(HEADER.size + length, dtype=torch.uint8)
-            with self.group.towards(sender, tag):
-                coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
-        for receiver, message in outgoing.items():
-            letter = torch.cat([front, message])
-            with self.group.towards(receiver, tag):
-                self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
-        return _Arriving(self.group, tag, coming)
-
-    def settle(self) -> None:
-        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
-        for receiver, tag, work, _ in self._leaving:
-            with self.group.towards(receiver, tag):
-                work.wait(timedelta(seconds=self.group.timeout))
-        self._leaving.clear()
-
-    def leave(self) -> None:
-        """Drop the connections, which the other ranks notice at once."""
-        self._leaving.clear()
-        self.group.pg = None
 
 
 class Order(NamedTuple):
@@ -302,12 +165,8 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                 elif what == "gather":
                     worker.gather()
                 orders.post.settle()
-    except RunError:
-        return False  # noted already
-    except InputError as error:
-        group.blame("input", str(error))
     except Exception as error:
-        group.blame("run", f"rank {group.rank} failed in round {group.round}: {type(error).__name__}: {_first_line(error)}")
+        group.failed(error)
     return False
 
 
@@ -317,11 +176,6 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
     with default_dtype(torch.float64):
         first = build(points[0])
         return grid.stack([first, *(build(point, first) for point in points[1:])])
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
 
 
 # Ranks of this machine, started from here
@@ -348,7 +202,7 @@ def start(problem: Problem, blocks: Blocks, workers: int, compiled: bool, timeou
             _begin(processes)
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
-            group = Group.connect(store, 0, workers, timeout, alone=True)
+            group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
             crew = Ranks(problem, blocks, Orders(Post(group)), compiled, not forked, lambda: _end(processes, here))
         except BaseException:
             _end(processes, here)
@@ -395,7 +249,7 @@ def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) 
             compiling.AsyncCompile.pool.cache_clear()
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
-        done = serve(Orders(Post(Group.connect(store, me, size, timeout, alone=True))), problem)
+        done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
         os._exit(0 if done else 1)
 
@@ -437,10 +291,11 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
     try:
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), ranks, hosts, limit, wait_for_workers=False)
     except RuntimeError as error:
-        raise RunError(f"rank {rank}: torchrun's store does not answer: {_first_line(error)}") from error
+        raise RunError(f"rank {rank}: torchrun's store does not answer: {first_line(error)}") from error
     # After a restart the store still holds what the ranks before it left there.
     fresh = dist.PrefixStore(f"distopt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, alone=os.environ.get("LOCAL_WORLD_SIZE") == str(ranks))))
+    here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
+    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here)))
     if rank:
         _leave_signals()
         if not serve(orders):
@@ -479,6 +334,11 @@ def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0,
     Partition.even(problem.agents, count)
     compiled = local.compiles(problem, blocks, mode)
     if _fleet is None:
-        return Led(start(problem, blocks, count, compiled, timeout))
+
+        def again(crew: Crew) -> Crew:
+            crew.close()
+            return start(problem, blocks, count, compiled, timeout)
+
+        return Led(Surviving(start(problem, blocks, count, compiled, timeout), again))
     _fleet.post.group.timeout = timeout
     return Led(Ranks(problem, blocks, _fleet, compiled, True, lambda: None))

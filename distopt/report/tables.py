@@ -88,9 +88,9 @@ def _percent(value: float) -> str:
     return "" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
-def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None, first: str = HEADS[0][1]) -> str:
     """The closing table as lines. With a ``width`` names are broken after ``:`` and ``,`` so that it fits; columns without
-    any entry are left out.
+    any entry are left out. ``first`` is the head of the names.
 
     >>> row = dict(algorithm="gt", status="done", rounds=9, average_dynamic_regret=0.5, spread=float("nan"), consensus_error=0.1,
     ...            tracker_invariant=0.0, bits_per_agent=640.0, rounds_per_second=100.0)
@@ -106,8 +106,9 @@ def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None) -> st
     if width is not None:
         widths[0] = min(widths[0], max(12, width - sum(widths[c] + 2 for c in used if c)))
     lines = []
+    heads = ((HEADS[0][0], first), *HEADS[1:])
     for part in range(HEAD_LINES):
-        head = [HEADS[c][part].rjust(widths[c]) if c else HEADS[c][part].ljust(widths[c]) for c in used]
+        head = [heads[c][part].rjust(widths[c]) if c else heads[c][part].ljust(widths[c]) for c in used]
         lines.append("  ".join(head))
     for row in rows:
         for k, piece in enumerate(broken(row[0], widths[0])):

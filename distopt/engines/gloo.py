@@ -1,0 +1,176 @@
+"""Messages between processes by gloo (torch.distributed): connected workers, and the post that carries their rows.
+
+A message carries its round and its name, and is refused under any other. Nobody waits for ever: whoever first finds that another
+is gone, fails or stays silent notes it, and all tell of that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from distopt.engines.worker import Tag
+from distopt.errors import InputError, RunError, WorkerLost
+
+dist: Any = torch.distributed  # which does not declare all that it exports
+
+TIMEOUT = 60
+"""Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
+
+HEADER = struct.Struct("<qI52s")
+"""In front of a message: its round, the check sum of its name, and the beginning of its name."""
+
+ORDER = "order"
+
+FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
+"""What can go wrong on a rank, as it is told to the others."""
+
+
+def header(tag: Tag) -> bytes:
+    """A tag as it travels."""
+    name = tag[1].encode()
+    return HEADER.pack(tag[0], zlib.crc32(name), name[:52])
+
+
+def told(head: bytes) -> str:
+    """What a header says, in words."""
+    number, _, name = HEADER.unpack(head)
+    return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
+
+
+@dataclass
+class Group:
+    """The ranks of one run, connected.
+
+    Attributes:
+        pg: sends and receives (``torch.distributed.ProcessGroupGloo``).
+        store: where the first failure is noted, so that all ranks tell of the same one.
+        timeout: seconds that a message may take.
+        round: of the last message.
+    """
+
+    pg: Any
+    store: Any
+    rank: int
+    size: int
+    timeout: int = TIMEOUT
+    round: int = 0
+
+    @classmethod
+    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
+        """Wait until all ranks are here. ``address`` is this machine's, as the others reach it; None: what its name says.
+
+        Raises:
+            RunError: some rank did not come in time.
+        """
+        limit = timedelta(seconds=timeout)
+        try:
+            if address:
+                options = dist.ProcessGroupGloo._Options()
+                options._devices, options._timeout = [dist.ProcessGroupGloo.create_device(hostname=address)], limit
+                pg = dist.ProcessGroupGloo(store, rank, size, options)
+            else:
+                pg = dist.ProcessGroupGloo(store, rank, size, limit)
+        except RuntimeError as error:
+            raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
+        return cls(pg, store, rank, size, timeout)
+
+    def blame(self, kind: str, message: str) -> Exception:
+        """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
+        with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
+            kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
+        return FAILURES[kind](message)
+
+    def failed(self, error: Exception) -> Exception:
+        """What an error on this rank is to all of them."""
+        if isinstance(error, RunError):
+            return error  # noted already
+        if isinstance(error, InputError):
+            return self.blame("input", str(error))
+        return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
+
+    @contextmanager
+    def towards(self, peer: int, tag: Tag) -> Iterator[None]:
+        """Whatever fails here is between this rank and ``peer``."""
+        try:
+            yield
+        except RuntimeError as error:
+            silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+            what = f"did not answer within {self.timeout} s" if silent else "has gone"
+            raise self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    group: Group
+    tag: Tag
+    coming: list[tuple[int, Tensor, Any]]
+
+    def wait(self, patience: timedelta | None = None) -> dict[int, Tensor]:
+        due, arrived = header(self.tag), {}
+        for sender, letter, work in self.coming:
+            with self.group.towards(sender, self.tag):
+                work.wait(patience or timedelta(seconds=self.group.timeout))
+            head = bytes(letter[: HEADER.size].numpy())
+            if head != due:
+                raise self.group.blame(
+                    "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
+                )
+            arrived[sender] = letter[HEADER.size :]
+        return arrived
+
+
+@dataclass
+class Post:
+    """A worker's ``Transport`` through a group."""
+
+    group: Group
+    _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
+
+    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
+        """See ``distopt.engines.worker.Transport``."""
+        self.settle()
+        if not tag[1].startswith(ORDER):
+            self.group.round = tag[0]
+        head = header(tag)
+        number = zlib.crc32(head) >> 1  # two tags of one number are told apart by their headers
+        front = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        coming = []
+        for sender, length in incoming.items():
+            letter = torch.empty(HEADER.size + length, dtype=torch.uint8)
+            with self.group.towards(sender, tag):
+                coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+        for receiver, message in outgoing.items():
+            letter = torch.cat([front, message])
+            with self.group.towards(receiver, tag):
+                self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
+        return _Arriving(self.group, tag, coming)
+
+    def settle(self) -> None:
+        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        for receiver, tag, work, _ in self._leaving:
+            with self.group.towards(receiver, tag):
+                work.wait(timedelta(seconds=self.group.timeout))
+        self._leaving.clear()
+
+    def leave(self) -> None:
+        """Drop the connections, which the other ranks notice at once."""
+        self._leaving.clear()
+        self.group.pg = None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"

@@ -1,0 +1,365 @@
+"""Workers in actors of a Ray cluster: Ray places and supervises them, their rows travel by gloo from actor to actor.
+
+The program (comparator, progress, files) stays with the driver, which holds no agents: it tells all actors the same thing, as
+every crew's leader does (``distopt.engines.crew``), and hears reports from the first. No number differs from those of any other
+engine. Where an actor dies, another takes its place; where the cluster has no room for one, the others share its agents.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distopt import __version__, catalog
+from distopt.data import Blocks, default_dtype
+from distopt.engines import local
+from distopt.engines.crew import Led, Surviving
+from distopt.engines.gloo import TIMEOUT, Group, Post, dist, first_line
+from distopt.engines.stencil import Partition
+from distopt.engines.worker import Report, Worker
+from distopt.errors import InputError, RunError, WorkerLost
+from distopt.experiment import Problem
+from distopt.runner import Held
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+ANSWER = 5
+"""Seconds within which an actor whose round has failed must answer; one that does not is replaced."""
+
+REPLACED = 20
+"""Seconds that a cluster is given to start an actor in the place of one that was lost."""
+
+LOOPBACK = "127.0.0.1"
+
+
+def _ray(own: bool = False) -> Any:
+    """Ray; ``own`` where it is to start a cluster of its own, which says nothing to the outside and listens to this machine alone."""
+    if own:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster": all its servers bind to loopback
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(f"the ray engine needs Ray ({first_line(error)}); install it with: pip install 'distopt[ray]'") from error
+    return ray
+
+
+@contextmanager
+def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
+    """Within it, this process is connected to a Ray cluster.
+
+    Args:
+        address: of a running cluster, ``auto`` for the one of this machine. Empty: the cluster that this process is connected to
+            already, else one of ``cpus`` places that is started here and stopped in the end.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at the address.
+    """
+    ray = _ray(own=not address)
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        ray.shutdown()
+        what = f"no Ray cluster answers at {address}" if address else "Ray could not be started here"
+        raise InputError(f"{what}: {first_line(error)}") from error
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Meeting(NamedTuple):
+    """How the workers of a crew find each other: the store's address and port, and whether all of them are on one machine."""
+
+    address: str
+    port: int
+    alone: bool
+    size: int
+
+
+class Seat:
+    """What runs in an actor: a worker, as long as it is one of a crew's.
+
+    Every method gives its result, or the error that it is for all workers.
+    """
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)  # the actors are the parallelism
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        self.group: Group | None = None
+
+    def learn(self, content: bytes) -> tuple[str, str] | Exception:
+        """Take the problem in; (node, address) of where this is."""
+        ray = _ray()
+        try:
+            versions_here, problem = ray.cloudpickle.loads(content)
+            if versions_here != versions():
+                return InputError(f"a node of the cluster has {versions()} where the driver has {versions_here}; install the same on all nodes")
+            self.problem = ray.cloudpickle.loads(problem)
+        except Exception as error:
+            return InputError(f"a node of the cluster cannot take the experiment in: {type(error).__name__}: {first_line(error)}")
+        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+
+    def host(self, address: str, timeout: int) -> int:
+        """Open a store for the workers that are to meet; its port."""
+        with socket.socket() as listener:
+            listener.bind((address, 0))
+            listener.listen()
+            port: int = listener.getsockname()[1]
+            limit = timedelta(seconds=timeout)
+            self.store = dist.TCPStore(address, port, None, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
+        return port
+
+    def join(self, meeting: Meeting, me: int, length: int, compiled: bool, timeout: int) -> Exception | None:
+        """Become worker ``me`` of a crew."""
+        try:
+            limit = timedelta(seconds=timeout)
+            store = dist.TCPStore(meeting.address, meeting.port, None, False, limit, wait_for_workers=False) if me else self.store
+            here = LOOPBACK if meeting.alone else _ray().util.get_node_ip_address()
+            self.group = Group.connect(store, me, meeting.size, timeout, here)
+        except RuntimeError as error:
+            return WorkerLost(first_line(error))
+        self.post = Post(self.group)
+        self.worker = Worker(self.problem, Partition.even(self.problem.agents, meeting.size), me, self.post, length, compiled)
+        return None
+
+    def do(self, what: str, *args: Any) -> Any:
+        """A method of the worker."""
+        assert self.group is not None
+        try:
+            with default_dtype(self.problem.x0.dtype):
+                result = getattr(self.worker, what)(*args)
+            self.post.settle()
+            return result
+        except Exception as error:
+            failure = self.group.failed(error)
+        self.post.leave()  # which lets the others know at once
+        return failure
+
+    def leave(self) -> None:
+        """Leave a crew that has lost others."""
+        if self.group is not None:
+            self.post.leave()
+
+
+class Team:
+    """A crew (see ``distopt.engines.crew.Crew``) of actors, each in a place of its own on the cluster, spread over its nodes.
+
+    Args:
+        problem, blocks: as for every engine.
+        compiled: whether the rounds are.
+        workers: how many.
+        timeout: seconds that a message may take, and an actor to start.
+        end: lets the cluster go.
+
+    Raises:
+        InputError: the cluster has no room for so many, or a node cannot take the experiment in.
+        RunError: they did not start in time.
+    """
+
+    def __init__(self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, timeout: int, end: Callable[[], object]) -> None:
+        self._ray = _ray()
+        self._length, self.compiled, self._timeout, self._end = blocks.length, compiled, timeout, end
+        self._seats: dict[int, tuple[Any, tuple[str, str]]] = {}  # place -> (actor, (node, address))
+        self._workers, self._round = workers, 0
+        self._places: Any = None
+        try:
+            self._problem = self._ray.put(packed(problem))
+            self._places = self._ray.util.placement_group([{"CPU": 1}] * workers, strategy="SPREAD")
+            if not self._places.wait(timeout):
+                free, total = (int(each.get("CPU", 0)) for each in (self._ray.available_resources(), self._ray.cluster_resources()))
+                raise InputError(f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; ask for fewer --workers")
+            if len(self._fill(timeout)) < workers:
+                raise RunError(f"{len(self._seats)} of {workers} workers started within {timeout} s; give them longer with timeout=")
+            self._form()
+        except BaseException:
+            self.close()
+            raise
+
+    def mended(self) -> Team:
+        """The same crew after a loss: those who answer, and others in the places of those who do not, where the cluster has room."""
+        calls = {actor.leave.remote(): place for place, (actor, _) in self._seats.items()}
+        done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER)
+        answered = {calls[call] for call in done if not isinstance(self._result(call, 0), Exception)}
+        for place in self._seats.keys() - answered:
+            self._ray.kill(self._seats.pop(place)[0])
+        if not self._fill(min(REPLACED, self._timeout)):
+            raise RunError("no worker is left, and none could be started")
+        self._form()
+        return self
+
+    def _fill(self, patience: int) -> dict[int, tuple[Any, tuple[str, str]]]:
+        """Put an actor in every place that is free, as far as they start within ``patience`` seconds."""
+        strategy = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
+        options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
+        new = {}
+        for place in sorted(set(range(self._workers)) - self._seats.keys()):
+            where = strategy(self._places, placement_group_bundle_index=place)
+            actor = self._ray.remote(Seat).options(**options, scheduling_strategy=where).remote()
+            new[actor.learn.remote(self._problem)] = (place, actor)
+        done, late = self._ray.wait(list(new), num_returns=len(new), timeout=patience) if new else ([], [])
+        for call in done:
+            place, actor = new[call]
+            result = self._result(call, place)
+            if isinstance(result, InputError):
+                raise result
+            if not isinstance(result, Exception):
+                self._seats[place] = (actor, result)
+        for call in late:
+            self._ray.kill(new[call][1])
+        return self._seats
+
+    def _form(self) -> None:
+        """Let all who are there meet, as workers 0, 1, ... in the order of their places."""
+        self._actors = [self._seats[place][0] for place in sorted(self._seats)]
+        wheres = [self._seats[place][1] for place in sorted(self._seats)]
+        alone = len({node for node, _ in wheres}) == 1
+        address = LOOPBACK if alone else wheres[0][1]
+        port = self._hear([self._actors[0].host.remote(address, self._timeout)])
+        meeting = Meeting(address, port, alone, len(self._actors))
+        settings = (self._length, self.compiled, self._timeout)
+        self._hear([actor.join.remote(meeting, me, *settings) for me, actor in enumerate(self._actors)])
+
+    def _result(self, call: Any, me: int) -> Any:
+        """What an actor gave, or its error."""
+        failures = self._ray.exceptions
+        try:
+            return self._ray.get(call)
+        except (failures.ActorDiedError, failures.ActorUnavailableError) as error:
+            missing = [line.strip() for line in str(error).splitlines() if line.strip().startswith(("ModuleNotFoundError:", "ImportError:"))]
+            if missing:
+                return InputError(f"an actor could not start on the cluster ({missing[0]}); install distopt on all its nodes")
+            return WorkerLost(f"rank {me} has gone in round {self._round} or later")
+        except failures.RayError as error:
+            return RunError(f"rank {me} failed in round {self._round} or later: {first_line(error)}")
+
+    def _hear(self, calls: Sequence[Any]) -> Any:
+        """Wait until all have answered; what worker 0 gives. Once one has failed, the others are given a moment to say what they know."""
+        places = {call: me for me, call in enumerate(calls)}
+        results: dict[int, Any] = {}
+        waiting, failed = list(calls), False
+        while waiting:
+            done, waiting = self._ray.wait(waiting, timeout=ANSWER if failed else None)
+            if not done:
+                break
+            for call in done:
+                results[places[call]] = self._result(call, places[call])
+            failed = any(isinstance(each, Exception) for each in results.values())
+        errors = [each for each in results.values() if isinstance(each, Exception)]
+        if errors:  # best is what a worker says to be wrong, then who misses whom, then what only Ray knows
+            raise min(errors, key=lambda error: (isinstance(error, WorkerLost), str(error).endswith("or later")))
+        return results[0]
+
+    def _all(self, what: str, *args: Any) -> Any:
+        return self._hear([actor.do.remote(what, *args) for actor in self._actors])
+
+    def place(self, held: Held | None) -> None:
+        """See ``distopt.engines.crew.Crew``."""
+        self._all("place", None if held is None else self._ray.put(held))
+
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+        """See ``distopt.engines.crew.Crew``."""
+        self._round = start + rounds.start
+        report: Report = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
+        return report
+
+    def gather(self) -> Held:
+        """See ``distopt.engines.crew.Crew``."""
+        held: Held = self._all("gather")
+        return held
+
+    def close(self) -> None:
+        """See ``distopt.engines.crew.Crew``."""
+        if self._ray.is_initialized():
+            for actor, _ in self._seats.values():
+                self._ray.kill(actor)
+            if self._places is not None:
+                self._ray.util.remove_placement_group(self._places)
+        self._end()
+
+
+def versions() -> str:
+    """What decides the bits of a worker beside the experiment."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
+
+
+def packed(problem: Problem) -> bytes:
+    """A problem for other nodes, with the users' own files in it: they need not be there.
+
+    Raises:
+        InputError: a part of it cannot be sent.
+    """
+    pickle = _ray().cloudpickle
+    own = catalog.imported()
+    for module in own:
+        pickle.register_pickle_by_value(module)
+    try:
+        content: bytes = pickle.dumps((versions(), pickle.dumps(problem)))
+        return content
+    except Exception as error:
+        raise InputError(f"a part of the experiment cannot be sent to the workers: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        for module in own:
+            pickle.unregister_pickle_by_value(module)
+
+
+def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | Exception]]:
+    """What ``work`` gives for each job, as tasks of the cluster, with the job's place: those first that are first done.
+
+    Where a task fails there is its error. A task whose process dies is tried once more.
+    """
+    ray = _ray()
+    task = ray.remote(work).options(num_cpus=1, max_retries=1)
+    waiting = {task.remote(job): place for place, job in enumerate(jobs)}
+    try:
+        while waiting:
+            (call,), _ = ray.wait(list(waiting))
+            place = waiting.pop(call)
+            try:
+                yield place, ray.get(call)
+            except ray.exceptions.RayError as error:
+                yield place, RunError(first_line(error))
+    finally:
+        for call in waiting:
+            ray.cancel(call, force=True)
+
+
+def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, address: str = "", timeout: int = TIMEOUT) -> Led:
+    """``ray:workers=4,address=auto,timeout=60``: contiguous blocks of agents, as even as can be, in actors (see ``cluster``).
+
+    Raises:
+        InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.
+    """
+    if timeout < 1:
+        raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
+    Partition.even(problem.agents, workers)
+    compiled = local.compiles(problem, blocks, mode)
+    connected = ExitStack()
+    connected.enter_context(cluster(address, workers))
+    team = Team(problem, blocks, compiled, workers, timeout, connected.close)  # which closes it too where it fails
+    return Led(Surviving(team, lambda crew: team.mended()))

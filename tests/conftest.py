@@ -1,0 +1,20 @@
+"""How the tests are shared among the processes of pytest-xdist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One by one, but those that share a Ray cluster together: there is one for all of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            return file if file.endswith("test_ray.py") else nodeid
+
+    return Scheduling(config, log)
