@@ -137,7 +137,9 @@ LEFT = {"float64": 1e-6, "float32": 1e-2}
 
 
 def drift(run: Run) -> str | None:
-    """What to say of a run whose trackers have left the gradients; None where their means agree, or where there are no trackers."""
+    """What to say of a run whose trackers have left the gradients; None where their means agree, it diverged, or there are no trackers."""
+    if run.status == "diverged":
+        return None
     violation = run["tracker_invariant"].max(0) if "tracker_invariant" in run.metrics else np.zeros(0)
     bad = np.nonzero(violation > LEFT[run.info["experiment"]["dtype"]])[0]
     if not len(bad):

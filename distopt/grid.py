@@ -101,7 +101,10 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
     """
     found: list[list[int]] = []
     for k, problem in enumerate(problems):
-        fitting = [batch for batch in found if alike(problems[batch[0]].algorithm, problem.algorithm)]
+        fitting = [
+            batch for batch in found
+            if alike(problems[batch[0]].algorithm, problem.algorithm) and _same(problems[batch[0]].channels, problem.channels)
+        ]  # fmt: skip
         if fitting:
             fitting[0].append(k)
         else:
@@ -111,6 +114,13 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
         together = len(batch) == 1 or faithful([problems[k] for k in batch])
         out += [batch] if together else [[k] for k in batch]
     return out
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two problems send through the same channels: a batch has one of each."""
+    return list(a) == list(b) and all(
+        a[name] == b[name] or (type(a[name]) is type(b[name]) and getattr(a[name], "__dict__", 0) == getattr(b[name], "__dict__", 1)) for name in a
+    )
 
 
 def alike(a: Any, b: Any) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.graphs import Arcs, Floats, Graph, Ints, Switching
+from distopt.graphs import TOLERANCE, Arcs, Floats, Graph, Ints, Switching
 from distopt.random import Key, words
 from distopt.tree import tree_sum
 from distopt.weights import DENSE, SPECTRAL, Kind, arc_weights, check_weights, flaw, link_weights, rule_name, second_eigenvalue
@@ -363,6 +363,8 @@ class Mixing:
         """
         if kind == "average" and not self.constant:
             raise InputError(f"{who} has its workers meet around their average, but links come and go; use the complete graph without drop_links")
+        if kind == "average" and self._complete and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE:
+            return  # such a network keeps no list of its links
         if isinstance(self._topology, Graph):
             if self._topology.matrix is not None or kind == "average":  # a rule makes one weight per undirected link, and the self weight is the rest
                 check_weights(kind, who, self._receiver, self._sender, self._weight, self._own)

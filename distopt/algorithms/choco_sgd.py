@@ -1,0 +1,59 @@
+"""CHOCO-SGD: gradient descent and gossip with compressed increments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from distopt.channels.choco import Choco
+from distopt.compressors.sign import Sign
+from distopt.directions._ranges import positive
+from distopt.errors import InputError
+from distopt.protocols import Compressor, Mix
+
+sign = Sign()
+
+
+@dataclass(frozen=True)
+class ChocoSGD:
+    """CHOCO-SGD: a local step, then gossip about public copies [koloskova2019].
+
+        y_t = x_t - lr g_t,    h_{t+1} = h_t + C(y_t - h_t),    x_{t+1} = y_t + gamma (W - I) h_{t+1},    h_0 = 0
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), h_t [..., n, d] the public copies, memory
+    of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, or a tensor [R, 1, 1], gamma in
+    (0, 1]. The same as ``dgd:form=atc`` through the channel ``choco``. Local gradients that differ keep the agents apart, so with a
+    constant step it stops at a distance from the optimum; gradient tracking through the same channel (``c_gt``) does not.
+
+    Raises:
+        InputError: ``lr`` not positive, or gamma outside (0, 1].
+
+    >>> import torch
+    >>> from distopt.algorithms.choco_sgd import ChocoSGD
+    >>> choco, x = ChocoSGD(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> x, _ = choco.update(2 * x, choco.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> round(x[0, 1, 0].item(), 4)
+    1.6
+    """
+
+    lr: float = 0.01
+    compressor: Compressor = sign
+    gamma: float = 0.3
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "doubly"
+
+    def __post_init__(self) -> None:
+        if not positive(self.lr):
+            raise InputError(f"choco_sgd: lr must be positive, got {self.lr}")
+
+    @property
+    def channel(self) -> Choco:
+        return Choco(self.compressor, self.gamma)
+
+    def init(self, x: Tensor) -> tuple[()]:
+        return ()
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
+        return mix("x", x - self.lr * g), ()

@@ -1,0 +1,59 @@
+"""DeepSqueeze: gradient descent and gossip about compressed values with error feedback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from distopt.channels.error_feedback import ErrorFeedback
+from distopt.compressors.sign import Sign
+from distopt.directions._ranges import positive
+from distopt.errors import InputError
+from distopt.protocols import Compressor, Mix
+
+sign = Sign()
+
+
+@dataclass(frozen=True)
+class DeepSqueeze:
+    """DeepSqueeze: a local step, then gossip about its compressed value, errors added to the next [tang2019].
+
+        y_t = x_t - lr g_t,    v_t = y_t + e_t,    e_{t+1} = v_t - C(v_t),    x_{t+1} = y_t + gamma (W - I) C(v_t),    e_0 = 0
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), e_t [..., n, d] the errors, memory of the
+    channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, or a tensor [R, 1, 1], gamma in (0, 1]. It
+    compresses values, not increments, so what C loses stays of the size of x: gamma must be small, and with a constant one it stops at a
+    floor. It needs no constant W.
+
+    Raises:
+        InputError: ``lr`` not positive, or gamma outside (0, 1].
+
+    >>> import torch
+    >>> from distopt.algorithms.deepsqueeze import DeepSqueeze
+    >>> squeeze, x = DeepSqueeze(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> x, _ = squeeze.update(2 * x, squeeze.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> round(x[0, 1, 0].item(), 4)
+    1.6
+    """
+
+    lr: float = 0.01
+    compressor: Compressor = sign
+    gamma: float = 0.1
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "doubly"
+
+    def __post_init__(self) -> None:
+        if not positive(self.lr):
+            raise InputError(f"deepsqueeze: lr must be positive, got {self.lr}")
+
+    @property
+    def channel(self) -> ErrorFeedback:
+        return ErrorFeedback(self.compressor, self.gamma)
+
+    def init(self, x: Tensor) -> tuple[()]:
+        return ()
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
+        return mix("x", x - self.lr * g), ()

@@ -1,0 +1,68 @@
+"""SGD with error feedback: workers around their average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from distopt.channels.error_feedback import ErrorFeedback
+from distopt.compressors.topk import TopK
+from distopt.directions._ranges import positive
+from distopt.directions.sgd import SGD
+from distopt.errors import InputError
+from distopt.protocols import Compressor, Direction, Mix
+
+sgd, topk = SGD(), TopK()
+
+
+class StepState(NamedTuple):
+    """What workers around an average carry: the state of their direction rule, leaves [..., n, *]."""
+
+    direction: Any
+
+
+@dataclass(frozen=True)
+class EFSGD:
+    """EF-SGD: every worker sends its compressed step, adds what was lost to the next one, and moves by the average [karimireddy2019].
+
+        p_{i,t} = lr d(g_{i,t}) + e_{i,t},    e_{i,t+1} = p_{i,t} - C(p_{i,t}),    x_{t+1} = x_t - (1/N) sum_i C(p_{i,t})
+
+    x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), C the compressor,
+    e_0 = 0 [..., n, d] the memory of the channel that this algorithm brings, d the direction rule (the gradient itself by default), lr > 0
+    a number, or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W must be
+    1/N everywhere: the complete graph stands for a server that averages. The server's answer is the average itself, uncompressed; bits are
+    those of a worker's message.
+
+    Raises:
+        InputError: ``lr`` not positive.
+
+    >>> import torch
+    >>> from distopt.algorithms.ef_sgd import EFSGD
+    >>> ef, x, g = EFSGD(lr=0.1), torch.zeros(1, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, -2.0]]])
+    >>> x, _ = ef.update(g, ef.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> [round(each, 3) + 0.0 for each in x[0, 0].tolist()]
+    [-0.2, 0.0]
+    """
+
+    lr: float = 0.01
+    compressor: Compressor = topk
+    direction: Direction[Any] = sgd
+    channels: ClassVar[tuple[str, ...]] = ("step",)
+    weights: ClassVar[str] = "average"
+
+    def __post_init__(self) -> None:
+        if not positive(self.lr):
+            raise InputError(f"ef_sgd: lr must be positive, got {self.lr}")
+
+    @property
+    def channel(self) -> ErrorFeedback:
+        return ErrorFeedback(self.compressor)
+
+    def init(self, x: Tensor) -> StepState:
+        return StepState(self.direction.init(x))
+
+    def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
+        d, direction = self.direction(g, state.direction)
+        return x - mix("step", self.lr * d), StepState(direction)

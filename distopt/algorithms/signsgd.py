@@ -1,0 +1,65 @@
+"""signSGD: workers send the signs of their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from distopt.algorithms.ef_sgd import StepState
+from distopt.channels.naive import Naive
+from distopt.compressors.unscaled_sign import UnscaledSign
+from distopt.directions._ranges import positive
+from distopt.directions.sgd import SGD
+from distopt.errors import InputError
+from distopt.protocols import Compressor, Direction, Mix
+
+sgd, unscaled = SGD(), UnscaledSign()
+
+
+@dataclass(frozen=True)
+class SignSGD:
+    """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of it [bernstein2018].
+
+        x_{t+1} = x_t - lr (1/N) sum_i C(d(g_{i,t})),          C(z) = sign(z)
+        vote:  x_{t+1} = x_t - lr sign(sum_i C(d(g_{i,t})))
+
+    x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), d the direction rule
+    (the gradient itself by default), lr > 0 a number, or a tensor [R, 1, 1]. What the signs leave out is lost: there are problems on which
+    this never converges whatever lr is [karimireddy2019]; ``ef_signsgd`` does. ``compressor=sign`` is the scaled sign without
+    memory, which that paper's experiments call signSGD. W must be 1/N everywhere: the complete graph stands for a server. A tied vote
+    moves nothing.
+
+    Raises:
+        InputError: ``lr`` not positive.
+
+    >>> import torch
+    >>> from distopt.algorithms.signsgd import SignSGD
+    >>> SignSGD(lr=0.1).channel.bits(d=1000, itemsize=4)  # a bit a number and one that guards against NaN
+    1008
+    """
+
+    lr: float = 0.01
+    vote: bool = False
+    compressor: Compressor = unscaled
+    direction: Direction[Any] = sgd
+    channels: ClassVar[tuple[str, ...]] = ("sign",)
+    weights: ClassVar[str] = "average"
+
+    def __post_init__(self) -> None:
+        if not positive(self.lr):
+            raise InputError(f"signsgd: lr must be positive, got {self.lr}")
+
+    @property
+    def channel(self) -> Naive:
+        return Naive(self.compressor)
+
+    def init(self, x: Tensor) -> StepState:
+        return StepState(self.direction.init(x))
+
+    def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
+        d, direction = self.direction(g, state.direction)
+        signs = mix("sign", d)
+        return x - self.lr * (torch.sign(signs) if self.vote else signs), StepState(direction)
