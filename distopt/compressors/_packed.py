@@ -14,20 +14,31 @@ def planes(codes: Tensor, width: int) -> Tensor:
     >>> planes(torch.tensor([1, 0, 3, 2]), 2).tolist(), unplaned(planes(torch.tensor([1, 0, 3, 2]), 2), 4, 2).tolist()
     ([5, 12], [1, 0, 3, 2])
     """
-    if width == 1:
-        return _plane(codes)
-    return torch.cat([_plane((codes >> p) & 1) for p in range(width)], -1)
+    return torch.cat([_plane(((codes >> p) & 1).to(torch.float32)) for p in range(width)], -1)
 
 
 def unplaned(packed: Tensor, d: int, width: int) -> Tensor:
-    """The d codes that ``planes`` packed: uint8 [..., d] for one plane, else int64."""
-    if width == 1:
-        return _unplaned(packed, d)
+    """The d codes that ``planes`` packed, int64 [..., d]."""
     parts = torch.split(packed, size(d, 1) // 8, -1)
-    codes = _unplaned(parts[0], d).to(torch.int64)
-    for p, part in enumerate(parts[1:], 1):
-        codes = codes | (_unplaned(part, d).to(torch.int64) << p)
+    codes = torch.zeros((), dtype=torch.int64, device=packed.device)
+    for p, part in enumerate(parts):
+        codes = codes | (torch.cat([(part >> k) & 1 for k in range(8)], -1)[..., :d].to(torch.int64) << p)
     return codes
+
+
+def flags(true: Tensor) -> Tensor:
+    """Truth values [..., d] as one plane, uint8 [..., ceil(d / 8)]."""
+    return _plane(torch.where(true, 1.0, 0.0).to(torch.float32))
+
+
+def signs(packed: Tensor, d: int) -> Tensor:
+    """The d truth values of one plane as 1 and -1, float32 [..., d].
+
+    >>> signs(flags(torch.tensor([True, False, True])), 3).tolist()
+    [1.0, -1.0, 1.0]
+    """
+    byte = packed.to(torch.int32)
+    return torch.cat([torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)], -1)[..., :d]
 
 
 def size(d: int, width: int) -> int:
@@ -41,14 +52,9 @@ def width_of(largest: int) -> int:
 
 
 def _plane(bits: Tensor) -> Tensor:
-    d = bits.shape[-1]
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -d % 8))
-    rows = padded.reshape(*padded.shape[:-1], 8, -1).unbind(-2)
+    """Ones and zeros [..., d] as bytes; in float32, which holds them exactly: compilers have vector code for it, and none for bytes."""
+    rows = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 8)).reshape(*bits.shape[:-1], 8, -1).unbind(-2)
     byte = rows[0]
     for k, row in enumerate(rows[1:], 1):
-        byte = byte | (row << k)
-    return byte
-
-
-def _unplaned(packed: Tensor, d: int) -> Tensor:
-    return torch.cat([(packed >> k) & 1 for k in range(8)], -1)[..., :d]
+        byte = byte + float(2**k) * row
+    return byte.to(torch.uint8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distopt.compressors._packed import planes, size, unplaned
+from distopt.compressors._packed import flags, signs, size
 from distopt.errors import InputError
 
 
@@ -45,7 +45,7 @@ class Sign:
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         parts = torch.split(z, self._sizes(z.shape[-1]), -1)
         scale = torch.stack([(part.abs() / part.shape[-1]).sum(-1) for part in parts], -1)  # divided first: no overflow
-        return planes(z >= 0, 1), scale
+        return flags(z >= 0), scale
 
     def decode(self, payload: tuple[Tensor, Tensor], d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
         packed, scale = payload
@@ -53,7 +53,7 @@ class Sign:
         sizes = self._sizes(d)
         if len(sizes) > 1:
             scale = torch.cat([scale[..., k : k + 1].expand(*scale.shape[:-1], size) for k, size in enumerate(sizes)], -1)
-        return torch.where(unplaned(packed, d, 1) == 1, scale, -scale)
+        return signs(packed, d).to(dtype) * scale
 
     def bits(self, d: int, itemsize: int) -> int:
         return size(d, 1) + 8 * itemsize * len(self._sizes(d))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distopt.compressors._packed import planes, size, unplaned
+from distopt.compressors._packed import flags, signs, size
 from distopt.errors import InputError
 
 
@@ -38,12 +38,11 @@ class UnscaledSign:
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> Tensor:
         positive = z >= 0 if self.zero == "plus" else z > 0
-        return planes(torch.cat([positive, z.isnan().any(-1, keepdim=True)], -1), 1)
+        return flags(torch.cat([positive, z.isnan().any(-1, keepdim=True)], -1))
 
     def decode(self, payload: Tensor, d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
-        bits = unplaned(payload, d + 1, 1)
-        signs = 2 * bits[..., :d].to(dtype) - 1
-        return torch.where(bits[..., d:] == 1, torch.nan, signs)
+        values = signs(payload, d + 1).to(dtype)
+        return torch.where(values[..., d:] > 0, torch.nan, values[..., :d])
 
     def bits(self, d: int, itemsize: int) -> int:
         return size(d + 1, 1)
