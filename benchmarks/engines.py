@@ -1,0 +1,232 @@
+"""What a round costs beyond its exchange: a round of the ranks engine beside the bare gloo exchange of the same bytes, and Ray beside ranks.
+
+Usage: python benchmarks/engines.py [--log] [--no-ray]    --log writes benchmarks/results/engines.json
+
+Agents on a ring take gradient steps on quadratics (``dgd``), one thread each process. With 2 ranks each holds 2 agents, and both their rows
+go to the other rank in one message; with 4 ranks each holds 2, and one row goes to either side. The *boundary* is the bytes of rows in one
+message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved
+for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once.
+*round* is one of ``Worker.walk``, *local* the same walk of all agents in one process. Bare and rounds take turns; each is the best of its
+repetitions. *wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import header, log, machine
+from problems import ONE_THREAD
+from torch import Tensor
+
+from distopt.api import Comparison
+from distopt.data import default_dtype
+from distopt.engines import ranks, ray
+from distopt.engines.gloo import Group, Post, dist
+from distopt.engines.stencil import Partition
+from distopt.engines.worker import Worker
+from distopt.experiment import Experiment, Problem, build
+from distopt.tree import row_sum
+
+RANKS = (2, 4)
+BOUNDARIES = (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)
+REPEATS, SHORTEST = 30, 0.1  # turns, and seconds of one
+LENGTH = 32  # rounds of a stretch
+WORKERS, STRETCH = 2, 256  # of Ray beside ranks
+KIB = 2**10
+
+
+class Quadratics:
+    """f_i(x) = ||x - p_t||^2 / 2, the same number p_t in all coordinates: next to no data."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def batch(self, t: Tensor, key: Any) -> Tensor:
+        return torch.cos(t.double() / 10)
+
+    def loss(self, x: Tensor, p: Tensor) -> Tensor:
+        return row_sum((x - p).square()) / 2
+
+    def grad(self, x: Tensor, p: Tensor) -> Tensor:
+        return x - p
+
+    def optimum(self, p: Tensor) -> Tensor:
+        return p.expand(*p.shape[:-1], self.dim)
+
+
+def problem_of(boundary: int, workers: int) -> Problem:
+    """A ring of two agents a worker whose messages have ``boundary`` bytes of rows."""
+    rows = 2 if workers == 2 else 1
+    return build(Experiment("ring", 2 * workers, Quadratics(boundary // 8 // rows), "dgd:lr=0.01", rounds=LENGTH))
+
+
+def interface() -> int:
+    """Bytes that the loopback interface has sent."""
+    (line,) = [line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:")]
+    return int(line.split(":")[1].split()[8])
+
+
+def bare(group: Group, peers: tuple[int, ...], boundary: int) -> Callable[[int], None]:
+    """Exchanges of ``boundary`` bytes with every peer."""
+    out, into = torch.zeros(boundary, dtype=torch.uint8), {peer: torch.zeros(boundary, dtype=torch.uint8) for peer in peers}
+
+    def exchange(count: int) -> None:
+        for _ in range(count):
+            works = [group.pg.recv([into[peer]], peer, 7) for peer in peers] + [group.pg.send([out], peer, 7) for peer in peers]
+            for work in works:
+                work.wait()
+
+    return exchange
+
+
+def walker(worker: Worker) -> Callable[[int], None]:
+    """Rounds of a worker, in stretches of ``LENGTH``."""
+    worker.load(0, LENGTH)
+    worker.place(None)
+
+    def walk(count: int) -> None:
+        for _ in range(count // LENGTH):
+            worker.walk(range(LENGTH), ())
+
+    return walk
+
+
+def seconds(one: Callable[[int], None], count: int) -> float:
+    """Seconds of one of ``count``."""
+    began = time.perf_counter()
+    one(count)
+    return (time.perf_counter() - began) / count
+
+
+def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report: Any) -> None:
+    """The life of a rank. All do the same; rank 0 reports."""
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, workers, me == 0, timedelta(seconds=60), wait_for_workers=False)
+    group = Group.connect(store, me, workers, 60, "127.0.0.1")
+    problem = problem_of(boundary, workers)
+    peers = (1 - me,) if workers == 2 else ((me - 1) % workers, (me + 1) % workers)
+    with default_dtype(problem.x0.dtype):
+        walk = walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), LENGTH, compiled))
+        jobs = {"bare": bare(group, peers, boundary), "round": walk}
+        for job in jobs.values():
+            job(LENGTH)
+        counts = {}
+        for name, job in jobs.items():  # as many as rank 0 finds to take long enough
+            count = torch.tensor([max(1, int(SHORTEST / seconds(job, LENGTH) / LENGTH)) * LENGTH])
+            group.pg.broadcast(count, 0).wait()
+            counts[name] = int(count)
+        best = dict.fromkeys(jobs, float("inf"))
+        for _ in range(REPEATS):
+            for name, job in jobs.items():
+                best[name] = min(best[name], seconds(job, counts[name]))
+        group.pg.barrier().wait()
+        before = interface()
+        group.pg.barrier().wait()
+        walk(counts["round"])
+        group.pg.barrier().wait()
+        sent = interface() - before
+        group.pg.barrier().wait()
+    if me == 0:
+        report.send({**best, "wire": sent / (counts["round"] * boundary * workers * len(peers))})
+    os._exit(0)
+
+
+def among(boundary: int, workers: int, compiled: bool) -> dict[str, float]:
+    """Seconds of a bare exchange and of a round, and the bytes on the wire for a byte of rows, among processes forked from here."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(False)
+    processes = [context.Process(target=rank, args=(port, me, boundary, workers, compiled, there), daemon=True) for me in range(workers)]
+    for process in processes:
+        process.start()
+    there.close()
+    try:
+        found: dict[str, float] = here.recv()
+    except EOFError:
+        sys.exit(f"{workers} ranks, boundary {boundary}: a rank failed")
+    finally:
+        for process in processes:
+            process.join(10)
+            process.kill()
+    return found
+
+
+def alone(boundary: int, workers: int) -> float:
+    """Seconds of a round of all agents in one process."""
+    problem = problem_of(boundary, workers)
+    with default_dtype(problem.x0.dtype):
+        walk = walker(Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), LENGTH))
+        count = max(1, int(SHORTEST / seconds(walk, LENGTH) / LENGTH)) * LENGTH
+        return min(seconds(walk, count) for _ in range(REPEATS))
+
+
+def ray_beside_ranks() -> dict[str, float]:
+    """Seconds of a round, measurements and orders included, of whole stretches on Ray and on ranks, by turns."""
+    problem = build(Experiment("ring", 16, Quadratics(512), "gtadam:lr=0.01", rounds=STRETCH))
+    comparison = Comparison.of(problem)
+    best = comparison.comparator.block(0).x
+    crews = {"ranks": ranks.engine(problem, comparison.blocks, "eager", WORKERS).crew, "ray": ray.engine(problem, comparison.blocks, "eager", WORKERS).crew}
+    found = dict.fromkeys(crews, float("inf"))
+    try:
+        for crew in crews.values():
+            crew.place(None)
+        for turn in range(REPEATS):
+            for name, crew in crews.items():
+                took = seconds(lambda count, crew=crew: crew.stretch(0, count, range(count), (), best), STRETCH)
+                found[name] = min(found[name], took) if turn else found[name]
+    finally:
+        for crew in crews.values():
+            crew.close()
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    """A row of the table."""
+    row = f"{found['ranks']:5d} {found['boundary'] // KIB:8d} KiB {found['mode']:>9s}"
+    row += "".join(f"{found[name] * 1e6:11.1f}" for name in ("bare", "round", "local"))
+    return row + f"{found['round'] / found['bare']:13.2f}{found['wire']:8.3f}"
+
+
+def main() -> None:
+    """Print the table."""
+    if missing := {k: v for k, v in ONE_THREAD.items() if k not in os.environ}:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--log", action="store_true")
+    parser.add_argument("--no-ray", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
+    asked = parser.parse_args()
+    about = machine()
+    torch.set_num_threads(1)
+    print(header(about), f"# microseconds, best of {REPEATS}", sep="\n")
+    print(f"{'ranks':5s} {'boundary':>12s} {'mode':>9s}{'bare':>11s}{'round':>11s}{'local':>11s}{'round/bare':>13s}{'wire':>8s}", flush=True)
+    cases = []
+    for workers in RANKS:
+        for boundary in BOUNDARIES:
+            local = alone(boundary, workers)
+            for mode in ("eager", "compiled") if asked.compiled else ("eager",):
+                cases.append({"ranks": workers, "boundary": boundary, "mode": mode, "local": local, **among(boundary, workers, mode == "compiled")})
+                print(line(cases[-1]), flush=True)
+    figures: dict[str, Any] = {"cases": cases}
+    if not asked.no_ray:
+        figures["ray"] = ray_beside_ranks()
+        print(f"{WORKERS} workers, microseconds: ranks {figures['ray']['ranks'] * 1e6:.0f}, ray {figures['ray']['ray'] * 1e6:.0f}, "
+              f"ray/ranks {figures['ray']['ray'] / figures['ray']['ranks']:.2f}")  # fmt: skip
+    if asked.log:
+        log("engines", figures, about)
+
+
+if __name__ == "__main__":
+    main()
