@@ -51,6 +51,22 @@ def at(tree: Any, k: int) -> Any:
     return tree_map(lambda leaf: leaf[k if leaf.shape[0] > 1 else 0], tree)
 
 
+def rounds_of(tree: Any) -> Callable[[int], Any]:
+    """``at`` for many rounds of one block: what no round changes is sliced once.
+
+    >>> each = rounds_of((torch.tensor([[1], [2]]), torch.tensor([[7]])))
+    >>> each(1)
+    (tensor([2]), tensor([7]))
+    """
+    leaves, form = pytree.tree_flatten(tree)
+    if all(not isinstance(leaf, Tensor) or leaf.shape[0] == 1 for leaf in leaves):
+        once = at(tree, 0)
+        return lambda k: once
+    if isinstance(tree, Tensor):
+        return lambda k: tree[k]
+    return lambda k: pytree.tree_unflatten([leaf[k if leaf.shape[0] > 1 else 0] if isinstance(leaf, Tensor) else leaf for leaf in leaves], form)
+
+
 def part(tree: Any, start: int, stop: int) -> Any:
     """Rounds start .. stop-1 of a block; leaves that no round changes stay [1, ...]."""
     return tree_map(lambda leaf: leaf[start:stop] if leaf.shape[0] > 1 else leaf, tree)

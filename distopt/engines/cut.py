@@ -90,7 +90,7 @@ def stepper(problem: Problem, early: Mapping[str, int]) -> Step:
         raise_limits()
         with torch.no_grad():
             result: tuple[Held, int, Tensor | None] = compiled(
-                held, data, link.table, link.own, noise, token, link.post.stencil.order.shape[-1]
+                held, data, link.table, link.own, noise, token, link.post.stencil.width
             )
         return result
 

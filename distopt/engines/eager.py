@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distopt import metrics
-from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part
+from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part, rounds_of
 from distopt.experiment import Problem
 from distopt.network import Link, Noise, Whole
 from distopt.runner import Block, Carry, Held, Stretch, here, same_form, step, violation
@@ -54,21 +54,19 @@ def walk(
     problem: Problem, held: Held, start: int, rounds: range, data: Any, noise: Noise, link: Callable[[int], Link], keep: tuple[str, ...], one: Step
 ) -> Walk:
     """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
-    points: list[Tensor] = []
+    points = held.x.new_empty(len(rounds), *held.x.shape)
     violations: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits = 0
-    for k in rounds:
-        points.append(held.x.clone())  # an algorithm may work in place
-        held, bits, violated = one(held, at(data, k), link(k), at(noise, k))
+    bits, data_of, noise_of = 0, rounds_of(data), rounds_of(noise)
+    for point, k in zip(points.unbind(), rounds, strict=True):
+        point.copy_(held.x)  # an algorithm may work in place
+        held, bits, violated = one(held, data_of(k), link(k), noise_of(k))
         same_form(problem, held.x, start + k)
         if violated is not None:
             violations.append(violated)
         for name, each in kept.items():
-            each.append(points[-1] if name == "x" else leaf(held.state, name).clone())
-    return Walk(
-        torch.stack(points), torch.stack(violations) if violations else None, {name: torch.stack(each) for name, each in kept.items()}, held, bits
-    )
+            each.append(point if name == "x" else leaf(held.state, name).clone())
+    return Walk(points, torch.stack(violations) if violations else None, {name: torch.stack(each) for name, each in kept.items()}, held, bits)
 
 
 def ready(block: Block) -> None:

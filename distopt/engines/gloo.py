@@ -20,6 +20,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from distopt.engines.stencil import FRONT
 from distopt.engines.worker import Tag
 from distopt.errors import InputError, RunError, WorkerLost
 
@@ -28,7 +29,7 @@ dist: Any = torch.distributed  # which does not declare all that it exports
 TIMEOUT = 60
 """Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
 
-HEADER = struct.Struct("<qI52s")
+HEADER = struct.Struct("<qI52s")  # of FRONT bytes
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 ORDER = "order"
@@ -122,12 +123,12 @@ class _Arriving:
         for sender, letter, work in self.coming:
             with self.group.towards(sender, self.tag):
                 work.wait(patience or timedelta(seconds=self.group.timeout))
-            head = bytes(letter[: HEADER.size].numpy())
+            head = bytes(letter[:FRONT].numpy())
             if head != due:
                 raise self.group.blame(
                     "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
                 )
-            arrived[sender] = letter[HEADER.size :]
+            arrived[sender] = letter
         return arrived
 
 
@@ -148,11 +149,11 @@ class Post:
         front = torch.frombuffer(bytearray(head), dtype=torch.uint8)
         coming = []
         for sender, length in incoming.items():
-            letter = torch.empty(HEADER.size + length, dtype=torch.uint8)
+            letter = torch.empty(length, dtype=torch.uint8)
             with self.group.towards(sender, tag):
                 coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
-        for receiver, message in outgoing.items():
-            letter = torch.cat([front, message])
+        for receiver, letter in outgoing.items():
+            letter[:FRONT] = front
             with self.group.towards(receiver, tag):
                 self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
         return _Arriving(self.group, tag, coming)

@@ -74,13 +74,14 @@ class Orders:
 
     def take(self) -> Order:
         """Wait for rank 0's next order, however long it takes."""
-        first = self.post.exchange((self.count, ORDER), {}, {0: 16}).wait(IDLE)[0]
-        length, whole = unpack(first, [((2,), torch.int64)])[0].tolist()
+        sizes = [((2,), torch.int64)]
+        first = self.post.exchange((self.count, ORDER), {}, {0: size(sizes)}).wait(IDLE)[0]
+        length, whole = unpack(first, sizes)[0].tolist()
         body = self.post.exchange((self.count, ORDER + " in full"), {}, {0: whole}).wait()[0]
         self.count += 1
-        what, settings, forms = json.loads(bytes(body[:length].numpy()))
-        shapes = [(tuple(shape), getattr(torch, dtype)) for shape, dtype in forms]
-        return Order(what, settings, unpack(body[size([((length,), torch.uint8)]) :], shapes))
+        text = ((length,), torch.uint8)
+        what, settings, forms = json.loads(bytes(unpack(body, [text])[0].numpy()))
+        return Order(what, settings, unpack(body, [text, *((tuple(shape), getattr(torch, dtype)) for shape, dtype in forms)])[1:])
 
 
 class Ranks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -65,15 +66,17 @@ class Stencil:
     Attributes:
         table: the rows of the own agents, with indices into the heard rows.
         own: int64 [K|1, n], where the own agents stand among the heard ones.
-        order: int64 [K|1, h], where each heard row lies in the own rows followed by the arrived ones; h is the largest number heard
-            in a round, and places that a round does not need repeat an own row, which its table does not mention.
+        width: h, the largest number of rows heard in a round.
+        order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
+            lies among those. Places that a round does not need repeat an own row, which its table does not mention.
         send: for each round, block -> int64 places of the own rows that it needs.
         receive: for each round, block -> how many rows come from it. Arrived rows lie block after block, in ascending id in each.
     """
 
     table: Table
     own: Tensor
-    order: Tensor
+    width: int
+    order: tuple[Tensor | None, ...]
     send: tuple[dict[int, Tensor], ...]
     receive: tuple[dict[int, int], ...]
 
@@ -90,16 +93,17 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
 
     starts = np.searchsorted(needed, np.arange(rounds + 1) * agents)
     width = len(ids) + int(np.diff(starts).max())
-    own, order = np.empty((rounds, len(ids)), np.int64), np.zeros((rounds, width), np.int64)
+    own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
+    ascends = table.everyone.shape[-1] > 0  # a sum over all rows as they stand: their order decides its bits
     place = np.full((rounds, agents), -1)  # of each agent among the heard ones
     receive = []
     for t in range(rounds):
         halo = needed[starts[t] : starts[t + 1]] % agents
         halo = halo[np.argsort(owner[halo], kind="stable")]  # as they arrive
         heard = np.concatenate([ids, halo])
-        ascending = np.argsort(heard)
-        order[t, : len(heard)] = ascending
-        place[t, heard[ascending]] = np.arange(len(heard))
+        lies = np.argsort(heard) if ascends else np.arange(len(heard))
+        order.append(torch.from_numpy(np.pad(lies, (0, width - len(heard)))) if ascends or len(heard) < width else None)
+        place[t, heard[lies]] = np.arange(len(heard))
         own[t] = place[t, ids]
         senders, counts = np.unique(owner[halo], return_counts=True)
         receive.append({int(b): int(c) for b, c in zip(senders, counts, strict=True)})
@@ -108,7 +112,7 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
     for group, start, count in zip(groups.tolist(), first.tolist(), counts.tolist(), strict=True):
         rows = asked[start : start + count] % agents
         send[group // blocks][group % blocks] = torch.from_numpy(np.searchsorted(ids, rows))
-    return Stencil(_rows(table, ids, place), torch.from_numpy(own), torch.from_numpy(order), tuple(send), tuple(receive))
+    return Stencil(_rows(table, ids, place), torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
 
 
 def _links(table: Table, agents: int) -> tuple[Ints, Ints, Ints]:
@@ -149,30 +153,42 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
     )
 
 
-def pack(rows: Sequence[Tensor]) -> Tensor:
-    """Tensors of any precision as one row of bytes, each padded to a multiple of 8.
+FRONT = 64
+"""Bytes in front of every message that are its carrier's, for a header."""
+
+
+def pack(rows: Sequence[Tensor], places: Tensor | None = None) -> Tensor:
+    """Tensors of any precision as one message of bytes, each padded to a multiple of 8; with ``places``, these entries of axis 1 of each.
 
     >>> one, two = unpack(pack([torch.ones(1, 3), torch.zeros(2)]), [((1, 3), torch.float32), ((2,), torch.float32)])
     >>> one.tolist(), two.tolist()
     ([[1.0, 1.0, 1.0]], [0.0, 0.0])
+    >>> unpack(pack([torch.tensor([[1, 2, 3]])], torch.tensor([2, 0])), [((1, 2), torch.int64)])[0].tolist()
+    [[3, 1]]
     """
-    flat = [row.contiguous().reshape(-1).view(torch.uint8) for row in rows]
-    return torch.cat([torch.nn.functional.pad(each, (0, -len(each) % 8)) for each in flat])
+    forms = [(row.shape if places is None else (row.shape[0], len(places), *row.shape[2:]), row.dtype) for row in rows]
+    message = torch.empty(size(forms), dtype=torch.uint8)
+    for row, into in zip(rows, unpack(message, forms), strict=True):
+        if places is None:
+            into.copy_(row)
+        else:
+            torch.index_select(row, 1, places, out=into)
+    return message
 
 
 def unpack(message: Tensor, forms: Sequence[tuple[Sequence[int], torch.dtype]]) -> list[Tensor]:
     """What ``pack`` packed, of these shapes and precisions."""
-    out, start = [], 0
+    out, start = [], FRONT
     for shape, dtype in forms:
-        length = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        out.append(message[start : start + length].view(dtype).reshape(tuple(shape)))
+        length = prod(shape) * dtype.itemsize
+        out.append(message[start : start + length].view(dtype).view(tuple(shape)))
         start += _padded(length)
     return out
 
 
 def size(forms: Sequence[tuple[Sequence[int], torch.dtype]]) -> int:
-    """The bytes of a packed message of these shapes and precisions."""
-    return sum(_padded(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize) for shape, dtype in forms)
+    """The bytes of a message of these shapes and precisions."""
+    return FRONT + sum(_padded(prod(shape) * dtype.itemsize) for shape, dtype in forms)
 
 
 def _padded(length: int) -> int:

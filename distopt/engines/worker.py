@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt import metrics, mixing, runner, tree
-from distopt.data import Blocks, at, cast, default_dtype, evaluate, part, tree_map
+from distopt.data import Blocks, cast, default_dtype, evaluate, part, rounds_of, tree_map
 from distopt.engines import eager
 from distopt.engines.stencil import Partition, Stencil, pack, size, stencil, unpack
 from distopt.errors import InputError
@@ -40,14 +40,17 @@ class Arriving(Protocol):
     """Messages that are on their way."""
 
     def wait(self) -> dict[int, Tensor]:
-        """The messages, uint8 [bytes], by the worker that sent them; returns when all are here."""
+        """The messages, as they were sent, by the worker that sent them; returns when all are here."""
 
 
 class Transport(Protocol):
     """How a worker's messages travel. ``exchange`` returns at once; nobody waits for a message to be taken."""
 
     def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> Arriving:
-        """Send ``outgoing``, uint8 [bytes] by worker, and expect messages of ``incoming`` bytes, by worker, of the same tag."""
+        """Send ``outgoing``, uint8 [bytes] by worker, and expect messages of ``incoming`` bytes, by worker, of the same tag.
+
+        The first ``stencil.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
+        """
 
 
 class Report(NamedTuple):
@@ -74,19 +77,23 @@ class Post:
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
-        send = self.stencil.send[min(self.k, len(self.stencil.send) - 1)]
-        receive = self.stencil.receive[min(self.k, len(self.stencil.receive) - 1)]
-        outgoing = {block: pack([row.index_select(1, places) for row in rows]) for block, places in send.items()}
+        send, receive, _ = self._entry()
+        outgoing = {block: pack(rows, places) for block, places in send.items()}
         incoming = {block: size(self._forms(rows, count)) for block, count in receive.items()}
         self._sent[stage] = self.transport.exchange((self.round, self.prefix + stage), outgoing, incoming)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """The heard agents' rows [R, h, *] of a stage that was sent."""
-        receive = self.stencil.receive[min(self.k, len(self.stencil.receive) - 1)]
-        order = self.stencil.order[min(self.k, len(self.stencil.order) - 1)]
+        _, receive, order = self._entry()
         arrived = self._sent.pop(stage).wait()
         pieces = [unpack(arrived[block], self._forms(rows, count)) for block, count in sorted(receive.items())]
-        return [torch.cat([row, *(piece[i] for piece in pieces)], 1).index_select(1, order) for i, row in enumerate(rows)]
+        whole = [torch.cat(each, 1) for each in zip(rows, *pieces, strict=True)]
+        return whole if order is None else [each.index_select(1, order) for each in whole]
+
+    def _entry(self) -> tuple[dict[int, Tensor], dict[int, int], Tensor | None]:
+        """This round's sends, receipts and order."""
+        k = min(self.k, len(self.stencil.send) - 1)
+        return self.stencil.send[k], self.stencil.receive[k], self.stencil.order[k]
 
     @staticmethod
     def _forms(rows: Sequence[Tensor], count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -211,11 +218,11 @@ class Worker:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
         assert self.held is not None and self._one is not None
         post = Post(self.transport, self.stencil)
-        whole = (self.stencil.table, self.stencil.own)
+        weights = rounds_of((self.stencil.table, self.stencil.own))
 
         def link(k: int) -> BlockLink:
             post.round, post.k = self._span.start + k, k
-            return BlockLink(post, *at(whole, k))
+            return BlockLink(post, *weights(k))
 
         self._rounds = rounds
         self._walked = eager.walk(self.problem, self.held, self._span.start, rounds, self.data, self.noise, link, keep, self._one)
