@@ -251,7 +251,8 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     key = Key(seed, range(agents), trials, agents)
     scenario = like.scenario if like else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
-    mixing.require(getattr(algorithm, "weights", "doubly"), type(algorithm).__name__.lower())
+    who = catalog.parse(experiment.algorithm).name if isinstance(experiment.algorithm, str) else type(algorithm).__name__.lower()
+    mixing.require(getattr(algorithm, "weights", "doubly"), who)
     channels = _channels(experiment, algorithm)
     if not mixing.constant and (moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]):
         raise InputError(

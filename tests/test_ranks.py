@@ -27,6 +27,7 @@ from distopt.api import Comparison, execute
 from distopt.data import Blocks, tensors
 from distopt.engines import gloo, local, ranks, worker
 from distopt.engines.crew import Led, LossWarning
+from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
 
@@ -301,10 +302,10 @@ class Store:
 
 def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
     post = gloo.Post(gloo.Group(Wrong(), Store(), rank=1, size=2))
-    assert post.exchange((4, "x"), {}, {0: 8}).wait()[0].numel() == 8
+    assert post.exchange((4, "x"), {}, {0: FRONT + 8}).wait()[0].numel() == FRONT + 8
     for tag, due in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
         with pytest.raises(RunError, match=rf"^rank 1 got a message \(round 4, x\) from rank 0 where \({due}\) was due$"):
-            post.exchange(tag, {}, {0: 8}).wait()
+            post.exchange(tag, {}, {0: FRONT + 8}).wait()
     long = "x" * 60
     assert gloo.header((4, long + "a")) != gloo.header((4, long + "b"))
 
