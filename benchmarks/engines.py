@@ -177,7 +177,7 @@ def ray_beside_ranks() -> dict[str, float]:
     problem = build(Experiment("ring", 16, Quadratics(512), "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
     best = comparison.comparator.block(0).x
-    crews = {"ranks": ranks.engine(problem, comparison.blocks, "eager", WORKERS).crew, "ray": ray.engine(problem, comparison.blocks, "eager", WORKERS).crew}
+    crews = {name: module.engine(problem, comparison.blocks, "eager", WORKERS).crew for name, module in (("ranks", ranks), ("ray", ray))}
     found = dict.fromkeys(crews, float("inf"))
     try:
         for crew in crews.values():
