@@ -32,7 +32,7 @@ from distopt.api import Comparison
 from distopt.data import default_dtype
 from distopt.engines import ranks, ray
 from distopt.engines.gloo import Group, Post, dist
-from distopt.engines.stencil import Partition
+from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
 from distopt.experiment import Experiment, Problem, build
 from distopt.tree import row_sum

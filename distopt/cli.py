@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
 _CHECKPOINT = click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="K", help="Rounds from checkpoint to checkpoint.")
 _ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
+_WAYS = click.Choice(["contiguous", "cut"])
+_PARTITION = click.option("--partition", type=_WAYS, help="Blocks of ids, or such as few links join.  [default: contiguous]")
 _ADDRESS = click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
 
 
@@ -65,13 +67,14 @@ def cli() -> None:
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
 @click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
+@_PARTITION
 @_ADDRESS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_CHECKPOINT
 @_TRACEBACK
 def simulate(
-    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, address: str | None,
-    out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
+    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, partition: str | None,
+    address: str | None, out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -94,7 +97,7 @@ def simulate(
     settings = {key: value for key, value in given.items() if value is not None}
     with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            where = _where(engine, device, workers, address)
+            where = _where(engine, device, workers, partition, address)
             again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
             _simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
 
@@ -104,13 +107,14 @@ def simulate(
 @click.option("--engine", type=_ENGINES, help="Where the agents live.  [default: as before]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.")
+@_PARTITION
 @_ADDRESS
 @_CHECKPOINT
 @click.option("--force", is_flag=True, help="Go on although the experiment's files, the program or the device have changed: with other bits.")
 @_TRACEBACK
 def resume(
-    run: Path, *, engine: str | None, device: str, workers: int | None, address: str | None, checkpoint_every: int | None, force: bool,
-    traceback: bool,
+    run: Path, *, engine: str | None, device: str, workers: int | None, partition: str | None, address: str | None, checkpoint_every: int | None,
+    force: bool, traceback: bool,
 ) -> None:
     """Go on with a simulation that was interrupted or killed.
 
@@ -121,7 +125,7 @@ def resume(
         engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ else "local" if device != "cpu" else None
     with _polite(traceback), _leading(engine or "local", workers, address) as leads:
         if leads:
-            _resume(run, engine and _where(engine, device, workers, address), checkpoint_every, force)
+            _resume(run, engine and _where(engine, device, workers, partition, address), checkpoint_every, force)
 
 
 @cli.command()
@@ -282,12 +286,15 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         yield leads
 
 
-def _where(engine: str, device: str, workers: int | None, address: str | None) -> str:
+def _where(engine: str, device: str, workers: int | None, partition: str | None, address: str | None) -> str:
     """The spec of the engine asked for."""
     if device != "cpu" and engine != "local":
         raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     asked = [f"device={device}"] if device != "cpu" else []
+    if partition is not None and engine == "local":
+        raise click.UsageError("--partition says how workers share the agents; choose who with --engine threads, ranks or ray")
     asked += [] if workers is None else [f"workers={workers}"]
+    asked += [] if partition is None else [f"partition={partition}"]
     asked += [] if address is None else [f"address={address}"]
     return f"{engine}:{','.join(asked)}" if asked else engine
 

@@ -24,7 +24,7 @@ from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.engines import threads
 from distopt.engines.crew import Led
-from distopt.engines.stencil import Partition
+from distopt.engines.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment, Problem, build
 

@@ -16,7 +16,8 @@ from distopt.api import Comparison, execute
 from distopt.data import at, tensors
 from distopt.engines import local, worker
 from distopt.engines.crew import Led
-from distopt.engines.stencil import FRONT, Partition, Stencil, pack, size, stencil, unpack
+from distopt.engines.partition import Partition
+from distopt.engines.stencil import FRONT, Stencil, pack, size, stencil, unpack
 from distopt.engines.threads import Threads
 from distopt.errors import InputError
 from distopt.experiment import Experiment, Problem, build, build_topology

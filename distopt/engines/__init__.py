@@ -30,12 +30,13 @@ def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> En
 
 
 def check(spec: str, agents: int) -> None:
-    """Refuse early what ``make`` would: a spec that names no engine, or more workers than agents."""
-    from distopt.engines.stencil import Partition
+    """Refuse early what ``make`` would: a spec that names no engine or partition, or more workers than agents."""
+    from distopt.engines import partition
 
-    workers = _parsed(spec)[1].get("workers")
-    if isinstance(workers, int):
-        Partition.even(agents, workers)
+    parameters = _parsed(spec)[1]
+    partition.check(str(parameters.get("partition", "contiguous")))
+    if isinstance(workers := parameters.get("workers"), int):
+        partition.Partition.even(agents, workers)
 
 
 def device(spec: str) -> str:

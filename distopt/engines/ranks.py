@@ -38,7 +38,8 @@ from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Crew, Led, Surviving
 from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist, first_line
-from distopt.engines.stencil import Partition, pack, size, unpack
+from distopt.engines.partition import Partition, divide
+from distopt.engines.stencil import pack, size, unpack
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
@@ -90,17 +91,20 @@ class Ranks:
     Args:
         problem, blocks: as for every engine.
         orders: to the other ranks.
+        partition: who holds which agents.
         compiled: whether the rounds are.
         send: whether the other ranks must be told what the problem is; else they were born with it.
         end: ends the other ranks.
     """
 
-    def __init__(self, problem: Problem, blocks: Blocks, orders: Orders, compiled: bool, send: bool, end: Callable[[], object]) -> None:
+    def __init__(
+        self, problem: Problem, blocks: Blocks, orders: Orders, partition: Partition, compiled: bool, send: bool, end: Callable[[], object]
+    ) -> None:
         self.problem, self.orders, self.compiled, self._end = problem, orders, compiled, end
-        partition = Partition.even(problem.agents, orders.post.group.size)
         points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
         self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled)
-        orders.give(Order("build", {"experiments": points, "length": blocks.length, "compiled": compiled}))
+        settings = {"experiments": points, "length": blocks.length, "compiled": compiled}
+        orders.give(Order("build", settings, [torch.from_numpy(partition.owner())]))
 
     def place(self, held: Held | None) -> None:
         """See ``distopt.engines.crew.Crew``."""
@@ -154,8 +158,7 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                 return True
             if what == "build":
                 problem = born or rebuilt(settings["experiments"])
-                partition = Partition.even(problem.agents, group.size)
-                worker = Worker(problem, partition, group.rank, orders.post, settings["length"], settings["compiled"])
+                worker = Worker(problem, Partition.of(tensors[0]), group.rank, orders.post, settings["length"], settings["compiled"])
                 continue
             assert worker is not None
             with default_dtype(worker.problem.x0.dtype):
@@ -182,12 +185,13 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
 # Ranks of this machine, started from here
 
 
-def start(problem: Problem, blocks: Blocks, workers: int, compiled: bool, timeout: int = TIMEOUT) -> Ranks:
-    """Start ``workers`` - 1 processes and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
+def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool, timeout: int = TIMEOUT) -> Ranks:
+    """Start a process for every block but the first, and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
 
     On Linux they are forked from this process and know the problem; elsewhere, and where this process uses a GPU, which no
     fork survives, they are new processes that are told it, so that its parts must be spec strings.
     """
+    workers = len(partition.blocks)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -204,7 +208,7 @@ def start(problem: Problem, blocks: Blocks, workers: int, compiled: bool, timeou
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
             group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
-            crew = Ranks(problem, blocks, Orders(Post(group)), compiled, not forked, lambda: _end(processes, here))
+            crew = Ranks(problem, blocks, Orders(Post(group)), partition, compiled, not forked, lambda: _end(processes, here))
         except BaseException:
             _end(processes, here)
             raise
@@ -317,8 +321,8 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
             pass  # whoever is not there to be stopped has been told of already
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT) -> Led:
-    """``ranks:workers=4,timeout=60``: contiguous blocks of agents, as even as can be; 2, or as many as torchrun started.
+def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT, partition: str = "contiguous") -> Led:
+    """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.partition.divide``).
 
     Raises:
         InputError: more workers than agents or a time-out under a second; under torchrun another number than its ranks, or a part
@@ -332,14 +336,14 @@ def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0,
     if launched() > 1 and _fleet is None:
         raise InputError("ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True")
     count = launched() or workers or 2
-    Partition.even(problem.agents, count)
+    shared = divide(problem.mixing, count, partition)
     compiled = local.compiles(problem, blocks, mode)
     if _fleet is None:
 
         def again(crew: Crew) -> Crew:
             crew.close()
-            return start(problem, blocks, count, compiled, timeout)
+            return start(problem, blocks, shared, compiled, timeout)
 
-        return Led(Surviving(start(problem, blocks, count, compiled, timeout), again))
+        return Led(Surviving(start(problem, blocks, shared, compiled, timeout), again))
     _fleet.post.group.timeout = timeout
-    return Led(Ranks(problem, blocks, _fleet, compiled, True, lambda: None))
+    return Led(Ranks(problem, blocks, _fleet, shared, compiled, True, lambda: None))

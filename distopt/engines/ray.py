@@ -26,7 +26,7 @@ from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Led, Surviving
 from distopt.engines.gloo import TIMEOUT, Group, Post, dist, first_line
-from distopt.engines.stencil import Partition
+from distopt.engines.partition import Partition, divide
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost
 from distopt.experiment import Problem
@@ -134,7 +134,7 @@ class Seat:
             self.store = dist.TCPStore(address, port, None, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
         return port
 
-    def join(self, meeting: Meeting, me: int, length: int, compiled: bool, timeout: int) -> Exception | None:
+    def join(self, meeting: Meeting, me: int, partition: Partition, length: int, compiled: bool, timeout: int) -> Exception | None:
         """Become worker ``me`` of a crew."""
         try:
             limit = timedelta(seconds=timeout)
@@ -144,7 +144,7 @@ class Seat:
         except RuntimeError as error:
             return WorkerLost(first_line(error))
         self.post = Post(self.group)
-        self.worker = Worker(self.problem, Partition.even(self.problem.agents, meeting.size), me, self.post, length, compiled)
+        self.worker = Worker(self.problem, partition, me, self.post, length, compiled)
         return None
 
     def do(self, what: str, *args: Any) -> Any:
@@ -173,6 +173,7 @@ class Team:
         problem, blocks: as for every engine.
         compiled: whether the rounds are.
         workers: how many.
+        share: the agents among so many workers.
         timeout: seconds that a message may take, and an actor to start.
         end: lets the cluster go.
 
@@ -181,11 +182,14 @@ class Team:
         RunError: they did not start in time.
     """
 
-    def __init__(self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, timeout: int, end: Callable[[], object]) -> None:
+    def __init__(
+        self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, share: Callable[[int], Partition], timeout: int,
+        end: Callable[[], object],
+    ) -> None:
         self._ray = _ray()
         self._length, self.compiled, self._timeout, self._end = blocks.length, compiled, timeout, end
         self._seats: dict[int, tuple[Any, tuple[str, str]]] = {}  # place -> (actor, (node, address))
-        self._workers, self._round = workers, 0
+        self._workers, self._share, self._round = workers, share, 0
         self._places: Any = None
         try:
             self._problem = self._ray.put(packed(problem))
@@ -241,7 +245,7 @@ class Team:
         address = LOOPBACK if alone else wheres[0][1]
         port = self._hear([self._actors[0].host.remote(address, self._timeout)])
         meeting = Meeting(address, port, alone, len(self._actors))
-        settings = (self._length, self.compiled, self._timeout)
+        settings = (self._share(meeting.size), self._length, self.compiled, self._timeout)
         self._hear([actor.join.remote(meeting, me, *settings) for me, actor in enumerate(self._actors)])
 
     def _result(self, call: Any, me: int) -> Any:
@@ -349,17 +353,22 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
             ray.cancel(call, force=True)
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, address: str = "", timeout: int = TIMEOUT) -> Led:
-    """``ray:workers=4,address=auto,timeout=60``: contiguous blocks of agents, as even as can be, in actors (see ``cluster``).
+def engine(
+    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, address: str = "", timeout: int = TIMEOUT, partition: str = "contiguous"
+) -> Led:
+    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.partition.divide``).
 
     Raises:
         InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.
     """
     if timeout < 1:
         raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
-    Partition.even(problem.agents, workers)
+    def share(count: int) -> Partition:
+        return divide(problem.mixing, count, partition)
+
+    share(workers)
     compiled = local.compiles(problem, blocks, mode)
     connected = ExitStack()
     connected.enter_context(cluster(address, workers))
-    team = Team(problem, blocks, compiled, workers, timeout, connected.close)  # which closes it too where it fails
+    team = Team(problem, blocks, compiled, workers, share, timeout, connected.close)  # which closes it too where it fails
     return Led(Surviving(team, lambda crew: team.mended()))

@@ -15,48 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.errors import InputError
+from distopt.engines.partition import Partition, links
 from distopt.mixing import Table
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Which agents each worker holds: ascending global ids, every agent once, no block empty.
-
-    >>> Partition.even(5, 2).blocks
-    ((0, 1, 2), (3, 4))
-
-    Raises:
-        InputError: a block that is empty or not ascending, or an agent that is held twice or not at all.
-    """
-
-    blocks: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        held = sorted(i for block in self.blocks for i in block)
-        if held != list(range(len(held))) or any(not block or list(block) != sorted(block) for block in self.blocks):
-            raise InputError("blocks of agents must hold every agent 0 .. N-1 once, each at least one, in ascending order")
-
-    @classmethod
-    def even(cls, agents: int, workers: int) -> Partition:
-        """Contiguous blocks whose sizes differ by one at most, the larger ones first."""
-        if not 1 <= workers <= agents:
-            raise InputError(f"{agents} agents cannot be shared among {workers} workers: give each worker at least one agent")
-        return cls(tuple(tuple(int(i) for i in ids) for ids in np.array_split(np.arange(agents), workers)))
-
-    @property
-    def agents(self) -> int:
-        """N."""
-        return sum(len(block) for block in self.blocks)
-
-    def owner(self) -> Ints:
-        """The block of each agent, int64 [N]."""
-        owner = np.empty(self.agents, np.int64)
-        for b, ids in enumerate(self.blocks):
-            owner[list(ids)] = b
-        return owner
 
 
 @dataclass(frozen=True)
@@ -86,7 +48,7 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
     agents, blocks, owner = partition.agents, len(partition.blocks), partition.owner()
     ids = np.asarray(partition.blocks[me])
     rounds = max(leaf.shape[0] for leaf in table)
-    k, i, j = _links(table, agents)
+    k, i, j = links(table, agents)
     hears, serves = (owner[i] == me) & (owner[j] != me), (owner[i] != me) & (owner[j] == me)
     needed = np.unique(k[hears] * agents + j[hears])
     asked = np.unique((k[serves] * blocks + owner[i[serves]]) * agents + j[serves])
@@ -113,23 +75,6 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
         rows = asked[start : start + count] % agents
         send[group // blocks][group % blocks] = torch.from_numpy(np.searchsorted(ids, rows))
     return Stencil(_rows(table, ids, place), torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
-
-
-def _links(table: Table, agents: int) -> tuple[Ints, Ints, Ints]:
-    """(round, receiver, sender) of every weight that is not zero, in any trial; a complete network's in full."""
-    if table.everyone.shape[-1]:
-        i, j = np.divmod(np.arange(agents**2), agents)
-        return np.zeros_like(i), i, j
-    parts = []
-    for index, weight, rows in (
-        (table.index, table.weight, np.arange(agents)),
-        (table.hub_index, table.hub_weight, table.hub_rows.flatten().numpy()),
-    ):
-        k, r, row, slot = np.nonzero(weight.numpy())
-        sender = np.broadcast_to(index.numpy(), weight.shape)[k, r, row, slot]
-        parts.append((k, rows[row], sender))
-    k, i, j = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return k, i, j
 
 
 def _rows(table: Table, ids: Ints, place: Ints) -> Table:

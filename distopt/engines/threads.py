@@ -16,7 +16,7 @@ from torch import Tensor
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Led
-from distopt.engines.stencil import Partition
+from distopt.engines.partition import Partition, divide
 from distopt.engines.worker import Report, Tag, Worker
 from distopt.experiment import Problem
 from distopt.runner import Held
@@ -180,6 +180,6 @@ class Threads:
         return results[0]
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2) -> Led:
-    """``threads:workers=3``: contiguous blocks of agents, as even as can be."""
-    return Led(Threads(problem, blocks, Partition.even(problem.agents, workers), local.compiles(problem, blocks, mode)))
+def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous") -> Led:
+    """``threads:workers=3,partition=cut``: see ``distopt.engines.partition.divide``."""
+    return Led(Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode)))

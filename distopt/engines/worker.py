@@ -21,7 +21,8 @@ from torch.utils import _pytree as pytree
 from distopt import metrics, mixing, runner, tree
 from distopt.data import Blocks, cast, default_dtype, evaluate, part, rounds_of, tree_map
 from distopt.engines import eager
-from distopt.engines.stencil import Partition, Stencil, pack, size, stencil, unpack
+from distopt.engines.partition import Partition
+from distopt.engines.stencil import Stencil, pack, size, stencil, unpack
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Noise, known_at_start, noise
