@@ -176,7 +176,7 @@ def ray_beside_ranks() -> dict[str, float]:
     """Seconds of a round, measurements and orders included, of whole stretches on Ray and on ranks, by turns."""
     problem = build(Experiment("ring", 16, Quadratics(512), "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
-    best = comparison.comparator.block(0).x
+    best = comparison.comparator.reference(0).x
     crews = {name: module.engine(problem, comparison.blocks, "eager", WORKERS).crew for name, module in (("ranks", ranks), ("ray", ray))}
     found = dict.fromkeys(crews, float("inf"))
     try:

@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 8 and len(PYTHON) == 3 and MAKE == ["simulate", "test"]
+    assert len(COMMANDS) >= 8 and len(PYTHON) == 4 and MAKE == ["simulate", "test"]
     assert len(COMMANDS) + len(MAKE) == len(SHELL), "a shell line that no test runs"
 
 
@@ -55,8 +55,8 @@ def test_command_runs(command: str, place: Path) -> None:
 
 
 def test_python_blocks_run(place: Path) -> None:
-    """The ten lines, the loading of a run that a command has written, and the example of an own algorithm."""
-    first, second, third = PYTHON
+    """The ten lines, the loading of a run that a command has written, the example of an own algorithm, and the hook for a training script."""
+    first, second, third, fourth = PYTHON
     run([sys.executable, "-c", first], place)
     assert (place / "regret.png").stat().st_size > 10_000
     assert len([line for line in first.splitlines() if line.strip()]) <= 10
@@ -67,3 +67,7 @@ def test_python_blocks_run(place: Path) -> None:
     assert third.removeprefix("# examples/heavy_ball.py\n") in (ROOT / "examples" / "heavy_ball.py").read_text()
     check = "import sys; sys.path.insert(0, 'examples'); from heavy_ball import HeavyBall; from distopt.checks import check_algorithm"
     run([sys.executable, "-c", f"{check}; check_algorithm(HeavyBall())"], place)
+    group = "import torch; torch.distributed.init_process_group('gloo', 'file:///' + __import__('os').path.abspath('store'), rank=0, world_size=1)"
+    model = "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1)); x = torch.ones(1, 3)"
+    step = "model(x).sum().backward(); print(next(model.parameters()).grad.tolist()); torch.distributed.destroy_process_group()"
+    assert run([sys.executable, "-c", f"{group}; {model}\n{fourth}\n{step}"], place).strip() == "[[1.0, 1.0, 1.0]]"
