@@ -67,7 +67,7 @@ def test_python_blocks_run(place: Path) -> None:
     assert third.removeprefix("# examples/heavy_ball.py\n") in (ROOT / "examples" / "heavy_ball.py").read_text()
     check = "import sys; sys.path.insert(0, 'examples'); from heavy_ball import HeavyBall; from distopt.checks import check_algorithm"
     run([sys.executable, "-c", f"{check}; check_algorithm(HeavyBall())"], place)
-    group = "import torch; torch.distributed.init_process_group('gloo', 'file:///' + __import__('os').path.abspath('store'), rank=0, world_size=1)"
+    group = "import torch; torch.distributed.init_process_group('gloo', 'file://' + __import__('os').path.abspath('store'), rank=0, world_size=1)"
     model = "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1)); x = torch.ones(1, 3)"
     step = "model(x).sum().backward(); print(next(model.parameters()).grad.tolist()); torch.distributed.destroy_process_group()"
     assert run([sys.executable, "-c", f"{group}; {model}\n{fourth}\n{step}"], place).strip() == "[[1.0, 1.0, 1.0]]"
