@@ -19,7 +19,7 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
 TOLERANCE = 1e-9
-SHORTEST, REPEATS = 0.02, 5  # a timed run lasts at least this many seconds; the best of so many runs counts
+SHORTEST, REPEATS = 0.01, 25  # a timed run lasts at least this many seconds; the best of so many runs counts
 
 
 @dataclass(frozen=True)
