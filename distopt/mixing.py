@@ -178,6 +178,7 @@ class Mixing:
             raise InputError(f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}")
         self.constant = isinstance(topology, Graph) and not self.drop_links
         self._topology = topology
+        self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
         same = self.constant or not (self.drop_links or getattr(topology, "random", True))
         trials = key.trials.tolist()
@@ -355,6 +356,33 @@ class Mixing:
         twin._key = Key(self._key.seed, range(self.agents), trials * times if len(trials) > 1 else trials, self.agents)
         return twin
 
+    @property
+    def network(self) -> Mixing:
+        """The network that this was ``served`` from."""
+        return self._network or self
+
+    def served(self) -> Mixing:
+        """The network of workers around an average: of a star, whose hub is their server, W is 1/N; any other stays as it is.
+
+        The hub, a worker too, adds up all messages, its own among them, and its answer is there in the same round. A server averages
+        whatever the weight rule, and whoever it is: the numbers, bit for bit, are those of the complete graph.
+
+        >>> from distopt.graphs import graph_from_edges
+        >>> W = Mixing(graph_from_edges(3, [[0, 1], [0, 2]]), "metropolis", Key(0, range(3), range(1), 3)).served()
+        >>> [round(each, 6) for each in W.dense(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0, 0, 1].tolist()]
+        [0.333333, 0.333333, 0.333333]
+        """
+        n, graph = self.agents, self._topology
+        if not (self.constant and isinstance(graph, Graph) and graph.matrix is None and n > 2 and len(graph.edges) == n - 1):
+            return self
+        if np.bincount(graph.edges.ravel()).max() < n - 1:
+            return self
+        twin = copy.copy(self)
+        twin.__dict__.pop("_fixed", None)
+        twin._network, twin._complete, twin._weight = self, True, np.full(1, 1.0 / n)
+        twin._own = np.full(n, 1.0 - (n - 1) * twin._weight[0])
+        return twin
+
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.
 
@@ -362,7 +390,8 @@ class Mixing:
         further round when its table is made.
         """
         if kind == "average" and not self.constant:
-            raise InputError(f"{who} has its workers meet around their average, but links come and go; use the complete graph without drop_links")
+            advice = "use a star or the complete graph, without drop_links"
+            raise InputError(f"{who} has its workers meet around their average, but links come and go; {advice}")
         if kind == "average" and self._complete and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE:
             return  # such a network keeps no list of its links
         if isinstance(self._topology, Graph):

@@ -35,7 +35,8 @@ class Algorithm(Protocol[S]):
     A state with leaves ``s`` (tracker) and ``g`` (last gradient) has its invariant mean s = mean g checked.
 
     Optional attributes: ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
-    entries 1/N); ``channel``, the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
+    entries 1/N, or a star, whose hub is then a server); ``channel``, the ``Channel`` through which it sends, or a dict of them by name,
+    where its paper says which.
     """
 
     channels: ClassVar[tuple[str, ...]]

@@ -111,8 +111,8 @@ def test_every_algorithm_has_the_same_bits_on_any_workers(algorithm: str, channe
     if channel != "exact" and hasattr(catalog.make("algorithms", algorithm), "channel"):
         channel = "exact"  # it brings its own, and that is one more case of its own precision and trials
     k = ALGORITHMS.index(algorithm) + list(SCENARIOS).index(scenario) + (channel != "exact")
-    network = "complete" if getattr(catalog.make("algorithms", algorithm), "weights", "") == "average" else "erdos_renyi"
-    settings = {"dtype": ("float64", "float32")[k % 2], "trials": 1 + k // 2 % 2}
+    network = "star" if getattr(catalog.make("algorithms", algorithm), "weights", "") == "average" else "erdos_renyi"
+    settings = {"agents": N, "dtype": ("float64", "float32")[k % 2], "trials": 1 + k // 2 % 2}
     problem = made(network, SCENARIOS[scenario], algorithm, channel=channel, **settings)
     alone = on(problem)
     assert np.abs(alone[0]["x"][:, -1] - alone[0]["x"][:, 0]).max() > 1e-6, "nothing moved"
