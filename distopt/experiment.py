@@ -257,6 +257,9 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     mixing = network.served() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
+    if any(hasattr(channel, "among") for channel in channels.values()):
+        mixing = mixing.linked(who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}")
+        channels = {name: channel.among(mixing.slots) if hasattr(channel, "among") else channel for name, channel in channels.items()}
     if not mixing.constant and (moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]):
         raise InputError(
             f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "

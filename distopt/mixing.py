@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.graphs import TOLERANCE, Arcs, Floats, Graph, Ints, Switching
+from distopt.links import slots
 from distopt.random import Key, words
 from distopt.tree import tree_sum
 from distopt.weights import DENSE, SPECTRAL, Kind, arc_weights, check_weights, flaw, link_weights, rule_name, second_eigenvalue
@@ -35,6 +36,9 @@ class Table(NamedTuple):
         hub_index, hub_weight: [K|1, R|1, h, Dh], the terms of those rows; Dh is a multiple of 32.
         everyone: float64 [1, 1, 1, c]; where c = 1, this weight times the sum over ALL rows is added (a complete graph with
             equal weights, for which D = 1), and the rows must then be all N, in ascending id.
+        slot_index: int64 [1, 1, n, E], of each link of each agent (``distopt.links.slots``), which of the other rows' slots is its other
+            end; E = 0 unless a channel sends over each link something of its own.
+        slot_weight, slot_side: float64 [1, 1, n, E], its weight, and 1 at its end of lower id, -1 at the other; 0 where a slot is empty.
     """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a table for
@@ -43,6 +47,9 @@ class Table(NamedTuple):
     hub_index: Tensor
     hub_weight: Tensor
     everyone: Tensor
+    slot_index: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.int64)
+    slot_weight: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
+    slot_side: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
 
 
 def apply(table: Table, z: Tensor) -> Tensor:
@@ -358,7 +365,7 @@ class Mixing:
 
     @property
     def network(self) -> Mixing:
-        """The network that this was ``served`` from."""
+        """The network that this was made from by ``served`` or ``linked``."""
         return self._network or self
 
     def served(self) -> Mixing:
@@ -382,6 +389,22 @@ class Mixing:
         twin._network, twin._complete, twin._weight = self, True, np.full(1, 1.0 / n)
         twin._own = np.full(n, 1.0 - (n - 1) * twin._weight[0])
         return twin
+
+    def linked(self, who: str) -> Mixing:
+        """The same network with a slot for each link in its tables, which ``who`` asks for. Raises InputError unless W is constant and symmetric."""
+        if not self.constant:
+            raise InputError(f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links")
+        self.require("symmetric", who)
+        once = (self._receiver < self._sender) & (np.abs(self._weight) > TOLERANCE)  # of weights that were given, one serves both ends
+        twin = copy.copy(self)
+        index, weight, side = slots(self.agents, self._receiver[once], self._sender[once], self._weight[once])
+        twin._network, twin._fixed = self.network, self._fixed._replace(slot_index=index, slot_weight=weight, slot_side=side)
+        return twin
+
+    @property
+    def slots(self) -> int:
+        """How many slots for links an agent has; 0 unless the network is ``linked``."""
+        return self._fixed.slot_index.shape[-1] if self.constant else 0
 
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.

@@ -132,6 +132,16 @@ def test_every_network_has_the_same_bits_on_any_workers(network: str, dtype: str
             assert differences(alone, on(problem, partition)) == []
 
 
+@pytest.mark.parametrize("network", ["ring", "star", "complete", "barabasi_albert"])
+@pytest.mark.parametrize(("algorithm", "channel"), [("powergossip:lr=0.01,rank=2", "exact"), ("gt:lr=0.01", "powergossip:gamma=0.5,rows=1")])
+def test_what_each_neighbour_is_told_by_itself_has_the_same_bits_on_any_workers(network: str, algorithm: str, channel: str) -> None:
+    for settings in ({"dtype": "float64"}, {"dtype": "float32", "trials": 2}):
+        problem = made(network, "moving_target:dim=7", algorithm, channel=channel, **settings)
+        alone, agents = on(problem), problem.problem.agents
+        for name, partition in PARTITIONS.items() if agents == N else [("even", Partition.even(agents, 3)), ("odd", Partition.even(agents, 13))]:
+            assert differences(alone, on(problem, partition)) == [], name
+
+
 @pytest.mark.parametrize("network", ["ring", "random_matching", "ring dropping"])
 def test_delayed_and_reordered_messages_change_nothing(network: str) -> None:
     problem = made(network, trials=2)
@@ -485,6 +495,7 @@ def test_a_leaf_that_belongs_to_no_agent_is_refused() -> None:
         ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {"trials": 2, "dtype": "float32"}),
         ("erdos_renyi", "digits:window=2", "nids:lr=0.01", {}),
         ("ring", "drifting_logistic", "gtadam:lr=0.01", {"channel": "choco:compressor=sign,gamma=0.3,resync=4"}),
+        ("ring", "moving_target:dim=7", "powergossip:lr=0.01", {}),
     ],
 )
 def test_compiled_rounds_have_the_same_bits_on_workers(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
