@@ -22,6 +22,7 @@ from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix,
 from distopt.mixing import Mixing
 from distopt.protocols import Channel
 from distopt.random import Key
+from distopt.weights import Kind
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """What an experiment is about where a TOML file or the command line leaves it out."""
@@ -242,18 +243,23 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
             shape, more rounds than the data have.
     """
     seed, trials = experiment.seed, range(experiment.trials)
-    mixing = like.mixing if like else None
-    if mixing is None:
+    network = like.mixing.network if like else None
+    if network is None:
         topology = build_topology(experiment.topology, experiment.agents, seed)
         whole = Key(seed, range(topology.agents), trials, topology.agents)
-        mixing = Mixing(topology, experiment.weights, whole, experiment.drop_links)
-    agents = mixing.agents
+        network = Mixing(topology, experiment.weights, whole, experiment.drop_links)
+    agents = network.agents
     key = Key(seed, range(agents), trials, agents)
     scenario = like.scenario if like else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = catalog.parse(experiment.algorithm).name if isinstance(experiment.algorithm, str) else type(algorithm).__name__.lower()
-    mixing.require(getattr(algorithm, "weights", "doubly"), who)
+    kind: Kind = getattr(algorithm, "weights", "doubly")
+    mixing = network.served() if kind == "average" else network
+    mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
+    if any(hasattr(channel, "among") for channel in channels.values()):
+        mixing = mixing.linked(who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}")
+        channels = {name: channel.among(mixing.slots) if hasattr(channel, "among") else channel for name, channel in channels.items()}
     if not mixing.constant and (moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]):
         raise InputError(
             f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "

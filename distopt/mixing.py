@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.graphs import TOLERANCE, Arcs, Floats, Graph, Ints, Switching
+from distopt.links import slots
 from distopt.random import Key, words
 from distopt.tree import tree_sum
 from distopt.weights import DENSE, SPECTRAL, Kind, arc_weights, check_weights, flaw, link_weights, rule_name, second_eigenvalue
@@ -35,6 +36,9 @@ class Table(NamedTuple):
         hub_index, hub_weight: [K|1, R|1, h, Dh], the terms of those rows; Dh is a multiple of 32.
         everyone: float64 [1, 1, 1, c]; where c = 1, this weight times the sum over ALL rows is added (a complete graph with
             equal weights, for which D = 1), and the rows must then be all N, in ascending id.
+        slot_index: int64 [1, 1, n, E], of each link of each agent (``distopt.links.slots``), which of the other rows' slots is its other
+            end; E = 0 unless a channel sends over each link something of its own.
+        slot_weight, slot_side: float64 [1, 1, n, E], its weight, and 1 at its end of lower id, -1 at the other; 0 where a slot is empty.
     """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a table for
@@ -43,6 +47,9 @@ class Table(NamedTuple):
     hub_index: Tensor
     hub_weight: Tensor
     everyone: Tensor
+    slot_index: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.int64)
+    slot_weight: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
+    slot_side: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
 
 
 def apply(table: Table, z: Tensor) -> Tensor:
@@ -178,6 +185,7 @@ class Mixing:
             raise InputError(f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}")
         self.constant = isinstance(topology, Graph) and not self.drop_links
         self._topology = topology
+        self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
         same = self.constant or not (self.drop_links or getattr(topology, "random", True))
         trials = key.trials.tolist()
@@ -355,6 +363,49 @@ class Mixing:
         twin._key = Key(self._key.seed, range(self.agents), trials * times if len(trials) > 1 else trials, self.agents)
         return twin
 
+    @property
+    def network(self) -> Mixing:
+        """The network that this was made from by ``served`` or ``linked``."""
+        return self._network or self
+
+    def served(self) -> Mixing:
+        """The network of workers around an average: of a star, whose hub is their server, W is 1/N; any other stays as it is.
+
+        The hub, a worker too, adds up all messages, its own among them, and its answer is there in the same round. A server averages
+        whatever the weight rule, and whoever it is: the numbers, bit for bit, are those of the complete graph.
+
+        >>> from distopt.graphs import graph_from_edges
+        >>> W = Mixing(graph_from_edges(3, [[0, 1], [0, 2]]), "metropolis", Key(0, range(3), range(1), 3)).served()
+        >>> [round(each, 6) for each in W.dense(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0, 0, 1].tolist()]
+        [0.333333, 0.333333, 0.333333]
+        """
+        n, graph = self.agents, self._topology
+        if not (self.constant and isinstance(graph, Graph) and graph.matrix is None and n > 2 and len(graph.edges) == n - 1):
+            return self
+        if np.bincount(graph.edges.ravel()).max() < n - 1:
+            return self
+        twin = copy.copy(self)
+        twin.__dict__.pop("_fixed", None)
+        twin._network, twin._complete, twin._weight = self, True, np.full(1, 1.0 / n)
+        twin._own = np.full(n, 1.0 - (n - 1) * twin._weight[0])
+        return twin
+
+    def linked(self, who: str) -> Mixing:
+        """The same network with a slot for each link in its tables, which ``who`` asks for. Raises InputError unless W is constant and symmetric."""
+        if not self.constant:
+            raise InputError(f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links")
+        self.require("symmetric", who)
+        once = (self._receiver < self._sender) & (np.abs(self._weight) > TOLERANCE)  # of weights that were given, one serves both ends
+        twin = copy.copy(self)
+        index, weight, side = slots(self.agents, self._receiver[once], self._sender[once], self._weight[once])
+        twin._network, twin._fixed = self.network, self._fixed._replace(slot_index=index, slot_weight=weight, slot_side=side)
+        return twin
+
+    @property
+    def slots(self) -> int:
+        """How many slots for links an agent has; 0 unless the network is ``linked``."""
+        return self._fixed.slot_index.shape[-1] if self.constant else 0
+
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.
 
@@ -362,7 +413,8 @@ class Mixing:
         further round when its table is made.
         """
         if kind == "average" and not self.constant:
-            raise InputError(f"{who} has its workers meet around their average, but links come and go; use the complete graph without drop_links")
+            advice = "use a star or the complete graph, without drop_links"
+            raise InputError(f"{who} has its workers meet around their average, but links come and go; {advice}")
         if kind == "average" and self._complete and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE:
             return  # such a network keeps no list of its links
         if isinstance(self._topology, Graph):

@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt import mixing
 from distopt.data import tensors, tree_map
 from distopt.errors import InputError
-from distopt.protocols import Algorithm, Channel, Payload
+from distopt.protocols import Algorithm, Channel, Payload, Slots
 from distopt.random import Key
 
 Memory = dict[str, Any]
@@ -37,6 +37,15 @@ class Link(Protocol):
     def weigh(self, rows: Tensor) -> Tensor:
         """See ``distopt.protocols.Wire``."""
 
+    @property
+    def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
+
+
+def slots(table: mixing.Table) -> Slots:
+    """The links of the rows of one round's table."""
+    return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -60,6 +69,11 @@ class Whole:
         """W_t rows."""
         return mixing.apply(self.table, rows)
 
+    @property
+    def slots(self) -> Slots:
+        """All links."""
+        return slots(self.table)
+
 
 @dataclass(frozen=True)
 class _Wire:
@@ -75,6 +89,10 @@ class _Wire:
 
     def weigh(self, rows: Tensor) -> Tensor:
         return self.link.weigh(rows)
+
+    @property
+    def slots(self) -> Slots:
+        return self.link.slots
 
 
 class Net:

@@ -7,7 +7,7 @@ agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ class Algorithm(Protocol[S]):
     A state with leaves ``s`` (tracker) and ``g`` (last gradient) has its invariant mean s = mean g checked.
 
     Optional attributes: ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
-    entries 1/N); ``channel``, the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
+    entries 1/N, or a star, whose hub is then a server); ``channel``, the ``Channel`` through which it sends, or a dict of them by name,
+    where its paper says which.
     """
 
     channels: ClassVar[tuple[str, ...]]
@@ -74,6 +75,20 @@ class Compressor(Protocol):
     def omega(self, d: int) -> float | None: ...
 
 
+class Slots(NamedTuple):
+    """The own agents' links, a slot each; all have as many slots as the largest degree E, and those that are left over are empty.
+
+    Attributes:
+        index: int64 [n, E], where the slot of the link's other end lies among all h E slots of the heard agents; an empty slot's is its own.
+        weight: float64 [n, E], w_ij; 0 where the slot is empty.
+        side: float64 [n, E], 1 where the agent's id is lower than the neighbour's, -1 where it is higher, 0 where the slot is empty.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
+    weight: Tensor
+    side: Tensor
+
+
 class Wire(Protocol):
     """What a channel may do with the network in one round.
 
@@ -90,6 +105,10 @@ class Wire(Protocol):
     def weigh(self, rows: Tensor) -> Tensor:
         """sum_j w_ij z_j [R, n, d] over the heard agents' rows z [R, h, d], self term included."""
 
+    @property
+    def slots(self) -> Slots:
+        """The own agents' links, for a channel that has ``among``; others have none (E = 0)."""
+
 
 @runtime_checkable
 class Channel(Protocol[M]):
@@ -102,6 +121,8 @@ class Channel(Protocol[M]):
     given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
     ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.
     ``constant = True``: the memory only makes sense while W_t does not change, so a network whose links do is refused.
+    ``among(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
+    its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 
     def init(self, z: Tensor) -> M: ...

@@ -206,7 +206,10 @@ _ASKED: dict[Kind, tuple[str, str]] = {
     "row": ("row-stochastic", "divide each row by its sum"),
     "doubly": ("doubly stochastic", "give weights whose columns also sum to 1, or let a rule such as metropolis make them"),
     "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
-    "average": ("averaging", "its workers meet around their average: use the complete graph with metropolis weights, which are 1/N there"),
+    "average": (
+        "averaging",
+        "its workers meet around their average: use a star, whose hub is then the server, or the complete graph with metropolis weights",
+    ),
 }
 
 

@@ -62,7 +62,7 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
     upper = ("distopt.cli", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
-    lowest = ("network", "mixing", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
+    lowest = ("network", "mixing", "links", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
     for name in lowest:
@@ -70,7 +70,7 @@ def test_lower_layers_do_not_know_upper_ones() -> None:
 
 
 def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
-    above = {"graphs": ("distopt.weights", "distopt.mixing"), "weights": ("distopt.mixing",)}
+    above = {"graphs": ("distopt.weights", "distopt.mixing"), "weights": ("distopt.mixing",), "links": ("distopt.mixing", "distopt.weights")}
     for name, upper in above.items():
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
 

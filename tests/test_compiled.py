@@ -46,7 +46,7 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
 @pytest.mark.parametrize("algorithm", [*catalog.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"])
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
     around_average = getattr(catalog.make("algorithms", algorithm), "weights", "") == "average"
-    both("complete" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
+    both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
 @pytest.mark.parametrize("scenario", catalog.names("scenarios"))

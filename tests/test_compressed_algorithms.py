@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
+import torch
 from driving import ROUNDS, Costs, D, Floats, N, driven, ring, sign
 
 import distopt
@@ -29,6 +31,7 @@ from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.directions.adam import Adam
 from distopt.errors import InputError
+from distopt.experiment import Experiment, build
 
 AVERAGE = np.full((N, N), 1 / N)
 Compress = Callable[[Floats], Floats]
@@ -253,15 +256,42 @@ def test_a_vote_is_the_sign_of_the_sum() -> None:
     assert np.allclose(found[1], -0.01 * np.sign(np.where(g >= 0, 1.0, -1.0).sum(0)))
 
 
-def test_workers_around_an_average_need_the_complete_graph() -> None:
+def test_workers_around_an_average_need_a_star_or_the_complete_graph() -> None:
     ask: dict[str, Any] = {"agents": 6, "scenario": "moving_target", "rounds": 3}
-    run = distopt.simulate("complete", algorithm="ef_signsgd:lr=0.1", **ask)
-    assert run.status == "done"
-    for topology in ("ring", "star", "random_matching"):
-        with pytest.raises(InputError, match="average.*complete graph"):
+    for topology in ("complete", "star"):
+        assert distopt.simulate(topology, algorithm="ef_signsgd:lr=0.1", **ask).status == "done"
+    for topology in ("ring", "path", "random_matching"):
+        with pytest.raises(InputError, match="average.*star.*complete graph"):
             distopt.simulate(topology, algorithm="ef_signsgd:lr=0.1", **ask)
+    with pytest.raises(InputError, match="links come and go; use a star or the complete graph, without drop_links"):
+        distopt.simulate("star", algorithm="ef_signsgd:lr=0.1", drop_links=0.1, **ask)
+    with pytest.raises(InputError, match="agent 1 hears 1 of 5 others"):  # weights that were given are taken at their word
+        distopt.simulate(np.eye(6) / 2 + np.array([[0.1] * 6, *([[0.5] + [0.0] * 5] * 5)]) * (1 - np.eye(6)), algorithm="ef_signsgd:lr=0.1", **ask)
     with pytest.raises(InputError, match="brings its own channel"):
         distopt.simulate("complete", algorithm="ef_signsgd:lr=0.1", channel="choco:compressor=sign", **ask)
+
+
+@pytest.mark.parametrize("algorithm", ["ef_sgd:lr=0.05", "ef_signsgd:lr=0.05", "ef21:lr=0.05", "signsgd:lr=0.02,vote=true", "signum:lr=0.02"])
+def test_a_star_is_workers_around_its_hub(algorithm: str) -> None:
+    """The same bits as where everybody takes the average for himself, whoever the hub is and whatever the weight rule."""
+    for agents, dtype in ((2, "float64"), (9, "float64"), (34, "float32")):
+        ask: dict[str, Any] = {"agents": agents, "scenario": "moving_target:dim=6", "rounds": 40, "trials": 2, "record": "x", "dtype": dtype}
+        around = distopt.simulate("complete", algorithm=algorithm, **ask)
+        assert np.abs(around["x"][:, -1]).max() > 0.1, "nothing moved"
+        middle = nx.relabel_nodes(nx.star_graph(agents - 1), {0: agents // 2, agents // 2: 0})
+        for star, weights in (("star", "metropolis"), ("star", "max_degree"), (middle, "metropolis")):
+            run = distopt.simulate(star, algorithm=algorithm, weights=weights, **ask)
+            assert list(run) == list(around)
+            assert [name for name in run if not np.array_equal(run[name], around[name], equal_nan=True)] == []
+
+
+def test_only_workers_around_an_average_take_a_star_for_a_server() -> None:
+    ask: dict[str, Any] = {"agents": 9, "scenario": "moving_target", "rounds": 20}
+    first = build(Experiment("star", algorithm="ef21", **ask))
+    beside = build(Experiment("star", algorithm="gt", **ask), first)
+    alone = build(Experiment("star", algorithm="gt", **ask))
+    t = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    assert torch.equal(beside.mixing.dense(t), alone.mixing.dense(t)) and not torch.allclose(beside.mixing.dense(t), first.mixing.dense(t))
 
 
 def test_gtadam_is_compressed_by_its_channel_or_as_c_gt_with_adam() -> None:

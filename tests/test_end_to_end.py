@@ -67,3 +67,54 @@ def test_simulate_equals_the_papers_loop(algorithm: str, topology: str, agents: 
         expected = np.array(ORACLES[algorithm](Problem(chosen, gradient, x0)))
         scale = max(1.0, float(np.abs(expected).max()))
         assert np.abs(run["x"][trial] - expected).max() <= 1e-12 * scale
+
+
+def sign(row: list[float]) -> list[float]:
+    scale = sum(abs(each) for each in row) / len(row)
+    return [scale if each >= 0 else -scale for each in row]
+
+
+def ef_signsgd(p: Problem) -> list[Rows]:
+    """Workers send their compressed steps to the server, agent 0 among them, and it answers with the average."""
+    x, e, out = p.x0, [[0.0] * len(row) for row in p.x0], [p.x0]
+    for t in range(ROUNDS):
+        messages = []
+        for i in range(len(x)):
+            step = [LR * g + left for g, left in zip(p.gradient(t, i, x[i]), e[i], strict=True)]
+            message = sign(step)
+            e[i] = [a - b for a, b in zip(step, message, strict=True)]
+            messages.append(message)
+        answer = [sum(each) / len(x) for each in zip(*messages, strict=True)]
+        x = [[a - b for a, b in zip(row, answer, strict=True)] for row in x]
+        out.append(x)
+    return out
+
+
+def ef21(p: Problem) -> list[Rows]:
+    """The server keeps a copy of each worker's gradient and answers with their average."""
+    x, copies, out = p.x0, [[0.0] * len(row) for row in p.x0], [p.x0]
+    for t in range(ROUNDS):
+        for i in range(len(x)):
+            message = sign([g - h for g, h in zip(p.gradient(t, i, x[i]), copies[i], strict=True)])
+            copies[i] = [a + b for a, b in zip(copies[i], message, strict=True)]
+        answer = [sum(each) / len(x) for each in zip(*copies, strict=True)]
+        x = [[a - LR * b for a, b in zip(row, answer, strict=True)] for row in x]
+        out.append(x)
+    return out
+
+
+@pytest.mark.parametrize(("algorithm", "oracle"), [(f"ef_signsgd:lr={LR}", ef_signsgd), (f"ef21:lr={LR},compressor=sign", ef21)])
+def test_a_star_equals_workers_and_a_server(algorithm: str, oracle: Callable[[Problem], list[Rows]]) -> None:
+    ask = {"agents": 9, "scenario": "moving_target:dim=3", "rounds": ROUNDS, "seed": 4}
+    run = distopt.simulate("star", algorithm=algorithm, record=("x",), x0=0.25, **ask)
+    built = build(Experiment("star", algorithm=algorithm, **ask))
+    data = built.scenario.batch(torch.arange(ROUNDS).reshape(-1, 1, 1, 1), built.key)
+
+    def gradient(t: int, i: int, x: list[float]) -> list[float]:
+        points = torch.tensor([[x] * 9], dtype=torch.float64)
+        row: list[float] = built.scenario.grad(points, at(data, t))[0, i].tolist()
+        return row
+
+    expected = np.array(oracle(Problem([], gradient, [[0.25] * 3 for _ in range(9)])))
+    assert np.abs(expected[-1] - expected[0]).max() > 0.1, "nothing moved"
+    assert np.abs(run["x"][0] - expected).max() < 1e-12

@@ -111,8 +111,8 @@ def test_every_algorithm_has_the_same_bits_on_any_workers(algorithm: str, channe
     if channel != "exact" and hasattr(catalog.make("algorithms", algorithm), "channel"):
         channel = "exact"  # it brings its own, and that is one more case of its own precision and trials
     k = ALGORITHMS.index(algorithm) + list(SCENARIOS).index(scenario) + (channel != "exact")
-    network = "complete" if getattr(catalog.make("algorithms", algorithm), "weights", "") == "average" else "erdos_renyi"
-    settings = {"dtype": ("float64", "float32")[k % 2], "trials": 1 + k // 2 % 2}
+    network = "star" if getattr(catalog.make("algorithms", algorithm), "weights", "") == "average" else "erdos_renyi"
+    settings = {"agents": N, "dtype": ("float64", "float32")[k % 2], "trials": 1 + k // 2 % 2}
     problem = made(network, SCENARIOS[scenario], algorithm, channel=channel, **settings)
     alone = on(problem)
     assert np.abs(alone[0]["x"][:, -1] - alone[0]["x"][:, 0]).max() > 1e-6, "nothing moved"
@@ -130,6 +130,16 @@ def test_every_network_has_the_same_bits_on_any_workers(network: str, dtype: str
         alone, agents = on(problem), problem.problem.agents
         for partition in PARTITIONS.values() if agents == N else (Partition.even(agents, 3), Partition.even(agents, 13)):
             assert differences(alone, on(problem, partition)) == []
+
+
+@pytest.mark.parametrize("network", ["ring", "star", "complete", "barabasi_albert"])
+@pytest.mark.parametrize(("algorithm", "channel"), [("powergossip:lr=0.01,rank=2", "exact"), ("gt:lr=0.01", "powergossip:gamma=0.5,rows=1")])
+def test_what_each_neighbour_is_told_by_itself_has_the_same_bits_on_any_workers(network: str, algorithm: str, channel: str) -> None:
+    for settings in ({"dtype": "float64"}, {"dtype": "float32", "trials": 2}):
+        problem = made(network, "moving_target:dim=7", algorithm, channel=channel, **settings)
+        alone, agents = on(problem), problem.problem.agents
+        for name, partition in PARTITIONS.items() if agents == N else [("even", Partition.even(agents, 3)), ("odd", Partition.even(agents, 13))]:
+            assert differences(alone, on(problem, partition)) == [], name
 
 
 @pytest.mark.parametrize("network", ["ring", "random_matching", "ring dropping"])
@@ -485,6 +495,7 @@ def test_a_leaf_that_belongs_to_no_agent_is_refused() -> None:
         ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {"trials": 2, "dtype": "float32"}),
         ("erdos_renyi", "digits:window=2", "nids:lr=0.01", {}),
         ("ring", "drifting_logistic", "gtadam:lr=0.01", {"channel": "choco:compressor=sign,gamma=0.3,resync=4"}),
+        ("ring", "moving_target:dim=7", "powergossip:lr=0.01", {}),
     ],
 )
 def test_compiled_rounds_have_the_same_bits_on_workers(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:

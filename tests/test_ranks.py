@@ -102,7 +102,7 @@ def test_every_algorithm_has_the_bits_of_one_block(algorithm: str, channel: str)
     method = catalog.make("algorithms", f"{algorithm}:lr=0.01")
     if channel != "exact" and hasattr(method, "channel"):
         channel = "exact"
-    network = "complete" if getattr(method, "weights", "") == "average" else "erdos_renyi"
+    network = "star" if getattr(method, "weights", "") == "average" else "erdos_renyi"
     for scenario in ("moving_target:dim=3", "drifting_logistic"):
         test_ranks_have_the_bits_of_one_block(network, scenario, f"{algorithm}:lr=0.01", {"channel": channel})
 

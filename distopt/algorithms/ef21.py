@@ -24,8 +24,8 @@ class EF21:
 
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), h_t [..., n, d] the
     copies, memory of the channel that this algorithm brings, C the compressor, lr > 0 a number, or a tensor [R, 1, 1]. The paper starts from
-    copies of its choice, such as g_0 itself; here the first message is compressed too. W must be 1/N everywhere: the complete graph
-    stands for a server.
+    copies of its choice, such as g_0 itself; here the first message is compressed too. W is 1/N everywhere: the hub of a star is the
+    server, and a worker too; the complete graph stands for one.
 
     Raises:
         InputError: ``lr`` not positive.

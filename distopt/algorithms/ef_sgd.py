@@ -31,9 +31,9 @@ class EFSGD:
 
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), C the compressor,
     e_0 = 0 [..., n, d] the memory of the channel that this algorithm brings, d the direction rule (the gradient itself by default), lr > 0
-    a number, or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W must be
-    1/N everywhere: the complete graph stands for a server that averages. The server's answer is the average itself, uncompressed; bits are
-    those of a worker's message.
+    a number, or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W is
+    1/N everywhere: the hub of a star is the server, and a worker too, which answers in the same round; the complete graph stands for
+    one. The answer is the average itself, uncompressed; bits are those of a worker's message, and the server's 8 itemsize d are not counted.
 
     Raises:
         InputError: ``lr`` not positive.

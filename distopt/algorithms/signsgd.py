@@ -29,8 +29,8 @@ class SignSGD:
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), d the direction rule
     (the gradient itself by default), lr > 0 a number, or a tensor [R, 1, 1]. What the signs leave out is lost: there are problems on which
     this never converges whatever lr is [karimireddy2019]; ``ef_signsgd`` does. ``compressor=sign`` is the scaled sign without
-    memory, which that paper's experiments call signSGD. W must be 1/N everywhere: the complete graph stands for a server. A tied vote
-    moves nothing.
+    memory, which that paper's experiments call signSGD. W is 1/N everywhere: the hub of a star is the server, and a worker too; the
+    complete graph stands for one. A tied vote moves nothing.
 
     Raises:
         InputError: ``lr`` not positive.

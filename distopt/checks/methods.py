@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.checks._common import ROUNDS, D, N, R, alike, check_leaves, copied, mixed, normals, require, same_bits, sliced, weights
+from distopt.checks._common import LINKS, ROUNDS, D, N, R, alike, check_leaves, copied, mixed, normals, require, same_bits, sliced, weights
+from distopt.links import slots
+from distopt.protocols import Slots
 
 
 def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Tensor, Any]:
@@ -169,9 +172,13 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     None
     """
     who = type(channel).__name__
+    i, j = np.array(LINKS).T
+    places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
+    channel = channel.among(places.index.shape[-1]) if hasattr(channel, "among") else channel
 
     class Wire:
         own = slice(None)
+        slots = places
 
         def heard(self, payload: Any) -> Any:
             return payload

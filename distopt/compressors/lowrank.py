@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distopt.compressors._matrices import matrices, orthonormal, shape, start, unit
 from distopt.errors import InputError
 from distopt.tree import tree_sum
 
@@ -41,26 +42,17 @@ class LowRank:
 
     def _shape(self, d: int) -> tuple[int, int, int]:
         """m, n and r of a row of d numbers."""
-        m = min(self.rows, d) if self.rows else next(m for m in range(int(d**0.5), d + 1) if m * m >= d)
-        n = -(-d // m)
-        return m, n, min(self.rank, m, n)
+        return shape(d, self.rows, self.rank)
 
     def start(self, d: int, dtype: torch.dtype) -> Tensor:
         _, n, r = self._shape(d)
-        return torch.cos(torch.arange(1, n * r + 1, dtype=torch.float64).square()).to(dtype)  # in no special direction
+        return start(n, r, dtype)
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert warm is not None, "lowrank starts from where it was"
-        d = z.shape[-1]
-        m, n, r = self._shape(d)
-        matrix = torch.nn.functional.pad(z, (0, m * n - d)).reshape(*z.shape[:-1], m, n)
-        left: list[Tensor] = []
-        for q in warm.reshape(*warm.shape[:-1], r, n).unbind(-2):
-            p = (matrix * _unit(q).unsqueeze(-2)).sum(-1)
-            for _ in range(2):  # once leaves a rounding error behind where columns are nearly alike
-                for other in left:
-                    p = p - other * (other * p).sum(-1, keepdim=True)
-            left.append(_unit(p))
+        m, n, r = self._shape(z.shape[-1])
+        matrix = matrices(z, m, n)
+        left = orthonormal([(matrix * unit(q).unsqueeze(-2)).sum(-1) for q in warm.reshape(*warm.shape[:-1], r, n).unbind(-2)])
         right = [tree_sum(matrix * p.unsqueeze(-1)).squeeze(-2) for p in left]
         return torch.cat(left, -1), torch.cat(right, -1)
 
@@ -88,10 +80,3 @@ class LowRank:
     def omega(self, d: int) -> None:
         return None
 
-
-def _unit(v: Tensor) -> Tensor:
-    """Vectors [..., m] of length 1; zeros stay. Scaled by the largest number first, so that no square overflows."""
-    largest = v.abs().amax(-1, keepdim=True)
-    v = v / torch.where(largest > 0, largest, 1.0)
-    length = v.square().sum(-1, keepdim=True).sqrt()
-    return v / torch.where(length > 0, length, 1.0)

@@ -95,7 +95,17 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
         moved(table.hub_index[:, :, mine], hubs[mine]),
         table.hub_weight[:, :, mine].contiguous(),
         table.everyone,
+        *_slots(table, ids, place[0]),
     )
+
+
+def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor]:
+    """The slots of the agents ``ids``; the other ends are counted among those of the heard rows, which stand at ``place`` [N]."""
+    index, weight, side = table.slot_index, table.slot_weight, table.slot_side
+    if not index.shape[-1]:
+        return index, weight, side
+    agent, slot = np.divmod(index[:, :, ids].numpy(), index.shape[-1])
+    return torch.from_numpy(place[agent] * index.shape[-1] + slot), weight[:, :, ids].contiguous(), side[:, :, ids].contiguous()
 
 
 FRONT = 64

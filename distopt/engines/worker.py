@@ -25,8 +25,8 @@ from distopt.engines.partition import Partition
 from distopt.engines.stencil import Stencil, pack, size, stencil, unpack
 from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.network import Noise, known_at_start, noise
-from distopt.protocols import Payload
+from distopt.network import Noise, known_at_start, noise, slots
+from distopt.protocols import Payload, Slots
 from distopt.random import Key
 from distopt.runner import Held, Standing
 
@@ -138,6 +138,11 @@ class BlockLink:
     def weigh(self, rows: Tensor) -> Tensor:
         """The own agents' rows of W_t times the heard rows."""
         return mixing.apply(self.table, rows)
+
+    @property
+    def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
+        return slots(self.table)
 
 
 class Worker:

@@ -1,0 +1,59 @@
+"""Gradient descent and PowerGossip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from distopt.channels.powergossip import PerLink, powergossip
+from distopt.directions._ranges import positive
+from distopt.errors import InputError
+from distopt.protocols import Mix
+
+
+@dataclass(frozen=True)
+class PowerGossip:
+    """PowerGossip: a local step, then gossip about low-rank differences along each link [vogels2020].
+
+        y_t = x_t - lr g_t,    x_{i,t+1} = y_{i,t} - gamma sum_j w_ij C_ij(y_{i,t} - y_{j,t}),    C_ji(-z) = -C_ij(z)
+
+    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), C_ij the projection of the difference, as a
+    matrix, to the ``rank`` directions that link (i, j) has found by power iteration (see the channel ``powergossip``, which this
+    algorithm brings, also for ``rows`` and gamma), W the mixing matrix, constant and symmetric, lr > 0 a number, or a tensor [R, 1, 1]. The
+    same as ``dgd:form=atc`` through that channel. Like every decentralised gradient descent it stops, with a constant step, at
+    a distance from the optimum.
+
+    Raises:
+        InputError: ``lr`` not positive, a rank below 1, negative rows, or gamma outside (0, 1].
+
+    >>> import torch
+    >>> from distopt.algorithms.powergossip import PowerGossip
+    >>> power, x = PowerGossip(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> x, _ = power.update(2 * x, power.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> round(x[0, 1, 0].item(), 4)
+    1.6
+    """
+
+    lr: float = 0.01
+    rank: int = 1
+    rows: int = 0
+    gamma: float = 1.0
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+    weights: ClassVar[str] = "symmetric"
+
+    def __post_init__(self) -> None:
+        if not positive(self.lr):
+            raise InputError(f"powergossip: lr must be positive, got {self.lr}")
+        _ = self.channel  # checks the rest
+
+    @property
+    def channel(self) -> PerLink:
+        return powergossip(self.rank, self.rows, self.gamma)
+
+    def init(self, x: Tensor) -> tuple[()]:
+        return ()
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
+        return mix("x", x - self.lr * g), ()
