@@ -273,7 +273,7 @@ def test_workers_around_an_average_need_a_star_or_the_complete_graph() -> None:
 
 @pytest.mark.parametrize("algorithm", ["ef_sgd:lr=0.05", "ef_signsgd:lr=0.05", "ef21:lr=0.05", "signsgd:lr=0.02,vote=true", "signum:lr=0.02"])
 def test_a_star_is_workers_around_its_hub(algorithm: str) -> None:
-    """The same bits as where everybody takes the average for himself, whoever the hub is and whatever the weight rule."""
+    """The same bits as where everybody takes the average by itself, whoever the hub is and whatever the weight rule."""
     for agents, dtype in ((2, "float64"), (9, "float64"), (34, "float32")):
         ask: dict[str, Any] = {"agents": agents, "scenario": "moving_target:dim=6", "rounds": 40, "trials": 2, "record": "x", "dtype": dtype}
         around = distopt.simulate("complete", algorithm=algorithm, **ask)

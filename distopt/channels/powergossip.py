@@ -19,7 +19,7 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
 
         V_e = orthonormal(U_e),    right turn: U_e = (Z_i - Z_j) V_e,    D_e = U_e V_e'
                                    left turn:  U_e = (Z_i - Z_j)' V_e,   D_e = V_e U_e'
-        result: Z_i - gamma sum_{links e = (i, j), i < j} w_ij D_e + gamma sum_{links e = (j, i), j < i} w_ij D_e
+        result: Z_i - gamma w_ij D_e and Z_j + gamma w_ij D_e, added up over all links e = (i, j), i < j
 
     Row i of z [R, n, d] is a matrix Z_i [a, b], a = ``rows`` or ceil(sqrt(d)) where that is 0; U_e has r = ``rank`` columns. The turns
     alternate, so that each link makes a power iteration of the difference of its ends, beginning with a right turn from a fixed start,
