@@ -37,6 +37,8 @@ bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/scale.py --log
 	$(VENV)/bin/python benchmarks/startup.py --log
 	$(VENV)/bin/python benchmarks/peers.py --log
+	$(VENV)/bin/python benchmarks/engines.py --log
+	$(VENV)/bin/python benchmarks/compression.py --log
 	mkdir -p build
 	for stream in $(STREAMS); do \
 	    OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/regret.py $$stream ring || exit 1; \

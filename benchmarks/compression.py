@@ -1,36 +1,70 @@
-"""How fast signs are packed and unpacked, and how many bytes each compressor sends.
+"""What compression costs and what it saves, in four parts.
 
-Usage: python benchmarks/compression.py [--log]    --log writes benchmarks/results/compression.json
+Usage: python benchmarks/compression.py [--log] [speed] [bytes] [regret] [link]    all parts where none is named
 
-Encode and decode of the scaled sign on one long row, one thread, compiled as in a run and eager, next to a plain copy of the same array
-(which reads and writes each number once: the machine's bandwidth) and to numpy.packbits with the scale. Best of interleaved repetitions.
+- ``speed``: encode and decode of the scaled sign on one long row, one thread, compiled as in a run and eager, next to a plain copy of
+  the same array (which reads and writes each number once: the machine's bandwidth) and to numpy.packbits with the scale. Best of
+  interleaved repetitions.
+- ``bytes``: what an agent sends in a round of gtadam through choco, x and s: the payload, and what the loopback interface counts
+  between two ranks, our headers, gloo's, TCP's and IP's and acknowledgements among it.
+- ``regret``: average dynamic regret of gtadam on a ring of 16, float32, against the bits an agent has broadcast. Step size and gamma of each
+  method are those of the least R_T / T in a grid, for the trials of seed 0; the curve is that of the trials of seed 1.
+- ``link``: seconds of a round of two ranks in network namespaces, on a link of so many Mbit/s. Needs root, iproute2 and tc.
+
+--log writes benchmarks/results/compression.json; parts that did not run keep what they have there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import hosts
 import numpy as np
 import torch
-from machine import header, log, machine
+from engines import Quadratics, forked, interface
+from machine import header, log_parts, machine
+from problems import ONE_THREAD
+from regret import Stream, final
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.catalog import make
 from distopt.checks.compressors import there_and_back
 from distopt.compressors.sign import Sign
+from distopt.data import default_dtype
 from distopt.engines.compiled import SAME_BITS, prepare_process
+from distopt.engines.gloo import Group, Post, dist
+from distopt.engines.partition import Partition
+from distopt.engines.worker import Worker
+from distopt.experiment import Experiment, build
 
 NUMBERS = 2**24
 REPEATS = 7
 DIM = 10_000  # of the table of bytes
+WALK = 32  # its rounds
 SPECS = (
     "identity", "cast", "cast:to=bf16", "natural", "dither:precision=8", "dither:precision=2", "qsgd:levels=4", "qsgd:levels=1", "sign",
     "unscaled_sign", "topk:fraction=0.01", "randomk:fraction=0.01", "lowrank:rank=1",
 )  # fmt: skip
+
+METHODS = {"exact": "", "sign": "sign", "top-k 1 %": "topk(fraction=0.01)", "QSGD": "qsgd(levels=4,contraction=true)"}
+STREAMS = ("moving_target:dim=100", "flights:step=160")
+LRS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+GAMMAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+HORIZON, ROUNDS, TRIALS = 1000, 2000, 3
+WITHIN = 1.1  # the level is this many times the regret of exact messages after HORIZON rounds
+KEPT = 80  # points of a curve
+
+LINKED = 2**17  # float32 numbers: x and s are a message of 1 MiB
+RATES = (10, 100, None)  # Mbit/s; None: as fast as the machine
+TURNS, LASTS = 3, 4.0  # repetitions, and seconds of each
 
 
 def by_numpy(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -71,39 +105,201 @@ def throughput(dtype: torch.dtype) -> dict[str, float]:
     return best
 
 
-def sizes() -> list[dict[str, Any]]:
-    """Bytes of a row of ``DIM`` float32 numbers, counted from the payload, and what is lost of a normal row, |C(z) - z|^2 / |z|^2."""
+def channel(compressor: str, gamma: float = 0.5) -> str:
+    """Choco through a compressor; exact without."""
+    return f"choco:compressor={compressor},gamma={gamma}" if compressor else "exact"
+
+
+def nested(spec: str) -> str:
+    """A spec as it stands within another: name(key=value)."""
+    name, colon, settings = spec.partition(":")
+    return f"{name}({settings})" if colon else name
+
+
+# Ranks --------------------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """This process as one of two ranks with an agent each, gtadam in float32."""
+
+    def __init__(self, port: int, me: int, pair: tuple[hosts.Host, ...], dim: int) -> None:
+        if pair:
+            pair[me].enter()
+        addresses = [host.address for host in pair] or ["127.0.0.1"] * 2
+        store = dist.TCPStore(addresses[0], port, 2, me == 0, timedelta(seconds=60), wait_for_workers=False)
+        self.group = Group.connect(store, me, 2, 600, addresses[me])
+        self.me, self.dim = me, dim
+
+    def walker(self, channel: str) -> Callable[[int], None]:
+        """Walks so many rounds through a channel."""
+        base = Experiment("complete", 2, Quadratics(self.dim), "gtadam:lr=0.01", channel, rounds=WALK, dtype="float32")
+        problem = build(base)
+        worker = Worker(problem, Partition.even(2, 2), self.me, Post(self.group), WALK)
+        with default_dtype(torch.float64):
+            worker.load(0, WALK)
+
+        def walk(count: int) -> None:
+            with default_dtype(torch.float32):
+                worker.place(None)
+                worker.walk(range(count), ())
+
+        return walk
+
+    def together(self) -> None:
+        """Wait for each other."""
+        self.group.pg.barrier().wait()
+
+
+def counting(port: int, me: int, specs: tuple[str, ...], report: Any) -> None:
+    """The life of a rank that sees what the interface counts in a round, by agent."""
+    torch.set_num_threads(1)
+    here, found = Pair(port, me, (), DIM), []
+    for spec in specs:
+        walk = here.walker(spec)
+        walk(2)
+        here.together()
+        before = interface()
+        here.together()
+        walk(WALK)
+        here.together()
+        found.append((interface() - before) / WALK / 2)
+        here.together()
+    if me == 0:
+        report.send(found)
+    os._exit(0)
+
+
+def timing(port: int, me: int, pair: tuple[hosts.Host, ...], specs: tuple[str, ...], report: Any) -> None:
+    """The life of a rank that sees how long a round takes; each turn first uses up what the link may send in a burst."""
+    torch.set_num_threads(1)
+    here = Pair(port, me, pair, LINKED)
+    walks = [here.walker(spec) for spec in specs]
+    counts = []
+    for walk in walks:
+        took = clocked(walk, 2)
+        count = torch.tensor([min(WALK, max(2, int(LASTS / took)))])
+        here.group.pg.broadcast(count, 0).wait()
+        counts.append(int(count))
+    best = [float("inf")] * len(specs)
+    for _ in range(TURNS):
+        for k, walk in enumerate(walks):
+            walk(counts[k])
+            best[k] = min(best[k], clocked(walk, counts[k]))
+    if me == 0:
+        report.send(best)
+    os._exit(0)
+
+
+def clocked(walk: Callable[[int], None], count: int) -> float:
+    """Seconds of one of ``count`` rounds."""
+    began = time.perf_counter()
+    walk(count)
+    return (time.perf_counter() - began) / count
+
+
+# Parts --------------------------------------------------------------------------------------------------------------------
+
+
+def speed() -> dict[str, Any]:
+    """See ``throughput``, in both precisions."""
+    prepare_process()
+    seconds = {}
+    print(f"scaled sign of {NUMBERS:,} numbers there and back, milliseconds, and over a plain copy")
+    for dtype in (torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        found = seconds[name] = throughput(dtype)
+        print(f"{name}  " + "  ".join(f"{way} {1e3 * each:.1f} ({each / found['copy']:.2f}x)" for way, each in found.items()), flush=True)
+    return {"numbers": NUMBERS, "seconds": seconds}
+
+
+def sizes() -> dict[str, Any]:
+    """Bytes of a round by compressor, and what is lost of a normal row, |C(z) - z|^2 / |z|^2."""
     z = torch.randn(4, 1, DIM, generator=torch.Generator().manual_seed(0))
-    found = []
-    for spec in SPECS:
+    wire = forked(counting, 2, tuple(channel(nested(spec)) for spec in SPECS))
+    rows = []
+    print(f"bytes an agent sends in a round of gtadam through choco, {DIM:,} float32 numbers, and the part of a normal row that is lost")
+    for spec, counted in zip(SPECS, wire, strict=True):
         payload, back = there_and_back(make("compressors", spec), z)
-        took = sum(leaf.shape[-1] * leaf.element_size() for leaf in pytree.tree_leaves(payload))
+        took = 2 * sum(leaf.shape[-1] * leaf.element_size() for leaf in pytree.tree_leaves(payload))  # x and s
         lost = float((back - z).square().sum() / z.square().sum())
-        found.append({"compressor": spec, "bytes": took, "times_fewer": 4 * DIM / took, "lost": lost})
-    return found
+        rows.append({"compressor": spec, "bytes": took, "wire": counted, "times_fewer": 8 * DIM / took, "lost": lost})
+        print(f"{spec:24s}{took:8d}  {8 * DIM / took:7.1f} times fewer than 2 x 32 d  on the wire {counted:9.0f}  lost {lost:.3g}", flush=True)
+    return {"dim": DIM, "rows": rows}
+
+
+def race(scenario: str) -> dict[str, Any]:
+    """The curves of all methods on one scenario, and the bits that each took to the level."""
+    base = Experiment("ring", 16, scenario, "gtadam", rounds=ROUNDS, trials=TRIALS, dtype="float32")
+    tuning, judging = (Stream.of(replace(base, seed=seed)) for seed in (0, 1))
+    methods: list[dict[str, Any]] = []
+    level = float("nan")
+    places = np.unique(np.geomspace(1, ROUNDS, KEPT).round().astype(int))
+    print(f"{scenario}: {ROUNDS} rounds, {TRIALS} trials")
+    for name, compressor in METHODS.items():
+        scores = {}
+        for gamma in GAMMAS if compressor else (1.0,):
+            for lr, run in zip(LRS, tuning.runs(f"gtadam:lr={LRS}", channel(compressor, gamma)), strict=True):
+                scores[lr, gamma] = float(np.nan_to_num(final(run).mean(), nan=np.inf))
+        lr, gamma = min(scores, key=lambda each: scores[each])
+        run = judging.runs(f"gtadam:lr={lr}", channel(compressor, gamma))[0]
+        regret, bits = np.asarray(run["average_dynamic_regret"]).mean(0), np.asarray(run["bits"])[0]
+        if name == "exact":
+            level = WITHIN * float(regret[HORIZON - 1])
+        above = np.nonzero(~(regret <= level))[0]
+        after = int(above[-1]) + 2 if len(above) else 1  # the round from which on it stays at the level
+        reached = {"rounds": after, "bits": float(bits[after - 1])} if after <= len(regret) else None
+        seen = places[places <= len(regret)]
+        methods.append({
+            "method": name, "channel": channel(compressor, gamma), "lr": lr, "bits": float(bits[0]), "tuned": scores[lr, gamma],
+            "regret": {str(t): float(regret[t - 1]) for t in (HORIZON, ROUNDS) if t <= len(regret)},
+            "reached": reached, "curve": {"rounds": seen.tolist(), "regret": regret[seen - 1].tolist()},
+        })  # fmt: skip
+        print(f"  {name:10s} lr {lr:<6g} {channel(compressor, gamma):60s} R_T/T {methods[-1]['regret']}  level {level:.4g} {reached}", flush=True)
+    return {"scenario": scenario, "level": level, "methods": methods}
+
+
+def regrets() -> dict[str, Any]:
+    """See ``race``."""
+    return {"horizon": HORIZON, "rounds": ROUNDS, "trials": TRIALS, "within": WITHIN, "lrs": LRS, "gammas": GAMMAS,
+            "streams": [race(scenario) for scenario in STREAMS]}  # fmt: skip
+
+
+def link() -> dict[str, Any]:
+    """Seconds of a round by method and rate; or why there are none."""
+    if (why := hosts.refusal()) is not None:
+        print(f"link: skipped, {why}")
+        return {"refused": why}
+    specs = tuple(channel(compressor) for compressor in METHODS.values())
+    sent = [2 * make("channels", spec).bits(LINKED, 4) / 8 for spec in specs]
+    cases = []
+    print(f"seconds of a round of two ranks, x and s of {LINKED:,} float32 numbers")
+    for rate in RATES:
+        with hosts.pair(rate) as pair:
+            best = forked(timing, 2, pair, specs)
+        for name, took, payload in zip(METHODS, best, sent, strict=True):
+            cases.append({"mbit": rate, "method": name, "bytes": payload, "seconds": took})
+            print(f"{rate or 'any'} Mbit/s  {name:10s}{payload:10.0f} bytes  {took:9.4f} s  {best[0] / took:6.1f} times faster", flush=True)
+    return {"numbers": LINKED, "cases": cases}
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"speed": speed, "bytes": sizes, "regret": regrets, "link": link}
 
 
 def main() -> None:
     """Measure and print."""
+    if missing := {k: v for k, v in ONE_THREAD.items() if k not in os.environ}:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
     parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="part")
     parser.add_argument("--log", action="store_true")
     asked = parser.parse_args()
     about = machine()
     print(header(about))
-    prepare_process()
     torch.set_num_threads(1)
-    speeds = {}
-    print(f"scaled sign of {NUMBERS:,} numbers there and back, milliseconds, and over a plain copy")
-    for dtype in (torch.float32, torch.float64):
-        name = str(dtype).removeprefix("torch.")
-        seconds = speeds[name] = throughput(dtype)
-        print(f"{name}  " + "  ".join(f"{way} {1e3 * each:.1f} ({each / seconds['copy']:.2f}x)" for way, each in seconds.items()), flush=True)
-    table = sizes()
-    print(f"bytes of a message of {DIM:,} float32 numbers, and the part of a normal row that is lost")
-    for row in table:
-        print(f"{row['compressor']:24s}{row['bytes']:8d}  {row['times_fewer']:7.1f} times fewer  {row['lost']:.3g}")
-    if asked.log:
-        log("compression", {"numbers": NUMBERS, "seconds": speeds, "dim": DIM, "sizes": table}, about)
+    for part in asked.parts or PARTS:
+        found = PARTS[part]()
+        if asked.log:
+            log_parts("compression", {part: found}, about)
 
 
 if __name__ == "__main__":

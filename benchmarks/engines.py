@@ -143,24 +143,29 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
 
 def among(boundary: int, workers: int, compiled: bool) -> dict[str, float]:
     """Seconds of a bare exchange and of a round, and the bytes on the wire for a byte of rows, among processes forked from here."""
+    found: dict[str, float] = forked(rank, workers, boundary, workers, compiled)
+    return found
+
+
+def forked(life: Callable[..., None], workers: int, *asked: Any) -> Any:
+    """What rank 0 reports of processes that live ``life(port, rank, *asked, report)``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(False)
-    processes = [context.Process(target=rank, args=(port, me, boundary, workers, compiled, there), daemon=True) for me in range(workers)]
+    processes = [context.Process(target=life, args=(port, me, *asked, there), daemon=True) for me in range(workers)]
     for process in processes:
         process.start()
     there.close()
     try:
-        found: dict[str, float] = here.recv()
+        return here.recv()
     except EOFError:
-        sys.exit(f"{workers} ranks, boundary {boundary}: a rank failed")
+        sys.exit(f"{workers} ranks, {asked}: a rank failed")
     finally:
         for process in processes:
             process.join(10)
             process.kill()
-    return found
 
 
 def alone(boundary: int, workers: int) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -20,6 +22,12 @@ class Host(NamedTuple):
     def command(self, *words: str) -> list[str]:
         """These words, as a command that runs on this host."""
         return ["ip", "netns", "exec", self.namespace, *words]
+
+    def enter(self) -> None:
+        """Move the calling thread, and what it starts from now on, to this host."""
+        with Path("/run/netns", self.namespace).open() as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"cannot enter {self.namespace}")
 
 
 def refusal() -> str | None:

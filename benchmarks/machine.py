@@ -40,13 +40,23 @@ def header(about: dict[str, Any]) -> str:
 
 def log(name: str, figures: dict[str, Any], about: dict[str, Any]) -> None:
     """Write results/NAME.json: the machine as it was before the run, the command, the figures."""
-    text = json.dumps({"command": " ".join(["python", *_command()]), "machine": about, **figures}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    _write(name, {"command": _command(), "machine": about, **figures})
 
 
-def _command() -> list[str]:
-    """The arguments as typed, the script by its place in the repository."""
-    return [f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+def log_parts(name: str, parts: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    """Write results/NAME.json part by part, each with its machine and command; parts that were not measured now stay as they are."""
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    _write(name, {**old, **{part: {"command": _command(), "machine": about, **figures} for part, figures in parts.items()}})
+
+
+def _write(name: str, content: dict[str, Any]) -> None:
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _command() -> str:
+    """The command as typed, the script by its place in the repository."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def _processor() -> str:

@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
-LOGS = ("speed", "scale", "peers", "startup", "sums")
+LOGS = ("speed", "scale", "peers", "startup", "sums", "engines", "compression")
+TIMED = ("speed", "link")  # the parts of compression.json that the load of the machine bears on
 COLUMNS = ("bare", "measured", "C", "tight C", "NumPy", "JAX")
 STYLES = {"bare": "#0b6e8f", "measured": "#7fc4d8", "tight C": "#444444", "NumPy": "#d9822b", "JAX": "#9b59a8"}
-MIB = 2**20
+METHODS = {"exact": "#444444", "sign": "#0b6e8f", "top-k 1 %": "#d9822b", "QSGD": "#9b59a8"}
+MIB, KIB = 2**20, 2**10
 
 
 def logs() -> dict[str, Any]:
@@ -119,17 +121,98 @@ def regret_table(text: str) -> str:
     return table(["stream", *names], [[f"`{scenario}`", *cells(row)] for scenario, row in rows.items()])
 
 
+def engines_table(log: Any) -> str:
+    """Rounds of ranks beside the bare exchange."""
+    rows = [
+        [
+            str(c["ranks"]), f"{c['boundary'] // KIB} KiB", c["mode"], *(number(1e6 * c[name]) for name in ("bare", "local", "round")),
+            number(c["round"] / c["bare"]), number(c["wire"]),
+        ]
+        for c in log["cases"]
+    ]  # fmt: skip
+    return table(["ranks", "rows in a message", "mode", "bare µs", "local µs", "round µs", "round / bare", "wire / rows"], rows)
+
+
+def ray_line(log: Any) -> str:
+    """Ray over ranks, or that it was left out."""
+    if "ray" not in log:
+        return "Ray was not measured."
+    ranks, ray = log["ray"]["ranks"], log["ray"]["ray"]
+    return f"{number(1e6 * ray)} µs on Ray and {number(1e6 * ranks)} µs on ranks, {number(ray / ranks)} times as long"
+
+
+def throughput_table(log: Any) -> str:
+    """Milliseconds, and in brackets how many times a plain copy."""
+    ways = ("copy", "encode", "compiled", "numpy", "eager")
+
+    def cells(found: Any) -> list[str]:
+        return [number(1e3 * found[way]) + ("" if way == "copy" else f" ({number(found[way] / found['copy'])})") for way in ways]
+
+    head = ["numbers", "copy ms", "encode", "encode and decode", "numpy.packbits", "eager torch"]
+    return table(head, [[name, *cells(found)] for name, found in log["seconds"].items()])
+
+
+def payload_table(log: Any) -> str:
+    head = ["compressor", "payload bytes", "times fewer than 2 · 32 d", "bytes on the wire", "times fewer", "part lost"]
+    whole = next(row["wire"] for row in log["rows"] if row["compressor"] == "identity")
+    rows = [
+        [f"`{r['compressor']}`", f"{r['bytes']:,}", number(r["times_fewer"]), f"{r['wire']:,.0f}", number(whole / r["wire"]), number(r["lost"])]
+        for r in log["rows"]
+    ]
+    return table(head, rows)
+
+
+def fewer(stream: Any, method: Any) -> float | None:
+    """How many times fewer bits than with exact messages; None where one of the two never got there."""
+    exact = stream["methods"][0]["reached"]
+    return exact["bits"] / method["reached"]["bits"] if exact and method["reached"] else None
+
+
+def bits_table(log: Any) -> str:
+    rows = []
+    for stream in log["streams"]:
+        for m in stream["methods"]:
+            there = m["reached"]
+            ends = [number(m["regret"].get(str(t))) for t in (log["horizon"], log["rounds"])]
+            gamma = m["channel"].partition("gamma=")[2] or "-"
+            rows.append([
+                f"`{stream['scenario']}`", m["method"], f"{m['lr']:g}", gamma, f"{m['bits']:,.0f}", *ends, number(stream["level"]),
+                f"{there['rounds']:,}" if there else "never", f"{there['bits'] / 1e6:.3g}" if there else "-", number(fewer(stream, m)),
+            ])  # fmt: skip
+    head = [
+        "stream", "messages", "lr", "γ", "bits a round", f"R_t / t, t = {log['horizon']:,}", f"t = {log['rounds']:,}", "level", "rounds to it",
+        "Mbit to it", "times fewer bits",
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def link_table(log: Any) -> str:
+    if "refused" in log:
+        return f"Not measured: {log['refused']}."
+    exact = {case["mbit"]: case["seconds"] for case in log["cases"] if case["method"] == "exact"}
+    rows = [
+        [
+            "no limit" if c["mbit"] is None else f"{c['mbit']} Mbit/s", c["method"], f"{c['bytes']:,.0f}", number(1e3 * c["seconds"]),
+            number(c["bytes"] * 8 / c["mbit"] / 1e3) if c["mbit"] else "-", number(exact[c["mbit"]] / c["seconds"]),
+        ]
+        for c in log["cases"]
+    ]  # fmt: skip
+    return table(["link", "messages", "payload bytes", "round ms", "payload over rate, ms", "times faster than exact"], rows)
+
+
 def machines(found: dict[str, Any]) -> str:
     """Where each log was made."""
     names = ("processor", "caches", "cores", "load", "gcc", "python", "torch", "numpy", "jax")
-    busy = [log for log in LOGS if found[log]["machine"]["load"] > 1]
-    note = f"\n\nOthers worked on the machine during {', '.join(f'`{log}.json`' for log in busy)}: those times are provisional." if busy else ""
-    return table(["log", *names], [[f"`{log}.json`", *(str(found[log]["machine"][name] or "-") for name in names)] for log in LOGS]) + note
+    made = {f"`{log}.json`": found[log]["machine"] for log in LOGS if "machine" in found[log]}
+    made |= {f"`compression.json`, {part}": found["compression"][part]["machine"] for part in TIMED}
+    busy = [log for log, about in made.items() if about["load"] > 1]
+    note = f"\n\nOthers worked on the machine during {'; '.join(busy)}: those times are provisional." if busy else ""
+    return table(["log", *names], [[log, *(str(about[name] or "-") for name in names)] for log, about in made.items()]) + note
 
 
 def page(found: dict[str, Any], regret: str) -> str:
     """docs/benchmarks.md."""
-    peers = found["peers"]
+    peers, packed = found["peers"], found["compression"]
     return Template((HERE / "page.md").read_text()).substitute(
         machines=machines(found),
         speed=speed_table(found["speed"]),
@@ -144,6 +227,20 @@ def page(found: dict[str, Any], regret: str) -> str:
         startup=number(found["startup"]["cpu_seconds"]),
         stages=table(["stage", "CPU s"], [[name, number(s)] for name, s in found["startup"]["stages"].items()]),
         regret=regret_table(regret),
+        engines=engines_table(found["engines"]),
+        ray=ray_line(found["engines"]),
+        numbers=f"{packed['speed']['numbers']:,}",
+        throughput=throughput_table(packed["speed"]),
+        dim=f"{packed['bytes']['dim']:,}",
+        payloads=payload_table(packed["bytes"]),
+        race_rounds=f"{packed['regret']['rounds']:,}",
+        race_trials=packed["regret"]["trials"],
+        horizon=f"{packed['regret']['horizon']:,}",
+        within=f"{packed['regret']['within']:g}",
+        lrs=", ".join(f"{lr:g}" for lr in packed["regret"]["lrs"]),
+        gammas=", ".join(f"{gamma:g}" for gamma in packed["regret"]["gammas"]),
+        races=bits_table(packed["regret"]),
+        link=link_table(packed["link"]),
     )
 
 
@@ -222,12 +319,32 @@ def peers_figure(log: Any) -> Figure:
     return figure
 
 
+def compression_figure(log: Any) -> Figure:
+    """Average dynamic regret against bits, a panel for each stream."""
+    figure, panels = canvas(11, 4.6, len(log["streams"]))
+    for axes, stream in zip(panels, log["streams"], strict=True):
+        for m in stream["methods"]:
+            bits = [m["bits"] * t for t in m["curve"]["rounds"]]
+            axes.loglog(bits, m["curve"]["regret"], color=METHODS[m["method"]], label=m["method"])
+            if m["reached"]:
+                axes.plot(m["reached"]["bits"], stream["level"], "o", color=METHODS[m["method"]])
+        axes.axhline(stream["level"], color="#888888", linewidth=1, linestyle=":")
+        axes.set_title(stream["scenario"], fontsize=10)
+        axes.set_xlabel("bits that an agent has broadcast")
+        axes.set_ylabel("average dynamic regret R_t / t")
+    lines, names = panels[0].get_legend_handles_labels()
+    dots = panels[0].plot([], [], "o:", color="#888888", label="the level, and where it is reached for good")
+    figure.legend([*lines, *dots], [*names, dots[0].get_label()], loc="outside upper center", ncols=len(names) + 1, frameon=False)
+    return figure
+
+
 def main() -> None:
     """Write the page and the figures."""
     found = logs()
     (DOCS / "benchmarks.md").write_text(page(found, (RESULTS / "regret.txt").read_text()))
     for name, draw in (("speed", speed_figure), ("scale", scale_figure), ("peers", peers_figure)):
         draw(found[name]).savefig(DOCS / f"benchmarks-{name}.png")
+    compression_figure(found["compression"]["regret"]).savefig(DOCS / "benchmarks-compression.png")
 
 
 if __name__ == "__main__":

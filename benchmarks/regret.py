@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distopt.api import Comparison, execute
+from distopt.api import Comparison, execute_together
 from distopt.experiment import Experiment, build
+from distopt.results import Run
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]
 DEFAULTS = ("moving_target", "ring", "16", "1000", "10")
@@ -28,14 +29,20 @@ class Stream:
     comparison: Comparison
 
     @classmethod
-    def of(cls, scenario: str, topology: str, agents: int, rounds: int, trials: int, seed: int) -> Stream:
-        base = Experiment(topology, agents, scenario, "gt", rounds=rounds, trials=trials, seed=seed, every=rounds)
+    def of(cls, base: Experiment) -> Stream:
         return cls(base, Comparison.of(build(base)))
 
-    def final(self, algorithm: str) -> np.ndarray:
-        """R_T / T of each trial; inf where the run diverged."""
-        run = execute(replace(self.base, algorithm=algorithm), comparison=self.comparison, agentwise=False)
-        return np.full(self.base.trials, np.inf) if run.status == "diverged" else np.asarray(run["average_dynamic_regret"][:, -1])
+    def runs(self, algorithm: str, channel: str = "exact") -> list[Run]:
+        """An algorithm, or all points of a grid of its step sizes, in one batch."""
+        points = replace(self.base, algorithm=algorithm, channel=channel).points()
+        problems = [build(point, self.comparison.problem) for point in points]
+        return execute_together(problems, self.comparison, folders=[None] * len(problems), agentwise=False)
+
+
+def final(run: Run) -> np.ndarray:
+    """R_T / T of each trial; inf where the run diverged."""
+    regret = np.asarray(run["average_dynamic_regret"])
+    return np.full(len(regret), np.inf) if run.status == "diverged" else regret[:, -1]
 
 
 def main() -> None:
@@ -43,11 +50,12 @@ def main() -> None:
     given = sys.argv[1:]
     scenario, topology, agents, rounds, trials = (*given, *DEFAULTS[len(given) :])
     print(f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}")
-    tuning, judging = (Stream.of(scenario, topology, int(agents), int(rounds), int(trials), seed) for seed in (0, 1))
+    base = Experiment(topology, int(agents), scenario, "gt", rounds=int(rounds), trials=int(trials), every=int(rounds))
+    tuning, judging = (Stream.of(replace(base, seed=seed)) for seed in (0, 1))
     for name in ("gtadam", "gt", "dgd", "dadam"):
-        scores = {lr: tuning.final(f"{name}:lr={lr}").mean() for lr in GRID}
+        scores = {lr: final(run).mean() for lr, run in zip(GRID, tuning.runs(f"{name}:lr={GRID}"), strict=True)}
         lr = min(scores, key=lambda each: scores[each])
-        regret = judging.final(f"{name}:lr={lr}")
+        regret = final(judging.runs(f"{name}:lr={lr}")[0])
         print(f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}", flush=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,3 +214,13 @@ def test_compiled_they_give_the_same_on_any_rows() -> None:
             assert torch.equal(mine, theirs[:, part])
     for mine, theirs in zip(all_of_them(z, u), whole, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_the_page_tells_each_compressor_as_it_is() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "compression.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if re.match(r"\| `\w+(:\S+)?` \| \d", line)]
+    assert {row[0].strip("`").partition(":")[0] for row in rows} == set(names("compressors"))
+    for spec, *told in (row[:4] for row in rows):
+        compressor = make("compressors", spec.strip("`"))
+        bits, delta, omega = compressor.bits(1000, 4), compressor.delta(1000), compressor.omega(1000)
+        assert told == [str(bits), *("-" if each is None else f"{each:.3g}" for each in (delta, omega))], spec

@@ -31,14 +31,15 @@ def flags(true: Tensor) -> Tensor:
     return _plane(torch.where(true, 1.0, 0.0).to(torch.float32))
 
 
-def signs(packed: Tensor, d: int) -> Tensor:
-    """The d truth values of one plane as 1 and -1, float32 [..., d].
+def signs(packed: Tensor, d: int, scale: Tensor) -> Tensor:
+    """The d truth values of one plane as scale and -scale [..., d], scale [..., 1].
 
-    >>> signs(flags(torch.tensor([True, False, True])), 3).tolist()
-    [1.0, -1.0, 1.0]
+    >>> signs(flags(torch.tensor([True, False, True])), 3, torch.tensor([2.0])).tolist()
+    [2.0, -2.0, 2.0]
     """
     byte = packed.to(torch.int32)
-    return torch.cat([torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)], -1)[..., :d]
+    units = [torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)]  # in float32: see ``_plane``
+    return torch.cat([unit.to(scale.dtype) * scale for unit in units], -1)[..., :d]  # scaled before they are put together: one pass
 
 
 def size(d: int, width: int) -> int:

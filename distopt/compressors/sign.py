@@ -51,9 +51,10 @@ class Sign:
         packed, scale = payload
         scale = scale.to(dtype)
         sizes = self._sizes(d)
-        if len(sizes) > 1:
-            scale = torch.cat([scale[..., k : k + 1].expand(*scale.shape[:-1], size) for k, size in enumerate(sizes)], -1)
-        return signs(packed, d).to(dtype) * scale
+        if len(sizes) == 1:
+            return signs(packed, d, scale)
+        spread = torch.cat([scale[..., k : k + 1].expand(*scale.shape[:-1], size) for k, size in enumerate(sizes)], -1)
+        return signs(packed, d, torch.ones_like(scale[..., :1])) * spread
 
     def bits(self, d: int, itemsize: int) -> int:
         return size(d, 1) + 8 * itemsize * len(self._sizes(d))

@@ -41,7 +41,7 @@ class UnscaledSign:
         return flags(torch.cat([positive, z.isnan().any(-1, keepdim=True)], -1))
 
     def decode(self, payload: Tensor, d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
-        values = signs(payload, d + 1).to(dtype)
+        values = signs(payload, d + 1, torch.ones((), dtype=dtype, device=payload.device))
         return torch.where(values[..., d:] > 0, torch.nan, values[..., :d])
 
     def bits(self, d: int, itemsize: int) -> int:
