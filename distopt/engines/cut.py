@@ -26,7 +26,8 @@ _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
 _numbers = count()
 
 
-_operations = torch.library.Library("distopt", "DEF")  # an operation of ``torch.library.custom_op`` would take 20 us to call
+library: Any = torch.library  # torch gives it no types
+_operations = library.Library("distopt", "DEF")  # an operation of ``library.custom_op`` would take 20 us to call
 _operations.define("send(str stage, Tensor[] rows, Tensor token) -> Tensor")
 _operations.define("heard(str stage, Tensor[] rows, int width, Tensor token) -> Tensor[]")
 
@@ -44,14 +45,18 @@ _operations.impl("send", _send, "CPU")
 _operations.impl("heard", _heard, "CPU")
 
 
-@torch.library.register_fake("distopt::send", lib=_operations)
-def _(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
+def _sent(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
+    """The form of what ``_send`` returns."""
     return torch.empty_like(token)
 
 
-@torch.library.register_fake("distopt::heard", lib=_operations)
-def _(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
+def _arrived(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
+    """The form of what ``_heard`` returns."""
     return [torch.empty_like(token), *(row.new_empty(row.shape[0], width, *row.shape[2:]) for row in rows)]
+
+
+library.register_fake("distopt::send", _sent, lib=_operations)
+library.register_fake("distopt::heard", _arrived, lib=_operations)
 
 
 class Opaque:

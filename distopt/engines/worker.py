@@ -73,9 +73,9 @@ Kinds = list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
 
 
 class Letter(NamedTuple):
-    """A message with ``count`` rows, and views of what is in it."""
+    """A message of so many rows, and views of what is in it."""
 
-    count: int
+    rows: int
     message: Tensor
     parts: list[Tensor]
 
@@ -120,10 +120,10 @@ class Post:
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
-        kinds = [(row.shape[:1], row.shape[2:], row.dtype) for row in rows]
+        kinds: Kinds = [(row.shape[:1], row.shape[2:], row.dtype) for row in rows]
         if self._kinds.setdefault(stage, kinds) != kinds:
             raise InputError(f"what is sent as {stage} has the form {kinds} in round {self._start + self.k}, and had {self._kinds[stage]} before")
-        self._sent[stage] = (None if self.prefix else self._ahead.pop(stage, None)) or self._expect(self.k, stage)
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
         outgoing = {}
         for block, places in self._entry(self.stencil.send, self.k).items():
             letter = outgoing[block] = self._letter(stage, block, len(places), False)
@@ -153,7 +153,7 @@ class Post:
         """A letter with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
         turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
         letter = self._letters.get((stage, block, turn, comes))
-        if letter is None or letter.count != count:
+        if letter is None or letter.rows != count:
             forms = [((*lead, count, *rest), dtype) for lead, rest, dtype in self._kinds[stage]]
             message = torch.empty(size(forms), dtype=torch.uint8)
             letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
