@@ -223,6 +223,24 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
         click.echo(f"written: {path}")
 
 
+@cli.command()
+@click.argument("paper", metavar="ef-signsgd")
+@click.option("--only", metavar="PART", help="counterexamples, least-squares, images or density.  [default: all]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/reproduce-ef-signsgd]")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="CIFAR-10 or CIFAR-100, binary version, to classify too (hours).")
+@_TRACEBACK
+def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | None, traceback: bool) -> None:
+    """Run a paper's experiments again, each with a figure and a table beside what the paper says.
+
+    ef-signsgd: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression schemes", 2019.
+    The same command goes on where an interrupted one was.
+    """
+    with _polite(traceback):
+        from distopt import reproduce as papers
+
+        papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
+
+
 def main() -> None:
     """The entry point of the ``distopt`` command."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a second thread that spins between small operations doubles the CPU time

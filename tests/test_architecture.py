@@ -47,7 +47,8 @@ def test_topologies_and_scenarios_know_randomness_and_graphs_only(path: Path) ->
 
 
 def test_plotting_lives_in_report_only() -> None:
-    for path in [*files("distopt", "topologies", "scenarios"), *(ROOT / "distopt").glob("[!r]*/*.py")]:
+    inner = [path for path in (ROOT / "distopt").glob("*/*.py") if path.parent.name != "report"]
+    for path in [*files("distopt", "topologies", "scenarios"), *inner]:
         assert not any(name.startswith("matplotlib") for name in imports(path)), path
 
 
@@ -69,13 +70,20 @@ def test_lower_layers_do_not_know_upper_ones() -> None:
         assert not any(m.startswith(("distopt.runner", "distopt.experiment")) for m in own(ROOT / "distopt" / f"{name}.py")), name
 
 
+def test_the_experiments_of_papers_are_known_to_the_command_line_only() -> None:
+    for path in [path for path in (ROOT / "distopt").rglob("*.py") if path.parent.name != "reproduce" and path.name != "cli.py"]:
+        assert not any(name.startswith("distopt.reproduce") for name in own(path)), path
+    for path in files("distopt/reproduce"):
+        assert not any(name.startswith(("distopt.cli", "distopt.api", "distopt.report", "distopt.sweep")) for name in own(path)), path
+
+
 def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
     above = {"graphs": ("distopt.weights", "distopt.mixing"), "weights": ("distopt.mixing",), "links": ("distopt.mixing", "distopt.weights")}
     for name, upper in above.items():
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
 
 
-@pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog", "import distopt.cli"])
+@pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog", "import distopt.cli", "import distopt.reproduce"])
 def test_imports_are_light(code: str) -> None:
     script = f"{code}; import sys; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

@@ -1,4 +1,4 @@
-"""The closing table of a comparison: as text that fits a terminal, and as CSV. Imports neither torch nor plotting."""
+"""Tables as text and as CSV, above all the closing one of a comparison, which fits a terminal. Imports neither torch nor plotting."""
 
 from __future__ import annotations
 
@@ -131,6 +131,22 @@ def broken(label: str, width: int) -> list[str]:
         else:
             lines.append(piece)
     return [line.strip() for line in lines if line.strip()]
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Any rows as aligned lines under their names; figures to the right, in few characters.
+
+    >>> print(columns([{"method": "sign", "loss": 0.51234}, {"method": "EF", "loss": 1.2e-9}]))
+    method     loss
+    sign      0.512
+    EF      1.2e-09
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [[number(value) if isinstance(value, float) else str(value) for value in (row.get(name, "") for name in names)] for row in rows]
+    right = [any(isinstance(row.get(name), int | float) for row in rows) for name in names]
+    widths = [max(len(each[c]) for each in [names, *shown]) for c in range(len(names))]
+    lines = ([cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(each, widths, right, strict=True)] for each in [names, *shown])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def to_csv(summaries: Sequence[Mapping[str, Any]]) -> str:

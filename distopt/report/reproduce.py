@@ -1,0 +1,152 @@
+"""The figures of ``distopt reproduce``: each takes the results of one part (``distopt.reproduce``)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from distopt.report.curves import COLOURS, HAIR, INK, SOFT
+
+_SGD, _SCALED, _SIGN, _EF, _OTHER = SOFT, COLOURS[4], COLOURS[1], COLOURS[0], COLOURS[3]
+_COLOUR = {
+    "SGD": _SGD, "SGDM": _SGD, "signSGD": _SIGN, "EF-signSGD": _EF, "EF-sign": _EF, "scaled sign": _SIGN, "sign, momentum": _SCALED, "Signum": _OTHER,
+}  # fmt: skip
+_HEAD, _FOOT = 0.58, 0.36  # inches
+_KINDS = ("by tensor", COLOURS[2], "φ(γg + e) by tensor"), ("whole", COLOURS[0], "φ(γg + e)"), ("gradient", COLOURS[4], "φ(g)")
+
+
+def _page(height: float, down: int, across: int, title: str, note: str, **grid: Any) -> tuple[Figure, Any]:
+    """A page with a title, a note at the foot, and panels [down, across] between."""
+    fig = Figure(figsize=(9.6, height), dpi=100, facecolor="white")
+    FigureCanvasAgg(fig)
+    axes = fig.subplots(down, across, squeeze=False, **grid)
+    fig.text(0.012, 1 - 0.12 / height, title, fontsize=10.5, fontweight="bold", color=INK, va="top")
+    fig.text(0.012, 0.08 / height, "\n".join(textwrap.wrap(note, 165)), fontsize=7, color=SOFT, linespacing=1.35)
+    for each in axes.flat:
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            each.spines[side].set(color="#B5B5B5", linewidth=0.8)
+        each.grid(True, color=HAIR, linewidth=0.6)
+        each.set_axisbelow(True)
+        each.tick_params(which="both", labelsize=7, labelcolor=INK, color="#B5B5B5", width=0.6, length=2.5)
+    return fig, axes
+
+
+def _finished(fig: Figure, axes: Any) -> Figure:
+    """The page with one legend for all panels, under the title, and the panels laid out below it."""
+    handles = {label: handle for each in axes.flat for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    height = float(fig.get_size_inches()[1])
+    look: dict[str, Any] = {"loc": "upper left", "ncols": len(handles), "fontsize": 7.5, "frameon": False, "columnspacing": 1.4}
+    fig.legend(list(handles.values()), list(handles), bbox_to_anchor=(0.005, 1 - 0.32 / height), **look)
+    fig.tight_layout(rect=(0, _FOOT / height, 1, 1 - _HEAD / height), w_pad=1.5, h_pad=1.2)
+    return fig
+
+
+def counterexamples(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """f - f* against rounds, a panel for each problem."""
+    titles = ("1  x/4 on [−1, 1], noisy gradient", "2  ε|x₁+x₂| + |x₁−x₂|", "3  ⟨a₁,x⟩² + ⟨a₂,x⟩², one at a time")
+    note = (
+        "Lines: mean over 20 runs, and over the rounds around; bands: smallest to largest run. signSGD with step sizes 0.3, 0.1, 0.03, 0.01"
+        " (solid) and 0.3/√(t+1) (dotted); EF-signSGD with 0.05 (dashed) and with 0.05 halved again and again (solid). Black dots: what "
+        "signSGD never gets below (in 1: where it ends). ε = 0.5."
+    )
+    fig, axes = _page(3.7, 1, 3, "signSGD fails on three small problems whatever its step size; EF-signSGD solves them", note)
+    for panel, each, title in zip(axes[0], results, titles, strict=True):
+        panel.set_title(title, fontsize=8.5, color=INK, loc="left")
+        for curve in each["curves"]:
+            sign = curve["method"] == "signSGD"
+            dashes = ":" if "sqrt" in curve["step"] else "-" if sign or "halved" in curve["step"] else "--"
+            colour = _COLOUR[curve["method"]]
+            x = np.array(curve["rounds"]) + 1
+            mean, low, high = (np.maximum(curve[name], 1e-30) for name in ("mean", "low", "high"))
+            panel.plot(x, mean, color=colour, linestyle=dashes, linewidth=1.1, label=curve["method"] if dashes == "-" else None)
+            panel.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
+        panel.axhline(0.5 if each["problem"].startswith("1") else each["floor"], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), alpha=0.6)
+        panel.set(xscale="log", yscale="log", ylim=(1e-9, 20))
+        panel.set_xlabel("round t", fontsize=8, color=INK)
+    axes[0, 0].set_ylabel("f(x_t) − f*", fontsize=8, color=INK)
+    return _finished(fig, axes)
+
+
+def least_squares(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
+    """Distance to the span, train and test loss against epochs, a row for each rule for sign(0)."""
+    note = (
+        "Lines: mean over 20 draws of the data; bands: the middle 80 % of them. Step sizes of the authors' script: SGD 0.5, scaled sign and"
+        " EF-sign 10, the others 0.05. Below, columns in which no training row has an entry move in every step, since one bit has no 0: "
+        "error feedback repairs that."
+    )
+    title = "Least squares with more columns than rows: signs leave the span of the data, error feedback comes back"
+    fig, axes = _page(5.6, 2, 3, title, note, sharex=True)
+    panels = (("distance", "distance to the span of the training rows", 1e-3), ("train", "train loss", 1e-8), ("test", "test loss", 1e-4))
+    for line, (rule, runs) in zip(axes, results.items(), strict=True):
+        for panel, (field, title, least) in zip(line, panels, strict=True):
+            for name, each in runs.items():
+                if name not in _COLOUR:
+                    continue
+                values = np.maximum(np.array(each[field]), least)  # [epochs + 1, seeds]
+                epochs = np.arange(len(values))
+                panel.plot(epochs, values.mean(1), color=_COLOUR[name], linewidth=1.3, label=name)
+                panel.fill_between(epochs, *np.quantile(values, (0.1, 0.9), axis=1), color=_COLOUR[name], alpha=0.12, linewidth=0)
+            panel.set(yscale="log", xlim=(0, len(values) - 1))
+            panel.set_title(title, fontsize=8.5, color=INK, loc="left")
+        line[0].set_ylabel("sign(0) = 0, as torch has it" if rule == "zero" else "sign(0) = 1, one bit", fontsize=8, color=INK)
+    for panel in axes[1]:
+        panel.set_xlabel("epoch", fontsize=8, color=INK)
+    return _finished(fig, axes)
+
+
+def images(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """Test accuracy against epochs, a row for each kind of pictures, a column for each batch size."""
+    kinds = list(dict.fromkeys(run["data"] for run in results))
+    batches = list(dict.fromkeys(run["batch"] for run in results))
+    note = (
+        "Lines: mean over 3 seeds; bands: smallest to largest seed. A small convolutional network, not the paper's ResNet-18 and VGG-19. "
+        "Step sizes: tuned at batch 128, scaled with the batch size, a tenth after a half and after three quarters. signSGD: scaled sign "
+        "without memory, as in the authors' code. Signum: unscaled."
+    )
+    title = "Test accuracy at batch sizes 128, 32 and 8: how near signs come to SGD with momentum"
+    fig, axes = _page(1.1 + 2.1 * len(kinds), len(kinds), len(batches), title, note, sharey="row")
+    for line, kind in zip(axes, kinds, strict=True):
+        for panel, batch in zip(line, batches, strict=True):
+            runs = [run for run in results if (run["data"], run["batch"]) == (kind, batch)]
+            for method in dict.fromkeys(run["method"] for run in runs):
+                values = 100 * np.array([run["accuracy"]["x"] for run in runs if run["method"] == method])  # [seeds, epochs]
+                epochs = np.arange(1, values.shape[1] + 1)
+                panel.plot(epochs, values.mean(0), color=_COLOUR[method], linewidth=1.3, label=method)
+                panel.fill_between(epochs, values.min(0), values.max(0), color=_COLOUR[method], alpha=0.13, linewidth=0)
+            panel.set_title(f"{kind}, batch {batch}", fontsize=8.5, color=INK, loc="left")
+            panel.set_xlim(1, values.shape[1])
+            panel.set_xlabel("epoch", fontsize=8, color=INK)
+        line[0].set_ylabel("test accuracy (%)", fontsize=8, color=INK)
+        line[0].set_ylim(bottom=0, top=101)
+    return _finished(fig, axes)
+
+
+def density(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """phi against epochs, a panel for each kind of pictures and batch size."""
+    kinds = list(dict.fromkeys(each["data"] for each in results))
+    batches = list(dict.fromkeys(each["batch"] for each in results))
+    note = (
+        "φ(z) = ‖z‖₁² / (d ‖z‖₂²), the part of ‖z‖² that a scaled sign keeps. By tensor: each tensor of the network has a scale of its own,"
+        " which is what is sent. One seed. Dotted: 0.134, what φ(γg + e) stays above while VGG-19 trains on CIFAR-10 in the authors' "
+        "notebooks."
+    )
+    title = "What EF-signSGD compresses stays dense, so that its sign loses little"
+    fig, axes = _page(1.1 + 1.9 * len(kinds), len(kinds), len(batches), title, note, sharex="row", sharey=True)
+    for k, each in enumerate(results):
+        panel = axes.flat[k]
+        for name, colour, label in _KINDS:
+            panel.plot(each["epoch"], each[name], color=colour, linewidth=0.8, label=label)
+        panel.axhline(0.134, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+        panel.set_title(f"{each['data']}, batch {each['batch']}", fontsize=8.5, color=INK, loc="left")
+        panel.set(ylim=(0, 0.8), xlim=(0, max(each["epoch"])))
+        panel.set_xlabel("epoch", fontsize=8, color=INK)
+    for line in axes:
+        line[0].set_ylabel("density φ", fontsize=8, color=INK)
+    return _finished(fig, axes)
