@@ -79,7 +79,7 @@ def least_squares(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fig
     note = (
         "Lines: mean over 20 draws of the data; bands: the middle 80 % of them. Step sizes of the authors' script: SGD 0.5, scaled sign and"
         " EF-sign 10, the others 0.05. Below, columns in which no training row has an entry move in every step, since one bit has no 0: "
-        "error feedback repairs that."
+        "error feedback repairs that. What lies below an axis is drawn at its foot."
     )
     title = "Least squares with more columns than rows: signs leave the span of the data, error feedback comes back"
     fig, axes = _page(5.6, 2, 3, title, note, sharex=True)
@@ -106,9 +106,8 @@ def images(results: Sequence[Mapping[str, Any]]) -> Figure:
     kinds = list(dict.fromkeys(run["data"] for run in results))
     batches = list(dict.fromkeys(run["batch"] for run in results))
     note = (
-        "Lines: mean over 3 seeds; bands: smallest to largest seed. A small convolutional network, not the paper's ResNet-18 and VGG-19. "
-        "Step sizes: tuned at batch 128, scaled with the batch size, a tenth after a half and after three quarters. signSGD: scaled sign "
-        "without memory, as in the authors' code. Signum: unscaled."
+        "Lines: mean over 3 seeds; bands: smallest to largest seed. A small network, not the paper's ResNet-18 and VGG-19. Step sizes: tuned at "
+        "batch 128, scaled with the batch size, falling twice. signSGD: scaled sign without memory, as in the authors' code. Not shown: below 70 %."
     )
     title = "Test accuracy at batch sizes 128, 32 and 8: how near signs come to SGD with momentum"
     fig, axes = _page(1.1 + 2.1 * len(kinds), len(kinds), len(batches), title, note, sharey="row")
@@ -124,7 +123,7 @@ def images(results: Sequence[Mapping[str, Any]]) -> Figure:
             panel.set_xlim(1, values.shape[1])
             panel.set_xlabel("epoch", fontsize=8, color=INK)
         line[0].set_ylabel("test accuracy (%)", fontsize=8, color=INK)
-        line[0].set_ylim(bottom=0, top=101)
+        line[0].set_ylim(70, 100.5)
     return _finished(fig, axes)
 
 
@@ -137,7 +136,7 @@ def density(results: Sequence[Mapping[str, Any]]) -> Figure:
         " which is what is sent. One seed. Dotted: 0.134, what φ(γg + e) stays above while VGG-19 trains on CIFAR-10 in the authors' "
         "notebooks."
     )
-    title = "What EF-signSGD compresses stays dense, so that its sign loses little"
+    title = "What EF-signSGD compresses is mostly dense; where the step size falls, it is not for a while"
     fig, axes = _page(1.1 + 1.9 * len(kinds), len(kinds), len(batches), title, note, sharex="row", sharey=True)
     for k, each in enumerate(results):
         panel = axes.flat[k]
