@@ -34,7 +34,7 @@ def density(z: Tensor, segments: str = "") -> Tensor:
 
 
 def measure(store: Store, data: Path | None, say: Say) -> Results:
-    """For pictures and batch sizes: phi of lr g + e, of whole rows and by tensor, and of g, along thinned steps, with their least and mean over all steps."""
+    """For pictures and batch sizes: phi of lr g + e, of whole rows and by tensor, and of g: along thinned steps, and over all steps."""
     out = []
     for name, images in pictures(data, say).items():
         for batch in BATCHES:
