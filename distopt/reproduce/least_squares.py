@@ -112,7 +112,7 @@ class ZeroKept:
         """What ``inner`` makes of it, but 0 where z was."""
         inner, there = payload
         decoded: Tensor = self.inner.decode(inner, d, dtype)
-        return torch.where(signs(there, d) > 0, decoded, 0.0)
+        return torch.where(signs(there, d, torch.ones((), dtype=dtype)) > 0, decoded, 0.0)
 
     def bits(self, d: int, itemsize: int) -> int:
         """Those of ``inner`` and one a number."""

@@ -6,26 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from distopt.channels.exact import Exact
-from distopt.network import Memory, Net
-from distopt.protocols import Payload
+from distopt.data import at
+from distopt.graphs import graph_from_edges
+from distopt.mixing import Mixing
+from distopt.network import Memory, Net, Whole
+from distopt.random import Key
 
 
-class _Alone:
+def _alone() -> Whole:
     """The link of a network of one: it hears itself, with weight 1."""
-
-    own = slice(None)
-
-    def send(self, payloads: dict[str, Payload]) -> None:
-        """Nothing has to leave."""
-
-    def heard(self, name: str, payload: Payload) -> Payload:
-        return payload
-
-    def weigh(self, rows: Tensor) -> Tensor:
-        return rows
+    network = Mixing(graph_from_edges(1, []), "metropolis", Key(0, range(1), range(1), 1))
+    return Whole(at(network.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64)), 0))
 
 
 class Step(NamedTuple):
@@ -53,13 +48,13 @@ def steps(
     >>> bool(list(path)[-1].x.norm() < 1e-3)
     True
     """
-    state, memory = algorithm.init(x), Memory()
+    state, memory, link = algorithm.init(x), Memory(), _alone()
     channels = dict.fromkeys(algorithm.channels, getattr(algorithm, "channel", Exact()))
     e = x.new_zeros(1)
     for t, lr in enumerate(lrs):
         if lr != algorithm.lr:
             algorithm = replace(algorithm, lr=lr)
-        net, g, before = Net(channels, _Alone(), memory, alone=True), grad(x, t), e
+        net, g, before = Net(channels, link, memory, alone=True), grad(x, t), e
         x, state = algorithm.update(g, state, x, net.mix)
         x = x if project is None else project(x)
         memory = net.memory
