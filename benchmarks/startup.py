@@ -61,7 +61,7 @@ def stages() -> dict[str, float]:
     import torch  # noqa: F401
 
     mark("import torch")
-    from distopt import cli
+    from distopt import commands
     from distopt.api import Comparison, execute, summary
     from distopt.experiment import Experiment, build
     from distopt.report import curves, progress, tables  # noqa: F401
@@ -76,7 +76,7 @@ def stages() -> dict[str, float]:
         mark("comparator")
         run = execute(experiment, folder=Path(folder, "run"), comparison=comparison, problem=problem)
         mark("rounds")
-        cli._report([summary(run)], {run.label: run}, Path(folder), comparison.comparator.certificate())
+        commands.report([summary(run)], {run.label: run}, Path(folder), comparison.comparator.certificate())
         mark("figure")
     before = 0.0
     out = {}

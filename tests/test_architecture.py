@@ -62,7 +62,7 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
-    upper = ("distopt.cli", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
+    upper = ("distopt.cli", "distopt.commands", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
     lowest = ("network", "mixing", "links", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name

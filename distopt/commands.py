@@ -1,0 +1,309 @@
+"""What ``distopt simulate``, ``resume`` and ``sweep`` do: the folders of the runs, what is batched, and the closing table.
+
+As in ``distopt.cli``, what takes long to import is imported inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distopt.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from distopt.api import Comparison
+    from distopt.checkpoint import Checkpoint
+    from distopt.experiment import Experiment, Problem
+    from distopt.results import Run
+
+
+def toml(path: Path) -> dict[str, Any]:
+    """What a TOML file says; InputError where it is none."""
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+
+
+def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
+    """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
+    from distopt.experiment import read_toml
+    from distopt.results import EXPERIMENT, adopt, read_manifest
+
+    content = read_manifest(folder)
+    if not (folder / EXPERIMENT).exists():
+        raise InputError(f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote")
+    experiments, asked = read_toml(folder / EXPERIMENT), content.get("asked", {})
+    if force:
+        adopt(folder, _fingerprint(experiments))
+    if read_manifest(folder).get("fingerprint") != _fingerprint(experiments):
+        raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
+    simulate(
+        experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
+        resume=True, force=force,
+    )
+
+
+def simulate(
+    experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str, checkpoint_every: int | None,
+    resume: bool = False, force: bool = False,
+) -> None:
+    """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
+    from distopt.api import Comparison, execute_together, label, summary
+    from distopt.engines import check, crew, local
+    from distopt.experiment import build
+    from distopt.report.progress import progress
+    from distopt.results import MANIFEST, claim
+    from distopt.stop import stopping
+
+    first = build(experiments[0])
+    problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
+    check(engine, first.agents)
+    folder = out or _default_folder(experiments, first.agents)
+    claim(folder, _fingerprint(experiments))
+    folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
+    runs, starts = _found(problems, folders, engine, force) if resume else ({}, {})
+    if len(runs) == len(problems) and _reported(folder, folders):
+        click.echo(f"nothing to resume: {folder} is finished")
+        return
+    what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
+    click.echo(
+        f"{short(what.topology)}, {first.agents} agents; {short(what.scenario)}, {rounds:,} rounds, "
+        f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
+    )
+    if resume:
+        for k, problem in enumerate(problems):
+            how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"
+            click.echo(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
+
+    stopped: KeyboardInterrupt | InputError | RunError | None = None
+    comparison: Comparison | None = None
+    with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
+        for each in (local.CompileWarning, crew.LossWarning):
+            warnings.simplefilter("always", each)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
+        for batch in _batches(problems, runs, starts):
+            name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
+            together, places = [problems[k] for k in batch], [folders[k] for k in batch]
+            try:
+                comparison = comparison or Comparison.of(first)
+                done = execute_together(
+                    together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine,
+                    checkpoint_every=checkpoint_every, starts=[starts[k] for k in batch] if batch[0] in starts else None, stop=stop,
+                )
+            except (KeyboardInterrupt, InputError, RunError) as error:
+                stopped, done = error, getattr(error, "runs", [])
+            runs.update(zip(batch, done, strict=False))
+            if stopped is not None:
+                break
+    ordered = {runs[k].label: runs[k] for k in sorted(runs)}
+    try:
+        if ordered:
+            certificate = comparison.comparator.certificate() if comparison else max(run.info["certificate"] for run in ordered.values())
+            report([summary(run) for run in ordered.values()], ordered, folder, certificate)
+    except RunError:  # a disk that is full is full for the report, too
+        if stopped is None:
+            raise
+    go_on = f"go on with: distopt resume {shlex.quote(str(folder))}"
+    if isinstance(stopped, KeyboardInterrupt):
+        click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
+        raise SystemExit(stop.code)
+    if isinstance(stopped, RunError) and all((each / MANIFEST).exists() for each in (folder, *folders[:1])):
+        raise RunError(f"{stopped}; {go_on}") from stopped
+    if stopped is not None:
+        raise stopped
+    if any(run.status == "diverged" for run in ordered.values()):
+        raise SystemExit(1)
+
+
+def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
+    """Run the experiments of a sweep side by side, and show a table of all."""
+    from distopt import sweep as sweeps
+    from distopt.report import tables
+    from distopt.results import write_text
+
+    points = sweeps.points(toml(file), settings, str(file))
+    click.echo(f"{len(points)} experiments")
+
+    def report(done: int, what: str) -> None:
+        click.echo(f"{done} of {len(points)}: {what}", err=True)
+
+    try:
+        if engine == "ray":
+            from distopt.engines import ray
+
+            with ray.cluster(address, workers):
+                runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
+        else:
+            runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
+    except KeyboardInterrupt:
+        click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+        raise SystemExit(130) from None
+    rows = sweeps.rows(points, runs)
+    if rows:
+        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
+        click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
+        write_text(folder / "sweep.csv", tables.to_csv(rows))
+        click.echo(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+    for k, reason in failed.items():
+        click.echo(f"distopt: {points[k].name} failed: {reason}", err=True)
+    for k, run in runs.items():
+        if run.status == "diverged":
+            click.echo(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+    if failed or any(run.status == "diverged" for run in runs.values()):
+        raise SystemExit(1)
+
+
+def _found(
+    problems: Sequence[Problem], folders: Sequence[Path], engine: str, force: bool
+) -> tuple[dict[int, Run], dict[int, Checkpoint]]:
+    """The finished runs, and the checkpoints of others, by place."""
+    from distopt.api import whereabouts
+    from distopt.engines import device
+    from distopt.results import Run, adopt
+
+    runs, starts = {}, {}
+    for k, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
+        found = whereabouts(folder, problem, force)
+        if isinstance(found, Run):
+            runs[k] = found
+        elif found is not None:
+            if found.about.device != device(engine) and not force:
+                raise InputError(f"{folder} ran on {found.about.device}, whose bits differ from those of {device(engine)}; add --device, or --force")
+            starts[k] = found
+        if force:
+            adopt(folder, problem.experiment.fingerprint())
+    return runs, starts
+
+
+def _batches(problems: Sequence[Problem], runs: dict[int, Run], starts: dict[int, Checkpoint]) -> list[list[int]]:
+    """Which of the unfinished runs go on as one, by place: those that stand before the same round, in the same mode, and fit together."""
+    from distopt.grid import batches
+
+    standing: dict[tuple[int, bool], list[int]] = {}
+    for k in range(len(problems)):
+        if k not in runs:
+            at = (starts[k].carry.t, starts[k].about.compiled) if k in starts else (0, False)
+            standing.setdefault(at, []).append(k)
+    return [[places[j] for j in batch] for places in standing.values() for batch in batches([problems[k] for k in places])]
+
+
+def _reported(folder: Path, folders: Sequence[Path]) -> bool:
+    """Whether the table is there, and younger than the runs."""
+    from distopt.results import MANIFEST
+
+    table = folder / "summary.csv"
+    return table.exists() and all((each / MANIFEST).stat().st_mtime_ns <= table.stat().st_mtime_ns for each in folders)
+
+
+def _fingerprint(experiments: Sequence[Experiment]) -> str:
+    """Of one experiment its own, of several one that depends on all."""
+    import hashlib
+
+    each = [experiment.fingerprint() for experiment in experiments]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()[:16]
+
+
+def _default_folder(experiments: Sequence[Experiment], agents: int) -> Path:
+    from distopt.results import folder_name
+
+    what = experiments[0]
+    name = f"{short(what.topology)}-{agents}-{short(what.scenario)}"
+    return Path("runs") / f"{folder_name(name)[:120]}-{_fingerprint(experiments)[:8]}"
+
+
+def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, Any]) -> list[Path]:
+    """A folder for each run: the given one for one, one by label inside it for several, named in its manifest."""
+    import json
+    import tomllib
+
+    import tomli_w
+
+    from distopt.api import label
+    from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name, write_text
+
+    if len(experiments) == 1:
+        return [folder]
+    names: list[str] = []
+    for experiment in experiments:
+        base = folder_name(label(experiment))[:100]
+        taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
+        candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
+        names.append(next(name for name in candidates if name.lower() not in taken))
+    all_of_them = {**tomllib.loads(experiments[0].to_toml()), "algorithm": [experiment.algorithm for experiment in experiments]}
+    write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
+    content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
+    write_text(folder / MANIFEST, json.dumps(content, indent=1))
+    return [folder / name for name in names]
+
+
+def report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
+    """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
+    from distopt.api import drift, weakness
+    from distopt.report import tables
+    from distopt.results import write_text
+
+    shown = [{**row, "algorithm": short(row["algorithm"])} for row in summaries]
+    wide = sys.stdout.isatty()
+    lines = tables.text(shown, width() if wide else None).splitlines()
+    click.echo()
+    for k, line in enumerate(lines):
+        click.echo(click.style(line, bold=True) if k < tables.HEAD_LINES else line)
+    click.echo()
+    for run in runs.values():
+        if run.status == "diverged":
+            where = run.path or folder
+            message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
+            click.echo(f"distopt: {message}", err=True)
+    for name, what in (("dynamic_regret_worst", "the regrets at each agent's own point"), ("static_regret", "the static regret")):
+        left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
+        if left:
+            click.echo(f"left out: {what}: {left[0].split(';')[0]}")
+    if (doubt := weakness(certificate)) is not None:
+        click.echo(f"distopt: warning: {doubt}", err=True)
+    for run in runs.values():
+        if (said := drift(run)) is not None:
+            click.echo(f"distopt: warning: {said}", err=True)
+    write_text(folder / "summary.csv", tables.to_csv(summaries))
+    written = [folder, folder / "summary.csv"]
+    if any(run.rounds.size for run in runs.values()):
+        beside = folder / "regret.part.png"
+        try:
+            from distopt.report.curves import figure
+
+            figure(runs).savefig(beside)
+            os.replace(beside, folder / "regret.png")
+            written.append(folder / "regret.png")
+        except Exception as error:
+            beside.unlink(missing_ok=True)
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
+    for k, path in enumerate(written):
+        click.echo(("written: " if k == 0 else "         ") + str(path))
+
+
+def short(spec: Any) -> str:
+    """A spec for a title; objects by their type."""
+    from distopt.catalog import brief
+
+    if not isinstance(spec, str):
+        return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
+    return brief(spec)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    import shutil
+
+    return max(40, shutil.get_terminal_size().columns)
