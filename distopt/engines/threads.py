@@ -87,11 +87,10 @@ class _Arriving:
     mailbox: Mailbox
     me: int
     tag: Tag
-    into: dict[int, Tensor]
+    incoming: dict[int, int]
 
-    def wait(self) -> None:
-        for sender, letter in self.into.items():
-            letter.copy_(self.mailbox.take((self.me, sender, self.tag), letter.numel()))
+    def wait(self) -> dict[int, Tensor]:
+        return {sender: self.mailbox.take((self.me, sender, self.tag), length) for sender, length in self.incoming.items()}
 
 
 @dataclass(frozen=True)
@@ -101,14 +100,11 @@ class Post:
     mailbox: Mailbox
     me: int
 
-    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
+    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
         """See ``distopt.engines.worker.Transport``."""
-        return _Arriving(self.mailbox, self.me, tag, into)
-
-    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
-        """See ``distopt.engines.worker.Transport``. A copy is on its way, however long that may be."""
         for receiver, message in outgoing.items():
-            self.mailbox.put((receiver, self.me, tag), message.clone())
+            self.mailbox.put((receiver, self.me, tag), message)
+        return _Arriving(self.mailbox, self.me, tag, incoming)
 
 
 class Threads:
