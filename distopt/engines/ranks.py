@@ -95,27 +95,36 @@ class Ranks:
         compiled: whether the rounds are.
         send: whether the other ranks must be told what the problem is; else they were born with it.
         end: ends the other ranks.
+        dead: which of them are known to have ended.
     """
 
     def __init__(
-        self, problem: Problem, blocks: Blocks, orders: Orders, partition: Partition, compiled: bool, send: bool, end: Callable[[], object]
+        self, problem: Problem, blocks: Blocks, orders: Orders, partition: Partition, compiled: bool, send: bool, end: Callable[[], object],
+        dead: Callable[[], list[int]] = list,
     ) -> None:
-        self.problem, self.orders, self.compiled, self._end = problem, orders, compiled, end
+        self.problem, self.orders, self.compiled, self._end, self._dead = problem, orders, compiled, end, dead
         points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
         self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled)
         settings = {"experiments": points, "length": blocks.length, "compiled": compiled}
-        orders.give(Order("build", settings, [torch.from_numpy(partition.owner())]))
+        self._tell(Order("build", settings, [torch.from_numpy(partition.owner())]))
+
+    def _tell(self, order: Order) -> None:
+        """Give an order, unless somebody is known not to take it: of a message to one who has just died gloo may say nothing."""
+        group = self.orders.post.group
+        for rank in self._dead():
+            raise group.blame("lost", f"rank {rank} has gone in round {group.round}")
+        self.orders.give(order)
 
     def place(self, held: Held | None) -> None:
         """See ``distopt.engines.crew.Crew``."""
         names = None if held is None else list(held.memory)
-        self.orders.give(Order("place", {"memory": names}, pytree.tree_leaves(held) if held is not None else ()))
+        self._tell(Order("place", {"memory": names}, pytree.tree_leaves(held) if held is not None else ()))
         with default_dtype(self.problem.x0.dtype):
             self.worker.place(held)
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
         """See ``distopt.engines.crew.Crew``."""
-        self.orders.give(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
+        self._tell(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
         with one_thread():  # the ranks are the parallelism
             report = self.worker.stretch(start, count, rounds, keep, best)
         assert report is not None
@@ -123,7 +132,7 @@ class Ranks:
 
     def gather(self) -> Held:
         """See ``distopt.engines.crew.Crew``."""
-        self.orders.give(Order("gather", {}))
+        self._tell(Order("gather", {}))
         held = self.worker.gather()
         assert held is not None
         return held
@@ -208,7 +217,11 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
             group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
-            crew = Ranks(problem, blocks, Orders(Post(group)), partition, compiled, not forked, lambda: _end(processes, here))
+
+            def dead() -> list[int]:
+                return [me for me, process in enumerate(processes, 1) if not process.is_alive()]
+
+            crew = Ranks(problem, blocks, Orders(Post(group)), partition, compiled, not forked, lambda: _end(processes, here), dead)
         except BaseException:
             _end(processes, here)
             raise
