@@ -26,25 +26,37 @@ _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
 _numbers = count()
 
 
-@torch.library.custom_op("distopt::send", mutates_args=())
+library: Any = torch.library  # torch gives it no types
+_operations = library.Library("distopt", "DEF")  # an operation of ``library.custom_op`` would take 20 us to call
+_operations.define("send(str stage, Tensor[] rows, Tensor token) -> Tensor")
+_operations.define("heard(str stage, Tensor[] rows, int width, Tensor token) -> Tensor[]")
+
+
 def _send(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
     _posts[int(token)].send(stage, rows)
     return token.clone()
 
 
-@_send.register_fake
-def _(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
-    return torch.empty_like(token)
-
-
-@torch.library.custom_op("distopt::heard", mutates_args=())
 def _heard(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
     return [token.clone(), *_posts[int(token)].heard(stage, rows)]
 
 
-@_heard.register_fake
-def _(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
+_operations.impl("send", _send, "CPU")
+_operations.impl("heard", _heard, "CPU")
+
+
+def _sent(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
+    """The form of what ``_send`` returns."""
+    return torch.empty_like(token)
+
+
+def _arrived(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
+    """The form of what ``_heard`` returns."""
     return [torch.empty_like(token), *(row.new_empty(row.shape[0], width, *row.shape[2:]) for row in rows)]
+
+
+library.register_fake("distopt::send", _sent, lib=_operations)
+library.register_fake("distopt::heard", _arrived, lib=_operations)
 
 
 class Opaque:

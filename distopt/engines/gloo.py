@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,10 +47,28 @@ def header(tag: Tag) -> bytes:
     return HEADER.pack(tag[0], zlib.crc32(name), name[:52])
 
 
+def _number(head: bytes) -> int:
+    """By which gloo tells messages apart; two headers of one number are told apart by themselves."""
+    return zlib.crc32(head) >> 1
+
+
 def told(head: bytes) -> str:
     """What a header says, in words."""
     number, _, name = HEADER.unpack(head)
     return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
+
+
+def _never_in_front() -> None:
+    """Let gloo's threads of this process take a core only when it is free.
+
+    One that woke up in place of the thread that is sending would spin, for a time slice of milliseconds, on the lock that the latter holds.
+    """
+    if sys.platform != "linux":
+        return
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that has ended, or a system that does not let us
+            if (task / "comm").read_text().startswith("gloo"):
+                os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
 
 
 @dataclass
@@ -85,7 +106,13 @@ class Group:
                 pg = dist.ProcessGroupGloo(store, rank, size, limit)
         except RuntimeError as error:
             raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
+        _never_in_front()
         return cls(pg, store, rank, size, timeout)
+
+    def reach(self, tag: Tag) -> None:
+        """This rank's exchange is now the one of this tag."""
+        if not tag[1].startswith(ORDER):
+            self.round = tag[0]
 
     def blame(self, kind: str, message: str) -> Exception:
         """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
@@ -118,18 +145,17 @@ class _Arriving:
     tag: Tag
     coming: list[tuple[int, Tensor, Any]]
 
-    def wait(self, patience: timedelta | None = None) -> dict[int, Tensor]:
-        due, arrived = header(self.tag), {}
+    def wait(self, patience: timedelta | None = None) -> None:
+        due, patience = header(self.tag), patience or timedelta(seconds=self.group.timeout)
+        self.group.reach(self.tag)
         for sender, letter, work in self.coming:
             with self.group.towards(sender, self.tag):
-                work.wait(patience or timedelta(seconds=self.group.timeout))
+                work.wait(patience)
             head = bytes(letter[:FRONT].numpy())
             if head != due:
                 raise self.group.blame(
                     "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
                 )
-            arrived[sender] = letter
-        return arrived
 
 
 @dataclass
@@ -139,24 +165,24 @@ class Post:
     group: Group
     _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
 
-    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
         """See ``distopt.engines.worker.Transport``."""
-        self.settle()
-        if not tag[1].startswith(ORDER):
-            self.group.round = tag[0]
-        head = header(tag)
-        number = zlib.crc32(head) >> 1  # two tags of one number are told apart by their headers
-        front = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-        coming = []
-        for sender, length in incoming.items():
-            letter = torch.empty(length, dtype=torch.uint8)
+        number, coming = _number(header(tag)), []
+        for sender, letter in into.items():
             with self.group.towards(sender, tag):
                 coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+        return _Arriving(self.group, tag, coming)
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """See ``distopt.engines.worker.Transport``."""
+        self.settle()
+        self.group.reach(tag)
+        head = header(tag)
+        number, front = _number(head), torch.frombuffer(bytearray(head), dtype=torch.uint8)
         for receiver, letter in outgoing.items():
             letter[:FRONT] = front
             with self.group.towards(receiver, tag):
                 self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
-        return _Arriving(self.group, tag, coming)
 
     def settle(self) -> None:
         """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""

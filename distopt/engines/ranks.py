@@ -69,16 +69,18 @@ class Orders:
         text = json.dumps([order.what, order.settings, forms]).encode()
         body = pack([torch.frombuffer(bytearray(text), dtype=torch.uint8), *order.tensors])
         others = range(1, self.post.group.size)
-        self.post.exchange((self.count, ORDER), dict.fromkeys(others, pack([torch.tensor([len(text), len(body)])])), {})
-        self.post.exchange((self.count, ORDER + " in full"), dict.fromkeys(others, body), {})
+        self.post.send((self.count, ORDER), dict.fromkeys(others, pack([torch.tensor([len(text), len(body)])])))
+        self.post.send((self.count, ORDER + " in full"), dict.fromkeys(others, body))
         self.count += 1
 
     def take(self) -> Order:
         """Wait for rank 0's next order, however long it takes."""
         sizes = [((2,), torch.int64)]
-        first = self.post.exchange((self.count, ORDER), {}, {0: size(sizes)}).wait(IDLE)[0]
+        first = torch.empty(size(sizes), dtype=torch.uint8)
+        self.post.expect((self.count, ORDER), {0: first}).wait(IDLE)
         length, whole = unpack(first, sizes)[0].tolist()
-        body = self.post.exchange((self.count, ORDER + " in full"), {}, {0: whole}).wait()[0]
+        body = torch.empty(whole, dtype=torch.uint8)
+        self.post.expect((self.count, ORDER + " in full"), {0: body}).wait()
         self.count += 1
         text = ((length,), torch.uint8)
         what, settings, forms = json.loads(bytes(unpack(body, [text])[0].numpy()))

@@ -87,10 +87,11 @@ class _Arriving:
     mailbox: Mailbox
     me: int
     tag: Tag
-    incoming: dict[int, int]
+    into: dict[int, Tensor]
 
-    def wait(self) -> dict[int, Tensor]:
-        return {sender: self.mailbox.take((self.me, sender, self.tag), length) for sender, length in self.incoming.items()}
+    def wait(self) -> None:
+        for sender, letter in self.into.items():
+            letter.copy_(self.mailbox.take((self.me, sender, self.tag), letter.numel()))
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,14 @@ class Post:
     mailbox: Mailbox
     me: int
 
-    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> _Arriving:
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
         """See ``distopt.engines.worker.Transport``."""
+        return _Arriving(self.mailbox, self.me, tag, into)
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """See ``distopt.engines.worker.Transport``. A copy is on its way, however long that may be."""
         for receiver, message in outgoing.items():
-            self.mailbox.put((receiver, self.me, tag), message)
-        return _Arriving(self.mailbox, self.me, tag, incoming)
+            self.mailbox.put((receiver, self.me, tag), message.clone())
 
 
 class Threads:

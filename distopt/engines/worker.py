@@ -11,8 +11,8 @@ Bytes are carried by a ``Transport``, the only thing an engine has to bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from distopt.protocols import Payload, Slots
 from distopt.random import Key
 from distopt.runner import Held, Standing
 
+E = TypeVar("E")
+
 Measure = Callable[[Tensor, Any], Tensor]
 """Node sums of what a block's agents add to the measurements of a stretch: (points [K, R, n, d], (mean, data, x*_t)) -> [K, R, m, c]."""
 
@@ -40,18 +42,21 @@ Tag = tuple[int, str]
 class Arriving(Protocol):
     """Messages that are on their way."""
 
-    def wait(self) -> dict[int, Tensor]:
-        """The messages, as they were sent, by the worker that sent them; returns when all are here."""
+    def wait(self) -> None:
+        """Return when all are here, as they were sent, where they were expected."""
 
 
 class Transport(Protocol):
-    """How a worker's messages travel. ``exchange`` returns at once; nobody waits for a message to be taken."""
+    """How a worker's messages travel. Both methods return at once; nobody waits for a message to be taken.
 
-    def exchange(self, tag: Tag, outgoing: dict[int, Tensor], incoming: dict[int, int]) -> Arriving:
-        """Send ``outgoing``, uint8 [bytes] by worker, and expect messages of ``incoming`` bytes, by worker, of the same tag.
+    The first ``stencil.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
+    """
 
-        The first ``stencil.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
-        """
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
+        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
 
 
 class Report(NamedTuple):
@@ -63,42 +68,100 @@ class Report(NamedTuple):
     bits: int
 
 
-@dataclass
+Kinds = list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
+"""The shapes of rows [R, n, *] before and after n, and their precisions."""
+
+
+class Letter(NamedTuple):
+    """A message of so many rows, and views of what is in it."""
+
+    rows: int
+    message: Tensor
+    parts: list[Tensor]
+
+
+class Due(NamedTuple):
+    """What is to arrive of a stage in round k: the messages, and what will be in them, block after block."""
+
+    k: int
+    messages: Arriving
+    pieces: list[list[Tensor]]
+
+
 class Post:
-    """A worker's exchanges in the round it is in, entry ``k`` of its stencil."""
+    """A worker's exchanges, in round ``start + k`` entry ``k`` of its stencil.
 
-    transport: Transport
-    stencil: Stencil
-    round: int = 0
-    k: int = 0
-    prefix: str = ""
+    The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
+    thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
+    workers leave it out, and send a message without a meaning to those who expect one.
+    """
 
-    def __post_init__(self) -> None:
-        self._sent: dict[str, Arriving] = {}
+    def __init__(self, transport: Transport) -> None:
+        self.transport, self.prefix, self.k = transport, "", 0
+        self._kinds: dict[str, Kinds] = {}  # of the rows of a stage
+        self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
+        self._turns: dict[tuple[str, int, bool], int] = {}
+        self._ahead: dict[str, Due] = {}
+        self._sent: dict[str, Due] = {}
+
+    def begin(self, stencil: Stencil, start: int, rounds: range) -> None:
+        """Go through ``rounds`` of a stencil."""
+        self.stencil, self._start, self._rounds = stencil, start, rounds
+        self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._kinds} if rounds else {}
+
+    def go(self, k: int) -> None:
+        """Go to round k, or past the last one: what is still expected of the rounds before was left out."""
+        for stage, due in [item for item in self._ahead.items() if item[1].k < k]:
+            letters = {block: self._letter(stage, block, len(places), False) for block, places in self._entry(self.stencil.send, due.k).items()}
+            self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
+            due.messages.wait()
+            del self._ahead[stage]
+        self.k = k
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
-        send, receive, _ = self._entry()
-        outgoing = {block: pack(rows, places) for block, places in send.items()}
-        incoming = {block: size(self._forms(rows, count)) for block, count in receive.items()}
-        self._sent[stage] = self.transport.exchange((self.round, self.prefix + stage), outgoing, incoming)
+        kinds: Kinds = [(row.shape[:1], row.shape[2:], row.dtype) for row in rows]
+        if self._kinds.setdefault(stage, kinds) != kinds:
+            raise InputError(f"what is sent as {stage} has the form {kinds} in round {self._start + self.k}, and had {self._kinds[stage]} before")
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
+        outgoing = {}
+        for block, places in self._entry(self.stencil.send, self.k).items():
+            letter = outgoing[block] = self._letter(stage, block, len(places), False)
+            for row, into in zip(rows, letter.parts, strict=True):
+                torch.index_select(row, 1, places, out=into)
+        self.transport.send(self._tag(self.k, stage), {block: letter.message for block, letter in outgoing.items()})
+        if not self.prefix and self.k + 1 in self._rounds:
+            self._ahead[stage] = self._expect(self.k + 1, stage)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """The heard agents' rows [R, h, *] of a stage that was sent."""
-        _, receive, order = self._entry()
-        arrived = self._sent.pop(stage).wait()
-        pieces = [unpack(arrived[block], self._forms(rows, count)) for block, count in sorted(receive.items())]
-        whole = [torch.cat(each, 1) for each in zip(rows, *pieces, strict=True)]
+        due = self._sent.pop(stage)
+        due.messages.wait()
+        order = self._entry(self.stencil.order, self.k)
+        whole = [torch.cat(each, 1) for each in zip(rows, *due.pieces, strict=True)]
         return whole if order is None else [each.index_select(1, order) for each in whole]
 
-    def _entry(self) -> tuple[dict[int, Tensor], dict[int, int], Tensor | None]:
-        """This round's sends, receipts and order."""
-        k = min(self.k, len(self.stencil.send) - 1)
-        return self.stencil.send[k], self.stencil.receive[k], self.stencil.order[k]
+    def _expect(self, k: int, stage: str) -> Due:
+        letters = {block: self._letter(stage, block, count, True) for block, count in sorted(self._entry(self.stencil.receive, k).items())}
+        into = {block: letter.message for block, letter in letters.items()}
+        return Due(k, self.transport.expect(self._tag(k, stage), into), [letter.parts for letter in letters.values()])
+
+    def _tag(self, k: int, stage: str) -> Tag:
+        return self._start + k, self.prefix + stage
+
+    def _letter(self, stage: str, block: int, count: int, comes: bool) -> Letter:
+        """A letter with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
+        turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
+        letter = self._letters.get((stage, block, turn, comes))
+        if letter is None or letter.rows != count:
+            forms = [((*lead, count, *rest), dtype) for lead, rest, dtype in self._kinds[stage]]
+            message = torch.empty(size(forms), dtype=torch.uint8)
+            letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
+        return letter
 
     @staticmethod
-    def _forms(rows: Sequence[Tensor], count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        return [((row.shape[0], count, *row.shape[2:]), row.dtype) for row in rows]
+    def _entry(entries: tuple[E, ...], k: int) -> E:
+        return entries[k if len(entries) > 1 else 0]
 
 
 class Posting(Protocol):
@@ -161,7 +224,7 @@ class Worker:
     """
 
     def __init__(self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False) -> None:
-        self.partition, self.me, self.transport = partition, me, transport
+        self.partition, self.me, self.transport, self.post = partition, me, transport, Post(transport)
         self.ids = partition.blocks[me]
         self.whole = problem
         key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
@@ -223,15 +286,16 @@ class Worker:
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
         assert self.held is not None and self._one is not None
-        post = Post(self.transport, self.stencil)
         weights = rounds_of((self.stencil.table, self.stencil.own))
 
         def link(k: int) -> BlockLink:
-            post.round, post.k = self._span.start + k, k
-            return BlockLink(post, *weights(k))
+            self.post.go(k)
+            return BlockLink(self.post, *weights(k))
 
         self._rounds = rounds
+        self.post.begin(self.stencil, self._span.start, rounds)
         self._walked = eager.walk(self.problem, self.held, self._span.start, rounds, self.data, self.noise, link, keep, self._one)
+        self.post.go(rounds.stop)
         self.held = self._walked.held
 
     def measure(self, best: Tensor) -> Report | None:
@@ -288,12 +352,13 @@ class Worker:
         """Bring tensors [..., rows, *] to worker 0, with the number of rows of each worker: there every worker's, else nothing."""
         tag = (self._span.start + self._rounds.stop if self._span else 0, what)
         if self.me:
-            self.transport.exchange(tag, {0: pack([row for row, _ in rows])}, {}).wait()
+            self.transport.send(tag, {0: pack([row for row, _ in rows])})
             return []
         forms = {
             b: [((*row.shape[:-2], counts[b], row.shape[-1]), row.dtype) for row, counts in rows] for b in range(1, len(self.nodes))
         }
-        arrived = self.transport.exchange(tag, {}, {b: size(form) for b, form in forms.items()}).wait()
+        arrived = {b: torch.empty(size(form), dtype=torch.uint8) for b, form in forms.items()}
+        self.transport.expect(tag, arrived).wait()
         parts = [[row for row, _ in rows], *(unpack(arrived[b], form) for b, form in forms.items())]
         return [list(each) for each in zip(*parts, strict=True)]
 
@@ -302,7 +367,8 @@ class Worker:
         tag = (self._span.start + self._rounds.stop, what)
         form = [(rows.shape, rows.dtype)]
         if self.me:
-            return unpack(self.transport.exchange(tag, {}, {0: size(form)}).wait()[0], form)[0]
-        message = pack([rows])
-        self.transport.exchange(tag, dict.fromkeys(range(1, len(self.nodes)), message), {}).wait()
+            message = torch.empty(size(form), dtype=torch.uint8)
+            self.transport.expect(tag, {0: message}).wait()
+            return unpack(message, form)[0]
+        self.transport.send(tag, dict.fromkeys(range(1, len(self.nodes)), pack([rows])))
         return rows
