@@ -5,7 +5,8 @@ Usage: python benchmarks/engines.py [--log] [--no-ray]    --log writes benchmark
 Agents on a ring take gradient steps on quadratics (``dgd``), one thread each process. With 2 ranks each holds 2 agents, and both their rows
 go to the other rank in one message; with 4 ranks each holds 2, and one row goes to either side. The *boundary* is the bytes of rows in one
 message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved
-for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once.
+for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once, gloo's threads
+scheduled as in a round (``Group.busy``).
 *round* is one of ``Worker.walk``, *local* the same walk of all agents in one process. Bare and rounds take turns; each is the best of its
 repetitions. *wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
 """
@@ -115,7 +116,7 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
     group = Group.connect(store, me, workers, 60, "127.0.0.1")
     problem = problem_of(boundary, workers)
     peers = (1 - me,) if workers == 2 else ((me - 1) % workers, (me + 1) % workers)
-    with default_dtype(problem.x0.dtype):
+    with default_dtype(problem.x0.dtype), group.busy():
         walk = walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), LENGTH, compiled))
         jobs = {"bare": bare(group, peers, boundary), "round": walk}
         for job in jobs.values():

@@ -465,6 +465,27 @@ def test_a_worker_that_fails_stops_all_and_is_raised_once() -> None:
     assert threading.active_count() == before
 
 
+class Growing:
+    """A channel whose payload grows from round to round."""
+
+    def init(self, z: Tensor) -> Tensor:
+        return torch.zeros_like(z[..., :1])
+
+    def encode(self, z: Tensor, memory: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z, memory.repeat(1, 1, 1 + int(memory.max()))
+
+    def __call__(self, z: Tensor, payload: Any, memory: Tensor, wire: Wire, u: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return wire.weigh(wire.heard(payload)[0]), memory + 1
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return 0
+
+
+def test_a_payload_that_changes_its_form_is_refused() -> None:
+    with pytest.raises(InputError, match=r"what is sent as x has the form .* in round 1, and had .* before"):
+        on(made(algorithm="dgd:lr=0.1", channel=Growing()), PARTITIONS["3"])
+
+
 class Shared:
     """A state with a leaf that belongs to no agent."""
 

@@ -118,6 +118,34 @@ def test_uneven_blocks_a_grid_and_several_stretches(monkeypatch: pytest.MonkeyPa
         assert [key for key in run if not np.array_equal(run[key], shared[name][key], equal_nan=True)] == []
 
 
+class Sparing:
+    """Gradient descent that mixes every third round: what other rounds expect is left out."""
+
+    channels = ("x",)
+
+    def init(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[..., :1])
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        moved = x - 0.1 * g
+        return mix("x", moved) if int(state.max()) % 3 == 0 else moved, state + 1
+
+
+@pytest.mark.parametrize("network", ["ring", "random_matching"])
+def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -> None:
+    problem = made(network, algorithm=Sparing(), rounds=8)
+    comparison = Comparison.of(problem)
+    alone, _ = on(problem, comparison, 0)
+    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    try:
+        for _ in range(2):  # the same rounds again, between the same processes
+            *_, last = runner.run(problem, comparison.comparator, comparison.blocks, engine)
+            assert np.array_equal(last.trajectories["x"], alone["x"][:, : last.stop])
+            assert all(np.array_equal(last.metrics[name], alone[name]) for name in last.metrics)
+    finally:
+        engine.close()
+
+
 def test_a_run_goes_on_from_what_all_agents_hold() -> None:
     problem = made()
     comparison = Comparison.of(problem)
@@ -322,7 +350,9 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec, message in (
         ("ranks:workers=17", "16 agents cannot be shared among 17 workers"),
         ("ranks:timeout=0", "at least 1"),
-        ("ranks:backend=1", "no parameter 'backend'"),
+        ("ranks:back=1", "no parameter 'back'"),
+        ("ranks:backend=mpi", "no backend 'mpi'"),
+        ("ranks:backend=nccl", "^ranks: backend=nccl: .* main memory; leave backend out"),
     ):
         with pytest.raises(InputError, match=message):
             engines.make(spec, problem, blocks)

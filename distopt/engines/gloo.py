@@ -58,19 +58,6 @@ def told(head: bytes) -> str:
     return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
 
 
-def _never_in_front() -> None:
-    """Let gloo's threads of this process take a core only when it is free.
-
-    One that woke up in place of the thread that is sending would spin, for a time slice of milliseconds, on the lock that the latter holds.
-    """
-    if sys.platform != "linux":
-        return
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread that has ended, or a system that does not let us
-            if (task / "comm").read_text().startswith("gloo"):
-                os.sched_setscheduler(int(task.name), os.SCHED_BATCH, os.sched_param(0))
-
-
 @dataclass
 class Group:
     """The ranks of one run, connected.
@@ -106,7 +93,6 @@ class Group:
                 pg = dist.ProcessGroupGloo(store, rank, size, limit)
         except RuntimeError as error:
             raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
-        _never_in_front()
         return cls(pg, store, rank, size, timeout)
 
     def reach(self, tag: Tag) -> None:
@@ -119,6 +105,19 @@ class Group:
         with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
         return FAILURES[kind](message)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While rounds run, let gloo's threads of this process take no core from the thread that sends.
+
+        One that took its place would spin, for a time slice of milliseconds, on the lock that the sender holds.
+        """
+        threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)] if sys.platform == "linux" else []
+        _schedule(threads, "SCHED_BATCH")
+        try:
+            yield
+        finally:
+            _schedule(threads, "SCHED_OTHER")
 
     def failed(self, error: Exception) -> Exception:
         """What an error on this rank is to all of them."""
@@ -137,6 +136,19 @@ class Group:
             silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
             what = f"did not answer within {self.timeout} s" if silent else "has gone"
             raise self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+
+
+def _is_gloo(task: Path) -> bool:
+    try:
+        return (task / "comm").read_text().startswith("gloo")
+    except OSError:  # it has ended
+        return False
+
+
+def _schedule(threads: list[int], policy: str) -> None:
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended, or this system does not let us: then it is slower
+            os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))
 
 
 @dataclass(frozen=True)

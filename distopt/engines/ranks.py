@@ -127,7 +127,7 @@ class Ranks:
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
         """See ``distopt.engines.crew.Crew``."""
         self._tell(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
-        with one_thread():  # the ranks are the parallelism
+        with one_thread(), self.orders.post.group.busy():  # the ranks are the parallelism
             report = self.worker.stretch(start, count, rounds, keep, best)
         assert report is not None
         return report
@@ -176,7 +176,8 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                 if what == "place":
                     worker.place(None if settings["memory"] is None else standing(worker.whole, settings["memory"], tensors))
                 elif what == "stretch":
-                    worker.stretch(settings["start"], settings["count"], range(*settings["rounds"]), tuple(settings["keep"]), tensors[0])
+                    with group.busy():
+                        worker.stretch(settings["start"], settings["count"], range(*settings["rounds"]), tuple(settings["keep"]), tensors[0])
                 elif what == "gather":
                     worker.gather()
                 orders.post.settle()
@@ -336,14 +337,22 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
             pass  # whoever is not there to be stopped has been told of already
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT, partition: str = "contiguous") -> Led:
+def engine(
+    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT, partition: str = "contiguous", backend: str = "gloo"
+) -> Led:
     """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.partition.divide``).
 
+    ``backend`` says what carries the messages: gloo, the only one there is.
+
     Raises:
-        InputError: more workers than agents or a time-out under a second; under torchrun another number than its ranks, or a part
+        InputError: more workers than agents, a time-out under a second or another backend; under torchrun another number than its ranks, or a part
             of the experiment that is no spec string.
         RunError: the processes could not be started.
     """
+    if backend == "nccl":
+        raise InputError("ranks: backend=nccl: nccl carries what lies on GPUs, and the agents of ranks lie in main memory; leave backend out (gloo)")
+    if backend != "gloo":
+        raise InputError(f"ranks: no backend {backend!r}; leave it out (gloo)")
     if timeout < 1:
         raise InputError(f"ranks: timeout={timeout} seconds, must be at least 1")
     if launched() and workers not in (0, launched()):

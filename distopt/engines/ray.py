@@ -151,7 +151,7 @@ class Seat:
         """A method of the worker."""
         assert self.group is not None
         try:
-            with default_dtype(self.problem.x0.dtype):
+            with default_dtype(self.problem.x0.dtype), self.group.busy():
                 result = getattr(self.worker, what)(*args)
             self.post.settle()
             return result
