@@ -65,7 +65,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     from distopt import runner
     from distopt.api import Comparison
     from distopt.data import tensors
-    from distopt.engines.compiled import Compiled, Loop
+    from distopt.engines.compiled import Compiled, Rounds
     from distopt.experiment import Experiment, build
 
     phases = Phases()
@@ -88,7 +88,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     peak = max(phases.peak.values())
 
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, comparison.blocks.length)
-    loop = Loop(problem, (), held, block, observe=False)
+    loop = Rounds(problem, (), held, block, observe=False)
     times = []
     for _ in range(4):  # the first compiles
         began = time.perf_counter()

@@ -28,7 +28,8 @@ from yardsticks import YARDSTICKS
 
 from distopt import runner
 from distopt.comparator import Reference
-from distopt.engines.compiled import Loop, prepare_process
+from distopt.engines.compiled import Rounds
+from distopt.engines.loop import prepare_process
 from distopt.experiment import Experiment, build
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss
@@ -99,7 +100,7 @@ def ours(
     reference = Reference(torch.zeros(length, 1, scenario.dim, dtype=torch.float64), *(none,) * 6, None)
     block = runner.Block(built, 0, problem.rounds, length, data, reference, none, None)
     held = runner.begin(built).held
-    loop = Loop(built, (), held, block, observe=observe, unroll=unroll)
+    loop = Rounds(built, (), held, block, observe=observe, unroll=unroll)
     loop.threads = 1
     xs = loop(held, block, range(block.count)).held.x.clone().numpy()  # what is held is written over by the next call
     x = xs[0]

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._higher_order_ops import while_loop
 
 from distopt import mixing
-from distopt.engines.compiled import SAME_BITS, prepare_process
+from distopt.engines.loop import SAME_BITS, prepare_process
 from distopt.experiment import build_topology
 from distopt.mixing import Mixing
 from distopt.random import Key

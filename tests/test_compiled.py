@@ -83,7 +83,7 @@ def test_compiled_rounds_equal_eager_ones(topology: str, agents: int, scenario: 
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    from distopt.engines.compiled import Loop
+    from distopt.engines.compiled import Rounds
 
     problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
     comparison = Comparison.of(problem)
@@ -97,10 +97,10 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
         assert torch.equal(one.carry.x, other.carry.x)
         for name in one.metrics:
             assert np.array_equal(one.metrics[name], other.metrics[name]), name
-    assert len(engine._loops) == 1, "a shorter last block must not compile again"
+    assert len(engine._rounds) == 1, "a shorter last block must not compile again"
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
     start = runner.begin(problem)
-    loop = Loop(problem, (), start.held, block, observe=False, unroll=3)
+    loop = Rounds(problem, (), start.held, block, observe=False, unroll=3)
     assert torch.equal(loop(start.held, block, range(block.count)).held.x, whole[0].carry.x)
 
 
@@ -116,7 +116,7 @@ def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.C
 def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No round runs before the compiled ones, leaves that nobody hears are written in place, and a stale chunk says so."""
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    monkeypatch.setattr("distopt.engines.compiled.LARGE", 10)
+    monkeypatch.setattr("distopt.engines.loop.LARGE", 10)
     real = []
     step = runner.step
 
@@ -143,7 +143,7 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
 
 
 def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.compiled.LARGE", 10)
+    monkeypatch.setattr("distopt.engines.loop.LARGE", 10)
     both("ring", 5, "moving_target", Twins())
 
 

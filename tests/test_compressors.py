@@ -24,7 +24,7 @@ from distopt.compressors.qsgd import QSGD
 from distopt.compressors.sign import Sign
 from distopt.compressors.unscaled_sign import UnscaledSign
 from distopt.engines import local
-from distopt.engines.compiled import SAME_BITS
+from distopt.engines.loop import SAME_BITS
 from distopt.errors import InputError
 
 SPECS = [

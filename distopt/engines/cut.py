@@ -1,4 +1,4 @@
-"""A worker's round as one compiled graph, in which the exchange with the neighbours is an opaque operation.
+"""The rounds of a worker as one compiled loop (see ``distopt.engines.loop``), in which the exchange with the neighbours is opaque.
 
 The numbers are those of the compiled loop over all agents (``distopt.engines.compiled``).
 """
@@ -6,6 +6,7 @@ The numbers are those of the compiled loop over all agents (``distopt.engines.co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,110 +14,169 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from distopt import mixing, runner
-from distopt.data import at
-from distopt.engines.compiled import SAME_BITS, prepare_process, raise_limits
-from distopt.engines.eager import Step
-from distopt.engines.worker import BlockLink, Measure, Post
+from distopt import runner
+from distopt.data import at, leaf, tensors
+from distopt.engines.eager import Walk
+from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
+from distopt.engines.worker import BlockLink, Post
+from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.network import Link, Noise
+from distopt.network import Noise
 from distopt.runner import Held
 
 _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
 _numbers = count()
 
-
 library: Any = torch.library  # torch gives it no types
-_operations = library.Library("distopt", "DEF")  # an operation of ``library.custom_op`` would take 20 us to call
-_operations.define("send(str stage, Tensor[] rows, Tensor token) -> Tensor")
-_operations.define("heard(str stage, Tensor[] rows, int width, Tensor token) -> Tensor[]")
+# Of one result each, and not of ``library.custom_op``: other ones would take 20 us to call.
+_operations = library.Library("distopt", "DEF")
+_operations.define("send(str stage, Tensor[] rows, Tensor post, Tensor k) -> Tensor")
+_operations.define("heard(str stage, int place, Tensor row, int width, Tensor post, Tensor k) -> Tensor")
 
 
-def _send(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
-    _posts[int(token)].send(stage, rows)
-    return token.clone()
+def _of(post: Tensor, do: Callable[[Post], Tensor]) -> Tensor:
+    own = _posts[int(post)]
+    try:
+        return do(own)
+    except BaseException as error:  # of which compiled code would pass on the text alone
+        own.failure = error
+        raise
 
 
-def _heard(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
-    return [token.clone(), *_posts[int(token)].heard(stage, rows)]
+def _send(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
+    def do(own: Post) -> Tensor:
+        own.go(int(k))
+        own.send(stage, rows)
+        return k.clone()
+
+    return _of(post, do)
 
 
-_operations.impl("send", _send, "CPU")
-_operations.impl("heard", _heard, "CPU")
+def _heard(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
+    return _of(post, lambda own: own.leaf(stage, place, row))
 
 
-def _sent(stage: str, rows: Sequence[Tensor], token: Tensor) -> Tensor:
+def _sent(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
     """The form of what ``_send`` returns."""
-    return torch.empty_like(token)
+    return torch.empty_like(k)
 
 
-def _arrived(stage: str, rows: Sequence[Tensor], width: int, token: Tensor) -> list[Tensor]:
+def _arrived(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
     """The form of what ``_heard`` returns."""
-    return [torch.empty_like(token), *(row.new_empty(row.shape[0], width, *row.shape[2:]) for row in rows)]
+    return row.new_empty(row.shape[0], width, *row.shape[2:])
 
 
-library.register_fake("distopt::send", _sent, lib=_operations)
-library.register_fake("distopt::heard", _arrived, lib=_operations)
+for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived)):
+    _operations.impl(name, operation, "CPU")
+    library.register_fake(f"distopt::{name}", form, lib=_operations)
 
 
+@dataclass
 class Opaque:
-    """A post as compiled code sees it. ``token`` names the post and threads the operations on a string, so that they keep their order."""
+    """A post as compiled code sees it: its number, and the place k of the round, which threads what is sent on a string to keep its order."""
 
-    def __init__(self, token: Tensor, width: int) -> None:
-        self.token, self.width = token, width
+    post: Tensor
+    k: Tensor
+    width: int
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """See ``Post``."""
-        self.token = torch.ops.distopt.send(stage, rows, self.token)
+        self.k = torch.ops.distopt.send(stage, rows, self.post, self.k)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """See ``Post``."""
-        heard: list[Tensor] = torch.ops.distopt.heard(stage, rows, self.width, self.token)
-        self.token = heard[0]
-        return heard[1:]
+        return [torch.ops.distopt.heard(stage, place, row, self.width, self.post, self.k) for place, row in enumerate(rows)]
 
 
-def stepper(problem: Problem, early: Mapping[str, int]) -> Step:
-    """``runner.step`` compiled, as a ``Step`` of a worker's links."""
-    prepare_process()
+class Rounds:
+    """The rounds of a worker, and their measurements, compiled once for each shape of what is loaded.
 
-    def one(
-        held: Held, data: Any, table: mixing.Table, own: Tensor, noise: Noise, token: Tensor, width: int
-    ) -> tuple[Held, int, Tensor | None]:
-        link = BlockLink(Opaque(token, width), table, own)
-        after, net, g = runner.step(problem, held, data, link, noise, early)
-        return after, net.bits, runner.violation(after.state, g)
+    Args:
+        problem: with the worker's own agents.
+        early: channels that are sent at the beginning of a round (see ``runner.step``).
+        post: the worker's.
+        terms: node sums of a round's measurements: (x, mean, data, x*_t).
+        most: rounds of a stretch.
+    """
 
-    compiled = torch.compile(one, dynamic=False, fullgraph=True, options=SAME_BITS)
-    number = next(_numbers)
-    token = torch.tensor(number)
+    def __init__(self, problem: Problem, early: Mapping[str, int], post: Post, terms: Callable[..., Tensor], most: int) -> None:
+        prepare_process()
+        self.problem, self.early, self.post, self.terms, self.most = problem, early, post, terms, most
+        number = next(_numbers)
+        _posts[number] = post
+        self._number = torch.tensor(number)
+        self._loops: dict[Any, Loop] = {}
+        self._loaded, self._bits, self._violated = 0, 0, False
 
-    def step(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
-        assert isinstance(link, BlockLink) and isinstance(link.post, Post)
-        _posts[number] = link.post
-        if not held.memory and problem.algorithm.channels:  # as ``compiled.with_memory``: the loop starts from them
-            link.post.prefix = "memory/"
-            _, net, _ = runner.step(problem, held, data, link, noise, early)
-            held = held._replace(memory=net.before)
-            link.post.prefix = ""
-        raise_limits()
-        with torch.no_grad():
-            result: tuple[Held, int, Tensor | None] = compiled(
-                held, data, link.table, link.own, noise, token, link.post.stencil.width
-            )
-        return result
+    def through(self, held: Held, rounds: range, data: Any, noise: Noise, keep: tuple[str, ...]) -> Walk:
+        """See ``distopt.engines.worker.Through``. What ``held`` holds is written over."""
+        weights, width = (self.post.stencil.table, self.post.stencil.own), self.post.stencil.width
+        self.post.go(rounds.start)
+        held = self._with_memory(held, at((data, weights, noise), rounds.start))
+        self._loaded = max(self._loaded, *(leaf.shape[0] for leaf in tensors((data, weights, noise))))
+        leaves = padded((data, weights, noise), self._loaded)
 
-    return step
+        def one(held: Held, k: Tensor, leaves: Any) -> Round:
+            opaque = Opaque(self._number, k, width)
+            data, weights, noise = pick(leaves, k)
+            after, net, g = runner.step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
+            violated = runner.violation(after.state, g)
+            self._bits, self._violated = net.bits, violated is not None
+            kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
+            return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
 
+        shapes = (keep, width, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
+        if shapes not in self._loops:
+            after, rows, _ = self._forms(one, held, leaves)
+            runner.same_form(self.problem, after.x, self.post.round)
+            self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
+        self.post.failure = None
+        try:
+            held, (points, *kept) = self._loops[shapes](held, leaves, rounds)
+        except RuntimeError as error:
+            if str(error).startswith("KeyboardInterrupt"):  # at the very door of an operation
+                raise KeyboardInterrupt from error
+            raise self.post.failure or error  # noqa: B904  # a failure has a cause of its own
+        violations = kept.pop() if self._violated else None
+        return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
 
-def measure(terms: Callable[..., Tensor]) -> Measure:
-    """``terms`` of a round, compiled, over the rounds of a stretch."""
-    prepare_process()
-    compiled: Callable[..., Tensor] = torch.compile(terms, dynamic=False, fullgraph=True, options=SAME_BITS)
+    def measure(self, points: Tensor, batch: Any) -> Tensor:
+        """See ``distopt.engines.worker.Measure``."""
+        leaves = padded((points, batch), self._longest)
 
-    def each(points: Tensor, batch: Any) -> Tensor:
-        raise_limits()
-        with torch.no_grad():
-            return torch.stack([compiled(x, *at(batch, k)) for k, x in enumerate(points)])
+        def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
+            x, each = pick(leaves, k)
+            return Round(held, [self.terms(x, *each)], k)
 
-    return each
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors(leaves))
+        if shapes not in self._loops:
+            _, rows, _ = self._forms(one, (), leaves)
+            self._loops[shapes] = Loop(one, (), rows, self._longest, ())
+        return self._loops[shapes]((), leaves, range(len(points)))[1][0]
+
+    @property
+    def _longest(self) -> int:
+        """Rounds that a stretch of what is loaded may have."""
+        return min(self.most, self._loaded)
+
+    @staticmethod
+    def _forms(one: Any, held: Any, leaves: Any) -> Round:
+        """A round, as to its forms."""
+        try:
+            found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
+            return found
+        except InputError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {reason}") from error
+
+    def _with_memory(self, held: Held, batch: Any) -> Held:
+        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
+        if held.memory or not self.problem.algorithm.channels:
+            return held
+        data, weights, noise = batch
+        self.post.prefix = "memory/"
+        _, net, _ = runner.step(self.problem, held, data, BlockLink(self.post, *weights), noise, self.early)
+        self.post.prefix = ""
+        return held._replace(memory=runner.owned(net.before))

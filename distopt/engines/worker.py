@@ -11,7 +11,7 @@ Bytes are carried by a ``Transport``, the only thing an engine has to bring.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -34,6 +34,9 @@ E = TypeVar("E")
 
 Measure = Callable[[Tensor, Any], Tensor]
 """Node sums of what a block's agents add to the measurements of a stretch: (points [K, R, n, d], (mean, data, x*_t)) -> [K, R, m, c]."""
+
+Through = Callable[[Held, range, Any, Noise, tuple[str, ...]], eager.Walk]
+"""What goes through rounds: (what is held, their places in data and noise, data, noise, trajectories to keep)."""
 
 Tag = tuple[int, str]
 """(round, what it is): names a message between two workers. Messages are taken by tag, never by order of arrival."""
@@ -80,12 +83,20 @@ class Letter(NamedTuple):
     parts: list[Tensor]
 
 
-class Due(NamedTuple):
-    """What is to arrive of a stage in round k: the messages, and what will be in them, block after block."""
+@dataclass
+class Due:
+    """What is to arrive of a stage in round k: the messages, what will be in them, block after block, and whether it is ``here``."""
 
     k: int
     messages: Arriving
     pieces: list[list[Tensor]]
+    here: bool = False
+
+    def wait(self) -> None:
+        """Return when it is here."""
+        if not self.here:
+            self.messages.wait()
+            self.here = True
 
 
 class Post:
@@ -98,11 +109,17 @@ class Post:
 
     def __init__(self, transport: Transport) -> None:
         self.transport, self.prefix, self.k = transport, "", 0
+        self.failure: BaseException | None = None  # in the midst of compiled rounds
         self._kinds: dict[str, Kinds] = {}  # of the rows of a stage
         self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
         self._ahead: dict[str, Due] = {}
         self._sent: dict[str, Due] = {}
+
+    @property
+    def round(self) -> int:
+        """The round it is in."""
+        return self._start + self.k
 
     def begin(self, stencil: Stencil, start: int, rounds: range) -> None:
         """Go through ``rounds`` of a stencil."""
@@ -110,11 +127,15 @@ class Post:
         self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._kinds} if rounds else {}
 
     def go(self, k: int) -> None:
-        """Go to round k, or past the last one: what is still expected of the rounds before was left out."""
-        for stage, due in [item for item in self._ahead.items() if item[1].k < k]:
+        """Go to round k, or past the last one: nothing is left under way of the rounds before."""
+        if k == self.k:
+            return
+        for due in self._sent.values():
+            due.wait()
+        for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
             letters = {block: self._letter(stage, block, len(places), False) for block, places in self._entry(self.stencil.send, due.k).items()}
             self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
-            due.messages.wait()
+            due.wait()
             del self._ahead[stage]
         self.k = k
 
@@ -135,11 +156,14 @@ class Post:
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """The heard agents' rows [R, h, *] of a stage that was sent."""
-        due = self._sent.pop(stage)
-        due.messages.wait()
-        order = self._entry(self.stencil.order, self.k)
-        whole = [torch.cat(each, 1) for each in zip(rows, *due.pieces, strict=True)]
-        return whole if order is None else [each.index_select(1, order) for each in whole]
+        return [self.leaf(stage, place, row) for place, row in enumerate(rows)]
+
+    def leaf(self, stage: str, place: int, row: Tensor) -> Tensor:
+        """Those of the leaf at one place among the rows of a stage."""
+        due = self._sent[stage]
+        due.wait()
+        whole, order = torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1), self._entry(self.stencil.order, self.k)
+        return whole if order is None else whole.index_select(1, order)
 
     def _expect(self, k: int, stage: str) -> Due:
         letters = {block: self._letter(stage, block, count, True) for block, count in sorted(self._entry(self.stencil.receive, k).items())}
@@ -234,7 +258,7 @@ class Worker:
         self.held: Held | None = None
         self.compiled = compiled
         self._span = range(0)
-        self._one: eager.Step | None = None
+        self._through: Through | None = None
         self._measure: Measure = lambda points, batch: evaluate(lambda x, each: self._terms(x, *each), points, batch)
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report | None:
@@ -253,13 +277,14 @@ class Worker:
             self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), runner.here(held))
         else:
             self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), runner.here(held))
-        if self._one is None:
+        if self._through is None:
             early = known_at_start(self.problem.algorithm, self.problem.x0)
-            self._one = eager.stepper(self.problem, early)
+            self._through = self._one_by_one(eager.stepper(self.problem, early))
             if self.compiled:
                 from distopt.engines import cut  # imports the compiler's front end: seconds
 
-                self._one, self._measure = cut.stepper(self.problem, early), cut.measure(self._terms)
+                rounds = cut.Rounds(self.problem, early, self.post, self._terms, eager.room(self.whole.x0))
+                self._through, self._measure = rounds.through, rounds.measure
 
     @staticmethod
     def _checked(leaf: Tensor, agents: int) -> Tensor:
@@ -285,18 +310,26 @@ class Worker:
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
-        assert self.held is not None and self._one is not None
-        weights = rounds_of((self.stencil.table, self.stencil.own))
-
-        def link(k: int) -> BlockLink:
-            self.post.go(k)
-            return BlockLink(self.post, *weights(k))
-
+        assert self.held is not None and self._through is not None
         self._rounds = rounds
         self.post.begin(self.stencil, self._span.start, rounds)
-        self._walked = eager.walk(self.problem, self.held, self._span.start, rounds, self.data, self.noise, link, keep, self._one)
+        self._walked = self._through(self.held, rounds, self.data, self.noise, keep)
         self.post.go(rounds.stop)
         self.held = self._walked.held
+
+    def _one_by_one(self, one: eager.Step) -> Through:
+        """Rounds in Python."""
+
+        def through(held: Held, rounds: range, data: Any, noise: Noise, keep: tuple[str, ...]) -> eager.Walk:
+            weights = rounds_of((self.stencil.table, self.stencil.own))
+
+            def link(k: int) -> BlockLink:
+                self.post.go(k)
+                return BlockLink(self.post, *weights(k))
+
+            return eager.walk(self.problem, held, self._span.start, rounds, data, noise, link, keep, one)
+
+        return through
 
     def measure(self, best: Tensor) -> Report | None:
         """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
