@@ -39,8 +39,8 @@ from distopt.catalog import make
 from distopt.checks.compressors import there_and_back
 from distopt.compressors.sign import Sign
 from distopt.data import default_dtype
-from distopt.engines.loop import SAME_BITS, prepare_process
 from distopt.engines.gloo import Group, Post, dist
+from distopt.engines.loop import SAME_BITS, prepare_process
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
 from distopt.experiment import Experiment, build

@@ -32,7 +32,7 @@ from torch import Tensor
 from distopt.api import Comparison
 from distopt.data import default_dtype
 from distopt.engines import ranks, ray
-from distopt.engines.gloo import Group, Post, dist
+from distopt.engines.gloo import Group, Post, core_of, dist
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
 from distopt.experiment import Experiment, Problem, build
@@ -113,7 +113,7 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
     """The life of a rank. All do the same; rank 0 reports."""
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, workers, me == 0, timedelta(seconds=60), wait_for_workers=False)
-    group = Group.connect(store, me, workers, 60, "127.0.0.1")
+    group = Group.connect(store, me, workers, 60, "127.0.0.1", core_of(me, workers))
     problem = problem_of(boundary, workers)
     peers = (1 - me,) if workers == 2 else ((me - 1) % workers, (me + 1) % workers)
     with default_dtype(problem.x0.dtype), group.busy():

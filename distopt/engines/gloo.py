@@ -11,11 +11,13 @@ import json
 import os
 import struct
 import sys
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,12 @@ FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "l
 """What can go wrong on a rank, as it is told to the others."""
 
 
-def header(tag: Tag) -> bytes:
-    """A tag as it travels."""
+@lru_cache(1024)
+def header(tag: Tag) -> tuple[bytes, int]:
+    """A tag as it travels, and the number by which gloo tells messages apart; two tags of one number are told apart by their headers."""
     name = tag[1].encode()
-    return HEADER.pack(tag[0], zlib.crc32(name), name[:52])
-
-
-def _number(head: bytes) -> int:
-    """By which gloo tells messages apart; two headers of one number are told apart by themselves."""
-    return zlib.crc32(head) >> 1
+    head = HEADER.pack(tag[0], zlib.crc32(name), name[:52])
+    return head, zlib.crc32(head) >> 1
 
 
 def told(head: bytes) -> str:
@@ -67,6 +66,7 @@ class Group:
         store: where the first failure is noted, so that all ranks tell of the same one.
         timeout: seconds that a message may take.
         round: of the last message.
+        core: of this machine, for this rank alone while rounds run; None: any (see ``core_of``).
     """
 
     pg: Any
@@ -75,9 +75,10 @@ class Group:
     size: int
     timeout: int = TIMEOUT
     round: int = 0
+    core: int | None = None
 
     @classmethod
-    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
+    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None, core: int | None = None) -> Group:
         """Wait until all ranks are here. ``address`` is this machine's, as the others reach it; None: what its name says.
 
         Raises:
@@ -93,7 +94,7 @@ class Group:
                 pg = dist.ProcessGroupGloo(store, rank, size, limit)
         except RuntimeError as error:
             raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
-        return cls(pg, store, rank, size, timeout)
+        return cls(pg, store, rank, size, timeout, core=core)
 
     def reach(self, tag: Tag) -> None:
         """This rank's exchange is now the one of this tag."""
@@ -108,16 +109,21 @@ class Group:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While rounds run, let gloo's threads of this process take no core from the thread that sends.
+        """While rounds run, let gloo's threads of this process take no core from the thread that sends, and all of them have ``core``.
 
-        One that took its place would spin, for a time slice of milliseconds, on the lock that the sender holds.
+        A gloo thread in the sender's place would spin, for a time slice of milliseconds, on the lock that the sender holds.
         """
         threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)] if sys.platform == "linux" else []
+        before = {}
+        if threads and self.core is not None:
+            before = {thread: os.sched_getaffinity(thread) for thread in (*threads, threading.get_native_id())}
+            _place(dict.fromkeys(before, (self.core,)))
         _schedule(threads, "SCHED_BATCH")
         try:
             yield
         finally:
             _schedule(threads, "SCHED_OTHER")
+            _place(before)
 
     def failed(self, error: Exception) -> Exception:
         """What an error on this rank is to all of them."""
@@ -127,15 +133,11 @@ class Group:
             return self.blame("input", str(error))
         return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
 
-    @contextmanager
-    def towards(self, peer: int, tag: Tag) -> Iterator[None]:
-        """Whatever fails here is between this rank and ``peer``."""
-        try:
-            yield
-        except RuntimeError as error:
-            silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
-            what = f"did not answer within {self.timeout} s" if silent else "has gone"
-            raise self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+    def lost(self, peer: int, tag: Tag, error: RuntimeError) -> Exception:
+        """What an error between this rank and ``peer`` is to all of them."""
+        silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        what = f"did not answer within {self.timeout} s" if silent else "has gone"
+        return self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}")
 
 
 def _is_gloo(task: Path) -> bool:
@@ -151,6 +153,20 @@ def _schedule(threads: list[int], policy: str) -> None:
             os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))
 
 
+def _place(cores: Mapping[int, Collection[int]]) -> None:
+    for thread, allowed in cores.items():
+        with contextlib.suppress(OSError):  # as above
+            os.sched_setaffinity(thread, allowed)
+
+
+def core_of(rank: int, ranks: int) -> int | None:
+    """The core for one of so many ranks on this machine; None where there are cores to spare, among which the system chooses better."""
+    if sys.platform != "linux":
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[rank * len(cores) // ranks] if ranks >= len(cores) else None
+
+
 @dataclass(frozen=True)
 class _Arriving:
     group: Group
@@ -158,12 +174,14 @@ class _Arriving:
     coming: list[tuple[int, Tensor, Any]]
 
     def wait(self, patience: timedelta | None = None) -> None:
-        due, patience = header(self.tag), patience or timedelta(seconds=self.group.timeout)
+        due, patience = header(self.tag)[0], patience or timedelta(seconds=self.group.timeout)
         self.group.reach(self.tag)
         for sender, letter, work in self.coming:
-            with self.group.towards(sender, self.tag):
+            try:
                 work.wait(patience)
-            head = bytes(letter[:FRONT].numpy())
+            except RuntimeError as error:
+                raise self.group.lost(sender, self.tag, error) from error
+            head = letter.numpy()[:FRONT].tobytes()
             if head != due:
                 raise self.group.blame(
                     "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
@@ -179,28 +197,34 @@ class Post:
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
         """See ``distopt.engines.worker.Transport``."""
-        number, coming = _number(header(tag)), []
+        (_, number), coming = header(tag), []
         for sender, letter in into.items():
-            with self.group.towards(sender, tag):
+            try:
                 coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+            except RuntimeError as error:
+                raise self.group.lost(sender, tag, error) from error
         return _Arriving(self.group, tag, coming)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """See ``distopt.engines.worker.Transport``."""
         self.settle()
         self.group.reach(tag)
-        head = header(tag)
-        number, front = _number(head), torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        head, number = header(tag)
         for receiver, letter in outgoing.items():
-            letter[:FRONT] = front
-            with self.group.towards(receiver, tag):
+            letter.numpy().data[:FRONT] = head
+            try:
                 self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
+            except RuntimeError as error:
+                raise self.group.lost(receiver, tag, error) from error
 
     def settle(self) -> None:
         """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        limit = timedelta(seconds=self.group.timeout)
         for receiver, tag, work, _ in self._leaving:
-            with self.group.towards(receiver, tag):
-                work.wait(timedelta(seconds=self.group.timeout))
+            try:
+                work.wait(limit)
+            except RuntimeError as error:
+                raise self.group.lost(receiver, tag, error) from error
         self._leaving.clear()
 
     def leave(self) -> None:

@@ -71,10 +71,6 @@ class Report(NamedTuple):
     bits: int
 
 
-Kinds = list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]
-"""The shapes of rows [R, n, *] before and after n, and their precisions."""
-
-
 class Letter(NamedTuple):
     """A message of so many rows, and views of what is in it."""
 
@@ -110,7 +106,7 @@ class Post:
     def __init__(self, transport: Transport) -> None:
         self.transport, self.prefix, self.k = transport, "", 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
-        self._kinds: dict[str, Kinds] = {}  # of the rows of a stage
+        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
         self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
         self._ahead: dict[str, Due] = {}
@@ -124,7 +120,7 @@ class Post:
     def begin(self, stencil: Stencil, start: int, rounds: range) -> None:
         """Go through ``rounds`` of a stencil."""
         self.stencil, self._start, self._rounds = stencil, start, rounds
-        self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._kinds} if rounds else {}
+        self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
 
     def go(self, k: int) -> None:
         """Go to round k, or past the last one: nothing is left under way of the rounds before."""
@@ -133,7 +129,7 @@ class Post:
         for due in self._sent.values():
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
-            letters = {block: self._letter(stage, block, len(places), False) for block, places in self._entry(self.stencil.send, due.k).items()}
+            letters = {block: self._letter(stage, block, places.shape[0], False) for block, places in self._entry(self.stencil.send, due.k).items()}
             self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
             due.wait()
             del self._ahead[stage]
@@ -141,13 +137,13 @@ class Post:
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
-        kinds: Kinds = [(row.shape[:1], row.shape[2:], row.dtype) for row in rows]
-        if self._kinds.setdefault(stage, kinds) != kinds:
-            raise InputError(f"what is sent as {stage} has the form {kinds} in round {self._start + self.k}, and had {self._kinds[stage]} before")
+        forms = [(row.shape, row.dtype) for row in rows]
+        if self._forms.setdefault(stage, forms) != forms:
+            raise InputError(f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before")
         self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
         outgoing = {}
         for block, places in self._entry(self.stencil.send, self.k).items():
-            letter = outgoing[block] = self._letter(stage, block, len(places), False)
+            letter = outgoing[block] = self._letter(stage, block, places.shape[0], False)
             for row, into in zip(rows, letter.parts, strict=True):
                 torch.index_select(row, 1, places, out=into)
         self.transport.send(self._tag(self.k, stage), {block: letter.message for block, letter in outgoing.items()})
@@ -178,7 +174,7 @@ class Post:
         turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
         letter = self._letters.get((stage, block, turn, comes))
         if letter is None or letter.rows != count:
-            forms = [((*lead, count, *rest), dtype) for lead, rest, dtype in self._kinds[stage]]
+            forms = [((shape[0], count, *shape[2:]), dtype) for shape, dtype in self._forms[stage]]
             message = torch.empty(size(forms), dtype=torch.uint8)
             letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
         return letter
