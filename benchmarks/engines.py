@@ -5,10 +5,10 @@ Usage: python benchmarks/engines.py [--log] [--no-ray]    --log writes benchmark
 Agents on a ring take gradient steps on quadratics (``dgd``), one thread each process. With 2 ranks each holds 2 agents, and both their rows
 go to the other rank in one message; with 4 ranks each holds 2, and one row goes to either side. The *boundary* is the bytes of rows in one
 message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved
-for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once, gloo's threads
-scheduled as in a round (``Group.busy``).
-*round* is one of ``Worker.walk``, *local* the same walk of all agents in one process. Bare and rounds take turns; each is the best of its
-repetitions. *wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
+for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once, as a
+loop of one's own would; *alike* is the same with cores and gloo's threads as they are during rounds (``Group.busy``). *round* is one of
+``Worker.walk``, eager or compiled, *local* the same walk of all agents in one process. They take turns; each is the best of its repetitions.
+*wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from torch import Tensor
 from distopt.api import Comparison
 from distopt.data import default_dtype
 from distopt.engines import ranks, ray
+from distopt.engines.eager import room
 from distopt.engines.gloo import Group, Post, core_of, dist
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
@@ -41,7 +43,7 @@ from distopt.tree import row_sum
 RANKS = (2, 4)
 BOUNDARIES = (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)
 REPEATS, SHORTEST = 30, 0.1  # turns, and seconds of one
-LENGTH = 32  # rounds of a stretch
+LENGTH = 256  # rounds of a stretch, if it has room for them
 WORKERS, STRETCH = 2, 256  # of Ray beside ranks
 KIB = 2**10
 
@@ -66,9 +68,10 @@ class Quadratics:
 
 
 def problem_of(boundary: int, workers: int) -> Problem:
-    """A ring of two agents a worker whose messages have ``boundary`` bytes of rows."""
+    """A ring of two agents a worker whose messages have ``boundary`` bytes of rows; as many rounds as a stretch has."""
     rows = 2 if workers == 2 else 1
-    return build(Experiment("ring", 2 * workers, Quadratics(boundary // 8 // rows), "dgd:lr=0.01", rounds=LENGTH))
+    problem = build(Experiment("ring", 2 * workers, Quadratics(boundary // 8 // rows), "dgd:lr=0.01", rounds=LENGTH))
+    return replace(problem, rounds=min(LENGTH, room(problem.x0)))
 
 
 def interface() -> int:
@@ -90,14 +93,24 @@ def bare(group: Group, peers: tuple[int, ...], boundary: int) -> Callable[[int],
     return exchange
 
 
-def walker(worker: Worker) -> Callable[[int], None]:
-    """Rounds of a worker, in stretches of ``LENGTH``."""
-    worker.load(0, LENGTH)
+def alike(group: Group, one: Callable[[int], None]) -> Callable[[int], None]:
+    """The same, with cores and threads as they are during rounds."""
+
+    def busy(count: int) -> None:
+        with group.busy():
+            one(count)
+
+    return busy
+
+
+def walker(worker: Worker, length: int) -> Callable[[int], None]:
+    """Rounds of a worker, in stretches of ``length``."""
+    worker.load(0, length)
     worker.place(None)
 
     def walk(count: int) -> None:
-        for _ in range(count // LENGTH):
-            worker.walk(range(LENGTH), ())
+        for _ in range(count // length):
+            worker.walk(range(length), ())
 
     return walk
 
@@ -116,14 +129,16 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
     group = Group.connect(store, me, workers, 60, "127.0.0.1", core_of(me, workers))
     problem = problem_of(boundary, workers)
     peers = (1 - me,) if workers == 2 else ((me - 1) % workers, (me + 1) % workers)
-    with default_dtype(problem.x0.dtype), group.busy():
-        walk = walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), LENGTH, compiled))
-        jobs = {"bare": bare(group, peers, boundary), "round": walk}
+    length = problem.rounds
+    with default_dtype(problem.x0.dtype):
+        exchange = bare(group, peers, boundary)
+        walk = alike(group, walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), length, compiled), length))
+        jobs = {"bare": exchange, "alike": alike(group, exchange), "round": walk}
         for job in jobs.values():
-            job(LENGTH)
+            job(length)
         counts = {}
         for name, job in jobs.items():  # as many as rank 0 finds to take long enough
-            count = torch.tensor([max(1, int(SHORTEST / seconds(job, LENGTH) / LENGTH)) * LENGTH])
+            count = torch.tensor([max(1, int(SHORTEST / seconds(job, length) / length)) * length])
             group.pg.broadcast(count, 0).wait()
             counts[name] = int(count)
         best = dict.fromkeys(jobs, float("inf"))
@@ -169,12 +184,14 @@ def forked(life: Callable[..., None], workers: int, *asked: Any) -> Any:
             process.kill()
 
 
-def alone(boundary: int, workers: int) -> float:
+def alone(boundary: int, workers: int, compiled: bool) -> float:
     """Seconds of a round of all agents in one process."""
     problem = problem_of(boundary, workers)
+    length = problem.rounds
     with default_dtype(problem.x0.dtype):
-        walk = walker(Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), LENGTH))
-        count = max(1, int(SHORTEST / seconds(walk, LENGTH) / LENGTH)) * LENGTH
+        walk = walker(Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), length, compiled), length)
+        walk(length)
+        count = max(1, int(SHORTEST / seconds(walk, length) / length)) * length
         return min(seconds(walk, count) for _ in range(REPEATS))
 
 
@@ -201,8 +218,8 @@ def ray_beside_ranks() -> dict[str, float]:
 def line(found: dict[str, Any]) -> str:
     """A row of the table."""
     row = f"{found['ranks']:5d} {found['boundary'] // KIB:8d} KiB {found['mode']:>9s}"
-    row += "".join(f"{found[name] * 1e6:11.1f}" for name in ("bare", "round", "local"))
-    return row + f"{found['round'] / found['bare']:13.2f}{found['wire']:8.3f}"
+    row += "".join(f"{found[name] * 1e6:11.1f}" for name in ("bare", "alike", "round", "local"))
+    return row + f"{found['round'] / found['bare']:13.2f}{found['round'] / found['alike']:13.2f}{found['wire']:8.3f}"
 
 
 def main() -> None:
@@ -212,18 +229,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", action="store_true")
     parser.add_argument("--no-ray", action="store_true")
-    parser.add_argument("--compiled", action="store_true")
     asked = parser.parse_args()
     about = machine()
     torch.set_num_threads(1)
     print(header(about), f"# microseconds, best of {REPEATS}", sep="\n")
-    print(f"{'ranks':5s} {'boundary':>12s} {'mode':>9s}{'bare':>11s}{'round':>11s}{'local':>11s}{'round/bare':>13s}{'wire':>8s}", flush=True)
+    print(f"{'ranks':5s} {'boundary':>12s} {'mode':>9s}{'bare':>11s}{'alike':>11s}{'round':>11s}{'local':>11s}"
+          f"{'round/bare':>13s}{'round/alike':>13s}{'wire':>8s}", flush=True)  # fmt: skip
     cases = []
     for workers in RANKS:
         for boundary in BOUNDARIES:
-            local = alone(boundary, workers)
-            for mode in ("eager", "compiled") if asked.compiled else ("eager",):
-                cases.append({"ranks": workers, "boundary": boundary, "mode": mode, "local": local, **among(boundary, workers, mode == "compiled")})
+            for mode in ("eager", "compiled"):
+                compiled = mode == "compiled"
+                found = {"local": alone(boundary, workers, compiled), **among(boundary, workers, compiled)}
+                cases.append({"ranks": workers, "boundary": boundary, "mode": mode, **found})
                 print(line(cases[-1]), flush=True)
     figures: dict[str, Any] = {"cases": cases}
     if not asked.no_ray:

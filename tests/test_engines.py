@@ -14,7 +14,7 @@ import distopt
 from distopt import catalog, mixing, runner, tree
 from distopt.api import Comparison, execute
 from distopt.data import at, tensors
-from distopt.engines import local, worker
+from distopt.engines import local, post, worker
 from distopt.engines.crew import Led
 from distopt.engines.partition import Partition
 from distopt.engines.stencil import FRONT, Stencil, pack, size, stencil, unpack
@@ -223,7 +223,7 @@ def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.Monk
     def backwards(table: mixing.Table, z: Tensor) -> Tensor:
         return apply(table._replace(index=table.index.flip(-1), weight=table.weight.flip(-1)), z)
 
-    monkeypatch.setattr(worker.mixing, "apply", backwards)
+    monkeypatch.setattr(post.mixing, "apply", backwards)
     monkeypatch.setattr(worker, "mixing", type("Backwards", (), {"apply": staticmethod(backwards), "Table": mixing.Table}))
     assert "x" in differences(alone, on(problem, PARTITIONS["3"]))
 
@@ -240,15 +240,15 @@ def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -
     """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
     problem = made("ring", algorithm="gt:lr=0.01,form=aug_dgm")
     alone = on(problem)
-    exchange = worker.Post.send
+    exchange = post.Post.send
 
-    def swapped(self: worker.Post, stage: str, rows: Any) -> None:
+    def swapped(self: post.Post, stage: str, rows: Any) -> None:
         exchange(self, stage, rows[::-1] if len(rows) > 1 else rows)
 
     assert differences(alone, on(problem, PARTITIONS["3"])) == []
     together = made("ring", algorithm="gt:lr=0.01")
     whole = on(together)
-    monkeypatch.setattr(worker.Post, "send", swapped)
+    monkeypatch.setattr(post.Post, "send", swapped)
     assert "x" in differences(whole, on(together, PARTITIONS["3"]))
 
 
@@ -269,17 +269,17 @@ def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.Monk
 
 
 class Counted(NamedTuple):
-    tags: list[tuple[int, int, worker.Tag, int]]
+    tags: list[tuple[int, int, post.Tag, int]]
 
 
-def travelling(problem: Problems, partition: Partition, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, worker.Tag, int]]:
+def travelling(problem: Problems, partition: Partition, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, post.Tag, int]]:
     """(sender, receiver, tag, bytes) of every message of the rounds."""
-    out: list[tuple[int, int, worker.Tag, int]] = []
+    out: list[tuple[int, int, post.Tag, int]] = []
     from distopt.engines.threads import Mailbox
 
     put = Mailbox.put
 
-    def noted(self: Mailbox, address: tuple[int, int, worker.Tag], message: Tensor) -> None:
+    def noted(self: Mailbox, address: tuple[int, int, post.Tag], message: Tensor) -> None:
         out.append((address[1], address[0], address[2], message.numel()))
         put(self, address, message)
 

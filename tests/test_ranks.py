@@ -25,8 +25,9 @@ import distopt
 from distopt import catalog, engines, runner
 from distopt.api import Comparison, execute
 from distopt.data import Blocks, tensors
-from distopt.engines import gloo, local, ranks, worker
+from distopt.engines import gloo, local, ranks
 from distopt.engines.crew import Led, LossWarning
+from distopt.engines.post import Transport
 from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
@@ -339,7 +340,7 @@ def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
 
 
 def test_a_post_is_a_transport() -> None:
-    post: worker.Transport = gloo.Post(gloo.Group(Wrong(), Store(), rank=0, size=1))
+    post: Transport = gloo.Post(gloo.Group(Wrong(), Store(), rank=0, size=1))
     post.send((0, "x"), {})
     post.expect((0, "x"), {}).wait()
 

@@ -18,7 +18,7 @@ from distopt import runner
 from distopt.data import at, leaf, tensors
 from distopt.engines.eager import Walk
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
-from distopt.engines.worker import BlockLink, Post
+from distopt.engines.post import BlockLink, Post
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Noise

@@ -25,8 +25,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from distopt.engines.post import Tag
 from distopt.engines.stencil import FRONT
-from distopt.engines.worker import Tag
 from distopt.errors import InputError, RunError, WorkerLost
 
 dist: Any = torch.distributed  # which does not declare all that it exports
@@ -196,7 +196,7 @@ class Post:
     _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
-        """See ``distopt.engines.worker.Transport``."""
+        """See ``distopt.engines.post.Transport``."""
         (_, number), coming = header(tag), []
         for sender, letter in into.items():
             try:
@@ -206,7 +206,7 @@ class Post:
         return _Arriving(self.group, tag, coming)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
-        """See ``distopt.engines.worker.Transport``."""
+        """See ``distopt.engines.post.Transport``."""
         self.settle()
         self.group.reach(tag)
         head, number = header(tag)

@@ -152,6 +152,8 @@ class Loop:
 
     def __call__(self, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
         """What is held after ``rounds``, places in ``leaves``, and their rows [K, *]. What ``held`` holds is written over."""
+        if len(rounds) > self.length:
+            raise ValueError(f"{len(rounds)} rounds, of {self.length} at most")
         flat = pytree.tree_leaves(held)
         buffers = [torch.zeros(self.length, *shape, dtype=dtype, device=self.device) for shape, dtype in self.forms]
         first, last = torch.tensor(rounds.start, device=self.device), torch.tensor(rounds.stop, device=self.device)

@@ -28,7 +28,7 @@ class Stencil:
     Attributes:
         table: the rows of the own agents, with indices into the heard rows.
         own: int64 [K|1, n], where the own agents stand among the heard ones.
-        width: h, the largest number of rows heard in a round.
+        width: h, the largest number of rows heard in a round, or a little more.
         order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
             lies among those. Places that a round does not need repeat an own row, which its table does not mention.
         send: for each round, block -> int64 places of the own rows that it needs.
@@ -54,7 +54,9 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
     asked = np.unique((k[serves] * blocks + owner[i[serves]]) * agents + j[serves])
 
     starts = np.searchsorted(needed, np.arange(rounds + 1) * agents)
-    width = len(ids) + int(np.diff(starts).max())
+    most, others = int(np.diff(starts).max()), agents - len(ids)
+    # W that changes gets a rounded width, so that most chunks of rounds have rows of one shape
+    width = len(ids) + (most if rounds == 1 else min(-(-most // 8) * 8, others))
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
     ascends = table.everyone.shape[-1] > 0  # a sum over all rows as they stand: their order decides its bits
     place = np.full((rounds, agents), -1)  # of each agent among the heard ones

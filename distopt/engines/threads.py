@@ -17,7 +17,8 @@ from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Led
 from distopt.engines.partition import Partition, divide
-from distopt.engines.worker import Report, Tag, Worker
+from distopt.engines.post import Tag
+from distopt.engines.worker import Report, Worker
 from distopt.experiment import Problem
 from distopt.runner import Held
 
@@ -102,11 +103,11 @@ class Post:
     me: int
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
-        """See ``distopt.engines.worker.Transport``."""
+        """See ``distopt.engines.post.Transport``."""
         return _Arriving(self.mailbox, self.me, tag, into)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
-        """See ``distopt.engines.worker.Transport``. A copy is on its way, however long that may be."""
+        """See ``distopt.engines.post.Transport``. A copy is on its way, however long that may be."""
         for receiver, message in outgoing.items():
             self.mailbox.put((receiver, self.me, tag), message.clone())
 
