@@ -130,13 +130,7 @@ class Rounds:
             after, rows, _ = self._forms(one, held, leaves)
             runner.same_form(self.problem, after.x, self.post.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
-        self.post.failure = None
-        try:
-            held, (points, *kept) = self._loops[shapes](held, leaves, rounds)
-        except RuntimeError as error:
-            if str(error).startswith("KeyboardInterrupt"):  # at the very door of an operation
-                raise KeyboardInterrupt from error
-            raise self.post.failure or error  # noqa: B904  # a failure has a cause of its own
+        held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
         violations = kept.pop() if self._violated else None
         return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
 
@@ -153,6 +147,16 @@ class Rounds:
             _, rows, _ = self._forms(one, (), leaves)
             self._loops[shapes] = Loop(one, (), rows, self._longest, ())
         return self._loops[shapes]((), leaves, range(len(points)))[1][0]
+
+    def _run(self, loop: Loop, held: Held, leaves: Any, rounds: range) -> tuple[Held, list[Tensor]]:
+        """A loop in which exchanges may fail."""
+        self.post.failure = failure = None
+        try:
+            return loop(held, leaves, rounds)
+        except RuntimeError as error:
+            at_the_door = str(error).startswith("KeyboardInterrupt")  # before an operation had begun to look out for it
+            failure = self.post.failure or (KeyboardInterrupt() if at_the_door else error)
+        raise failure
 
     @property
     def _longest(self) -> int:
