@@ -134,19 +134,21 @@ class Rounds:
         violations = kept.pop() if self._violated else None
         return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
 
-    def measure(self, points: Tensor, batch: Any) -> Tensor:
+    def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.worker.Measure``."""
-        leaves = padded((points, batch), self._longest)
+        found = padded((points, mean), self._longest, constant=False)  # of these rounds, the rest is of all that are loaded
+        leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
 
         def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
-            x, each = pick(leaves, k)
-            return Round(held, [self.terms(x, *each)], k)
+            found, loaded, first = leaves
+            x, mean = pick(found, k - first[0])
+            return Round(held, [self.terms(x, mean, *pick(loaded, k))], k)
 
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors(leaves))
         if shapes not in self._loops:
             _, rows, _ = self._forms(one, (), leaves)
             self._loops[shapes] = Loop(one, (), rows, self._longest, ())
-        return self._loops[shapes]((), leaves, range(len(points)))[1][0]
+        return self._loops[shapes]((), leaves, rounds)[1][0]
 
     def _run(self, loop: Loop, held: Held, leaves: Any, rounds: range) -> tuple[Held, list[Tensor]]:
         """A loop in which exchanges may fail."""

@@ -58,11 +58,14 @@ def pick(tree: Any, k: Tensor) -> Any:
     return tree_map(lambda leaf: leaf[0] if leaf.shape[0] == 1 else torch.index_select(leaf, 0, k.reshape(1))[0], tree)
 
 
-def padded(tree: Any, length: int) -> Any:
-    """Leaves of ``length`` rounds that begin with those of ``tree``: the loop never reads the rest."""
+def padded(tree: Any, length: int, constant: bool = True) -> Any:
+    """Leaves of ``length`` rounds that begin with those of ``tree``: the loop never reads the rest.
+
+    ``constant``: whether leaves of one round serve all rounds, and stay so.
+    """
 
     def pad(leaf: Tensor) -> Tensor:
-        if leaf.shape[0] == 1 or leaf.shape[0] == length:
+        if leaf.shape[0] == length or (constant and leaf.shape[0] == 1):
             return leaf
         return torch.cat([leaf, leaf[-1:].expand(length - leaf.shape[0], *leaf.shape[1:])])
 

@@ -28,8 +28,9 @@ from distopt.network import Noise, known_at_start, noise
 from distopt.random import Key
 from distopt.runner import Held, Standing
 
-Measure = Callable[[Tensor, Any], Tensor]
-"""Node sums of what a block's agents add to the measurements of a stretch: (points [K, R, n, d], (mean, data, x*_t)) -> [K, R, m, c]."""
+Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
+"""Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
+rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 
 Through = Callable[[Held, range, Any, Noise, tuple[str, ...]], eager.Walk]
 """What goes through rounds: (what is held, their places in data and noise, data, noise, trajectories to keep)."""
@@ -70,7 +71,7 @@ class Worker:
         self.compiled = compiled
         self._span = range(0)
         self._through: Through | None = None
-        self._measure: Measure = lambda points, batch: evaluate(lambda x, each: self._terms(x, *each), points, batch)
+        self._measure: Measure = self._at_once
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report | None:
         """``load``, ``walk`` and ``measure``, in a process of the worker's own."""
@@ -151,8 +152,7 @@ class Worker:
         sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
-        first, last = self._rounds.start, self._rounds.stop
-        values = self._measure(points, (mean, part(self.exact, first, last), part(best, first, last)))
+        values = self._measure(points, mean, self.exact, best, self._rounds)
         finite = torch.isfinite(walked.held.x).flatten(1).all(1).reshape(1, -1, 1, 1)
         ones = [1] * len(self.nodes)
         whole = self.collect(
@@ -166,6 +166,10 @@ class Worker:
             observed["tracker_invariant"] = metrics.tracker_invariant(sums[1], agents)
         kept = {name: self._in_order(rows) for name, rows in zip(walked.kept, whole[2:], strict=True)}
         return Report(observed, kept, torch.cat(whole[1], -2)[0, :, :, 0].all(-1), walked.bits)
+
+    def _at_once(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
+        batch = mean, *part((data, best), rounds.start, rounds.stop)
+        return evaluate(lambda x, each: self._terms(x, *each), points, batch)
 
     def _terms(self, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> Tensor:
         terms = metrics.per_agent(self.problem.scenario, x, mean, data, best)
