@@ -6,7 +6,7 @@ Agents on a ring take gradient steps on quadratics (``dgd``), one thread each pr
 go to the other rank in one message; with 4 ranks each holds 2, and one row goes to either side. The *boundary* is the bytes of rows in one
 message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved
 for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once, as a
-loop of one's own would; *alike* is the same with cores and gloo's threads as they are during rounds (``Group.busy``). *round* is one of
+loop of one's own would; *alike* is the same with gloo's threads as they are during rounds (``Group.busy``). *round* is one of
 ``Worker.walk``, eager or compiled, *local* the same walk of all agents in one process. They take turns; each is the best of its repetitions.
 *wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
 """
@@ -34,7 +34,7 @@ from distopt.api import Comparison
 from distopt.data import default_dtype
 from distopt.engines import ranks, ray
 from distopt.engines.eager import room
-from distopt.engines.gloo import Group, Post, core_of, dist
+from distopt.engines.gloo import Group, Post, dist
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
 from distopt.experiment import Experiment, Problem, build
@@ -94,7 +94,7 @@ def bare(group: Group, peers: tuple[int, ...], boundary: int) -> Callable[[int],
 
 
 def alike(group: Group, one: Callable[[int], None]) -> Callable[[int], None]:
-    """The same, with cores and threads as they are during rounds."""
+    """The same, with gloo's threads as they are during rounds."""
 
     def busy(count: int) -> None:
         with group.busy():
@@ -126,7 +126,7 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
     """The life of a rank. All do the same; rank 0 reports."""
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, workers, me == 0, timedelta(seconds=60), wait_for_workers=False)
-    group = Group.connect(store, me, workers, 60, "127.0.0.1", core_of(me, workers))
+    group = Group.connect(store, me, workers, 60, "127.0.0.1")
     problem = problem_of(boundary, workers)
     peers = (1 - me,) if workers == 2 else ((me - 1) % workers, (me + 1) % workers)
     length = problem.rounds

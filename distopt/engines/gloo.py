@@ -11,9 +11,8 @@ import json
 import os
 import struct
 import sys
-import threading
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -66,7 +65,6 @@ class Group:
         store: where the first failure is noted, so that all ranks tell of the same one.
         timeout: seconds that a message may take.
         round: of the last message.
-        core: of this machine, for this rank alone while rounds run; None: any (see ``core_of``).
     """
 
     pg: Any
@@ -75,10 +73,9 @@ class Group:
     size: int
     timeout: int = TIMEOUT
     round: int = 0
-    core: int | None = None
 
     @classmethod
-    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None, core: int | None = None) -> Group:
+    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
         """Wait until all ranks are here. ``address`` is this machine's, as the others reach it; None: what its name says.
 
         Raises:
@@ -94,7 +91,7 @@ class Group:
                 pg = dist.ProcessGroupGloo(store, rank, size, limit)
         except RuntimeError as error:
             raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
-        return cls(pg, store, rank, size, timeout, core=core)
+        return cls(pg, store, rank, size, timeout)
 
     def reach(self, tag: Tag) -> None:
         """This rank's exchange is now the one of this tag."""
@@ -109,21 +106,16 @@ class Group:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While rounds run, let gloo's threads of this process take no core from the thread that sends, and all of them have ``core``.
+        """While rounds run, let gloo's threads of this process take no core from the thread that sends.
 
-        A gloo thread in the sender's place would spin, for a time slice of milliseconds, on the lock that the sender holds.
+        One that took its place would spin, for a time slice of milliseconds, on the lock that the sender holds.
         """
         threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)] if sys.platform == "linux" else []
-        before = {}
-        if threads and self.core is not None:
-            before = {thread: os.sched_getaffinity(thread) for thread in (*threads, threading.get_native_id())}
-            _place(dict.fromkeys(before, (self.core,)))
         _schedule(threads, "SCHED_BATCH")
         try:
             yield
         finally:
             _schedule(threads, "SCHED_OTHER")
-            _place(before)
 
     def failed(self, error: Exception) -> Exception:
         """What an error on this rank is to all of them."""
@@ -151,20 +143,6 @@ def _schedule(threads: list[int], policy: str) -> None:
     for thread in threads:
         with contextlib.suppress(OSError):  # it has ended, or this system does not let us: then it is slower
             os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))
-
-
-def _place(cores: Mapping[int, Collection[int]]) -> None:
-    for thread, allowed in cores.items():
-        with contextlib.suppress(OSError):  # as above
-            os.sched_setaffinity(thread, allowed)
-
-
-def core_of(rank: int, ranks: int) -> int | None:
-    """The core for one of so many ranks on this machine; None where there are cores to spare, among which the system chooses better."""
-    if sys.platform != "linux":
-        return None
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[rank * len(cores) // ranks] if ranks >= len(cores) else None
 
 
 @dataclass(frozen=True)

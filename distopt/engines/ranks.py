@@ -37,7 +37,7 @@ from distopt import grid
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Crew, Led, Surviving
-from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, core_of, dist, first_line
+from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist, first_line
 from distopt.engines.partition import Partition, divide
 from distopt.engines.stencil import pack, size, unpack
 from distopt.engines.worker import Report, Worker
@@ -219,7 +219,7 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
             _begin(processes)
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
-            group = Group.connect(store, 0, workers, timeout, "127.0.0.1", core_of(0, workers))
+            group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
 
             def dead() -> list[int]:
                 return [me for me, process in enumerate(processes, 1) if not process.is_alive()]
@@ -270,7 +270,7 @@ def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) 
             compiling.AsyncCompile.pool.cache_clear()
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
-        done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1", core_of(me, size)))), problem)
+        done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
         os._exit(0 if done else 1)
 
@@ -315,9 +315,8 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
         raise RunError(f"rank {rank}: torchrun's store does not answer: {first_line(error)}") from error
     # After a restart the store still holds what the ranks before it left there.
     fresh = dist.PrefixStore(f"distopt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    among, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    here = "127.0.0.1" if beside == ranks else None
-    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here, core_of(among, beside))))
+    here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
+    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here)))
     if rank:
         _leave_signals()
         if not serve(orders):
