@@ -32,7 +32,7 @@ from torch import Tensor
 
 from distopt.api import Comparison
 from distopt.data import default_dtype
-from distopt.engines import ranks, ray
+from distopt.engines import local, ranks, ray
 from distopt.engines.eager import room
 from distopt.engines.gloo import Group, Post, dist
 from distopt.engines.partition import Partition
@@ -45,6 +45,7 @@ BOUNDARIES = (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)
 REPEATS, SHORTEST = 30, 0.1  # turns, and seconds of one
 LENGTH = 256  # rounds of a stretch, if it has room for them
 WORKERS, STRETCH = 2, 256  # of Ray beside ranks
+MODES: tuple[local.Mode, ...] = ("eager", "compiled")
 KIB = 2**10
 
 
@@ -195,12 +196,12 @@ def alone(boundary: int, workers: int, compiled: bool) -> float:
         return min(seconds(walk, count) for _ in range(REPEATS))
 
 
-def ray_beside_ranks() -> dict[str, float]:
+def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
     """Seconds of a round, measurements and orders included, of whole stretches on Ray and on ranks, by turns."""
     problem = build(Experiment("ring", 16, Quadratics(512), "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
     best = comparison.comparator.reference(0).x
-    crews = {name: module.engine(problem, comparison.blocks, "eager", WORKERS).crew for name, module in (("ranks", ranks), ("ray", ray))}
+    crews = {name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).crew for name, module in (("ranks", ranks), ("ray", ray))}
     found = dict.fromkeys(crews, float("inf"))
     try:
         for crew in crews.values():
@@ -238,16 +239,17 @@ def main() -> None:
     cases = []
     for workers in RANKS:
         for boundary in BOUNDARIES:
-            for mode in ("eager", "compiled"):
+            for mode in MODES:
                 compiled = mode == "compiled"
-                found = {"local": alone(boundary, workers, compiled), **among(boundary, workers, compiled)}
+                found: dict[str, float] = {"local": alone(boundary, workers, compiled), **among(boundary, workers, compiled)}
                 cases.append({"ranks": workers, "boundary": boundary, "mode": mode, **found})
                 print(line(cases[-1]), flush=True)
     figures: dict[str, Any] = {"cases": cases}
     if not asked.no_ray:
-        figures["ray"] = ray_beside_ranks()
-        print(f"{WORKERS} workers, microseconds: ranks {figures['ray']['ranks'] * 1e6:.0f}, ray {figures['ray']['ray'] * 1e6:.0f}, "
-              f"ray/ranks {figures['ray']['ray'] / figures['ray']['ranks']:.2f}")  # fmt: skip
+        figures["ray"] = {mode: ray_beside_ranks(mode) for mode in MODES}
+        for mode, found in figures["ray"].items():
+            print(f"{WORKERS} workers, {mode}, microseconds: ranks {found['ranks'] * 1e6:.0f}, ray {found['ray'] * 1e6:.0f}, "
+                  f"ray/ranks {found['ray'] / found['ranks']:.2f}")  # fmt: skip
     if asked.log:
         log("engines", figures, about)
 

@@ -123,22 +123,27 @@ def regret_table(text: str) -> str:
 
 def engines_table(log: Any) -> str:
     """Rounds of ranks beside the bare exchange."""
+    times = ("bare", "alike", "local", "round")
     rows = [
         [
-            str(c["ranks"]), f"{c['boundary'] // KIB} KiB", c["mode"], *(number(1e6 * c[name]) for name in ("bare", "local", "round")),
-            number(c["round"] / c["bare"]), number(c["wire"]),
+            str(c["ranks"]), f"{c['boundary'] // KIB} KiB", c["mode"], *(number(1e6 * c[name]) for name in times),
+            number(c["round"] / c["bare"]), number(c["round"] / c["alike"]), number(c["wire"]),
         ]
         for c in log["cases"]
     ]  # fmt: skip
-    return table(["ranks", "rows in a message", "mode", "bare µs", "local µs", "round µs", "round / bare", "wire / rows"], rows)
+    head = ["ranks", "rows in a message", "mode", *(f"{name} µs" for name in times), "round / bare", "round / alike", "wire / rows"]
+    return table(head, rows)
 
 
 def ray_line(log: Any) -> str:
     """Ray over ranks, or that it was left out."""
     if "ray" not in log:
         return "Ray was not measured."
-    ranks, ray = log["ray"]["ranks"], log["ray"]["ray"]
-    return f"{number(1e6 * ray)} µs on Ray and {number(1e6 * ranks)} µs on ranks, {number(ray / ranks)} times as long"
+
+    def words(mode: str, ranks: float, ray: float) -> str:
+        return f"{mode}, {number(1e6 * ray)} µs on Ray and {number(1e6 * ranks)} µs on ranks, {number(ray / ranks)} times as long"
+
+    return "; ".join(words(mode, **found) for mode, found in log["ray"].items())
 
 
 def throughput_table(log: Any) -> str:

@@ -28,7 +28,7 @@ def test_another_log_makes_another_page(plots: ModuleType) -> None:
     regret = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
     before = plots.page(found, regret)
     for part in (
-        found["speed"]["problems"][0]["seconds"], found["engines"]["cases"][0], found["engines"]["ray"],
+        found["speed"]["problems"][0]["seconds"], found["engines"]["cases"][0], found["engines"]["ray"]["eager"],
         found["compression"]["speed"]["seconds"]["float32"], found["compression"]["bytes"]["rows"][0],
         found["compression"]["regret"]["streams"][0]["methods"][1], found["compression"]["link"]["cases"][0],
     ):  # fmt: skip
