@@ -13,3 +13,9 @@ class RunError(RuntimeError):
 
 class WorkerLost(RunError):
     """A worker is gone or silent. Another one can do its work, so the run may go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"

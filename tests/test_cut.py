@@ -114,7 +114,16 @@ class Asking:
         return mix("x", x - 0.1 * g) if int(state.max()) % 2 == 0 else x, state + 1
 
 
-def test_rounds_that_cannot_be_compiled_are_refused_with_what_to_do() -> None:
-    problem = build(Experiment("ring", 4, "moving_target:dim=3", Asking(), rounds=ROUNDS))
+class Breaking(Asking):
+    """Gradient descent that does what only a compiler minds."""
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        torch._dynamo.graph_break()
+        return mix("x", x - 0.1 * g), state
+
+
+@pytest.mark.parametrize("algorithm", [Asking(), Breaking()], ids=lambda algorithm: type(algorithm).__name__)
+def test_rounds_that_cannot_be_compiled_are_refused_with_what_to_do(algorithm: Any) -> None:
+    problem = build(Experiment("ring", 4, "moving_target:dim=3", algorithm, rounds=ROUNDS))
     with pytest.raises(InputError, match=r"^these rounds cannot be compiled; run them eagerly \(--eager\): "):
         on_threads(problem, Comparison.of(problem))

@@ -13,13 +13,14 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from distopt import runner
 from distopt.data import at, leaf, tensors
 from distopt.engines.eager import Walk
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.engines.post import BlockLink, Post
-from distopt.errors import InputError
+from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
 from distopt.network import Noise
 from distopt.runner import Held
@@ -69,6 +70,11 @@ def _arrived(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: T
 for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived)):
     _operations.impl(name, operation, "CPU")
     library.register_fake(f"distopt::{name}", form, lib=_operations)
+
+
+def refused(error: Exception) -> InputError:
+    """What to do about rounds that cannot be compiled."""
+    return InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {first_line(error)}")
 
 
 @dataclass
@@ -152,12 +158,16 @@ class Rounds:
 
     def _run(self, loop: Loop, held: Held, leaves: Any, rounds: range) -> tuple[Held, list[Tensor]]:
         """A loop in which exchanges may fail."""
-        self.post.failure = failure = None
+        self.post.failure = None
+        failure: BaseException
         try:
             return loop(held, leaves, rounds)
         except RuntimeError as error:
-            at_the_door = str(error).startswith("KeyboardInterrupt")  # before an operation had begun to look out for it
-            failure = self.post.failure or (KeyboardInterrupt() if at_the_door else error)
+            failure = self.post.failure or error
+            if isinstance(error, TorchDynamoException):
+                failure = refused(error)
+            elif str(error).startswith("KeyboardInterrupt"):  # which came before an operation had begun to look out for it
+                failure = self.post.failure or KeyboardInterrupt()
         raise failure
 
     @property
@@ -174,8 +184,7 @@ class Rounds:
         except InputError:
             raise
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {reason}") from error
+            raise refused(error) from error
 
     def _with_memory(self, held: Held, batch: Any) -> Held:
         """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""

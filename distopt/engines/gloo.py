@@ -26,7 +26,7 @@ from torch import Tensor
 
 from distopt.engines.post import Tag
 from distopt.engines.stencil import FRONT
-from distopt.errors import InputError, RunError, WorkerLost
+from distopt.errors import InputError, RunError, WorkerLost, first_line
 
 dist: Any = torch.distributed  # which does not declare all that it exports
 
@@ -209,9 +209,3 @@ class Post:
         """Drop the connections, which the other ranks notice at once."""
         self._leaving.clear()
         self.group.pg = None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

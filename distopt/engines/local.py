@@ -15,7 +15,7 @@ import torch
 
 from distopt.data import Blocks, tensors, tree_map
 from distopt.engines.eager import Eager
-from distopt.errors import InputError
+from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
 from distopt.runner import Block, Carry, Engine, Stretch, here
 
@@ -109,8 +109,7 @@ class OnDevice:
             self.device = torch.device(device)
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:  # a build without CUDA says so by an assertion
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"device={device}: torch cannot use it ({reason}); leave --device out to run on the CPU") from None
+            raise InputError(f"device={device}: torch cannot use it ({first_line(error)}); leave --device out to run on the CPU") from None
 
     @property
     def compiled(self) -> bool:
@@ -163,8 +162,7 @@ class Forgiving:
         except Exception as error:
             if isinstance(self._engine, Eager) or carry.t:
                 raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            message = f"the rounds could not be compiled and run eagerly, several times slower: {reason}"
+            message = f"the rounds could not be compiled and run eagerly, several times slower: {first_line(error)}"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
             return self._engine.advance(problem, block, rounds, carry, keep)

@@ -37,11 +37,11 @@ from distopt import grid
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Crew, Led, Surviving
-from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist, first_line
+from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist
 from distopt.engines.partition import Partition, divide
 from distopt.engines.stencil import pack, size, unpack
 from distopt.engines.worker import Report, Worker
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, first_line
 from distopt.experiment import Experiment, Problem, build
 from distopt.runner import Held, standing
 

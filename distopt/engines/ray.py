@@ -25,10 +25,10 @@ from distopt import __version__, catalog
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.engines.crew import Led, Surviving
-from distopt.engines.gloo import TIMEOUT, Group, Post, dist, first_line
+from distopt.engines.gloo import TIMEOUT, Group, Post, dist
 from distopt.engines.partition import Partition, divide
 from distopt.engines.worker import Report, Worker
-from distopt.errors import InputError, RunError, WorkerLost
+from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.experiment import Problem
 from distopt.runner import Held
 
