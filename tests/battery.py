@@ -30,13 +30,13 @@ PARTITIONS = {
 FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc", "gt:lr=0.01,form=aug_dgm")
 ALGORITHMS = [*(f"{name}:lr=0.01" for name in catalog.names("algorithms")), *FORMS]
 CHOCO = "choco:compressor=sign,gamma=0.3"
-MATRICES = ("digits:window=2", "rbf_drift:features=3,classes=4,window=2")
+MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")
 """Softmax regressions: the gradient of an agent is the product of two matrices. The small one is for compilers, which take a minute for the other."""
 VECTORS = ("drifting_logistic", "moving_target:dim=3")
 
 
 class Case(NamedTuple):
-    """An algorithm with a channel on a scenario. Precisions, trials and, for those that need an average, stars go round with the cases."""
+    """An algorithm with a channel on a scenario, in a precision, with so many trials."""
 
     algorithm: str
     channel: str
@@ -45,8 +45,9 @@ class Case(NamedTuple):
     trials: int = 1
 
     @property
-    def network(self) -> str:
-        return "star" if getattr(catalog.make("algorithms", self.algorithm), "weights", "") == "average" else "erdos_renyi"
+    def averages(self) -> bool:
+        """Whether it needs W = 1/N, or a star."""
+        return getattr(catalog.make("algorithms", self.algorithm), "weights", "") == "average"
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.channel.partition(':')[0]} {self.scenario.partition(':')[0]}"
@@ -56,7 +57,7 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
     """Every algorithm with exact messages and with signs through ``choco``, each on a scenario with matrix gradients and on another one.
 
     The other scenario is one for exact messages and another for signs. What brings a channel of its own has that one, with signs
-    the second time where it lets its compressor be chosen.
+    the second time where it lets its compressor be chosen. Precisions and trials go round.
     """
     out = []
     for k, algorithm in enumerate(ALGORITHMS):
@@ -78,8 +79,9 @@ class Problems(NamedTuple):
 
 def posed(case: Case, **settings: Any) -> Problems:
     """The problem of a case: a few rounds of which x is recorded."""
-    ask = {"agents": N, "rounds": 5, "x0": 0.3, "dtype": case.dtype, "trials": case.trials, **settings}
-    network = ask.pop("network", case.network)
+    ask = {"network": "erdos_renyi", "agents": N, "rounds": 5, "x0": 0.3, "dtype": case.dtype, "trials": case.trials, **settings}
+    network = "star" if case.averages else ask["network"]
+    del ask["network"]
     problem = build(Experiment(network, scenario=case.scenario, algorithm=case.algorithm, channel=case.channel, record=("x",), **ask))
     return Problems(problem, solved(case.scenario, ask["agents"], ask["rounds"], ask["trials"]))
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from battery import ALGORITHMS, CHOCO, MATRICES, PARTITIONS, VECTORS, Case, cases, differences, moves, on, posed, threads
+from battery import CHOCO, MATRICES, PARTITIONS, VECTORS, Case, N, cases, differences, moves, on, posed, threads
 from torch import Tensor
 
 from distopt import catalog, mixing, tree
+from distopt.api import MakeEngine
 from distopt.data import tensors, tree_map
 from distopt.engines import local, ranks, worker
 from distopt.engines.partition import Partition
@@ -25,6 +26,7 @@ from distopt.engines.stencil import Stencil, stencil
 
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
 COMPILES = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+SMALL: dict[str, Any] = {"network": "ring", "agents": 6, "rounds": 2}  # of its three blocks the compiler sees one
 
 
 @pytest.fixture(autouse=True)
@@ -139,26 +141,40 @@ def test_the_battery_notices_each_leaf_of_x_state_and_memory() -> None:
 # Compiled
 
 
-def compiled_alike(case: Case, *, forked: bool) -> None:
-    """On a ring of six, of which three blocks look alike to the compiler."""
-    problems = posed(case, network="star" if case.network == "star" else "ring", agents=6, rounds=2)
+def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
+    problems = posed(case, **settings)
     alone = on(problems, mode="compiled")
     assert moves(alone)
-    assert differences(alone, on(problems, threads(Partition.even(6, 3)), "compiled")) == []
-    if forked:
-        assert differences(alone, on(problems, partial(ranks.engine, workers=2, timeout=300), "compiled")) == []
+    for engine in engines:
+        assert differences(alone, on(problems, engine, "compiled")) == []
 
 
 @COMPILES
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_compiled_has_the_same_bits_on_workers(algorithm: str) -> None:
-    compiled_alike(Case(algorithm, "exact", "moving_target:dim=2"), forked=False)
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        (Case("gtadam:lr=0.01", f"{CHOCO},resync=4", "drifting_logistic"), {"network": "ring"}),
+        (Case("gt:lr=0.01,form=atc", "exact", "moving_target:dim=3", "float32", 2), {"network": "random_matching"}),
+        (Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL),
+        (Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}),
+    ],
+    ids=str,
+)
+def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dict[str, Any]) -> None:
+    compiled_alike(case, threads(Partition.even(settings.get("agents", N), 3)), **settings)
+
+
+@COMPILES
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*catalog.names("algorithms")} - {"gtadam", "gt", "nids", "powergossip"}))
+def test_every_other_algorithm_has_the_same_bits_compiled_in_threads(name: str) -> None:
+    compiled_alike(Case(f"{name}:lr=0.01", "exact", "moving_target:dim=2"), threads(Partition.even(6, 3)), **SMALL)
 
 
 @COMPILES
 @FORKS
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
-def test_every_case_compiled_has_the_same_bits_on_workers_and_ranks(case: Case) -> None:
-    compiled_alike(case, forked=True)
+def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)

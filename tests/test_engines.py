@@ -379,23 +379,3 @@ def test_a_leaf_that_belongs_to_no_agent_is_refused() -> None:
     problem = made(algorithm=Shared())
     with pytest.raises(InputError, match="to be shared among workers"):
         on(problem, PARTITIONS["3"])
-
-
-# Compiled
-
-
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("network", "scenario", "algorithm", "settings"),
-    [
-        ("ring", "drifting_logistic", "gtadam:lr=0.01", {}),
-        ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {"trials": 2, "dtype": "float32"}),
-        ("ring", "digits:window=2", "nids:lr=0.01", {"agents": 6, "rounds": 2}),
-        ("ring", "drifting_logistic", "gtadam:lr=0.01", {"channel": "choco:compressor=sign,gamma=0.3,resync=4"}),
-        ("ring", "moving_target:dim=7", "powergossip:lr=0.01", {}),
-    ],
-)
-def test_compiled_rounds_have_the_same_bits_on_workers(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
-    problem = made(network, scenario, algorithm, **settings)
-    assert differences(on(problem, mode="compiled"), on(problem, Partition.even(problem.problem.agents, 3), "compiled")) == []
