@@ -31,14 +31,14 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 8 and len(PYTHON) == 4 and MAKE == ["simulate", "test"]
+    assert len(COMMANDS) >= 8 and len(PYTHON) == 4 and MAKE == ["simulate", "test", "battery"]
     assert len(COMMANDS) + len(MAKE) == len(SHELL), "a shell line that no test runs"
 
 
 @pytest.mark.parametrize("target", MAKE)
 def test_make_targets_do_what_the_readme_says(target: str) -> None:
     recipe = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"simulate": "distopt simulate ring --agents 16", "test": "pytest"}[target] in recipe
+    assert {"simulate": "distopt simulate ring --agents 16", "test": "pytest -n 2\n", "battery": "pytest -n 2 -m battery"}[target] in recipe
 
 
 @pytest.mark.parametrize("command", ["distopt simulate ring --agents 16", *COMMANDS])
