@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test lint types bench clean
+.PHONY: simulate test battery lint types bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n 2
+
+battery: $(VENV)/.installed-test
+	$(VENV)/bin/pytest -n 2 -m battery
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

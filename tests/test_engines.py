@@ -1,124 +1,48 @@
 """One experiment has the same bits on one block and on any workers, whatever the order in which their messages arrive."""
 
 import dataclasses
-import functools
+import heapq
 import threading
 from typing import Any, NamedTuple
 
+import battery
 import numpy as np
 import pytest
 import torch
+from battery import PARTITIONS, N, Outcome, Problems, differences, threads
 from torch import Tensor
 
 import distopt
-from distopt import catalog, mixing, runner, tree
-from distopt.api import Comparison, execute
-from distopt.data import at, tensors
+from distopt import catalog, mixing, runner
+from distopt.api import Comparison
+from distopt.data import at
 from distopt.engines import local, post, worker
 from distopt.engines.crew import Led
 from distopt.engines.partition import Partition
-from distopt.engines.stencil import FRONT, Stencil, pack, size, stencil, unpack
+from distopt.engines.stencil import FRONT, pack, size, stencil, unpack
 from distopt.engines.threads import Threads
 from distopt.errors import InputError
-from distopt.experiment import Experiment, Problem, build, build_topology
+from distopt.experiment import Experiment, build, build_topology
 from distopt.mixing import Mixing
 from distopt.network import known_at_start
 from distopt.protocols import Wire
 from distopt.random import Key
 
-N = 16
-PARTITIONS = {
-    "2": Partition.even(N, 2),
-    "3": Partition.even(N, 3),
-    "5": Partition.even(N, 5),
-    "13": Partition.even(N, 13),
-    "scattered": Partition((tuple(range(0, N, 3)), tuple(range(1, N, 3)), tuple(range(2, N, 3)))),
-}
 NETWORKS: dict[str, dict[str, Any]] = {
     "ring": {}, "star": {"agents": 40}, "complete": {}, "erdos_renyi": {}, "random_matching": {}, "ring dropping": {"drop_links": 0.3},
 }
-SCENARIOS = {"drifting_logistic": "drifting_logistic", "digits": "digits:window=2", "moving_target": "moving_target:dim=3"}
-CHOCO = "choco:compressor=sign,gamma=0.3"
-FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc", "gt:lr=0.01,form=aug_dgm")
-ALGORITHMS = [*(f"{name}:lr=0.01" for name in catalog.names("algorithms")), *FORMS]
-
-
-class Problems(NamedTuple):
-    problem: Problem
-    comparison: Comparison
 
 
 def made(network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm: Any = "gtadam:lr=0.01", **settings: Any) -> Problems:
     """A problem of a few rounds that records what it can."""
     ask = {"agents": N, "rounds": 5, "x0": 0.3, **NETWORKS.get(network, {}), **settings}
-    experiment = Experiment(network.removesuffix(" dropping"), scenario=scenario, algorithm=algorithm, record=("x",), **ask)
-    if scenario == SCENARIOS["digits"]:  # its comparator takes seconds
-        comparison = solved(network, ask.get("trials", 1))
-        return Problems(build(experiment, comparison.problem), comparison)
-    problem = build(experiment)
+    problem = build(Experiment(network.removesuffix(" dropping"), scenario=scenario, algorithm=algorithm, record=("x",), **ask))
     return Problems(problem, Comparison.of(problem))
 
 
-@functools.cache
-def solved(network: str, trials: int) -> Comparison:
-    """The comparator of the digits."""
-    return Comparison.of(build(Experiment(network, N, SCENARIOS["digits"], "dgd", rounds=5, trials=trials)))
-
-
-def on(made: Problems, partition: Partition | None = None, **options: Any) -> tuple[distopt.Run, runner.Held]:
-    """The run on workers, or local where there is no partition, and what the agents hold in the end."""
-    problem, comparison = made
-    engines = []
-
-    def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        engine = Led(Threads(problem, blocks, partition, **options)) if partition else local.engine(problem, blocks, mode)
-        engines.append(Recorder(engine))
-        return engines[0]
-
-    run = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled" if options.get("compiled") else "eager", engine=make)
-    return run, engines[0].held
-
-
-class Recorder:
-    """An engine that remembers what the agents held after the last stretch."""
-
-    def __init__(self, engine: runner.Engine) -> None:
-        self.engine = engine
-
-    def prepare(self, block: runner.Block) -> None:
-        self.engine.prepare(block)
-
-    def advance(self, problem: Problem, *args: Any) -> runner.Stretch:
-        stretch = self.engine.advance(problem, *args)
-        self.held = runner.here(stretch.held)
-        return stretch
-
-
-def differences(one: tuple[distopt.Run, runner.Held], other: tuple[distopt.Run, runner.Held]) -> list[str]:
-    """The metrics, trajectories and leaves that have other bits."""
-    assert list(one[0]) == list(other[0])
-    names = [name for name in one[0] if not np.array_equal(one[0][name], other[0][name], equal_nan=True)]
-    mine, theirs = tensors(one[1]), tensors(other[1])
-    assert len(mine) == len(theirs)
-    return names + [f"leaf {k}" for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a.dtype != b.dtype or not torch.equal(a, b)]
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize(
-    ("channel", "scenario"), [*(("exact", name) for name in SCENARIOS), *((CHOCO, name) for name in SCENARIOS if name != "digits")]
-)
-def test_every_algorithm_has_the_same_bits_on_any_workers(algorithm: str, channel: str, scenario: str) -> None:
-    if channel != "exact" and hasattr(catalog.make("algorithms", algorithm), "channel"):
-        channel = "exact"  # it brings its own, and that is one more case of its own precision and trials
-    k = ALGORITHMS.index(algorithm) + list(SCENARIOS).index(scenario) + (channel != "exact")
-    network = "star" if getattr(catalog.make("algorithms", algorithm), "weights", "") == "average" else "erdos_renyi"
-    settings = {"agents": N, "dtype": ("float64", "float32")[k % 2], "trials": 1 + k // 2 % 2}
-    problem = made(network, SCENARIOS[scenario], algorithm, channel=channel, **settings)
-    alone = on(problem)
-    assert np.abs(alone[0]["x"][:, -1] - alone[0]["x"][:, 0]).max() > 1e-6, "nothing moved"
-    for name in PARTITIONS if scenario != "digits" else (list(PARTITIONS)[k % 5],):
-        late = {"slowest": 0.002, "seed": k} if name == "5" else {}  # messages arrive late, in any order
-        assert differences(alone, on(problem, PARTITIONS[name], **late)) == [], name
+def on(problems: Problems, partition: Partition | None = None, mode: local.Mode = "eager", **delays: Any) -> Outcome:
+    """The run on workers, or local where there is no partition."""
+    return battery.on(problems, threads(partition, **delays) if partition else local.engine, mode)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -143,11 +67,17 @@ def test_what_each_neighbour_is_told_by_itself_has_the_same_bits_on_any_workers(
 
 
 @pytest.mark.parametrize("network", ["ring", "random_matching", "ring dropping"])
-def test_delayed_and_reordered_messages_change_nothing(network: str) -> None:
+def test_delayed_and_reordered_messages_change_nothing(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made(network, trials=2)
     alone = on(problem)
-    for seed in range(3):
-        assert differences(alone, on(problem, PARTITIONS["5"], slowest=0.004, seed=seed)) == []
+    arrived: list[int] = []
+    deliver = heapq.heappop
+    monkeypatch.setattr("distopt.engines.threads.heapq.heappop", lambda heap: arrived.append(heap[0][1]) or deliver(heap))
+    for name, partition in PARTITIONS.items():
+        for seed in range(2):
+            arrived.clear()
+            assert differences(alone, on(problem, partition, slowest=0.004, seed=seed)) == [], name
+            assert arrived != sorted(arrived), "nothing overtook anything"
 
 
 def test_a_run_of_several_stretches_continues_on_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,59 +140,6 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec, message in wrong.items():
         with pytest.raises(InputError, match=message):
             distopt.simulate("ring", engine=spec, **ask)
-
-
-# What would be noticed
-
-
-def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = made("erdos_renyi", "drifting_logistic")
-    alone = on(problem)
-    apply = mixing.apply
-
-    def backwards(table: mixing.Table, z: Tensor) -> Tensor:
-        return apply(table._replace(index=table.index.flip(-1), weight=table.weight.flip(-1)), z)
-
-    monkeypatch.setattr(post.mixing, "apply", backwards)
-    monkeypatch.setattr(worker, "mixing", type("Backwards", (), {"apply": staticmethod(backwards), "Table": mixing.Table}))
-    assert "x" in differences(alone, on(problem, PARTITIONS["3"]))
-
-
-def test_the_battery_notices_metrics_summed_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = made("ring", "drifting_logistic", rounds=20)
-    alone = on(problem)
-    monkeypatch.setattr(tree, "combine", lambda sums, places, total: sums.sum(-2, keepdim=True))
-    found = differences(alone, on(problem, PARTITIONS["5"]))
-    assert found and "x" not in found
-
-
-def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
-    problem = made("ring", algorithm="gt:lr=0.01,form=aug_dgm")
-    alone = on(problem)
-    exchange = post.Post.send
-
-    def swapped(self: post.Post, stage: str, rows: Any) -> None:
-        exchange(self, stage, rows[::-1] if len(rows) > 1 else rows)
-
-    assert differences(alone, on(problem, PARTITIONS["3"])) == []
-    together = made("ring", algorithm="gt:lr=0.01")
-    whole = on(together)
-    monkeypatch.setattr(post.Post, "send", swapped)
-    assert "x" in differences(whole, on(together, PARTITIONS["3"]))
-
-
-def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = made("erdos_renyi")
-    alone = on(problem)
-
-    def wrong(*args: Any) -> Stencil:
-        right = stencil(*args)
-        wide = [torch.arange(right.width) if order is None else order for order in right.order]
-        return dataclasses.replace(right, order=tuple(order.flip(-1) for order in wide))
-
-    monkeypatch.setattr(worker, "stencil", wrong)
-    assert "x" in differences(alone, on(problem, PARTITIONS["3"]))
 
 
 # What travels
@@ -431,8 +308,8 @@ class Dithered:
 def test_a_channel_with_memory_noise_and_packed_rows_has_the_same_bits(algorithm: str, network: str) -> None:
     problem = made(network, algorithm=algorithm, channel=Dithered(), trials=2)
     alone = on(problem)
-    assert torch.equal(alone[1].memory["x"], torch.full((2, N, 1), 5.0, dtype=torch.float64))
-    assert not np.array_equal(alone[0]["x"], on(made(network, algorithm=algorithm, trials=2))[0]["x"]), "the channel does nothing"
+    assert torch.equal(alone.held.memory["x"], torch.full((2, N, 1), 5.0, dtype=torch.float64))
+    assert not np.array_equal(alone.run["x"], on(made(network, algorithm=algorithm, trials=2)).run["x"]), "the channel does nothing"
     for name in ("3", "13", "scattered"):
         assert differences(alone, on(problem, PARTITIONS[name])) == []
 
@@ -502,26 +379,3 @@ def test_a_leaf_that_belongs_to_no_agent_is_refused() -> None:
     problem = made(algorithm=Shared())
     with pytest.raises(InputError, match="to be shared among workers"):
         on(problem, PARTITIONS["3"])
-
-
-# Compiled
-
-
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("network", "scenario", "algorithm", "settings"),
-    [
-        ("ring", "drifting_logistic", "gtadam:lr=0.01", {}),
-        ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {"trials": 2, "dtype": "float32"}),
-        ("erdos_renyi", "digits:window=2", "nids:lr=0.01", {}),
-        ("ring", "drifting_logistic", "gtadam:lr=0.01", {"channel": "choco:compressor=sign,gamma=0.3,resync=4"}),
-        ("ring", "moving_target:dim=7", "powergossip:lr=0.01", {}),
-    ],
-)
-def test_compiled_rounds_have_the_same_bits_on_workers(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
-    problem = made(network, scenario, algorithm, **settings)
-    problem_, comparison = problem
-    run = execute(problem_.experiment, problem=problem_, comparison=comparison, mode="compiled")
-    shared, _ = on(problem, PARTITIONS["3"], compiled=True)
-    assert [name for name in run if not np.array_equal(run[name], shared[name], equal_nan=True)] == []

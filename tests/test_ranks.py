@@ -13,20 +13,22 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from battery import Problems, differences, moves, on
 from torch import Tensor
 
 import distopt
-from distopt import catalog, engines, runner
+from distopt import engines, runner
 from distopt.api import Comparison, execute
-from distopt.data import Blocks, tensors
+from distopt.data import tensors
 from distopt.engines import gloo, local, ranks
-from distopt.engines.crew import Led, LossWarning
+from distopt.engines.crew import LossWarning
 from distopt.engines.post import Transport
 from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
@@ -46,32 +48,6 @@ def made(network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm
     return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
 
 
-def on(problem: Problem, comparison: Comparison, workers: int) -> tuple[distopt.Run, runner.Held]:
-    """The run on ranks, or local with 0 workers, and what the agents hold in the end."""
-    held = []
-
-    def make(problem: Problem, blocks: Blocks, mode: local.Mode) -> Any:
-        engine = ranks.engine(problem, blocks, mode, workers, 20) if workers else local.engine(problem, blocks, mode)
-
-        class Recorder:
-            def prepare(self, block: Any) -> None:
-                engine.prepare(block)
-
-            def advance(self, *args: Any) -> runner.Stretch:
-                stretch = engine.advance(*args)
-                held[:] = [runner.here(stretch.held)]
-                return stretch
-
-            def close(self) -> None:
-                if isinstance(engine, Led):
-                    engine.close()
-
-        return Recorder()
-
-    run = execute(problem.experiment, problem=problem, comparison=comparison, mode="eager", engine=make)
-    return run, held[0]
-
-
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
     [
@@ -85,27 +61,13 @@ def on(problem: Problem, comparison: Comparison, workers: int) -> tuple[distopt.
 )
 def test_ranks_have_the_bits_of_one_block(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
     problem = made(network, scenario, algorithm, **settings)
-    comparison = Comparison.of(problem)
-    alone, stands = on(problem, comparison, 0)
-    assert np.abs(alone["x"][:, -1] - alone["x"][:, 0]).max() > 1e-6, "nothing moved"
+    problems = Problems(problem, Comparison.of(problem))
+    alone = on(problems)
+    assert moves(alone)
     for workers in (2, 4):
-        run, held = on(problem, comparison, workers)
-        assert list(run) == list(alone)
-        assert [name for name in run if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
-        assert len(tensors(held)) == len(tensors(stands))
-        assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(tensors(held), tensors(stands), strict=True))
-        assert run.info["fingerprint"] == alone.info["fingerprint"]
-
-
-@pytest.mark.parametrize("algorithm", catalog.names("algorithms"))
-@pytest.mark.parametrize("channel", ["exact", "choco:compressor=sign,gamma=0.3"])
-def test_every_algorithm_has_the_bits_of_one_block(algorithm: str, channel: str) -> None:
-    method = catalog.make("algorithms", f"{algorithm}:lr=0.01")
-    if channel != "exact" and hasattr(method, "channel"):
-        channel = "exact"
-    network = "star" if getattr(method, "weights", "") == "average" else "erdos_renyi"
-    for scenario in ("moving_target:dim=3", "drifting_logistic"):
-        test_ranks_have_the_bits_of_one_block(network, scenario, f"{algorithm}:lr=0.01", {"channel": channel})
+        shared = on(problems, partial(ranks.engine, workers=workers, timeout=20))
+        assert differences(alone, shared) == []
+        assert shared.run.info["fingerprint"] == alone.run.info["fingerprint"]
 
 
 def test_uneven_blocks_a_grid_and_several_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +98,7 @@ class Sparing:
 def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -> None:
     problem = made(network, algorithm=Sparing(), rounds=8)
     comparison = Comparison.of(problem)
-    alone, _ = on(problem, comparison, 0)
+    alone, _ = on(Problems(problem, comparison))
     engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
     try:
         for _ in range(2):  # the same rounds again, between the same processes

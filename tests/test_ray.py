@@ -16,21 +16,24 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from battery import Problems, cases, differences, moves, on, posed
 from torch import Tensor
 
 import distopt
 from distopt import engines, runner
 from distopt.api import Comparison, execute
-from distopt.data import Blocks, tensors
+from distopt.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
-from distopt.engines.crew import LossWarning
+from distopt.engines.crew import Led, LossWarning, Surviving
+from distopt.engines.partition import divide as shares
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
 
@@ -88,49 +91,45 @@ def made(network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm
     return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
 
 
-def on(problem: Problem, comparison: Comparison, workers: int, mode: local.Mode = "eager") -> tuple[distopt.Run, runner.Held]:
-    """The run on actors, or local with 0 workers, and what the agents hold in the end."""
-    held = []
-
-    def make(problem: Problem, blocks: Blocks, mode: local.Mode) -> Any:
-        engine: Any = engines.make(f"ray:workers={workers}" if workers else "local", problem, blocks, mode)
-        advance = engine.advance
-
-        def noted(*args: Any) -> runner.Stretch:
-            stretch: runner.Stretch = advance(*args)
-            held[:] = [runner.here(stretch.held)]
-            return stretch
-
-        engine.advance = noted
-        return engine
-
-    run = execute(problem.experiment, problem=problem, comparison=comparison, mode=mode, engine=make)
-    return run, held[0]
+@pytest.mark.slow
+def test_actors_have_the_bits_of_one_block() -> None:
+    problem = made("random_matching", algorithm="gt:lr=0.01,form=atc", drop_links=0.3)
+    problems = Problems(problem, Comparison.of(problem))
+    alone = on(problems)
+    assert moves(alone)
+    assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
 
 
-def same(one: tuple[distopt.Run, runner.Held], other: tuple[distopt.Run, runner.Held]) -> None:
-    assert list(one[0]) == list(other[0])
-    assert [name for name in one[0] if not np.array_equal(one[0][name], other[0][name], equal_nan=True)] == []
-    mine, theirs = tensors(one[1]), tensors(other[1])
-    assert len(mine) == len(theirs) > 1
-    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+class Lent(Led):
+    """An engine whose crew stays when it is closed."""
+
+    def close(self) -> None:
+        pass
+
+
+class Kept(engine_of_ray.Team):
+    """A crew that is told one problem after another, since actors take seconds to start."""
+
+    def engine(self, problem: Problem, blocks: Blocks, mode: local.Mode) -> Lent:
+        self._hear([actor.leave.remote() for actor in self._actors])
+        self._problem, self._length, self._share = self._ray.put(engine_of_ray.packed(problem)), blocks.length, partial(shares, problem.mixing)
+        self._hear([actor.learn.remote(self._problem) for actor in self._actors])
+        self._form()
+        return Lent(Surviving(self, lambda crew: self.mended()))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("network", "scenario", "algorithm", "settings"),
-    [
-        ("ring", "drifting_logistic", "gtadam:lr=0.01", {"trials": 2}),
-        ("random_matching", "moving_target:dim=3", "gt:lr=0.01,form=atc", {"drop_links": 0.3}),
-        ("erdos_renyi", "drifting_logistic", "nids:lr=0.01", {"dtype": "float32"}),
-    ],
-)
-def test_actors_have_the_bits_of_one_block(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
-    problem = made(network, scenario, algorithm, **settings)
-    comparison = Comparison.of(problem)
-    alone = on(problem, comparison, 0)
-    assert np.abs(alone[0]["x"][:, -1] - alone[0]["x"][:, 0]).max() > 1e-6, "nothing moved"
-    same(alone, on(problem, comparison, 3))
+def test_every_algorithm_has_the_same_bits_on_actors() -> None:
+    first = made()
+    team = Kept(first, Comparison.of(first).blocks, False, 3, partial(shares, first.mixing), 60, lambda: None)
+    try:
+        for case in cases():
+            problems = posed(case)
+            alone = on(problems)
+            assert moves(alone), case
+            assert differences(alone, on(problems, team.engine)) == [], case
+    finally:
+        team.close()
 
 
 @pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")

@@ -38,7 +38,7 @@ def test_the_readme_has_commands() -> None:
 @pytest.mark.parametrize("target", MAKE)
 def test_make_targets_do_what_the_readme_says(target: str) -> None:
     recipe = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"simulate": "distopt simulate ring --agents 16", "test": "pytest"}[target] in recipe
+    assert {"simulate": "distopt simulate ring --agents 16", "test": "pytest -n 2\n"}[target] in recipe
 
 
 @pytest.mark.parametrize("command", ["distopt simulate ring --agents 16", *COMMANDS])
