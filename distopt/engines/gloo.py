@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -67,6 +67,7 @@ class Group:
         store: where the first failure is noted, so that all ranks tell of the same one.
         timeout: seconds that a message may take.
         round: of the last message.
+        ended: which ranks are known to have ended, by whoever started them.
     """
 
     pg: Any
@@ -75,6 +76,7 @@ class Group:
     size: int
     timeout: int = TIMEOUT
     round: int = 0
+    ended: Callable[[], list[int]] = list
 
     @classmethod
     def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
@@ -106,6 +108,29 @@ class Group:
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
         return FAILURES[kind](message)
 
+    def alive(self) -> None:
+        """Raise if a rank is known to have ended."""
+        for rank in self.ended():
+            raise self.blame("lost", f"rank {rank} has gone in round {self.round}")
+
+    def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
+        """The error to raise when nothing comes from one of ``peers``."""
+        return self.blame("lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}")
+
+    def look(self) -> None:
+        """Raise what any rank has noted, or that one is known to have ended."""
+        self.alive()
+        if self.store.check(["failed"]):
+            raise self.blame("run", "")  # which it takes the place of
+
+    def same(self, head: bytes, due: bytes, sender: int) -> None:
+        """Refuse a message under another header than was due."""
+        if head != due:
+            raise self.blame("run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due")
+
+    def _round(self, tag: Tag) -> int:
+        return self.round if tag[1].startswith(ORDER) else tag[0]
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """While rounds run, let gloo's threads of this process take no core from the thread that sends.
@@ -128,14 +153,18 @@ class Group:
         return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
 
     @contextmanager
-    def towards(self, peer: int, tag: Tag) -> Iterator[None]:
-        """Whatever fails here is between this rank and ``peer``."""
+    def towards(self, peers: Sequence[int], tag: Tag) -> Iterator[None]:
+        """Whatever fails here is between this rank and one of ``peers``."""
         try:
             yield
         except RuntimeError as error:
-            silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
-            what = f"did not answer within {self.timeout} s" if silent else "has gone"
-            raise self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}") from error
+            if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+                raise self.silent(peers, tag) from error
+            raise self.blame("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}") from error
+
+
+def _one_of(peers: Sequence[int]) -> str:
+    return " or ".join(f"rank {peer}" for peer in peers)
 
 
 def _is_gloo(task: Path) -> bool:
@@ -161,13 +190,9 @@ class _Arriving:
         due, patience = header(self.tag), patience or timedelta(seconds=self.group.timeout)
         self.group.reach(self.tag)
         for sender, letter, work in self.coming:
-            with self.group.towards(sender, self.tag):
+            with self.group.towards([sender], self.tag):
                 work.wait(patience)
-            head = bytes(letter[:FRONT].numpy())
-            if head != due:
-                raise self.group.blame(
-                    "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
-                )
+            self.group.same(bytes(letter[:FRONT].numpy()), due, sender)
 
 
 @dataclass
@@ -181,7 +206,7 @@ class Post:
         """See ``distopt.engines.worker.Transport``."""
         number, coming = _number(header(tag)), []
         for sender, letter in into.items():
-            with self.group.towards(sender, tag):
+            with self.group.towards([sender], tag):
                 coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
         return _Arriving(self.group, tag, coming)
 
@@ -193,13 +218,13 @@ class Post:
         number, front = _number(head), torch.frombuffer(bytearray(head), dtype=torch.uint8)
         for receiver, letter in outgoing.items():
             letter[:FRONT] = front
-            with self.group.towards(receiver, tag):
+            with self.group.towards([receiver], tag):
                 self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
 
     def settle(self) -> None:
         """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
         for receiver, tag, work, _ in self._leaving:
-            with self.group.towards(receiver, tag):
+            with self.group.towards([receiver], tag):
                 work.wait(timedelta(seconds=self.group.timeout))
         self._leaving.clear()
 

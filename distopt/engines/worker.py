@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt import metrics, mixing, runner, tree
-from distopt.data import Blocks, cast, default_dtype, evaluate, part, rounds_of, tree_map
+from distopt.data import Blocks, cast, default_dtype, evaluate, moved, part, rounds_of, tree_map
 from distopt.engines import eager
 from distopt.engines.partition import Partition
 from distopt.engines.stencil import Stencil, pack, size, stencil, unpack
@@ -31,6 +31,8 @@ from distopt.random import Key
 from distopt.runner import Held, Standing
 
 E = TypeVar("E")
+
+CPU = torch.device("cpu")
 
 Measure = Callable[[Tensor, Any], Tensor]
 """Node sums of what a block's agents add to the measurements of a stretch: (points [K, R, n, d], (mean, data, x*_t)) -> [K, R, m, c]."""
@@ -57,6 +59,18 @@ class Transport(Protocol):
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
+
+
+class Rows(Transport, Protocol):
+    """Carries rows between the workers' devices; waiting for them holds up ``device`` alone. All send the same tags in the same order,
+    each after it was expected, and wait for it once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker's agents live."""
+
+    def confirm(self) -> None:
+        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
 
 
 class Report(NamedTuple):
@@ -96,8 +110,8 @@ class Post:
     workers leave it out, and send a message without a meaning to those who expect one.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport, self.prefix, self.k = transport, "", 0
+    def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
+        self.transport, self.device, self.prefix, self.k = transport, device, "", 0
         self._kinds: dict[str, Kinds] = {}  # of the rows of a stage
         self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
@@ -155,7 +169,7 @@ class Post:
         letter = self._letters.get((stage, block, turn, comes))
         if letter is None or letter.rows != count:
             forms = [((*lead, count, *rest), dtype) for lead, rest, dtype in self._kinds[stage]]
-            message = torch.empty(size(forms), dtype=torch.uint8)
+            message = torch.empty(size(forms), dtype=torch.uint8, device=self.device)
             letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
         return letter
 
@@ -218,13 +232,18 @@ class Worker:
         transport: carries the messages.
         length: of the whole run's blocks of data (``Blocks.length``).
         compiled: whether the rounds and the measurements are.
+        rows: carries the rows of a round from device to device, where the agents then live; else ``transport`` does. Data and reports are the host's.
 
     ``load`` and ``measure`` must run under the default precision float64, ``place`` and ``walk`` under the experiment's (see
     ``distopt.data.default_dtype``, which holds for a whole process).
     """
 
-    def __init__(self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False) -> None:
-        self.partition, self.me, self.transport, self.post = partition, me, transport, Post(transport)
+    def __init__(
+        self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False, rows: Rows | None = None
+    ) -> None:
+        self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
+        self.device = rows.device if rows else CPU
+        self.post = Post(rows or transport, self.device)
         self.ids = partition.blocks[me]
         self.whole = problem
         key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
@@ -253,6 +272,7 @@ class Worker:
             self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), runner.here(held))
         else:
             self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), runner.here(held))
+        self.held = self._there(self.held)
         if self._one is None:
             early = known_at_start(self.problem.algorithm, self.problem.x0)
             self._one = eager.stepper(self.problem, early)
@@ -260,6 +280,9 @@ class Worker:
                 from distopt.engines import cut  # imports the compiler's front end: seconds
 
                 self._one, self._measure = cut.stepper(self.problem, early), cut.measure(self._terms)
+
+    def _there(self, tree: Any) -> Any:
+        return tree if self.device.type == "cpu" else moved(tree, self.device)
 
     @staticmethod
     def _checked(leaf: Tensor, agents: int) -> Tensor:
@@ -278,10 +301,10 @@ class Worker:
         b = start // self.blocks.length
         first = start - self.blocks.span(b).start
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
-        self.exact = part(self.blocks.get(b), first, first + count)
+        self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
-        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me)
-        self.noise: Noise = noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], t)
+        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], t))
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
@@ -300,6 +323,8 @@ class Worker:
 
     def measure(self, best: Tensor) -> Report | None:
         """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
+        if self.rows:
+            self.rows.confirm()
         walked, agents, ids = self._walked, self.problem.agents, self.ids
         counts = [len(nodes) for nodes in self.nodes]
         points = walked.points.double()
@@ -308,7 +333,7 @@ class Worker:
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
         first, last = self._rounds.start, self._rounds.stop
-        values = self._measure(points, (mean, part(self.exact, first, last), part(best, first, last)))
+        values = self._measure(points, (self._there(mean), part(self.exact, first, last), self._there(part(best, first, last))))
         finite = torch.isfinite(walked.held.x).flatten(1).all(1).reshape(1, -1, 1, 1)
         ones = [1] * len(self.nodes)
         whole = self.collect(
@@ -351,6 +376,7 @@ class Worker:
     def collect(self, what: str, rows: list[tuple[Tensor, list[int]]]) -> list[list[Tensor]]:
         """Bring tensors [..., rows, *] to worker 0, with the number of rows of each worker: there every worker's, else nothing."""
         tag = (self._span.start + self._rounds.stop if self._span else 0, what)
+        rows = [(row.cpu(), counts) for row, counts in rows]
         if self.me:
             self.transport.send(tag, {0: pack([row for row, _ in rows])})
             return []
