@@ -93,9 +93,9 @@ def simulate(
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
     settings = {key: value for key, value in given.items() if value is not None}
+    where = _where(engine, device, workers, partition, backend, address)
     with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            where = _where(engine, device, workers, partition, backend, address)
             again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
             commands.simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
 

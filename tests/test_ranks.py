@@ -45,12 +45,12 @@ def made(network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm
     return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
 
 
-def on(problem: Problem, comparison: Comparison, workers: int) -> tuple[distopt.Run, runner.Held]:
+def on(problem: Problem, comparison: Comparison, workers: int, backend: str = "gloo") -> tuple[distopt.Run, runner.Held]:
     """The run on ranks, or local with 0 workers, and what the agents hold in the end."""
     held = []
 
     def make(problem: Problem, blocks: Blocks, mode: local.Mode) -> Any:
-        engine = ranks.engine(problem, blocks, mode, workers, 20) if workers else local.engine(problem, blocks, mode)
+        engine = ranks.engine(problem, blocks, mode, workers, 20, backend=backend) if workers else local.engine(problem, blocks, mode)
 
         class Recorder:
             def prepare(self, block: Any) -> None:
