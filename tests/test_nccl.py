@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import re
+import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,13 +23,13 @@ import numpy as np
 import pytest
 import torch
 from test_checkpoint import short, struck
-from test_ranks import Fails, Sparing, die, made, on, sleep
+from test_ranks import Fails, Sparing, die, made, on, sleep, torchrun
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import distopt
-from distopt import data, engines
+from distopt import data, engines, metrics
 from distopt.api import Comparison
 from distopt.data import tensors
 from distopt.engines import gloo, nccl, stencil, worker
@@ -183,6 +188,20 @@ def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytes
         distopt.simulate(
             "ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=9, engine="ranks:workers=3,timeout=1,backend=nccl"
         )
+
+
+@linux
+@pytest.mark.usefixtures("stand_in")
+def test_nothing_is_reported_of_rows_that_were_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    front = nccl.Post._front
+
+    def other(self: nccl.Post, tag: worker.Tag) -> Tensor:
+        late = tag[0] == 2 and multiprocessing.current_process().name == "rank 1"
+        return front(self, (tag[0] - late, tag[1]))
+
+    monkeypatch.setattr(nccl.Post, "_front", other)
+    with pytest.raises(RunError, match=r"^rank 0 got a message \(round 1, s\+x\) from rank 1 where \(round 2, s\+x\) was due$"):
+        distopt.simulate("ring", agents=6, scenario="moving_target", algorithm="gt", rounds=9, engine="ranks:workers=2,backend=nccl")
 
 
 @pytest.fixture
@@ -355,6 +374,43 @@ def test_the_command_runs_and_resumes_where_it_ran(tmp_path: Any, monkeypatch: p
     assert [name for name in run if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
 
 
+FLEET = """
+import os, sys
+from pathlib import Path
+
+import torch
+from distopt.cli import cli
+from distopt.engines import nccl
+
+sys.path.insert(0, sys.argv.pop(1))
+from test_nccl import StandIn
+
+
+def gpu(place):
+    Path(f"gpu-{place}-of-rank-{os.environ['RANK']}").touch()
+    return torch.device("cpu")
+
+
+nccl.check, nccl.communicator, nccl.gpu = lambda ranks: None, StandIn, gpu
+cli()
+"""
+
+
+@pytest.mark.slow
+def test_ranks_of_torchrun_take_a_gpu_each_for_all_they_run(tmp_path: Path) -> None:
+    (tmp_path / "fleet.py").write_text(FLEET)
+    words = ["--algorithm", "gtadam:lr=0.01", "--algorithm", "dgd:lr=0.1", "--record", "x", "--out", "shared"]
+    ask = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "20"]
+    done = torchrun(tmp_path, "fleet.py", str(Path(__file__).parent), *ask, *words, "--engine", "ranks", "--backend", "nccl")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("gpu-*")} == {"gpu-0-of-rank-0", "gpu-1-of-rank-1"}
+    shared = distopt.load(tmp_path / "shared")
+    assert isinstance(shared, dict) and len(shared) == 2
+    for label, run in shared.items():
+        alone = distopt.simulate("ring", agents=5, scenario="moving_target", algorithm=label, rounds=20, record="x")
+        assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+
+
 # The device
 
 
@@ -402,12 +458,20 @@ def elsewhere() -> Iterator[Any]:
 def test_rows_never_leave_the_device_and_reports_never_enter_it(
     network: str, scenario: str, algorithm: str, settings: dict[str, Any], elsewhere: Any
 ) -> None:
-    rows, reports, held = elsewhere.apply(stretch_of_forms, (network, scenario, algorithm, settings))
-    assert (rows, reports, held) == ({"gpu"}, {"cpu"}, {"gpu"})
+    for me in range(2):
+        assert elsewhere.apply(stretch_of_forms, (me, network, scenario, algorithm, settings)) == ({"gpu"}, {"cpu"}, {"gpu"})
 
 
-def stretch_of_forms(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:
-    """All that a worker does, on a device of which only the forms of tensors are there: what was left in main memory is refused beside them.
+def stretch_of_forms(*asked: Any) -> tuple[set[str], set[str], set[str]]:
+    """``all_it_does``, with errors that can go from process to process."""
+    try:
+        return all_it_does(*asked)
+    except Exception:
+        raise AssertionError(traceback.format_exc()[-2000:]) from None
+
+
+def all_it_does(me: int, network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:
+    """Let a worker live on a device of which only the forms of tensors are there: what was left in main memory is refused beside them.
 
     Where its rows, its reports and what it holds are in the end.
     """
@@ -424,11 +488,12 @@ def stretch_of_forms(network: str, scenario: str, algorithm: str, settings: dict
         with forms:
             return data.tree_map(lambda leaf: (forms.from_tensor(leaf) if type(leaf) is Tensor else leaf).to(device), tree)
 
+    metrics.totals = lambda scenario, sums, agents: {"sums": sums}  # it asks for the numbers
     torch.index_select, worker.moved, stencil.moved = selected, moved, moved  # type: ignore[assignment]
     problem = build(Experiment(network, 12, scenario, algorithm, rounds=6, record=("x",), **settings))
     rows, reports = Nobody(device), Nobody(torch.device("cpu"))
     length = Comparison.of(problem).blocks.length
-    one = worker.Worker(problem, Partition.even(12, 2), 1, reports, length, rows=rows)
+    one = worker.Worker(problem, Partition.even(12, 2), me, reports, length, rows=rows)
     with data.default_dtype(torch.float64):
         one.load(0, 6)
     with data.default_dtype(problem.x0.dtype):
@@ -436,8 +501,8 @@ def stretch_of_forms(network: str, scenario: str, algorithm: str, settings: dict
         with forms:
             one.walk(range(1, 6), ("x",))
     with data.default_dtype(torch.float64), forms:
-        one.measure(torch.zeros(6, 1, problem.x0.shape[-1]))
-        one.gather()
+        report, whole = one.measure(torch.zeros(6, 1, problem.x0.shape[-1])), one.gather()
+    assert {leaf.device.type for leaf in tensors((report, whole))} == ({"cpu"} if me == 0 else set())
     return set(rows.carried), set(reports.carried), {leaf.device.type for leaf in tensors(one.held)}
 
 
@@ -462,14 +527,28 @@ def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(network: str,
             assert np.allclose(host[name], several[name], rtol=1e-9, atol=1e-11), name
 
 
+LOST = """
+import distopt
+from distopt.engines import crew
+from test_ranks import Fails, {how}
+
+crew.PATIENCE = 0
+ask = dict(agents=16, scenario="moving_target", algorithm=Fails({how}), rounds=9)
+distopt.simulate("ring", engine="ranks:workers=3,timeout=5,backend=nccl", **ask)
+"""
+
+
 @pytest.mark.cuda
-@needs_gpus
-@pytest.mark.filterwarnings("ignore::distopt.engines.crew.LossWarning")
-@pytest.mark.parametrize(("how", "message"), [(sleep, "^rank 1 did not answer within 5 s in round 3"), (die, r"^rank 1 has gone in round \d")])
-def test_a_gpu_whose_rank_is_lost_ends_the_run(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.PATIENCE", 0)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # fork: the algorithm is an object
-    with pytest.raises(RunError, match=message):
-        distopt.simulate(
-            "ring", agents=10, scenario="moving_target", algorithm=Fails(how), rounds=9, engine="ranks:workers=2,timeout=5,backend=nccl"
-        )
+@pytest.mark.skipif(GPUS < 3, reason="no three GPUs on this machine, or a torch without NCCL")
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("sleep", r"(rank 1 or )?rank 2 did not answer within 5 s in round 3"),  # rank 1 looks at a number in every round: there it waits for its GPU
+        ("die", r"rank 2 has gone in round \d"),
+    ],
+)
+def test_a_rank_that_is_lost_ends_the_run_on_gpus(how: str, message: str) -> None:
+    paths = os.pathsep.join([str(Path(distopt.__file__).parent.parent), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", LOST.format(how=how)]  # from here a rank cannot be forked: this process may have used a GPU
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
