@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 from test_checkpoint import short, struck
-from test_ranks import Fails, Sparing, die, made, on, sleep, torchrun
+from test_ranks import Fails, Mortal, Sparing, die, made, on, sleep, torchrun
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -33,6 +33,7 @@ from distopt import data, engines, metrics
 from distopt.api import Comparison
 from distopt.data import tensors
 from distopt.engines import gloo, nccl, stencil, worker
+from distopt.engines.crew import LossWarning
 from distopt.engines.gloo import dist
 from distopt.engines.partition import Partition
 from distopt.engines.stencil import FRONT
@@ -49,10 +50,14 @@ class Work:
     patience = 60.0
 
     def __init__(self) -> None:
-        self.over = threading.Event()
+        self.over, self.completed = threading.Event(), False
+
+    def end(self, completed: bool) -> None:
+        self.completed = completed
+        self.over.set()
 
     def is_completed(self) -> bool:
-        return self.over.is_set()
+        return self.completed
 
     def wait(self) -> None:
         self.over.wait(self.patience)
@@ -94,14 +99,15 @@ class StandIn:
         self.calls.append((how, letters, peer, self.counts[how, peer]))
 
     def _run(self) -> None:
+        stuck = False
         while (asked := self.stream.get()) is not None:
             calls, work = asked
             try:
-                for each in [getattr(self.pg, how)(letters, peer, number) for how, letters, peer, number in calls]:
+                for each in [getattr(self.pg, how)(letters, peer, number) for how, letters, peer, number in calls if not stuck]:
                     each.wait(timedelta(seconds=60))
-            except RuntimeError:  # the other end has gone: a GPU would go on waiting
-                return
-            work.over.set()
+            except RuntimeError:  # the other end has gone: a GPU would go on waiting, and its host go on
+                stuck = True
+            work.end(not stuck)
 
 
 @pytest.fixture(autouse=True)
@@ -183,11 +189,27 @@ def test_a_run_is_where_the_rows_are() -> None:
 )
 def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distopt.engines.crew.PATIENCE", 0)
-    monkeypatch.setattr(Work, "patience", 0.05)
+    monkeypatch.setattr(Work, "patience", 2.0)
+    engine = f"ranks:workers=3,timeout={1 if how is sleep else 20},backend=nccl"
     with pytest.raises(RunError, match=message):
-        distopt.simulate(
-            "ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=9, engine="ranks:workers=3,timeout=1,backend=nccl"
-        )
+        distopt.simulate("ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=9, engine=engine)
+
+
+@linux
+@pytest.mark.usefixtures("stand_in")
+def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, 4)
+    monkeypatch.setattr(Work, "patience", 5.0)
+    file = tmp_path / "rounds"
+    file.write_text("")
+    ask: dict[str, Any] = {"agents": 16, "scenario": "drifting_logistic", "algorithm": Mortal(file), "rounds": 16, "record": "x"}
+    alone = distopt.simulate("ring", **ask)
+    file.write_text("3 9")
+    with pytest.warns(LossWarning, match="^rank 2 has gone in round") as caught:
+        shared = distopt.simulate("ring", engine="ranks:workers=3,timeout=20,backend=nccl", **ask)
+    assert [str(each.message).split(" in round")[0] for each in caught] == ["rank 2 has gone"] * 2
+    assert not file.read_text()
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
 
 
 @linux
@@ -252,9 +274,14 @@ def test_what_comes_is_what_was_sent_and_a_tag_without_messages_waits_for_nobody
         assert [each[FRONT:].tolist() for each in into] == [[10 * k + 1] * 8, [10 * k] * 8]
         carrier.expect((k, "y"), {}).wait()
         carrier.send((k, "y"), {})
-    for post in pair:
-        post.confirm()
-        assert not post.heads
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(nccl.Post.confirm, pair))
+    assert not any(post.heads for post in pair)
+
+
+def test_nobody_reports_before_all_have_their_rows(pair: list[nccl.Post]) -> None:
+    with pytest.raises(RunError, match="^rank 1 did not answer within 1 s in round 0$"):
+        pair[0].confirm()
 
 
 def test_a_host_runs_two_exchanges_ahead_and_no_more(pair: list[nccl.Post], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,10 +105,11 @@ class Post:
     _due: dict[Tag, _Exchange] = field(default_factory=dict)
     _going: deque[_Exchange] = field(default_factory=deque)
     _fronts: dict[str, Tensor] = field(default_factory=dict)
+    _confirmed: int = 0
 
     def greet(self) -> None:
         """Exchange a message with every other rank, which makes the connections. NCCL lets its caller wait meanwhile, so another thread calls it."""
-        tag, others = (0, "greeting"), [rank for rank in range(self.group.size) if rank != self.group.rank]
+        tag, others = (0, "greeting"), self._others
         letters, failures = torch.empty(2 * len(others), FRONT, dtype=torch.uint8, device=self.device), list[Exception]()
         arriving = self.expect(tag, dict(zip(others, letters, strict=False)))
 
@@ -153,7 +154,7 @@ class Post:
         self._going.append(exchange)
 
     def confirm(self) -> None:
-        """See ``distopt.engines.worker.Rows``."""
+        """See ``distopt.engines.worker.Rows``. All ranks do so together: one that still waits for rows might not be able to report."""
         while self._going:
             self._end(self._going.popleft())
         if self.heads:
@@ -161,6 +162,10 @@ class Post:
             for (tag, sender, _), head in zip(self.heads, whole, strict=True):
                 self.group.same(head.tobytes(), header(tag), sender)
             self.heads.clear()
+        self._confirmed += 1
+        self.group.store.add("confirmed", 1)
+        due = self._confirmed * self.group.size
+        self._until(lambda: self.group.store.add("confirmed", 0) >= due, self._others, (self.group.round, "confirm"))
 
     def leave(self) -> None:
         """Drop the connections, and whatever is on its way. Where NCCL cannot, it keeps nobody longer than a time-out."""
@@ -169,6 +174,10 @@ class Post:
             aborting.start()
             aborting.join(self.group.timeout)
         self.pg = None
+
+    @property
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self.group.size) if rank != self.group.rank]
 
     def _front(self, tag: Tag) -> Tensor:
         """The header of a tag, where the rows are. Only the first of a name has to go there."""

@@ -1,11 +1,11 @@
-"""Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo).
+"""Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo; their rows by NCCL where they have GPUs).
 
 Rank 0 leads and holds the first block of agents; the other ranks do as it orders until it stops them. There are two ways to start:
 
 - ``engine="ranks:workers=4"`` starts three more processes on this machine, and ends them with the run;
 - under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
 
-No number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
+On CPUs no number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
 that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
 started here.
 """
@@ -240,7 +240,7 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
 
             group.ended = lambda: [me for me, process in enumerate(processes, 1) if not process.is_alive()]
             orders = Orders(Post(group))
-            crew = Ranks(problem, blocks, orders, partition, compiled, not forked, lambda: (orders.leave(), _end(processes, here)), backend)
+            crew = Ranks(problem, blocks, orders, partition, compiled, not forked, lambda: _end(processes, here, orders), backend)
         except BaseException:
             _end(processes, here)
             raise
@@ -262,9 +262,11 @@ def _begin(processes: Sequence[Any]) -> None:
             gc.enable()
 
 
-def _end(processes: Sequence[Any], parent: int) -> None:
+def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) -> None:
     if os.getpid() != parent:  # a fork of it that drops what it inherited
         return
+    if orders is not None:
+        orders.leave()
     for process in processes:
         if process.pid is not None:
             process.kill()  # it holds nothing that is not here too
