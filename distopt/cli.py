@@ -27,6 +27,7 @@ _CHECKPOINT = click.option("--checkpoint-every", type=click.IntRange(min=1), met
 _ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
 _WAYS = click.Choice(["contiguous", "cut"])
 _PARTITION = click.option("--partition", type=_WAYS, help="Blocks of ids, or such as few links join.  [default: contiguous]")
+_BACKEND = click.option("--backend", type=click.Choice(["gloo", "nccl"]), help="Of ranks: gloo on CPUs; nccl, a GPU each.  [default: gloo]")
 _ADDRESS = click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
 
 
@@ -63,13 +64,14 @@ def cli() -> None:
 @click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
 @click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
 @_PARTITION
+@_BACKEND
 @_ADDRESS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/...]")
 @_CHECKPOINT
 @_TRACEBACK
 def simulate(
     topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, partition: str | None,
-    address: str | None, out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
+    backend: str | None, address: str | None, out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -80,7 +82,8 @@ def simulate(
 
     No engine changes a number. "ranks" are processes: it starts them itself, or uses those that torchrun started on one machine
     or several, as in: torchrun --nproc-per-node 4 -m distopt simulate ring --agents 16 --engine ranks
-    "ray" are actors of a Ray cluster. Of either, workers that die are replaced while the run goes on.
+    With --backend nccl each rank has a GPU of its own, and numbers equal those of CPUs to rounding. "ray" are actors of a Ray cluster.
+    Of either, workers that die are replaced while the run goes on.
 
     Writes the run, a figure (regret.png) and a table (summary.csv); of several, a star marks the smallest average regret.
     Ctrl-C and SIGTERM let it save itself and end; `distopt resume` goes on, as it does from the last checkpoint (K) where the
@@ -90,9 +93,9 @@ def simulate(
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
     settings = {key: value for key, value in given.items() if value is not None}
+    where = _where(engine, device, workers, partition, backend, address)
     with _polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            where = _where(engine, device, workers, partition, address)
             again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
             commands.simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
 
@@ -103,13 +106,14 @@ def simulate(
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.")
 @_PARTITION
+@_BACKEND
 @_ADDRESS
 @_CHECKPOINT
 @click.option("--force", is_flag=True, help="Go on although the experiment's files, the program or the device have changed: with other bits.")
 @_TRACEBACK
 def resume(
-    run: Path, *, engine: str | None, device: str, workers: int | None, partition: str | None, address: str | None, checkpoint_every: int | None,
-    force: bool, traceback: bool,
+    run: Path, *, engine: str | None, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None,
+    checkpoint_every: int | None, force: bool, traceback: bool,
 ) -> None:
     """Go on with a simulation that was interrupted or killed.
 
@@ -117,10 +121,10 @@ def resume(
     workers, and ends with the numbers, the figure and the table of a run that nothing disturbed.
     """
     if engine is None:
-        engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ else "local" if device != "cpu" else None
+        engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ or backend is not None else "local" if device != "cpu" else None
     with _polite(traceback), _leading(engine or "local", workers, address) as leads:
         if leads:
-            commands.resume(run, engine and _where(engine, device, workers, partition, address), checkpoint_every, force)
+            commands.resume(run, engine and _where(engine, device, workers, partition, backend, address), checkpoint_every, force)
 
 
 @cli.command()
@@ -300,15 +304,18 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         yield leads
 
 
-def _where(engine: str, device: str, workers: int | None, partition: str | None, address: str | None) -> str:
+def _where(engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None) -> str:
     """The spec of the engine asked for."""
     if device != "cpu" and engine != "local":
         raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     asked = [f"device={device}"] if device != "cpu" else []
     if partition is not None and engine == "local":
         raise click.UsageError("--partition says how workers share the agents; choose who with --engine threads, ranks or ray")
+    if backend is not None and engine != "ranks":
+        raise click.UsageError("--backend says what carries the rows of ranks; add --engine ranks")
     asked += [] if workers is None else [f"workers={workers}"]
     asked += [] if partition is None else [f"partition={partition}"]
+    asked += [] if backend is None else [f"backend={backend}"]
     asked += [] if address is None else [f"address={address}"]
     return f"{engine}:{','.join(asked)}" if asked else engine
 

@@ -179,8 +179,10 @@ def _found(
         if isinstance(found, Run):
             runs[k] = found
         elif found is not None:
-            if found.about.device != device(engine) and not force:
-                raise InputError(f"{folder} ran on {found.about.device}, whose bits differ from those of {device(engine)}; add --device, or --force")
+            before, now = found.about.device, device(engine)
+            if before != now and not force:
+                there = "leave out --device and --backend" if before == "cpu" else "add --device, or --engine ranks --backend nccl"
+                raise InputError(f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or --force")
             starts[k] = found
         if force:
             adopt(folder, problem.experiment.fingerprint())

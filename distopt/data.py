@@ -41,6 +41,11 @@ def tree_map(f: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return pytree.tree_map(lambda leaf: f(leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
 
+def moved(tree: Any, device: torch.device) -> Any:
+    """The tree with its tensors on a device."""
+    return tree_map(lambda leaf: leaf.to(device), tree)
+
+
 def cast(tree: Any, dtype: torch.dtype) -> Any:
     """The floating leaves in another precision."""
     return tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)

@@ -15,6 +15,7 @@
 #     RANKS        ranks on each machine (4)
 #     NODES, NODE  how many machines, and which this is, from 0 (1, 0)
 #     ADDRESS      of node 0, and PORT, free there (29500), with several machines
+#     BACKEND      nccl gives each rank a GPU of its own; RANKS is then at most the GPUs of a machine (gloo: CPUs)
 #     RESTARTS     how often all start anew after one has failed (0): from the last checkpoint, given --out DIR --checkpoint-every K
 #     PYTHON       the Python that distopt is installed for (python3)
 #
@@ -30,4 +31,4 @@ else
 fi
 # shellcheck disable=SC2086  # several words
 exec "${PYTHON:-python3}" -m torch.distributed.run $meet --nproc-per-node "${RANKS:-4}" --max-restarts "${RESTARTS:-0}" \
-    -m distopt "$@" --engine ranks
+    -m distopt "$@" --engine ranks ${BACKEND:+--backend "$BACKEND"}

@@ -257,7 +257,7 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     checkpoint.save(Path("d"), problem, found.carry, dataclasses.replace(found.about, device="cuda"))
     Path("b/checkpoint").write_bytes(Path("b/checkpoint").read_bytes()[:-1])
     for words, message in (
-        (["d"], "d ran on cuda, whose bits differ from those of cpu; add --device, or --force"),
+        (["d"], "d ran on cuda, whose bits differ from those of cpu; add --device, or --engine ranks --backend nccl, or --force"),
         (["b"], "b/checkpoint: damaged or cut short (the check sum is another); to begin anew, remove it"),
         (["c"], "c: holds no experiment.toml"),
         (["nowhere"], "nowhere: no such folder"),

@@ -30,18 +30,27 @@ def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> En
 
 
 def check(spec: str, agents: int) -> None:
-    """Refuse early what ``make`` would: a spec that names no engine or partition, or more workers than agents."""
+    """Refuse early what ``make`` would: a spec that names no engine, partition or backend, or more workers than agents or GPUs."""
     from distopt.engines import partition
 
     parameters = _parsed(spec)[1]
     partition.check(str(parameters.get("partition", "contiguous")))
     if isinstance(workers := parameters.get("workers"), int):
         partition.Partition.even(agents, workers)
+    if isinstance(backend := parameters.get("backend"), str):
+        from distopt.engines import ranks
+
+        ranks.check(backend, int(workers or 2))
 
 
 def device(spec: str) -> str:
-    """The device that a spec such as ``local:device=cuda`` names, on which alone its bits are the same."""
-    return str(_parsed(spec)[1].get("device", "cpu"))
+    """The device that a spec such as ``local:device=cuda`` or ``ranks:backend=nccl`` names, on which alone its bits are the same."""
+    asked = _parsed(spec)[1]
+    if "backend" in asked:
+        from distopt.engines import ranks
+
+        return ranks.DEVICES.get(str(asked["backend"]), "cpu")
+    return str(asked.get("device", "cpu"))
 
 
 def _parsed(spec: str) -> tuple[Callable[..., Engine], dict[str, int | str]]:

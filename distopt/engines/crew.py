@@ -165,10 +165,10 @@ class Elsewhere:
 
 
 class Led:
-    """The engine that leads a crew. x, state and memory stay with the workers until somebody asks for them."""
+    """The engine that leads a crew, whose rounds run on ``device``. x, state and memory stay with the workers until somebody asks for them."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    def __init__(self, crew: Crew, device: str = "cpu") -> None:
+        self.crew, self.device = crew, device
         self._stands: Elsewhere | None = None
 
     @property

@@ -12,7 +12,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -65,6 +65,7 @@ class Group:
         store: where the first failure is noted, so that all ranks tell of the same one.
         timeout: seconds that a message may take.
         round: of the last message.
+        ended: which ranks are known to have ended, by whoever started them.
     """
 
     pg: Any
@@ -73,6 +74,7 @@ class Group:
     size: int
     timeout: int = TIMEOUT
     round: int = 0
+    ended: Callable[[], list[int]] = list
 
     @classmethod
     def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
@@ -104,6 +106,29 @@ class Group:
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
         return FAILURES[kind](message)
 
+    def alive(self) -> None:
+        """Raise if a rank is known to have ended."""
+        for rank in self.ended():
+            raise self.blame("lost", f"rank {rank} has gone in round {self.round}")
+
+    def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
+        """The error to raise when nothing comes from one of ``peers``."""
+        return self.blame("lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}")
+
+    def look(self) -> None:
+        """Raise what any rank has noted, or that one is known to have ended."""
+        self.alive()
+        if self.store.check(["failed"]):
+            raise self.blame("run", "")  # which it takes the place of
+
+    def same(self, head: bytes, due: bytes, sender: int) -> None:
+        """Refuse a message under another header than was due."""
+        if head != due:
+            raise self.blame("run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due")
+
+    def _round(self, tag: Tag) -> int:
+        return self.round if tag[1].startswith(ORDER) else tag[0]
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """While rounds run, let gloo's threads of this process take no core from the thread that sends.
@@ -125,11 +150,15 @@ class Group:
             return self.blame("input", str(error))
         return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
 
-    def lost(self, peer: int, tag: Tag, error: RuntimeError) -> Exception:
-        """What an error between this rank and ``peer`` is to all of them."""
-        silent = "timed out" in str(error).lower() or "timeout" in str(error).lower()
-        what = f"did not answer within {self.timeout} s" if silent else "has gone"
-        return self.blame("lost", f"rank {peer} {what} in round {self.round if tag[1].startswith(ORDER) else tag[0]}")
+    def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
+        """What an error between this rank and one of ``peers`` is to all of them."""
+        if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+            return self.silent(peers, tag)
+        return self.blame("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
+
+
+def _one_of(peers: Sequence[int]) -> str:
+    return " or ".join(f"rank {peer}" for peer in peers)
 
 
 def _is_gloo(task: Path) -> bool:
@@ -158,12 +187,8 @@ class _Arriving:
             try:
                 work.wait(patience)
             except RuntimeError as error:
-                raise self.group.lost(sender, self.tag, error) from error
-            head = letter.numpy()[:FRONT].tobytes()
-            if head != due:
-                raise self.group.blame(
-                    "run", f"rank {self.group.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
-                )
+                raise self.group.lost([sender], self.tag, error) from error
+            self.group.same(letter.numpy()[:FRONT].tobytes(), due, sender)
 
 
 @dataclass
@@ -180,7 +205,7 @@ class Post:
             try:
                 coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
             except RuntimeError as error:
-                raise self.group.lost(sender, tag, error) from error
+                raise self.group.lost([sender], tag, error) from error
         return _Arriving(self.group, tag, coming)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
@@ -193,7 +218,7 @@ class Post:
             try:
                 self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
             except RuntimeError as error:
-                raise self.group.lost(receiver, tag, error) from error
+                raise self.group.lost([receiver], tag, error) from error
 
     def settle(self) -> None:
         """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
@@ -202,7 +227,7 @@ class Post:
             try:
                 work.wait(limit)
             except RuntimeError as error:
-                raise self.group.lost(receiver, tag, error) from error
+                raise self.group.lost([receiver], tag, error) from error
         self._leaving.clear()
 
     def leave(self) -> None:

@@ -9,11 +9,11 @@ import os
 import shutil
 import warnings
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from distopt.data import Blocks, tensors, tree_map
+from distopt.data import Blocks, moved, tensors, tree_map
 from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
@@ -116,12 +116,10 @@ class OnDevice:
         """See ``distopt.runner.Engine``."""
         return self._engine.compiled
 
-    def _there(self, tree: Any) -> Any:
-        return tree_map(lambda leaf: leaf.to(self.device), tree)
-
     def _moved(self, block: Block) -> Block:
-        twin = replace(block, exact=self._there(block.exact), reference=block.reference._replace(x=self._there(block.reference.x)))
-        twin.__dict__.update(tables=self._there(block.tables), noise=self._there(block.noise))  # its cached properties
+        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.noise), self.device)
+        twin = replace(block, exact=exact, reference=block.reference._replace(x=best))
+        twin.__dict__.update(tables=tables, noise=drawn)  # its cached properties
         return twin
 
     def prepare(self, block: Block) -> None:
@@ -132,7 +130,7 @@ class OnDevice:
         """See ``distopt.runner.Engine``."""
         if self._block is None or self._here is not block:
             self._here, self._block = block, self._moved(block)
-        start = carry._replace(held=self._there(here(carry.held)))
+        start = carry._replace(held=moved(here(carry.held), self.device))
         stretch = self._engine.advance(problem, self._block, rounds, start, keep)
         observed, kept, held, finite = tree_map(lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite))
         return Stretch(observed, kept, held, finite, stretch.bits)

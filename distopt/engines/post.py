@@ -21,6 +21,8 @@ from distopt.protocols import Payload, Slots
 
 E = TypeVar("E")
 
+CPU = torch.device("cpu")
+
 Tag = tuple[int, str]
 """(round, what it is): names a message between two workers. Messages are taken by tag, never by order of arrival."""
 
@@ -43,6 +45,18 @@ class Transport(Protocol):
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
+
+
+class Rows(Transport, Protocol):
+    """Carries rows between the workers' devices; waiting for them holds up ``device`` alone. All send the same tags in the same order,
+    each after it was expected, and wait for it once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker's agents live."""
+
+    def confirm(self) -> None:
+        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
 
 
 class Letter(NamedTuple):
@@ -77,8 +91,8 @@ class Post:
     workers leave it out, and send a message without a meaning to those who expect one.
     """
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport, self.prefix, self.k = transport, "", 0
+    def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
+        self.transport, self.device, self.prefix, self.k = transport, device, "", 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
         self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
         self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
@@ -149,7 +163,7 @@ class Post:
         letter = self._letters.get((stage, block, turn, comes))
         if letter is None or letter.rows != count:
             forms = [((shape[0], count, *shape[2:]), dtype) for shape, dtype in self._forms[stage]]
-            message = torch.empty(size(forms), dtype=torch.uint8)
+            message = torch.empty(size(forms), dtype=torch.uint8, device=self.device)
             letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
         return letter
 

@@ -1,11 +1,11 @@
-"""Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo).
+"""Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo; their rows by NCCL where they have GPUs).
 
 Rank 0 leads and holds the first block of agents; the other ranks do as it orders until it stops them. There are two ways to start:
 
 - ``engine="ranks:workers=4"`` starts three more processes on this machine, and ends them with the run;
 - under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
 
-No number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
+On CPUs no number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
 that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
 started here.
 """
@@ -35,7 +35,7 @@ from torch.utils import _pytree as pytree
 
 from distopt import grid
 from distopt.data import Blocks, default_dtype
-from distopt.engines import local
+from distopt.engines import local, nccl
 from distopt.engines.crew import Crew, Led, Surviving
 from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist
 from distopt.engines.partition import Partition, divide
@@ -44,6 +44,9 @@ from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, first_line
 from distopt.experiment import Experiment, Problem, build
 from distopt.runner import Held, standing
+
+DEVICES = {"gloo": "cpu", "nccl": "cuda"}
+"""Where the agents live, by what carries their rows."""
 
 IDLE = timedelta(days=30)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
 
@@ -58,10 +61,11 @@ class Order(NamedTuple):
 
 @dataclass
 class Orders:
-    """Rank 0's orders to all others, numbered."""
+    """Rank 0's orders to all others, numbered; and what carries their rows, where that is not the post."""
 
     post: Post
     count: int = 0
+    rows: nccl.Post | None = None
 
     def give(self, order: Order) -> None:
         """Tell all other ranks."""
@@ -86,6 +90,18 @@ class Orders:
         what, settings, forms = json.loads(bytes(unpack(body, [text])[0].numpy()))
         return Order(what, settings, unpack(body, [text, *((tuple(shape), getattr(torch, dtype)) for shape, dtype in forms)])[1:])
 
+    def carrier(self, backend: str) -> nccl.Post | None:
+        """What carries the rows by ``backend``, if not the post; all ranks must ask for it at once."""
+        if backend == "nccl" and self.rows is None:
+            check(backend, self.post.group.size)
+            self.rows = nccl.connect(self.post.group, int(os.environ["LOCAL_RANK"]) if launched() else self.post.group.rank)
+        return self.rows if backend == "nccl" else None
+
+    def leave(self) -> None:
+        """Drop the connections of the carrier."""
+        if self.rows is not None:
+            self.rows.leave()
+
 
 class Ranks:
     """A crew (see ``distopt.engines.crew.Crew``) on the ranks of a group, led from rank 0, which is worker 0.
@@ -97,24 +113,22 @@ class Ranks:
         compiled: whether the rounds are.
         send: whether the other ranks must be told what the problem is; else they were born with it.
         end: ends the other ranks.
-        dead: which of them are known to have ended.
+        backend: what carries the rows.
     """
 
     def __init__(
         self, problem: Problem, blocks: Blocks, orders: Orders, partition: Partition, compiled: bool, send: bool, end: Callable[[], object],
-        dead: Callable[[], list[int]] = list,
+        backend: str = "gloo",
     ) -> None:
-        self.problem, self.orders, self.compiled, self._end, self._dead = problem, orders, compiled, end, dead
+        self.problem, self.orders, self.compiled, self._end = problem, orders, compiled, end
         points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
-        self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled)
-        settings = {"experiments": points, "length": blocks.length, "compiled": compiled}
+        settings = {"experiments": points, "length": blocks.length, "compiled": compiled, "backend": backend}
         self._tell(Order("build", settings, [torch.from_numpy(partition.owner())]))
+        self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled, orders.carrier(backend))
 
     def _tell(self, order: Order) -> None:
         """Give an order, unless somebody is known not to take it: of a message to one who has just died gloo may say nothing."""
-        group = self.orders.post.group
-        for rank in self._dead():
-            raise group.blame("lost", f"rank {rank} has gone in round {group.round}")
+        self.orders.post.group.alive()
         self.orders.give(order)
 
     def place(self, held: Held | None) -> None:
@@ -168,8 +182,9 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
             if what == "stop":
                 return True
             if what == "build":
+                rows = orders.carrier(settings["backend"])
                 problem = born or rebuilt(settings["experiments"])
-                worker = Worker(problem, Partition.of(tensors[0]), group.rank, orders.post, settings["length"], settings["compiled"])
+                worker = Worker(problem, Partition.of(tensors[0]), group.rank, orders.post, settings["length"], settings["compiled"], rows)
                 continue
             assert worker is not None
             with default_dtype(worker.problem.x0.dtype):
@@ -183,6 +198,8 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                 orders.post.settle()
     except Exception as error:
         group.failed(error)
+    finally:
+        orders.leave()
     return False
 
 
@@ -197,7 +214,7 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
 # Ranks of this machine, started from here
 
 
-def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool, timeout: int = TIMEOUT) -> Ranks:
+def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool, timeout: int = TIMEOUT, backend: str = "gloo") -> Ranks:
     """Start a process for every block but the first, and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
 
     On Linux they are forked from this process and know the problem; elsewhere, and where this process uses a GPU, which no
@@ -221,10 +238,9 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
             store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
             group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
 
-            def dead() -> list[int]:
-                return [me for me, process in enumerate(processes, 1) if not process.is_alive()]
-
-            crew = Ranks(problem, blocks, Orders(Post(group)), partition, compiled, not forked, lambda: _end(processes, here), dead)
+            group.ended = lambda: [me for me, process in enumerate(processes, 1) if not process.is_alive()]
+            orders = Orders(Post(group))
+            crew = Ranks(problem, blocks, orders, partition, compiled, not forked, lambda: _end(processes, here, orders), backend)
         except BaseException:
             _end(processes, here)
             raise
@@ -246,9 +262,11 @@ def _begin(processes: Sequence[Any]) -> None:
             gc.enable()
 
 
-def _end(processes: Sequence[Any], parent: int) -> None:
+def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) -> None:
     if os.getpid() != parent:  # a fork of it that drops what it inherited
         return
+    if orders is not None:
+        orders.leave()
     for process in processes:
         if process.pid is not None:
             process.kill()  # it holds nothing that is not here too
@@ -330,6 +348,7 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
         yield True
     finally:
         _fleet = None
+        orders.leave()
         try:
             orders.give(Order("stop", {}))
             orders.post.settle()
@@ -342,17 +361,13 @@ def engine(
 ) -> Led:
     """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.partition.divide``).
 
-    ``backend`` says what carries the messages: gloo, the only one there is.
+    ``backend`` says what carries the rows: gloo, from main memory to main memory; or nccl, from GPU to GPU, where the rounds then run, eagerly.
 
     Raises:
-        InputError: more workers than agents, a time-out under a second or another backend; under torchrun another number than its ranks, or a part
-            of the experiment that is no spec string.
+        InputError: more workers than agents, a time-out under a second, or a backend that there is not or that lacks a GPU for each rank; under
+            torchrun another number than its ranks, or a part of the experiment that is no spec string.
         RunError: the processes could not be started.
     """
-    if backend == "nccl":
-        raise InputError("ranks: backend=nccl: nccl carries what lies on GPUs, and the agents of ranks lie in main memory; leave backend out (gloo)")
-    if backend != "gloo":
-        raise InputError(f"ranks: no backend {backend!r}; leave it out (gloo)")
     if timeout < 1:
         raise InputError(f"ranks: timeout={timeout} seconds, must be at least 1")
     if launched() and workers not in (0, launched()):
@@ -360,14 +375,25 @@ def engine(
     if launched() > 1 and _fleet is None:
         raise InputError("ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True")
     count = launched() or workers or 2
+    check(backend, count)
+    if backend == "nccl" and mode == "compiled":
+        raise InputError("ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out")
     shared = divide(problem.mixing, count, partition)
-    compiled = local.compiles(problem, blocks, mode)
+    compiled = backend == "gloo" and local.compiles(problem, blocks, mode)
     if _fleet is None:
 
         def again(crew: Crew) -> Crew:
             crew.close()
-            return start(problem, blocks, shared, compiled, timeout)
+            return start(problem, blocks, shared, compiled, timeout, backend)
 
-        return Led(Surviving(start(problem, blocks, shared, compiled, timeout), again))
+        return Led(Surviving(start(problem, blocks, shared, compiled, timeout, backend), again), DEVICES[backend])
     _fleet.post.group.timeout = timeout
-    return Led(Ranks(problem, blocks, _fleet, shared, compiled, True, lambda: None))
+    return Led(Ranks(problem, blocks, _fleet, shared, compiled, True, lambda: None, backend), DEVICES[backend])
+
+
+def check(backend: str, ranks: int) -> None:
+    """Refuse a backend that there is not, or that cannot serve so many ranks here."""
+    if backend not in DEVICES:
+        raise InputError(f"ranks: no backend {backend!r}; there are {' and '.join(DEVICES)}")
+    if backend == "nccl":
+        nccl.check(int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else ranks)

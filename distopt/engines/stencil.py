@@ -7,7 +7,7 @@ size and its order, and none carries an address.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distopt.data import moved
 from distopt.engines.partition import Partition, links
 from distopt.mixing import Table
 
@@ -41,6 +42,13 @@ class Stencil:
     order: tuple[Tensor | None, ...]
     send: tuple[dict[int, Tensor], ...]
     receive: tuple[dict[int, int], ...]
+
+    def on(self, device: torch.device) -> Stencil:
+        """The same with its tensors on a device."""
+        if device.type == "cpu":
+            return self
+        table, own, order, send = moved((self.table, self.own, self.order, self.send), device)
+        return replace(self, table=table, own=own, order=order, send=send)
 
 
 def stencil(table: Table, partition: Partition, me: int) -> Stencil:

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt import metrics, runner, tree
-from distopt.data import Blocks, cast, default_dtype, evaluate, part, rounds_of, tree_map
+from distopt.data import Blocks, cast, default_dtype, evaluate, moved, part, rounds_of, tree_map
 from distopt.engines import eager
 from distopt.engines.partition import Partition
-from distopt.engines.post import BlockLink, Post, Transport
+from distopt.engines.post import CPU, BlockLink, Post, Rows, Transport
 from distopt.engines.stencil import pack, size, stencil, unpack
 from distopt.errors import InputError
 from distopt.experiment import Problem
@@ -34,6 +34,7 @@ rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 
 Through = Callable[[Held, range, Any, Noise, tuple[str, ...]], eager.Walk]
 """What goes through rounds: (what is held, their places in data and noise, data, noise, trajectories to keep)."""
+
 
 class Report(NamedTuple):
     """What worker 0 knows of a stretch when it is measured: as ``runner.Stretch``, for all agents."""
@@ -54,13 +55,18 @@ class Worker:
         transport: carries the messages.
         length: of the whole run's blocks of data (``Blocks.length``).
         compiled: whether the rounds and the measurements are.
+        rows: carries the rows of a round from device to device, where the agents then live; else ``transport`` does. Data and reports are the host's.
 
     ``load`` and ``measure`` must run under the default precision float64, ``place`` and ``walk`` under the experiment's (see
     ``distopt.data.default_dtype``, which holds for a whole process).
     """
 
-    def __init__(self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False) -> None:
-        self.partition, self.me, self.transport, self.post = partition, me, transport, Post(transport)
+    def __init__(
+        self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False, rows: Rows | None = None
+    ) -> None:
+        self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
+        self.device = rows.device if rows else CPU
+        self.post = Post(rows or transport, self.device)
         self.ids = partition.blocks[me]
         self.whole = problem
         key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
@@ -89,6 +95,7 @@ class Worker:
             self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), runner.here(held))
         else:
             self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), runner.here(held))
+        self.held = self._there(self.held)
         if self._through is None:
             early = known_at_start(self.problem.algorithm, self.problem.x0)
             self._through = self._one_by_one(eager.stepper(self.problem, early))
@@ -97,6 +104,9 @@ class Worker:
 
                 rounds = cut.Rounds(self.problem, early, self.post, self._terms, eager.room(self.whole.x0))
                 self._through, self._measure = rounds.through, rounds.measure
+
+    def _there(self, tree: Any) -> Any:
+        return tree if self.device.type == "cpu" else moved(tree, self.device)
 
     @staticmethod
     def _checked(leaf: Tensor, agents: int) -> Tensor:
@@ -115,10 +125,10 @@ class Worker:
         b = start // self.blocks.length
         first = start - self.blocks.span(b).start
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
-        self.exact = part(self.blocks.get(b), first, first + count)
+        self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
-        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me)
-        self.noise: Noise = noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], t)
+        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], t))
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
@@ -145,6 +155,8 @@ class Worker:
 
     def measure(self, best: Tensor) -> Report | None:
         """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
+        if self.rows:
+            self.rows.confirm()
         walked, agents, ids = self._walked, self.problem.agents, self.ids
         counts = [len(nodes) for nodes in self.nodes]
         points = walked.points.double()
@@ -152,7 +164,7 @@ class Worker:
         sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
-        values = self._measure(points, mean, self.exact, best, self._rounds)
+        values = self._measure(points, self._there(mean), self.exact, self._there(best), self._rounds)
         finite = torch.isfinite(walked.held.x).flatten(1).all(1).reshape(1, -1, 1, 1)
         ones = [1] * len(self.nodes)
         whole = self.collect(
@@ -199,6 +211,7 @@ class Worker:
     def collect(self, what: str, rows: list[tuple[Tensor, list[int]]]) -> list[list[Tensor]]:
         """Bring tensors [..., rows, *] to worker 0, with the number of rows of each worker: there every worker's, else nothing."""
         tag = (self._span.start + self._rounds.stop if self._span else 0, what)
+        rows = [(row.cpu(), counts) for row, counts in rows]
         if self.me:
             self.transport.send(tag, {0: pack([row for row, _ in rows])})
             return []
