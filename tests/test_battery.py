@@ -165,13 +165,6 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
 
 
 @COMPILES
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*catalog.names("algorithms")} - {"gtadam", "gt", "nids", "powergossip"}))
-def test_every_other_algorithm_has_the_same_bits_compiled_in_threads(name: str) -> None:
-    compiled_alike(Case(f"{name}:lr=0.01", "exact", "moving_target:dim=2"), threads(Partition.even(6, 3)), **SMALL)
-
-
-@COMPILES
 @FORKS
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
