@@ -33,6 +33,8 @@ CHOCO = "choco:compressor=sign,gamma=0.3"
 MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")
 """Softmax regressions: the gradient of an agent is the product of two matrices. The small one is for compilers, which take a minute for the other."""
 VECTORS = ("drifting_logistic", "moving_target:dim=3")
+SMALL: dict[str, Any] = {"network": "ring", "agents": 6, "rounds": 2}
+"""For compilers, which see one block of it where there are three."""
 
 
 class Case(NamedTuple):

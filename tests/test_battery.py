@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from battery import CHOCO, MATRICES, PARTITIONS, VECTORS, Case, N, cases, differences, moves, on, posed, threads
+from battery import CHOCO, MATRICES, PARTITIONS, SMALL, VECTORS, Case, N, cases, differences, moves, on, posed, threads
 from torch import Tensor
 
 from distopt import catalog, mixing, tree
@@ -26,7 +26,6 @@ from distopt.engines.stencil import Stencil, stencil
 
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
 COMPILES = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
-SMALL: dict[str, Any] = {"network": "ring", "agents": 6, "rounds": 2}  # of its three blocks the compiler sees one
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from battery import Problems, cases, differences, moves, on, posed
+from battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, on, posed
 from torch import Tensor
 
 import distopt
@@ -118,18 +118,28 @@ class Kept(engine_of_ray.Team):
         return Lent(Surviving(self, lambda crew: self.mended()))
 
 
-@pytest.mark.slow
-def test_every_algorithm_has_the_same_bits_on_actors() -> None:
+def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:
     first = made()
-    team = Kept(first, Comparison.of(first).blocks, False, 3, partial(shares, first.mixing), 60, lambda: None)
+    team = Kept(first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.mixing), 300, lambda: None)
     try:
-        for case in cases():
-            problems = posed(case)
-            alone = on(problems)
+        for case in cases:
+            problems = posed(case, **settings)
+            alone = on(problems, mode=mode)
             assert moves(alone), case
-            assert differences(alone, on(problems, team.engine)) == [], case
+            assert differences(alone, on(problems, team.engine, mode)) == [], case
     finally:
         team.close()
+
+
+@pytest.mark.slow
+def test_every_case_has_the_same_bits_on_actors() -> None:
+    on_three_actors(cases(), "eager")
+
+
+@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@pytest.mark.battery
+def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
+    on_three_actors(cases(MATRICES[1]), "compiled", **SMALL)
 
 
 @pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
