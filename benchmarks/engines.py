@@ -198,7 +198,7 @@ def alone(boundary: int, workers: int, compiled: bool) -> float:
 
 def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
     """Seconds of a round, measurements and orders included, of whole stretches on Ray and on ranks, by turns."""
-    problem = build(Experiment("ring", 16, Quadratics(512), "gtadam:lr=0.01", rounds=STRETCH))
+    problem = build(Experiment("ring", 16, "quadratic:dim=512", "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
     best = comparison.comparator.reference(0).x
     crews = {name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).crew for name, module in (("ranks", ranks), ("ray", ray))}

@@ -102,6 +102,18 @@ def test_a_shorter_last_block_compiles_nothing_anew(problem: Problem, monkeypatc
     assert np.array_equal(shared["dynamic_regret"], alone["dynamic_regret"])
 
 
+@pytest.mark.parametrize("scenario", ["quadratic:dim=3", "moving_target:dim=3"])
+def test_where_nothing_changes_and_where_all_does_a_run_of_many_stretches_has_the_same_bits(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves of one round serve all rounds, also where there are no others."""
+    monkeypatch.setattr("distopt.runner.FIRST_BYTES", 5 * 4 * 3 * 8)  # stretches of 5 rounds
+    monkeypatch.setattr("distopt.runner.PATIENCE", 1e-9)  # then of one
+    problem = build(Experiment("ring", 4, scenario, "gtadam:lr=0.01", rounds=9, record=("x",)))
+    comparison = Comparison.of(problem)
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    shared = on_threads(problem, comparison)
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
+
+
 class Asking:
     """Gradient descent that looks at a number."""
 

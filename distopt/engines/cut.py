@@ -114,12 +114,12 @@ class Rounds:
         self._loops: dict[Any, Loop] = {}
         self._loaded, self._bits, self._violated = 0, 0, False
 
-    def through(self, held: Held, rounds: range, data: Any, noise: Noise, keep: tuple[str, ...]) -> Walk:
+    def through(self, held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> Walk:
         """See ``distopt.engines.worker.Through``. What ``held`` holds is written over."""
         weights, width = (self.post.stencil.table, self.post.stencil.own), self.post.stencil.width
         self.post.go(rounds.start)
         held = self._with_memory(held, at((data, weights, noise), rounds.start))
-        self._loaded = max(self._loaded, *(leaf.shape[0] for leaf in tensors((data, weights, noise))))
+        self._loaded = max(self._loaded, count)
         leaves = padded((data, weights, noise), self._loaded)
 
         def one(held: Held, k: Tensor, leaves: Any) -> Round:
@@ -154,10 +154,10 @@ class Rounds:
         if shapes not in self._loops:
             _, rows, _ = self._forms(one, (), leaves)
             self._loops[shapes] = Loop(one, (), rows, self._longest, ())
-        return self._loops[shapes]((), leaves, rounds)[1][0]
+        return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
 
-    def _run(self, loop: Loop, held: Held, leaves: Any, rounds: range) -> tuple[Held, list[Tensor]]:
-        """A loop in which exchanges may fail."""
+    def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
+        """A loop that may be one that cannot be compiled, or in which exchanges may fail."""
         self.post.failure = None
         failure: BaseException
         try:

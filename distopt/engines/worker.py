@@ -32,8 +32,8 @@ Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
 """Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
 rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 
-Through = Callable[[Held, range, Any, Noise, tuple[str, ...]], eager.Walk]
-"""What goes through rounds: (what is held, their places in data and noise, data, noise, trajectories to keep)."""
+Through = Callable[[Held, range, Any, Noise, int, tuple[str, ...]], eager.Walk]
+"""What goes through rounds: (what is held; their places among those loaded; data and noise of these, and how many they are; trajectories to keep)."""
 
 
 class Report(NamedTuple):
@@ -135,14 +135,14 @@ class Worker:
         assert self.held is not None and self._through is not None
         self._rounds = rounds
         self.post.begin(self.stencil, self._span.start, rounds)
-        self._walked = self._through(self.held, rounds, self.data, self.noise, keep)
+        self._walked = self._through(self.held, rounds, self.data, self.noise, len(self._span), keep)
         self.post.go(rounds.stop)
         self.held = self._walked.held
 
     def _one_by_one(self, one: eager.Step) -> Through:
         """Rounds in Python."""
 
-        def through(held: Held, rounds: range, data: Any, noise: Noise, keep: tuple[str, ...]) -> eager.Walk:
+        def through(held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> eager.Walk:
             weights = rounds_of((self.stencil.table, self.stencil.own))
 
             def link(k: int) -> BlockLink:
