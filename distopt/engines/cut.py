@@ -131,7 +131,7 @@ class Rounds:
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
             return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
 
-        shapes = (keep, width, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
+        shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
             after, rows, _ = self._forms(one, held, leaves)
             runner.same_form(self.problem, after.x, self.post.round)
