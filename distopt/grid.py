@@ -32,7 +32,7 @@ class Numbers:
     [0.75, 0.5]
     """
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # unhashable, as Python itself writes it
 
     def __init__(self, values: Sequence[float], repeat: int) -> None:
         self.values, self.repeat = tuple(values), repeat

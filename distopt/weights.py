@@ -193,9 +193,9 @@ def _fastest(graph: Graph) -> Floats:
     signs = np.repeat([1.0, 1.0, -1.0, -1.0], count)
     laplacians = csr_array((signs, (flow, np.tile(link, 4))), shape=(n * n, count))
     w, s = cp.Variable(count, nonneg=True), cp.Variable()
-    off = np.eye(n) - np.ones((n, n)) / n - cp.reshape(laplacians @ w, (n, n), order="C")  # type: ignore[attr-defined]
+    off = np.eye(n) - np.ones((n, n)) / n - cp.reshape(laplacians @ w, (n, n), order="C")  # type: ignore[attr-defined]  # cvxpy gives it no types
     problem = cp.Problem(cp.Minimize(s), [off << s * np.eye(n), off >> -s * np.eye(n), touches @ w <= 1])
-    problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]
+    problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]  # nor this
     if w.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
         raise InputError(f'weight rule "fastest" found no solution ({problem.status}); use best_constant or metropolis')
     weight = np.maximum(np.asarray(w.value, dtype=np.float64), 0.0)

@@ -151,7 +151,7 @@ def test_interruption_leaves_a_loadable_run(tmp_path: Path, monkeypatch: pytest.
     loaded = distopt.load(tmp_path / "i")
     assert isinstance(loaded, distopt.Run) and loaded.status == "interrupted" and len(loaded.rounds) == 24
     assert np.array_equal(loaded["dynamic_regret"], whole["dynamic_regret"][:, :24])
-    assert caught.value.runs[0].status == "interrupted"  # type: ignore[attr-defined]
+    assert caught.value.runs[0].status == "interrupted"
 
 
 def test_a_session_shares_data_and_comparator() -> None:
@@ -165,7 +165,7 @@ def test_a_session_shares_data_and_comparator() -> None:
         calls += 1
         return solve(b)
 
-    comparison.comparator._solve = counted  # type: ignore[method-assign]
+    comparison.comparator._solve = counted
     first, second = execute(experiment, comparison=comparison), execute(experiment, comparison=comparison)
     assert calls == 1 and np.array_equal(first["dynamic_regret"], second["dynamic_regret"])
     assert np.array_equal(first["dynamic_regret"], execute(experiment)["dynamic_regret"])

@@ -109,7 +109,7 @@ class LinkedWire(Linked):
     def __init__(self) -> None:
         super().__init__(ring())
 
-    def heard(self, payload: Any) -> Any:  # type: ignore[override]
+    def heard(self, payload: Any) -> Any:
         return payload
 
 

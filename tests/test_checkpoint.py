@@ -130,14 +130,14 @@ def test_a_state_that_no_file_can_hold_is_refused(tmp_path: Path, first: Any, la
     about = checkpoint.About("", "a", False, "cpu", 0.0, {})
     carry = begin(problem)
     with pytest.raises(InputError, match=message):
-        checkpoint.save(tmp_path, problem, carry._replace(t=1, held=carry.held._replace(state=later)), about)  # type: ignore[attr-defined]
+        checkpoint.save(tmp_path, problem, carry._replace(t=1, held=carry.held._replace(state=later)), about)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_needs_a_folder() -> None:
     for settings in ({"checkpoint_every": 5}, {"checkpoint_every": 0, "folder": Path("r")}):
         with pytest.raises(InputError, match="checkpoint_every="):
-            api.execute(Experiment(**BASE), **settings)  # type: ignore[arg-type]
+            api.execute(Experiment(**BASE), **settings)
 
 
 # Resumed runs

@@ -156,7 +156,7 @@ def test_segments_have_their_own_scales() -> None:
 def test_the_sign_of_zero_is_what_was_asked_for() -> None:
     z = torch.tensor([[0.0, -0.0, 2.0, -3.0]])
     for zero, value in (("plus", 1.0), ("minus", -1.0)):
-        sign = UnscaledSign(zero)  # type: ignore[arg-type]
+        sign = UnscaledSign(zero)
         assert sign.decode(sign.encode(z), 4, z.dtype).tolist() == [[value, value, 1.0, -1.0]]
 
 

@@ -25,8 +25,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on
 @pytest.mark.parametrize("network", ["ring", "star", "random_matching"])
 def test_cuda_gives_the_numbers_of_the_host(mode: Any, scenario: str, network: str) -> None:
     ask = {"agents": 40, "scenario": scenario, "algorithm": "gtadam:lr=0.01,eps=1e-4", "rounds": 30, "record": ("x", "s")}
-    here = distopt.simulate(network, mode="eager", **ask)  # type: ignore[arg-type]
-    there = distopt.simulate(network, mode=mode, engine="local:device=cuda", **ask)  # type: ignore[arg-type]
+    here = distopt.simulate(network, mode="eager", **ask)
+    there = distopt.simulate(network, mode=mode, engine="local:device=cuda", **ask)
     for name in ("x", "s", "dynamic_regret", "consensus_error"):
         assert np.allclose(here[name], there[name], rtol=1e-9, atol=1e-11), name
 

@@ -237,7 +237,7 @@ def test_an_interrupted_grid_keeps_every_point(tmp_path: Path, monkeypatch: pyte
     problems = [build(point) for point in Experiment("ring", 4, "moving_target", "gt:lr=[0.01,0.02]", rounds=100).points()]
     with pytest.raises(KeyboardInterrupt) as caught:
         execute_together(problems, Comparison.of(problems[0]), folders=[tmp_path / "a", tmp_path / "b"], progress=stop, mode="eager")
-    for name, run in zip("ab", caught.value.runs, strict=True):  # type: ignore[attr-defined]
+    for name, run in zip("ab", caught.value.runs, strict=True):
         loaded = distopt.load(tmp_path / name)
         assert isinstance(loaded, distopt.Run) and (loaded.status, len(loaded.rounds)) == ("interrupted", 24)
         equal(loaded, run)

@@ -146,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(distopt.errors.RunError, match="cannot write .*checkpoint: No space left on device"):  # type: ignore[attr-defined]
+    with pytest.raises(distopt.errors.RunError, match="cannot write .*checkpoint: No space left on device"):
         checkpoint.save(tmp_path, problem, carry._replace(t=9), about)
     monkeypatch.setattr(os, "fsync", fsync)
     assert (tmp_path / "checkpoint").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
@@ -239,15 +239,15 @@ def dying(count: int) -> None:
         def half(self, data: Any) -> None:
             self.file.write(bytes(data)[len(data) // 2 :])
 
-    Writing.half = step(Writing.half)  # type: ignore[method-assign]
+    Writing.half = step(Writing.half)
 
     @contextlib.contextmanager
     def written(path: Path) -> Iterator[Any]:
         with real(path) as file:
             yield Writing(file)
 
-    checkpoint.written = written  # type: ignore[attr-defined]
-    os.replace, os.fsync = step(os.replace), step(os.fsync)  # type: ignore[assignment]
+    checkpoint.written = written
+    os.replace, os.fsync = step(os.replace), step(os.fsync)
 
 
 def test_a_kill_at_any_step_of_writing_a_checkpoint_leaves_the_old_one_or_the_new_one(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_fifty_kills() -> None:
         for _ in range(2):
             part.unlink(missing_ok=True)  # so that one which is there afterwards was being written
             count = chance.randrange(1, 200) if chance.random() < 0.6 else None
-            process = forked(lambda count=count: go(count))  # type: ignore[misc]
+            process = forked(lambda count=count: go(count))
             process.join(chance.uniform(0, took) if count is None else 60)
             process.kill()
             process.join()
@@ -349,7 +349,7 @@ def test_points_of_a_grid_go_on_from_checkpoints_of_different_rounds() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def killed() -> None:
-        checkpoint.save = dies  # type: ignore[assignment]
+        checkpoint.save = dies
         cli([*words, "--out", "b", "--checkpoint-every", "5"])
 
     process = forked(killed)

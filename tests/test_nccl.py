@@ -517,7 +517,7 @@ def all_it_does(me: int, network: str, scenario: str, algorithm: str, settings: 
             return data.tree_map(lambda leaf: (forms.from_tensor(leaf) if type(leaf) is Tensor else leaf).to(device), tree)
 
     metrics.totals = lambda scenario, sums, agents: {"sums": sums}  # it asks for the numbers
-    torch.index_select, worker.moved, stencil.moved = selected, moved, moved  # type: ignore[assignment]
+    torch.index_select, worker.moved, stencil.moved = selected, moved, moved
     problem = build(Experiment(network, 12, scenario, algorithm, rounds=6, record=("x",), **settings))
     rows, reports = Nobody(device), Nobody(torch.device("cpu"))
     length = Comparison.of(problem).blocks.length

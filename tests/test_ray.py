@@ -259,7 +259,7 @@ def test_what_ends_a_run_is_told_in_one_line(how: Any, message: str, tmp_path: P
     comparison = Comparison.of(problem)
     team = engine_of_ray.engine(problem, comparison.blocks, "eager", 2)
     team.crew.crew._timeout = 3  # type: ignore[attr-defined]  # of messages; the actors may take longer to start
-    team.crew.crew._form()  # type: ignore[attr-defined]
+    team.crew.crew._form()
     try:
         with pytest.raises(RunError, match=message) as caught:
             list(runner.run(problem, comparison.comparator, comparison.blocks, team))
@@ -297,7 +297,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     here = engine_of_ray.packed(problem)
     monkeypatch.setattr(engine_of_ray, "versions", lambda: "distopt 0")
     with pytest.raises(InputError, match=r"has distopt 0 where the driver has distopt .*, torch .*; install the same on all nodes"):
-        raise engine_of_ray.Seat.learn(engine_of_ray.Seat(), here)  # type: ignore[misc]
+        raise engine_of_ray.Seat.learn(engine_of_ray.Seat(), here)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="install it with: pip install 'distopt"):
         engines.make("ray", problem, blocks)

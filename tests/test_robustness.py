@@ -105,7 +105,7 @@ class AbsoluteValue(Pull):
         return (x - b).sign()
 
     def optimum(self, b: Any) -> Tensor:
-        return b[:, :, 0]  # type: ignore[no-any-return]
+        return b[:, :, 0]
 
 
 def test_costs_that_are_not_smooth_run_with_a_given_optimum() -> None:
@@ -241,7 +241,7 @@ def test_tables_of_a_changing_network_are_made_in_pieces(monkeypatch: pytest.Mon
     whole = small(**ask)
     monkeypatch.setattr("distopt.runner.BLOCK_BYTES", 2**13)
     asked: list[int] = []
-    tables = distopt.mixing.Mixing.tables  # type: ignore[attr-defined]
+    tables = distopt.mixing.Mixing.tables
 
     def counted(self: Any, t: Tensor) -> Any:
         asked.append(len(t))

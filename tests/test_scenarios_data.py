@@ -585,7 +585,7 @@ def test_stream_says_what_is_wrong(tmp_path: Path) -> None:
     [
         (lambda: Flights(window=0), "window=0"),
         (lambda: Flights(step=0), "step=0"),
-        (lambda: Flights(agents_by="plane"), "agents_by='plane'"),  # type: ignore[arg-type]
+        (lambda: Flights(agents_by="plane"), "agents_by='plane'"),
         (lambda: Flights(keep=0.0), "keep=0"),
         (lambda: Flights(keep=math.nan), "keep=nan"),
         (lambda: Flights(l2=-1.0), "l2=-1"),

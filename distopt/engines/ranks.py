@@ -226,7 +226,7 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
         listener.listen()
         port = listener.getsockname()[1]
         here = os.getpid()
-        forked = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        forked = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch gives it no types
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
         processes = [
             context.Process(target=_live, args=(port, me, workers, timeout, problem if forked else None), daemon=True, name=f"rank {me}")

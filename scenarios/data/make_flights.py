@@ -112,6 +112,6 @@ if __name__ == "__main__":
     seen = observed(hourly)
     full = carried_forward(seen)
     columns = flights(flown, full)
-    np.savez_compressed(here / "flights.npz", **columns)  # type: ignore[arg-type]
+    np.savez_compressed(here / "flights.npz", **columns)  # type: ignore[arg-type]  # NumPy declares no such names
     write_sample(here / "weather.csv", seen, full)
     print(f"{len(columns['late'])} flights, {columns['dropped']} without an arrival delay left out")
