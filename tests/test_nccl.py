@@ -75,7 +75,8 @@ class StandIn:
         self.stream: queue.SimpleQueue[tuple[list[Any], Work] | None] = queue.SimpleQueue()
         self.calls: list[Any] | None = None
         self.counts: Counter[tuple[str, int]] = Counter()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _start_coalescing(self) -> None:
         assert self.calls is None, "a group inside a group"
@@ -94,7 +95,9 @@ class StandIn:
         self._call("recv", letters, peer)
 
     def abort(self) -> None:
+        """The thread ends before this returns: one that drops a gloo group while the interpreter ends brings the process down with it."""
         self.stream.put(None)
+        self.thread.join()
 
     def _call(self, how: str, letters: list[Tensor], peer: int) -> None:
         assert self.calls is not None, f"a {how} outside a group blocks until its other end is there, which waits likewise"
