@@ -84,7 +84,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
         phases.end(name)
     held = runner.here(carry.held)
     state = sum(leaf.numel() * leaf.element_size() for leaf in tensors((held.x, held.state)))
-    links = len(problem.mixing._topology.edges)  # type: ignore[union-attr]  # both topologies are fixed
+    links = len(problem.mixing._topology.edges)
     peak = max(phases.peak.values())
 
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, comparison.blocks.length)

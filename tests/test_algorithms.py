@@ -294,10 +294,10 @@ def _bad(build: Callable[[], object], word: str) -> None:
 def test_bad_parameters_name_the_field() -> None:
     for make in (DGD, GT, EXTRA, NIDS, ExactDiffusion, gtadam, dadam):
         for lr in (0.0, -1.0, math.nan):
-            _bad(lambda make=make, lr=lr: make(lr=lr), "lr must be positive")  # type: ignore[misc]  # each takes lr
-        _bad(lambda make=make: make(lr=torch.tensor([[[0.1]], [[0.0]]])), "lr must be positive")  # type: ignore[misc]  # as above
-    _bad(lambda: DGD(form="aug_dgm"), "form must be one of cta, atc")  # type: ignore[arg-type]  # the point of the test
-    _bad(lambda: GT(form="x"), "form must be one of cta, atc, aug_dgm")  # type: ignore[arg-type]  # the point of the test
+            _bad(lambda make=make, lr=lr: make(lr=lr), "lr must be positive")
+        _bad(lambda make=make: make(lr=torch.tensor([[[0.1]], [[0.0]]])), "lr must be positive")
+    _bad(lambda: DGD(form="aug_dgm"), "form must be one of cta, atc")
+    _bad(lambda: GT(form="x"), "form must be one of cta, atc, aug_dgm")
     _bad(lambda: Momentum(1.0), "momentum: b must")
     _bad(lambda: Nesterov(-0.1), "nesterov: b must")
     _bad(lambda: gtadam(b1=1.0), "adam: b1 must")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import needs
 import pytest
 import torch
 from battery import CHOCO, MATRICES, PARTITIONS, SMALL, VECTORS, Case, N, cases, differences, moves, on, posed, threads
@@ -20,12 +20,9 @@ from torch import Tensor
 from distopt import catalog, mixing, tree
 from distopt.api import MakeEngine
 from distopt.data import tensors, tree_map
-from distopt.engines import local, post, ranks, worker
+from distopt.engines import post, ranks, worker
 from distopt.engines.partition import Partition
 from distopt.engines.stencil import Stencil, stencil
-
-FORKS = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
-COMPILES = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +52,7 @@ def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(cas
         assert differences(alone, on(problems, threads(partition, slowest=0.002, seed=seed))) == [], name
 
 
-@FORKS
+@needs.forks
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
     problems = posed(case)
@@ -147,7 +144,7 @@ def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
         assert differences(alone, on(problems, engine, "compiled")) == []
 
 
-@COMPILES
+@needs.compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "settings"),
@@ -163,8 +160,8 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
     compiled_alike(case, threads(Partition.even(settings.get("agents", N), 3)), **settings)
 
 
-@COMPILES
-@FORKS
+@needs.compiler
+@needs.forks
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
 def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:

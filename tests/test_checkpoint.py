@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,6 @@ from surviving import ASK, BASE, call, runs, same, same_folders, saved
 
 from distopt import api, checkpoint, results, runner
 from distopt.data import tensors
-from distopt.engines import local
 from distopt.errors import InputError
 from distopt.experiment import Experiment, build
 from distopt.runner import begin
@@ -184,7 +184,7 @@ def test_a_run_goes_from_engine_to_engine(monkeypatch: pytest.MonkeyPatch) -> No
     same_folders("a", "b")
 
 
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@needs.compiler
 @pytest.mark.slow
 def test_a_compiled_run_goes_on_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*ASK, "--scenario", "drifting_logistic", "--algorithm", "gtadam", "--record", "x"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,6 @@ from distopt.engines.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment, build
 
-needs_compiler = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in catalog.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parent.parent / 'examples' / 'stream.csv'},label=rain"}
 
@@ -79,7 +79,7 @@ def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str,
     both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("topology", "agents", "scenario", "algorithm", "settings"),
@@ -93,7 +93,7 @@ def test_compiled_rounds_equal_eager_ones(topology: str, agents: int, scenario: 
     both(topology, agents, scenario, algorithm, **settings)
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,6 @@ from distopt.compressors.lowrank import LowRank
 from distopt.compressors.qsgd import QSGD
 from distopt.compressors.sign import Sign
 from distopt.compressors.unscaled_sign import UnscaledSign
-from distopt.engines import local
 from distopt.engines.loop import SAME_BITS
 from distopt.errors import InputError
 
@@ -193,7 +193,7 @@ def test_segments_longer_than_the_row_are_refused() -> None:
         Sign("4").encode(torch.ones(1, 3))
 
 
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@needs.compiler
 @pytest.mark.slow
 def test_compiled_they_give_the_same_on_any_rows() -> None:
     methods = [make("compressors", spec) for spec in ("sign", "topk:k=3", "qsgd", "natural", "dither:precision=4,block=8", "lowrank:rank=2")]

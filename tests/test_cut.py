@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import distopt
 from distopt.api import Comparison, execute
-from distopt.engines import local, post, ranks
+from distopt.engines import post, ranks
 from distopt.engines.crew import Led, LossWarning
 from distopt.engines.cut import Rounds
 from distopt.engines.partition import Partition
@@ -22,7 +23,7 @@ from distopt.engines.threads import Threads
 from distopt.errors import InputError, WorkerLost
 from distopt.experiment import Experiment, Problem, build
 
-pytestmark = [pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine"), pytest.mark.slow]
+pytestmark = [needs.compiler, pytest.mark.slow]
 
 ROUNDS, HALVES = 20, Partition.even(4, 2)
 

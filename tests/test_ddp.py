@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 import torch
 import torch.distributed as dist
@@ -261,7 +262,7 @@ def test_a_state_can_be_copied_without_its_group() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@needs.gpu
 def test_gradients_stay_on_the_gpu(tmp_path: Path) -> None:
     dist.init_process_group("nccl", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import needs
 import networkx as nx
 import numpy as np
 import pytest
@@ -290,7 +290,7 @@ def test_dropping_from_a_symmetric_matrix_keeps_its_self_weights() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@needs.compiler
 @pytest.mark.parametrize(
     "topology", [ring(6), star(40), complete(5), RandomMatching(6)], ids=["ring", "star with a hub", "complete", "switching"]
 )

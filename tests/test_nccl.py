@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -42,9 +43,6 @@ from distopt.engines.post import Rows, Tag
 from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, build
-
-GPUS = torch.cuda.device_count() if dist.is_nccl_available() else 0
-needs_gpus = pytest.mark.skipif(GPUS < 2, reason="no two GPUs on this machine, or a torch without NCCL")
 
 
 class Work:
@@ -130,10 +128,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "check", lambda ranks: None)
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
 
-
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
@@ -169,7 +165,7 @@ def test_rows_by_nccl_have_the_bits_of_one_block(
     assert differences(alone, shared) == []
 
 
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_a_run_is_where_the_rows_are() -> None:
     problem = made()
@@ -185,7 +181,7 @@ def test_a_run_is_where_the_rows_are() -> None:
 # Failures
 
 
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.filterwarnings("ignore::distopt.engines.crew.LossWarning")
 @pytest.mark.parametrize(
@@ -199,7 +195,7 @@ def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytes
         distopt.simulate("ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=9, engine=engine)
 
 
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short(monkeypatch, 4)
@@ -216,7 +212,7 @@ def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, m
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
 
 
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_nothing_is_reported_of_rows_that_were_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     front = nccl.Post._front
@@ -378,7 +374,7 @@ def test_the_command_line_says_where_a_backend_belongs() -> None:
         assert result.exit_code == 2 and message in result.stderr, result.output
 
 
-@linux
+@needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_the_command_runs_and_resumes_where_it_ran(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
@@ -538,7 +534,7 @@ def all_it_does(me: int, network: str, scenario: str, algorithm: str, settings: 
 
 
 @pytest.mark.cuda
-@needs_gpus
+@needs.gpus(2)
 @pytest.mark.parametrize(
     ("network", "algorithm", "settings"),
     [
@@ -551,7 +547,7 @@ def all_it_does(me: int, network: str, scenario: str, algorithm: str, settings: 
 def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(network: str, scenario: str, algorithm: str, settings: dict[str, Any]) -> None:
     ask: dict[str, Any] = {"agents": 16, "scenario": scenario, "algorithm": algorithm, "rounds": 300, "record": "x", "mode": "eager", **settings}
     host, one = distopt.simulate(network, **ask), distopt.simulate(network, engine="local:device=cuda", **ask)
-    several = distopt.simulate(network, engine=f"ranks:workers={min(GPUS, 4)},backend=nccl", **ask)
+    several = distopt.simulate(network, engine=f"ranks:workers={min(needs.GPUS, 4)},backend=nccl", **ask)
     assert [name for name in one if not np.array_equal(several[name], one[name], equal_nan=True)] == []
     if "channel" not in settings:  # a sign of a number near zero may be the other one
         for name in ("x", "dynamic_regret", "consensus_error"):
@@ -570,7 +566,7 @@ distopt.simulate("ring", engine="ranks:workers=3,timeout=5,backend=nccl", **ask)
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(GPUS < 3, reason="no three GPUs on this machine, or a torch without NCCL")
+@needs.gpus(3)
 @pytest.mark.parametrize(
     ("how", "message"),
     [

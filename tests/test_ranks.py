@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -34,7 +35,7 @@ from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the ranks are forked")
+pytestmark = needs.forks
 
 
 @pytest.fixture(autouse=True)
@@ -407,7 +408,7 @@ def test_torchrun_restarts_after_rank_0_was_killed(tmp_path: Path) -> None:
     assert f"regret {alone['dynamic_regret'][0, -1].hex()}" in done.stdout
 
 
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_have_the_same_bits_on_ranks() -> None:
     problem = made("ring", "drifting_logistic")

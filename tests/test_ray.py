@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -136,13 +137,13 @@ def test_every_case_has_the_same_bits_on_actors() -> None:
     on_three_actors(cases(), "eager")
 
 
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@needs.compiler
 @pytest.mark.battery
 def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
     on_three_actors(cases(MATRICES[1]), "compiled", **SMALL)
 
 
-@pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
     problem = made("ring", "drifting_logistic")
@@ -258,7 +259,7 @@ def test_what_ends_a_run_is_told_in_one_line(how: Any, message: str, tmp_path: P
     problem = made(algorithm=algorithm, agents=15)
     comparison = Comparison.of(problem)
     team = engine_of_ray.engine(problem, comparison.blocks, "eager", 2)
-    team.crew.crew._timeout = 3  # type: ignore[attr-defined]  # of messages; the actors may take longer to start
+    team.crew.crew._timeout = 3  # of messages; the actors may take longer to start
     team.crew.crew._form()
     try:
         with pytest.raises(RunError, match=message) as caught:

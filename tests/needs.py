@@ -1,0 +1,24 @@
+"""What some tests need of the machine; without it they are skipped, for the reason that is printed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import torch.distributed
+
+from distopt.engines import local
+
+GPUS = torch.cuda.device_count()
+NCCL = torch.distributed.is_nccl_available()
+
+compiler = pytest.mark.skipif(local.compiler() is None, reason="no C++ compiler on this machine")
+forks = pytest.mark.skipif(sys.platform != "linux", reason="local ranks are forked on Linux alone")
+gpu = pytest.mark.skipif(GPUS < 1, reason="no GPU on this machine")
+
+
+def gpus(count: int) -> pytest.MarkDecorator:
+    """So many GPUs, a rank on each."""
+    why = f"{GPUS} of {count} GPUs on this machine, {'with' if NCCL else 'without'} NCCL in torch"
+    return pytest.mark.skipif(count > GPUS or not NCCL, reason=why)
