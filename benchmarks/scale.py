@@ -67,6 +67,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     from distopt.data import tensors
     from distopt.engines.compiled import Compiled, Rounds
     from distopt.experiment import Experiment, build
+    from distopt.step import here
 
     phases = Phases()
     rounds = max(16, min(1024, 2 * 10**6 // agents))
@@ -82,7 +83,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
         for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, agentwise=False):
             carry = chunk.carry
         phases.end(name)
-    held = runner.here(carry.held)
+    held = here(carry.held)
     state = sum(leaf.numel() * leaf.element_size() for leaf in tensors((held.x, held.state)))
     links = len(problem.mixing._topology.edges)
     peak = max(phases.peak.values())

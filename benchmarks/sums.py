@@ -4,7 +4,7 @@ Usage: python benchmarks/sums.py [--log]    --log writes benchmarks/results/sums
 
 One GTAdam round with elementwise quadratics, inside one compiled loop of 64 rounds, one thread, float64; only W z differs:
 
-    gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.mixing.apply``)
+    gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.table.apply``)
     roll      z[i - 1] + z[i] + z[i + 1] by ``torch.roll``: circulant graphs only
     links     every link's row picked and added to its receiver (``index_add``): what a sparse product does
 """
@@ -21,11 +21,11 @@ from machine import header, log, machine
 from torch import Tensor
 from torch._higher_order_ops import while_loop
 
-from distopt import mixing
 from distopt.engines.loop import SAME_BITS, prepare_process
 from distopt.experiment import build_topology
 from distopt.mixing import Mixing
 from distopt.random import Key
+from distopt.table import Table, apply
 
 ROUNDS, REPEATS = 64, 7
 CASES = [
@@ -39,12 +39,12 @@ def sums(topology: str, agents: int) -> dict[str, Mix]:
     """The ways to apply W."""
     key = Key(0, range(agents), range(1), agents)
     network = Mixing(build_topology(topology, agents, 0), "metropolis", key)
-    table = mixing.Table(*(leaf[0] for leaf in network.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+    table = Table(*(leaf[0] for leaf in network.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
     own = torch.from_numpy(network._own).reshape(-1, 1)
     receiver, sender = torch.from_numpy(network._receiver), torch.from_numpy(network._sender)
     weight = torch.from_numpy(network._weight).reshape(-1, 1)
     ways: dict[str, Mix] = {
-        "gather": lambda z: mixing.apply(table, z),
+        "gather": lambda z: apply(table, z),
         "links": lambda z: (own * z).index_add(-2, receiver, weight * z[:, sender]),
     }
     if topology == "ring":

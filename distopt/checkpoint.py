@@ -21,7 +21,8 @@ from distopt import __version__
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.results import CHECKPOINT, written
-from distopt.runner import Carry, Held, form, here, standing
+from distopt.runner import Carry
+from distopt.step import Held, form, here, standing
 
 FORMAT = 1
 MAGIC = b"distopt checkpoint\n"

@@ -10,7 +10,7 @@ from distopt.graphs import Floats, Ints
 
 
 def slots(agents: int, i: Ints, j: Ints, weight: Floats) -> tuple[Tensor, Tensor, Tensor]:
-    """(index, weight, side) of E slots an agent, each [1, 1, N, E] (see ``distopt.mixing.Table``), of undirected links i[e] < j[e].
+    """(index, weight, side) of E slots an agent, each [1, 1, N, E] (see ``distopt.table.Table``), of undirected links i[e] < j[e].
 
     E is the largest degree, at least 1. The slots of an agent are its neighbours in ascending id, then empty ones. Of all N E slots,
     that of neighbour k which leads back is number ``index``; an empty one is its own. ``side`` is 1 where the own id is the lower one, else

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from distopt import mixing
 from distopt.data import tensors, tree_map
 from distopt.errors import InputError
 from distopt.protocols import Algorithm, Channel, Payload, Slots
 from distopt.random import Key
+from distopt.table import Table, apply
 
 Memory = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
 
-def slots(table: mixing.Table) -> Slots:
+def slots(table: Table) -> Slots:
     """The links of the rows of one round's table."""
     return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
 
@@ -51,7 +51,7 @@ def slots(table: mixing.Table) -> Slots:
 class Whole:
     """The link of the block that holds all agents: everyone is heard already. ``table`` is one round's."""
 
-    table: mixing.Table
+    table: Table
 
     @property
     def own(self) -> slice:
@@ -67,7 +67,7 @@ class Whole:
 
     def weigh(self, rows: Tensor) -> Tensor:
         """W_t rows."""
-        return mixing.apply(self.table, rows)
+        return apply(self.table, rows)
 
     @property
     def slots(self) -> Slots:

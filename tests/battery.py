@@ -18,6 +18,7 @@ from distopt.engines.crew import Led
 from distopt.engines.partition import Partition
 from distopt.engines.threads import Threads
 from distopt.experiment import Experiment, Problem, build
+from distopt.step import Held, here
 
 N = 16
 PARTITIONS = {
@@ -96,7 +97,7 @@ def solved(scenario: str, agents: int, rounds: int, trials: int) -> Comparison:
 
 class Outcome(NamedTuple):
     run: distopt.Run
-    held: runner.Held
+    held: Held
 
 
 def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode = "eager") -> Outcome:
@@ -110,7 +111,7 @@ def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode =
 
         def noted(*args: Any) -> runner.Stretch:
             stretch: runner.Stretch = advance(*args)
-            held[:] = [runner.here(stretch.held)]
+            held[:] = [here(stretch.held)]
             return stretch
 
         made.advance = noted

@@ -1,7 +1,8 @@
-"""How the tests are shared among the processes of pytest-xdist."""
+"""How the tests are shared among the processes of pytest-xdist, and where they run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,3 +19,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return file if file.endswith("test_ray.py") else nodeid
 
     return Scheduling(config, log)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in a folder of its own, and errors are told as a user sees them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTOPT_TRACEBACK", raising=False)

@@ -17,7 +17,7 @@ import torch
 from battery import CHOCO, MATRICES, PARTITIONS, SMALL, VECTORS, Case, N, cases, differences, moves, on, posed, threads
 from torch import Tensor
 
-from distopt import catalog, mixing, tree
+from distopt import catalog, table, tree
 from distopt.api import MakeEngine
 from distopt.data import tensors, tree_map
 from distopt.engines import post, ranks, worker
@@ -49,7 +49,7 @@ def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(cas
     alone = on(problems)
     assert moves(alone)
     for seed, (name, partition) in enumerate(PARTITIONS.items()):
-        assert differences(alone, on(problems, threads(partition, slowest=0.002, seed=seed))) == [], name
+        assert differences(alone, on(problems, threads(partition, shuffled=True, seed=seed))) == [], name
 
 
 @needs.forks
@@ -68,12 +68,11 @@ def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
 def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = posed(Case("gtadam:lr=0.01", "exact", "drifting_logistic"))
     alone = on(problem)
-    apply = mixing.apply
 
-    def backwards(table: mixing.Table, z: Tensor) -> Tensor:
-        return apply(table._replace(index=table.index.flip(-1), weight=table.weight.flip(-1)), z)
+    def backwards(rows: table.Table, z: Tensor) -> Tensor:
+        return table.apply(rows._replace(index=rows.index.flip(-1), weight=rows.weight.flip(-1)), z)
 
-    monkeypatch.setattr(mixing, "apply", backwards)
+    monkeypatch.setattr(post, "apply", backwards)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 

@@ -25,10 +25,7 @@ from distopt.experiment import Experiment, build
 from distopt.runner import begin
 from distopt.stop import stopping
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @contextlib.contextmanager

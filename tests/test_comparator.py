@@ -285,7 +285,7 @@ def test_a_hessian_too_large_to_hold_is_not_asked_for(monkeypatch: pytest.Monkey
             raise AssertionError("asked for")
 
     dense = comparator(MovingTarget(dim=20, motion="jump", period=2), rounds=6).fixed()
-    monkeypatch.setattr("distopt.comparator.HESSIAN_BYTES", 8 * 2 * 20 * 20 - 1)
+    monkeypatch.setattr("distopt.newton.HESSIAN_BYTES", 8 * 2 * 20 * 20 - 1)
     free = comparator(Huge(dim=20, motion="jump", period=2), rounds=6).fixed()
     assert dense is not None and free is not None and torch.allclose(free, dense, rtol=0, atol=1e-8)
 

@@ -15,11 +15,12 @@ import distopt
 from distopt import catalog, runner
 from distopt.api import Comparison
 from distopt.data import tensors
-from distopt.engines import local
+from distopt.engines import compiled, local
 from distopt.engines.compiled import Compiled
 from distopt.engines.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment, build
+from distopt.step import Held, here, owned
 
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in catalog.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parent.parent / 'examples' / 'stream.csv'},label=rain"}
@@ -122,7 +123,7 @@ def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.C
     """The chunks of a run with copies of what the agents hold, which is written over when the run goes on."""
     out = []
     for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, start=start):
-        held = runner.owned(runner.here(chunk.carry.held))
+        held = owned(here(chunk.carry.held))
         out.append(replace(chunk, carry=chunk.carry._replace(held=held)))
     return out
 
@@ -132,14 +133,14 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     monkeypatch.setattr("distopt.engines.loop.LARGE", 10)
     real = []
-    step = runner.step
+    step = compiled.step
 
-    def watched(problem: Any, held: runner.Held, *rest: Any) -> Any:
+    def watched(problem: Any, held: Held, *rest: Any) -> Any:
         if not torch.compiler.is_compiling():
             real.append(type(held.x))
         return step(problem, held, *rest)
 
-    monkeypatch.setattr(runner, "step", watched)
+    monkeypatch.setattr(compiled, "step", watched)
     problem = build(Experiment("ring", 6, "moving_target:dim=3", "gtadam:lr=0.02", rounds=20))
     comparison, engine = Comparison.of(problem), Compiled()
     monkeypatch.setattr(comparison.blocks, "length", 8)

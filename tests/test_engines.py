@@ -13,7 +13,7 @@ from battery import PARTITIONS, N, Outcome, Problems, differences, threads
 from torch import Tensor
 
 import distopt
-from distopt import catalog, mixing, runner
+from distopt import catalog, runner
 from distopt.api import Comparison
 from distopt.data import at
 from distopt.engines import local, post, worker
@@ -27,6 +27,8 @@ from distopt.mixing import Mixing
 from distopt.network import known_at_start
 from distopt.protocols import Wire
 from distopt.random import Key
+from distopt.step import here
+from distopt.table import Table, apply
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ring": {}, "star": {"agents": 40}, "complete": {}, "erdos_renyi": {}, "random_matching": {}, "ring dropping": {"drop_links": 0.3},
@@ -76,7 +78,7 @@ def test_delayed_and_reordered_messages_change_nothing(network: str, monkeypatch
     for name, partition in PARTITIONS.items():
         for seed in range(2):
             arrived.clear()
-            assert differences(alone, on(problem, partition, slowest=0.004, seed=seed)) == [], name
+            assert differences(alone, on(problem, partition, shuffled=True, seed=seed)) == [], name
             assert arrived != sorted(arrived), "nothing overtook anything"
 
 
@@ -94,7 +96,7 @@ def test_a_run_of_several_stretches_continues_on_the_workers(monkeypatch: pytest
 def chunks(problem: Problems, engine: Any, start: runner.Carry | None = None) -> list[runner.Chunk]:
     out = []
     for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine, start=start):
-        carry = chunk.carry._replace(held=runner.here(chunk.carry.held))
+        carry = chunk.carry._replace(held=here(chunk.carry.held))
         out.append(dataclasses.replace(chunk, carry=carry))
     return out
 
@@ -201,7 +203,7 @@ def test_a_stencil_weighs_its_rows_as_the_whole_table_does(network: str) -> None
     for partition in (Partition.even(agents, 4), Partition((tuple(range(0, agents, 2)), tuple(range(1, agents, 2))))):
         parts = [stencil(table, partition, me) for me in range(len(partition.blocks))]
         for k in range(7):
-            whole = mixing.apply(mixing.Table(*(at(leaf, k) for leaf in table)), z)
+            whole = apply(Table(*(at(leaf, k) for leaf in table)), z)
             for me, part in enumerate(parts):
                 ids = list(partition.blocks[me])
                 arrived = [z[:, list(partition.blocks[b])][:, of(parts[b].send, k)[me]] for b in sorted(of(part.receive, k))]
@@ -210,7 +212,7 @@ def test_a_stencil_weighs_its_rows_as_the_whole_table_does(network: str) -> None
                 heard = heard if order is None else heard[:, order]
                 assert heard.shape[1] == part.width
                 assert torch.equal(heard[:, at(part.own, k)], z[:, ids])
-                mixed = mixing.apply(mixing.Table(*(at(leaf, k) for leaf in part.table)), heard)
+                mixed = apply(Table(*(at(leaf, k) for leaf in part.table)), heard)
                 assert torch.equal(mixed, whole[:, ids]), (partition, k, me)
 
 
@@ -232,7 +234,7 @@ def test_heard_rows_stand_as_they_arrive_and_in_ascending_order_where_all_are_su
     assert part.own.tolist() == [[0, 4, 5]]
 
 
-def whole_table(topology: str) -> mixing.Table:
+def whole_table(topology: str) -> Table:
     """The table of 8 agents that no round changes."""
     return Mixing(build_topology(topology, 8, 0), "metropolis", Key(0, range(8), range(1), 8)).tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
 

@@ -28,10 +28,7 @@ from distopt.data import tensors
 from distopt.experiment import Experiment, build
 from distopt.stop import stopping
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 # Signals

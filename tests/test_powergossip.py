@@ -18,8 +18,8 @@ from distopt.data import at
 from distopt.errors import InputError
 from distopt.experiment import Experiment, Problem, build
 from distopt.links import slots
-from distopt.mixing import Table
 from distopt.network import Net, Whole
+from distopt.table import Table
 
 ROUNDS = 200
 ASK: dict[str, Any] = {"scenario": "moving_target:dim=10", "rounds": ROUNDS, "seed": 3}

@@ -34,6 +34,7 @@ from distopt.engines.post import Transport
 from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
+from distopt.step import here
 
 pytestmark = needs.forks
 
@@ -122,7 +123,7 @@ def test_a_run_goes_on_from_what_all_agents_hold() -> None:
     try:
         *_, rest = runner.run(problem, comparison.comparator, comparison.blocks, engine, start=half.carry)
         assert rest.start == 2
-        assert all(torch.equal(a, b) for a, b in zip(tensors(runner.here(rest.carry.held)), tensors(whole.carry.held), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(here(rest.carry.held)), tensors(whole.carry.held), strict=True))
     finally:
         engine.close()
 
@@ -260,13 +261,13 @@ def test_a_rank_that_is_killed_between_two_stretches_is_replaced() -> None:
     engine = ranks.engine(problem, comparison.blocks, "eager", 4, 20)
     try:
         *_, first = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        stood = runner.here(first.carry.held)
+        stood = here(first.carry.held)
         (victim,) = [process for process in multiprocessing.active_children() if process.name == "rank 3"]
         victim.kill()
         victim.join()
         with pytest.warns(LossWarning, match="^rank 3 has gone in round"):
             *_, second = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(runner.here(second.carry.held)), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(here(second.carry.held)), strict=True))
     finally:
         engine.close()
 

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distopt import metrics, runner
+from distopt import metrics
 from distopt.data import at, default_dtype, leaf, tensors
 from distopt.engines.eager import ready
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Memory, Noise, Whole, known_at_start
-from distopt.runner import Block, Carry, Held, Stretch, here
+from distopt.runner import Block, Carry, Stretch
+from distopt.step import Held, here, owned, same_form, step, violation
 from distopt.tree import tree_sum
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -49,7 +50,7 @@ class Rounds:
         self.problem, self.keep, self.observe = problem, keep, observe
         self.bits, self.seen = 0, 0
         heard, (after, rows, _) = self._forms(held, leaves_of(block))
-        runner.same_form(problem, after.x, block.start)
+        same_form(problem, after.x, block.start)
         points = len(problem.x0) // problem.experiment.trials
         moving, self.threads = layout(held, heard, points)
         turns = unroll or (4 if held.x.numel() <= SMALL and problem.rounds >= MANY else 1)
@@ -72,14 +73,14 @@ class Rounds:
 
     def _round(self, held: Held, k: Tensor, leaves: Leaves) -> Round:
         data, exact, weights, noise, best = (pick(tree, k) for tree in leaves)
-        after, net, g = runner.step(self.problem, held, data, Whole(weights), noise)
+        after, net, g = step(self.problem, held, data, Whole(weights), noise)
         self.bits = net.bits
         seen = []
         if self.observe:
             seen = [metrics.sums(self.problem.scenario, held.x.double(), exact, best)]
-            violation = runner.violation(after.state, g)
-            if violation is not None:
-                seen.append(metrics.tracker_invariant(tree_sum(violation), self.problem.agents))
+            violated = violation(after.state, g)
+            if violated is not None:
+                seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
         self.seen = len(seen)
         return Round(after, [*seen, *(held.x if name == "x" else leaf(after.state, name) for name in self.keep)], k)
 
@@ -167,5 +168,5 @@ def with_memory(problem: Problem, block: Block, offset: int, held: Held) -> Held
         started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
         if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
             return held._replace(memory=started)
-        _, net, _ = runner.step(problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset))
-    return held._replace(memory=runner.owned(net.before))  # it may start from x itself
+        _, net, _ = step(problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset))
+    return held._replace(memory=owned(net.before))  # it may start from x itself

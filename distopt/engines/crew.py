@@ -14,7 +14,8 @@ from distopt.engines.worker import Report
 from distopt.errors import RunError, WorkerLost
 from distopt.experiment import Problem
 from distopt.network import Memory
-from distopt.runner import Block, Carry, Held, Stretch, here
+from distopt.runner import Block, Carry, Stretch
+from distopt.step import Held, here
 
 T = TypeVar("T")
 

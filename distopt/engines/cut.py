@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from distopt import runner
 from distopt.data import at, leaf, tensors
 from distopt.engines.eager import Walk
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
@@ -23,7 +22,7 @@ from distopt.engines.post import BlockLink, Post
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
 from distopt.network import Noise
-from distopt.runner import Held
+from distopt.step import Held, owned, same_form, step, violation
 
 _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
 _numbers = count()
@@ -99,7 +98,7 @@ class Rounds:
 
     Args:
         problem: with the worker's own agents.
-        early: channels that are sent at the beginning of a round (see ``runner.step``).
+        early: channels that are sent at the beginning of a round (see ``distopt.step.step``).
         post: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
         most: rounds of a stretch.
@@ -125,8 +124,8 @@ class Rounds:
         def one(held: Held, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
             data, weights, noise = pick(leaves, k)
-            after, net, g = runner.step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
-            violated = runner.violation(after.state, g)
+            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
+            violated = violation(after.state, g)
             self._bits, self._violated = net.bits, violated is not None
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
             return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
@@ -134,7 +133,7 @@ class Rounds:
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
             after, rows, _ = self._forms(one, held, leaves)
-            runner.same_form(self.problem, after.x, self.post.round)
+            same_form(self.problem, after.x, self.post.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
         violations = kept.pop() if self._violated else None
@@ -192,6 +191,6 @@ class Rounds:
             return held
         data, weights, noise = batch
         self.post.prefix = "memory/"
-        _, net, _ = runner.step(self.problem, held, data, BlockLink(self.post, *weights), noise, self.early)
+        _, net, _ = step(self.problem, held, data, BlockLink(self.post, *weights), noise, self.early)
         self.post.prefix = ""
-        return held._replace(memory=runner.owned(net.before))
+        return held._replace(memory=owned(net.before))

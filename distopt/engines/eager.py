@@ -13,7 +13,8 @@ from distopt import metrics
 from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part, rounds_of
 from distopt.experiment import Problem
 from distopt.network import Link, Noise, Whole
-from distopt.runner import Block, Carry, Held, Stretch, here, same_form, step, violation
+from distopt.runner import Block, Carry, Stretch
+from distopt.step import Held, here, same_form, step, violation
 from distopt.tree import tree_sum
 
 Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
@@ -36,7 +37,7 @@ class Walk:
 
 
 def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
-    """``runner.step`` as a ``Step``."""
+    """``distopt.step.step`` as a ``Step``."""
 
     def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
         after, net, g = step(problem, held, data, link, noise, early)

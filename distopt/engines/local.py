@@ -17,7 +17,8 @@ from distopt.data import Blocks, moved, tensors, tree_map
 from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
-from distopt.runner import Block, Carry, Engine, Stretch, here
+from distopt.runner import Block, Carry, Engine, Stretch
+from distopt.step import here
 
 Mode = Literal["auto", "eager", "compiled"]
 

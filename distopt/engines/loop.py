@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from distopt.data import tensors, tree_map
-from distopt.runner import Held
+from distopt.step import Held
 
 T = TypeVar("T")
 

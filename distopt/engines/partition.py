@@ -12,7 +12,8 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from distopt.errors import InputError
-from distopt.mixing import Mixing, Table
+from distopt.mixing import Mixing
+from distopt.table import Table
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

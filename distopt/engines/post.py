@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import mixing
 from distopt.engines.stencil import Stencil, size, unpack
 from distopt.errors import InputError
 from distopt.network import slots
 from distopt.protocols import Payload, Slots
+from distopt.table import Table, apply
 
 E = TypeVar("E")
 
@@ -185,7 +185,7 @@ class Posting(Protocol):
 class BlockLink:
     """The link of a worker's round (see ``distopt.network.Link``)."""
 
-    def __init__(self, post: Posting, table: mixing.Table, own: Tensor) -> None:
+    def __init__(self, post: Posting, table: Table, own: Tensor) -> None:
         self.post, self.table, self.own = post, table, own
         self._early: dict[str, Payload] = {}
         self._heard: dict[str, Payload] = {}
@@ -208,7 +208,7 @@ class BlockLink:
 
     def weigh(self, rows: Tensor) -> Tensor:
         """The own agents' rows of W_t times the heard rows."""
-        return mixing.apply(self.table, rows)
+        return apply(self.table, rows)
 
     @property
     def slots(self) -> Slots:

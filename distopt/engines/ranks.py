@@ -43,7 +43,7 @@ from distopt.engines.stencil import pack, size, unpack
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, first_line
 from distopt.experiment import Experiment, Problem, build
-from distopt.runner import Held, standing
+from distopt.step import Held, standing
 
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""

@@ -30,7 +30,7 @@ from distopt.engines.partition import Partition, divide
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.experiment import Problem
-from distopt.runner import Held
+from distopt.step import Held
 
 J = TypeVar("J")
 R = TypeVar("R")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distopt.data import moved
 from distopt.engines.partition import Partition, links
-from distopt.mixing import Table
+from distopt.table import Table
 
 Ints = NDArray[np.int64]
 

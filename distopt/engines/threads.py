@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,7 +19,7 @@ from distopt.engines.partition import Partition, divide
 from distopt.engines.post import Tag
 from distopt.engines.worker import Report, Worker
 from distopt.experiment import Problem
-from distopt.runner import Held
+from distopt.step import Held
 
 T = TypeVar("T")
 
@@ -33,48 +32,60 @@ class Mailbox:
     """The messages of all workers, by receiver, sender and tag.
 
     Args:
-        slowest: seconds that a message may be on its way. Each is delayed by a random time up to it, so that they arrive in any order.
-        seed: of the delays.
+        shuffled: whether a message is held back until all workers at work wait for one; then those under way arrive in a random order, one by
+            one, until somebody may go on. No clock decides: what overtakes what depends on ``seed`` alone.
+        seed: of the order.
     """
 
-    def __init__(self, slowest: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, shuffled: bool = False, seed: int = 0) -> None:
         self._here: dict[tuple[int, int, Tag], Tensor] = {}
         self._changed = threading.Condition()
-        self._slowest, self._draw = slowest, random.Random(seed)
+        self._shuffled, self._draw = shuffled, random.Random(seed)
         self._under_way: list[tuple[float, int, tuple[int, int, Tag], Tensor]] = []
-        self._count = 0
+        self._awaited: set[tuple[int, int, Tag]] = set()
+        self._count, self._working = 0, 0
         self._stopped = False
 
     def put(self, address: tuple[int, int, Tag], message: Tensor) -> None:
         """Send a message to (receiver, sender, tag)."""
         with self._changed:
             self._count += 1
-            due = time.monotonic() + (self._draw.uniform(0, self._slowest) if self._slowest else 0.0)
-            heapq.heappush(self._under_way, (due, self._count, address, message))
-            self._changed.notify_all()
+            heapq.heappush(self._under_way, (self._draw.random() if self._shuffled else 0.0, self._count, address, message))
+            self._deliver()
 
     def take(self, address: tuple[int, int, Tag], length: int) -> Tensor:
         """Wait for the message and take it away."""
         with self._changed:
-            while True:
-                if self._stopped:
-                    raise Stopped
-                self._deliver()
-                if address in self._here:
-                    break
-                self._changed.wait(max(0.0, self._under_way[0][0] - time.monotonic()) if self._under_way else None)
+            self._awaited.add(address)
+            self._deliver()
+            self._changed.wait_for(lambda: self._stopped or address in self._here)
+            self._awaited.remove(address)
+            if self._stopped:
+                raise Stopped
             message = self._here.pop(address)
         if message.numel() != length:
             raise RuntimeError(f"worker {address[0]} expected {length} bytes from worker {address[1]} as {address[2]}, got {message.numel()}")
         return message
 
+    def begin(self, workers: int) -> None:
+        """So many workers begin a task."""
+        with self._changed:
+            self._working = workers
+
+    def end(self) -> None:
+        """One of them has ended it, and waits for nothing more."""
+        with self._changed:
+            self._working -= 1
+            self._deliver()
+
     def _deliver(self) -> None:
-        now = time.monotonic()
-        while self._under_way and self._under_way[0][0] <= now:
+        """Let those messages arrive that may."""
+        while self._under_way and not (self._shuffled and (len(self._awaited) < self._working or self._awaited & self._here.keys())):
             _, _, address, message = heapq.heappop(self._under_way)
             if address in self._here:
                 raise RuntimeError(f"worker {address[1]} sent worker {address[0]} two messages as {address[2]}")
             self._here[address] = message
+        self._changed.notify_all()
 
     def stop(self) -> None:
         """Wake everyone who waits; they raise ``Stopped``."""
@@ -119,13 +130,13 @@ class Threads:
         problem, blocks: as for every engine.
         partition: who holds which agents.
         compiled: whether the rounds are.
-        slowest, seed: see ``Mailbox``.
+        shuffled, seed: see ``Mailbox``.
     """
 
     def __init__(
-        self, problem: Problem, blocks: Blocks, partition: Partition, compiled: bool = False, slowest: float = 0.0, seed: int = 0
+        self, problem: Problem, blocks: Blocks, partition: Partition, compiled: bool = False, shuffled: bool = False, seed: int = 0
     ) -> None:
-        self.mailbox = Mailbox(slowest, seed)
+        self.mailbox = Mailbox(shuffled, seed)
         self.workers = [
             Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled) for me in range(len(partition.blocks))
         ]
@@ -160,6 +171,7 @@ class Threads:
         def do(worker: Worker) -> None:
             try:
                 results[worker.me] = task(worker)
+                self.mailbox.end()
             except Stopped:
                 pass
             except BaseException as error:
@@ -169,6 +181,7 @@ class Threads:
         threads = [threading.Thread(target=do, args=(worker,), daemon=True) for worker in self.workers]
         cores = torch.get_num_threads()
         torch.set_num_threads(1)  # the workers are the parallelism
+        self.mailbox.begin(len(threads))
         try:
             with default_dtype(dtype):  # of the whole process, so not for a worker to set
                 for thread in threads:

@@ -26,7 +26,7 @@ from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Noise, known_at_start, noise
 from distopt.random import Key
-from distopt.runner import Held, Standing
+from distopt.step import Held, Standing, here
 
 Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
 """Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
@@ -92,9 +92,9 @@ class Worker:
         """Start from what all agents hold, of which this worker takes its own rows; None: from the beginning."""
         if held is None:
             held = runner.begin(self.problem).held
-            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), runner.here(held))
+            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), here(held))
         else:
-            self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), runner.here(held))
+            self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), here(held))
         self.held = self._there(self.held)
         if self._through is None:
             early = known_at_start(self.problem.algorithm, self.problem.x0)

@@ -1,0 +1,31 @@
+"""Networks and their weights, as tests make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from distopt.graphs import graph_from_edges
+from distopt.mixing import Mixing
+from distopt.random import Key
+
+
+def rounds(start: int, stop: int) -> torch.Tensor:
+    return torch.arange(start, stop).reshape(-1, 1, 1, 1)
+
+
+def key(n: int, trials: int = 1, seed: int = 3) -> Key:
+    return Key(seed, range(n), range(trials), n)
+
+
+def mixing(graph: Any, rule: str = "metropolis", trials: int = 1, drop: float = 0.0) -> Mixing:
+    return Mixing(graph, rule, key(graph.agents, trials), drop)
+
+
+def dense(graph: Any, rule: str = "metropolis") -> np.ndarray:
+    return mixing(graph, rule).dense(rounds(0, 1))[0, 0].numpy()
+
+
+SMALL = graph_from_edges(7, [[0, 1], [1, 2], [2, 3], [3, 0], [0, 2], [3, 4], [4, 5], [5, 6]])
