@@ -31,12 +31,24 @@ class Graph:
         matrix: None, or (rows, columns, values) of a weight matrix the user gave (self weights included); then no weight
             rule is applied.
         positions: None, or [N, 2] for drawing.
+        names: None, or what the user calls each agent, for messages.
+        notes: what the user should know of how the graph was read, a line each.
     """
 
     agents: int
     edges: Ints
     matrix: tuple[Ints, Ints, Floats] | None = None
     positions: Floats | None = None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def called(self, agent: int) -> str:
+        """An agent as messages name it.
+
+        >>> Graph(2, np.array([[0, 1]]), names=("Oslo", "Rome")).called(1), Graph(1, np.empty((0, 2), np.int64)).called(0)
+        ("'Rome'", 'agent 0')
+        """
+        return f"agent {agent}" if self.names is None else repr(self.names[agent])
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ def graph_from_networkx(G: Any) -> Graph:
     """The graph of an undirected networkx graph: nodes are sorted (as text if they do not compare) and become 0 .. N-1.
 
     Edge attributes, "weight" among them, are ignored: a weight rule makes the weights. To give your own, use
-    ``graph_from_matrix``. Directed graphs and self loops are refused.
+    ``graph_from_matrix``. Raises InputError for directed graphs, self loops, and nodes that have no order from run to run.
 
     >>> import networkx as nx
     >>> len(graph_from_networkx(nx.petersen_graph()).edges)
@@ -116,8 +128,14 @@ def graph_from_networkx(G: Any) -> Graph:
         nodes = sorted(G.nodes)
     except TypeError:
         nodes = sorted(G.nodes, key=str)
+        if any(type(node).__str__ is object.__str__ and type(node).__repr__ is object.__repr__ for node in nodes):
+            raise InputError("nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers") from None
     number = {node: i for i, node in enumerate(nodes)}
-    return graph_from_edges(len(nodes), [(number[a], number[b]) for a, b in G.edges()])
+    for a, b in G.edges():
+        if a == b:
+            raise InputError(f"node {a!r} of the networkx graph is linked to itself; leave it out: every agent keeps a weight for itself anyway")
+    graph = graph_from_edges(len(nodes), [(number[a], number[b]) for a, b in G.edges()])
+    return Graph(graph.agents, graph.edges, names=tuple(map(str, nodes)))
 
 
 def graph_from_matrix(W: Any) -> Graph:
@@ -172,7 +190,8 @@ def check_connected(graph: Graph) -> None:
     if parts.max() > 0:
         other = int((parts != parts[0]).argmax())
         raise InputError(
-            f"the graph is not connected: it falls into {parts.max() + 1} parts (agent 0 and agent {other} cannot reach each other); add links"
+            f"the graph is not connected: it falls into {parts.max() + 1} parts "
+            f"({graph.called(0)} and {graph.called(other)} cannot reach each other); add links"
         )
 
 

@@ -351,9 +351,9 @@ def test_weight_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "text", "message"),
     [
-        (".edges", "0 1\n1 x\n", "line 2: expected two agent numbers, found '1 x'"),
-        (".edges", "0 1\n\n5\n", "line 3: expected two agent numbers"),
-        (".edges", "0 1\n1 1\n", "line 2: agent 1 is linked to itself"),
+        (".edges", "0 1\n1 x\n", "line 2: expected two numbers as in all other lines, found '1 x'"),
+        (".edges", "0 1\n\n5\n", "line 3: expected the ids of two agents, found '5'"),
+        (".edges", "0 1\n1 1\n", "line 2: node '1' is linked to itself"),
         (".edges", "# nothing\n", "lists no links"),
         (".edges", "0 1\n2 3\n", "falls into 2 parts"),
         (".edges", b"\xff\xfe\x00", "bad"),
@@ -366,7 +366,7 @@ def test_weight_file(tmp_path: Path) -> None:
         (".csv", "", "must be square"),
         (".graphml", "<graphml>\n<oops>", "line 2: not GraphML"),
         (".graphml", "<html></html>", "not GraphML"),
-        (".graphml", "\n".join(nx.generate_graphml(nx.DiGraph([(0, 1)]))), "directed"),
+        (".graphml", "\n".join(nx.generate_graphml(nx.Graph([(0, 0)]))), "line 4: node '0' is linked to itself"),
         (".npy", "hello", "not a plain .npy array"),
         (".npy", "", "not a plain .npy array"),
     ],

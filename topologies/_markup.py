@@ -1,0 +1,171 @@
+"""Graph files with markup: GraphML and GML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+import numpy as np
+
+from distopt.graphs import Graph
+from distopt.topologies._links import Links, decoded, error, real, whole
+
+_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["']""")
+
+
+def graphml(path: Path, data: bytes) -> Graph:
+    """The one graph of a GraphML file. Only nodes, edges and weights are looked at, whatever else an editor has saved."""
+    declared = _DECLARED.match(data[:400])
+    reading = _GraphML(path)
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = reading.start, reading.end, reading.text
+    parser.EntityDeclHandler = reading.entity
+    parser.buffer_text, reading.parser = True, parser
+    try:
+        parser.Parse(decoded(path, data, declared.group(1).decode() if declared else "utf-8"), True)
+    except expat.ExpatError as problem:
+        raise error(path, problem.lineno, f"not GraphML ({expat.ErrorString(problem.code)})") from None
+    except UnicodeEncodeError:
+        raise error(path, 0, "not GraphML (it holds halves of characters)") from None
+    return reading.links.graph()
+
+
+class _GraphML:
+    def __init__(self, path: Path) -> None:
+        self.path, self.links = path, Links(path, declares=True, signed=False)
+        self.parser: Any = None
+        self.above: list[str] = []
+        self.namespace = ""
+        self.graphs, self.default = 0, "false"
+        self.weights: set[str] = set()
+        self.edge: tuple[str, str, int] | None = None
+        self.value: list[str] | None = None
+        self.weight = ""
+
+    @property
+    def line(self) -> int:
+        return int(self.parser.CurrentLineNumber)
+
+    def start(self, tag: str, given: dict[str, str]) -> None:
+        namespace, _, name = tag.rpartition(" ")
+        if not self.above:
+            if name != "graphml":
+                raise error(self.path, self.line, f"not GraphML (it begins with <{name[:60]}>)")
+            self.namespace = namespace
+        elif namespace != self.namespace or self.above[-1] in ("data", ""):
+            name = ""  # what editors add
+        above = self.above[-1] if self.above else ""
+        self.above.append(name)
+        if name == "graph":
+            self._graph(above, given)
+        elif name == "node" and above == "graph":
+            self.links.node(self._of(given, "id"), self.line)
+        elif name == "edge" and above == "graph":
+            self.edge, self.weight = (self._of(given, "source"), self._of(given, "target"), self.line), ""
+            self.links.directed |= given.get("directed", self.default) in ("true", "1")
+        elif name == "hyperedge":
+            raise error(self.path, self.line, "a hyperedge links more than two nodes; write links between two")
+        elif name == "key" and given.get("attr.name", "").lower() == "weight" and given.get("for") != "node":
+            self.weights.add(given.get("id", ""))
+        elif name == "data" and above == "edge" and given.get("key") in self.weights:
+            self.value = []
+
+    def _graph(self, above: str, given: dict[str, str]) -> None:
+        if above != "graphml":
+            raise error(self.path, self.line, "a node holds a graph of its own (a group); ungroup it in the editor that saved the file")
+        self.graphs += 1
+        if self.graphs > 1:
+            raise error(self.path, self.line, "a second graph begins; save each in a file of its own")
+        self.default = "true" if given.get("edgedefault") == "directed" else "false"
+
+    def _of(self, given: dict[str, str], what: str) -> str:
+        if what not in given:
+            raise error(self.path, self.line, f"{self.above[-1]} without {what}")
+        return given[what]
+
+    def text(self, text: str) -> None:
+        if self.value is not None:
+            self.value.append(text)
+
+    def end(self, tag: str) -> None:
+        name = self.above.pop()
+        if name == "data" and self.value is not None:
+            self.weight, self.value = "".join(self.value).strip(), None
+        elif name == "edge" and self.edge is not None:
+            source, target, line = self.edge
+            self.links.link(source, target, line, _number(self.weight))
+            self.edge = None
+
+    def entity(self, name: str, *_: Any) -> None:
+        raise error(self.path, self.line, f"declares an entity ({name[:60]!r}), which a graph has no need of; delete the declaration")
+
+
+def _number(text: str) -> float:
+    value = real(text)
+    return np.nan if value is None else value
+
+
+_TOKEN = re.compile(r"""(?P<blank>\s+|\#[^\n]*)|(?P<text>"[^"]*")|(?P<word>[^\s\[\]"\#]+)|(?P<bracket>[\[\]])""")
+
+
+def gml(path: Path, text: str) -> Graph:
+    """The one graph of a GML file. Nodes are told apart by ``id``; labels are not looked at."""
+    links = Links(path, declares=True)
+    fields: list[dict[str, str]] = [{}]  # of each list that is open, the outermost first ...
+    names: list[tuple[str, int]] = []  # ... which but for the outermost have a key and a line
+    key, graphs, position, line = "", 0, 0, 1
+    while position < len(text):
+        token = _TOKEN.match(text, position)
+        if token is None:
+            raise error(path, line, "not GML: a quote is not closed")
+        said, position = token.group(), token.end()
+        if token["bracket"] == "[" and key:
+            path_of = [name for name, _ in names]
+            graphs += key == "graph" and not names
+            if graphs > 1:
+                raise error(path, line, "a second graph begins; save each in a file of its own")
+            if key == "graph" and path_of:
+                raise error(path, line, "a graph inside of another; ungroup it in the editor that saved the file")
+            names.append((key, line))
+            fields.append({})
+            key = ""
+        elif token["bracket"] == "]" and names and not key:
+            _close(links, [name for name, _ in names], names.pop()[1], fields.pop())
+        elif token["bracket"]:
+            raise error(path, line, f"not GML: unexpected {said}")
+        elif token["blank"] is None and not key:
+            if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", said) is None:
+                raise error(path, line, f"not GML: expected a key, found {said[:60]!r}")
+            key = said
+        elif token["blank"] is None:
+            if key in ("id", "source", "target") and key in fields[-1] and len(names) == 2:
+                raise error(path, line, f"{names[-1][0]} has two values for {key}")
+            fields[-1].setdefault(key, _identity(said) if key in ("id", "source", "target") else said.strip('"'))
+            key = ""
+        line += said.count("\n")
+    if names or key:
+        where = names[-1][1] if names else line
+        raise error(path, where, f"not GML: {names[-1][0] + ' [' if names else key} is not closed")
+    if not graphs:
+        raise error(path, 1, "not GML: it holds no graph [ ... ]")
+    return links.graph()
+
+
+def _identity(said: str) -> str:
+    """An id of GML: the format says that it is a number, so that 007 is 7; one in quotes is a text."""
+    return str(int(said)) if whole(said) and len(said) < 1000 else said.strip('"')
+
+
+def _close(links: Links, above: list[str], line: int, fields: dict[str, str]) -> None:
+    needed = {("graph", "node"): ("id",), ("graph", "edge"): ("source", "target")}.get(tuple(above), ())
+    for each in needed:
+        if each not in fields:
+            raise error(links.path, line, f"{above[-1]} without {each}")
+    if above == ["graph", "node"]:
+        links.node(fields["id"], line)
+    elif above == ["graph", "edge"]:
+        links.link(fields["source"], fields["target"], line, _number(fields.get("weight", fields.get("value", ""))))
+    elif above == ["graph"]:
+        links.directed = fields.get("directed", "0") == "1"
