@@ -73,7 +73,7 @@ def simulate(
     """Simulate one algorithm, or a grid of its parameters, on one scenario over one network.
 
     Args:
-        topology: a spec string (``distopt list topologies``), a networkx graph, or an [N, N] weight matrix.
+        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix.
         agents: N; may be left out where the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
@@ -111,6 +111,8 @@ def simulate(
     points = experiment.points()
     first = build(points[0])
     problems = [first, *(build(point, first) for point in points[1:])]
+    for note in first.mixing.notes:
+        warnings.warn(note, stacklevel=2)
     comparison = Comparison.of(first)
     runs: dict[int, Run] = {}
     for batch in grid.batches(problems):

@@ -220,6 +220,8 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
         click.echo(click.style(title, bold=True))
         for name, value in rows.items():
             click.echo(f"  {name:<34}{value}")
+        for note in getattr(graph, "notes", ()):
+            click.echo(f"distopt: note: {note}", err=True)
         click.echo(f"written: {path}")
 
 

@@ -82,6 +82,8 @@ def simulate(
         f"{short(what.topology)}, {first.agents} agents; {short(what.scenario)}, {rounds:,} rounds, "
         f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
     )
+    for note in first.mixing.notes:
+        click.echo(f"distopt: note: {note}", err=True)
     if resume:
         for k, problem in enumerate(problems):
             how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"

@@ -69,6 +69,8 @@ class Experiment:
     record: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if isinstance(self.topology, Path):
+            object.__setattr__(self, "topology", catalog.with_value("file", "path", str(self.topology)))
         record = self.record.split(",") if isinstance(self.record, str) else self.record
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
             raise InputError(f"record={self.record!r}: must be names, such as x,s or (\"x\", \"s\")")
@@ -299,12 +301,13 @@ def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]
 
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:
-    """A spec string, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
+    """A spec string, path, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
+    topology = catalog.with_value("file", "path", str(topology)) if isinstance(topology, Path) else topology
     built = catalog.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
     if hasattr(built, "nodes") and hasattr(built, "edges"):
         built = graph_from_networkx(built)
     elif isinstance(built, np.ndarray | Tensor) or hasattr(built, "tocsr"):
-        built = graph_from_matrix(_dense(built))
+        built = graph_from_matrix(built)
     elif isinstance(built, list | tuple):
         try:
             built = graph_from_matrix(np.asarray(built, dtype=np.float64))
@@ -319,13 +322,6 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
     if isinstance(built, Graph):
         check_connected(built)
     return built
-
-
-def _dense(matrix: Any) -> Any:
-    """A torch matrix of any layout or precision as a plain one; others as they are."""
-    if not isinstance(matrix, Tensor):
-        return matrix
-    return (matrix.detach().to_dense() if matrix.layout != torch.strided else matrix.detach()).cpu().double()
 
 
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -19,6 +20,17 @@ Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-8
 """How far from 1 the rows (and columns, where that matters) of weights that a user gave may sum."""
+
+BYTES_PER_LINK = 64
+"""What a link costs, about, while a graph and its weights are made."""
+
+MOST_LINKS = 2**28
+"""Links of the largest graph that is made: those of a complete one of 23,170 agents."""
+
+COARSEST = 0.009
+"""The same of weights in low precision, however low: a row that sums to 0.99 is a mistake."""
+
+_SCALINGS = 200
 
 
 @dataclass(frozen=True)
@@ -141,27 +153,20 @@ def graph_from_networkx(G: Any) -> Graph:
 def graph_from_matrix(W: Any) -> Graph:
     """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i being how agent i weighs what it hears.
 
-    Only non-zero entries are kept; no weight rule is applied. Raises InputError unless W is square, finite and has rows that
-    sum to 1 within 1e-8. Whether its columns do, or whether it is symmetric, is checked when an algorithm asks for it.
+    Only non-zero entries are kept; no weight rule is applied. Rows sum to 1 within 1e-8, or within the precision in which W was
+    given: what float32, float16 or bfloat16 have rounded is scaled to 1 in float64, columns too where theirs are 1, and a symmetric
+    W stays symmetric. Raises InputError unless W is square, finite and has such rows. Whether its columns sum to 1, or whether it
+    is symmetric, is checked when an algorithm asks for it.
 
     >>> graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]).edges.tolist()
     [[0, 1]]
+    >>> graph_from_matrix(np.full((3, 3), 1 / 3, np.float32)).matrix[2][:2].tolist()
+    [0.3333333333333333, 0.3333333333333333]
     """
-    if hasattr(W, "tocoo"):
-        sparse = W.tocsr().tocoo()  # through csr: entries given twice are added
-        shape, rows, columns, values = sparse.shape, sparse.row, sparse.col, sparse.data
-    else:
-        full = W.detach().cpu().numpy() if isinstance(W, Tensor) else np.asarray(W)
-        if full.dtype.kind not in "biuf":
-            raise InputError(f"a weight matrix holds real numbers, not {full.dtype}")
-        shape = full.shape
-        if len(shape) == 2:
-            rows, columns = np.nonzero(full)
-            values = full[rows, columns]
+    shape, rows, columns, values, precision = _entries(W)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
         raise InputError(f"a weight matrix must be square with at least 1 row, not of shape {list(shape)}")
     agents = int(shape[0])
-    rows, columns, values = rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
         raise InputError(f"weight ({rows[bad][0]}, {columns[bad][0]}) is {values[bad][0]}; weights must be finite")
@@ -169,11 +174,66 @@ def graph_from_matrix(W: Any) -> Graph:
     rows, columns, values = rows[kept], columns[kept], values[kept]
     sums = np.bincount(rows, values, agents)
     row = int(np.abs(sums - 1).argmax())
-    if abs(sums[row] - 1) > TOLERANCE:
+    widest = int(np.bincount(rows, minlength=agents).max())
+    rounding = max(TOLERANCE, min(precision * (1 + math.sqrt(widest)), COARSEST))
+    if abs(sums[row] - 1) > rounding:
+        if (values == 1).all():
+            raise InputError(
+                f"the matrix holds 0 and 1 only (row {row} sums to {sums[row]:.10g}): it is an adjacency matrix, not weights; save it as .csv, "
+                "or in Python give networkx.from_numpy_array of it, and a rule makes the weights"
+            )
         raise InputError(f"row {row} of the weights sums to {sums[row]:.10g}; divide each row by its sum so that it is 1")
+    if precision > TOLERANCE:
+        rows, columns, values = _scaled(agents, rows, columns, values, precision, rounding)
     off = rows != columns
     edges = graph_from_edges(agents, np.stack([rows[off], columns[off]], 1)).edges
     return Graph(agents, edges, matrix=(rows, columns, values))
+
+
+def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
+    """Shape, rows, columns and values of a matrix in float64, and the distance from 1 to the next number where it was made."""
+    precision = 0.0
+    if isinstance(W, Tensor):
+        precision = torch.finfo(W.dtype).eps if W.is_floating_point() else 0.0
+        W = W.detach().to_dense().cpu()
+        W = (W.double() if W.is_floating_point() else W).numpy()
+    sparse = hasattr(W, "tocoo")
+    W = W if sparse else np.asarray(W)
+    if W.dtype.kind not in "biuf":
+        raise InputError(f"a weight matrix holds real numbers, not {W.dtype}")
+    if W.dtype.kind == "f":
+        precision = max(precision, float(np.finfo(W.dtype).eps))
+    if sparse:
+        W = W.astype(np.float64).tocsr().tocoo()  # through csr: entries given twice are added
+        rows, columns, values = W.row, W.col, W.data
+    elif W.ndim == 2:
+        rows, columns = np.nonzero(W)
+        values = W[rows, columns]
+    else:
+        rows = columns = values = np.empty(0)
+    return W.shape, rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64), precision
+
+
+def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: float, rounding: float) -> tuple[Ints, Ints, Floats]:
+    """Weights whose rows sum to 1 but for ``rounding``, scaled so that they do; columns too, and symmetry kept, where they had it."""
+    from scipy.sparse import coo_array
+
+    W = coo_array((values, (rows, columns)), shape=(agents, agents)).tocsr()
+    symmetric = (abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))).max() <= 1e-7  # of either half, rounded by itself
+    W = ((W + W.T) / 2 if symmetric else W).tocoo()
+    rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
+    if symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding:
+        for _ in range(_SCALINGS):
+            sums, across = np.bincount(rows, values, agents), np.bincount(columns, values, agents)
+            if max(np.abs(sums - 1).max(), np.abs(across - 1).max()) < 1e-15:
+                break
+            values = values / np.sqrt(sums[rows] * across[columns])
+    left = 1.0 - np.bincount(rows, values, agents)
+    if not symmetric:
+        return rows, columns, values / (1.0 - left)[rows]
+    off, diagonal = rows != columns, np.bincount(rows[rows == columns], values[rows == columns], agents) + np.where(np.abs(left) > 1e-14, left, 0.0)
+    own = np.flatnonzero(diagonal)
+    return np.concatenate([rows[off], own]), np.concatenate([columns[off], own]), np.concatenate([values[off], diagonal[own]])
 
 
 def check_connected(graph: Graph) -> None:
@@ -195,17 +255,34 @@ def check_connected(graph: Graph) -> None:
         )
 
 
-def connected(draw: Callable[[np.random.Generator], Graph], key: Key, stream: str, advice: str, tries: int = 100) -> Graph:
+def connected(
+    draw: Callable[[np.random.Generator], Graph], key: Key, stream: str, advice: str, tries: int = 100, likely: float = math.inf, agents: int = 1
+) -> Graph:
     """The first connected graph among at most ``tries`` independent draws; ``advice`` tells what to change if there is none.
+
+    Nothing is drawn where the ``likely`` number of links, their mean, is so small that the N - 1 that connect never come together.
 
     >>> connected(lambda rng: graph_from_edges(2, [[0, 1]]), Key(0, range(2), [0], 2), "demo", "add links").agents
     2
     """
-    for attempt in range(tries):
+    for attempt in range(tries if 1e6 * likely >= agents - 1 else 0):
         graph = draw(generator(key, stream, attempt))
         if is_connected(graph):
             return graph
     raise InputError(f"{stream.rpartition('/')[2]}: none of {tries} random graphs was connected; {advice}")
+
+
+def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> None:
+    """Raise InputError, before any memory is taken, where ``who`` would make more than ``most`` links; ``advice`` tells what to change.
+
+    >>> check_links(1e12, "complete", "lower the number of agents")
+    Traceback (most recent call last):
+    ...
+    distopt.errors.InputError: complete: about 1e+12 links take 59,604.6 GiB, more than is made at once (16.0 GiB); lower the number of agents
+    """
+    if count > most:
+        size, limit = (f"{each * BYTES_PER_LINK / 2**30:,.1f} GiB" for each in (count, most))
+        raise InputError(f"{who}: about {count:.3g} links take {size}, more than is made at once ({limit}); {advice}")
 
 
 def is_connected(graph: Graph) -> bool:
@@ -214,6 +291,8 @@ def is_connected(graph: Graph) -> bool:
     >>> is_connected(graph_from_edges(2, [[0, 1]]))
     True
     """
+    if graph.matrix is None and len(graph.edges) < graph.agents - 1:
+        return False
     return bool(_components(graph).max() == 0)
 
 

@@ -18,7 +18,7 @@ from distopt.graphs import TOLERANCE, Arcs, Floats, Graph, Ints, Switching
 from distopt.links import slots
 from distopt.random import Key, words
 from distopt.table import BLOCK, Pattern, Table
-from distopt.weights import DENSE, SPECTRAL, Kind, arc_weights, check_weights, flaw, link_weights, rule_name, second_eigenvalue
+from distopt.weights import SPECTRAL, Kind, arc_weights, check_settles, check_weights, link_weights, rule_name, second_size
 
 
 class Mixing:
@@ -52,6 +52,7 @@ class Mixing:
         self._topology = topology
         self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
+        self._settles = False  # whether the powers of a matrix that was given have been looked at
         same = self.constant or not (self.drop_links or getattr(topology, "random", True))
         trials = key.trials.tolist()
         self._key = Key(key.seed, range(self.agents), trials[:1] if same else trials, self.agents)
@@ -229,6 +230,11 @@ class Mixing:
         return twin
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the network was read, a line each."""
+        return getattr(self._topology, "notes", ())
+
+    @property
     def network(self) -> Mixing:
         """The network that this was made from by ``served`` or ``linked``."""
         return self._network or self
@@ -274,7 +280,7 @@ class Mixing:
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.
 
-        ``who`` names what needs it. Weights that a switching topology gives are checked for rounds 0 .. 7 now, and for every
+        A matrix that was given must settle, too (``weights.check_settles``). ``who`` names what needs it. Weights that a switching topology gives are checked for rounds 0 .. 7 now, and for every
         further round when its table is made.
         """
         if kind == "average" and not self.constant:
@@ -285,6 +291,9 @@ class Mixing:
         if isinstance(self._topology, Graph):
             if self._topology.matrix is not None or kind == "average":  # a rule makes one weight per undirected link, and the self weight is the rest
                 check_weights(kind, who, self._receiver, self._sender, self._weight, self._own)
+            if self._topology.matrix is not None and not self._settles:
+                check_settles(who, self._receiver, self._sender, self._weight, self._own, self.drop_links)
+                self._settles = True
             return
         order: list[Kind] = ["row", "doubly", "symmetric"]
         if self._asked is None or order.index(kind) > order.index(self._asked[0]):
@@ -310,13 +319,6 @@ class Mixing:
         """
         if not self.constant:
             raise InputError("W changes every round, so it has no spectral gap; ask for a fixed graph without drop_links")
-        n = self.agents
         if self._complete and (self._own == self._own[0]).all():
             return 1.0 - abs(float(self._own[0] - self._weight[0]))
-        symmetric = flaw("symmetric", self._receiver, self._sender, self._weight, self._own) is None
-        if n <= DENSE:
-            return 1.0 - second_eigenvalue(self.dense(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0, 0].numpy(), symmetric)
-        from scipy.sparse import coo_array, diags_array
-
-        W = coo_array((self._weight, (self._receiver, self._sender)), shape=(n, n)).tocsr() + diags_array(self._own)
-        return 1.0 - second_eigenvalue(W, symmetric)
+        return 1.0 - second_size(self._receiver, self._sender, self._weight, self._own)

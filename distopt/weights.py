@@ -106,6 +106,69 @@ def second_eigenvalue(W: Any, symmetric: bool) -> float:
         return max(float(_nearest(W, 1.0 + 1e-3 / n)[0]), -float(_nearest(W, -1.0 - 1e-3 / n)[0]))
 
 
+def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> int:
+    """The greatest common divisor of the lengths of all cycles of weights that are not rounding, self weights being cycles of length 1.
+
+    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers settle if it is 1.
+
+    >>> period(2, np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
+    2
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    if agents == 1 or own.max() > TOLERANCE:
+        return 1
+    there = weight > TOLERANCE
+    links = coo_array((np.ones(int(there.sum())), (receiver[there], sender[there])), shape=(agents, agents)).tocsr()
+    level = dijkstra(links, indices=0, unweighted=True)
+    steps = level[receiver[there]] + 1 - level[sender[there]]
+    return int(np.gcd.reduce(steps[np.isfinite(steps)].astype(np.int64)))
+
+
+def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, drop_links: float = 0.0) -> None:
+    """Raise InputError unless the powers of a connected W settle, that is unless all its eigenvalues but one are smaller than 1.
+
+    With ``drop_links`` W is its mean, to which each agent adds what it loses. Non-negative weights are judged by their ``period``,
+    exactly and in time that grows with the number of links; others by their spectrum.
+
+    >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
+    Traceback (most recent call last):
+    ...
+    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (it is periodic); give (I + W) / 2, or let a rule such as metropolis make the weights
+    """
+    agents = len(own)
+    weight, own = (1 - drop_links) * weight, own + drop_links * (1 - own)
+    if min(weight.min(initial=0.0), own.min()) >= -TOLERANCE:
+        steps = period(agents, receiver, sender, weight, own)
+        if steps == 1:
+            return
+        found = "the eigenvalue -1 (it is periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
+    else:
+        try:
+            second = second_size(receiver, sender, weight, own)
+        except InputError:  # too large and crowded to tell; should they grow, the run says that it diverged
+            return
+        if second < 1.0 - 1e-12:
+            return
+        how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
+        found = f"a second largest eigenvalue of size {second:.6g} ({how})"
+    raise InputError(f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule such as metropolis make the weights")
+
+
+def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> float:
+    """``second_eigenvalue`` of weights off the diagonal, and ``own`` on it.
+
+    >>> round(second_size(np.array([0, 1]), np.array([1, 0]), np.full(2, 0.25), np.full(2, 0.75)), 6)
+    0.5
+    """
+    from scipy.sparse import coo_array, diags_array
+
+    n = len(own)
+    W = coo_array((weight, (receiver, sender)), shape=(n, n)).tocsr() + diags_array(own)
+    return second_eigenvalue(W.toarray() if n <= DENSE else W, flaw("symmetric", receiver, sender, weight, own) is None)
+
+
 def _by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
     """Weights of links between agents of these degrees; ``top`` is the largest degree of the graph."""
     if rule == "max_degree":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, graph_from_edges
+from distopt.graphs import Graph, check_links, graph_from_edges
 
 
 def caveman(agents: int, size: int = 4) -> Graph:
@@ -24,6 +24,7 @@ def caveman(agents: int, size: int = 4) -> Graph:
         nearest = max(round(agents / max(size, 1)), 1) * size
         advice = "take size >= 3" if size < 3 else f"take {nearest} agents, or another size"
         raise InputError(f"caveman: {agents} agents are no whole number of groups of size {size} (at least 3); {advice}")
+    check_links(agents * (size - 1) / 2, "caveman", "lower size or the number of agents")
     a, b = np.triu_indices(size, 1)
     first = np.arange(0, agents, size)
     if len(first) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt.graphs import Graph, graph_from_edges
+from distopt.graphs import Graph, check_links, graph_from_edges
 
 
 def complete(agents: int) -> Graph:
@@ -16,4 +16,5 @@ def complete(agents: int) -> Graph:
     >>> len(complete(10).edges)
     45
     """
+    check_links(agents * (agents - 1) // 2, "complete", "lower the number of agents, or take a star, which mixes as fast for algorithms with a server")
     return graph_from_edges(agents, np.stack(np.triu_indices(max(agents, 0), 1), 1))

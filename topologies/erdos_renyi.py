@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, connected, graph_from_edges, pair_from_number
+from distopt.graphs import Graph, check_links, connected, graph_from_edges, pair_from_number
 from distopt.random import Key
 
 
@@ -22,15 +22,17 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
     if not 0 < p <= 1:
         raise InputError(f"erdos_renyi: p is the probability of a link, 0 < p <= 1, not {p}")
     pairs = agents * (agents - 1) // 2
+    check_links(p * pairs, "erdos_renyi", "lower p or the number of agents")
 
     def draw(rng: np.random.Generator) -> Graph:
         parts, last = [], -1
         while last < pairs - 1:
-            chunk = last + np.cumsum(rng.geometric(p, int(p * (pairs - last)) + 16))
+            gaps = rng.geometric(p, int(p * (pairs - last)) + 16)
+            chunk = last + np.cumsum(np.where((gaps < 1) | (gaps > pairs), pairs + 1, gaps))  # of a tiny p they overflow
             last = int(chunk[-1])
             parts.append(chunk[chunk < pairs])
         chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
         return graph_from_edges(agents, np.stack(pair_from_number(chosen), 1))
 
     enough = np.log(max(agents, 2)) / max(agents, 2)
-    return connected(draw, key, "topologies/erdos_renyi", f"raise p above log(N) / N = {enough:.3g}")
+    return connected(draw, key, "topologies/erdos_renyi", f"raise p above log(N) / N = {enough:.3g}", likely=p * pairs, agents=agents)

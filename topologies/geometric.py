@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, connected, graph_from_edges
+from distopt.graphs import Graph, check_links, connected, graph_from_edges
 from distopt.random import Key
 
 
@@ -24,7 +24,9 @@ def geometric(agents: int, key: Key, radius: float | None = None) -> Graph:
     if radius is not None and not radius > 0:
         raise InputError(f"geometric: radius must be positive (the square has side 1), not {radius}")
     enough = math.sqrt(math.log(max(agents, 2)) / (math.pi * max(agents, 2)))
-    reach = 2 * enough if radius is None else radius
+    reach = 2 * enough if radius is None else min(radius, 2.0)
+    mean = agents * (agents - 1) / 2 * min(1.0, math.pi * reach**2)
+    check_links(mean, "geometric", "lower radius or the number of agents")
 
     def draw(rng: np.random.Generator) -> Graph:
         from scipy.spatial import cKDTree
@@ -32,4 +34,4 @@ def geometric(agents: int, key: Key, radius: float | None = None) -> Graph:
         points = rng.random((max(agents, 0), 2))
         return graph_from_edges(agents, cKDTree(points).query_pairs(reach, output_type="ndarray"), positions=points)
 
-    return connected(draw, key, "topologies/geometric", f"raise radius above {enough:.3g}")
+    return connected(draw, key, "topologies/geometric", f"raise radius above {enough:.3g}", likely=mean, agents=agents)

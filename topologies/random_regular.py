@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, connected, graph_from_edges
+from distopt.graphs import MOST_LINKS, Graph, check_links, connected, graph_from_edges
 from distopt.random import Key
 
 Ints = NDArray[np.int64]
+
+_WORK = 30_000_000  # links that are looked at before mending is given up
 
 
 def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
@@ -29,6 +31,7 @@ def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
         raise InputError(f"random_regular: degree must be at least 1 and below the number of agents {agents}, not {degree}")
     if agents * degree % 2:
         raise InputError(f"random_regular: agents x degree = {agents} x {degree} must be even; change one of them by 1")
+    check_links(agents * degree / 2, "random_regular", "lower degree or the number of agents", most=MOST_LINKS // 4)  # sorted again and again
     dense = 2 * degree > agents - 1  # then the links that are absent are the fewer, and also regular
 
     def draw(rng: np.random.Generator) -> Graph:
@@ -43,10 +46,10 @@ def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
 
 
 def _pair(rng: np.random.Generator, agents: int, degree: int) -> Ints:
-    """Distinct pairs [N degree / 2, 2] without self loops."""
+    """Distinct pairs [N degree / 2, 2] without self loops; where the degree is too large for mending, switched from a circle."""
     stubs = np.repeat(np.arange(agents), degree)
     edges = rng.permutation(stubs).reshape(-1, 2)
-    for step in range(1, 100_000):
+    for step in range(1, max(100, _WORK // max(len(edges), 1))):
         low, high = edges.min(1), edges.max(1)
         code = low * agents + high
         order = np.argsort(code, kind="stable")
@@ -60,4 +63,22 @@ def _pair(rng: np.random.Generator, agents: int, degree: int) -> Ints:
             continue
         open_ = np.unique(np.concatenate([wrong, rng.integers(len(edges), size=len(wrong) + 1)]))
         edges[open_] = rng.permutation(edges[open_].ravel()).reshape(-1, 2)
-    raise InputError(f"random_regular: found no simple graph of degree {degree} on {agents} agents; change degree")
+    return _switched(rng, agents, degree)
+
+
+def _switched(rng: np.random.Generator, agents: int, degree: int) -> Ints:
+    """A circle of ``degree`` nearest neighbours in which the ends of random pairs of links are exchanged ten times for each link."""
+    i = np.arange(agents)
+    near = [np.stack([i, (i + s) % agents], 1) for s in range(1, degree // 2 + 1)]
+    across = [np.stack([i[: agents // 2], i[agents // 2 :]], 1)] if degree % 2 else []
+    edges = np.concatenate([*near, *across]).tolist()
+    there = {(min(a, b), max(a, b)) for a, b in edges}
+    for e, f, turned in zip(*rng.integers(len(edges), size=(2, 10 * len(edges))).tolist(), rng.integers(2, size=10 * len(edges)).tolist(), strict=True):
+        (a, b), (c, d) = edges[e], edges[f][:: -1 if turned else 1]
+        one, other = (min(a, d), max(a, d)), (min(b, c), max(b, c))
+        if a == d or b == c or one in there or other in there:
+            continue
+        there -= {(min(a, b), max(a, b)), (min(c, d), max(c, d))}
+        there |= {one, other}
+        edges[e], edges[f] = list(one), list(other)
+    return np.array(edges)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.graphs import Arcs, pair_from_number
+from distopt.graphs import Arcs, check_links, pair_from_number
 from distopt.random import Key
 
 
@@ -37,6 +37,7 @@ class ResampledErdosRenyi:
             raise InputError(f"a network needs at least 1 agent, not {self.agents}")
         if not 0 < self.p <= 1:
             raise InputError(f"resampled_erdos_renyi: p is the probability of a link, 0 < p <= 1, not {self.p}")
+        check_links(self.p * self.agents * (self.agents - 1) / 2, "resampled_erdos_renyi", "lower p or the number of agents")
 
     def arcs(self, t: Tensor, key: Key) -> Arcs:
         pairs = self.agents * (self.agents - 1) // 2
@@ -44,7 +45,8 @@ class ResampledErdosRenyi:
         count = min(pairs, math.ceil(mean + 9 * math.sqrt(mean) + 30))
         drawn = key.shared.uniform("topologies/resampled_erdos_renyi", count, t).numpy()[:, :, 0]
         if self.p < 1:
-            gap = np.floor(np.log1p(-drawn) / math.log1p(-self.p)).clip(max=pairs).astype(np.int64)
+            with np.errstate(over="ignore"):  # of a tiny p
+                gap = np.floor(np.log1p(-drawn) / math.log1p(-self.p)).clip(max=pairs).astype(np.int64)
         else:
             gap = np.zeros(drawn.shape, np.int64)
         number = (gap + 1).cumsum(-1) - 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, connected, graph_from_edges
+from distopt.graphs import Graph, check_links, connected, graph_from_edges
 from distopt.random import Key
+
+_TRIES = 3e7  # of finding an agent that is not linked yet: about a minute
 
 
 def watts_strogatz(agents: int, key: Key, k: int = 4, p: float = 0.1) -> Graph:
@@ -25,6 +27,9 @@ def watts_strogatz(agents: int, key: Key, k: int = 4, p: float = 0.1) -> Graph:
         raise InputError(f"watts_strogatz: k must be even and 2 <= k < agents = {agents}, not {k}")
     if not 0 <= p <= 1:
         raise InputError(f"watts_strogatz: p is the probability that a link is rewired, 0 <= p <= 1, not {p}")
+    check_links(agents * k / 2, "watts_strogatz", "lower k or the number of agents")
+    if p * agents * k / 2 * agents / max(agents - 1 - k, 1) > _TRIES and k < agents - 1:
+        raise InputError(f"watts_strogatz: with k={k} of {agents} agents there is hardly a place to rewire {p:g} of the links to; lower k or p")
 
     def draw(rng: np.random.Generator) -> Graph:
         near = [{(i + s) % agents for s in range(-(k // 2), k // 2 + 1)} - {i} for i in range(agents)]
