@@ -12,7 +12,6 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
 from distopt.scenarios._logistic import (
     gather_window,
@@ -23,6 +22,7 @@ from distopt.scenarios._logistic import (
     softmax_loss,
     window_rounds,
 )
+from distopt.scenarios._ranges import real, room, whole
 
 CLASSES = 10
 FEATURES = 65
@@ -108,12 +108,10 @@ class Digits:
     l2: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0 or not self.period > 0:
-            raise InputError(f"digits: alpha={self.alpha} and period={self.period} must be above 0")
-        if self.images < 1 or self.window < 1:
-            raise InputError(f"digits: images={self.images} and window={self.window} must be at least 1")
-        if not 0 <= self.l2 < float("inf"):
-            raise InputError(f"digits: l2={self.l2} must be at least 0 and finite")
+        real(self, "alpha", "period", above=True)
+        whole(self, "images", "window")
+        real(self, "l2")
+        room(self, FEATURES * self.images * self.window, "images", "window")
 
     @property
     def dim(self) -> int:
@@ -122,6 +120,7 @@ class Digits:
 
     def batch(self, t: Tensor, key: Key) -> DigitBatch:
         """The windows of the rounds ``t``, leaves [K, R, n, window * images, ...]."""
+        room(self, FEATURES * self.images * self.window * len(t) * len(key.trials) * len(key.agents), "images", "window")
         needed, index, present = window_rounds(t, self.window + 1)  # one round more, for the label before the newest ones
         rows, y = self._arrivals(needed, key)
         seen = gather_window(y, index)

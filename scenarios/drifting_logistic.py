@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import LARGEST, real, room, whole
 
 from ._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss
 
@@ -45,7 +45,7 @@ class DriftingLogistic:
         l2: the ridge parameter; it makes each f_i strongly convex.
 
     Raises:
-        InputError: for rows < 1 or a negative spread, scatter, radius or l2.
+        InputError: for rows < 1, a negative spread, scatter, radius or l2, or a number beyond 1e100.
 
     >>> s, key = DriftingLogistic(rows=4), Key(0, range(3), range(1), total=3)
     >>> b = Points(*(leaf[0] for leaf in s.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key)))
@@ -63,13 +63,13 @@ class DriftingLogistic:
     l2: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise InputError(f"drifting_logistic: rows is {self.rows}; give each agent at least 1 point")
-        for name in ("radius", "spread", "scatter", "l2"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"drifting_logistic: {name} is {getattr(self, name)}; give 0 or more")
+        whole(self, "rows")
+        real(self, "radius", "spread", "scatter", "l2")
+        real(self, "speed", "separation", low=-LARGEST)
+        room(self, 3 * self.rows, "rows")
 
     def batch(self, t: Tensor, key: Key) -> Points:
+        room(self, 3 * self.rows * len(t) * len(key.trials) * len(key.agents), "rows")
         m, side = self.rows, torch.arange(self.rows) % 2
         y = 1.0 - 2.0 * side.to(torch.float64)
         homes = _pairs(key.normal("drifting_logistic.home", 4))[..., side, :]

@@ -15,6 +15,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.random import Key
 from distopt.scenarios._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss, no_change_accuracy
+from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows
 
 By = Literal["carrier", "origin", "shard"]
@@ -105,6 +106,8 @@ def _kept(seed: int, trial: int, keep: float, by: By, total: int) -> Ints:
     if keep < 1:
         drawn = Key(seed, range(1), [trial], 1).uniform("flights/keep", len(agent)).numpy().reshape(-1)
         rows = np.flatnonzero(drawn < keep)
+        if not len(rows):
+            raise InputError(f"flights: keep={keep} leaves none of {len(agent)} flights to trial {trial}; keep more")
     return agent_major(agent[rows], rows, len(agent))
 
 
@@ -135,7 +138,8 @@ class Flights:
         l2: weight of the regulariser, at least 0.
 
     Raises:
-        InputError: for a parameter out of range, a round after the end of the year, or more agents than flights.
+        InputError: for a parameter out of range, a round after the end of the year, more agents than flights, or a trial that
+            keeps no flight.
 
     >>> flights = Flights()
     >>> b = flights.batch(torch.tensor([500]).reshape(1, 1, 1, 1), Key(0, range(16), range(1), total=16))
@@ -152,14 +156,11 @@ class Flights:
     l2: float = 1e-2
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.step < 1:
-            raise InputError(f"flights: window={self.window} and step={self.step} must be at least 1")
-        if self.agents_by not in ("carrier", "origin", "shard"):
-            raise InputError(f"flights: agents_by={self.agents_by!r} must be carrier, origin or shard")
-        if not 0 < self.keep <= 1:
-            raise InputError(f"flights: keep={self.keep} must be above 0 and at most 1")
-        if not 0 <= self.l2 < float("inf"):
-            raise InputError(f"flights: l2={self.l2} must be at least 0 and finite")
+        whole(self, "window", "step")
+        one_of(self, "agents_by", ("carrier", "origin", "shard"))
+        real(self, "keep", high=1, above=True)
+        real(self, "l2")
+        room(self, len(FEATURES) * self.window, "window")
 
     @property
     def dim(self) -> int:
@@ -179,6 +180,7 @@ class Flights:
                 f"flights: round {now.max()} asked for, but with step={self.step} the year has {self.rounds} rounds; "
                 "ask for fewer rounds or a smaller step"
             )
+        room(self, len(FEATURES) * self.window * len(t) * len(key.trials) * len(key.agents), "window")
         X, y = features()
         seen = [
             windows(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
@@ -47,7 +47,7 @@ class Hyperplane:
 
     Raises:
         InputError: for features, rows or window < 1, drifting outside 0 .. features, a probability outside [0, 1], or a
-            negative speed or l2.
+            speed or l2 outside [0, 1e100].
 
     >>> s, key = Hyperplane(features=2, speed=0.5, reversal=0.0), Key(0, range(2), range(1), total=2)
     >>> v = s.weights(torch.tensor([0, 10]).reshape(2, 1, 1, 1), key)
@@ -65,17 +65,12 @@ class Hyperplane:
     l2: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("features", "rows", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; give at least 1")
-        if self.drifting is not None and not 0 <= self.drifting <= self.features:
-            raise InputError(f"hyperplane: drifting is {self.drifting}; give 0 to features = {self.features}, or leave it out")
-        for name in ("reversal", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; a probability lies in [0, 1]")
-        for name in ("speed", "l2"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"hyperplane: {name} is {getattr(self, name)}; give 0 or more")
+        whole(self, "features", "rows", "window")
+        if self.drifting is not None:
+            whole(self, "drifting", low=0, high=self.features, where=f"features={self.features}")
+        real(self, "reversal", "noise", high=1)
+        real(self, "speed", "l2")
+        room(self, (self.features + 1) * self.rows * self.window, "features", "rows", "window")
 
     @property
     def dim(self) -> int:
@@ -99,6 +94,9 @@ class Hyperplane:
         return network.uniform("hyperplane.start", f) + self.speed * moved
 
     def batch(self, t: Tensor, key: Key) -> Window:
+        count = (self.features + 1) * self.rows * self.window * len(t) * len(key.trials) * len(key.agents)
+        room(self, count, "features", "rows", "window")
+
         def rows(tau: Tensor) -> tuple[Tensor, Tensor]:
             u = key.uniform("hyperplane.rows", (self.features + 1) * self.rows, tau)
             u = u.reshape(*u.shape[:-1], self.rows, -1)

@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import real, whole
 
 
 class Ranges(NamedTuple):
@@ -40,7 +40,7 @@ class Localization:
         noise: standard deviation of a range measurement.
 
     Raises:
-        InputError: for size <= 0, period < 1, or a negative radius or noise.
+        InputError: for size < 1e-100, period < 1, a negative radius or noise, or a number above 1e100.
 
     >>> s, key = Localization(noise=0.0), Key(0, range(4), range(1), total=4)
     >>> b = Ranges(*(leaf[0] for leaf in s.batch(torch.full((1, 1, 1, 1), 70), key)))
@@ -55,13 +55,9 @@ class Localization:
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.size > 0:
-            raise InputError(f"localization: size is {self.size}; give half the side of the square, more than 0")
-        if self.period < 1:
-            raise InputError(f"localization: period is {self.period}; give at least 1 round per turn")
-        for name, value in (("radius", self.radius), ("noise", self.noise)):
-            if not value >= 0:
-                raise InputError(f"localization: {name} is {value}; give 0 or more")
+        real(self, "size", above=True)
+        whole(self, "period")
+        real(self, "radius", "noise")
 
     def batch(self, t: Tensor, key: Key) -> Ranges:
         position = self.size * (2 * key.uniform("localization.position", 2) - 1)

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.tree import row_sum
 
 
@@ -53,7 +53,8 @@ class MovingTarget:
         spread: standard deviation of the offsets.
 
     Raises:
-        InputError: for an unknown motion, dim < 1, period < 1, kappa < 1, or a negative speed, radius or spread.
+        InputError: for an unknown motion, dim < 1, period < 1, kappa < 1, a negative speed, radius or spread, or a number above
+            1e100.
 
     >>> s, key = MovingTarget("line", speed=0.5), Key(0, range(3), range(1), total=3)
     >>> x = s.optimum(s.batch(torch.tensor([10, 12]).reshape(2, 1, 1, 1), key))
@@ -70,15 +71,11 @@ class MovingTarget:
     spread: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.motion not in ("circle", "line", "walk", "jump"):
-            raise InputError(f"moving_target: motion is {self.motion!r}; choose circle, line, walk or jump")
-        if self.dim < 1 or self.period < 1:
-            raise InputError(f"moving_target: dim is {self.dim} and period is {self.period}; both must be at least 1")
-        if not self.kappa >= 1:
-            raise InputError(f"moving_target: kappa is {self.kappa}; a condition number is at least 1")
-        for name, value in (("speed", self.speed), ("radius", self.radius), ("spread", self.spread)):
-            if not value >= 0:
-                raise InputError(f"moving_target: {name} is {value}; give 0 or more")
+        one_of(self, "motion", ("circle", "line", "walk", "jump"))
+        whole(self, "dim", "period")
+        real(self, "kappa", low=1)
+        real(self, "speed", "radius", "spread")
+        room(self, self.dim, "dim")
 
     def target(self, t: Tensor, key: Key) -> Tensor:
         """p_t for rounds t [K, 1, 1, 1], the same for every agent: float64 [K, R, 1, d]."""
@@ -97,6 +94,7 @@ class MovingTarget:
         return self.radius * network.normal("moving_target.jump", d, stay.reshape(-1, 1, 1, 1))[which]
 
     def batch(self, t: Tensor, key: Key) -> Targets:
+        room(self, 2 * self.dim * len(key.trials) * len(key.agents), "dim")
         a = 1 + (self.kappa - 1) * key.uniform("moving_target.curvature", self.dim)
         return Targets(a, self.spread * key.normal("moving_target.offset", self.dim), self.target(t, key))
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import real, room, whole
 from distopt.tree import row_sum
 
 
@@ -36,7 +36,7 @@ class Quadratic:
         spread: how far the agents' own minimisers lie apart; 0 makes them equal.
 
     Raises:
-        InputError: for dim < 1, kappa < 1 or spread < 0.
+        InputError: for dim < 1, kappa < 1, spread < 0, or a number above 1e100.
 
     >>> s, key = Quadratic(dim=2), Key(0, range(3), range(1), total=3)
     >>> b = s.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key)
@@ -50,14 +50,13 @@ class Quadratic:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise InputError(f"quadratic: dim is {self.dim}; give at least 1")
-        if not self.kappa >= 1:
-            raise InputError(f"quadratic: kappa is {self.kappa}; a condition number is at least 1")
-        if not self.spread >= 0:
-            raise InputError(f"quadratic: spread is {self.spread}; give 0 or more")
+        whole(self, "dim")
+        real(self, "kappa", low=1)
+        real(self, "spread")
+        room(self, self.dim, "dim")
 
     def batch(self, t: Tensor, key: Key) -> Curves:
+        room(self, 2 * self.dim * len(key.trials) * len(key.agents), "dim")
         a = 1 + (self.kappa - 1) * key.uniform("quadratic.curvature", self.dim)
         return Curves(a, self.spread * key.normal("quadratic.centre", self.dim))
 

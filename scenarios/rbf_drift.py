@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
@@ -51,8 +51,8 @@ class RbfDrift:
         l2: the ridge parameter.
 
     Raises:
-        InputError: for features, rows or window < 1, classes outside 2 .. centroids, noise outside [0, 1], or a negative
-            speed, width or l2.
+        InputError: for features, rows or window < 1, classes outside 2 .. centroids, noise outside [0, 1], or speed, width or l2
+            outside [0, 1e100].
 
     >>> s, key = RbfDrift(features=3, classes=4, centroids=8), Key(0, range(2), range(1), total=2)
     >>> s.dim, tuple(s.centres(torch.tensor([10**6]).reshape(1, 1, 1, 1), key).shape)
@@ -70,16 +70,17 @@ class RbfDrift:
     l2: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("features", "rows", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"rbf_drift: {name} is {getattr(self, name)}; give at least 1")
-        if not 2 <= self.classes <= self.centroids:
-            raise InputError(f"rbf_drift: classes is {self.classes}; give 2 to centroids = {self.centroids}")
-        if not 0 <= self.noise <= 1:
-            raise InputError(f"rbf_drift: noise is {self.noise}; a probability lies in [0, 1]")
-        for name in ("speed", "width", "l2"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"rbf_drift: {name} is {getattr(self, name)}; give 0 or more")
+        whole(self, "features", "rows", "window")
+        whole(self, "centroids", low=2)
+        whole(self, "classes", low=2, high=self.centroids, where=f"centroids={self.centroids}")
+        real(self, "noise", high=1)
+        real(self, "speed", "width", "l2")
+        room(self, self._numbers(), "features", "centroids", "rows", "window")
+
+    def _numbers(self, agents: int = 1) -> int:
+        """What one trial holds at once in a round."""
+        places = self.centroids * (self.features + agents * self.rows)
+        return places + self.dim + (self.features + 1) * self.rows * self.window * agents
 
     @property
     def dim(self) -> int:
@@ -105,6 +106,7 @@ class RbfDrift:
         return torch.where(bounced < 0, c + moves * v, torch.where(leg % 2 == 0, 1 - along, along))
 
     def batch(self, t: Tensor, key: Key) -> Window:
+        room(self, self._numbers(len(key.agents)) * len(t) * len(key.trials), "features", "centroids", "rows", "window")
         f = self.features
         std, weight = key.shared.uniform("rbf_drift.shape", 2 * self.centroids).chunk(2, -1)
         heap = weight.cumsum(-1)

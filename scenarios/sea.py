@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
 from distopt.random import Key
+from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
@@ -41,7 +41,7 @@ class Sea:
         l2: the ridge parameter.
 
     Raises:
-        InputError: for rows, window or period < 1, noise outside [0, 1], or l2 < 0.
+        InputError: for rows, window or period < 1, noise outside [0, 1], or l2 outside [0, 1e100].
 
     >>> s, key = Sea(period=100), Key(0, range(2), range(1), total=2)
     >>> s.threshold(torch.tensor([0, 99, 100, 399, 400])).tolist()
@@ -58,19 +58,18 @@ class Sea:
     l2: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("rows", "window", "period"):
-            if getattr(self, name) < 1:
-                raise InputError(f"sea: {name} is {getattr(self, name)}; give at least 1")
-        if not 0 <= self.noise <= 1:
-            raise InputError(f"sea: noise is {self.noise}; a probability lies in [0, 1]")
-        if not self.l2 >= 0:
-            raise InputError(f"sea: l2 is {self.l2}; give 0 or more")
+        whole(self, "rows", "window", "period")
+        real(self, "noise", high=1)
+        real(self, "l2")
+        room(self, 4 * self.rows * self.window, "rows", "window")
 
     def threshold(self, t: Tensor) -> Tensor:
         """The threshold in force in rounds t (int64, any shape), float64."""
         return torch.tensor(_THRESHOLDS, dtype=torch.float64)[t // self.period % len(_THRESHOLDS)]
 
     def batch(self, t: Tensor, key: Key) -> Window:
+        room(self, 4 * self.rows * self.window * len(t) * len(key.trials) * len(key.agents), "rows", "window")
+
         def rows(tau: Tensor) -> tuple[Tensor, Tensor]:
             u = key.uniform("sea.rows", 4 * self.rows, tau)
             u = u.reshape(*u.shape[:-1], self.rows, 4)

@@ -1,0 +1,69 @@
+"""Where the parameters of scenarios, and the numbers in files, may lie."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from distopt.errors import InputError
+
+LARGEST = 1e100  # so that squares stay finite
+SMALLEST = 1e-100  # of what must be above 0, so that squares stay above it
+WHOLE = 2**53  # beyond it whole numbers are not exact in float64
+
+
+def _who(scenario: Any) -> str:
+    return type(scenario).__module__.rpartition(".")[2]
+
+
+def whole(scenario: Any, *names: str, low: int = 1, high: int = WHOLE, where: str = "") -> None:
+    """Refuse a scenario of which one of the fields is not a whole number in low .. high; ``where`` says what sets ``high``."""
+    for name in names:
+        value = getattr(scenario, name)
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
+            most = where or ("2^53" if high == WHOLE else high)
+            raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be a whole number of at least {low} and at most {most}")
+
+
+def real(scenario: Any, *names: str, low: float = 0.0, high: float = LARGEST, above: bool = False) -> None:
+    """Refuse a scenario of which one of the fields is not a number in low .. high, or is ``low`` itself where it must be ``above``.
+
+    What must be above 0 is at least ``SMALLEST``.
+    """
+    for name in names:
+        value = getattr(scenario, name)
+        fits = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and low <= value <= high
+        if not fits or (above and not value >= low + SMALLEST):
+            lowest = f"above {low:g}" if above and high < LARGEST else f"at least {SMALLEST:g}" if above else f"at least {low:g}"
+            raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be a number of {lowest} and at most {high:g}")
+
+
+def one_of(scenario: Any, name: str, known: tuple[str, ...]) -> None:
+    """Refuse a scenario of which the field is none of the known words."""
+    value = getattr(scenario, name)
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be one of {', '.join(known)}")
+
+
+def room(scenario: Any, count: int, *names: str) -> None:
+    """Refuse a scenario whose fields ``names`` ask for ``count`` numbers at once, if they cannot be held."""
+    there = memory()
+    if 8 * count > there:
+        asked = ", ".join(f"{name}={getattr(scenario, name)}" for name in names)
+        raise InputError(
+            f"{_who(scenario)}: {asked} asks for {8 * count / 2**30:.3g} GiB at once and this machine has {there / 2**30:.3g}; "
+            f"lower {' or '.join(names)}"
+        )
+
+
+def memory() -> int:
+    """The bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def shown(value: Any) -> str:
+    """A value in an error: short, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
