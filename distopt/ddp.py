@@ -1,5 +1,7 @@
 """Error-feedback compression of gradients in DistributedDataParallel: a communication hook for an existing training script."""
 
+import dataclasses
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,10 @@ from distopt.errors import InputError
 from distopt.random import Key
 
 dist: Any = torch.distributed  # which does not declare all that it exports
+
+_SAVED = {"step", "bytes_sent", "kept", "compressor", "rank", "order"}
+_EACH = {"number", "error", "warm", "shape"}
+_LATER = {"compressor", "rank", "order", "shape"}  # what states did not have at first
 
 
 class _Kept:
@@ -53,7 +59,7 @@ class ErrorFeedbackState:
         bytes_sent: the bytes of this rank's messages so far, those of uncompressed steps included.
 
     Raises:
-        InputError: no such compressor, or a number of steps below 0.
+        InputError: no such compressor, a number of steps below 0, or a seed below 0.
 
     >>> state = ErrorFeedbackState(compressor="sign")
     >>> (state.step, state.bytes_sent)
@@ -61,9 +67,12 @@ class ErrorFeedbackState:
     """
 
     def __init__(self, compressor: Any = "sign", process_group: Any = None, start_iter: int = 0, seed: int = 0) -> None:
-        if start_iter < 0:
-            raise InputError(f"start_iter={start_iter}: so many steps cannot be sent uncompressed; give 0 or more")
+        for name, value in (("start_iter", start_iter), ("seed", seed)):
+            if not _counts(value):
+                raise InputError(f"{name}={value!r}: must be a whole number, 0 or more")
         self.compressor = catalog.make("compressors", compressor) if isinstance(compressor, str) else compressor
+        if isinstance(self.compressor, type) or not all(hasattr(self.compressor, each) for each in ("encode", "decode", "delta")):
+            raise InputError(f"compressor={compressor!r}: must be a spec such as \"sign\", or an object with the methods of a compressor")
         self.process_group, self.start_iter, self.seed = process_group, start_iter, seed
         self.step, self.bytes_sent = 0, 0
         self._kept: dict[Tensor, _Kept] = {}
@@ -72,27 +81,114 @@ class ErrorFeedbackState:
         """What THIS rank must save to go on with the same bits, by the names of the model's parameters; ``torch.save`` takes it.
 
         The memory differs from rank to rank, so that each saves its own. The process group is not in it.
-        """
-        names: dict[Tensor, str] = {parameter: name for name, parameter in _bare(model).named_parameters()}
-        kept = {names[parameter]: {"number": each.number, "error": each.error, "warm": each.warm} for parameter, each in self._kept.items()}
-        return {"step": self.step, "bytes_sent": self.bytes_sent, "kept": kept}
-
-    def load_state_dict(self, content: Mapping[str, Any], model: torch.nn.Module) -> None:
-        """Go on from what ``state_dict`` gave.
 
         Raises:
-            InputError: a parameter that the model has not, or of another shape.
+            InputError: the hook has worked on another model.
         """
-        parameters = dict(_bare(model).named_parameters())
+        names: dict[Tensor, str] = {parameter: name for name, parameter in _bare(model).named_parameters()}
+        if any(parameter not in names for parameter in self._kept):
+            raise InputError("the hook has worked on parameters that this model does not have; give state_dict the model that was trained with it")
+        kept = {
+            names[parameter]: {"number": each.number, "error": each.error, "warm": each.warm, "shape": list(parameter.shape)}
+            for parameter, each in self._kept.items()
+        }
+        order = sorted(kept, key=lambda name: kept[name]["number"])
+        about = {"compressor": self._described(), "rank": self._rank(), "order": order}
+        return {"step": self.step, "bytes_sent": self.bytes_sent, "kept": kept, **about}
+
+    def load_state_dict(self, content: Mapping[str, Any], model: torch.nn.Module) -> None:
+        """Go on from what ``state_dict`` gave. What is refused changes nothing.
+
+        Raises:
+            InputError: not what ``state_dict`` gave, or saved with another model, with another compressor or on another rank.
+        """
+        parameters, whose = dict(_bare(model).named_parameters()), "what load_state_dict was given is not what state_dict gave"
+        if not isinstance(content, Mapping) or content.keys() not in (_SAVED, _SAVED - _LATER):
+            has = ", ".join(map(_told, content)) if isinstance(content, Mapping) else _told(content)
+            raise InputError(f"{whose}: it has {has or 'nothing'}, not {', '.join(map(repr, sorted(_SAVED)))}")
+        full, kept = "order" in content, content["kept"]
+        for name in ("step", "bytes_sent"):
+            if not _counts(content[name]):
+                raise InputError(f"{whose}: {name} is {_told(content[name])}, not a whole number, 0 or more")
+        if full:
+            self._same(content["compressor"], content["rank"], whose)
+        if not isinstance(kept, Mapping):
+            raise InputError(f"{whose}: kept is {_told(kept)}, not a memory for each parameter")
         found: dict[Tensor, _Kept] = {}
-        for name, each in content["kept"].items():
-            parameter = parameters.get(name)
-            if parameter is None or parameter.numel() != each["error"].numel():
-                has = "no such parameter" if parameter is None else f"one of {parameter.numel()} numbers, not {each['error'].numel()}"
-                raise InputError(f"the saved memory is that of another model: for {name} this one has {has}")
-            moved = [None if leaf is None else leaf.to(parameter.device).clone() for leaf in (each["error"], each["warm"])]
-            found[parameter] = _Kept(int(each["number"]), moved[0], moved[1])
+        for name, each in kept.items():
+            if name not in parameters:
+                raise InputError(f"the saved memory is that of another model: for {_told(name)} this one has no such parameter")
+            if not isinstance(each, Mapping) or each.keys() != (_EACH if full else _EACH - _LATER):
+                raise InputError(f"{whose}: for {name} it has {_told(each)}, not {', '.join(map(repr, sorted(_EACH)))}")
+            if not _counts(each["number"]):
+                raise InputError(f"{whose}: the number of {name} is {_told(each['number'])}, not a whole number, 0 or more")
+            found[parameters[name]] = self._loaded(name, parameters[name], each, whose)
+        places = {name: int(each["number"]) for name, each in kept.items()}
+        if sorted(places.values()) != list(range(len(places))):
+            raise InputError(f"{whose}: its {len(places)} parameters do not have the numbers 0 to {len(places) - 1}, each once")
+        if full and not _equal(content["order"], sorted(places, key=lambda name: places[name])):
+            raise InputError(f"{whose}: order does not name the parameters that it has a memory of, by their numbers")
         self.step, self.bytes_sent, self._kept = int(content["step"]), int(content["bytes_sent"]), found
+
+    def _loaded(self, name: str, parameter: Tensor, each: Mapping[str, Any], whose: str) -> _Kept:
+        """The memory of one parameter, where it fits."""
+        if parameter.is_meta:
+            raise InputError(f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers")
+        if "shape" in each and not _equal(each["shape"], list(parameter.shape)):
+            raise InputError(
+                f"the saved memory is that of another model: for {name} this one has the shape {list(parameter.shape)}, not {_told(each['shape'])}"
+            )
+        d, dtype = parameter.numel(), _precision(parameter)
+        warm = _started(self.compressor, d, dtype)
+        for what, leaf, like in (("error", each["error"], torch.empty(1, d, dtype=dtype, device="cpu")), ("warm start", each["warm"], warm)):
+            if leaf is None and like is None:
+                continue
+            if what == "warm start" and (leaf is None or like is None):
+                raise InputError(f"the memory was saved with another compressor: for {name} it has {_told(leaf)} as {what}, not {_told(like)}")
+            if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized:
+                raise InputError(f"{whose}: the {what} of {name} is {_told(leaf)}, not a tensor of numbers")
+            if what == "error" and leaf.numel() != d:
+                raise InputError(f"the saved memory is that of another model: for {name} this one has one of {d} numbers, not {leaf.numel()}")
+            assert like is not None
+            if leaf.shape != like.shape or leaf.dtype != like.dtype:
+                other = "model or compressor" if what == "error" else "compressor"
+                raise InputError(f"the memory was saved with another {other}: for {name} it has {_told(leaf)} as {what}, not {_told(like)}")
+            if not bool(torch.isfinite(leaf).all()):
+                raise InputError(f"{whose}: the {what} of {name} is not finite (nan or inf)")
+        moved = [None if leaf is None else leaf.detach().to(parameter.device).clone() for leaf in (each["error"], each["warm"])]
+        return _Kept(int(each["number"]), moved[0], moved[1])
+
+    def _same(self, compressor: Any, rank: Any, whose: str) -> None:
+        """Refuse what was saved with another compressor, or on another rank."""
+        if not isinstance(compressor, str):
+            raise InputError(f"{whose}: compressor is {_told(compressor)}, not a text")
+        if rank is not None and not (isinstance(rank, list) and len(rank) == 2 and all(map(_counts, rank)) and rank[0] < rank[1]):
+            raise InputError(f"{whose}: rank is {_told(rank)}, not a rank and how many there are")
+        if compressor != self._described():
+            raise InputError(f"the memory was saved with another compressor: with {compressor}, and this one is {self._described()}")
+        here = self._rank()
+        if rank is not None and here is not None and rank != here:
+            raise InputError(
+                f"the memory was saved on rank {rank[0]} of {rank[1]}, and this is rank {here[0]} of {here[1]}: each rank goes on from its own; "
+                "of other ranks, begin with a new ErrorFeedbackState"
+            )
+
+    def _described(self) -> str:
+        """The compressor with its parameters, and the seed of what it draws."""
+        compressor = self.compressor
+        if dataclasses.is_dataclass(compressor):
+            names = [each.name for each in dataclasses.fields(compressor)]
+        else:
+            names = sorted(name for name in getattr(compressor, "__dict__", {}) if not name.startswith("_"))
+        values = [(name, getattr(compressor, name)) for name in names]
+        told = ", ".join(f"{name}={value!r}" for name, value in values if isinstance(value, bool | int | float | str | None))
+        return f"{type(compressor).__name__}({told})" + (f" of seed {self.seed}" if hasattr(compressor, "words") else "")
+
+    def _rank(self) -> list[int] | None:
+        """Which rank this is, and of how many; None before there are any."""
+        if not dist.is_available() or not dist.is_initialized():
+            return None
+        return [dist.get_rank(self.process_group), dist.get_world_size(self.process_group)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "process_group": None}  # a group cannot be copied nor saved
@@ -102,17 +198,17 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
     """The hook: ``model.register_comm_hook(ErrorFeedbackState(compressor="sign"), error_feedback_hook)`` (see ``ErrorFeedbackState``)."""
     group = state.process_group or dist.group.WORLD
     buffer: Tensor = bucket.buffer()
-    gradients, parameters = bucket.gradients(), bucket.parameters()
+    pairs = [(p, g) for p, g in zip(bucket.parameters(), bucket.gradients(), strict=True) if g.numel()]  # of no numbers there is nothing to send
     step = state.step
     if bucket.is_last():
         state.step += 1
-    if step < state.start_iter or all(state.compressor.delta(gradient.numel()) == 1 for gradient in gradients):
+    if step < state.start_iter or all(state.compressor.delta(gradient.numel()) == 1 for _, gradient in pairs):
         state.bytes_sent += buffer.numel() * buffer.element_size()
         buffer.mul_(1 / dist.get_world_size(group))  # as DDP does it
         whole: Future[Tensor] = dist.all_reduce(buffer, group=group, async_op=True).get_future().then(lambda _: buffer)
         return whole
 
-    parts = [_Part(state, parameter, gradient, step, group) for parameter, gradient in zip(parameters, gradients, strict=True)]
+    parts = [_Part(state, parameter, gradient, step, group) for parameter, gradient in pairs]
     payloads, forms = zip(*(pytree.tree_flatten(part.encoded()) for part in parts), strict=True)
     leaves = [leaf for payload in payloads for leaf in payload]
     message = _joined(leaves)
@@ -139,25 +235,28 @@ class _Part:
 
     def __init__(self, state: "ErrorFeedbackState", parameter: Tensor, gradient: Tensor, step: int, group: Any) -> None:
         self.compressor, self.gradient, self.d = state.compressor, gradient, gradient.numel()
-        self.dtype = torch.float32 if gradient.element_size() < 4 else gradient.dtype  # half precision loses too much to remember
+        self.dtype = _precision(gradient)
         if parameter not in state._kept:
-            start = getattr(state.compressor, "start", None)
-            warm = start(self.d, self.dtype).to(gradient.device).expand(1, -1) if start else None
-            state._kept[parameter] = _Kept(len(state._kept), torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device), warm)
+            error, first = torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device), _started(self.compressor, self.d, self.dtype)
+            state._kept[parameter] = _Kept(len(state._kept), error, first)
         self.kept = state._kept[parameter]
+        self.kept.error, warm = self.kept.error.to(gradient.device, self.dtype), self.kept.warm  # the model may have been moved since
+        self.kept.warm = None if warm is None else warm.to(gradient.device, self.dtype)
         count = state.compressor.words(self.d) if hasattr(state.compressor, "words") else 0
         self.u: Tensor | None = None
         if count:
-            key = Key(state.seed, [dist.get_rank(group)], [0], dist.get_world_size(group))
-            key = key.shared if getattr(state.compressor, "shared", False) else key
-            self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(gradient.device)
+            with torch.device("cpu"):
+                key = Key(state.seed, [dist.get_rank(group)], [0], dist.get_world_size(group))
+                key = key.shared if getattr(state.compressor, "shared", False) else key
+                self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(gradient.device)
 
     def encoded(self) -> Any:
         """C(g + e), packed; what it leaves out is remembered."""
         kept, z = self.kept, self.gradient.reshape(1, -1).to(self.dtype) + self.kept.error
         payload = self.compressor.encode(z, self.u, kept.warm)
-        finite = torch.isfinite(z).all()
-        kept.error = torch.where(finite, z - self.decoded(payload), kept.error)
+        left = z - self.decoded(payload)
+        finite = torch.isfinite(left).all()  # it is not where z is not, nor where what was sent overflows
+        kept.error = torch.where(finite, left, kept.error)
         if kept.warm is not None:
             kept.warm = torch.where(finite, self.compressor.warm(payload, self.d), kept.warm)
         return payload
@@ -192,5 +291,40 @@ def _parted(message: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
 def _bare(model: torch.nn.Module) -> torch.nn.Module:
     """The model inside DDP, whose names a saved state has."""
     inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
-    assert isinstance(inner, torch.nn.Module)
+    if not isinstance(inner, torch.nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; give the model that the hook works on")
     return inner
+
+
+def _precision(gradient: Tensor) -> torch.dtype:
+    """That of the memory: half precision loses too much to remember."""
+    return torch.float32 if gradient.element_size() < 4 else gradient.dtype
+
+
+def _started(compressor: Any, d: int, dtype: torch.dtype) -> Tensor | None:
+    """What the first encoding of d numbers starts from [1, *], if from anything."""
+    if not d or not hasattr(compressor, "start"):
+        return None
+    with torch.device("cpu"):
+        start: Tensor = compressor.start(d, dtype).expand(1, -1)
+    return start
+
+
+def _counts(value: Any) -> bool:
+    """Whether a value is a whole number from 0 to what an index may be."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**62
+
+
+def _equal(value: Any, like: list[Any]) -> bool:
+    """Whether a value is this list of numbers or texts."""
+    return isinstance(value, list) and list(map(type, value)) == list(map(type, like)) and value == like
+
+
+def _told(value: Any) -> str:
+    """A value in few words."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"[:200]
+    text = " ".join(repr(value).split()) if isinstance(value, bool | int | float | str | list | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
