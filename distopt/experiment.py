@@ -20,6 +20,7 @@ from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
 from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.mixing import Mixing
+from distopt.network import widths
 from distopt.protocols import Channel
 from distopt.random import Key
 from distopt.weights import Kind
@@ -218,7 +219,8 @@ def _with_content(spec: str) -> str:
 class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
-    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``points`` are the experiments of a batch (``distopt.grid.stack``).
+    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
+    ``points`` are the experiments of a batch (``distopt.grid.stack``).
     """
 
     experiment: Experiment
@@ -229,6 +231,7 @@ class Problem:
     key: Key
     rounds: int
     x0: Tensor
+    widths: dict[str, int]
     points: tuple[Experiment, ...] = ()
 
     @property
@@ -280,7 +283,9 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
             state = algorithm.init(x0.clone())
         for name in named:
             leaf(state, name)
-    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0)
+    with default_dtype(x0.dtype):
+        wide = widths(algorithm, channels, x0)
+    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide)
 
 
 def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:

@@ -117,6 +117,8 @@ class Channel(Protocol[M]):
     ``encode`` makes what travels, and the call what arrives of it. Between the two lies the time a message takes: an engine may
     encode and send at the beginning of a round, and call when the algorithm asks.
 
+    A value may be as wide as it likes, as long as all rounds send the same width d; it need not be x's.
+
     Optional: ``words(d)``, how many uniform numbers the encoding of one row of d numbers draws (0 if left out); ``encode`` is
     given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
     ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.

@@ -110,7 +110,7 @@ class Block:
     @cached_property
     def noise(self) -> Noise:
         """The channels' uniforms."""
-        return noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], self.rounds)
+        return noise(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T
 def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
     """What a round of a block costs beyond the scenario's own data: weights, noise, data repeated for grid points, kept trajectories."""
     repeated = sum(leaf[0].numel() * leaf.element_size() for leaf in tensors(blocks.get(0)) if leaf.shape[0] > 1 and leaf.shape[1] > 1)
-    drawn = noise(whole.channels, whole.key, whole.x0.shape[-1], torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    drawn = noise(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = whole.mixing.bytes_per_round + sum(8 * each.numel() for each in drawn.values()) + (points * repeated if points > 1 else 0)
     return own + len(keep) * whole.x0.numel() * whole.x0.element_size()
 

@@ -59,7 +59,8 @@ def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
     """How what all agents hold is nested, as the algorithm and the channels begin it."""
     x = problem.x0.clone()
     with default_dtype(x.dtype):
-        begun = Held(x, problem.algorithm.init(x), {name: problem.channels[name].init(x) for name in memory})
+        started = {name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1]))) for name in memory}
+        begun = Held(x, problem.algorithm.init(x), started)
     return pytree.tree_structure(begun)
 
 
@@ -83,7 +84,7 @@ def step(
     place of their value among the leaves of (x, state) (see ``network.known_at_start``).
     """
     x, state, memory = held
-    net = Net(problem.channels, link, memory, noise, alone=problem.agents == 1)
+    net = Net(problem.channels, link, memory, noise, alone=problem.agents == 1, widths=problem.widths)
     if early:
         leaves = tensors((x, state))
         net.send({name: leaves[place] for name, place in early.items()})

@@ -159,10 +159,10 @@ def check_direction(direction: Any) -> None:
 def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     """Check a channel against ``distopt.protocols.Channel``.
 
-    Promises: memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes that never change; pure; z's
-    shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole number that does not shrink as d grows;
-    and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly stochastic W), without which gradient
-    tracking fails.
+    Promises, for values of several widths: memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes
+    that never change; pure; z's shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole
+    number that does not shrink as d grows; and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly
+    stochastic W), without which gradient tracking fails.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -186,9 +186,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         def weigh(self, rows: Tensor) -> Tensor:
             return mixed(weights(), rows)
 
-    words = channel.words(D) if hasattr(channel, "words") else 0
     shared = bool(getattr(channel, "shared", False))
-    noise = torch.rand(ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
     def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
         memory, out = channel.init(stream[0]), []
@@ -196,7 +194,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         check_leaves(memory, lead, stream.dtype, f"{who}: init")
         first: Any = None
         for z, drawn in zip(stream, noise, strict=True):
-            u = drawn if words else None
+            u = drawn if drawn.shape[-1] else None
             known = u if shared else None
             before = copied((z, memory))
             payload = channel.encode(z, memory, u)
@@ -217,8 +215,10 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
             out.append(heard)
         return out, memory
 
-    for dtype in (torch.float32, torch.float64):
-        stream = normals(ROUNDS, R, N, D, seed=5, dtype=dtype)
+    for dtype, width in ((torch.float32, D), (torch.float64, D), (torch.float64, 1), (torch.float64, 2 * D + 1)):
+        words = channel.words(width) if hasattr(channel, "words") else 0
+        noise = torch.rand(ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+        stream = normals(ROUNDS, R, N, width, seed=5, dtype=dtype)
         whole = drive(stream, noise)
         for r in range(R):
             part = sliced(whole, slice(r, r + 1))

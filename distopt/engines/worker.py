@@ -128,7 +128,7 @@ class Worker:
         self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
         self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
-        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.x0.shape[-1], t))
+        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.widths, t))
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
