@@ -43,8 +43,9 @@ def fault() -> str | None:
     """Why rounds cannot be compiled on this machine, with what to do; None where they can."""
     found = compiler()
     if found is None:
-        asked = os.environ.get("CXX")
-        return "there is no C++ compiler; install g++" if asked is None else f"there is no C++ compiler {asked!r}, which CXX names; install it, or unset CXX"
+        if (named := os.environ.get("CXX")) is not None:
+            return f"there is no C++ compiler {named!r}, which CXX names; install it, or unset CXX"
+        return "there is no C++ compiler; install g++"
     return _tried(found, settle())
 
 
@@ -69,7 +70,7 @@ def _tried(compiler: str, folder: Path) -> str | None:
         try:
             works = ctypes.CDLL(str(library)).distopt_probe() == 42
         except (OSError, AttributeError) as error:
-            return f"what the C++ compiler {compiler} makes in {folder} cannot be loaded ({error}); set XDG_CACHE_HOME to a folder that may hold programs"
+            return f"what {compiler} makes in {folder} cannot be loaded ({error}); {other}, or XDG_CACHE_HOME to a folder that may hold programs"
     return None if works else f"the C++ compiler {compiler} makes wrong code; {other}"
 
 

@@ -13,7 +13,7 @@ import torch
 
 from distopt.data import Blocks, moved, tensors, tree_map
 from distopt.engines import compiler
-from distopt.engines.compiler import CompileWarning as CompileWarning
+from distopt.engines.compiler import CompileWarning
 from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
