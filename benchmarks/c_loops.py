@@ -8,7 +8,6 @@ import functools
 import hashlib
 import os
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from problems import Array, Logistic, Problem, Ring, arrays, clocked
+
+from distopt.engines.compiler import own
 
 
 class CAdam(ctypes.Structure):
@@ -30,11 +31,11 @@ FLAGS = {"plain.c": ("-O3", "-march=native"), "loops.c": ("-O3", "-march=native"
 
 @functools.cache
 def compiled(source: str, compiler: str = "gcc") -> ctypes.CDLL:
-    """A source file, built once for each text, compiler and processor, and kept in the directory for temporary files."""
+    """A source file, built once for each text, compiler and processor, and kept in the user's own cache."""
     path, flags = Path(__file__).with_name(source), FLAGS[source]
     target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=True).stdout
     name = hashlib.sha256(b"".join([path.read_bytes(), target, repr((compiler, flags)).encode()])).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"distopt-loops-{name}.so"
+    library = own("loops") / f"{name}.so"
     if not library.exists():
         part = library.with_suffix(f".{os.getpid()}")
         subprocess.run([compiler, *flags, *LIBRARY, "-o", part, path, "-lmvec", "-lm"], check=True)

@@ -1,11 +1,6 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-A spec is ``name``, ``name:key=value,key=value`` or ``name(key=value)``, which can stand inside another where a parameter is
-such an object, as in ``gt:direction=adam(b1=0.5)``. A list ``[a,b,c]`` in place of a value of an algorithm is a grid: one
-algorithm for each (``points``). Instead of a name, the path of a Python file works too; it ends at the
-first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A value may stand in single or double quotes: commas,
-brackets, colons and equals signs inside are then part of it, as in ``stream:path="data/a,b.csv",label=y``. Keys may be left
-out, in the order of the parameters. Listing reads the files as text, so nothing heavy is imported.
+What a spec is says ``distopt.spec``. Listing reads the files as text, so nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -16,221 +11,26 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from distopt.errors import InputError
+from distopt.places import missing, place, rooted
+from distopt.spec import Spec, brief, parse, paths, points, real, values, whole
+from distopt.spec import with_value as _with_value
+
+__all__ = ["Spec", "brief", "parse", "paths", "points", "values"]  # for those who use names and what they stand for together
 
 KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
+OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",)}
+"""Parameters that have options of their own."""
 _USERS = "distopt_user_"
 _NESTED = {"Direction": "directions", "Compressor": "compressors"}
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A parsed spec: a name (or path of a .py file), positional values and keyword values, all as text without quotes."""
-
-    name: str
-    args: tuple[str, ...] = ()
-    kwargs: tuple[tuple[str, str], ...] = ()
-
-
-def parse(text: str) -> Spec:
-    """Parse ``name:key=value,key=other(a=1)``.
-
-    >>> parse("gt:lr=0.1,direction=adam(b1=0.5)").kwargs[1][1]
-    'adam(b1=0.5)'
-    >>> parse("stream:'a,b.csv',label=y").args
-    ('a,b.csv',)
-
-    Raises:
-        InputError: unbalanced brackets or quotes, an empty name, or an empty value.
-    """
-    text = text.strip()
-    head = _head(text)
-    name, rest = head.strip(), text[len(head) :].lstrip()
-    if rest.startswith("("):
-        if not rest.endswith(")"):
-            raise InputError(f"{text!r}: the brackets after the name must close at the end")
-        rest = rest[1:-1]
-    else:
-        rest = rest[1:]
-    if not name:
-        raise InputError(f"{text!r}: no name before the parameters; write name:key=value,key=value")
-    args: list[str] = []
-    kwargs: list[tuple[str, str]] = []
-    for part in _split(rest, text):
-        match = re.match(r"([A-Za-z_]\w*)\s*=(.*)", part, re.S)
-        value = _unquoted((match.group(2) if match else part).strip(), text, part)
-        if match:
-            if any(key == match.group(1) for key, _ in kwargs):
-                raise InputError(f"{text!r}: {match.group(1)} is given twice")
-            kwargs.append((match.group(1), value))
-        else:
-            args.append(value)
-    return Spec(name, tuple(args), tuple(kwargs))
-
-
-def _head(text: str) -> str:
-    """The part of a spec before its parameters: the path of a .py file, which may hold brackets, else up to ``:`` or ``(``."""
-    paths = [text[: match.end()] for match in re.finditer(r"\.py(?=\s*(?:[:(]|$))", text)]
-    for path in paths:
-        if _file(path):
-            return path
-    for path in paths:  # no such file: what looks like one, so that an error can name it
-        if ":" not in path and path.count("(") == path.count(")"):
-            return path
-    match = re.match(r"[^:(]*", text)
-    return match.group() if match else ""
-
-
-def _split(text: str, whole: str) -> list[str]:
-    """The parts of ``text`` between the commas outside brackets and quotes; a quote opens only where a value begins."""
-    parts: list[str] = []
-    depth, start, quote, begins = 0, 0, "", True
-    for position, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote else quote
-            continue
-        if char in "'\"" and begins:
-            quote, begins = char, False
-            continue
-        depth += (char in "([") - (char in ")]")
-        if depth < 0:
-            raise InputError(f"{whole!r}: unexpected {char!r}; a value with brackets in it goes in quotes")
-        if char == "," and depth == 0:
-            parts.append(text[start:position])
-            start = position + 1
-        begins = char in "=,([" or (begins and char.isspace())
-    if quote:
-        raise InputError(f"{whole!r}: the quote {quote} is not closed")
-    if depth:
-        raise InputError(f"{whole!r}: a bracket is not closed; a value with brackets in it goes in quotes")
-    parts.append(text[start:])
-    return [part.strip() for part in parts] if text.strip() else []
-
-
-def points(spec: str) -> list[str]:
-    """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in place of values; the first list varies slowest.
-
-    >>> points("gt:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])")[1]
-    'gt:lr=0.1,direction=momentum(b=0.9)'
-    >>> points("gt:lr=0.1")
-    ['gt:lr=0.1']
-
-    Raises:
-        InputError: a list that is empty, has an empty entry, or is not closed.
-    """
-    spec = spec.strip()
-    quote, begins, position = "", False, len(_head(spec))
-    while position < len(spec):
-        char = spec[position]
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"" and begins:
-            quote = char
-        elif char == "[" and begins:
-            end = spec.find("]", position)
-            values = [value.strip() for value in spec[position + 1 : end].split(",")]
-            if end < 0 or not all(values) or "[" in spec[position + 1 : end]:
-                raise InputError(f"{spec!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes")
-            return [point for value in values for point in points(spec[:position] + value + spec[end + 1 :])]
-        begins = char in "=,(:" or (begins and char.isspace())
-        position += 1
-    return [spec]
-
-
-def values(listed: str) -> list[str]:
-    """The values of a list ``a,b,c``: what holds commas of its own stands in quotes or in brackets.
-
-    >>> values("sea,'moving_target:dim=3,kappa=2',gt(lr=0.1,form=atc)")
-    ['sea', 'moving_target:dim=3,kappa=2', 'gt(lr=0.1,form=atc)']
-    """
-    return [_unquoted(part, listed, listed) for part in _split(listed, listed)]
-
-
-def with_value(spec: str, key: str, value: str) -> str:
-    """A spec with a parameter set, in the place where it was or after the others.
-
-    >>> with_value("gt:lr=0.1,form=atc", "lr", "0.2"), with_value("gtadam(b1=0.5)", "direction", "adam(b1=0.5)")
-    ('gt:lr=0.2,form=atc', 'gtadam:b1=0.5,direction=adam(b1=0.5)')
-
-    Raises:
-        InputError: a malformed spec.
-    """
-    spec = spec.strip()
-    parse(spec)
-    head = _head(spec)
-    rest = spec[len(head) :].strip()
-    parts = _split(rest[1:-1] if rest.startswith("(") else rest[1:], spec)
-    mark = '"' if "'" in value else "'"
-    new = f"{key}={value}" if _one(value) else f"{key}={mark}{value}{mark}"
-    there = [bool(re.match(rf"{re.escape(key)}\s*=", part)) for part in parts]
-    settled = [new if mine else part for part, mine in zip(parts, there, strict=True)]
-    return f"{head.strip()}:{','.join(settled if any(there) else [*parts, new])}"
-
-
-def _one(value: str) -> bool:
-    """Whether a value stands for itself, without quotes."""
-    try:
-        return _split(value, value) == [value]
-    except InputError:
-        return False
-
-
-def _unquoted(value: str, whole: str, part: str) -> str:
-    if not value:
-        raise InputError(f"{whole!r}: empty value in {part!r}; write key=value,key=value")
-    if value[0] not in "'\"":
-        return value
-    if value.index(value[0], 1) != len(value) - 1:
-        raise InputError(f"{whole!r}: something follows the closing quote in {part!r}; quote the whole value")
-    return value[1:-1]
-
-
-def _file(text: str) -> Path | None:
-    """The file that a text names, ``~`` expanded, if there is one."""
-    path = Path(os.path.expanduser(text))  # leaves an unknown ~user alone, where Path.expanduser raises
-    try:
-        return path if path.is_file() else None
-    except (OSError, ValueError):  # too long to be a path
-        return None
-
-
-def paths(spec: str) -> list[Path]:
-    """The existing files that a spec names, as its maker or in a value, nested ones included; ``~`` is expanded.
-
-    What cannot be parsed names none.
-
-    >>> paths("ring"), [path.name for path in paths(f"stream:path='{__file__}',label=y")]
-    ([], ['catalog.py'])
-    """
-    try:
-        parsed = parse(spec)
-    except InputError:
-        return []
-    found = [_file(parsed.name) if parsed.name.endswith(".py") else None]
-    for value in (*parsed.args, *(value for _, value in parsed.kwargs)):
-        file = _file(value)
-        found += [file] if file else paths(value) if "(" in value or ":" in value else []
-    return [path for path in found if path]
-
-
-def brief(spec: str) -> str:
-    """A spec for a title: the path of a Python file shrinks to its stem.
-
-    >>> brief("experiments/mine.py:lr=0.1")
-    'mine:lr=0.1'
-    """
-    head = _head(spec.strip())
-    return (Path(head).stem if head.endswith(".py") else head) + spec.strip()[len(head) :]
 
 
 def folder(kind: str) -> Path:
@@ -277,9 +77,9 @@ def _nearest(name: str, known: typing.Iterable[str]) -> str:
 def maker(kind: str, name: str) -> Callable[..., Any]:
     """The class or function behind a catalogue name or the path of a user's Python file."""
     if name.endswith(".py"):
-        path = _file(name)
+        path = place(name)
         if path is None:
-            raise InputError(f"no file {name!r} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
+            raise InputError(f"{missing(name)} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
         module = _import_file(path)
         stem = path.stem
     else:
@@ -318,7 +118,10 @@ def imported() -> list[types.ModuleType]:
 
 
 def _import_file(path: Path) -> types.ModuleType:
-    digest = hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:12]
+    try:
+        digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape") + path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
     name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -346,31 +149,98 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     if isinstance(spec, str):
         spec = parse(spec)
     build = maker(kind, spec.name)
-    signature = inspect.signature(build)
-    hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
     where = f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {spec.name}"
-    own = {key: value for key, value in (given or {}).items() if key in signature.parameters}
-    free = [key for key in signature.parameters if key not in own]
+    known, hints = _parameters(build, where)
+    own = {key: value for key, value in (given or {}).items() if key in known}
+    given_values = _named(spec, [key for key in known if key not in own], own, where)
+    arguments = {}
+    for key, value in given_values.items():
+        hint = hints.get(key, str)
+        arguments[key] = _convert(_found(key, value, hint, spec), hint, f"{where}: {key}")
+    left = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in arguments and key not in own]
+    if left:
+        raise InputError(f"{where}: {', '.join(left)} must be given, as in {spec.name}:{left[0]}=...")
+    try:
+        return build(**own, **arguments)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # of a user's own class, which may do anything
+        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """What a maker can be given by name, in order, and the types that it says."""
+    try:
+        known = inspect.signature(build).parameters
+        hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)  # type: ignore[misc]  # of the class that is asked
+    except Exception as error:  # a type that is not there, for one
+        raise InputError(f"{where}: its parameters cannot be read ({type(error).__name__}: {error}); correct its annotations") from error
+    return {key: each for key, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}, hints
+
+
+def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The values of a spec by name: those without a key are the first parameters, in order."""
     if len(spec.args) > len(free):
         raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
-    values: dict[str, str] = dict(zip(free, spec.args, strict=False))
+    named: dict[str, str] = dict(zip(free, spec.args, strict=False))
     for key, value in spec.kwargs:
         if key in own:
             raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
         if key not in free:
             raise InputError(f"{where}: no parameter {key!r}{_nearest(key, free)}; parameters: {', '.join(free) or 'none'}")
-        if key in values:
+        if key in named:
             raise InputError(f"{where}: {key} is given twice")
-        values[key] = value
-    arguments = {key: _convert(value, hints.get(key, str), f"{where}: {key}") for key, value in values.items()}
-    missing = [
-        key
-        for key, parameter in signature.parameters.items()
-        if parameter.default is parameter.empty and key not in arguments and key not in own
-    ]
-    if missing:
-        raise InputError(f"{where}: {', '.join(missing)} must be given, as in {spec.name}:{missing[0]}=...")
-    return build(**own, **arguments)
+        named[key] = value
+    return named
+
+
+def free(kind: str, name: str) -> list[str]:
+    """The parameters that a spec may set, in order.
+
+    >>> free("topologies", "file"), free("scenarios", "stream")[:2]
+    (['path'], ['path', 'label'])
+    """
+    known, _ = _parameters(maker(kind, name), name)
+    return [key for key in known if key not in OPTIONS.get(kind, ())]
+
+
+def with_value(kind: str, spec: str, key: str, value: str) -> str:
+    """A spec with a parameter set: in its place, whether it is there by name or by position, or after the others.
+
+    >>> with_value("scenarios", "stream:a.csv,label=y", "path", "b.csv"), with_value("algorithms", "gt:0.1", "form", "atc")
+    ('stream:b.csv,label=y', 'gt:0.1,form=atc')
+
+    Raises:
+        InputError: a malformed spec, or a name that is none.
+    """
+    parsed = parse(spec)
+    return _with_value(spec, key, value, free(kind, parsed.name) if parsed.args else ())
+
+
+def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What two specs have in common that mean the same: the name, and the values by name, sorted.
+
+    >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
+    True
+    """
+    parsed = parse(spec)
+    return parsed.name, tuple(sorted(_named(parsed, free(kind, parsed.name), {}, parsed.name).items()))
+
+
+def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
+    """A value that names a file, as a path that leads to it from where the process is.
+
+    A file is what a parameter called ``path``, or of the type ``Path``, names; in a user's own class, any text that looks like the path of one.
+    """
+    path = place(value)
+    if path is None or str(path) == value or rooted(value):
+        return value
+    looks = spec.name.endswith(".py") and hint is str and ("." in value or "/" in value)
+    return str(path) if key == "path" or _is_path(hint) or looks else value
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or Path in typing.get_args(hint)
 
 
 def _convert(value: str, hint: Any, where: str) -> Any:
@@ -400,7 +270,7 @@ def _convert(value: str, hint: Any, where: str) -> Any:
         raise InputError(f"{where}={value} is not true or false")
     if hint in (int, float):
         try:
-            return hint(value)
-        except ValueError:
-            raise InputError(f"{where}={value} is not {'a whole number' if hint is int else 'a number'}") from None
-    return value
+            return whole(value) if hint is int else real(value)
+        except ValueError as error:
+            raise InputError(f"{where}={value} {error}") from None
+    return Path(value).expanduser() if hint is Path else value

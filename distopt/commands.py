@@ -61,7 +61,8 @@ def simulate(
 ) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
     from distopt.api import Comparison, execute_together, label, summary
-    from distopt.engines import check, crew, local
+    from distopt.engines import check, crew
+    from distopt.engines.compiler import CompileWarning
     from distopt.experiment import build
     from distopt.report.progress import progress
     from distopt.results import MANIFEST, claim
@@ -92,7 +93,7 @@ def simulate(
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     comparison: Comparison | None = None
     with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
-        for each in (local.CompileWarning, crew.LossWarning):
+        for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for batch in _batches(problems, runs, starts):

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from distopt.data import at, leaf, tensors
+from distopt.engines.compiler import refused
 from distopt.engines.eager import Walk
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.engines.post import BlockLink, Post
-from distopt.errors import InputError, first_line
+from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Noise
 from distopt.step import Held, owned, same_form, step, violation
@@ -69,11 +70,6 @@ def _arrived(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: T
 for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived)):
     _operations.impl(name, operation, "CPU")
     library.register_fake(f"distopt::{name}", form, lib=_operations)
-
-
-def refused(error: Exception) -> InputError:
-    """What to do about rounds that cannot be compiled."""
-    return InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {first_line(error)}")
 
 
 @dataclass

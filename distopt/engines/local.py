@@ -5,15 +5,15 @@ The choice depends on sizes alone, never on a clock, so that the same experiment
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from distopt.data import Blocks, moved, tensors, tree_map
+from distopt.engines import compiler
+from distopt.engines.compiler import CompileWarning
 from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
@@ -21,6 +21,7 @@ from distopt.runner import Block, Carry, Engine, Stretch
 from distopt.step import here
 
 Mode = Literal["auto", "eager", "compiled"]
+MODES = get_args(Mode)
 
 COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
 OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
@@ -28,10 +29,6 @@ OPERATIONS = 70  # of them in an eager round with its measurements
 LOOP_SECONDS = 1e-5  # a compiled round of a small problem
 PASS_SECONDS = 1.2e-10  # reading or writing one byte
 EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data
-
-
-class CompileWarning(UserWarning):
-    """A run that was to be compiled runs eagerly."""
 
 
 def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[float, float]:
@@ -55,12 +52,12 @@ def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = 
     """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
 
     Raises:
-        InputError: ``mode`` is "compiled" and there is no C++ compiler; torch has no such ``device``.
+        InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works; torch has no such ``device``.
     """
     if compiles(problem, blocks, mode):
         from distopt.engines.compiled import Compiled  # imports the compiler's front end: seconds
 
-        chosen: Engine = Forgiving(Compiled()) if mode == "auto" else Compiled()
+        chosen: Engine = Trying(Compiled(), forced=mode == "compiled")
     else:
         chosen = Eager()
     return chosen if device == "cpu" else OnDevice(chosen, device)
@@ -72,8 +69,10 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
     Every engine decides by it, so that an experiment has the same bits on all of them.
 
     Raises:
-        InputError: ``mode`` is "compiled" and there is no C++ compiler.
+        InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works.
     """
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: must be one of {', '.join(MODES)}")
     if mode == "eager":
         return False
     if mode == "auto":
@@ -82,17 +81,12 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
         eager, compiled = predicted_seconds(state, data, problem.rounds)
         if eager <= compiled:
             return False
-    if compiler() is None:
+    if (fault := compiler.fault()) is not None:
         if mode == "compiled":
-            raise InputError("there is no C++ compiler to compile the rounds with; install g++, or leave --compiled out")
-        warnings.warn("no C++ compiler found: the rounds run eagerly, several times slower; install g++", CompileWarning, stacklevel=3)
+            raise InputError(f"the rounds cannot be compiled: {fault}, or leave --compiled out")
+        warnings.warn(f"the rounds are not compiled and run several times slower: {fault}", CompileWarning, stacklevel=3)
         return False
     return True
-
-
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile would call, or None."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 class OnDevice:
@@ -137,11 +131,11 @@ class OnDevice:
         return Stretch(observed, kept, held, finite, stretch.bits)
 
 
-class Forgiving:
-    """Compiled rounds, or eager ones (with a warning) where the algorithm or the scenario cannot be compiled."""
+class Trying:
+    """Compiled rounds. Where the algorithm or the scenario cannot be compiled: eager ones with a warning, or an InputError if ``forced``."""
 
-    def __init__(self, compiled: Engine) -> None:
-        self._engine = compiled
+    def __init__(self, compiled: Engine, forced: bool = False) -> None:
+        self._engine, self._forced = compiled, forced
 
     @property
     def compiled(self) -> bool:
@@ -159,9 +153,15 @@ class Forgiving:
         except (InputError, KeyboardInterrupt):
             raise
         except Exception as error:
-            if isinstance(self._engine, Eager) or carry.t:
+            from torch._dynamo.exc import TorchDynamoException
+
+            if isinstance(self._engine, Eager):
                 raise
-            message = f"the rounds could not be compiled and run eagerly, several times slower: {first_line(error)}"
+            if self._forced or carry.t:  # eager rounds would have other bits
+                if isinstance(error, TorchDynamoException):
+                    raise compiler.refused(error) from error
+                raise
+            message = f"the rounds could not be compiled and run several times slower ({compiler.told(error)}); --eager leaves this warning out"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
             return self._engine.advance(problem, block, rounds, carry, keep)

@@ -10,7 +10,6 @@ import ctypes
 import gc
 import os
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from distopt.data import tensors, tree_map
+from distopt.engines import compiler
 from distopt.step import Held
 
 T = TypeVar("T")
@@ -35,9 +35,8 @@ LARGE = 2**17  # numbers in one state vector above which a second thread pays
 
 
 def prepare_process() -> None:
-    """Keep the compile cache between runs, and large freed buffers with the process (a page fault costs more than a pass)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "distopt" / "inductor"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    """Keep what is compiled between runs, and large freed buffers with the process (a page fault costs more than a pass)."""
+    compiler.settle()
     raise_limits()
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -122,7 +121,8 @@ class Loop:
         self.forms = [(row.shape, row.dtype) for row in rows]
         self.device = tensors((held, rows))[0].device
         self.compiled = False
-        self.run = torch.compile(self._loop, dynamic=False, fullgraph=True, options={"cpp_wrapper": self.device.type == "cpu", **SAME_BITS})
+        options = {"cpp_wrapper": self.device.type == "cpu", **SAME_BITS, **compiler.options()}
+        self.run = torch.compile(self._loop, dynamic=False, fullgraph=True, options=options)
 
     def _loop(self, start: Tensor, stop: Tensor, flat: list[Tensor], buffers: list[Tensor], leaves: Any) -> list[Tensor]:
         """Rounds start .. stop - 1: what the leaves have become.

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from distopt import metrics, runner, tree
 from distopt.data import Blocks, cast, default_dtype, evaluate, moved, part, rounds_of, tree_map
-from distopt.engines import eager
+from distopt.engines import compiler, eager
 from distopt.engines.partition import Partition
 from distopt.engines.post import CPU, BlockLink, Post, Rows, Transport
 from distopt.engines.stencil import pack, size, stencil, unpack
@@ -100,6 +100,7 @@ class Worker:
             early = known_at_start(self.problem.algorithm, self.problem.x0)
             self._through = self._one_by_one(eager.stepper(self.problem, early))
             if self.compiled:
+                compiler.settle()
                 from distopt.engines import cut  # imports the compiler's front end: seconds
 
                 rounds = cut.Rounds(self.problem, early, self.post, self._terms, eager.room(self.whole.x0))
