@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import checkpoint, engines, grid, metrics, runner
+from distopt import checkpoint, engines, grid, runner
 from distopt.checkpoint import Checkpoint
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError
 from distopt.experiment import Experiment, Problem, build
-from distopt.results import MANIFEST, Array, Part, Run, Status, Writer, collect, load, manifest_info, read_manifest
+from distopt.recording import Recording
+from distopt.results import MANIFEST, Run, Status, load, read_manifest, stored
 from distopt.stop import Stop
 
 __all__ = ["Comparison", "execute", "load", "simulate"]
@@ -179,12 +179,18 @@ def execute(
     comparison = comparison or Comparison.of(problem)
     found = whereabouts(folder, problem) if resume and folder is not None else None
     if isinstance(found, Run):
-        return found
+        return _whole(found)
     starts = None if found is None else [found]
-    return execute_together(
+    run = execute_together(
         [problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine,
         checkpoint_every=checkpoint_every, starts=starts,
     )[0]
+    return _whole(run)
+
+
+def _whole(run: Run) -> Run:
+    """The run with its arrays in memory."""
+    return replace(run, metrics=dict(run.metrics), trajectories=dict(run.trajectories))
 
 
 def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Checkpoint | None:
@@ -202,9 +208,7 @@ def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Ch
             f"now {problem.experiment.fingerprint()}); --force goes on all the same, with other bits"
         )
     if content.get("status") in ("done", "diverged"):
-        run = load(folder)
-        assert isinstance(run, Run)
-        return run
+        return stored(folder)
     return checkpoint.load(folder, problem, str(content.get("id")), force)
 
 
@@ -220,6 +224,7 @@ def execute_together(
     checkpoint_every: int | None = None,
     starts: Sequence[Checkpoint] | None = None,
     stop: Stop | None = None,
+    mine: bool = False,
 ) -> list[Run]:
     """Run problems that ``distopt.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
 
@@ -227,11 +232,13 @@ def execute_together(
     batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
-    run ends with its stretch of rounds, and writes a checkpoint first.
+    run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
+    (``distopt.results.locked``). The arrays of a run that has a folder are read from there when they are asked for.
     """
     if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
         raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
     stop = stop or Stop()
+    stop.patient = False
     asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
@@ -242,7 +249,7 @@ def execute_together(
     where: Any = None
     try:
         for g, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
-            recordings.append(_Recording(problem, folder, began, asked, starts[g] if starts else None))
+            recordings.append(Recording(problem, label(problem.experiment), folder, began, asked, starts[g] if starts else None, mine))
         with default_dtype(torch.float64):
             make = engine if callable(engine) else partial(engines.make, engine)
             where = make(grid.stack(problems), comparison.blocks, mode)
@@ -276,7 +283,6 @@ def execute_together(
             recording.give_up()
         raise
     finally:
-        stop.patient = False
         if hasattr(where, "close"):
             where.close()
     runs = [recording.finish(status, recording.ended - began, comparison.comparator.certificate()) for recording in recordings]
@@ -286,93 +292,10 @@ def execute_together(
     return runs
 
 
-class _Recording:
-    """What becomes of one problem while it runs: kept in memory, and written to ``folder`` where there is one."""
-
-    def __init__(self, problem: Problem, folder: Path | None, began: float, asked: dict[str, Any], start: Checkpoint | None) -> None:
-        experiment = problem.experiment
-        self.problem, self.folder, self.label = problem, folder, label(experiment)
-        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents, "asked": asked}
-        self.parts: list[Part] = []
-        self.x_last: Array | None = None
-        self.done, self.ended, self.seconds = 0, began, 0.0
-        if folder is None:
-            self.writer = None
-        elif start is None:
-            self.writer = Writer(folder, self.label, self.info, experiment.to_toml())
-        else:
-            self.writer = Writer(folder, self.label, self.info, experiment.to_toml(), start.about.run)
-            self.done, self.seconds = start.carry.t, start.about.seconds
-            earlier = load(folder)
-            assert isinstance(earlier, Run)
-            self.parts.append(earlier.before(self.done))
-            self.writer.add(self.parts[0])
-            self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
-
-    def take(self, chunk: runner.Chunk) -> None:
-        # before the chunk is kept: an interruption in between must not leave it with an older end
-        self.done, self.ended = chunk.stop, time.perf_counter()
-        self.x_last = chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
-        self.parts.append(Part(chunk.rounds, chunk.metrics, chunk.trajectories))
-        if self.writer is not None:
-            self.writer.add(self.parts[-1])
-        if chunk.diverged is not None:
-            self.info["diverged_at"] = chunk.diverged
-
-    def save(self, carry: runner.Carry, engine: Any, began: float) -> None:
-        """Write a checkpoint, after the results before it."""
-        if self.writer is None or self.folder is None:
-            return
-        self.writer.flush()
-        seconds = self.seconds + max(self.ended - began, 0.0)
-        about = checkpoint.About(
-            str(self.info["fingerprint"]), self.writer.id, engine.compiled, str(getattr(engine, "device", "cpu")), seconds, checkpoint.versions()
-        )
-        checkpoint.save(self.folder, self.problem, carry, about)
-
-    def give_up(self) -> None:
-        if self.writer is not None:
-            with suppress(RunError):  # it may be the disk that fails
-                self.writer.flush()  # what was computed stays readable
-            self.writer.close()
-
-    def finish(self, status: Status, seconds: float, certificate: float) -> Run:
-        seconds = self.seconds + max(seconds, 0.0)  # interrupted before the first round
-        if "diverged_at" in self.info:
-            status = "diverged"
-        self.info |= {
-            "completed": self.done,
-            "seconds": seconds,
-            "rounds_per_second": self.done / seconds if seconds > 0 else 0.0,
-            "certificate": certificate,
-            "left_out": _left_out(self.parts, self.problem),
-        }
-        if self.writer is not None:
-            self.writer.finish(status, self.info, self.x_last)
-        return Run(self.label, status, *collect(self.parts, self.x_last), self.info, self.folder)
-
-
 def label(experiment: Experiment) -> str:
     """The name of an experiment's run: its algorithm's spec, or the type of its object."""
     what = experiment.algorithm
     return what if isinstance(what, str) else type(what).__name__.lower()
-
-
-def _left_out(parts: list[Part], problem: Problem) -> dict[str, str]:
-    have = parts[0].metrics if parts else {}
-    out = {}
-    if have and "dynamic_regret_worst" not in have:
-        n, d = problem.agents, problem.x0.shape[-1]
-        reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
-        out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
-    if have and "tracker_invariant" not in have:
-        out["tracker_invariant"] = "the algorithm has no tracker"
-    if have and "static_regret" not in have:
-        reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
-        out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)
-    if have and "accuracy" not in have:
-        out["accuracy"] = "the scenario is no classification"
-    return out
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch.utils import _pytree as pytree
 from distopt import __version__
 from distopt.errors import InputError
 from distopt.experiment import Problem
-from distopt.results import CHECKPOINT, written
+from distopt.files import written
+from distopt.results import CHECKPOINT
 from distopt.runner import Carry
 from distopt.step import Held, form, here, standing
 

@@ -5,7 +5,6 @@ As in ``distopt.cli``, what takes long to import is imported inside the function
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import warnings
@@ -17,11 +16,15 @@ import click
 
 from distopt.errors import InputError, RunError
 
+TABLE, FIGURE = "summary.csv", "regret.png"
+
 if TYPE_CHECKING:
     from distopt.api import Comparison
     from distopt.checkpoint import Checkpoint
     from distopt.experiment import Experiment, Problem
     from distopt.results import Run
+    from distopt.stop import Stop
+    from distopt.sweep import Point
 
 
 def toml(path: Path) -> dict[str, Any]:
@@ -60,12 +63,10 @@ def simulate(
     resume: bool = False, force: bool = False,
 ) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
-    from distopt.api import Comparison, execute_together, label, summary
-    from distopt.engines import check, crew
-    from distopt.engines.compiler import CompileWarning
+    from distopt.engines import check
     from distopt.experiment import build
-    from distopt.report.progress import progress
-    from distopt.results import MANIFEST, claim
+    from distopt.files import locked
+    from distopt.results import claim
     from distopt.stop import stopping
 
     first = build(experiments[0])
@@ -73,9 +74,25 @@ def simulate(
     check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
     claim(folder, _fingerprint(experiments))
+    with locked(folder), stopping() as stop:
+        _simulate(experiments, problems, folder, mode, engine, checkpoint_every, resume, force, stop)
+
+
+def _simulate(
+    experiments: Sequence[Experiment], problems: Sequence[Problem], folder: Path, mode: Any, engine: str, checkpoint_every: int | None,
+    resume: bool, force: bool, stop: Stop,
+) -> None:
+    """``simulate`` in a folder that is ours, asked to end by ``stop``."""
+    from distopt.api import Comparison, execute_together, label
+    from distopt.engines import crew
+    from distopt.engines.compiler import CompileWarning
+    from distopt.report.progress import progress
+    from distopt.results import MANIFEST
+
+    first = problems[0]
     folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
     runs, starts = _found(problems, folders, engine, force) if resume else ({}, {})
-    if len(runs) == len(problems) and _reported(folder, folders):
+    if len(runs) == len(problems) and _reported(folder, folders, [runs[k] for k in range(len(problems))]):
         click.echo(f"nothing to resume: {folder} is finished")
         return
     what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
@@ -92,11 +109,14 @@ def simulate(
 
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     comparison: Comparison | None = None
-    with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
+    with progress() as reporting, warnings.catch_warnings():
         for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
         warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
         for batch in _batches(problems, runs, starts):
+            if stop.signal is not None:  # it came with the last rounds of the batch before
+                stopped = KeyboardInterrupt()
+                break
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
             together, places = [problems[k] for k in batch], [folders[k] for k in batch]
             try:
@@ -104,17 +124,19 @@ def simulate(
                 done = execute_together(
                     together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine,
                     checkpoint_every=checkpoint_every, starts=[starts[k] for k in batch] if batch[0] in starts else None, stop=stop,
+                    mine=True,
                 )
             except (KeyboardInterrupt, InputError, RunError) as error:
                 stopped, done = error, getattr(error, "runs", [])
             runs.update(zip(batch, done, strict=False))
             if stopped is not None:
                 break
+    stop.patient = True  # the table and the figure are soon written
     ordered = {runs[k].label: runs[k] for k in sorted(runs)}
     try:
         if ordered:
             certificate = comparison.comparator.certificate() if comparison else max(run.info["certificate"] for run in ordered.values())
-            report([summary(run) for run in ordered.values()], ordered, folder, certificate)
+            report(ordered, folder, certificate)
     except RunError:  # a disk that is full is full for the report, too
         if stopped is None:
             raise
@@ -133,8 +155,7 @@ def simulate(
 def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
     """Run the experiments of a sweep side by side, and show a table of all."""
     from distopt import sweep as sweeps
-    from distopt.report import tables
-    from distopt.results import write_text
+    from distopt.stop import stopping
 
     points = sweeps.points(toml(file), settings, str(file))
     click.echo(f"{len(points)} experiments")
@@ -142,17 +163,28 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
     def report(done: int, what: str) -> None:
         click.echo(f"{done} of {len(points)}: {what}", err=True)
 
-    try:
-        if engine == "ray":
-            from distopt.engines import ray
+    with stopping() as stop:
+        try:
+            if engine == "ray":
+                from distopt.engines import ray
 
-            with ray.cluster(address, workers):
-                runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
-        else:
-            runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
-    except KeyboardInterrupt:
-        click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
-        raise SystemExit(130) from None
+                with ray.cluster(address, workers):
+                    runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
+            else:
+                runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
+        except KeyboardInterrupt:
+            click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+            raise SystemExit(stop.code) from None
+        stop.patient = True  # the table is soon written
+        _close(points, runs, failed, folder)
+
+
+def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str], folder: Path) -> None:
+    """The closing table of a sweep, and what went wrong."""
+    from distopt import sweep as sweeps
+    from distopt.files import write_text
+    from distopt.report import tables
+
     rows = sweeps.rows(points, runs)
     if rows:
         shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
@@ -204,12 +236,30 @@ def _batches(problems: Sequence[Problem], runs: dict[int, Run], starts: dict[int
     return [[places[j] for j in batch] for places in standing.values() for batch in batches([problems[k] for k in places])]
 
 
-def _reported(folder: Path, folders: Sequence[Path]) -> bool:
-    """Whether the table is there, and younger than the runs."""
+def _reported(folder: Path, folders: Sequence[Path], runs: Sequence[Run]) -> bool:
+    """Whether the table and the figure are there, are those of these runs, and are no older than they are."""
+    from distopt.api import summary
+    from distopt.report import tables
     from distopt.results import MANIFEST
 
-    table = folder / "summary.csv"
-    return table.exists() and all((each / MANIFEST).stat().st_mtime_ns <= table.stat().st_mtime_ns for each in folders)
+    summaries, table, drawn = [summary(run) for run in runs], folder / TABLE, folder / FIGURE
+    files = [table, drawn] if any(run.rounds.size for run in runs) else [table]
+    try:
+        ended = max((each / MANIFEST).stat().st_mtime_ns for each in folders)
+        current = all(each.stat().st_mtime_ns >= ended for each in files) and table.read_bytes() == tables.to_csv(summaries).encode()
+        return current and (drawn not in files or _mark(summaries).encode() in drawn.read_bytes())
+    except OSError:
+        return False
+
+
+def _mark(summaries: Sequence[dict[str, Any]]) -> str:
+    """What a figure says of the runs that it shows, where no reader sees it: a digest of their table without the measured speed."""
+    import hashlib
+
+    from distopt.report import tables
+
+    rows = [{key: value for key, value in row.items() if key != "rounds_per_second"} for row in summaries]
+    return f"of runs {hashlib.sha256(tables.to_csv(rows).encode()).hexdigest()}"
 
 
 def _fingerprint(experiments: Sequence[Experiment]) -> str:
@@ -236,7 +286,8 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
     import tomli_w
 
     from distopt.api import label
-    from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name, write_text
+    from distopt.files import write_text
+    from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name
 
     if len(experiments) == 1:
         return [folder]
@@ -253,12 +304,13 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
     return [folder / name for name in names]
 
 
-def report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, certificate: float) -> None:
+def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
     """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
-    from distopt.api import drift, weakness
+    from distopt.api import drift, summary, weakness
+    from distopt.files import write_text, written
     from distopt.report import tables
-    from distopt.results import write_text
 
+    summaries = [summary(run) for run in runs.values()]
     shown = [{**row, "algorithm": short(row["algorithm"])} for row in summaries]
     wide = sys.stdout.isatty()
     lines = tables.text(shown, width() if wide else None).splitlines()
@@ -280,21 +332,20 @@ def report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, 
     for run in runs.values():
         if (said := drift(run)) is not None:
             click.echo(f"distopt: warning: {said}", err=True)
-    write_text(folder / "summary.csv", tables.to_csv(summaries))
-    written = [folder, folder / "summary.csv"]
+    write_text(folder / TABLE, tables.to_csv(summaries))
+    there = [folder, folder / TABLE]
     if any(run.rounds.size for run in runs.values()):
-        beside = folder / "regret.part.png"
         try:
             from distopt.report.curves import figure
 
-            figure(runs).savefig(beside)
-            os.replace(beside, folder / "regret.png")
-            written.append(folder / "regret.png")
+            drawn = figure(runs)
+            with written(folder / FIGURE) as file:
+                drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
+            there.append(folder / FIGURE)
         except Exception as error:
-            beside.unlink(missing_ok=True)
             what = " ".join(f"{type(error).__name__}: {error}".split())
             click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
-    for k, path in enumerate(written):
+    for k, path in enumerate(there):
         click.echo(("written: " if k == 0 else "         ") + str(path))
 
 

@@ -11,16 +11,17 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from distopt.data import BLOCK_BYTES, Blocks, evaluate, part, tensors, tree_map
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.newton import Horizon, Sum, newton
 from distopt.tree import tree_sum
 
-MEMORY_BYTES = 512 * 2**20  # of x*_t of all rounds that are held in memory
+MEMORY_BYTES = 4 * 2**20
+"""So much of what it found for all rounds a comparator holds in memory: a run may be of any length."""
 
 
 class Reference(NamedTuple):
@@ -62,24 +63,70 @@ def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
     return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
 
 
-class _References(dict[int, Reference]):
-    """The references by block. Beyond ``MEMORY_BYTES`` their x*_t lie in a file without a name, mapped, that ends with the process."""
+class _Away(NamedTuple):
+    """Where in the file the tensors of a block lie, and how they are put together."""
+
+    place: int
+    shapes: tuple[torch.Size | None, ...]
+    form: Any
+
+
+class Store(dict[int, Any]):
+    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in one file without a name, which ends with the process.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._bytes = 0
+        self._bytes = self._end = 0
         self._file: IO[bytes] | None = None
+        self._like = _Away(0, (), None)
 
-    def __setitem__(self, b: int, reference: Reference) -> None:
-        self._bytes += reference.x.numel() * 8
-        super().__setitem__(b, reference if self._bytes <= MEMORY_BYTES else reference._replace(x=self._away(reference.x)))
+    def __setitem__(self, b: int, tree: Any) -> None:
+        size = sum(leaf.numel() * 8 for leaf in tensors(tree))
+        self._bytes += size
+        super().__setitem__(b, tree if self._bytes <= MEMORY_BYTES else self._away(tree, size))
 
-    def _away(self, x: Tensor) -> Tensor:
-        self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # as long as the comparator lives
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(x.contiguous().numpy().tobytes())
-        self._file.flush()
-        return torch.from_numpy(np.memmap(self._file, np.float64, "c", place, tuple(x.shape)))
+    def __getitem__(self, b: int) -> Any:
+        found = super().__getitem__(b)
+        return self._back(found) if isinstance(found, _Away) else found
+
+    def _away(self, tree: Any, size: int) -> _Away:
+        leaves, form = pytree.tree_flatten(tree)
+        shapes = tuple(None if leaf is None else leaf.shape for leaf in leaves)
+        if (shapes, form) == self._like[1:]:  # blocks are alike, and of a long run there are many
+            shapes, form = self._like[1:]
+        place, at, self._end = self._end, self._end, self._end + size
+        try:
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # as long as the comparator lives
+            for leaf in tensors(tree):
+                data = leaf.contiguous().numpy().tobytes()
+                while data:
+                    written = os.pwrite(self._file.fileno(), data, at)
+                    data, at = data[written:], at + written
+        except OSError as error:
+            raise RunError(
+                f"cannot write temporary files: {error.strerror or error}; make room in the system's folder for them, or name another one with TMPDIR"
+            ) from error
+        self._like = _Away(place, shapes, form)
+        return self._like
+
+    def _back(self, away: _Away) -> Any:
+        assert self._file is not None
+        leaves, place = [], away.place
+        for shape in away.shapes:
+            leaf = None if shape is None else torch.empty(shape, dtype=torch.float64)
+            if leaf is not None and leaf.numel():
+                into = memoryview(leaf.numpy().reshape(-1)).cast("B")
+                while len(into):
+                    got = os.preadv(self._file.fileno(), [into], place)
+                    if not got:
+                        raise RunError("a temporary file was cut short by something else")
+                    into, place = into[got:], place + got
+            leaves.append(leaf)
+        return pytree.tree_unflatten(leaves, away.form)
 
 
 class Comparator:
@@ -91,10 +138,10 @@ class Comparator:
 
     def __init__(self, blocks: Blocks) -> None:
         self.blocks, self.scenario = blocks, blocks.scenario
-        self._references = _References()
+        self._references, self._certificate = Store(), 0.0
         self._sought = False
         self._fixed: Tensor | None = None
-        self._fixed_values: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._fixed_values = Store()  # (cost, accuracy or None)
 
     def _trials(self, batch: Any) -> int:
         return max((leaf.shape[1] for leaf in tensors(batch)), default=1)
@@ -102,15 +149,17 @@ class Comparator:
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
         if self.blocks.static:
-            if not self._references:
-                self._references[0] = self._solve(0)  # of one round
-            return _repeated(self._references[0], len(self.blocks.span(b)))
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # of one round
+        for earlier in range(len(self._references), b):  # a block needs the x* before its first round
+            self._solved(earlier)
+        return self._solved(b)
+
+    def _solved(self, b: int) -> Reference:
         if b not in self._references:
-            for earlier in range(b):  # a block needs the x* before its first round
-                if earlier not in self._references:
-                    self._references[earlier] = self._solve(earlier)
-            self._references[b] = self._solve(b)
-        return self._references[b]
+            found = self._references[b] = self._solve(b)
+            self._certificate = max(self._certificate, float(found.residual.max()))
+        found = self._references[b]
+        return found
 
     def _rounds(self, b: int) -> int:
         """How many rounds of block b differ: of static data one."""
@@ -254,6 +303,6 @@ class Comparator:
 
     def certificate(self) -> float:
         """The largest relative gradient norm at x*_t over the blocks solved so far."""
-        return max((float(r.residual.max()) for r in self._references.values()), default=0.0)
+        return self._certificate
 
 

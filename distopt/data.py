@@ -17,6 +17,7 @@ from distopt.random import Key
 
 BLOCK_BYTES = 64 * 2**20
 CACHE_BYTES = 256 * 2**20
+CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
 LONGEST_BLOCK = 256
 
 
@@ -164,7 +165,7 @@ class Blocks:
         batch = self._make(span.start, span.stop)
         self._kept[b] = batch
         self._bytes += self._size(batch)
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+        while (self._bytes > CACHE_BYTES and len(self._kept) > 1) or len(self._kept) > CACHE_BLOCKS:
             self._bytes -= self._size(self._kept.popitem(last=False)[1])
         return batch
 

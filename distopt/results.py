@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError
+from distopt.files import LOCK, locked, write_text, written
 
 if TYPE_CHECKING:
     from distopt.experiment import Experiment
 
 Status = Literal["running", "done", "interrupted", "diverged"]
 FORMAT = 1
-MANIFEST, LOCK, EXPERIMENT, CHECKPOINT = "manifest.json", ".lock", "experiment.toml", "checkpoint"
+MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoint"
 SMALL_CHUNK = 2**20  # bytes; to a smaller file what comes next is added
 Array = NDArray[Any]
 
@@ -54,8 +53,8 @@ class Run(Mapping[str, Array]):
     label: str
     status: Status
     rounds: NDArray[np.int64]
-    metrics: dict[str, Array]
-    trajectories: dict[str, Array] = field(default_factory=dict)
+    metrics: Mapping[str, Array]
+    trajectories: Mapping[str, Array] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -105,30 +104,17 @@ class Run(Mapping[str, Array]):
             fig.savefig(path)
         return fig
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the run so that ``distopt.load`` reads it back; returns the folder.
+    def save(self, folder: str | Path, toml: str | None = None) -> Path:
+        """Write the run so that ``distopt.load`` reads it back, with the text of its experiment where given; returns the folder.
 
         Raises:
             InputError: the folder cannot be written, or holds another run.
         """
-        writer = Writer(Path(folder), self.label, self.info)
+        writer = Writer(Path(folder), self.label, self.info, toml)
         writer.add(Part(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()}))
         tail = self.trajectories["x"][:, -1] if "x" in self.trajectories else None
         writer.finish(self.status, self.info, tail)
         return Path(folder)
-
-    def before(self, t: int) -> Part:
-        """The rounds before round ``t``.
-
-        Raises:
-            InputError: they are not all here.
-        """
-        k = int(np.searchsorted(self.rounds, t))
-        every = int(self.info.get("experiment", {}).get("every", 1))
-        trajectories = {name: value[:, :t] for name, value in self.trajectories.items()}
-        if k != t // every or any(value.shape[1] != t for value in trajectories.values()):
-            raise InputError(f"{self.path}: results before round {t} are missing; begin anew with distopt simulate")
-        return Part(self.rounds[:k], {name: value[:, :k] for name, value in self.metrics.items()}, trajectories)
 
 
 def collect(
@@ -150,50 +136,22 @@ def folder_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=,-]+", "-", label).strip("-.") or "run"
 
 
-@contextmanager
-def written(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``path`` that takes its place when it is whole and on the disk: whatever happens, ``path`` is the old one or the new one.
-
-    Raises:
-        RunError: it cannot be written; the old one stays.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}; what was written before is kept") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """A small file, as ``written`` writes it."""
-    with written(path) as file:
-        file.write(text.encode())
-
-
 class Writer:
     """Writes a run while it goes: chunks first, then a manifest that names them, so what the manifest names is whole.
 
     Earlier results of the same experiment in the folder are replaced when the first rounds are there, not before. One
-    writer at a time holds the folder's lock, which dies with its process. ``id`` names the run in its manifest and in its
-    checkpoint, so that a checkpoint is known to belong to the results beside it; a resumed run goes on under its ``id``.
+    writer at a time has the folder (see ``locked``), unless ``mine`` says that the caller has it. ``id`` names the run in its
+    manifest and in its checkpoint, so that a checkpoint is known to belong to the results beside it; a resumed run goes on under
+    its ``id``.
 
     Raises:
         InputError: the folder cannot be written, holds something else, or is being written by another run.
         RunError: the disk is full, or fails otherwise; what was written before stays.
     """
 
-    def __init__(self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, id: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, id: str | None = None, mine: bool = False
+    ) -> None:
         self.folder, self.label, self.info = folder, label, dict(info)
         self._since = time.monotonic()
         self._chunks: list[str] = []
@@ -202,16 +160,43 @@ class Writer:
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
-        self._lock = (folder / LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise InputError(f"{folder} is being written by another run; wait for it, or choose another folder with --out") from error
+        self._held = ExitStack()
+        if not mine:
+            self._held.enter_context(locked(folder, _above(folder)))
         if toml is not None:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
+
+    def keep(self, t: int, every: int) -> Part | None:
+        """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
+
+        Returns:
+            Some of them, whose names tell what is recorded.
+
+        Raises:
+            InputError: they are not all there.
+        """
+        content = read_manifest(self.folder)
+        some, recorded, reached, lengths = None, 0, 0, set[int]()
+        for entry, part in zip(content["chunks"], _parts(self.folder, content), strict=True):
+            k = int(np.searchsorted(part.rounds, t))
+            cut = Part(
+                part.rounds[:k], {name: value[:, :k] for name, value in part.metrics.items()},
+                {name: value[:, : max(t - reached, 0)] for name, value in part.trajectories.items()},
+            )  # fmt: skip
+            lengths = {value.shape[1] for value in part.trajectories.values()}
+            if k == len(part.rounds) and reached + max(lengths, default=0) <= t:
+                self._chunks.append(entry)
+            else:
+                self._pending.append(cut)
+            some, recorded, reached = some or cut, recorded + k, reached + max(lengths, default=0)
+            if len(lengths) > 1:
+                reached = -1
+                break
+        if recorded != t // every or (lengths and reached < t):
+            raise InputError(f"{self.folder}: results before round {t} are missing; begin anew with distopt simulate")
+        return some
 
     def add(self, part: Part) -> None:
         """Take some rounds; they reach the disk at once or within two seconds."""
@@ -231,8 +216,8 @@ class Writer:
         self._pending, self._since, self._count = [], time.monotonic(), self._count + 1
         self._manifest("running", {}, None)
 
-    def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> None:
-        """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay."""
+    def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> bool:
+        """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay; whether there are any."""
         self.flush()
         if self._chunks or read_manifest(self.folder).get("status") == "running":
             last = None if x_last is None else self._save(f"last-{self._token}.npz", {"x": x_last})
@@ -241,10 +226,11 @@ class Writer:
                 for name in (CHECKPOINT, CHECKPOINT + ".part"):
                     (self.folder / name).unlink(missing_ok=True)
         self.close()
+        return bool(self._chunks)
 
     def close(self) -> None:
         """Let the folder go."""
-        self._lock.close()
+        self._held.close()
 
     def _save(self, name: str, arrays: Mapping[str, Array]) -> str:
         with written(self.folder / name) as file:
@@ -257,6 +243,13 @@ class Writer:
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
                 old.unlink()
+
+
+def _above(folder: Path) -> Path | None:
+    """The folder of several runs that this one is of, if it is."""
+    with suppress(InputError):
+        return folder.parent if folder.name in read_manifest(folder.parent).get("runs", ()) else None
+    return None
 
 
 def claim(folder: Path, fingerprint: str) -> None:
@@ -315,24 +308,73 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     if "runs" in content:
         inner = [load(folder / name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
         return {run.label: run for run in inner if isinstance(run, Run)}
-    parts = []
+    rounds, metrics, trajectories = collect(list(_parts(folder, content)), _last(folder, content))
+    return _run(folder, content, rounds, metrics, trajectories)
+
+
+def stored(folder: Path) -> Run:
+    """The run in a folder, whose arrays are read when they are asked for, each time anew.
+
+    Raises:
+        InputError: as ``load``; of a damaged file, when it is read.
+    """
+    content = read_manifest(folder)
+    if "chunks" not in content:
+        raise InputError(f"{folder}: holds several runs, where one is asked for")
+    rounds, _, _ = collect([*_parts(folder, content, lambda name: name == "rounds")], None)
+    metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
+    return _run(folder, content, rounds, metrics, trajectories)
+
+
+class Stored(Mapping[str, Array]):
+    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
+
+    def __init__(self, folder: Path, content: Mapping[str, Any], kind: str) -> None:
+        self._folder, self._content, self._kind = folder, content, kind
+        first = {**content, "chunks": content["chunks"][:1]}
+        self._names = [name for part in _parts(folder, first) for name in (part.metrics if kind == "m." else part.trajectories)]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        parts = list(_parts(self._folder, self._content, lambda each: each in ("rounds", self._kind + name)))
+        _, metrics, trajectories = collect(parts, _last(self._folder, self._content) if name == "x" else None)
+        return (metrics if self._kind == "m." else trajectories)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _parts(folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Part]:
+    """The chunks that a manifest names, one after the other, with those of their arrays that are ``wanted``."""
     for name in content["chunks"]:
-        arrays = _arrays(folder / Path(name).name)
+        arrays = _arrays(folder / Path(name).name, wanted)
         if "rounds" not in arrays:
             raise InputError(f"{folder / name}: not a chunk of a run")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
-        parts.append(Part(arrays["rounds"], named["m."], named["t."]))
-    last = _arrays(folder / Path(content["last"]).name).get("x") if content.get("last") else None
-    rounds, metrics, trajectories = collect(parts, last)
+        yield Part(arrays["rounds"], named["m."], named["t."])
+
+
+def _last(folder: Path, content: Mapping[str, Any]) -> Array | None:
+    """The last x of the run."""
+    return _arrays(folder / Path(content["last"]).name).get("x") if content.get("last") else None
+
+
+def _run(
+    folder: Path, content: Mapping[str, Any], rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]
+) -> Run:
     info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last")}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def _arrays(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if wanted(name)}
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise InputError(f"{path}: damaged or not a chunk of a run ({error})") from error
     except Exception as error:

@@ -1,13 +1,23 @@
-"""Ctrl-C and SIGTERM, as a batch system sends it: the first asks a run to save itself and end, the second ends it at once."""
+"""Ctrl-C and SIGTERM, as a batch system sends it: the first asks a run to save itself and end, the second ends it at once.
+
+A batch system tells every process of a run. Only the one that leads acts upon it; what it started leaves the signal to it, and
+ends with it, however it ends.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+ASKING = (signal.SIGINT, signal.SIGTERM)
 
 ECHO = 1.0
 """Seconds in which a second signal is the first one told again: a batch system tells torchrun and its ranks, and torchrun tells them, too."""
@@ -16,8 +26,8 @@ ECHO = 1.0
 class Stop:
     """Whether the run is asked to end: ``signal`` is the number of the first Ctrl-C or SIGTERM.
 
-    While ``patient``, the run is to end itself at its next checkpoint; otherwise there is nothing to save, and a
-    KeyboardInterrupt is raised at once.
+    While ``patient``, the run is to end itself at its next checkpoint, or when it has written what it has to; otherwise there is
+    nothing to save, and a KeyboardInterrupt is raised at once.
     """
 
     def __init__(self) -> None:
@@ -47,7 +57,7 @@ def stopping() -> Iterator[Stop]:
     stop = Stop()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASKING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, stop._ask)
     try:
@@ -55,3 +65,38 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within it both signals wait. A process that is started here inherits that, and so do those that it starts.
+
+    A process for which SIGTERM waits for ever is ended by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def follow(parent: int) -> None:
+    """Let this process, which ``parent`` started within ``held``, ignore both signals and end when its parent ends, by whatever."""
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    else:
+        threading.Thread(target=_outlive, daemon=True).start()
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+
+
+def _outlive() -> None:
+    """Wait for the end of the parent, and end."""
+    above = multiprocessing.parent_process()
+    if above is not None:
+        multiprocessing.connection.wait([above.sentinel])
+        os._exit(1)

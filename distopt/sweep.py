@@ -11,7 +11,6 @@ import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from distopt.api import Comparison, execute, label, summary
 from distopt.engines import local
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, build
-from distopt.results import MANIFEST, Run, folder_name, load, write_text
+from distopt.results import MANIFEST, Run, folder_name, stored
+from distopt.stop import follow, held
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
 NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -142,13 +142,11 @@ def work(job: Job) -> Run | Exception:
         return RunError(f"{type(error).__name__}: {lines[0]}")
 
 
-def _live(job: Job, reply: Any) -> None:
+def _live(parent: int, job: Job, reply: Any) -> None:
     """The life of a process that does one job."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    follow(parent)
     try:
         reply.send(work(job))
-    except KeyboardInterrupt:
-        pass
     finally:
         reply.close()
         sys.stderr.flush()
@@ -165,8 +163,9 @@ def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Ex
             while waiting and len(running) < workers:
                 k = waiting.pop()
                 answer, reply = context.Pipe(duplex=False)
-                process = context.Process(target=_live, args=(jobs[k], reply), daemon=True)
-                process.start()
+                process = context.Process(target=_live, args=(os.getpid(), jobs[k], reply), daemon=True)
+                with held():
+                    process.start()
                 reply.close()
                 running[answer] = (k, process)
             ready: list[Any] = multiprocessing.connection.wait(list(running))
@@ -212,9 +211,9 @@ def sweep(
     for place, result in do([Job(chosen[k].experiment, mode, os.getcwd()) for k in left]) if left else ():
         k = left[place]
         if isinstance(result, Run):
-            where = result.save(folder / chosen[k].folder)
-            write_text(where / "experiment.toml", chosen[k].experiment.to_toml())
-            runs[k] = dataclasses.replace(result, path=where)
+            where = folder / chosen[k].folder
+            result.save(where, chosen[k].experiment.to_toml())
+            runs[k] = stored(where)
         else:
             failed[k] = str(result)
         told = failed[k] if k in failed else f"{result.status}, {result.info['seconds']:.1f} s" if isinstance(result, Run) else ""
@@ -226,9 +225,8 @@ def finished(folder: Path, experiment: Experiment) -> Run | None:
     """The run of an experiment that was finished in a folder, if there is one."""
     if not (folder / MANIFEST).exists():
         return None
-    run = load(folder)
-    same = isinstance(run, Run) and run.info.get("fingerprint") == experiment.fingerprint()
-    return run if isinstance(run, Run) and same and run.status in ("done", "diverged") else None
+    run = stored(folder)
+    return run if run.info.get("fingerprint") == experiment.fingerprint() and run.status in ("done", "diverged") else None
 
 
 def rows(chosen: Sequence[Point], runs: Mapping[int, Run]) -> list[dict[str, Any]]:

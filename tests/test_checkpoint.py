@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 @contextlib.contextmanager
 def struck(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """Within it a signal arrives, once, when ``at`` rounds of a run are done."""
-    take, due = api._Recording.take, [number]
+    take, due = api.Recording.take, [number]
 
     def taking(self: Any, chunk: Any) -> None:
         take(self, chunk)
@@ -39,7 +39,7 @@ def struck(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
             os.kill(os.getpid(), due.pop())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api._Recording, "take", taking)
+        patch.setattr(api.Recording, "take", taking)
         yield
 
 
@@ -269,8 +269,8 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 def test_slow_rounds_make_short_stretches_and_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = api.execute(Experiment(**BASE))
     taken: list[int] = []
-    take = api._Recording.take
-    monkeypatch.setattr(api._Recording, "take", lambda self, chunk: taken.append(chunk.stop - chunk.start) or take(self, chunk))
+    take = api.Recording.take
+    monkeypatch.setattr(api.Recording, "take", lambda self, chunk: taken.append(chunk.stop - chunk.start) or take(self, chunk))
     monkeypatch.setattr(runner, "FIRST_BYTES", BASE["trials"] * 6 * 2 * 8 * 4)
     monkeypatch.setattr(runner, "PATIENCE", 0.0)
     same(whole, api.execute(Experiment(**BASE)))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import distopt
 from distopt.comparator import Comparator
-from distopt.data import Blocks, evaluate
-from distopt.errors import InputError
+from distopt.data import Blocks, evaluate, tensors
+from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, build
 from distopt.random import Key
 from distopt.scenarios.moving_target import MovingTarget
@@ -298,14 +298,31 @@ def test_a_run_that_starts_at_the_minimiser_of_static_costs_has_no_regret() -> N
 
 
 def test_the_minimisers_of_a_long_run_leave_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def solved() -> tuple[Comparator, list[Tensor]]:
-        comparator = Comparator(Blocks(MovingTarget(dim=3), Key(0, range(4), range(2), 4), 600))
-        return comparator, [comparator.reference(b).x for b in range(3)]
+    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 16)
 
-    _, held = solved()
-    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", held[0].numel() * 8)
-    comparator, away = solved()
-    assert all(torch.equal(one, other) for one, other in zip(held, away, strict=True))
-    file = comparator._references._file
+    def solved() -> Comparator:
+        return Comparator(Blocks(MovingTarget(dim=3), Key(0, range(4), range(2), 4), 640))
+
+    def everything(comparator: Comparator) -> list[Tensor]:
+        return tensors([(comparator.reference(b), comparator.fixed_values(b)) for b in range(comparator.blocks.count)])
+
+    inside = solved()
+    held, room = everything(inside), sum(8 * leaf.numel() for leaf in tensors(inside.reference(0)))
+    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", room)
+    outside, before = solved(), len(os.listdir("/proc/self/fd"))
+    assert all(torch.equal(one, other) for one, other in zip(held, everything(outside), strict=True))
+    assert len(os.listdir("/proc/self/fd")) <= before + 2, "a descriptor for each block"
+    file = outside._references._file
     assert file is not None
-    assert os.fstat(file.fileno()).st_size == sum(8 * x.numel() for x in held[1:])
+    assert os.fstat(file.fileno()).st_size == sum(8 * leaf.numel() for b in range(1, 40) for leaf in tensors(inside.reference(b)))
+    assert inside.certificate() == outside.certificate() > 0
+
+
+def test_a_full_folder_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", 0)
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(RunError, match="^cannot write temporary files: No space left on device; make room .* or name another one with TMPDIR$"):
+        distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)

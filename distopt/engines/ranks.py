@@ -44,6 +44,7 @@ from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, first_line
 from distopt.experiment import Experiment, Problem, build
 from distopt.step import Held, standing
+from distopt.stop import ASKING, follow, held
 
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""
@@ -229,7 +230,7 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
         forked = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch gives it no types
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
         processes = [
-            context.Process(target=_live, args=(port, me, workers, timeout, problem if forked else None), daemon=True, name=f"rank {me}")
+            context.Process(target=_live, args=(here, port, me, workers, timeout, problem if forked else None), daemon=True, name=f"rank {me}")
             for me in range(1, workers)
         ]
         try:
@@ -255,8 +256,9 @@ def _begin(processes: Sequence[Any]) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: a rank enters nothing that they might hold
-            for process in processes:
-                process.start()
+            with held():
+                for process in processes:
+                    process.start()
     finally:
         if collects:
             gc.enable()
@@ -275,9 +277,9 @@ def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) ->
             process.join()
 
 
-def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
+def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
     """The life of a rank that ``start`` began. It leaves without tidying: what it inherited is its parent's to tidy."""
-    _leave_signals()
+    follow(parent)  # rank 0 acts upon signals, and needs the others for its checkpoint
     done = False
     gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
     gc.enable()
@@ -291,12 +293,6 @@ def _live(port: int, me: int, size: int, timeout: int, problem: Problem | None) 
         done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
         os._exit(0 if done else 1)
-
-
-def _leave_signals() -> None:
-    """Ctrl-C and SIGTERM, which reach all ranks, are rank 0's to act upon: it needs the others for its checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 # Ranks that torchrun started
@@ -336,7 +332,8 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
     here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
     orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here)))
     if rank:
-        _leave_signals()
+        for number in ASKING:  # rank 0 acts upon them, and needs the others for its checkpoint
+            signal.signal(number, signal.SIG_IGN)
         if not serve(orders):
             orders.post.leave()
             time.sleep(1)  # torchrun ends all ranks when one has ended: let rank 0 tell why before
