@@ -11,7 +11,7 @@ from distopt.random import Key
 
 Ints = NDArray[np.int64]
 
-_WORK = 30_000_000  # links that are looked at before mending is given up
+_WORK = 5_000_000  # links that are looked at before mending is given up
 
 
 def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
