@@ -31,6 +31,7 @@ COARSEST = 0.009
 """The same of weights in low precision, however low: a row that sums to 0.99 is a mistake."""
 
 _SCALINGS = 200
+"""How often rows and columns are scaled at most; what symmetric weights then lack goes to the self weights."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def graph_from_networkx(G: Any) -> Graph:
         nodes = sorted(G.nodes)
     except TypeError:
         nodes = sorted(G.nodes, key=str)
-        if any(type(node).__str__ is object.__str__ and type(node).__repr__ is object.__repr__ for node in nodes):
+        if any(str(node) == object.__repr__(node) for node in nodes):  # a place in memory
             raise InputError("nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers") from None
     number = {node: i for i, node in enumerate(nodes)}
     for a, b in G.edges():
@@ -231,7 +232,8 @@ def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: f
     left = 1.0 - np.bincount(rows, values, agents)
     if not symmetric:
         return rows, columns, values / (1.0 - left)[rows]
-    off, diagonal = rows != columns, np.bincount(rows[rows == columns], values[rows == columns], agents) + np.where(np.abs(left) > 1e-14, left, 0.0)
+    off = rows != columns
+    diagonal = np.bincount(rows[~off], values[~off], agents) + np.where(np.abs(left) > 1e-14, left, 0.0)
     own = np.flatnonzero(diagonal)
     return np.concatenate([rows[off], own]), np.concatenate([columns[off], own]), np.concatenate([values[off], diagonal[own]])
 

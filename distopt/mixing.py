@@ -280,8 +280,8 @@ class Mixing:
     def require(self, kind: Kind, who: str) -> None:
         """Raise InputError unless W is row-stochastic, doubly stochastic, symmetric and doubly stochastic, or 1/N everywhere.
 
-        A matrix that was given must settle, too (``weights.check_settles``). ``who`` names what needs it. Weights that a switching topology gives are checked for rounds 0 .. 7 now, and for every
-        further round when its table is made.
+        A matrix that was given must settle, too (``weights.check_settles``). ``who`` names what needs it. Weights that a switching
+        topology gives are checked for rounds 0 .. 7 now, and for every further round when its table is made.
         """
         if kind == "average" and not self.constant:
             advice = "use a star or the complete graph, without drop_links"

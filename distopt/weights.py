@@ -135,7 +135,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
     >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     Traceback (most recent call last):
     ...
-    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (it is periodic); give (I + W) / 2, or let a rule such as metropolis make the weights
+    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or let a rule make them
     """
     agents = len(own)
     weight, own = (1 - drop_links) * weight, own + drop_links * (1 - own)
@@ -143,7 +143,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
         steps = period(agents, receiver, sender, weight, own)
         if steps == 1:
             return
-        found = "the eigenvalue -1 (it is periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
+        found = "the eigenvalue -1 (periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
     else:
         try:
             second = second_size(receiver, sender, weight, own)
@@ -153,7 +153,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
             return
         how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
         found = f"a second largest eigenvalue of size {second:.6g} ({how})"
-    raise InputError(f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule such as metropolis make the weights")
+    raise InputError(f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them")
 
 
 def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> float:

@@ -20,8 +20,10 @@ LARGEST = 256 * 2**20
 LONGEST = 1000
 """Characters of the longest id."""
 
-MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
-         (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eEdD][+-]?[0-9]+)?")
@@ -62,7 +64,8 @@ def decoded(path: Path, data: bytes, encoding: str = "utf-8") -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as problem:
         line = len(re.findall(rb"\r\n?|\n", data[: problem.start])) + 1
-        raise error(path, line, f"can't decode byte {problem.object[problem.start]:#04x} as {encoding} ({problem.reason}); save the file as UTF-8") from None
+        byte = f"{problem.object[problem.start]:#04x}"
+        raise error(path, line, f"can't decode byte {byte} as {encoding} ({problem.reason}); save the file as UTF-8") from None
     except (LookupError, UnicodeError):
         raise error(path, 0, f"its encoding {encoding!r} is not known; save the file as UTF-8") from None
     if "\0" in text:
@@ -97,13 +100,15 @@ class Links:
         """Declare a node. Raises InputError if it is there already, or has no id."""
         place = self._named(name, line)
         if self._declared[place]:
-            raise error(self.path, line, f"node {name!r} is there twice (first in line {self._declared[place]}); give each node an id of its own")
+            first = self._declared[place]
+            raise error(self.path, line, f"node {name!r} is there twice (first in line {first}); give each node an id of its own")
         self._declared[place] = line
 
     def link(self, source: str, target: str, line: int, value: float = np.nan) -> None:
         """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any. Raises InputError where it leads to its own start."""
         if source == target:
-            raise error(self.path, line, f"node {source!r} is linked to itself; delete this link: every agent keeps a weight for itself anyway")
+            own = "every agent keeps a weight for itself anyway"
+            raise error(self.path, line, f"node {source!r} is linked to itself; delete this link: {own}")
         self._source.append(self._named(source, line))
         self._target.append(self._named(target, line))
         self._line.append(line)
@@ -128,7 +133,7 @@ class Links:
         if not self.place:
             raise error(self.path, 0, "lists no links")
         self._check_names()
-        source, target, line = (np.frombuffer(each, np.int64) if len(each) else np.empty(0, np.int64) for each in (self._source, self._target, self._line))
+        source, target, line = (np.array(each, dtype=np.int64) for each in (self._source, self._target, self._line))
         numbers = all(self.number.fullmatch(name) for name in self.place)
         try:
             names = sorted(self.place, key=(lambda name: (int(name), name)) if numbers else None)
@@ -152,13 +157,13 @@ class Links:
             look = appearance(name)
             if look in shown:
                 first = self._seen[self.place[shown[look]]]
-                both = f"{ascii(shown[look])} (line {first}) and {ascii(name)}"
+                both = f"{shown[look]!a} (line {first}) and {name!a}"
                 raise error(self.path, self._seen[place], f"the ids {both} look the same but are not; write the node in one way, or rename one")
             shown[look] = name
 
     def _note(self, source: Ints, target: Ints, line: Ints, names: list[str]) -> str | None:
         """What to say where a link has other values in one direction than in the other; an error where the file is directed."""
-        found = _unequal(source, target, np.frombuffer(self._value, np.float64) if len(self) else np.empty(0), len(names))
+        found = _unequal(source, target, np.array(self._value, dtype=np.float64), len(names))
         if found is None:
             return None
         a, b = names[source[found]], names[target[found]]
@@ -192,7 +197,7 @@ def _unequal(source: Ints, target: Ints, value: Floats, agents: int) -> int | No
     for sign in (1.0, -1.0):  # parallel arcs: the smallest and the largest value of each direction are compared
         order = np.lexsort((sign * value, code))
         forth, back = order[up[order]], order[~up[order]]
-        pairs, i, j = np.intersect1d(code[forth], code[back], return_indices=True)
+        _, i, j = np.intersect1d(code[forth], code[back], return_indices=True)
         a, b = value[forth[i]], value[back[j]]
         differ = (a != b) & ~(np.isnan(a) & np.isnan(b))
         if differ.any():

@@ -122,17 +122,18 @@ def gml(path: Path, text: str) -> Graph:
             raise error(path, line, "not GML: a quote is not closed")
         said, position = token.group(), token.end()
         if token["bracket"] == "[" and key:
-            path_of = [name for name, _ in names]
             graphs += key == "graph" and not names
             if graphs > 1:
                 raise error(path, line, "a second graph begins; save each in a file of its own")
-            if key == "graph" and path_of:
+            if key == "graph" and names:
                 raise error(path, line, "a graph inside of another; ungroup it in the editor that saved the file")
             names.append((key, line))
             fields.append({})
             key = ""
         elif token["bracket"] == "]" and names and not key:
-            _close(links, [name for name, _ in names], names.pop()[1], fields.pop())
+            if len(names) <= 2 and names[0][0] == "graph":
+                _close(links, names[1][0] if names[1:] else "graph", names[-1][1], fields[-1])
+            del names[-1], fields[-1]
         elif token["bracket"]:
             raise error(path, line, f"not GML: unexpected {said}")
         elif token["blank"] is None and not key:
@@ -158,14 +159,14 @@ def _identity(said: str) -> str:
     return str(int(said)) if whole(said) and len(said) < 1000 else said.strip('"')
 
 
-def _close(links: Links, above: list[str], line: int, fields: dict[str, str]) -> None:
-    needed = {("graph", "node"): ("id",), ("graph", "edge"): ("source", "target")}.get(tuple(above), ())
-    for each in needed:
+def _close(links: Links, what: str, line: int, fields: dict[str, str]) -> None:
+    """Take up a node or an edge, or at its end the graph."""
+    for each in {"node": ("id",), "edge": ("source", "target")}.get(what, ()):
         if each not in fields:
-            raise error(links.path, line, f"{above[-1]} without {each}")
-    if above == ["graph", "node"]:
+            raise error(links.path, line, f"{what} without {each}")
+    if what == "node":
         links.node(fields["id"], line)
-    elif above == ["graph", "edge"]:
+    elif what == "edge":
         links.link(fields["source"], fields["target"], line, _number(fields.get("weight", fields.get("value", ""))))
-    elif above == ["graph"]:
+    elif what == "graph":
         links.directed = fields.get("directed", "0") == "1"

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distopt.graphs import Graph, graph_from_edges
 from distopt.topologies._links import Links, error, real, whole
@@ -68,7 +69,8 @@ def _check_texts(path: Path, number: int, line: str, words: list[str]) -> None:
     between = [match.group().strip(" ") for match in _BETWEEN.finditer(head)]
     further = words[2] if len(words) > 2 else ""
     if len(set(between)) > 1 or (further and further[0] not in "{#%" and real(further) is None):
-        raise error(path, number, f"expected the ids of two agents without blanks in them, then numbers, found {_short(line)}; one kind of separator, blanks in no id")
+        advice = "use one kind of separator, and blanks in no id"
+        raise error(path, number, f"expected the ids of two agents without blanks in them, then numbers, found {_short(line)}; {advice}")
 
 
 def _check_no_matrix(path: Path, text: str) -> None:
@@ -86,14 +88,15 @@ def adjacency(path: Path, text: str) -> Graph:
     """The adjacency matrix: a row in a line, zeros and ones between commas (or semicolons, or tabs)."""
     if text.startswith(BANNER):
         return matrix_market(path, text)
-    rows: list[np.ndarray] = []
+    rows: list[NDArray[np.uint8]] = []
     numbers: list[int] = []
     for number, line in lines(text):
         separator = next((each for each in ";\t" if each in line), ",")
         cells = [real(word.strip(" \t")) for word in line.split(separator)]
         if None in cells:
             bad = line.split(separator)[cells.index(None)].strip()
-            raise error(path, number, f"expected numbers between commas, found {_short(line)}: {_short(bad)} is none; leave out names of rows and columns")
+            which = f"{_short(bad)} is none; leave out names of rows and columns"
+            raise error(path, number, f"expected numbers between commas, found {_short(line)}: {which}")
         if rows and len(cells) != len(rows[0]):
             raise error(path, number, f"{len(cells)} numbers where the lines before have {len(rows[0])}")
         if set(cells) - {0.0, 1.0}:
@@ -131,7 +134,7 @@ def matrix_market(path: Path, text: str) -> Graph:
     for agent in range(1, agents + 1):
         links.node(str(agent), at)
     links.directed = symmetry == "general"
-    found, rows = 0, {agent: 0.0 for agent in range(1, agents + 1)}
+    found, rows = 0, dict.fromkeys(range(1, agents + 1), 0.0)
     places = _array(agents, symmetry) if form == "array" else None
     for number, words in entries:
         i, j, value = _entry(path, number, words, kind, agents, next(places, (0, 0)) if places else None)
@@ -154,8 +157,10 @@ def _banner(path: Path, text: str) -> tuple[str, str, str]:
     words = text.split("\n", 1)[0].lower().split()
     if not text.startswith(BANNER) or len(words) != 5 or words[1] != "matrix":
         raise error(path, 1, f"a Matrix Market file begins with {BANNER} matrix and three words more; name a list of links .edges")
-    if words[2] not in ("coordinate", "array") or words[3] not in ("real", "double", "integer", "pattern") or words[4] not in ("general", "symmetric"):
-        raise error(path, 1, f"of a Matrix Market file coordinate or array, real, integer or pattern, general or symmetric is read, not {' '.join(words[2:])}")
+    known = (("coordinate", "array"), ("real", "double", "integer", "pattern"), ("general", "symmetric"))
+    if any(word not in choices for word, choices in zip(words[2:], known, strict=True)):
+        read = "coordinate or array, real, integer or pattern, general or symmetric"
+        raise error(path, 1, f"of a Matrix Market file {read} is read, not {' '.join(words[2:])}")
     if words[2] == "array" and words[3] == "pattern":
         raise error(path, 1, "an array cannot be a pattern")
     return words[2], words[3], words[4]
@@ -172,7 +177,8 @@ def _entry(path: Path, number: int, words: list[str], kind: str, agents: int, pl
     ids = words[:2] if place is None else []
     values = words[len(ids) :]
     if len(values) != (kind != "pattern") or not all(map(whole, ids)) or (place is None and len(ids) < 2):
-        raise error(path, number, f"expected {'a number' if place else 'a row, a column' + ('' if kind == 'pattern' else ' and a number')}, found {_short(' '.join(words))}")
+        wanted = "a number" if place else "a row and a column" if kind == "pattern" else "a row, a column and a number"
+        raise error(path, number, f"expected {wanted}, found {_short(' '.join(words))}")
     i, j = place or (int(ids[0][:20]), int(ids[1][:20]))
     if not (1 <= i <= agents and 1 <= j <= agents):
         raise error(path, number, f"entry ({_short(ids[0])}, {_short(ids[1])}) lies outside the matrix" if ids else "more values than the matrix has")

@@ -16,5 +16,5 @@ def complete(agents: int) -> Graph:
     >>> len(complete(10).edges)
     45
     """
-    check_links(agents * (agents - 1) // 2, "complete", "lower the number of agents, or take a star, which mixes as fast for algorithms with a server")
+    check_links(agents * (agents - 1) // 2, "complete", "lower the number of agents, or take another graph")
     return graph_from_edges(agents, np.stack(np.triu_indices(max(agents, 0), 1), 1))

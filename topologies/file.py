@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from distopt.errors import InputError
+from distopt.errors import InputError, first_line
 from distopt.graphs import Graph, check_connected, graph_from_matrix
 from distopt.topologies._links import content, decoded, error
 from distopt.topologies._markup import gml, graphml
@@ -64,7 +64,8 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
         graph = reader(where)
         check_connected(graph)
     except (InputError, OSError) as problem:
-        raise InputError(str(problem) if str(problem).startswith("file: ") else f"file: {problem}" if path in str(problem) else f"file: {path}: {problem}") from problem
+        said = str(problem)
+        raise InputError(said if said.startswith("file: ") else f"file: {said}" if path in said else f"file: {path}: {said}") from problem
     if agents not in (None, graph.agents):
         raise InputError(f"file: {path} has {graph.agents} agents, not {agents}; leave the number out")
     return graph
@@ -77,14 +78,15 @@ def _matrix(path: Path) -> Graph:
             version = npy.read_magic(handle)
             shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(handle)
         except Exception as problem:  # a crafted header makes numpy's parser raise what its parts raise
-            raise error(path, 0, f"not a plain .npy array ({str(problem).splitlines()[0] if str(problem) else type(problem).__name__})") from None
+            raise error(path, 0, f"not a plain .npy array ({first_line(problem)})") from None
         if dtype.hasobject or dtype.kind not in "biuf":
             raise error(path, 0, f"not a plain .npy array of real numbers, but of {dtype}")
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
             raise error(path, 0, f"a weight matrix must be square with at least 1 row, not of shape {list(shape)}")
         size = math.prod(shape) * dtype.itemsize
         if size > _LARGEST:
-            raise error(path, 0, f"a matrix of {shape[0]:,} rows has {size / 2**30:,.1f} GiB, more than {_LARGEST // 2**30}; give a sparse matrix in Python")
+            gigabytes = f"{size / 2**30:,.1f} GiB, more than {_LARGEST // 2**30}"
+            raise error(path, 0, f"a matrix of {shape[0]:,} rows has {gigabytes}; give a sparse matrix in Python")
         found = os.fstat(handle.fileno()).st_size - handle.tell()
         if found != size:
             raise error(path, 0, f"not a plain .npy array: its header says {size:,} bytes, but {found:,} follow; it is damaged")

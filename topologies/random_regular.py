@@ -11,7 +11,7 @@ from distopt.random import Key
 
 Ints = NDArray[np.int64]
 
-_WORK = 30_000_000  # links that are looked at before mending is given up
+_WORK = 5_000_000  # links that are looked at before mending is given up
 
 
 def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
@@ -73,7 +73,8 @@ def _switched(rng: np.random.Generator, agents: int, degree: int) -> Ints:
     across = [np.stack([i[: agents // 2], i[agents // 2 :]], 1)] if degree % 2 else []
     edges = np.concatenate([*near, *across]).tolist()
     there = {(min(a, b), max(a, b)) for a, b in edges}
-    for e, f, turned in zip(*rng.integers(len(edges), size=(2, 10 * len(edges))).tolist(), rng.integers(2, size=10 * len(edges)).tolist(), strict=True):
+    pairs, turns = rng.integers(len(edges), size=(10 * len(edges), 2)), rng.integers(2, size=10 * len(edges))
+    for (e, f), turned in zip(pairs.tolist(), turns.tolist(), strict=True):
         (a, b), (c, d) = edges[e], edges[f][:: -1 if turned else 1]
         one, other = (min(a, d), max(a, d)), (min(b, c), max(b, c))
         if a == d or b == c or one in there or other in there:
