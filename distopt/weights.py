@@ -13,6 +13,7 @@ All are symmetric, hence doubly stochastic.
 
 from __future__ import annotations
 
+import warnings
 import difflib
 from typing import Any, Literal
 
@@ -147,7 +148,8 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
     else:
         try:
             second = second_size(receiver, sender, weight, own)
-        except InputError:  # too large and crowded to tell; should they grow, the run says that it diverged
+        except InputError as doubt:  # too large and crowded to tell; should they grow, the run says that it diverged
+            warnings.warn(f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2)
             return
         if second < 1.0 - 1e-12:
             return
