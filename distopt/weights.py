@@ -13,8 +13,8 @@ All are symmetric, hence doubly stochastic.
 
 from __future__ import annotations
 
-import warnings
 import difflib
+import warnings
 from typing import Any, Literal
 
 import numpy as np
