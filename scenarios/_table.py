@@ -99,7 +99,9 @@ class _Column:
         if self.numeric:
             try:
                 values = np.array(list(map(float, texts)))
-                joined = "".join(texts)  # Python reads 1_000 and other scripts' digits as numbers
+                joined = "".join(texts)
+                joined = joined if joined.isascii() else "".join(map(str.strip, texts))  # blanks of other kinds do not count
+                # Python reads 1_000 and other scripts' digits as numbers
                 good = bool((np.abs(values) <= LARGEST).all()) and joined.isascii() and "_" not in joined
             except ValueError:
                 good = False

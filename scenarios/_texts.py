@@ -31,6 +31,7 @@ def number(text: str) -> float | None:
     >>> number(" 1.5e3 "), number("1_000"), number("0x10"), number("1,5"), number("five")
     (1500.0, None, None, None, None)
     """
+    text = text.strip()
     try:
         return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
