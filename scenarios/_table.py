@@ -317,6 +317,6 @@ def _check_memory(file: CsvFile, size: int, chunk: list[list[str]], columns: int
     needed, there = _BYTES * columns * size / length, memory()
     if needed > there:
         raise InputError(
-            f"stream: {file.path} has {size:,} bytes; to hold its rows takes about {needed / 2**30:.0f} GiB and this machine has "
-            f"{there / 2**30:.0f}; split the file, or leave columns out with drop="
+            f"stream: {file.path} has {size:,} bytes; to hold its rows takes about {needed / 2**30:.3g} GiB and this machine has "
+            f"{there / 2**30:.3g}; split the file, or leave columns out with drop="
         )
