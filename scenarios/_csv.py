@@ -143,18 +143,18 @@ class CsvFile:
         """The file with the separator by which its header has a column ``label``: the first that fits of commas, semicolons,
         tabs and bars. Where none fits, the one that makes the most names of the header.
         """
-        most = None
+        made: dict[CsvFile, float] = {}
         for separator in SEPARATORS:
             file = CsvFile(self.path, separator)
             try:
                 _, names = file.header()
-            except InputError:  # by this separator a quote is broken; if it is by all, reading will say so
+            except InputError:  # a quote next to this separator is broken: reading will say so if no other fits
+                made[file] = float("inf")
                 continue
             if composed(label) in names:
                 return file
-            if most is None or len(names) > most[0]:
-                most = (len(names), file)
-        return self if most is None else most[1]
+            made[file] = len(names)
+        return max(made, key=made.__getitem__)
 
     def fault(self, row: int, what: str, column: int | None = None) -> InputError:
         """The error for row ``row`` of the data, or for its value in ``column``; the line is looked up only now, which keeps

@@ -11,6 +11,7 @@ from distopt.errors import InputError
 
 LARGEST = 1e100  # so that squares stay finite
 SMALLEST = 1e-100  # of what must be above 0, so that squares stay above it
+_BYTES = 32  # memory for each number, with the copies that are made on the way
 WHOLE = 2**53  # beyond it whole numbers are not exact in float64
 
 
@@ -49,11 +50,11 @@ def one_of(scenario: Any, name: str, known: tuple[str, ...]) -> None:
 
 def room(scenario: Any, count: int, *names: str) -> None:
     """Refuse a scenario whose fields ``names`` ask for ``count`` numbers at once, if they cannot be held."""
-    there = memory()
-    if 8 * count > there:
+    needed, there = _BYTES * count, memory()
+    if needed > there:
         asked = ", ".join(f"{name}={getattr(scenario, name)}" for name in names)
         raise InputError(
-            f"{_who(scenario)}: {asked} asks for {8 * count / 2**30:.3g} GiB at once and this machine has {there / 2**30:.3g}; "
+            f"{_who(scenario)}: {asked} takes about {needed / 2**30:.3g} GiB at once and this machine has {there / 2**30:.3g}; "
             f"lower {' or '.join(names)}"
         )
 

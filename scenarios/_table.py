@@ -99,7 +99,9 @@ class _Column:
         if self.numeric:
             try:
                 values = np.array(list(map(float, texts)))
-                joined = "".join(texts)  # Python reads 1_000 and other scripts' digits as numbers
+                joined = "".join(texts)
+                joined = joined if joined.isascii() else "".join(map(str.strip, texts))  # blanks of other kinds do not count
+                # Python reads 1_000 and other scripts' digits as numbers
                 good = bool((np.abs(values) <= LARGEST).all()) and joined.isascii() and "_" not in joined
             except ValueError:
                 good = False
@@ -315,6 +317,6 @@ def _check_memory(file: CsvFile, size: int, chunk: list[list[str]], columns: int
     needed, there = _BYTES * columns * size / length, memory()
     if needed > there:
         raise InputError(
-            f"stream: {file.path} has {size:,} bytes; to hold its rows takes about {needed / 2**30:.0f} GiB and this machine has "
-            f"{there / 2**30:.0f}; split the file, or leave columns out with drop="
+            f"stream: {file.path} has {size:,} bytes; to hold its rows takes about {needed / 2**30:.3g} GiB and this machine has "
+            f"{there / 2**30:.3g}; split the file, or leave columns out with drop="
         )

@@ -31,6 +31,7 @@ def number(text: str) -> float | None:
     >>> number(" 1.5e3 "), number("1_000"), number("0x10"), number("1,5"), number("five")
     (1500.0, None, None, None, None)
     """
+    text = text.strip()
     try:
         return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
@@ -38,16 +39,16 @@ def number(text: str) -> float | None:
 
 
 def looks_like_number(text: str) -> bool:
-    """Whether a text may be meant as a number: one, or one with decimal commas or in other digits.
+    """Whether a text may be meant as a number: one of at most 1e100 in size, perhaps with decimal commas or in other digits.
 
-    >>> [looks_like_number(text) for text in ("1.5", "inf", "1,5", "1,234,567", "\uff11\uff12", "1_0", "2024-01-01")]
-    [True, True, True, True, True, False, False]
+    >>> [looks_like_number(text) for text in ("1.5", "1,5", "1,234,567", "\uff11\uff12", "1_0", "5e9120", "inf", "2024-01-01")]
+    [True, True, True, True, False, False, False, False]
     """
     try:
-        float(text.replace(",", "").replace("\u2212", "-"))  # the minus sign of typesetters
+        value = float(text.replace(",", "").replace("\u2212", "-"))  # the minus sign of typesetters
     except ValueError:
         return False
-    return "_" not in text
+    return abs(value) <= LARGEST and "_" not in text
 
 
 def fault(text: str, numeric: bool) -> str | None:
