@@ -55,6 +55,7 @@ class BEER:
     compressor: Compressor = sign
     gamma: float = 0.3
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ class CGT:
     alpha: float = 1.0
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:

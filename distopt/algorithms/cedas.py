@@ -41,8 +41,9 @@ class CEDAS:
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the correction, h_t [..., n, d]
     copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
     doubly stochastic, lr > 0 a number, or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. It is LEAD with lr taken into D, so
-    that lr may change from round to round; at a constant one the points are those of ``lead``, with whose first round it begins. (The recursion is
-    the paper's with medium confidence, its first round ours.)
+    that lr may change from round to round, as in the paper; at a constant one the points are those of ``lead``, with whose first round it begins.
+    With C the identity and gamma = 1 it is exact diffusion (D_t = psi_{t-1} - x_t) whose first round does not mix. (Checked against
+    exact diffusion and LEAD's compression, of which its abstract says it is made, and not against the paper's text; the first round is ours.)
 
     Raises:
         InputError: ``lr`` or ``gamma`` not positive, or alpha outside (0, 1].

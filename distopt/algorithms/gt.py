@@ -69,6 +69,7 @@ class GT:
     form: Form = "cta"
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
