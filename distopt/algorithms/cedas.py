@@ -10,9 +10,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive
 
 dither = Dither()
 
@@ -66,8 +65,9 @@ class CEDAS:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr) or not positive(self.gamma):
-            raise InputError(f"cedas: lr and gamma must be positive, got {self.lr} and {self.gamma}")
+        positive("cedas", lr=self.lr, gamma=self.gamma)
+        with named("cedas"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

@@ -8,9 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Mix
+from distopt.ranges import positive
 
 
 class EXTRAState(NamedTuple):
@@ -60,8 +59,7 @@ class EXTRA:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"extra: lr must be positive, got {self.lr}")
+        positive("extra", lr=self.lr)
 
     def init(self, x: Tensor) -> EXTRAState:
         return EXTRAState(x.clone(), torch.zeros_like(x), torch.zeros_like(x[..., :1]))
