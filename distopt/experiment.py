@@ -239,6 +239,11 @@ class Problem:
         """N."""
         return self.key.total
 
+    @property
+    def tracker(self) -> str | None:
+        """The leaf of the algorithm's state that tracks the mean gradient, or None where it says nothing of one."""
+        return getattr(self.algorithm, "tracks", None)
+
 
 def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     """Build and check every part. ``like`` lends its scenario and mixing: for several algorithms on the same data and network.
@@ -278,14 +283,29 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = _start(experiment, agents, int(scenario.dim))
     named = [name for name in experiment.record if name != "x"]
-    if named:
-        with default_dtype(x0.dtype):
-            state = algorithm.init(x0.clone())
-        for name in named:
-            leaf(state, name)
+    tracks = getattr(algorithm, "tracks", None)
     with default_dtype(x0.dtype):
+        if named or tracks is not None:
+            state = algorithm.init(x0.clone())
+            if tracks is not None:
+                _require_tracker(who, tracks, state, x0)
+            for name in named:
+                leaf(state, name)
         wide = widths(algorithm, channels, x0)
     return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide)
+
+
+def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
+    """Refuse an algorithm that says that it tracks with a leaf that it does not have, or that cannot hold a gradient."""
+    try:
+        tracker = leaf(state, tracks) if isinstance(tracks, str) else None
+    except InputError:
+        tracker = None
+    if tracker is None or tracker.shape != x.shape:
+        raise InputError(
+            f"algorithm {who}: tracks={tracks!r} must name the leaf of its state that tracks the mean gradient, of x's shape {list(x.shape)}, as in "
+            f"tracks = \"s\"; the state has: {', '.join(getattr(state, '_fields', ())) or 'no leaf with a name'}"
+        )
 
 
 def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:

@@ -32,9 +32,10 @@ class Algorithm(Protocol[S]):
 
     ``channels`` names the values it sends. ``init(x)`` makes the state for x [R, n, d]; ``update(g, state, x, mix)`` takes
     the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *].
-    A state with leaves ``s`` (tracker) and ``g`` (last gradient) has its invariant mean s = mean g checked.
 
-    Optional attributes: ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
+    Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that of
+    the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are called);
+    ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
     entries 1/N, or a star, whose hub is then a server); ``channel``, the ``Channel`` through which it sends, or a dict of them by name,
     where its paper says which.
     """

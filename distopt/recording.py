@@ -136,7 +136,7 @@ def left_out(have: set[str], problem: Problem) -> dict[str, str]:
         reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
         out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
     if have and "tracker_invariant" not in have:
-        out["tracker_invariant"] = "the algorithm has no tracker"
+        out["tracker_invariant"] = "the algorithm has no tracker: it names none, as in tracks = \"s\""
     if have and "static_regret" not in have:
         reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
         out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)

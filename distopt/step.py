@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt import metrics
-from distopt.data import default_dtype, tensors
+from distopt.data import default_dtype, leaf, tensors
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.network import Link, Memory, Net, Noise
@@ -97,9 +97,10 @@ def step(
     return Held(after, state, net.memory), net, g
 
 
-def violation(state: Any, g: Tensor) -> Tensor | None:
-    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm without tracker."""
-    return metrics.tracker_violation(state.s, g) if hasattr(state, "s") and hasattr(state, "g") else None
+def violation(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
+    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm that does not say that it tracks."""
+    tracker = problem.tracker
+    return None if tracker is None else metrics.tracker_violation(leaf(state, tracker), g)
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

@@ -19,6 +19,7 @@ class HeavyBall:
     lr: float = 0.05
     beta: float = 0.5
     channels = ("x", "s")
+    tracks = "s"          # mean s = mean g: checked in every round
 
     def init(self, x):
         return State(torch.zeros_like(x), torch.zeros_like(x), x.clone())

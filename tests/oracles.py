@@ -219,14 +219,23 @@ def dadam(p: Problem, lr: float, b1: float, b2: float, *, eps: float, cap: float
     return path
 
 
-def extra(p: Problem, lr: float) -> list[Rows]:
-    """x^1 = W x^0 - lr g^0;  x^{k+2} = (I + W) x^{k+1} - W~ x^k - lr (g^{k+1} - g^k),  W~ = (I + W) / 2."""
+Rate = float | Sequence[float]
+"""A step size, or that of each round."""
+
+
+def rate(lr: Rate, t: int) -> float:
+    """That of round t."""
+    return lr if isinstance(lr, float) else lr[t]
+
+
+def extra(p: Problem, lr: Rate) -> list[Rows]:
+    """x^1 = W x^0 - lr g^0;  x^{k+2} = (I + W) x^{k+1} - W~ x^k - (lr g^{k+1} - lr' g^k),  W~ = (I + W) / 2, lr' the rate of g^k."""
     agents, dim = len(p.x0), len(p.x0[0])
     g = [p.gradient(0, i, p.x0[i]) for i in range(agents)]
     first = []
     for i in range(agents):
         heard = hear(p.weights[0], i, p.x0)
-        first.append([heard[k] - lr * g[i][k] for k in range(dim)])
+        first.append([heard[k] - rate(lr, 0) * g[i][k] for k in range(dim)])
     path = [[list(row) for row in p.x0], first]
     for t in range(1, len(p.weights)):
         old, x = path[-2], path[-1]
@@ -236,22 +245,23 @@ def extra(p: Problem, lr: float) -> list[Rows]:
             heard, before = hear(p.weights[t], i, x), hear(p.weights[t - 1], i, old)
             row = []
             for k in range(dim):
-                row.append(x[i][k] + heard[k] - 0.5 * (old[i][k] + before[k]) - lr * (fresh[i][k] - g[i][k]))
+                moved = rate(lr, t) * fresh[i][k] - rate(lr, t - 1) * g[i][k]
+                row.append(x[i][k] + heard[k] - 0.5 * (old[i][k] + before[k]) - moved)
             new.append(row)
         path.append(new)
         g = fresh
     return path
 
 
-def nids(p: Problem, lr: float) -> list[Rows]:
-    """x^1 = x^0 - lr g^0 (no mixing);  x^{k+2} = W~ (2 x^{k+1} - x^k - lr (g^{k+1} - g^k)),  W~ = (I + W) / 2."""
+def nids(p: Problem, lr: Rate) -> list[Rows]:
+    """x^1 = x^0 - lr g^0 (no mixing);  x^{k+2} = W~ (2 x^{k+1} - x^k - (lr g^{k+1} - lr' g^k)),  W~ = (I + W) / 2, lr' the rate of g^k."""
     agents, dim = len(p.x0), len(p.x0[0])
     g = [p.gradient(0, i, p.x0[i]) for i in range(agents)]
-    path = [[list(row) for row in p.x0], [[p.x0[i][k] - lr * g[i][k] for k in range(dim)] for i in range(agents)]]
+    path = [[list(row) for row in p.x0], [[p.x0[i][k] - rate(lr, 0) * g[i][k] for k in range(dim)] for i in range(agents)]]
     for t in range(1, len(p.weights)):
         old, x = path[-2], path[-1]
         fresh = [p.gradient(t, i, x[i]) for i in range(agents)]
-        y = [[2 * x[i][k] - old[i][k] - lr * (fresh[i][k] - g[i][k]) for k in range(dim)] for i in range(agents)]
+        y = [[2 * x[i][k] - old[i][k] - rate(lr, t) * fresh[i][k] + rate(lr, t - 1) * g[i][k] for k in range(dim)] for i in range(agents)]
         new = []
         for i in range(agents):
             heard = hear(p.weights[t], i, y)
@@ -261,7 +271,7 @@ def nids(p: Problem, lr: float) -> list[Rows]:
     return path
 
 
-def exact_diffusion(p: Problem, lr: float) -> list[Rows]:
+def exact_diffusion(p: Problem, lr: Rate) -> list[Rows]:
     """psi^{k+1} = x^k - lr g^k;  phi = psi^{k+1} + x^k - psi^k;  x^{k+1} = W~ phi;  psi^0 = x^0."""
     agents, dim = len(p.x0), len(p.x0[0])
     path = [[list(row) for row in p.x0]]
@@ -271,7 +281,7 @@ def exact_diffusion(p: Problem, lr: float) -> list[Rows]:
         adapted = []
         for i in range(agents):
             g = p.gradient(t, i, x[i])
-            adapted.append([x[i][k] - lr * g[k] for k in range(dim)])
+            adapted.append([x[i][k] - rate(lr, t) * g[k] for k in range(dim)])
         phi = [[adapted[i][k] + x[i][k] - psi[i][k] for k in range(dim)] for i in range(agents)]
         new = []
         for i in range(agents):
@@ -279,4 +289,63 @@ def exact_diffusion(p: Problem, lr: float) -> list[Rows]:
             new.append([0.5 * phi[i][k] + 0.5 * heard[k] for k in range(dim)])
         path.append(new)
         psi = adapted
+    return path
+
+
+class Comm:
+    """The COMM procedure of LEAD and CEDAS: what all take the agents' values for, copy by copy."""
+
+    def __init__(self, compress: Callable[[list[float]], list[float]], alpha: float, agents: int, dim: int) -> None:
+        self.compress, self.alpha = compress, alpha
+        self.h = [[0.0] * dim for _ in range(agents)]
+
+    def __call__(self, y: Rows) -> Rows:
+        hat = []
+        for i, row in enumerate(y):
+            q = self.compress([a - b for a, b in zip(row, self.h[i], strict=True)])
+            hat.append([a + b for a, b in zip(self.h[i], q, strict=True)])
+            self.h[i] = [(1 - self.alpha) * a + self.alpha * b for a, b in zip(self.h[i], hat[i], strict=True)]
+        return hat
+
+
+def lead(p: Problem, lr: Rate, compress: Callable[[list[float]], list[float]], gamma: float, alpha: float) -> list[Rows]:
+    """Algorithm 1 of its paper: y = x - lr g - lr D;  D += gamma / (2 lr) (yhat - W yhat);  x = x - lr g - lr D.  First x^1 = x^0 - lr g^0, D = 0."""
+    agents, dim = len(p.x0), len(p.x0[0])
+    g = [p.gradient(0, i, p.x0[i]) for i in range(agents)]
+    path = [[list(row) for row in p.x0], [[p.x0[i][k] - rate(lr, 0) * g[i][k] for k in range(dim)] for i in range(agents)]]
+    dual, comm = [[0.0] * dim for _ in range(agents)], Comm(compress, alpha, agents, dim)
+    for t in range(1, len(p.weights)):
+        x, step = path[-1], rate(lr, t)
+        g = [p.gradient(t, i, x[i]) for i in range(agents)]
+        hat = comm([[x[i][k] - step * g[i][k] - step * dual[i][k] for k in range(dim)] for i in range(agents)])
+        heard = [hear(p.weights[t], i, hat) for i in range(agents)]
+        dual = [[dual[i][k] + gamma / (2 * step) * (hat[i][k] - heard[i][k]) for k in range(dim)] for i in range(agents)]
+        path.append([[x[i][k] - step * g[i][k] - step * dual[i][k] for k in range(dim)] for i in range(agents)])
+    return path
+
+
+def cedas(p: Problem, lr: Rate, compress: Callable[[list[float]], list[float]], gamma: float, alpha: float) -> list[Rows]:
+    """Compressed exact diffusion, without the dual variable: with psi^k = x^k - lr_k g^k,
+
+    y = psi^k + x^k - psi^{k-1},    x^{k+1} = y - (gamma / 2) (yhat - W yhat).    First x^1 = psi^0.
+
+    The paper carries D^k = psi^{k-1} - x^k, which is what exact diffusion (EDAS, where the step size falls) corrects by: a step size that
+    changes is inside psi alone. LEAD's dual is D / lr.
+    """
+    agents, dim = len(p.x0), len(p.x0[0])
+
+    def adapted(t: int, x: Rows) -> Rows:
+        g = [p.gradient(t, i, x[i]) for i in range(agents)]
+        return [[x[i][k] - rate(lr, t) * g[i][k] for k in range(dim)] for i in range(agents)]
+
+    before = adapted(0, p.x0)
+    path, comm = [[list(row) for row in p.x0], before], Comm(compress, alpha, agents, dim)
+    for t in range(1, len(p.weights)):
+        x = path[-1]
+        psi = adapted(t, x)
+        y = [[psi[i][k] + x[i][k] - before[i][k] for k in range(dim)] for i in range(agents)]
+        hat = comm(y)
+        heard = [hear(p.weights[t], i, hat) for i in range(agents)]
+        path.append([[y[i][k] - gamma / 2 * (hat[i][k] - heard[i][k]) for k in range(dim)] for i in range(agents)])
+        before = psi
     return path

@@ -300,11 +300,11 @@ def test_bad_parameters_name_the_field() -> None:
     _bad(lambda: GT(form="x"), "form must be one of cta, atc, aug_dgm")
     _bad(lambda: Momentum(1.0), "momentum: b must")
     _bad(lambda: Nesterov(-0.1), "nesterov: b must")
-    _bad(lambda: gtadam(b1=1.0), "adam: b1 must")
+    _bad(lambda: gtadam(b1=1.0), "^gtadam: b1 must")
     _bad(lambda: Adam(b2=math.nan), "adam: b2 must")
     _bad(lambda: Adam(eps=0.0), "adam: eps must")
     _bad(lambda: AMSGrad(cap=-1.0), "amsgrad: cap must")
-    _bad(lambda: dadam(b3=1.0), "amsgrad: b3 must")
+    _bad(lambda: dadam(b3=1.0), "^dadam: b3 must")
 
 
 def test_names_on_the_command_line() -> None:

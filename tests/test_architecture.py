@@ -35,9 +35,9 @@ def own(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", files("distopt/algorithms", "distopt/directions", "distopt/channels", "distopt/compressors"), ids=lambda p: p.stem)
 def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
     methods = ("distopt.algorithms", "distopt.directions", "distopt.channels", "distopt.compressors")
-    allowed = ("distopt.protocols", "distopt.errors", "distopt.tree", *methods)
+    allowed = ("distopt.protocols", "distopt.errors", "distopt.ranges", "distopt.tree", *methods)
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
-    assert {name.split(".")[0] for name in imports(path)} <= {"__future__", "torch", "dataclasses", "typing", "math", "distopt", "collections"}
+    assert {name.split(".")[0] for name in imports(path)} <= {"__future__", "torch", "dataclasses", "typing", "math", "re", "distopt", "collections"}
 
 
 @pytest.mark.parametrize("path", files("topologies", "scenarios"), ids=lambda p: p.stem)

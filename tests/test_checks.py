@@ -130,6 +130,8 @@ class Drifts(CouplesAgents):
 
 
 class WrongTracker(Good):
+    tracks = "s"
+
     def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
         s = 0.9 * mix("s", state.s) + g - state.g
         return mix("x", x) - 0.05 * s, GTState(s, g, ())

@@ -180,7 +180,7 @@ def loop_signum(costs: Costs, W: Floats, lr: float, compress: Compress) -> list[
     return out
 
 
-CASES: dict[str, tuple[Any, Any, Floats, Compress, float]] = {
+CASES: dict[str, tuple[Any, Any, Floats, Compress, float]] = {  # cedas: test_schedules.py, where it is not lead
     "ef_sgd": (EFSGD(0.05, TopK(2)), loop_ef, AVERAGE, top, 1e-13),
     "ef_signsgd": (ef_signsgd(0.05), loop_ef, AVERAGE, sign, 1e-13),
     "ef21": (EF21(0.05, TopK(2)), loop_ef21, AVERAGE, top, 1e-12),
@@ -189,7 +189,6 @@ CASES: dict[str, tuple[Any, Any, Floats, Compress, float]] = {
     "beer": (BEER(0.02, Sign(), 0.2), loop_beer, ring(), sign, 1e-11),
     "c_gt": (CGT(0.02, Sign(), 0.2, 0.4), loop_cgt, ring(), sign, 1e-11),
     "lead": (LEAD(0.05, TopK(2), 0.5), loop_lead, ring(), top, 1e-11),
-    "cedas": (CEDAS(0.05, TopK(2), 0.5), loop_lead, ring(), top, 1e-11),
     "signsgd": (SignSGD(0.01), loop_sign, AVERAGE, sign, 1e-12),
     "signum": (signum(0.01), loop_signum, AVERAGE, sign, 1e-12),
 }

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive, share
 
 sign = Sign()
 
@@ -55,11 +54,14 @@ class BEER:
     compressor: Compressor = sign
     gamma: float = 0.3
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"beer: lr must be positive, got {self.lr}")
+        positive("beer", lr=self.lr)
+        share("beer", gamma=self.gamma)
+        with named("beer"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Direction, Mix
+from distopt.ranges import direction, named, positive, share
 
 sgd, sign = SGD(), Sign()
 
@@ -59,11 +58,15 @@ class CGT:
     alpha: float = 1.0
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"c_gt: lr must be positive, got {self.lr}")
+        positive("c_gt", lr=self.lr)
+        share("c_gt", gamma=self.gamma)
+        direction("c_gt", self.direction)
+        with named("c_gt"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

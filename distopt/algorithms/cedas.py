@@ -10,9 +10,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive
 
 dither = Dither()
 
@@ -41,8 +40,9 @@ class CEDAS:
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the correction, h_t [..., n, d]
     copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
     doubly stochastic, lr > 0 a number, or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. It is LEAD with lr taken into D, so
-    that lr may change from round to round; at a constant one the points are those of ``lead``, with whose first round it begins. (The recursion is
-    the paper's with medium confidence, its first round ours.)
+    that lr may change from round to round, as in the paper; at a constant one the points are those of ``lead``, with whose first round it begins.
+    With C the identity and gamma = 1 it is exact diffusion (D_t = psi_{t-1} - x_t) whose first round does not mix. (Checked against
+    exact diffusion and LEAD's compression, of which its abstract says it is made, and not against the paper's text; the first round is ours.)
 
     Raises:
         InputError: ``lr`` or ``gamma`` not positive, or alpha outside (0, 1].
@@ -65,8 +65,9 @@ class CEDAS:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr) or not positive(self.gamma):
-            raise InputError(f"cedas: lr and gamma must be positive, got {self.lr} and {self.gamma}")
+        positive("cedas", lr=self.lr, gamma=self.gamma)
+        with named("cedas"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive, share
 
 sign = Sign()
 
@@ -45,8 +44,10 @@ class ChocoSGD:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"choco_sgd: lr must be positive, got {self.lr}")
+        positive("choco_sgd", lr=self.lr)
+        share("choco_sgd", gamma=self.gamma)
+        with named("choco_sgd"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

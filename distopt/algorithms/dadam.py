@@ -5,6 +5,7 @@ from __future__ import annotations
 from distopt.algorithms.dgd import DGD, Form
 from distopt.directions.adam import Adam
 from distopt.directions.amsgrad import AMSGrad
+from distopt.ranges import named
 
 
 def dadam(
@@ -46,4 +47,5 @@ def dadam(
     >>> round(x[0, 0, 0].item(), 3), round(x[0, 1, 0].item(), 3)
     (0.316, -0.316)
     """
-    return DGD(lr, form, Adam(b1, b2, eps, cap=cap) if b3 is None else AMSGrad(b1, b2, b3, eps, cap=cap))
+    with named("dadam"):
+        return DGD(lr, form, Adam(b1, b2, eps, cap=cap) if b3 is None else AMSGrad(b1, b2, b3, eps, cap=cap))

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.sign import Sign
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive, share
 
 sign = Sign()
 
@@ -45,8 +44,10 @@ class DeepSqueeze:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"deepsqueeze: lr must be positive, got {self.lr}")
+        positive("deepsqueeze", lr=self.lr)
+        share("deepsqueeze", gamma=self.gamma)
+        with named("deepsqueeze"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> ErrorFeedback:

@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
-from distopt.errors import InputError
 from distopt.protocols import Direction, Mix
+from distopt.ranges import choice, direction, positive
 
 Form = Literal["cta", "atc"]
 sgd = SGD()
@@ -53,10 +52,9 @@ class DGD:
     weights: ClassVar[str] = "row"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"dgd: lr must be positive, got {self.lr}")
-        if self.form not in get_args(Form):
-            raise InputError(f"dgd: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+        positive("dgd", lr=self.lr)
+        choice("dgd", get_args(Form), form=self.form)
+        direction("dgd", self.direction)
 
     def init(self, x: Tensor) -> DGDState:
         return DGDState(self.direction.init(x))

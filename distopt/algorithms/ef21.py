@@ -9,9 +9,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.topk import TopK
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import compressor, positive
 
 topk = TopK()
 
@@ -45,8 +44,8 @@ class EF21:
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"ef21: lr must be positive, got {self.lr}")
+        positive("ef21", lr=self.lr)
+        compressor("ef21", self.compressor)
 
     @property
     def channel(self) -> Choco:

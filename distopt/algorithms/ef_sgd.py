@@ -9,10 +9,9 @@ from torch import Tensor
 
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.topk import TopK
-from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Direction, Mix
+from distopt.ranges import compressor, direction, positive
 
 sgd, topk = SGD(), TopK()
 
@@ -53,8 +52,9 @@ class EFSGD:
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"ef_sgd: lr must be positive, got {self.lr}")
+        positive("ef_sgd", lr=self.lr)
+        direction("ef_sgd", self.direction)
+        compressor("ef_sgd", self.compressor)
 
     @property
     def channel(self) -> ErrorFeedback:

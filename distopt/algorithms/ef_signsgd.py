@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distopt.algorithms.ef_sgd import EFSGD
 from distopt.compressors.sign import Sign
+from distopt.ranges import named
 
 
 def ef_signsgd(lr: float = 0.01, segments: str = "") -> EFSGD:
@@ -23,4 +24,5 @@ def ef_signsgd(lr: float = 0.01, segments: str = "") -> EFSGD:
     >>> ef_signsgd(lr=0.1).channel.bits(d=1000, itemsize=4)
     1032
     """
-    return EFSGD(lr, Sign(segments))
+    with named("ef_signsgd"):
+        return EFSGD(lr, Sign(segments))

@@ -7,9 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Mix
+from distopt.ranges import positive
 
 
 class ExactDiffusionState(NamedTuple):
@@ -49,8 +48,7 @@ class ExactDiffusion:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"exact_diffusion: lr must be positive, got {self.lr}")
+        positive("exact_diffusion", lr=self.lr)
 
     def init(self, x: Tensor) -> ExactDiffusionState:
         return ExactDiffusionState(x.clone())

@@ -8,9 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Mix
+from distopt.ranges import positive
 
 
 class EXTRAState(NamedTuple):
@@ -19,24 +18,27 @@ class EXTRAState(NamedTuple):
     Attributes:
         half: (x_{t-1} + W_{t-1} x_{t-1}) / 2 [..., n, d].
         g: the gradients of the round before [..., n, d].
+        lr: the step size of the round before, the same at every agent [..., n, 1].
     """
 
     half: Tensor
     g: Tensor
+    lr: Tensor
 
 
 @dataclass(frozen=True)
 class EXTRA:
     """EXTRA [shi2015]: DGD corrected by the difference of two rounds, which removes its bias at a constant step.
 
-        x_1 = W x_0 - lr g_0
-        x_{t+1} = (I + W) x_t - (I + W) x_{t-1} / 2 - lr (g_t - g_{t-1})
+        x_1 = W x_0 - lr_0 g_0
+        x_{t+1} = (I + W) x_t - (I + W) x_{t-1} / 2 - (lr_t g_t - lr_{t-1} g_{t-1})
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W is symmetric and doubly
     stochastic, lr > 0 a number, or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second
     matrix. The second line is the first one when x_{-1} and W x_{-1} both mean x_0 and g_{-1} = 0, so no round is special, and
     (I + W) x_{t-1} / 2 is kept from the round before instead of being sent again. A W that changes with t (not in the paper)
-    meets each x_t once, in round t.
+    meets each x_t once, in round t. The paper's lr is constant. Here it may change from round to round: each gradient leaves with
+    the lr with which it came, so that always mean x_{t+1} = mean x_t - lr_t mean g_t.
 
     Raises:
         InputError: ``lr`` not positive.
@@ -57,12 +59,13 @@ class EXTRA:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"extra: lr must be positive, got {self.lr}")
+        positive("extra", lr=self.lr)
 
     def init(self, x: Tensor) -> EXTRAState:
-        return EXTRAState(x.clone(), torch.zeros_like(x))
+        return EXTRAState(x.clone(), torch.zeros_like(x), torch.zeros_like(x[..., :1]))
 
     def update(self, g: Tensor, state: EXTRAState, x: Tensor, mix: Mix) -> tuple[Tensor, EXTRAState]:
         twice = x + mix("x", x)
-        return twice - state.half - self.lr * (g - state.g), EXTRAState(twice / 2, g)
+        lr = self.lr + torch.zeros_like(state.lr)
+        new = twice - state.half - self.lr * (g - state.g) - (lr - state.lr) * state.g  # the last term is 0 while lr stays
+        return new, EXTRAState(twice / 2, g, lr)

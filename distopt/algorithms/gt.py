@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
-from distopt.errors import InputError
 from distopt.protocols import Direction, Mix
+from distopt.ranges import choice, direction, positive
 
 Form = Literal["cta", "atc", "aug_dgm"]
 sgd = SGD()
@@ -69,13 +68,13 @@ class GT:
     form: Form = "cta"
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
+    tracks: ClassVar[str] = "s"
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"gt: lr must be positive, got {self.lr}")
-        if self.form not in get_args(Form):
-            raise InputError(f"gt: form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+        positive("gt", lr=self.lr)
+        choice("gt", get_args(Form), form=self.form)
+        direction("gt", self.direction)
 
     def init(self, x: Tensor) -> GTState:
         started = (torch.zeros_like(x[..., :1]),) if self.form == "aug_dgm" else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distopt.algorithms.gt import GT, Form
 from distopt.directions.adam import Adam
+from distopt.ranges import named
 
 
 def gtadam(
@@ -33,4 +34,5 @@ def gtadam(
     >>> round(x[0, 0, 0].item(), 3), round(x[0, 1, 0].item(), 3)
     (0.316, -0.316)
     """
-    return GT(lr, form, Adam(b1, b2, eps, cap=cap))
+    with named("gtadam"):
+        return GT(lr, form, Adam(b1, b2, eps, cap=cap))

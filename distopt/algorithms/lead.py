@@ -10,9 +10,8 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Mix
+from distopt.ranges import named, positive
 
 dither = Dither()
 
@@ -42,6 +41,8 @@ class LEAD:
     copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
     doubly stochastic, lr > 0 a number, or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. One message a round; the first round, a
     gradient step alone, sends zeros so that all rounds look alike to the network. With C the identity and gamma = 1 it is ``nids``.
+    The paper's lr is constant. Where lr changes, the mean still moves by lr_t mean g_t; but D is a dual divided by lr, so an lr that rises by
+    a factor multiplies gamma by it for a round. ``cedas`` is the method for such an lr.
 
     Raises:
         InputError: ``lr`` or ``gamma`` not positive, or alpha outside (0, 1].
@@ -64,8 +65,9 @@ class LEAD:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr) or not positive(self.gamma):
-            raise InputError(f"lead: lr and gamma must be positive, got {self.lr} and {self.gamma}")
+        positive("lead", lr=self.lr, gamma=self.gamma)
+        with named("lead"):
+            _ = self.channel  # checks the rest
 
     @property
     def channel(self) -> Choco:

@@ -8,9 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Mix
+from distopt.ranges import positive
 
 
 class NIDSState(NamedTuple):
@@ -57,8 +56,7 @@ class NIDS:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"nids: lr must be positive, got {self.lr}")
+        positive("nids", lr=self.lr)
 
     def init(self, x: Tensor) -> NIDSState:
         return NIDSState(x.clone(), torch.zeros_like(x[..., :1]))

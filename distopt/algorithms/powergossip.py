@@ -8,9 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from distopt.channels.powergossip import PerLink, powergossip
-from distopt.directions._ranges import positive
-from distopt.errors import InputError
 from distopt.protocols import Mix
+from distopt.ranges import positive
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class PowerGossip:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"powergossip: lr must be positive, got {self.lr}")
+        positive("powergossip", lr=self.lr)
         _ = self.channel  # checks the rest
 
     @property

@@ -11,10 +11,9 @@ from torch import Tensor
 from distopt.algorithms.ef_sgd import StepState
 from distopt.channels.naive import Naive
 from distopt.compressors.unscaled_sign import UnscaledSign
-from distopt.directions._ranges import positive
 from distopt.directions.sgd import SGD
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Direction, Mix
+from distopt.ranges import compressor, direction, flag, positive
 
 sgd, unscaled = SGD(), UnscaledSign()
 
@@ -49,8 +48,10 @@ class SignSGD:
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        if not positive(self.lr):
-            raise InputError(f"signsgd: lr must be positive, got {self.lr}")
+        positive("signsgd", lr=self.lr)
+        flag("signsgd", vote=self.vote)
+        direction("signsgd", self.direction)
+        compressor("signsgd", self.compressor)
 
     @property
     def channel(self) -> Naive:

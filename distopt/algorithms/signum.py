@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distopt.algorithms.signsgd import SignSGD
 from distopt.directions.momentum import Momentum
+from distopt.ranges import named
 
 
 def signum(lr: float = 0.01, b: float = 0.9, vote: bool = False) -> SignSGD:
@@ -21,4 +22,5 @@ def signum(lr: float = 0.01, b: float = 0.9, vote: bool = False) -> SignSGD:
     >>> signum(b=0.5).direction.b
     0.5
     """
-    return SignSGD(lr, vote, direction=Momentum(b))
+    with named("signum"):
+        return SignSGD(lr, vote, direction=Momentum(b))

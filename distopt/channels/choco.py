@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Payload, Wire
+from distopt.ranges import COUNTED, choice, compressor, share, whole
 
 
 class Ledger(NamedTuple):
@@ -64,7 +64,7 @@ class Choco:
     These 2 d / K numbers a message count as bits. Sums over T rounds are rounded to about T eps, and so is the invariant then.
 
     Raises:
-        InputError: gamma or alpha outside (0, 1], or a negative ``resync``.
+        InputError: gamma or alpha outside (0, 1], an unknown ``order``, or a ``resync`` below 0 or above 2^24.
 
     >>> import torch
     >>> from distopt.channels.choco import Choco
@@ -89,13 +89,12 @@ class Choco:
     constant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):
-            if value is not None and not 0 < value <= 1:
-                raise InputError(f"choco: {name} must lie in (0, 1], got {value}")
-        if self.order not in ("new", "old"):
-            raise InputError(f"choco: order is {self.order!r}; give new (compress, then mix) or old (mix, then compress)")
-        if self.resync < 0:
-            raise InputError(f"choco: resync is a number of rounds, 0 for never, got {self.resync}")
+        compressor("choco", self.compressor)
+        share("choco", alpha=self.alpha)
+        if self.gamma is not None:
+            share("choco", gamma=self.gamma)
+        choice("choco", ("new", "old"), order=self.order)
+        whole("choco", 0, COUNTED, resync=self.resync)
 
     @property
     def shared(self) -> bool:

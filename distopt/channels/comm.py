@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distopt.channels.choco import Choco
 from distopt.protocols import Compressor
+from distopt.ranges import named, share
 
 
 def comm(compressor: Compressor, gamma: float = 0.3, alpha: float = 0.5) -> Choco:
@@ -22,4 +23,6 @@ def comm(compressor: Compressor, gamma: float = 0.3, alpha: float = 0.5) -> Choc
     >>> comm(QSGD(levels=2)).alpha
     0.5
     """
-    return Choco(compressor, gamma, alpha)
+    share("comm", gamma=gamma)
+    with named("comm"):
+        return Choco(compressor, gamma, alpha)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
-from distopt.errors import InputError
 from distopt.protocols import Compressor, Payload, Wire
+from distopt.ranges import compressor, share
 
 
 class ErrorMemory(NamedTuple):
@@ -53,8 +53,9 @@ class ErrorFeedback:
     gamma: float | None = None
 
     def __post_init__(self) -> None:
-        if self.gamma is not None and not 0 < self.gamma <= 1:
-            raise InputError(f"error_feedback: gamma must lie in (0, 1], got {self.gamma}")
+        compressor("error_feedback", self.compressor)
+        if self.gamma is not None:
+            share("error_feedback", gamma=self.gamma)
 
     @property
     def shared(self) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
 from distopt.protocols import Compressor, Payload, Wire
+from distopt.ranges import compressor
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Naive:
     """
 
     compressor: Compressor
+
+    def __post_init__(self) -> None:
+        compressor("naive", self.compressor)
 
     @property
     def shared(self) -> bool:

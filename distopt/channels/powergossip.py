@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start
-from distopt.errors import InputError
 from distopt.protocols import Wire
+from distopt.ranges import share, whole
 from distopt.tree import tree_sum
 
 
@@ -63,10 +63,9 @@ class PerLink:
     slots: int = 1
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.rows < 0:
-            raise InputError(f"powergossip: rank must be at least 1 and rows 0 (square) or more, got {self.rank} and {self.rows}")
-        if not 0 < self.gamma <= 1:
-            raise InputError(f"powergossip: gamma must lie in (0, 1], got {self.gamma}")
+        whole("powergossip", 1, rank=self.rank)
+        whole("powergossip", 0, rows=self.rows, slots=self.slots)
+        share("powergossip", gamma=self.gamma)
 
     def among(self, slots: int) -> PerLink:
         """The channel of a network in which no agent has more neighbours than ``slots``."""

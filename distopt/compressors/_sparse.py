@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from distopt.errors import InputError
+from distopt.ranges import share, whole
 
 
 def check(who: str, k: int, fraction: float) -> None:
-    """Refuse what keeps nothing, or more than everything."""
-    if k < 0 or not 0 < fraction <= 1:
-        raise InputError(f"{who}: give k, how many numbers to keep, at least 1, or fraction in (0, 1]; got k={k}, fraction={fraction}")
+    """Refuse what keeps nothing: k is how many numbers to keep, or 0 for the fraction of them."""
+    whole(who, 0, k=k)
+    share(who, fraction=fraction)
 
 
 def count(k: int, fraction: float, d: int) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distopt.errors import InputError
+from distopt.ranges import choice
 
 _TYPES = {"fp16": (torch.float16, 11, 24), "bf16": (torch.bfloat16, 8, 133)}
 """Type, bits of its significand, and the power of its smallest number."""
@@ -34,8 +34,7 @@ class Cast:
     to: Literal["fp16", "bf16"] = "fp16"
 
     def __post_init__(self) -> None:
-        if self.to not in _TYPES:
-            raise InputError(f"cast: to is {self.to!r}; give fp16 or bf16")
+        choice("cast", tuple(_TYPES), to=self.to)
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> tuple[Tensor, Tensor]:
         largest = z.abs().amax(-1, keepdim=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned
-from distopt.errors import InputError
+from distopt.ranges import whole
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Dither:
     block: int = 512
 
     def __post_init__(self) -> None:
-        if not 2 <= self.precision <= 16 or self.block < 1:
-            raise InputError(f"dither: precision must be 2 to 16 bits and block at least 1, got {self.precision} and {self.block}")
+        whole("dither", 2, 16, precision=self.precision)
+        whole("dither", 1, block=self.block)
 
     @property
     def _levels(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start, unit
-from distopt.errors import InputError
+from distopt.ranges import whole
 from distopt.tree import tree_sum
 
 
@@ -23,7 +23,7 @@ class LowRank:
     projection, so never longer than z: delta = 0 is all that holds for any z. P and Q travel, (m + n) r numbers.
 
     Raises:
-        InputError: a rank below 1.
+        InputError: a rank below 1, or negative rows.
 
     >>> import torch
     >>> from distopt.compressors.lowrank import LowRank
@@ -37,8 +37,8 @@ class LowRank:
     rows: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.rows < 0:
-            raise InputError(f"lowrank: rank must be at least 1 and rows 0 (square) or more, got {self.rank} and {self.rows}")
+        whole("lowrank", 1, rank=self.rank)
+        whole("lowrank", 0, rows=self.rows)
 
     def _shape(self, d: int) -> tuple[int, int, int]:
         """m, n and r of a row of d numbers."""

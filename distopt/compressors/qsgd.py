@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned, width_of
-from distopt.errors import InputError
+from distopt.ranges import COUNTED, flag, whole
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class QSGD:
     (without the entropy code of the paper).
 
     Raises:
-        InputError: less than one level.
+        InputError: less than one level, or more than 2^24.
 
     >>> import torch
     >>> from distopt.compressors.qsgd import QSGD
@@ -33,12 +33,12 @@ class QSGD:
     contraction: bool = False
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise InputError(f"qsgd: levels is {self.levels}; give at least 1")
+        whole("qsgd", 1, COUNTED, levels=self.levels)  # a level is a whole number in z's precision
+        flag("qsgd", contraction=self.contraction)
 
     @property
     def _width(self) -> int:
-        return 1 + width_of(self.levels)
+        return 1 + width_of(int(self.levels))
 
     def words(self, d: int) -> int:
         return d

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._sparse import check, count
+from distopt.ranges import flag
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class RandomK:
     the message NaN.
 
     Raises:
-        InputError: nothing to keep.
+        InputError: k below 0, or a ``fraction`` outside (0, 1].
 
     >>> import torch
     >>> from distopt.compressors.randomk import RandomK
@@ -36,6 +37,7 @@ class RandomK:
 
     def __post_init__(self) -> None:
         check("randomk", self.k, self.fraction)
+        flag("randomk", unbiased=self.unbiased)
 
     def words(self, d: int) -> int:
         return d

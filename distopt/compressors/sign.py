@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,8 @@ class Sign:
     segments: str = ""
 
     def __post_init__(self) -> None:
-        if self.segments and not all(size.isdecimal() and int(size) for size in self.segments.split("+")):
-            raise InputError(f"sign: segments={self.segments!r} are not sizes joined by +, such as 784+10")
+        if not isinstance(self.segments, str) or not re.fullmatch(r"(0*[1-9][0-9]{0,8}(\+0*[1-9][0-9]{0,8})*)?", self.segments):
+            raise InputError(f"sign: segments must be sizes joined by +, such as 784+10, got {self.segments!r}")
 
     def _sizes(self, d: int) -> list[int]:
         sizes = [int(size) for size in self.segments.split("+")] if self.segments else []

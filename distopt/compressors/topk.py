@@ -18,7 +18,7 @@ class TopK:
     delta = k / d. k values in z's precision and k places of ceil(log2 d) bits travel. A NaN counts as largest.
 
     Raises:
-        InputError: nothing to keep.
+        InputError: k below 0, or a ``fraction`` outside (0, 1].
 
     >>> import torch
     >>> from distopt.compressors.topk import TopK

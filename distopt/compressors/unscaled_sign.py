@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import flags, signs, size
-from distopt.errors import InputError
+from distopt.ranges import choice
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class UnscaledSign:
     zero: Literal["plus", "minus"] = "plus"
 
     def __post_init__(self) -> None:
-        if self.zero not in ("plus", "minus"):
-            raise InputError(f"unscaled_sign: zero is {self.zero!r}; give plus or minus, what sign(0) is")
+        choice("unscaled_sign", ("plus", "minus"), zero=self.zero)
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> Tensor:
         positive = z >= 0 if self.zero == "plus" else z > 0

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import fraction, positive
-from distopt.errors import InputError
+from distopt.ranges import flag, fraction, positive
 
 
 class AdamState(NamedTuple):
@@ -64,6 +63,7 @@ class Adam:
 
     def __post_init__(self) -> None:
         check_moments("adam", self.b1, self.b2, self.eps, self.cap)
+        flag("adam", eps_inside=self.eps_inside, bias_correction=self.bias_correction)
 
     def init(self, x: Tensor) -> AdamState:
         one = torch.ones_like(x[..., :1])
@@ -98,10 +98,7 @@ def check_moments(name: str, b1: float, b2: float, eps: float, cap: float | None
     Traceback (most recent call last):
     distopt.errors.InputError: adam: b2 must lie in [0, 1), got 1.5
     """
-    for field, b in (("b1", b1), ("b2", b2)):
-        if not fraction(b):
-            raise InputError(f"{name}: {field} must lie in [0, 1), got {b}")
-    if not positive(eps):
-        raise InputError(f"{name}: eps must be positive (0 / 0 where a gradient is zero), got {eps}")
-    if cap is not None and not positive(cap):
-        raise InputError(f"{name}: cap must be positive, or none for no cap, got {cap}")
+    fraction(name, b1=b1, b2=b2)
+    positive(name, eps=eps)
+    if cap is not None:
+        positive(name, cap=cap)

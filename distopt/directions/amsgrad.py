@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import fraction
 from distopt.directions.adam import check_moments, precondition
-from distopt.errors import InputError
+from distopt.ranges import flag, fraction
 
 
 class AMSGradState(NamedTuple):
@@ -66,8 +65,8 @@ class AMSGrad:
 
     def __post_init__(self) -> None:
         check_moments("amsgrad", self.b1, self.b2, self.eps, self.cap)
-        if not fraction(self.b3):
-            raise InputError(f"amsgrad: b3 must lie in [0, 1) (at 1 the maximum stays 0; use adam), got {self.b3}")
+        fraction("amsgrad", b3=self.b3)
+        flag("amsgrad", eps_inside=self.eps_inside, bias_correction=self.bias_correction)
 
     def init(self, x: Tensor) -> AMSGradState:
         one, zero = torch.ones_like(x[..., :1]), torch.zeros_like(x)

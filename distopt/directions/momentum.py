@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import fraction
-from distopt.errors import InputError
+from distopt.ranges import fraction
 
 
 class MomentumState(NamedTuple):
@@ -43,8 +42,7 @@ class Momentum:
     b: float = 0.9
 
     def __post_init__(self) -> None:
-        if not fraction(self.b):
-            raise InputError(f"momentum: b must lie in [0, 1), got {self.b}")
+        fraction("momentum", b=self.b)
 
     def init(self, x: Tensor) -> MomentumState:
         return MomentumState(torch.zeros_like(x))

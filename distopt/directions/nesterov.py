@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions._ranges import fraction
-from distopt.errors import InputError
+from distopt.ranges import fraction
 
 
 class NesterovState(NamedTuple):
@@ -41,8 +40,7 @@ class Nesterov:
     b: float = 0.9
 
     def __post_init__(self) -> None:
-        if not fraction(self.b):
-            raise InputError(f"nesterov: b must lie in [0, 1), got {self.b}")
+        fraction("nesterov", b=self.b)
 
     def init(self, x: Tensor) -> NesterovState:
         return NesterovState(torch.zeros_like(x))

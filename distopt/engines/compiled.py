@@ -78,7 +78,7 @@ class Rounds:
         seen = []
         if self.observe:
             seen = [metrics.sums(self.problem.scenario, held.x.double(), exact, best)]
-            violated = violation(after.state, g)
+            violated = violation(self.problem, after.state, g)
             if violated is not None:
                 seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
         self.seen = len(seen)

@@ -121,7 +121,7 @@ class Rounds:
             opaque = Opaque(self._number, k, width)
             data, weights, noise = pick(leaves, k)
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
-            violated = violation(after.state, g)
+            violated = violation(self.problem, after.state, g)
             self._bits, self._violated = net.bits, violated is not None
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
             return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)

@@ -41,7 +41,7 @@ def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
 
     def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
         after, net, g = step(problem, held, data, link, noise, early)
-        return after, net.bits, violation(after.state, g)
+        return after, net.bits, violation(problem, after.state, g)
 
     return one
 
