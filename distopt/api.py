@@ -229,6 +229,7 @@ def execute_together(
     """
     if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
         raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    local.check(mode, engine, agentwise)
     stop = stop or Stop()
     asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
     if starts:
@@ -297,9 +298,9 @@ class _Recording:
         if folder is None:
             self.writer = None
         elif start is None:
-            self.writer = Writer(folder, self.label, self.info, experiment.to_toml())
+            self.writer = Writer(folder, self.label, self.info, experiment.to_toml(folder))
         else:
-            self.writer = Writer(folder, self.label, self.info, experiment.to_toml(), start.about.run)
+            self.writer = Writer(folder, self.label, self.info, experiment.to_toml(folder), start.about.run)
             self.done, self.seconds = start.carry.t, start.about.seconds
             earlier = load(folder)
             assert isinstance(earlier, Run)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
     from distopt.api import Comparison
@@ -24,21 +24,9 @@ if TYPE_CHECKING:
     from distopt.results import Run
 
 
-def toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says; InputError where it is none."""
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-
-
 def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
     """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
-    from distopt.experiment import read_toml
+    from distopt.experiment import build, read_toml
     from distopt.results import EXPERIMENT, adopt, read_manifest
 
     content = read_manifest(folder)
@@ -48,6 +36,8 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if force:
         adopt(folder, _fingerprint(experiments))
     if read_manifest(folder).get("fingerprint") != _fingerprint(experiments):
+        for each in experiments:
+            build(each)  # where a file is not there, this says which, and where it was looked for
         raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
     simulate(
         experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
@@ -93,7 +83,7 @@ def simulate(
     with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
         for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {printable(' '.join(str(message).split()))}", err=True)
         for batch in _batches(problems, runs, starts):
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
             together, places = [problems[k] for k in batch], [folders[k] for k in batch]
@@ -131,10 +121,11 @@ def simulate(
 def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
     """Run the experiments of a sweep side by side, and show a table of all."""
     from distopt import sweep as sweeps
+    from distopt.experiment import settings as read
     from distopt.report import tables
     from distopt.results import write_text
 
-    points = sweeps.points(toml(file), settings, str(file))
+    points = sweeps.points(read(file), settings, str(file))
     click.echo(f"{len(points)} experiments")
 
     def report(done: int, what: str) -> None:
@@ -244,7 +235,8 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
         taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
         candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
         names.append(next(name for name in candidates if name.lower() not in taken))
-    all_of_them = {**tomllib.loads(experiments[0].to_toml()), "algorithm": [experiment.algorithm for experiment in experiments]}
+    each = [tomllib.loads(experiment.to_toml(folder)) for experiment in experiments]
+    all_of_them = {key: value for one in each for key, value in one.items()} | {"algorithm": [experiment.algorithm for experiment in experiments]}
     write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
     content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
     write_text(folder / MANIFEST, json.dumps(content, indent=1))
@@ -302,7 +294,7 @@ def short(spec: Any) -> str:
 
     if not isinstance(spec, str):
         return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
-    return brief(spec)
+    return printable(brief(spec))
 
 
 def width() -> int:

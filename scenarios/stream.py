@@ -184,7 +184,8 @@ def table(path: str, label: str, agents_by: str | None, standardise: bool) -> Ta
     try:
         stat = _place(path).stat()
     except OSError:
-        raise InputError(f"stream: there is no file {path!r}; give the path of a CSV file with a header line") from None
+        where = "" if _place(path).is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"stream: there is no file {path!r}{where}; give the path of a CSV file with a header line") from None
     return _read(path, label, agents_by, standardise, (stat.st_mtime_ns, stat.st_size))
 
 

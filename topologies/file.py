@@ -37,7 +37,8 @@ def file(agents: int | None = None, path: str = "") -> Graph:
     if reader is None:
         raise InputError(f"file: {path} has suffix {where.suffix!r}; known are {', '.join(readers)}")
     if not where.is_file():
-        raise InputError(f"file: {path} does not exist or is not a file")
+        at = "" if where.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"file: {path} does not exist{at}, or is not a file")
     try:
         graph = reader(where)
         check_connected(graph)
