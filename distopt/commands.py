@@ -66,24 +66,24 @@ def simulate(
     folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
     runs, starts = _found(problems, folders, engine, force) if resume else ({}, {})
     if len(runs) == len(problems) and _reported(folder, folders):
-        click.echo(f"nothing to resume: {folder} is finished")
+        say(f"nothing to resume: {folder} is finished")
         return
     what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
-    click.echo(
+    say(
         f"{short(what.topology)}, {first.agents} agents; {short(what.scenario)}, {rounds:,} rounds, "
         f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
     )
     if resume:
         for k, problem in enumerate(problems):
             how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"
-            click.echo(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
+            say(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
 
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     comparison: Comparison | None = None
     with progress() as reporting, warnings.catch_warnings(), stopping() as stop:
         for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {printable(' '.join(str(message).split()))}", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(f"distopt: warning: {' '.join(str(message).split())}", err=True)
         for batch in _batches(problems, runs, starts):
             name = label(experiments[batch[0]]) if len(batch) == 1 else f"{len(batch)} runs"
             together, places = [problems[k] for k in batch], [folders[k] for k in batch]
@@ -108,7 +108,7 @@ def simulate(
             raise
     go_on = f"go on with: distopt resume {shlex.quote(str(folder))}"
     if isinstance(stopped, KeyboardInterrupt):
-        click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
+        say(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
         raise SystemExit(stop.code)
     if isinstance(stopped, RunError) and all((each / MANIFEST).exists() for each in (folder, *folders[:1])):
         raise RunError(f"{stopped}; {go_on}") from stopped
@@ -126,10 +126,10 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
     from distopt.results import write_text
 
     points = sweeps.points(read(file), settings, str(file))
-    click.echo(f"{len(points)} experiments")
+    say(f"{len(points)} experiments")
 
     def report(done: int, what: str) -> None:
-        click.echo(f"{done} of {len(points)}: {what}", err=True)
+        say(f"{done} of {len(points)}: {what}", err=True)
 
     try:
         if engine == "ray":
@@ -140,19 +140,19 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
         else:
             runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
     except KeyboardInterrupt:
-        click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+        say(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
         raise SystemExit(130) from None
     rows = sweeps.rows(points, runs)
     if rows:
-        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
+        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": printable(row["run"])} for row in rows]
         click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
         write_text(folder / "sweep.csv", tables.to_csv(rows))
-        click.echo(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+        say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
     for k, reason in failed.items():
-        click.echo(f"distopt: {points[k].name} failed: {reason}", err=True)
+        say(f"distopt: {points[k].name} failed: {reason}", err=True)
     for k, run in runs.items():
         if run.status == "diverged":
-            click.echo(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+            say(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
     if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)
 
@@ -260,16 +260,16 @@ def report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, 
         if run.status == "diverged":
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
-            click.echo(f"distopt: {message}", err=True)
+            say(f"distopt: {message}", err=True)
     for name, what in (("dynamic_regret_worst", "the regrets at each agent's own point"), ("static_regret", "the static regret")):
         left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
         if left:
-            click.echo(f"left out: {what}: {left[0].split(';')[0]}")
+            say(f"left out: {what}: {left[0].split(';')[0]}")
     if (doubt := weakness(certificate)) is not None:
-        click.echo(f"distopt: warning: {doubt}", err=True)
+        say(f"distopt: warning: {doubt}", err=True)
     for run in runs.values():
         if (said := drift(run)) is not None:
-            click.echo(f"distopt: warning: {said}", err=True)
+            say(f"distopt: warning: {said}", err=True)
     write_text(folder / "summary.csv", tables.to_csv(summaries))
     written = [folder, folder / "summary.csv"]
     if any(run.rounds.size for run in runs.values()):
@@ -283,9 +283,9 @@ def report(summaries: list[dict[str, Any]], runs: dict[str, Run], folder: Path, 
         except Exception as error:
             beside.unlink(missing_ok=True)
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
+            say(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
     for k, path in enumerate(written):
-        click.echo(("written: " if k == 0 else "         ") + str(path))
+        say(("written: " if k == 0 else "         ") + str(path))
 
 
 def short(spec: Any) -> str:
@@ -294,7 +294,12 @@ def short(spec: Any) -> str:
 
     if not isinstance(spec, str):
         return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
-    return printable(brief(spec))
+    return brief(spec)
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line for the user; names in it do not steer the terminal."""
+    click.echo(printable(text), err=err)
 
 
 def width() -> int:
