@@ -237,6 +237,7 @@ def execute_together(
     """
     if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
         raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    local.check(mode, engine, agentwise)
     stop = stop or Stop()
     stop.patient = False
     asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distopt.errors import InputError
-from distopt.places import missing, place, rooted
+from distopt.places import missing, place, rooted, whereabouts
 from distopt.spec import Spec, brief, parse, paths, points, real, values, whole
 from distopt.spec import with_value as _with_value
 
@@ -172,7 +172,7 @@ def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspec
     """What a maker can be given by name, in order, and the types that it says."""
     try:
         known = inspect.signature(build).parameters
-        hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)  # type: ignore[misc]  # of the class that is asked
+        hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
     except Exception as error:  # a type that is not there, for one
         raise InputError(f"{where}: its parameters cannot be read ({type(error).__name__}: {error}); correct its annotations") from error
     return {key: each for key, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}, hints
@@ -232,11 +232,12 @@ def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
 
     A file is what a parameter called ``path``, or of the type ``Path``, names; in a user's own class, any text that looks like the path of one.
     """
-    path = place(value)
-    if path is None or str(path) == value or rooted(value):
+    looks, meant = "." in value or "/" in value, key == "path" or _is_path(hint)
+    if rooted(value):
         return value
-    looks = spec.name.endswith(".py") and hint is str and ("." in value or "/" in value)
-    return str(path) if key == "path" or _is_path(hint) or looks else value
+    if (path := place(value)) is None:
+        return str(whereabouts(value)) if meant and looks else value  # so that who misses it says where
+    return str(path) if str(path) != value and (meant or (looks and spec.name.endswith(".py") and hint is str)) else value
 
 
 def _is_path(hint: Any) -> bool:

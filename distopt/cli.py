@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distopt import __version__, commands
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, printable
+from distopt.spec import real, whole
+from distopt.streams import lasting_streams
 
 if TYPE_CHECKING:
     from distopt.experiment import Experiment
 
+
+class _Number(click.ParamType[Any]):
+    """A number as specs and TOML files have it (see ``distopt.spec``), not as Python reads it."""
+
+    def __init__(self, name: str, read: Callable[[str], Any], least: int | None = None) -> None:
+        self.name, self.read, self.least = name, read, least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # a default
+            return value
+        try:
+            number = self.read(value)
+        except ValueError as error:
+            self.fail(f"{printable(value)!r} {error}", param, ctx)
+        if self.least is not None and number < self.least:
+            self.fail(f"{value}: must be at least {self.least}", param, ctx)
+        return number
+
+
+_WHOLE, _REAL = _Number("whole number", whole), _Number("number", real)
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
-_CHECKPOINT = click.option("--checkpoint-every", type=click.IntRange(min=1), metavar="K", help="Rounds from checkpoint to checkpoint.")
+_CHECKPOINT = click.option("--checkpoint-every", type=_Number("whole number", whole, 1), metavar="K", help="Rounds from checkpoint to checkpoint.")
+_COUNT = "How many experiments at a time.  [default: one per core, or what the cluster has room for]"
 _ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
 _WAYS = click.Choice(["contiguous", "cut"])
 _PARTITION = click.option("--partition", type=_WAYS, help="Blocks of ids, or such as few links join.  [default: contiguous]")
@@ -46,23 +69,23 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("topology", metavar="TOPOLOGY|FILE.toml")
-@click.option("--agents", type=int, metavar="N", help="Number of agents, where the topology does not fix it.")
+@click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, where the topology does not fix it.")
 @click.option("--scenario", metavar="S", help="Costs and data.  [default: flights]")
 @click.option("--algorithm", multiple=True, metavar="A", help="May be repeated: all run on the same data. Lists are a grid.  [default: gtadam]")
 @click.option("--channel", metavar="C", help="How values cross the graph.  [default: exact]")
-@click.option("--rounds", type=int, metavar="T", help="[default: 1000, or as many as the data last]")
-@click.option("--trials", type=int, metavar="R", help="Independent repetitions.  [default: 1]")
-@click.option("--seed", type=int, metavar="K", help="Of all randomness.  [default: 0]")
+@click.option("--rounds", type=_WHOLE, metavar="T", help="[default: 1000, or as many as the data last]")
+@click.option("--trials", type=_WHOLE, metavar="R", help="Independent repetitions.  [default: 1]")
+@click.option("--seed", type=_WHOLE, metavar="K", help="Of all randomness.  [default: 0]")
 @click.option("--weights", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
-@click.option("--drop-links", type=float, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
-@click.option("--every", type=int, metavar="E", help="Record metrics every E rounds.  [default: 1]")
+@click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
+@click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to keep: x, and leaves of the algorithm's state.")
 @click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
-@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
+@click.option("--workers", type=_WHOLE, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
 @_PARTITION
 @_BACKEND
 @_ADDRESS
@@ -104,7 +127,7 @@ def simulate(
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--engine", type=_ENGINES, help="Where the agents live.  [default: as before]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
-@click.option("--workers", type=int, metavar="N", help="How many threads, ranks or actors share the agents.")
+@click.option("--workers", type=_WHOLE, metavar="N", help="How many threads, ranks or actors share the agents.")
 @_PARTITION
 @_BACKEND
 @_ADDRESS
@@ -131,7 +154,7 @@ def resume(
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
 @click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try of a setting, as seed or algorithm.lr; may be repeated.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Processes here, or tasks of a Ray cluster.  [default: local]")
-@click.option("--workers", type=int, metavar="N", help="How many experiments at a time.  [default: one per core, or what the cluster has room for]")
+@click.option("--workers", type=_WHOLE, metavar="N", help=_COUNT)
 @_ADDRESS
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds.")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.")
@@ -184,10 +207,10 @@ def list_(kind: str | None, traceback: bool) -> None:
 
 @cli.command()
 @click.argument("topology")
-@click.option("--agents", type=int, metavar="N", help="Number of agents, where the topology does not fix it.")
+@click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, where the topology does not fix it.")
 @click.option("--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
-@click.option("--drop-links", type=float, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
-@click.option("--seed", type=int, default=0, metavar="K", help="Of random topologies.  [default: 0]")
+@click.option("--drop-links", type=_REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
+@click.option("--seed", type=_WHOLE, default=0, metavar="K", help="Of random topologies.  [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.png", help="[default: TOPOLOGY-N.png]")
 @_TRACEBACK
 def show(topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool) -> None:
@@ -221,8 +244,8 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
         for name, value in rows.items():
             click.echo(f"  {name:<34}{value}")
         for note in getattr(graph, "notes", ()):
-            click.echo(f"distopt: note: {note}", err=True)
-        click.echo(f"written: {path}")
+            click.echo(f"distopt: note: {printable(note)}", err=True)
+        click.echo(f"written: {printable(str(path))}")
 
 
 @cli.command()
@@ -246,6 +269,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 def main() -> None:
     """The entry point of the ``distopt`` command."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a second thread that spins between small operations doubles the CPU time
+    lasting_streams()
     cli(prog_name="distopt")
 
 
@@ -274,7 +298,7 @@ def _polite(traceback: bool) -> Iterator[None]:
         import traceback as tracebacks
 
         tracebacks.print_exception(failure)
-    click.echo(f"distopt: {' '.join(message.split())}", err=True)
+    click.echo(f"distopt: {printable(' '.join(message.split()))}", err=True)
     raise SystemExit(code)
 
 
@@ -325,11 +349,15 @@ def _where(engine: str, device: str, workers: int | None, partition: str | None,
 def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
     from distopt.api import label
-    from distopt.experiment import Experiment
+    from distopt.experiment import Experiment, repeated, settings
+    from distopt.spec import rebased
 
     values: dict[str, Any]
     if topology.endswith(".toml"):
-        values, where = commands.toml(Path(topology)), topology
+        values, where = settings(Path(topology)), topology
+        # what is typed here names files that are here, whatever folder those of the TOML file are of
+        given = {key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value for key, value in given.items()}
+        algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"
     values |= given
@@ -341,9 +369,9 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     asked = [Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named]
     experiments = [point for experiment in asked for point in experiment.points()]
     labels = [label(experiment) for experiment in experiments]
-    for each in labels:
-        if labels.count(each) > 1:
-            raise InputError(f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value")
+    if (twice := repeated(labels)) is not None:
+        each = labels[twice]
+        raise InputError(f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value")
     return experiments
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, printable
 
 TABLE, FIGURE = "summary.csv", "regret.png"
 
@@ -27,21 +27,9 @@ if TYPE_CHECKING:
     from distopt.sweep import Point
 
 
-def toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says; InputError where it is none."""
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-
-
 def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
     """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
-    from distopt.experiment import read_toml
+    from distopt.experiment import build, read_toml
     from distopt.results import EXPERIMENT, adopt, read_manifest
 
     content = read_manifest(folder)
@@ -51,6 +39,8 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if force:
         adopt(folder, _fingerprint(experiments))
     if read_manifest(folder).get("fingerprint") != _fingerprint(experiments):
+        for each in experiments:
+            build(each)  # where a file is not there, this says which, and where it was looked for
         raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
     simulate(
         experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
@@ -93,26 +83,26 @@ def _simulate(
     folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
     runs, starts = _found(problems, folders, engine, force) if resume else ({}, {})
     if len(runs) == len(problems) and _reported(folder, folders, [runs[k] for k in range(len(problems))]):
-        click.echo(f"nothing to resume: {folder} is finished")
+        say(f"nothing to resume: {folder} is finished")
         return
     what, rounds, trials = experiments[0], first.rounds, experiments[0].trials
-    click.echo(
+    say(
         f"{short(what.topology)}, {first.agents} agents; {short(what.scenario)}, {rounds:,} rounds, "
         f"{trials} {'trials' if trials > 1 else 'trial'}, seed {what.seed}"
     )
     for note in first.mixing.notes:
-        click.echo(f"distopt: note: {note}", err=True)
+        say(f"distopt: note: {note}", err=True)
     if resume:
         for k, problem in enumerate(problems):
             how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"
-            click.echo(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
+            say(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
 
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     comparison: Comparison | None = None
     with progress() as reporting, warnings.catch_warnings():
         for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"distopt: warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(f"distopt: warning: {' '.join(str(message).split())}", err=True)
         for batch in _batches(problems, runs, starts):
             if stop.signal is not None:  # it came with the last rounds of the batch before
                 stopped = KeyboardInterrupt()
@@ -142,7 +132,7 @@ def _simulate(
             raise
     go_on = f"go on with: distopt resume {shlex.quote(str(folder))}"
     if isinstance(stopped, KeyboardInterrupt):
-        click.echo(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
+        say(f"distopt: interrupted; everything before is kept in {folder}; {go_on}", err=True)
         raise SystemExit(stop.code)
     if isinstance(stopped, RunError) and all((each / MANIFEST).exists() for each in (folder, *folders[:1])):
         raise RunError(f"{stopped}; {go_on}") from stopped
@@ -155,13 +145,14 @@ def _simulate(
 def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
     """Run the experiments of a sweep side by side, and show a table of all."""
     from distopt import sweep as sweeps
+    from distopt.experiment import settings as read
     from distopt.stop import stopping
 
-    points = sweeps.points(toml(file), settings, str(file))
-    click.echo(f"{len(points)} experiments")
+    points = sweeps.points(read(file), settings, str(file))
+    say(f"{len(points)} experiments")
 
     def report(done: int, what: str) -> None:
-        click.echo(f"{done} of {len(points)}: {what}", err=True)
+        say(f"{done} of {len(points)}: {what}", err=True)
 
     with stopping() as stop:
         try:
@@ -173,7 +164,7 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
             else:
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
-            click.echo(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+            say(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
             raise SystemExit(stop.code) from None
         stop.patient = True  # the table is soon written
         _close(points, runs, failed, folder)
@@ -187,15 +178,15 @@ def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str]
 
     rows = sweeps.rows(points, runs)
     if rows:
-        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": row["run"]} for row in rows]
+        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": printable(row["run"])} for row in rows]
         click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
         write_text(folder / "sweep.csv", tables.to_csv(rows))
-        click.echo(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+        say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
     for k, reason in failed.items():
-        click.echo(f"distopt: {points[k].name} failed: {reason}", err=True)
+        say(f"distopt: {points[k].name} failed: {reason}", err=True)
     for k, run in runs.items():
         if run.status == "diverged":
-            click.echo(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+            say(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
     if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)
 
@@ -297,7 +288,8 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
         taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
         candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
         names.append(next(name for name in candidates if name.lower() not in taken))
-    all_of_them = {**tomllib.loads(experiments[0].to_toml()), "algorithm": [experiment.algorithm for experiment in experiments]}
+    each = [tomllib.loads(experiment.to_toml(folder)) for experiment in experiments]
+    all_of_them = {key: value for one in each for key, value in one.items()} | {"algorithm": [experiment.algorithm for experiment in experiments]}
     write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
     content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
     write_text(folder / MANIFEST, json.dumps(content, indent=1))
@@ -322,16 +314,16 @@ def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
         if run.status == "diverged":
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
-            click.echo(f"distopt: {message}", err=True)
+            say(f"distopt: {message}", err=True)
     for name, what in (("dynamic_regret_worst", "the regrets at each agent's own point"), ("static_regret", "the static regret")):
         left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
         if left:
-            click.echo(f"left out: {what}: {left[0].split(';')[0]}")
+            say(f"left out: {what}: {left[0].split(';')[0]}")
     if (doubt := weakness(certificate)) is not None:
-        click.echo(f"distopt: warning: {doubt}", err=True)
+        say(f"distopt: warning: {doubt}", err=True)
     for run in runs.values():
         if (said := drift(run)) is not None:
-            click.echo(f"distopt: warning: {said}", err=True)
+            say(f"distopt: warning: {said}", err=True)
     write_text(folder / TABLE, tables.to_csv(summaries))
     there = [folder, folder / TABLE]
     if any(run.rounds.size for run in runs.values()):
@@ -344,9 +336,9 @@ def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
             there.append(folder / FIGURE)
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            click.echo(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
+            say(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
     for k, path in enumerate(there):
-        click.echo(("written: " if k == 0 else "         ") + str(path))
+        say(("written: " if k == 0 else "         ") + str(path))
 
 
 def short(spec: Any) -> str:
@@ -356,6 +348,11 @@ def short(spec: Any) -> str:
     if not isinstance(spec, str):
         return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
     return brief(spec)
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line for the user; names in it do not steer the terminal."""
+    click.echo(printable(text), err=err)
 
 
 def width() -> int:

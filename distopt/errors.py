@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class InputError(ValueError):
     """What was asked cannot be done. The message says what, where, and what to do; the command line exits with 2."""
@@ -13,6 +15,15 @@ class RunError(RuntimeError):
 
 class WorkerLost(RunError):
     """A worker is gone or silent. Another one can do its work, so the run may go on."""
+
+
+def printable(text: str) -> str:
+    """A text without what would steer a terminal: its control characters are shown as such, as are those that reverse what is read.
+
+    >>> printable("a\\x1b[31mb\\n")
+    'a\\\\x1b[31mb\\\\n'
+    """
+    return "".join(char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(char)[1:-1] for char in text)
 
 
 def first_line(error: BaseException) -> str:

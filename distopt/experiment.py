@@ -5,24 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tomllib
-from collections.abc import Mapping
+import os
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distopt import catalog
+from distopt.content import plain
 from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
 from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.mixing import Mixing
 from distopt.network import widths
+from distopt.places import here, looking_in, rooted, toml
 from distopt.protocols import Channel
 from distopt.random import Key
+from distopt.spec import LARGEST, files, quoted, shown
 from distopt.weights import Kind
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
@@ -49,6 +52,7 @@ class Experiment:
         every: record metrics every so many rounds (the last round is always recorded).
         x0: starting point: None (zeros), a number, [d], or [N, d].
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+        folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
     True
@@ -68,42 +72,52 @@ class Experiment:
     every: int = 1
     x0: Any = None
     record: tuple[str, ...] = field(default=())
+    folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.topology, Path):
-            object.__setattr__(self, "topology", catalog.with_value("file", "path", str(self.topology)))
+        for name in ("topology", "scenario", "algorithm", "channel"):
+            if isinstance(value := getattr(self, name), Path):  # the file of a class, or of a graph
+                object.__setattr__(self, name, of_path(name, value))
+        if not isinstance(self.folder, str | Path):
+            raise InputError(f"folder={shown(self.folder)}: must be the path of a folder")
+        object.__setattr__(self, "folder", os.path.abspath(os.path.expanduser(self.folder)))
         record = self.record.split(",") if isinstance(self.record, str) else self.record
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
-            raise InputError(f"record={self.record!r}: must be names, such as x,s or (\"x\", \"s\")")
+            raise InputError(f"record={shown(self.record)}: must be names, such as x,s or (\"x\", \"s\")")
         object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("agents", "rounds"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise InputError(f"{name}={value!r} is not a whole number")
-            if value < lowest:
-                raise InputError(f"{name}={value}: must be at least {lowest}")
+                raise InputError(f"{name}={shown(value)} is not a whole number")
+            if not lowest <= value <= LARGEST:
+                raise InputError(f"{name}={shown(value)}: must be {f'at least {lowest}' if value < lowest else f'at most {LARGEST}'}")
             object.__setattr__(self, name, int(value))
         if not isinstance(self.weights, str):
-            raise InputError(f"weights={self.weights!r}: must be the name of a rule")
+            raise InputError(f"weights={shown(self.weights)}: must be the name of a rule")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
-            raise InputError(f"dtype={self.dtype!r}: must be one of {', '.join(DTYPES)}")
-        if isinstance(self.drop_links, bool) or not isinstance(self.drop_links, SupportsFloat) or not 0 <= float(self.drop_links) < 1:
-            raise InputError(f"drop_links={self.drop_links!r}: must be a probability in [0, 1)")
+            raise InputError(f"dtype={shown(self.dtype)}: must be one of {', '.join(DTYPES)}")
+        drop = self.drop_links
+        if isinstance(drop, bool) or not isinstance(drop, int | float | np.integer | np.floating) or not 0 <= drop < 1:
+            raise InputError(f"drop_links={shown(drop)}: must be a probability in [0, 1)")
         object.__setattr__(self, "drop_links", float(self.drop_links))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        with looking_in(self.folder):
+            return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "folder"}
 
     def fingerprint(self) -> str:
         """Sixteen hex digits: equal fingerprints mean equal bits on one version of the program."""
         text = json.dumps(self.describe(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def to_toml(self) -> str:
-        """TOML text that ``from_toml`` reads back.
+    def to_toml(self, near: Path | None = None) -> str:
+        """TOML text that ``read_toml`` reads back.
+
+        Where a relative path is in it, so is the folder that it is of: from ``near``, the folder of the TOML file, where that lies inside
+        it, so that both can be moved together.
 
         Raises:
             InputError: a part was given as a Python object, which TOML cannot hold.
@@ -112,7 +126,7 @@ class Experiment:
 
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+            value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
             if value is None or value == ():
                 continue
             if isinstance(value, tuple):
@@ -121,6 +135,16 @@ class Experiment:
                 raise InputError(f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML")
             out[f.name] = value
         return tomli_w.dumps(out)
+
+    def _recorded(self, near: Path | None) -> str | None:
+        """The folder, where a relative path is of it."""
+        specs = [spec for spec in (self.topology, self.scenario, self.algorithm, self.channel) if isinstance(spec, str)]
+        with looking_in(self.folder):
+            named = [text for spec in specs for text, _ in files(spec)]
+        if all(map(rooted, named)):
+            return None
+        inside = near is not None and Path(self.folder).resolve() in near.resolve().parents
+        return os.path.relpath(Path(self.folder).resolve(), near.resolve()) if near and inside else self.folder
 
     def points(self) -> list[Experiment]:
         """The single experiments of a grid ``algorithm="gt:lr=[0.1,0.2]"``, one for each point; of any other experiment, itself.
@@ -133,15 +157,15 @@ class Experiment:
         """
         if not isinstance(self.algorithm, str):
             return [self]
-        specs = catalog.points(self.algorithm)
-        for spec in specs:
-            if specs.count(spec) > 1:
-                raise InputError(f"algorithm {self.algorithm}: {spec} is in the grid twice")
+        with looking_in(self.folder):
+            specs = catalog.points(self.algorithm)
+        if (twice := repeated(specs)) is not None:
+            raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
         return [self] if specs == [self.algorithm.strip()] else [dataclasses.replace(self, algorithm=spec) for spec in specs]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
-        """An experiment from parsed TOML; ``where`` names the file in errors."""
+        """An experiment from parsed TOML, with its ``folder`` (see ``settings``); ``where`` names the file in errors."""
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
@@ -151,68 +175,48 @@ class Experiment:
         return cls(**{"agents": None, **DEFAULTS, **values})
 
 
+def of_path(part: str, path: Path) -> str:
+    """The spec of a part that is given as a path: a Python file is its maker, and what a topology is read from is a file.
+
+    >>> of_path("algorithm", Path("d/mine.py")), of_path("topology", Path("a,b.edges"))
+    ('d/mine.py', "file:path='a,b.edges'")
+    """
+    if path.suffix != ".py" and part != "topology":
+        raise InputError(f"{part}={str(path)!r}: a path of a {part} is that of a Python file, with .py at its end")
+    return str(path) if path.suffix == ".py" else f"file:path={quoted(str(path))}"
+
+
+def repeated(items: Sequence[Hashable]) -> int | None:
+    """The place of the first item that is there a second time."""
+    seen: set[Hashable] = set()
+    for k, item in enumerate(items):
+        if item in seen:
+            return k
+        seen.add(item)
+    return None
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """What a TOML file says of an experiment, and the ``folder`` that relative paths in it are of: where the file lies, if it says no other.
+
+    Raises:
+        InputError: it cannot be read, is no TOML, or names a folder that is none.
+    """
+    values = toml(path)
+    folder = values.get("folder", "")
+    if not isinstance(folder, str):
+        raise InputError(f"{path}: folder={shown(folder)}: must be the path of a folder")
+    # what older versions wrote beside a run names no folder: its paths are of where the process is
+    base = here() if "folder" not in values and (path.parent / "manifest.json").exists() else path.parent
+    return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
+
+
 def read_toml(path: Path) -> list[Experiment]:
     """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]`` and each point of a grid."""
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
+    values = settings(path)
     named = values.get("algorithm")
     each = [{**values, "algorithm": one} for one in named] if isinstance(named, list) else [values]
     return [point for one in each for point in Experiment.from_mapping(one, str(path)).points()]
-
-
-def _plain(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """A value as JSON: content where it can be read, else its type's name. ``above`` holds the ids on the way here (cycles)."""
-    if isinstance(value, str):
-        return _with_content(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if id(value) in above or len(above) > 20:
-        return kind
-    inner = (*above, id(value))
-    if isinstance(value, Tensor):
-        value = value.detach().to_dense().cpu()
-        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    if isinstance(value, np.generic):
-        value = np.asarray(value)
-    if isinstance(value, np.ndarray):
-        if value.ndim == 0 and value.dtype.kind in "biuf":
-            return value.item()
-        content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
-        return f"array{value.shape}{value.dtype}:" + hashlib.sha256(content).hexdigest()[:16]
-    if isinstance(value, list | tuple):
-        return [_plain(item, inner) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item, inner) for key, item in value.items()}
-    if hasattr(value, "edges") and hasattr(value, "nodes"):  # networkx
-        return {"type": kind, "nodes": [str(n) for n in value.nodes], "edges": sorted(f"{edge[0]}-{edge[1]}" for edge in value.edges)}
-    if callable(getattr(value, "tocoo", None)):  # scipy sparse
-        coordinates = value.tocoo()
-        return {"type": kind, "entries": [_plain(np.asarray(each)) for each in (*coordinates.coords, coordinates.data)]}
-    fields = dict(getattr(value, "__dict__", {}))
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    described = {key: _plain(item, inner) for key, item in sorted(fields.items()) if not callable(item)}
-    return {"type": kind, "code": _code(type(value)), **described}
-
-
-def _code(kind: type) -> str:
-    """A digest of a class's text, so that two classes of one name differ; empty where there is no text to read."""
-    import inspect
-
-    try:
-        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""
-
-
-def _with_content(spec: str) -> str:
-    """A spec that names files stands for their content: the fingerprint must change when a file does."""
-    return spec + "".join(f" #{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in catalog.paths(spec))
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,11 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
         InputError: an unknown name, a disconnected graph, weights an algorithm cannot use, a starting point of the wrong
             shape, more rounds than the data have.
     """
+    with looking_in(experiment.folder):
+        return _build(experiment, like)
+
+
+def _build(experiment: Experiment, like: Problem | None) -> Problem:
     seed, trials = experiment.seed, range(experiment.trials)
     network = like.mixing.network if like else None
     if network is None:
@@ -327,7 +336,7 @@ def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:
     """A spec string, path, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
-    topology = catalog.with_value("file", "path", str(topology)) if isinstance(topology, Path) else topology
+    topology = of_path("topology", topology) if isinstance(topology, Path) else topology
     built = catalog.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
     if hasattr(built, "nodes") and hasattr(built, "edges"):
         built = graph_from_networkx(built)
@@ -379,8 +388,8 @@ def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
     x0 = 0.0 if experiment.x0 is None else experiment.x0
     try:
         start = torch.as_tensor(x0, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"x0={x0!r}: must be a number or an array of shape [{agents}, {dim}]") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InputError(f"x0={shown(x0)}: must be a number or an array of shape [{agents}, {dim}]") from None
     if start.ndim > 3 or (start.ndim > 0 and start.shape not in {(dim,), (agents, dim), shape}):
         raise InputError(f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}")
     start = start.to(DTYPES[experiment.dtype])

@@ -31,7 +31,9 @@ def whereabouts(text: str) -> Path:
     """The path that a text names, ``~`` expanded, in the folder that relative paths are of."""
     path = Path(os.path.expanduser(text))  # leaves an unknown ~user alone, where Path.expanduser raises
     folder = _folder.get()
-    return path if folder is None or path.is_absolute() or Path(folder) == here() else Path(folder) / path
+    if folder is None or path.is_absolute() or Path(folder) == here() or not Path(folder).is_dir():  # another machine may have no such folder
+        return path
+    return Path(folder) / path
 
 
 def here() -> Path:

@@ -71,7 +71,7 @@ class Recording:
         if folder is None:
             self.kept = Kept(-(-problem.rounds // experiment.every), problem.rounds)
             return
-        self.writer = Writer(folder, self.label, self.info, experiment.to_toml(), start.about.run if start else None, mine)
+        self.writer = Writer(folder, self.label, self.info, experiment.to_toml(folder), start.about.run if start else None, mine)
         if start is not None:
             self.done, self.seconds = start.carry.t, start.about.seconds
             earlier = self.writer.keep(self.done, experiment.every)

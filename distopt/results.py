@@ -303,6 +303,8 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     Raises:
         InputError: no run there, or a file that is damaged or foreign.
     """
+    if not isinstance(folder, str | Path):
+        raise InputError(f"the folder of a run is a path, not a {type(folder).__name__}")
     folder = Path(folder)
     content = read_manifest(folder)
     if "runs" in content:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from distopt.errors import InputError
+from distopt.errors import InputError, printable
 from distopt.places import place, rooted, whereabouts
 
 LARGEST = 2**63 - 1
@@ -227,13 +227,13 @@ def _unquoted(value: str, whole: str, part: str) -> str:
 
 
 def brief(spec: str) -> str:
-    """A spec for a title: the path of a Python file shrinks to its stem.
+    """A spec for a title: the path of a Python file shrinks to its stem, and control characters are shown as such.
 
     >>> brief("experiments/mine.py:lr=0.1")
     'mine:lr=0.1'
     """
     head = _head(spec.strip())
-    return (Path(head).stem if head.endswith(".py") else head) + spec.strip()[len(head) :]
+    return printable((Path(head).stem if head.endswith(".py") else head) + spec.strip()[len(head) :])
 
 
 # ------------------------------------------------------------------------------------------------------------------- files
@@ -302,11 +302,12 @@ def whole(text: str) -> int:
     Raises:
         ValueError: what is wrong with it, to follow its name.
     """
-    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+    match = re.fullmatch(r"([+-]?)0*([0-9]+)", text.strip())
+    if match is None:
         raise ValueError("is not a whole number")
-    if len(text.strip().lstrip("+-0")) > len(str(LARGEST)) or abs(int(text)) > LARGEST:
+    if len(match.group(2)) > len(str(LARGEST)) or int(match.group(2)) > LARGEST:
         raise ValueError(f"is too large a number; the largest is {LARGEST}")
-    return int(text)
+    return int(match.group(1) + match.group(2))
 
 
 def real(text: str) -> float:

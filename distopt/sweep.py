@@ -13,6 +13,7 @@ import multiprocessing.connection
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,18 @@ from distopt import catalog
 from distopt.api import Comparison, execute, label, summary
 from distopt.engines import local
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment, build, repeated
+from distopt.places import here, looking_in, place, rooted
 from distopt.results import MANIFEST, Run, folder_name, stored
+from distopt.spec import quoted, real, rebased, whole
 from distopt.stop import follow, held
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
 NUMBERS: dict[str, Callable[[str], Any]] = {
-    "agents": int, "rounds": int, "trials": int, "seed": int, "every": int, "drop_links": float, "x0": float,
+    "agents": whole, "rounds": whole, "trials": whole, "seed": whole, "every": whole, "drop_links": real, "x0": real,
 }
-FIELDS = [field.name for field in dataclasses.fields(Experiment)]
+FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
+KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,8 @@ def points(values: Mapping[str, Any], settings: Sequence[str], where: str) -> li
     """
     lists = [_choices(text) for text in settings]
     keys = [key for key, _ in lists]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise InputError(f"--set {key} is given twice; write all its values in one list")
+    if (twice := repeated(keys)) is not None:
+        raise InputError(f"--set {keys[twice]} is given twice; write all its values in one list")
     named = values.get("algorithm")
     algorithms = [named] if "algorithm" in keys or not isinstance(named, list) else named
     found = []
@@ -81,10 +84,8 @@ def points(values: Mapping[str, Any], settings: Sequence[str], where: str) -> li
                 _set(settled, key, value, where)
             grid = Experiment.from_mapping(settled, where).points()
             found += [Point(each, tuple(chosen), len(algorithms) > 1 or len(grid) > 1) for each in grid]
-    prints = [point.experiment.fingerprint() for point in found]
-    for point, mark in zip(found, prints, strict=True):
-        if prints.count(mark) > 1:
-            raise InputError(f"{point.name}: this experiment is in the sweep twice")
+    if (twice := repeated([_meaning(point.experiment) for point in found])) is not None:
+        raise InputError(f"{found[twice].name}: this experiment is in the sweep twice")
     return found
 
 
@@ -108,12 +109,35 @@ def _set(values: dict[str, Any], key: str, value: str, where: str) -> None:
         spec = getattr(Experiment.from_mapping(values, where), part)
         if not isinstance(spec, str):
             raise InputError(f"--set {key}: {where} names no single {part} as text")
-        values[part] = catalog.with_value(spec, parameter, value)
+        with looking_in(values.get("folder")):
+            values[part] = catalog.with_value(KINDS[part], spec, parameter, _typed(value, values))
         return
     try:
-        values[key] = NUMBERS.get(key, str)(value)
-    except ValueError:
-        raise InputError(f"--set {key}: {value!r} is not a {'whole ' if NUMBERS[key] is int else ''}number") from None
+        values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values) if key in PARTS else value
+    except ValueError as error:
+        raise InputError(f"--set {key}: {value!r} {error}") from None
+
+
+def _typed(value: str, values: Mapping[str, Any]) -> str:
+    """A value of the command line, whose files are of where the process is, among ``values`` of another folder."""
+    folder = values.get("folder")
+    if folder is None or Path(folder) == here():
+        return value
+    with looking_in(None):
+        return os.path.relpath(value, folder) if place(value) and not rooted(value) else rebased(value, folder)
+
+
+def _meaning(experiment: Experiment) -> str:
+    """The fingerprint of an experiment, whichever way the parameters of its parts are spelled."""
+    spelled: dict[str, Any] = {}
+    with looking_in(experiment.folder):
+        for part, kind in KINDS.items():
+            spec = getattr(experiment, part)
+            if isinstance(spec, str):
+                with suppress(InputError):  # it fails when it is run, and stops no other
+                    name, values = catalog.normal(kind, spec)
+                    spelled[part] = f"{name}:{','.join(f'{key}={quoted(value)}' for key, value in values)}"
+        return dataclasses.replace(experiment, **spelled).fingerprint()
 
 
 @dataclass(frozen=True)
@@ -208,11 +232,11 @@ def sweep(
     if runs:
         report(len(runs), f"{len(runs)} finished before")
     left = [k for k in range(len(chosen)) if k not in runs]
-    for place, result in do([Job(chosen[k].experiment, mode, os.getcwd()) for k in left]) if left else ():
-        k = left[place]
+    for which, result in do([Job(chosen[k].experiment, mode, os.getcwd()) for k in left]) if left else ():
+        k = left[which]
         if isinstance(result, Run):
             where = folder / chosen[k].folder
-            result.save(where, chosen[k].experiment.to_toml())
+            result.save(where, chosen[k].experiment.to_toml(where))
             runs[k] = stored(where)
         else:
             failed[k] = str(result)

@@ -82,7 +82,8 @@ class CsvFile:
         try:
             found = self.place.stat()
         except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"stream: there is no file {self.path!r}; give the path of a CSV file with a header line") from None
+            where = "" if self.place.is_absolute() else f" in {Path.cwd()}"
+            raise InputError(f"stream: there is no file {self.path!r}{where}; give the path of a CSV file with a header line") from None
         except (OSError, ValueError) as fault:  # a folder that may not be entered, a path that is too long or holds a NUL
             why = getattr(fault, "strerror", None) or fault
             raise InputError(f"stream: cannot look at the file {self.path[:200]!r}: {why}") from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import needs
@@ -22,7 +25,7 @@ ROOT = os.geteuid() == 0
 
 
 @pytest.fixture(autouse=True)
-def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A home folder of the test's own, and nothing remembered."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -31,6 +34,12 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CACHE_HOME", "CXX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(compiler, "_settled", set())
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
     compiler._private.cache_clear()
     compiler._tried.cache_clear()
 
@@ -148,8 +157,7 @@ def test_a_compiler_that_does_not_work_is_told_of_in_a_line(how: str, tmp_path: 
     assert fallen.exit_code == 0, fallen.output
     (line,) = [line for line in fallen.stderr.splitlines() if line.startswith("distopt: ")]
     assert line.startswith("distopt: warning: the rounds are not compiled and run several times slower: ")
-    with pytest.raises(AssertionError, match=says):
-        raise AssertionError(line)
+    assert re.search(says, line)
 
 
 def test_a_compiler_that_cxx_names_and_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +208,6 @@ def test_a_compiled_run_loads_nothing_from_the_temporary_folder(tmp_path: Path) 
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     temporary.chmod(0o1777)
-    import getpass
-
     bait = temporary / f"torchinductor_{getpass.getuser()}"
     bait.mkdir()
     bait.chmod(0o777)

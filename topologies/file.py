@@ -59,7 +59,7 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
         raise InputError(f"file: {path} has suffix {where.suffix!r}; known are {', '.join(sorted(readers))}")
     try:
         if not where.is_file():
-            what = "is not a regular file" if where.exists() else "does not exist"
+            what = "is not a regular file" if where.exists() else f"does not exist{'' if where.is_absolute() else f' in {Path.cwd()}'}"
             raise InputError(f"file: {path} {what}")
         graph = reader(where)
         check_connected(graph)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distopt.catalog import parse
 from distopt.errors import InputError
+from distopt.spec import whole as number
 
 if TYPE_CHECKING:
     from distopt.data import Blocks
@@ -66,7 +67,8 @@ def _parsed(spec: str) -> tuple[Callable[..., Engine], dict[str, int | str]]:
     typed: dict[str, int | str] = {}
     for key, value in values.items():
         whole = "int" in module.engine.__annotations__[key]
-        if whole and not str(value).isdecimal():
-            raise InputError(f"engine {spec}: {key} is a whole number")
-        typed[key] = int(value) if whole else value
+        try:
+            typed[key] = number(value) if whole else value
+        except ValueError as error:
+            raise InputError(f"engine {spec}: {key}={value} {error}") from None
     return module.engine, typed

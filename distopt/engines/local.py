@@ -9,6 +9,7 @@ import warnings
 from dataclasses import replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from distopt.data import Blocks, moved, tensors, tree_map
@@ -18,6 +19,7 @@ from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.experiment import Problem
 from distopt.runner import Block, Carry, Engine, Stretch
+from distopt.spec import shown
 from distopt.step import here
 
 Mode = Literal["auto", "eager", "compiled"]
@@ -71,8 +73,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
     Raises:
         InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works.
     """
-    if mode not in MODES:
-        raise InputError(f"mode={mode!r}: must be one of {', '.join(MODES)}")
+    check(mode)
     if mode == "eager":
         return False
     if mode == "auto":
@@ -87,6 +88,16 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
         warnings.warn(f"the rounds are not compiled and run several times slower: {fault}", CompileWarning, stacklevel=3)
         return False
     return True
+
+
+def check(mode: object, engine: object = "local", agentwise: object = None) -> None:
+    """Refuse what is none of the ways to make a run."""
+    if not isinstance(mode, str) or mode not in MODES:
+        raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
+    if not isinstance(engine, str) and not callable(engine):
+        raise InputError(f"engine={shown(engine)}: must be such as \"local\" or \"threads:workers=3\", or what makes an engine")
+    if agentwise is not None and not isinstance(agentwise, bool | np.bool_):
+        raise InputError(f"agentwise={shown(agentwise)}: must be True, False or None")
 
 
 class OnDevice:

@@ -1,0 +1,52 @@
+"""Standard output and error that last as long as the command: closed ones, and those whose reader leaves, take what is written and lose it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def lasting_streams() -> None:
+    """Make them so for this process."""
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:  # else the first file that is opened would be the standard output of whatever writes there
+        null = os.dup(null)
+    os.close(null)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process lives
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for
+        setattr(sys, name, Lasting(stream))
+
+
+class Lasting:
+    """A text stream; when its reader is gone, what is written goes nowhere."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As a text stream does."""
+        try:
+            self._stream.write(text)
+        except BrokenPipeError:
+            self._leave()
+        return len(text)
+
+    def flush(self) -> None:
+        """As a text stream does."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
