@@ -290,9 +290,9 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
     if started > 1 and engine != "ranks":
         raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
     if engine == "ray":
-        from distopt.engines import ray
+        from distopt.engines import cluster
 
-        with ray.cluster(address or "", workers or 2):  # for all algorithms
+        with cluster.cluster(address or "", workers or 2):  # for all algorithms
             yield True
         return
     if engine != "ranks" or not started:

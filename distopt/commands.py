@@ -163,9 +163,9 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
     with stopping() as stop:
         try:
             if engine == "ray":
-                from distopt.engines import ray
+                from distopt.engines import cluster, ray
 
-                with ray.cluster(address, workers):
+                with cluster.cluster(address, workers):
                     runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
             else:
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
