@@ -63,18 +63,22 @@ def simulate(
     resume: bool = False, force: bool = False,
 ) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
+    from distopt import limits
+    from distopt.api import Comparison
     from distopt.engines import check
     from distopt.experiment import build
     from distopt.files import locked
-    from distopt.results import claim
+    from distopt.results import above, claim
     from distopt.stop import stopping
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
     check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
+    if not resume:
+        limits.rounds(problems, Comparison.of(first).blocks, folder)
     claim(folder, _fingerprint(experiments))
-    with locked(folder), stopping() as stop:
+    with locked(folder, above(folder)), stopping() as stop:
         _simulate(experiments, problems, folder, mode, engine, checkpoint_every, resume, force, stop)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt import catalog
+from distopt import catalog, limits
 from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
 from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
@@ -243,6 +243,8 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
             shape, more rounds than the data have.
     """
     seed, trials = experiment.seed, range(experiment.trials)
+    if like is None:
+        limits.agents(experiment)
     network = like.mixing.network if like else None
     if network is None:
         topology = build_topology(experiment.topology, experiment.agents, seed)
