@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import checkpoint, engines, grid, runner
+from distopt import checkpoint, engines, grid, limits, runner
 from distopt.checkpoint import Checkpoint
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
 from distopt.recording import Recording
 from distopt.results import MANIFEST, Run, Status, load, read_manifest, stored
@@ -243,6 +243,8 @@ def execute_together(
     asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
+    if not mine:
+        limits.rounds(problems, comparison.blocks, folders[0])
     recordings = []
     status: Status = "done"
     interrupted: KeyboardInterrupt | None = None
@@ -279,9 +281,11 @@ def execute_together(
                     raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error
-    except Exception:
+    except Exception as error:
         for recording in recordings:
             recording.give_up()
+        if limits.exhausted(error):
+            raise RunError(limits.NO_MEMORY) from error
         raise
     finally:
         if hasattr(where, "close"):

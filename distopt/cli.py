@@ -289,9 +289,12 @@ def _polite(traceback: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         code, message, failure = 130, "interrupted", error
     except Exception as error:
+        from distopt import limits
+
         code, failure = 1, error
         lines = str(error).strip().splitlines()
         message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} (--traceback shows where)"
+        message = limits.NO_MEMORY if limits.exhausted(error) else message
     else:
         return
     if traceback:
@@ -316,9 +319,9 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
     if started > 1 and engine != "ranks":
         raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
     if engine == "ray":
-        from distopt.engines import ray
+        from distopt.engines import cluster
 
-        with ray.cluster(address or "", workers or 2):  # for all algorithms
+        with cluster.cluster(address or "", workers or 2):  # for all algorithms
             yield True
         return
     if engine != "ranks" or not started:

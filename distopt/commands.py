@@ -53,18 +53,22 @@ def simulate(
     resume: bool = False, force: bool = False,
 ) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
+    from distopt import limits
+    from distopt.api import Comparison
     from distopt.engines import check
     from distopt.experiment import build
     from distopt.files import locked
-    from distopt.results import claim
+    from distopt.results import above, claim
     from distopt.stop import stopping
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
     check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
+    if not resume:
+        limits.rounds(problems, Comparison.of(first).blocks, folder)
     claim(folder, _fingerprint(experiments))
-    with locked(folder), stopping() as stop:
+    with locked(folder, above(folder)), stopping() as stop:
         _simulate(experiments, problems, folder, mode, engine, checkpoint_every, resume, force, stop)
 
 
@@ -157,9 +161,9 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
     with stopping() as stop:
         try:
             if engine == "ray":
-                from distopt.engines import ray
+                from distopt.engines import cluster, ray
 
-                with ray.cluster(address, workers):
+                with cluster.cluster(address, workers):
                     runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
             else:
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)

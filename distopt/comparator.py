@@ -119,7 +119,7 @@ class Store(dict[int, Any]):
         for shape in away.shapes:
             leaf = None if shape is None else torch.empty(shape, dtype=torch.float64)
             if leaf is not None and leaf.numel():
-                into = memoryview(leaf.numpy().reshape(-1)).cast("B")
+                into = leaf.reshape(-1).view(torch.uint8).numpy().data
                 while len(into):
                     got = os.preadv(self._file.fileno(), [into], place)
                     if not got:
@@ -156,10 +156,10 @@ class Comparator:
 
     def _solved(self, b: int) -> Reference:
         if b not in self._references:
-            found = self._references[b] = self._solve(b)
+            self._references[b] = found = self._solve(b)
             self._certificate = max(self._certificate, float(found.residual.max()))
-        found = self._references[b]
-        return found
+        there: Reference = self._references[b]
+        return there
 
     def _rounds(self, b: int) -> int:
         """How many rounds of block b differ: of static data one."""

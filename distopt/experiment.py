@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt import catalog
+from distopt import catalog, limits
 from distopt.content import plain
 from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
@@ -262,6 +262,8 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
 
 def _build(experiment: Experiment, like: Problem | None) -> Problem:
     seed, trials = experiment.seed, range(experiment.trials)
+    if like is None:
+        limits.agents(experiment)
     network = like.mixing.network if like else None
     if network is None:
         topology = build_topology(experiment.topology, experiment.agents, seed)

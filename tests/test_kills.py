@@ -85,13 +85,13 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["local", "ranks", "torchrun"])
+@pytest.mark.parametrize("where", ["local", "ranks", "torchrun", "ray"])
 def test_the_command_saves_itself_when_all_its_processes_get_sigterm(where: str) -> None:
     Path("slow.py").write_text(SLOW)
     Path("slowly").touch()
     words = [*ASK, "--rounds", "900", "--algorithm", "slow.py"]
     command = [*(TORCHRUN if where == "torchrun" else [sys.executable]), "-m", "distopt", *words, "--out", "b", "--checkpoint-every", "5"]
-    command += [] if where == "local" else ["--engine", "ranks"]
+    command += {"local": [], "ray": ["--engine", "ray"]}.get(where, ["--engine", "ranks"])
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         for _ in range(600):

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -33,6 +34,7 @@ from distopt.api import Comparison, execute
 from distopt.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
+from distopt.engines.cluster import library
 from distopt.engines.crew import Led, LossWarning, Surviving
 from distopt.engines.partition import divide as shares
 from distopt.errors import InputError, RunError
@@ -47,7 +49,7 @@ class Nodes:
     """A cluster of two nodes on this machine, with room for two actors each."""
 
     def __init__(self) -> None:
-        ray = engine_of_ray._ray(own=True)
+        ray = library(own=True)
         from ray.cluster_utils import Cluster
 
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -295,6 +297,11 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             engines.make(spec, problem, blocks)
     with pytest.raises(InputError, match="cannot be sent to the workers: TypeError"):
         engine_of_ray.packed(made(algorithm=Unsendable()))
+    import ray
+
+    with monkeypatch.context() as old, pytest.raises(InputError, match=r"^Ray 2\.51\.0 knows no tokens: .*; pip install --upgrade"):
+        old.setattr(ray, "__version__", "2.51.0")
+        library()
     here = engine_of_ray.packed(problem)
     monkeypatch.setattr(engine_of_ray, "versions", lambda: "distopt 0")
     with pytest.raises(InputError, match=r"has distopt 0 where the driver has distopt .*, torch .*; install the same on all nodes"):
@@ -339,6 +346,7 @@ def test_a_cluster_of_its_own_is_started_and_stopped(tmp_path: Path) -> None:
     done = command(tmp_path, *ASK, "--out", "own", "--engine", "ray", "--workers", "2", DISTOPT_TEST=mark)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     as_alone(tmp_path / "own", "gtadam")
+    assert not list(Path(tempfile.gettempdir()).glob("distopt-ray-*")), "temporary folders are left over"
     for _ in range(100):
         if not (left := marked(mark)):
             break

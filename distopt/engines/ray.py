@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +22,7 @@ from torch import Tensor
 from distopt import __version__, catalog
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
+from distopt.engines.cluster import cluster, library
 from distopt.engines.crew import Led, Surviving
 from distopt.engines.gloo import TIMEOUT, Group, Post, dist
 from distopt.engines.partition import Partition, divide
@@ -42,54 +41,6 @@ REPLACED = 20
 """Seconds that a cluster is given to start an actor in the place of one that was lost."""
 
 LOOPBACK = "127.0.0.1"
-
-
-def _ray(own: bool = False) -> Any:
-    """Ray; ``own`` where it is to start a cluster of its own, which says nothing to the outside and listens to this machine alone."""
-    if own:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster": all its servers bind to loopback
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(f"the ray engine needs Ray ({first_line(error)}); install it with: pip install 'distopt[ray]'") from error
-    return ray
-
-
-@contextmanager
-def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
-    """Within it, this process is connected to a Ray cluster.
-
-    Args:
-        address: of a running cluster, ``auto`` for the one of this machine. Empty: the cluster that this process is connected to
-            already, else one of ``cpus`` places that is started here and stopped in the end.
-
-    Raises:
-        InputError: Ray is not installed, or no cluster answers at the address.
-    """
-    ray = _ray(own=not address)
-    if ray.is_initialized():
-        yield
-        return
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        ray.shutdown()
-        what = f"no Ray cluster answers at {address}" if address else "Ray could not be started here"
-        raise InputError(f"{what}: {first_line(error)}") from error
-    finally:
-        if main and handler is not None:
-            signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class Meeting(NamedTuple):
@@ -114,7 +65,7 @@ class Seat:
 
     def learn(self, content: bytes) -> tuple[str, str] | Exception:
         """Take the problem in; (node, address) of where this is."""
-        ray = _ray()
+        ray = library()
         try:
             versions_here, problem = ray.cloudpickle.loads(content)
             if versions_here != versions():
@@ -139,7 +90,7 @@ class Seat:
         try:
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore(meeting.address, meeting.port, None, False, limit, wait_for_workers=False) if me else self.store
-            here = LOOPBACK if meeting.alone else _ray().util.get_node_ip_address()
+            here = LOOPBACK if meeting.alone else library().util.get_node_ip_address()
             self.group = Group.connect(store, me, meeting.size, timeout, here)
         except RuntimeError as error:
             return WorkerLost(first_line(error))
@@ -186,7 +137,7 @@ class Team:
         self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, share: Callable[[int], Partition], timeout: int,
         end: Callable[[], object],
     ) -> None:
-        self._ray = _ray()
+        self._ray = library()
         self._length, self.compiled, self._timeout, self._end = blocks.length, compiled, timeout, end
         self._seats: dict[int, tuple[Any, tuple[str, str]]] = {}  # place -> (actor, (node, address))
         self._workers, self._share, self._round = workers, share, 0
@@ -318,7 +269,7 @@ def packed(problem: Problem) -> bytes:
     Raises:
         InputError: a part of it cannot be sent.
     """
-    pickle = _ray().cloudpickle
+    pickle = library().cloudpickle
     own = catalog.imported()
     for module in own:
         pickle.register_pickle_by_value(module)
@@ -337,7 +288,7 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
 
     Where a task fails there is its error. A task whose process dies is tried once more.
     """
-    ray = _ray()
+    ray = library()
     task = ray.remote(work).options(num_cpus=1, max_retries=1)
     waiting = {task.remote(job): place for place, job in enumerate(jobs)}
     try:

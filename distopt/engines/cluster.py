@@ -1,0 +1,114 @@
+"""Ray itself, and the clusters that a run uses: one that is there, or one of its own.
+
+A cluster of its own listens to this machine alone, asks for a token, keeps its files in a folder that only its user can read, and
+ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from distopt.errors import InputError, first_line
+from distopt.files import LOCK, locked
+from distopt.stop import held
+
+TOKENS = (2, 52)
+"""The first version of Ray that can ask whoever comes for a token."""
+
+SHORT = 38
+"""So long may the path of a cluster's folder be: Ray adds to it, and no socket has a name of more than 107 bytes."""
+
+
+def library(own: bool = False) -> Any:
+    """Ray; ``own`` where it is to start a cluster of its own, which says nothing to the outside and listens to this machine alone."""
+    if own:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster": all its servers bind to loopback
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(f"the ray engine needs Ray ({first_line(error)}); install it with: pip install 'distopt[ray]'") from error
+    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < TOKENS:
+        raise InputError(f"Ray {ray.__version__} knows no tokens: whoever reaches its ports runs code as you; pip install --upgrade 'distopt[ray]'")
+    return ray
+
+
+@contextmanager
+def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
+    """Within it, this process is connected to a Ray cluster.
+
+    Args:
+        address: of a running cluster, ``auto`` for the one of this machine. Empty: the cluster that this process is connected to
+            already, else one of ``cpus`` places that is started here and stopped in the end.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at the address.
+    """
+    ray = library(own=not address)
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    with ExitStack() as stack:
+        place = None if address else stack.enter_context(_folder())
+        stack.callback(_shutdown, ray)
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                with held():  # a batch system tells all processes: they must last until this one has saved the run
+                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=place, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            what = f"no Ray cluster answers at {address}" if address else "Ray could not be started here"
+            raise InputError(f"{what}: {first_line(error)}") from error
+        finally:
+            if main and handler is not None:
+                signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
+        if not address and "RAY_AUTH_MODE" not in os.environ:  # where Ray makes a token by itself, it says so there
+            raise InputError(f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one")
+        yield
+
+
+def _shutdown(ray: Any) -> None:
+    """Leave the cluster, and end what was started for it, which holds nothing and does not hear SIGTERM."""
+    node = getattr(getattr(ray._private, "worker", None), "_global_node", None)
+    if node is not None and hasattr(node, "kill_all_processes"):
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda *_, **__: kill(check_alive=False)
+    ray.shutdown()
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder of our own for a cluster's files, removed in the end; those of processes that were killed are removed now."""
+    above = tempfile.gettempdir()
+    above = above if len(above) + len("/distopt-ray-12345678") <= SHORT else "/tmp"
+    for left in Path(above).glob("distopt-ray-*"):
+        with suppress(OSError, InputError):  # somebody else's, or in use
+            if left.stat().st_uid == os.getuid() and (left / LOCK).exists():
+                with locked(left):
+                    shutil.rmtree(left, ignore_errors=True)
+    try:
+        place = tempfile.mkdtemp(prefix="distopt-ray-", dir=above)
+    except OSError as error:
+        raise InputError(f"Ray could not be started: no folder for its files in {above}: {error.strerror}; name another with TMPDIR") from error
+    try:
+        with locked(Path(place)):
+            yield place
+    finally:
+        for _ in range(20):  # what was told to end may still write
+            shutil.rmtree(place, ignore_errors=True)
+            if not os.path.exists(place):
+                break
+            time.sleep(0.1)
