@@ -167,7 +167,7 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         raise InputError(f"{path}: damaged or cut short (the check sum is another); {again}")
     text = data[len(begin) : len(begin) + length]
     header = parsed(path, bytes(text))
-    if isinstance(header, dict) and header.get("format") != FORMAT:
+    if isinstance(header, dict) and (type(header.get("format")) is not int or header["format"] != FORMAT):
         raise InputError(f"{path}: of another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}")
     if wrong := _wrong(header):
         raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt import catalog
+from distopt import catalog, surroundings
 from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
 from distopt.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
@@ -235,6 +235,7 @@ class Problem:
         return self.key.total
 
 
+@surroundings.set_aside()
 def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     """Build and check every part. ``like`` lends its scenario and mixing: for several algorithms on the same data and network.
 

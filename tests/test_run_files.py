@@ -90,7 +90,7 @@ def instead(make: Callable[[Path], object]) -> Damage:
 
 NO_FILES: dict[str, Damage] = {
     "folder": instead(Path.mkdir),
-    "pipe": instead(lambda path: os.mkfifo(path)),
+    "pipe": instead(os.mkfifo),
     "device": instead(lambda path: path.symlink_to("/dev/zero")),
     "dangling": instead(lambda path: path.symlink_to("nowhere")),
     "loop": instead(lambda path: path.symlink_to(path.name)),
