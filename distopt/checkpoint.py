@@ -219,7 +219,7 @@ def _form(each: Any) -> bool:
 
 
 def _bytes(form: list[Any]) -> int:
-    return math.prod(form[0]) * DTYPES[form[1]].itemsize
+    return int(math.prod(form[0])) * DTYPES[form[1]].itemsize
 
 
 def _fits(problem: Problem, header: dict[str, Any]) -> bool:

@@ -52,8 +52,10 @@ def test_every_entry_of_the_header_is_checked(tmp_path: Path) -> None:
     for key in header:
         refused(path, crafted({name: value for name, value in header.items() if name != key}, leaves), problem)
         for value in NOT:
-            accepted = type(value) is type(header[key]) and (key == "run" or key in ("seconds", "device", "fingerprint", "versions", "compiled"))
-            if not accepted and not (key == "seconds" and type(value) in (int, float) and 0 <= value < float("inf")):
+            about = key in ("run", "device", "fingerprint", "versions", "compiled") and type(value) is type(header[key])
+            seconds = key == "seconds" and type(value) in (int, float) and 0 <= value < float("inf")
+            same = key == "memory" and value in ([], ["x"])  # the channel "exact" remembers nothing
+            if not (about or seconds or same):
                 refused(path, crafted({**header, key: value}, leaves), problem)
     refused(path, crafted({**header, "more": 1}, leaves), problem, "other entries")
     for whole in (b"[]", b"null", b"{}", b"{", b"[" * 10**5, b"\xff", b"1e999", b'"a"'):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_robustness import Pull
 
 import distopt
 from distopt import api, sweep
@@ -22,7 +23,7 @@ from distopt.experiment import Experiment
 
 ASKS: dict[str, dict[str, Any]] = {
     "gtadam": {"scenario": "drifting_logistic", "algorithm": "gtadam:lr=0.02", "record": "x"},
-    "float32": {"scenario": "moving_target:dim=3", "algorithm": "gt:lr=0.05", "dtype": "float32", "record": "x"},
+    "float32": {"scenario": "drifting_logistic", "algorithm": "gt:lr=0.05", "dtype": "float32", "record": "x"},
     "randomk": {"scenario": "moving_target:dim=6", "algorithm": "gt:lr=0.02", "channel": "choco:compressor=randomk(k=2),gamma=0.3", "record": "x"},
     "grid": {"scenario": "moving_target:dim=3", "algorithm": "gt:lr=[0.02,0.05]", "channel": "choco:compressor=qsgd,gamma=0.2"},
     "cut": {"scenario": "sea", "algorithm": "dgd:lr=0.05", "drop_links": 0.3, "weights": "best_constant"},
@@ -127,6 +128,19 @@ def test_runs_in_threads_at_the_same_time_wait_for_each_other(right: Any, engine
         each.join()
     assert all(same(found[each], right[each]) for each in ("gtadam", "float32", "randomk"))
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_threads_do_not_change_the_precision_of_each_other() -> None:
+    """Of ``Pull`` the data are made in torch's default precision, which is the whole process's."""
+
+    def run(dtype: str) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = distopt.simulate("ring", agents=4, scenario=Pull(), algorithm="gt", dtype=dtype, rounds=300, record="x")["x"]
+        return found
+
+    like = {dtype: run(dtype) for dtype in ("float64", "float32")}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, ["float64", "float32"] * 4))
+    assert all(np.array_equal(each, like[dtype]) for each, dtype in zip(found, ["float64", "float32"] * 4, strict=True))
 
 
 def told(engine: str) -> Any:
