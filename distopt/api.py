@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import checkpoint, engines, grid, limits, runner
+from distopt import checkpoint, engines, grid, limits, runner, surroundings
 from distopt.checkpoint import Checkpoint
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
@@ -44,12 +44,14 @@ class Comparison:
     comparator: Comparator
 
     @classmethod
+    @surroundings.set_aside()
     def of(cls, problem: Problem) -> Comparison:
         """The comparison of a built problem."""
         blocks = Blocks(problem.scenario, problem.key, problem.rounds)
         return cls(problem, blocks, Comparator(blocks))
 
 
+@surroundings.set_aside()
 def simulate(
     topology: Any,
     *,
@@ -120,10 +122,10 @@ def simulate(
         done = execute_together(together, comparison, folders=[None] * len(batch), agentwise=agentwise, mode=mode, engine=engine)
         runs.update(zip(batch, done, strict=True))
     if (doubt := weakness(comparison.comparator.certificate())) is not None:
-        warnings.warn(doubt, stacklevel=2)
+        warnings.warn(doubt, stacklevel=3)
     for run in runs.values():
         if (left := drift(run)) is not None:
-            warnings.warn(left, stacklevel=2)
+            warnings.warn(left, stacklevel=3)
     return runs[0] if points[0] is experiment else {runs[k].label: runs[k] for k in range(len(points))}
 
 
@@ -152,6 +154,7 @@ def drift(run: Run) -> str | None:
     )
 
 
+@surroundings.set_aside()
 def execute(
     experiment: Experiment,
     *,
@@ -212,6 +215,7 @@ def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Ch
     return checkpoint.load(folder, problem, str(content.get("id")), force)
 
 
+@surroundings.set_aside()
 def execute_together(
     problems: Sequence[Problem],
     comparison: Comparison,

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
     """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
+    from distopt import reading
     from distopt.experiment import build, read_toml
     from distopt.results import EXPERIMENT, adopt, read_manifest
 
     content = read_manifest(folder)
     if not (folder / EXPERIMENT).exists():
         raise InputError(f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote")
+    reading.text(folder / EXPERIMENT)  # a pipe or a device would never end
     experiments, asked = read_toml(folder / EXPERIMENT), content.get("asked", {})
     if force:
         adopt(folder, _fingerprint(experiments))
@@ -275,13 +277,13 @@ def _default_folder(experiments: Sequence[Experiment], agents: int) -> Path:
 
 def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, Any]) -> list[Path]:
     """A folder for each run: the given one for one, one by label inside it for several, named in its manifest."""
-    import json
     import tomllib
 
     import tomli_w
 
     from distopt.api import label
     from distopt.files import write_text
+    from distopt.manifest import manifest_text
     from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name
 
     if len(experiments) == 1:
@@ -296,7 +298,7 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
     all_of_them = {key: value for one in each for key, value in one.items()} | {"algorithm": [experiment.algorithm for experiment in experiments]}
     write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
     content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
-    write_text(folder / MANIFEST, json.dumps(content, indent=1))
+    write_text(folder / MANIFEST, manifest_text(content))
     return [folder / name for name in names]
 
 

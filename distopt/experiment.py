@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt import catalog, limits
+from distopt import catalog, limits, surroundings
 from distopt.content import plain
 from distopt.data import default_dtype, leaf
 from distopt.errors import InputError
@@ -249,6 +249,7 @@ class Problem:
         return getattr(self.algorithm, "tracks", None)
 
 
+@surroundings.set_aside()
 def build(experiment: Experiment, like: Problem | None = None) -> Problem:
     """Build and check every part. ``like`` lends its scenario and mixing: for several algorithms on the same data and network.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from distopt.errors import InputError, RunError
+from distopt.reading import regular
 
 LOCK = ".lock"
 
@@ -23,7 +24,8 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     """
     beside = path.with_name(path.name + ".part")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # it may be a pipe, which would wait, or a link to what is not ours
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -60,6 +62,9 @@ def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
     with ExitStack() as held:
         for each, way in ways:
             try:
+                if os.path.lexists(each / LOCK):
+                    with regular(each / LOCK):  # a pipe would wait
+                        pass
                 file = held.enter_context((each / LOCK).open("w"))
                 fcntl.flock(file, way | fcntl.LOCK_NB)
             except BlockingIOError as error:

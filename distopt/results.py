@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt import manifest, reading
+from distopt.errors import InputError, RunError
 from distopt.files import LOCK, locked, write_text, written
+from distopt.manifest import manifest_text
 
 if TYPE_CHECKING:
     from distopt.experiment import Experiment
 
-Status = Literal["running", "done", "interrupted", "diverged"]
-FORMAT = 1
-MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoint"
+FORMAT, MANIFEST, read_manifest = manifest.FORMAT, manifest.MANIFEST, manifest.read_manifest
+Status = manifest.Status
+EXPERIMENT, CHECKPOINT = "experiment.toml", "checkpoint"
 SMALL_CHUNK = 2**20  # bytes; to a smaller file what comes next is added
 Array = NDArray[Any]
 
@@ -157,16 +159,18 @@ class Writer:
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
+        self._files: dict[str, Any] = {}  # what was written, by name: see ``reading.described``
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
         self._held = ExitStack()
         if not mine:
-            self._held.enter_context(locked(folder, above(folder)))
+            self._held.enter_context(locked(folder, _above(folder)))
         if toml is not None:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
+        self._files.update(read_manifest(folder).get("files", {}))
 
     def keep(self, t: int, every: int) -> Part | None:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
@@ -224,7 +228,7 @@ class Writer:
             self._manifest(status, info, last)
             if status != "interrupted":
                 for name in (CHECKPOINT, CHECKPOINT + ".part"):
-                    (self.folder / name).unlink(missing_ok=True)
+                    _remove(self.folder / name)
         self.close()
         return bool(self._chunks)
 
@@ -235,14 +239,30 @@ class Writer:
     def _save(self, name: str, arrays: Mapping[str, Array]) -> str:
         with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
+            file.flush()
+            self._files[name] = reading.described(Path(file.name), arrays)
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
         content = {"format": FORMAT, "label": self.label, "id": self.id, "status": status, "chunks": self._chunks, "last": last, **self.info, **info}
-        write_text(self.folder / MANIFEST, json.dumps(content, indent=1))
+        named = [*self._chunks, *([last] if last else [])]
+        self._files = {name: self._files.get(name) or _described(self.folder / name) for name in named}
+        write_text(self.folder / MANIFEST, manifest_text({**content, "files": self._files}))
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
-                old.unlink()
+                _remove(old)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove {path}, which does not belong to the run: {error.strerror}; remove it yourself") from error
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file that was written before manifests said it."""
+    return reading.described(path, reading.arrays(path))
 
 
 def above(folder: Path) -> Path | None:
@@ -261,8 +281,7 @@ def claim(folder: Path, fingerprint: str) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
-    manifest = folder / MANIFEST
-    if manifest.exists():
+    if (folder / MANIFEST).exists():
         old = read_manifest(folder)
         if old.get("fingerprint") != fingerprint:
             raise InputError(f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it")
@@ -273,28 +292,7 @@ def claim(folder: Path, fingerprint: str) -> None:
 def adopt(folder: Path, fingerprint: str) -> None:
     """Let the results in ``folder``, if there are any, be those of another experiment: of the same files in another form."""
     if (folder / MANIFEST).exists():
-        write_text(folder / MANIFEST, json.dumps({**read_manifest(folder), "fingerprint": fingerprint}, indent=1))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says.
-
-    Raises:
-        InputError: it holds no run, or one of another version.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    path = folder / MANIFEST
-    if not path.exists():
-        raise InputError(f"{folder}: holds no run (no {MANIFEST})")
-    try:
-        content: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a run's manifest ({error})") from error
-    found: dict[str, Any] = content if isinstance(content, dict) else {}
-    if found.get("format") != FORMAT or not ("runs" in found or {"label", "status", "chunks"} <= found.keys()):
-        raise InputError(f"{path}: not a run of this version (format {found.get('format', '?')}, not {FORMAT})")
-    return found
+        write_text(folder / MANIFEST, manifest_text({**read_manifest(folder), "fingerprint": fingerprint}))
 
 
 def load(folder: str | Path) -> Run | dict[str, Run]:
@@ -303,13 +301,24 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     Raises:
         InputError: no run there, or a file that is damaged or foreign.
     """
-    if not isinstance(folder, str | Path):
-        raise InputError(f"the folder of a run is a path, not a {type(folder).__name__}")
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"{folder!r}: not the path of a folder")
     folder = Path(folder)
     content = read_manifest(folder)
     if "runs" in content:
-        inner = [load(folder / name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
-        return {run.label: run for run in inner if isinstance(run, Run)}
+        runs: dict[str, Run] = {}
+        for name in content["runs"]:
+            if not (folder / name / MANIFEST).exists():
+                continue  # killed before it began
+            inner = read_manifest(folder / name)
+            if "runs" in inner or inner["label"] in runs:
+                raise InputError(f"{folder / name / MANIFEST}: damaged or of another folder (it holds {inner.get('label', 'runs')})")
+            runs[inner["label"]] = _loaded(folder / name, inner)
+        return runs
+    return _loaded(folder, content)
+
+
+def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
     rounds, metrics, trajectories = collect(list(_parts(folder, content)), _last(folder, content))
     return _run(folder, content, rounds, metrics, trajectories)
 
@@ -352,37 +361,66 @@ class Stored(Mapping[str, Array]):
 
 def _parts(folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Part]:
     """The chunks that a manifest names, one after the other, with those of their arrays that are ``wanted``."""
+    first: Part | None = None
+    before: Part | None = None
     for name in content["chunks"]:
-        arrays = _arrays(folder / Path(name).name, wanted)
+        arrays = reading.arrays(folder / name, _told(content, name), wanted)
         if "rounds" not in arrays:
-            raise InputError(f"{folder / name}: not a chunk of a run")
+            raise InputError(f"{folder / name}: damaged or not a chunk of a run (it names no rounds)")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
-        yield Part(arrays["rounds"], named["m."], named["t."])
+        part = Part(arrays["rounds"], named["m."], named["t."])
+        first = first or part
+        if said := misfit(first, part, before):
+            raise InputError(f"{folder / name}: damaged or not a chunk of this run ({said})")
+        yield part
+        before = Part(part.rounds[-1:], {}, {})
+
+
+def _told(content: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """What the manifest says of a file; None in those that were written before manifests said it."""
+    told: Mapping[str, Any] | None = content["files"][name] if "files" in content else None
+    return told
 
 
 def _last(folder: Path, content: Mapping[str, Any]) -> Array | None:
     """The last x of the run."""
-    return _arrays(folder / Path(content["last"]).name).get("x") if content.get("last") else None
+    if not content.get("last"):
+        return None
+    path = folder / content["last"]
+    last = reading.arrays(path, _told(content, content["last"])).get("x")
+    some = next(_parts(folder, {**content, "chunks": content["chunks"][:1]}, lambda name: name in ("rounds", "t.x")), None)
+    before = some.trajectories.get("x") if some else None
+    if last is None or (before is not None and (last.dtype != before.dtype or last.shape != (*before.shape[:1], *before.shape[2:]))):
+        raise InputError(f"{path}: damaged or not the last x of this run")
+    return last
 
 
 def _run(
     folder: Path, content: Mapping[str, Any], rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]
 ) -> Run:
-    info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last")}
+    info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 
 
-def _arrays(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if wanted(name)}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: damaged or not a chunk of a run ({error})") from error
-    except Exception as error:
-        if type(error).__name__ == "BadZipFile":
-            raise InputError(f"{path}: damaged ({error})") from error
-        raise
+def misfit(first: Part, part: Part, before: Part | None) -> str | None:
+    """Why a part of a run cannot come after the part ``before``, of the run that begins with ``first``; None where it can."""
+    if part.rounds.dtype != np.int64 or part.rounds.ndim != 1 or (part.rounds < 0).any() or (np.diff(part.rounds) <= 0).any():
+        return "its rounds are no rising numbers"
+    if before is not None and len(before.rounds) and len(part.rounds) and part.rounds[0] <= before.rounds[-1]:
+        return "its rounds are not those that come next"
+    for mine, theirs in ((part.metrics, first.metrics), (part.trajectories, first.trajectories)):
+        if mine.keys() != theirs.keys():
+            return f"it holds {', '.join(mine) or 'nothing'}, not {', '.join(theirs) or 'nothing'}"
+        for name, value in mine.items():
+            like = theirs[name]
+            if value.ndim < 2 or value.dtype != like.dtype or (value.shape[0], value.shape[2:]) != (like.shape[0], like.shape[2:]):
+                return f"{name} is {value.dtype} {list(value.shape)}"
+    if any(value.dtype != np.float64 or value.shape != (len(value), len(part.rounds)) for value in part.metrics.values()):
+        return "a metric has not a number for every round"
+    if len({value.shape[:2] for value in part.trajectories.values()}) > 1:
+        return "its trajectories are of several lengths"
+    return None
 
 
 def manifest_info(experiment: Experiment, rounds: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distopt import catalog
+from distopt import catalog, surroundings
 from distopt.api import Comparison, execute, label, summary
 from distopt.engines import local
 from distopt.errors import InputError, RunError
@@ -179,6 +179,7 @@ def _live(parent: int, job: Job, reply: Any) -> None:
 
 def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Exception]]:
     """What the jobs give, each in a process of its own, ``workers`` at a time; those first that are first done."""
+    surroundings.may_start_processes("a sweep")
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting = list(range(len(jobs)))[::-1]
     running: dict[Any, tuple[int, Any]] = {}

@@ -61,7 +61,8 @@ def same_folders(one: str, other: str) -> None:
 
 def saved(where: Path, **changes: Any) -> tuple[Any, Carry, checkpoint.About]:
     problem = build(Experiment(**{**BASE, **changes}))
-    carry = Carry(7, begin(problem).held, {"bits": torch.rand(2, dtype=torch.float64), "agents": torch.rand(2, 6, dtype=torch.float64)})
+    totals = {name: torch.rand(2, dtype=torch.float64) for name in sorted(checkpoint.TOTALS)} | {"agents": torch.rand(2, 6, dtype=torch.float64)}
+    carry = Carry(7, begin(problem).held, totals)
     about = checkpoint.About(problem.experiment.fingerprint(), "a", False, "cpu", 1.5, checkpoint.versions())
     checkpoint.save(where, problem, carry, about)
     return problem, carry, about

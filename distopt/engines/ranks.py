@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import grid
+from distopt import grid, surroundings
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local, nccl
 from distopt.engines.crew import Crew, Led, Surviving
@@ -222,6 +222,7 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
     fork survives, they are new processes that are told it, so that its parts must be spec strings.
     """
     workers = len(partition.blocks)
+    surroundings.may_start_processes("the engine ranks")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
