@@ -20,8 +20,10 @@ from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, Problem, build
+from distopt.loading import load, stored
+from distopt.manifest import MANIFEST, Status, read_manifest
 from distopt.recording import Recording
-from distopt.results import MANIFEST, Run, Status, load, read_manifest, stored
+from distopt.results import Run
 from distopt.stop import Stop
 
 __all__ = ["Comparison", "execute", "load", "simulate"]
@@ -237,7 +239,7 @@ def execute_together(
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
     run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
-    (``distopt.results.locked``). The arrays of a run that has a folder are read from there when they are asked for.
+    (``distopt.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
     """
     if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
         raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")

@@ -26,8 +26,8 @@ from distopt.data import default_dtype, tensors
 from distopt.errors import InputError
 from distopt.experiment import Problem
 from distopt.files import written
+from distopt.manifest import CHECKPOINT
 from distopt.reading import parsed, regular
-from distopt.results import CHECKPOINT
 from distopt.runner import Carry
 from distopt.step import Held, form, here, standing
 

@@ -31,7 +31,8 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
     from distopt import reading
     from distopt.experiment import build, read_toml
-    from distopt.results import EXPERIMENT, adopt, read_manifest
+    from distopt.manifest import EXPERIMENT, read_manifest
+    from distopt.writing import adopt
 
     content = read_manifest(folder)
     if not (folder / EXPERIMENT).exists():
@@ -60,8 +61,9 @@ def simulate(
     from distopt.engines import check
     from distopt.experiment import build
     from distopt.files import locked
-    from distopt.results import above, claim
+    from distopt.results import above
     from distopt.stop import stopping
+    from distopt.writing import claim
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
@@ -82,8 +84,8 @@ def _simulate(
     from distopt.api import Comparison, execute_together, label
     from distopt.engines import crew
     from distopt.engines.compiler import CompileWarning
+    from distopt.manifest import MANIFEST
     from distopt.report.progress import progress
-    from distopt.results import MANIFEST
 
     first = problems[0]
     folders = _lay_out(folder, experiments, {"mode": mode, "engine": engine, "checkpoint_every": checkpoint_every})
@@ -203,7 +205,8 @@ def _found(
     """The finished runs, and the checkpoints of others, by place."""
     from distopt.api import whereabouts
     from distopt.engines import device
-    from distopt.results import Run, adopt
+    from distopt.results import Run
+    from distopt.writing import adopt
 
     runs, starts = {}, {}
     for k, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
@@ -236,8 +239,8 @@ def _batches(problems: Sequence[Problem], runs: dict[int, Run], starts: dict[int
 def _reported(folder: Path, folders: Sequence[Path], runs: Sequence[Run]) -> bool:
     """Whether the table and the figure are there, are those of these runs, and are no older than they are."""
     from distopt.api import summary
+    from distopt.manifest import MANIFEST
     from distopt.report import tables
-    from distopt.results import MANIFEST
 
     summaries, table, drawn = [summary(run) for run in runs], folder / TABLE, folder / FIGURE
     files = [table, drawn] if any(run.rounds.size for run in runs) else [table]
@@ -283,8 +286,8 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
 
     from distopt.api import label
     from distopt.files import write_text
-    from distopt.manifest import manifest_text
-    from distopt.results import EXPERIMENT, FORMAT, MANIFEST, folder_name
+    from distopt.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text
+    from distopt.results import folder_name
 
     if len(experiments) == 1:
         return [folder]

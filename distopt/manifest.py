@@ -13,7 +13,8 @@ from distopt.errors import InputError
 
 Status = Literal["running", "done", "interrupted", "diverged"]
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoint"
+"""The files of a run's folder."""
 
 
 def manifest_text(content: Mapping[str, Any]) -> str:

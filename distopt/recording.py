@@ -15,7 +15,10 @@ from distopt import checkpoint, metrics, runner
 from distopt.checkpoint import Checkpoint
 from distopt.errors import RunError
 from distopt.experiment import Problem
-from distopt.results import Array, Part, Run, Status, Writer, manifest_info, stored
+from distopt.loading import stored
+from distopt.manifest import Status
+from distopt.results import Array, Part, Run
+from distopt.writing import Writer, manifest_info
 
 
 class Kept:

@@ -23,8 +23,10 @@ from distopt.api import Comparison, execute, label, summary
 from distopt.engines import local
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, build, repeated
+from distopt.loading import stored
+from distopt.manifest import MANIFEST
 from distopt.places import here, looking_in, place, rooted
-from distopt.results import MANIFEST, Run, folder_name, stored
+from distopt.results import Run, folder_name
 from distopt.spec import quoted, real, rebased, whole
 from distopt.stop import follow, held
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from surviving import ASK, BASE, call, runs, same, same_folders, saved
 
-from distopt import api, checkpoint, results, runner
+from distopt import api, checkpoint, manifest, runner
 from distopt.data import tensors
 from distopt.errors import InputError
 from distopt.experiment import Experiment, build
@@ -249,7 +249,7 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     Path("c/experiment.toml").unlink()
     shutil.copytree("b", "d")
     problem = build(Experiment(**{**BASE, "algorithm": "gtadam", "trials": 1, "every": 1, "record": (), "rounds": 40}))
-    found = checkpoint.load(Path("d"), problem, str(results.read_manifest(Path("d"))["id"]))
+    found = checkpoint.load(Path("d"), problem, str(manifest.read_manifest(Path("d"))["id"]))
     assert found is not None
     checkpoint.save(Path("d"), problem, found.carry, dataclasses.replace(found.about, device="cuda"))
     Path("b/checkpoint").write_bytes(Path("b/checkpoint").read_bytes()[:-1])

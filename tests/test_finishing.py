@@ -14,7 +14,7 @@ import matplotlib.figure
 import pytest
 from surviving import ASK, call, forked, runs, same_folders
 
-from distopt import api, commands, results
+from distopt import api, commands, writing
 from distopt.cli import cli
 from distopt.report import tables
 
@@ -113,7 +113,7 @@ def test_a_signal_waits_for_the_end_that_is_near(place: str, also: bool) -> None
     def asked() -> None:
         if also:
             before(api.Recording, "take", ask)
-        before(*PLACES.get(place, (results.Writer, "finish")), ask)
+        before(*PLACES.get(place, (writing.Writer, "finish")), ask)
         cli([*ASK, "--out", "b", "--checkpoint-every", "20"])
 
     process = forked(asked)
@@ -131,7 +131,7 @@ def test_a_signal_between_two_batches_ends_the_run_there() -> None:
     call(*words, "--out", "a")
 
     def asked() -> None:
-        before(results.Writer, "finish", ask)
+        before(writing.Writer, "finish", ask)
         cli([*words, "--out", "b"])
 
     process = forked(asked)

@@ -22,7 +22,7 @@ import pytest
 from surviving import ASK, BASE, call, forked, runs, same, same_folders, saved
 
 import distopt
-from distopt import api, checkpoint, results
+from distopt import api, checkpoint, files
 from distopt.cli import cli
 from distopt.data import tensors
 from distopt.experiment import Experiment, build
@@ -220,7 +220,7 @@ def dying(count: int) -> None:
 
         return wrapped
 
-    real = results.written
+    real = files.written
 
     class Writing:
         """Half of a piece reaches the disk, then what was asked for happens."""
@@ -276,7 +276,7 @@ def test_a_kill_at_any_step_of_writing_a_checkpoint_leaves_the_old_one_or_the_ne
 
 def test_a_signal_that_comes_while_a_checkpoint_is_written_waits_for_it() -> None:
     call(*ASK, "--out", "a")
-    real = results.written
+    real = files.written
 
     @contextlib.contextmanager
     def written(path: Path) -> Iterator[Any]:

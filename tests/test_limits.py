@@ -18,7 +18,7 @@ import torch
 from surviving import ASK, call, forked, runs, same_folders
 
 import distopt
-from distopt import api, comparator, data, limits, results
+from distopt import api, comparator, data, limits, loading, manifest, writing
 from distopt.cli import cli
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, build
@@ -83,7 +83,7 @@ def test_one_lock_is_of_a_folder_and_of_all_runs_in_it() -> None:
 def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
     data.LONGEST_BLOCK, data.CACHE_BLOCKS, comparator.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
-    results.SMALL_CHUNK, results.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())  # type: ignore[method-assign]
+    writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())  # type: ignore[method-assign]
     found = []
 
     def note(phase: str, done: int, total: int) -> None:
@@ -127,7 +127,7 @@ def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("every", [1, 7])
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(record: str, every: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "SMALL_CHUNK", small)
+    monkeypatch.setattr(writing, "SMALL_CHUNK", small)
     monkeypatch.setattr("distopt.runner.FIRST_BYTES", 500)
     ask = [*ASK, "--every", str(every), *(["--record", record] if record else [])]
     call(*ask, "--out", "a")
@@ -154,7 +154,7 @@ def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(record: str, every:
 
 def test_results_before_a_checkpoint_that_are_missing_are_told() -> None:
     call(*ASK, "--out", "b")
-    writer = results.Writer(Path("b"), "gtadam", results.read_manifest(Path("b")))
+    writer = writing.Writer(Path("b"), "gtadam", manifest.read_manifest(Path("b")))
     with pytest.raises(InputError, match="b: results before round 41 are missing; begin anew with distopt simulate"):
         writer.keep(41, 1)
     writer.close()
@@ -162,7 +162,7 @@ def test_results_before_a_checkpoint_that_are_missing_are_told() -> None:
 
 def test_arrays_on_disk_are_those_in_memory() -> None:
     call(*ASK, "--record", "x,s", "--out", "b")
-    whole, lazy = runs("b")["gtadam"], results.stored(Path("b"))
+    whole, lazy = runs("b")["gtadam"], loading.stored(Path("b"))
     assert list(whole) == list(lazy) and whole.info == lazy.info and np.array_equal(whole.rounds, lazy.rounds)
     assert all(np.array_equal(whole[name], lazy[name], equal_nan=True) for name in whole)
     with pytest.raises(KeyError, match="it has: "):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt import results
+from distopt import writing
 from distopt.api import execute
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -258,7 +258,7 @@ BASE: dict[str, Any] = {"topology": "ring", "agents": 4, "scenario": "quadratic"
 
 
 def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add, calls = results.Writer.add, []
+    add, calls = writing.Writer.add, []
 
     def interrupted(self: Any, *chunk: Any) -> None:
         add(self, *chunk)
@@ -266,7 +266,7 @@ def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monk
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(results.Writer, "add", interrupted)
+    monkeypatch.setattr(writing.Writer, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute(Experiment(**BASE), folder=tmp_path / "r")
     monkeypatch.undo()
@@ -304,7 +304,7 @@ def test_a_rerun_replaces_results_only_when_it_has_some(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
-    held = results.Writer(tmp_path / "r", "gt", {"fingerprint": Experiment(**BASE).fingerprint()})
+    held = writing.Writer(tmp_path / "r", "gt", {"fingerprint": Experiment(**BASE).fingerprint()})
     imports = "from distopt.api import execute; from distopt.experiment import Experiment; from pathlib import Path"
     script = f"{imports}; execute(Experiment(**{BASE}), folder=Path('r'))"
     second = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

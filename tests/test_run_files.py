@@ -20,7 +20,8 @@ from surviving import call
 from test_checkpoint import struck
 
 import distopt
-from distopt import manifest, reading, results
+from distopt import files as files_module
+from distopt import manifest, reading, results, writing
 from distopt.errors import InputError
 
 ASK = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", "20", "--algorithm", "gt", "--record", "x"]
@@ -172,7 +173,7 @@ def plain(folder: Path) -> None:
 
 
 def test_an_older_version_of_a_chunk_and_a_swapped_one_are_refused(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path / "r", "gt", {"fingerprint": "f"})
+    writer = writing.Writer(tmp_path / "r", "gt", {"fingerprint": "f"})
     parts = [results.Part(np.arange(k, k + 1), {"bits": np.full((1, 1), float(k))}, {}) for k in range(3)]
     writer.add(parts[0])
     writer.flush()
@@ -354,9 +355,9 @@ def test_what_is_written_beside_a_file_never_waits_nor_follows_a_link(tmp_path: 
     (tmp_path / "other").write_text("not ours")
     for make in (os.mkfifo, lambda path: path.symlink_to("other"), lambda path: path.symlink_to("/dev/full")):
         make(tmp_path / "f.part")
-        results.write_text(tmp_path / "f", "whole")
+        files_module.write_text(tmp_path / "f", "whole")
         assert (tmp_path / "f").read_text() == "whole" and not (tmp_path / "f").is_symlink()
     assert (tmp_path / "other").read_text() == "not ours"
     (tmp_path / "f.part").mkdir()
     with pytest.raises(distopt.errors.RunError, match="cannot write"):
-        results.write_text(tmp_path / "f", "more")
+        files_module.write_text(tmp_path / "f", "more")
