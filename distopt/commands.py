@@ -61,9 +61,8 @@ def simulate(
     from distopt.engines import check
     from distopt.experiment import build
     from distopt.files import locked
-    from distopt.results import above
     from distopt.stop import stopping
-    from distopt.writing import claim
+    from distopt.writing import above, claim
 
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs

@@ -24,8 +24,7 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     """
     beside = path.with_name(path.name + ".part")
     try:
-        beside.unlink(missing_ok=True)  # it may be a pipe, which would wait, or a link to what is not ours
-        with beside.open("xb") as file:
+        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)) as file:  # a pipe would wait
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
-from distopt.manifest import Status, read_manifest
-
-if TYPE_CHECKING:
-    pass
+from distopt.manifest import Status
 
 Array = NDArray[Any]
 
@@ -130,42 +125,3 @@ def collect(
 def folder_name(label: str) -> str:
     """A label as a folder name."""
     return re.sub(r"[^A-Za-z0-9_.=,-]+", "-", label).strip("-.") or "run"
-
-
-
-
-
-
-
-
-def above(folder: Path) -> Path | None:
-    """The folder of several runs that this one is of, if it is."""
-    with suppress(InputError):
-        return folder.parent if folder.name in read_manifest(folder.parent).get("runs", ()) else None
-    return None
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -157,6 +157,13 @@ def _above(folder: Path) -> Path | None:
     return None
 
 
+def above(folder: Path) -> Path | None:
+    """The folder of several runs that this one is of, if it is."""
+    with suppress(InputError):
+        return folder.parent if folder.name in read_manifest(folder.parent).get("runs", ()) else None
+    return None
+
+
 def claim(folder: Path, fingerprint: str) -> None:
     """Make ``folder`` ours: new, empty, or holding a run of the same fingerprint."""
     try:

@@ -158,8 +158,8 @@ class Other(nn.Module):
     [
         (Other((7, 5)).double(), r"another model: for first.weight this one has the shape \[5, 7\], not \[7, 5\]"),
         (Other((5, 8)).double(), "another model: for first.* this one has the shape"),
-        (Other((5, 7), gain=False).double(), "another model: for 'gain' this one has no such parameter"),
-        (nn.Linear(5, 7), "another model: for '.*' this one has no such parameter"),
+        (Other((5, 7), gain=False).double(), "another model: for gain this one has no such parameter"),
+        (nn.Linear(5, 7), "another model: for .* this one has no such parameter"),
         (Net(), "another model or compressor: .* it has float64 .* as error, not float32"),
         (Net().double().to("meta"), "device meta"),
         (torch.zeros(3), "model is a Tensor"),

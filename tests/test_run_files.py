@@ -20,9 +20,9 @@ from surviving import call
 from test_checkpoint import struck
 
 import distopt
-from distopt import files as files_module
 from distopt import manifest, reading, results, writing
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
+from distopt.files import write_text
 
 ASK = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", "20", "--algorithm", "gt", "--record", "x"]
 Damage = Callable[[Path, Path], None]
@@ -351,13 +351,10 @@ def flipped(path: Path, other: Path) -> None:
     path.write_bytes(content)
 
 
-def test_what_is_written_beside_a_file_never_waits_nor_follows_a_link(tmp_path: Path) -> None:
-    (tmp_path / "other").write_text("not ours")
-    for make in (os.mkfifo, lambda path: path.symlink_to("other"), lambda path: path.symlink_to("/dev/full")):
-        make(tmp_path / "f.part")
-        files_module.write_text(tmp_path / "f", "whole")
-        assert (tmp_path / "f").read_text() == "whole" and not (tmp_path / "f").is_symlink()
-    assert (tmp_path / "other").read_text() == "not ours"
-    (tmp_path / "f.part").mkdir()
-    with pytest.raises(distopt.errors.RunError, match="cannot write"):
-        files_module.write_text(tmp_path / "f", "more")
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null"), lambda path: path.symlink_to("/dev/full")])
+def test_what_cannot_be_written_beside_a_file_is_one_line(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    write_text(tmp_path / "f", "before")
+    make(tmp_path / "f.part")
+    with pytest.raises(RunError, match="cannot write .*; what was written before is kept"):
+        write_text(tmp_path / "f", "after")
+    assert (tmp_path / "f").read_text() == "before"
