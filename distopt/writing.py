@@ -50,7 +50,7 @@ class Writer:
         claim(folder, str(self.info.get("fingerprint", "")))
         self._held = ExitStack()
         if not mine:
-            self._held.enter_context(locked(folder, _above(folder)))
+            self._held.enter_context(locked(folder, above(folder)))
         if toml is not None:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
@@ -148,13 +148,6 @@ def _remove(path: Path) -> None:
 def _described(path: Path) -> dict[str, Any]:
     """What a manifest says of a file that was written before manifests said it."""
     return reading.described(path, reading.arrays(path))
-
-
-def _above(folder: Path) -> Path | None:
-    """The folder of several runs that this one is of, if it is."""
-    with suppress(InputError):
-        return folder.parent if folder.name in read_manifest(folder.parent).get("runs", ()) else None
-    return None
 
 
 def above(folder: Path) -> Path | None:
