@@ -117,7 +117,8 @@ class ErrorFeedbackState:
         found: dict[Tensor, _Kept] = {}
         for name, each in kept.items():
             if name not in parameters:
-                raise InputError(f"the saved memory is that of another model: for {name if isinstance(name, str) else _told(name)} this one has no such parameter")
+                which = name if isinstance(name, str) else _told(name)
+                raise InputError(f"the saved memory is that of another model: for {which} this one has no such parameter")
             if not isinstance(each, Mapping) or each.keys() != (_EACH if full else _EACH - _LATER):
                 raise InputError(f"{whose}: for {name} it has {_told(each)}, not {', '.join(map(repr, sorted(_EACH)))}")
             if not _counts(each["number"]):
