@@ -31,9 +31,10 @@ SECONDS = 10  # of this process's own time; a loaded machine does not shorten it
 STUCK = 60  # of the clock: a read that never ends takes no time of its own
 ROOM = 3 * 2**30  # bytes that one input may ask for
 
-CLASS = re.compile(r"\b[A-Za-z_]*(?:Error|Exception|Warning|Interrupt)\b:?|\[Errno|<class |object at 0x|NoneType|numpy\.|np\.\w|torch\.\w|networkx")
+CLASS = re.compile(r"\b[A-Za-z_]*(?:Error|Exception|Warning|Interrupt)\b:?|\[Errno|<class |object at 0x|NoneType|numpy\.|np\.\w|torch\.\w|\bG\.")
 """What a line for users never holds: names of classes, and the language of the libraries."""
 
+SAID = ("distopt: warning: ", "distopt: note: ")
 PROGRESS = re.compile(r": round [\d,]+ of [\d,]+( \(|$)")
 
 TALL = 2_000
@@ -155,10 +156,10 @@ def typed(*words: str, names: tuple[str, ...] = (), stuck: float = STUCK) -> Out
         return Outcome(faults=["hangs"])
     told, faults = warned(caught)
     lines = [line for line in result.stderr.split("\n") if line and not PROGRESS.search(line)]
-    outcome.told = told + [line for line in lines if line.startswith("distopt: warning: ")]
+    outcome.told = told + [line for line in lines if line.startswith(SAID)]
     outcome.faults += faults
     outcome.value = result.stdout
-    rest = [line for line in lines if not line.startswith("distopt: warning: ")]
+    rest = [line for line in lines if not line.startswith(SAID)]
     if result.exit_code == 0:
         outcome.faults += [f"exits 0 and says {line[:80]!r}" for line in rest[:1]]
     elif result.exit_code == 2 and rest and rest[0].startswith("Usage: "):

@@ -76,12 +76,15 @@ def test_an_input_that_is_no_regular_file_is_refused_in_a_line(make: Callable[[P
 @pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("part", ["manifest", "experiment", "chunk", "last"])
 def test_a_run_of_which_a_file_is_no_regular_one_is_refused_in_a_line(make: Callable[[Path], None], part: str) -> None:
-    execute(Experiment("ring", 4, "quadratic:dim=2", "gt:lr=0.02", rounds=6, record=("x",)), folder=Path("run"), mode="eager")
+    run = execute(Experiment("ring", 4, "quadratic:dim=2", "gt:lr=0.02", rounds=6, record=("x",)), folder=Path("run"), mode="eager")
+    truth = run["dynamic_regret"].tolist()
     (place,) = (path for path in Path("run").iterdir() if path.name.startswith(part))
     place.unlink()
     make(place.resolve())
     outcome = asked(lambda: distopt.load("run"), names=("run",), stuck=STUCK)
     resumed = typed("resume", "run", names=("run",), stuck=STUCK)
     assert outcome.faults == [] and resumed.faults == [], (outcome, resumed)
-    assert (part == "experiment" or outcome.line is not None) and resumed.line is not None, (outcome, resumed)
+    assert (part == "experiment") == (outcome.line is None), outcome
+    if resumed.line is None:  # begun anew
+        assert asked(lambda: distopt.load("run")).value["dynamic_regret"].tolist() == truth
     shutil.rmtree("run")

@@ -5,6 +5,7 @@ What is accepted is held against a reader that knows nothing of numbers: two ids
 
 from __future__ import annotations
 
+import codecs
 import random
 import re
 import unicodedata
@@ -163,7 +164,7 @@ def mtx(rng: random.Random, net: Net) -> str:
 
 
 def read_mtx(text: str) -> tuple[int, int] | None:
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("%")]
+    lines = [line.split() for line in text.lstrip("\ufeff").splitlines() if line.strip() and not line.startswith("%")]
     if not lines or len(lines[0]) != 3 or not lines[0][0].isascii() or not lines[0][0].isdigit():
         return None
     return int(lines[0][0]), size((), [(each[0], each[1]) for each in lines[1:] if len(each) > 1])[1]
@@ -209,6 +210,17 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[random.Random, Net], str], C
 }
 
 
+def encoding(data: bytes) -> str:
+    """The encoding that a file shows, or an XML declaration names."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    named = re.match(rb"<\?xml[^>]*encoding=\"([\w-]+)\"", data)
+    try:
+        return codecs.lookup(named[1].decode()).name if named else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
 def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     """A file of a format, whole or damaged: taken with as many agents and links as it names, or refused."""
     whole = not kind.startswith("damaged ")
@@ -229,9 +241,7 @@ def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
         outcome = asked(lambda: build_topology(spec, None, 0), names=(name,))
         held = (outcome.value.agents, len(outcome.value.edges)) if outcome.value is not None else None
     if outcome.line is None and not outcome.faults:
-        code = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-        text = data.decode(code, "replace")
-        meant = read(text)
+        meant = read(data.decode(encoding(data), "replace"))
         if meant is None:
             outcome.faults.append("accepts what an independent reader cannot read")
         elif held != meant:

@@ -40,7 +40,7 @@ MISSING = (
     "-NaN",
     "NaT",
 )
-SURELY = {"", "none", "na", "<na>", "null", "nan", "-", "?", "#n/a", "n/a"}  # whatever their case, and blanks around them
+SURELY = {"", "na", "<na>", "null", "nan", "-", "?", "#n/a", "n/a"}  # whatever their case, and blanks around them
 LABELS = (
     ("dry", "rain"),
     ("a", "b", "c"),
@@ -83,6 +83,11 @@ ODD = (
     "5%",
 )
 CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252", "utf-32")
+
+
+def surely(text: str) -> bool:
+    """Whether a text says that there is no value, in every column; none, in small letters, may be a name."""
+    return text.strip().lower() in SURELY or text.strip() == "None"
 
 
 def canonical(text: str) -> str:
@@ -214,9 +219,9 @@ def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     outcome = ask(path, sheet, label)
     row, column = sheet.broken or (0, 0)
     cell, name = sheet.cells[row][column], sheet.header[column]
-    surely = cell.strip().lower() in SURELY or (column < 2 and not number(cell))  # no other reading of it is right
+    wrong = surely(cell) or (column < 2 and not number(cell))  # no other reading of it is right
     if outcome.line is None and not outcome.faults:
-        if sheet.broken and surely:
+        if sheet.broken and wrong:
             outcome.faults.append(f"accepts {cell!r} in column {name!r}, {'first' if row == 0 else 'later'} row")
         elif not sheet.broken and not sheet.doubt and outcome.value.scenario.dim != sheet.dim:
             outcome.faults.append(f"takes it for dim {outcome.value.scenario.dim}, not {sheet.dim}")
@@ -226,7 +231,7 @@ def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
         told = f"line {row + 2}" in outcome.line and canonical(name) in canonical(outcome.line)
         if not sheet.broken and not sheet.doubt:
             outcome.faults.append("refuses a regular file")
-        elif sheet.broken and surely and not told:
+        elif sheet.broken and wrong and not told and not sheet.doubt:
             outcome.faults.append(f"refuses {cell!r} without line {row + 2} and column {name!r}")
     return (label, sheet.owner, data), outcome
 
@@ -262,7 +267,7 @@ def mangled(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
         text = data.decode("utf-8-sig", "replace")
         if text.count(",") > 40:
             cells = [cell for row in csv.reader(io.StringIO(text, newline="")) if len(row) > 1 for cell in row]
-            outcome.faults += [f"accepts a cell {cell!r}" for cell in cells if cell.strip().lower() in SURELY][:1]
+            outcome.faults += [f"accepts a cell {cell!r}" for cell in cells if surely(cell)][:1]
     return (sheet.header[4], sheet.owner, data), outcome
 
 
