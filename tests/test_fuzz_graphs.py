@@ -86,8 +86,8 @@ def edges(rng: random.Random, net: Net) -> str:
 
 def read_edges(text: str) -> tuple[int, int] | None:
     pairs = []
-    for line in re.split(r"\r\n|\r|\n", text.lstrip("\ufeff")):
-        words = re.split(r"[#%]", line)[0].replace(",", " ").split()
+    for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")):
+        words = re.sub(r"(^|\s)%.*|#.*", "", re.sub("[,;]", " ", line)).split()
         if len(words) == 1:
             return None
         pairs += [(words[0], words[1])] if words else []
@@ -153,14 +153,20 @@ def mtx(rng: random.Random, net: Net) -> str:
     entries = [(max(link), min(link)) for link in links]
     entries += [pair[::-1] for pair in entries] if symmetry == "general" and rng.random() < 0.7 else []
     value = {"pattern": "", "integer": " 1", "real": rng.choice((" 1.0", " 0.5", " 1e0"))}[what]
-    size_line = f"{n} {n} {len(entries)}"
-    lines = [
-        f"%%MatrixMarket matrix coordinate {what} {symmetry}",
-        *(["% comment"] * rng.randrange(2)),
-        size_line,
-        *(f"{i} {j}{value}" for i, j in entries),
-    ]
-    return "\n".join(lines) + "\n"
+    header, size_line = f"%%MatrixMarket matrix coordinate {what} {symmetry}", f"{n} {n} {len(entries)}"
+    lines = [f"{i} {j}{value}" for i, j in entries]
+    if rng.random() < 0.3:  # what the format knows, and no undirected graph is
+        way = rng.randrange(8)
+        odd = ("1 1", f"{n + 1} 1", "0 1", "1 2", "1.0 2", "1_0 2", "２ 1", "")[way]
+        lines, size_line = [*lines, odd + value], f"{n} {n} {len(entries) + 1}"
+    elif rng.random() < 0.15:
+        other = {"coordinate": "array", what: "complex", symmetry: "skew-symmetric", "matrix": "vector", "%%Matrix": "%Matrix"}
+        old, new = rng.choice((*other.items(), (what, what.upper())))
+        header = header.replace(old, new)
+    elif rng.random() < 0.1:
+        huge = 10**13
+        size_line = rng.choice((f"{n} {n + 1} {len(entries)}", f"{n} {n}", f"{n} {n} {huge}", f"{huge} {huge} {len(entries)}", "x"))
+    return "\n".join([header, *(["% comment"] * rng.randrange(2)), size_line, *lines]) + "\n"
 
 
 def read_mtx(text: str) -> tuple[int, int] | None:
