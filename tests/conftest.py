@@ -26,3 +26,32 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runs in a folder of its own, and errors are told as a user sees them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISTOPT_TRACEBACK", raising=False)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write an empty file in the place of each figure: drawing takes most of the time of a short run."""
+    from distopt.report import curves, network
+
+    class Blank:
+        def savefig(self, path: Any, **_: Any) -> None:
+            path.write(b"figure") if hasattr(path, "write") else Path(path).write_bytes(b"figure")
+
+    monkeypatch.setattr(curves, "figure", lambda *_, **__: Blank())
+    monkeypatch.setattr(network, "figure", lambda *_, **__: Blank())
+    monkeypatch.setattr(network, "save", lambda figure, path: figure.savefig(path))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many malformed inputs were tried, of which kinds and seeds."""
+    lines = [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fuzz" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("malformed inputs")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
