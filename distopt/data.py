@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -81,7 +80,7 @@ def part(tree: Any, start: int, stop: int) -> Any:
 def leaf(state: Any, name: str) -> Tensor:
     """The leaf of a state that ``name`` names, such as "s" or "direction.m"; InputError says which there are."""
     try:
-        found = state if isinstance(state, Tensor) and name == "state" else attrgetter(name)(state)
+        found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
     except AttributeError:
         fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
         raise InputError(f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})") from None
@@ -89,6 +88,16 @@ def leaf(state: Any, name: str) -> Tensor:
         inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
         raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
     return found
+
+
+def _field(state: Any, name: str) -> Any:
+    """The field of a state that a dotted name names; methods and properties are none, such as ``T`` of a tensor."""
+    for each in name.split("."):
+        fields = getattr(state, "_fields", None) or (() if isinstance(state, Tensor) else getattr(state, "__dict__", ()))
+        if each not in fields:
+            raise AttributeError(each)
+        state = getattr(state, each)
+    return state
 
 
 def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:

@@ -341,18 +341,24 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
     """A spec string, path, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
     topology = of_path("topology", topology) if isinstance(topology, Path) else topology
     built = catalog.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
+    if isinstance(built, type):
+        raise InputError(f"topology {built.__name__} was given as a class; give an object of it")
     if hasattr(built, "nodes") and hasattr(built, "edges"):
         built = graph_from_networkx(built)
+    elif hasattr(built, "to_numpy"):  # a data frame
+        built = graph_from_matrix(built.to_numpy())
     elif isinstance(built, np.ndarray | Tensor) or hasattr(built, "tocsr"):
         built = graph_from_matrix(built)
     elif isinstance(built, list | tuple):
         try:
-            built = graph_from_matrix(np.asarray(built, dtype=np.float64))
+            built = graph_from_matrix(np.asarray(built))
         except (TypeError, ValueError) as error:
             raise error if isinstance(error, InputError) else InputError(
                 "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
             ) from error
     if not isinstance(built, Graph | Switching):
+        if built is not topology or isinstance(topology, int | float | str | None):
+            raise InputError(f"topology={shown(topology)}: must be a name such as ring, or the path of a file, as in file:path=graph.edges")
         raise InputError(f"topology {_label(topology)} is neither a graph nor a weight matrix; give a name, a networkx graph or an [N, N] array")
     if agents is not None and built.agents != agents:
         raise InputError(f"topology {_label(topology)} has {built.agents} agents, not {agents}; leave agents out or make them equal")
@@ -389,6 +395,8 @@ def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
         raise InputError(f"scenario {_label(experiment.scenario)}: dim={dim}, must be at least 1")
     shape = (experiment.trials, agents, dim)
     x0 = 0.0 if experiment.x0 is None else experiment.x0
+    if isinstance(x0, bool | np.ma.MaskedArray) or (isinstance(x0, Tensor) and (x0.is_complex() or x0.layout != torch.strided)):
+        raise InputError(f"x0={shown(x0)}: must be real numbers, all of them there")
     try:
         start = torch.as_tensor(x0, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -183,6 +183,8 @@ def graph_from_matrix(W: Any) -> Graph:
                 f"the matrix holds 0 and 1 only (row {row} sums to {sums[row]:.10g}): it is an adjacency matrix, not weights; save it as .csv, "
                 "or in Python give networkx.from_numpy_array of it, and a rule makes the weights"
             )
+        if np.abs(sums).max() <= rounding and agents > 1:
+            raise InputError("the rows of the matrix sum to 0: it is a Laplacian L, not weights; give I - c L, with c = 1 / (1 + max L_ii), say")
         raise InputError(f"row {row} of the weights sums to {sums[row]:.10g}; divide each row by its sum so that it is 1")
     if precision > TOLERANCE:
         rows, columns, values = _scaled(agents, rows, columns, values, precision, rounding)
@@ -199,6 +201,8 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         W = W.detach().to_dense().cpu()
         W = (W.double() if W.is_floating_point() else W).numpy()
     sparse = hasattr(W, "tocoo")
+    if isinstance(W, np.ma.MaskedArray):
+        raise InputError("a weight matrix has a number everywhere, and this one is masked; give W.filled(0), or another")
     W = W if sparse else np.asarray(W)
     if W.dtype.kind not in "biuf":
         raise InputError(f"a weight matrix holds real numbers, not {W.dtype}")
@@ -212,7 +216,8 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         values = W[rows, columns]
     else:
         rows = columns = values = np.empty(0)
-    return W.shape, rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64), precision
+    with np.errstate(invalid="ignore"):  # what is not finite is refused by name
+        return W.shape, rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64), precision
 
 
 def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: float, rounding: float) -> tuple[Ints, Ints, Floats]:
@@ -223,7 +228,7 @@ def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: f
     symmetric = (abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))).max() <= 1e-7  # of either half, rounded by itself
     W = ((W + W.T) / 2 if symmetric else W).tocoo()
     rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
-    if symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding:
+    if values.min() >= 0 and (symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding):
         for _ in range(_SCALINGS):
             sums, across = np.bincount(rows, values, agents), np.bincount(columns, values, agents)
             if max(np.abs(sums - 1).max(), np.abs(across - 1).max()) < 1e-15:

@@ -89,10 +89,11 @@ def agents(experiment: Any) -> None:
         InputError: it would not fit.
     """
     count = experiment.agents
-    if count is None or count < LARGE:
+    if count is None or count * experiment.trials < LARGE:
         return
     needed, what, lower = float(NETWORK * count), f"{count:,} agents", "agents"
     memory(needed, what, lower)
+    memory(needed + 100.0 * count * experiment.trials, f"{what} in {experiment.trials:,} trials", "agents or trials")
     with contextlib.suppress(Exception):  # what is wrong is told where it is made
         needed += count * _each(experiment, count)
     if experiment.trials > 1:

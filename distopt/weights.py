@@ -46,7 +46,7 @@ def rule_name(rule: str) -> str:
     if name not in RULES:
         close = difflib.get_close_matches(name, RULES, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"unknown weight rule {rule!r}{hint} Known: {', '.join(RULES)}")
+        raise InputError(f"unknown weight rule {rule!r}{hint}. Known: {', '.join(RULES)}")
     return name
 
 

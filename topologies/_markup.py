@@ -122,6 +122,8 @@ def gml(path: Path, text: str) -> Graph:
             raise error(path, line, "not GML: a quote is not closed")
         said, position = token.group(), token.end()
         if token["bracket"] == "[" and key:
+            if not names and key in ("node", "edge"):
+                raise error(path, line, f"a {key} outside of graph [ ... ]; move it inside")
             graphs += key == "graph" and not names
             if graphs > 1:
                 raise error(path, line, "a second graph begins; save each in a file of its own")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from distopt.errors import InputError, first_line
+from distopt.errors import InputError
 from distopt.graphs import Graph, check_connected, graph_from_matrix
 from distopt.topologies._links import content, decoded, error
 from distopt.topologies._markup import gml, graphml
@@ -77,8 +77,8 @@ def _matrix(path: Path) -> Graph:
         try:
             version = npy.read_magic(handle)
             shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(handle)
-        except Exception as problem:  # a crafted header makes numpy's parser raise what its parts raise
-            raise error(path, 0, f"not a plain .npy array ({first_line(problem)})") from None
+        except Exception:  # a crafted header makes numpy's parser raise what its parts raise
+            raise error(path, 0, "not a plain .npy array: its header cannot be read; save it again with numpy.save") from None
         if dtype.hasobject or dtype.kind not in "biuf":
             raise error(path, 0, f"not a plain .npy array of real numbers, but of {dtype}")
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:

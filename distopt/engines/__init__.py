@@ -69,6 +69,8 @@ def _parsed(spec: str) -> tuple[Callable[..., Engine], dict[str, int | str]]:
         whole = "int" in module.engine.__annotations__[key]
         try:
             typed[key] = number(value) if whole else value
+            if whole and key in ("workers", "timeout") and typed[key] == 0:
+                raise ValueError("must be at least 1")
         except ValueError as error:
             raise InputError(f"engine {spec}: {key}={value} {error}") from None
     return module.engine, typed

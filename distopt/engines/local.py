@@ -113,8 +113,8 @@ class OnDevice:
         self._block: Block | None = None
         try:
             self.device = torch.device(device)
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # a build without CUDA says so by an assertion
+            torch.zeros(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA says so by an assertion
             raise InputError(f"device={device}: torch cannot use it ({first_line(error)}); leave --device out to run on the CPU") from None
 
     @property
