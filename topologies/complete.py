@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt import limits
+from distopt import room
 from distopt.graphs import Graph, graph_from_edges
 
 
@@ -17,5 +17,5 @@ def complete(agents: int) -> Graph:
     >>> len(complete(10).edges)
     45
     """
-    limits.memory(limits.COMPLETE * agents**2, f"the links of a complete graph of {agents:,} agents", "agents")
+    room.memory(room.COMPLETE * agents**2, f"the links of a complete graph of {agents:,} agents", "agents")
     return graph_from_edges(agents, np.stack(np.triu_indices(max(agents, 0), 1), 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt import limits
+from distopt import room
 from distopt.errors import InputError
 from distopt.graphs import Graph, connected, graph_from_edges, pair_from_number
 from distopt.random import Key
@@ -23,7 +23,7 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
     if not 0 < p <= 1:
         raise InputError(f"erdos_renyi: p is the probability of a link, 0 < p <= 1, not {p}")
     pairs = agents * (agents - 1) // 2
-    limits.memory(p * limits.COMPLETE * agents**2, f"the links of erdos_renyi with {agents:,} agents and p={p:g}", "agents or p")
+    room.memory(p * room.COMPLETE * agents**2, f"the links of erdos_renyi with {agents:,} agents and p={p:g}", "agents or p")
 
     def draw(rng: np.random.Generator) -> Graph:
         parts, last = [], -1
