@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import checkpoint, engines, grid, limits, runner, surroundings
+from distopt import checkpoint, engines, grid, limits, room, runner, surroundings
 from distopt.checkpoint import Checkpoint
 from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
@@ -290,8 +290,8 @@ def execute_together(
     except Exception as error:
         for recording in recordings:
             recording.give_up()
-        if limits.exhausted(error):
-            raise RunError(limits.NO_MEMORY) from error
+        if room.exhausted(error):
+            raise RunError(room.NO_MEMORY) from error
         raise
     finally:
         if hasattr(where, "close"):

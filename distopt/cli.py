@@ -289,12 +289,12 @@ def _polite(traceback: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         code, message, failure = 130, "interrupted", error
     except Exception as error:
-        from distopt import limits
+        from distopt import room
 
         code, failure = 1, error
         lines = str(error).strip().splitlines()
         message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} (--traceback shows where)"
-        message = limits.NO_MEMORY if limits.exhausted(error) else message
+        message = room.NO_MEMORY if room.exhausted(error) else message
     else:
         return
     if traceback:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from distopt import room
 from distopt.errors import InputError
 from distopt.random import Key, words
 
@@ -290,6 +291,7 @@ def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> 
     if count > most:
         size, limit = (f"{each * BYTES_PER_LINK / 2**30:,.1f} GiB" for each in (count, most))
         raise InputError(f"{who}: about {count:.3g} links take {size}, more than is made at once ({limit}); {advice}")
+    room.memory(count * BYTES_PER_LINK, f"{who}: about {count:.3g} links", advice.removeprefix("lower "))
 
 
 def is_connected(graph: Graph) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt import limits
 from distopt.graphs import Graph, check_links, graph_from_edges
 
 
@@ -18,5 +17,4 @@ def complete(agents: int) -> Graph:
     45
     """
     check_links(agents * (agents - 1) // 2, "complete", "lower the number of agents, or take another graph")
-    limits.memory(limits.COMPLETE * agents**2, f"the links of a complete graph of {agents:,} agents", "agents")
     return graph_from_edges(agents, np.stack(np.triu_indices(max(agents, 0), 1), 1))

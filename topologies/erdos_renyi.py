@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt import limits
 from distopt.errors import InputError
 from distopt.graphs import Graph, check_links, connected, graph_from_edges, pair_from_number
 from distopt.random import Key
@@ -24,7 +23,6 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
         raise InputError(f"erdos_renyi: p is the probability of a link, 0 < p <= 1, not {p}")
     pairs = agents * (agents - 1) // 2
     check_links(p * pairs, "erdos_renyi", "lower p or the number of agents")
-    limits.memory(p * limits.COMPLETE * agents**2, f"the links of erdos_renyi with {agents:,} agents and p={p:g}", "agents or p")
 
     def draw(rng: np.random.Generator) -> Graph:
         parts, last = [], -1

@@ -1,0 +1,73 @@
+"""The memory and the disk of the machine, and what needs more of them than there is."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+from pathlib import Path
+
+from distopt.errors import InputError
+
+NO_MEMORY = "there is not enough memory; lower agents, trials or the number of runs at a time, or the scenario's dim"
+
+
+def size(count: float) -> str:
+    """Bytes in words.
+
+    >>> size(128e12), size(3.2e9), size(7e5)
+    ('128 TB', '3.2 GB', '0.7 MB')
+    """
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
+        if count >= unit:
+            return f"{count / unit:,.3g} {name}"
+    return f"{count / 1e6:.1f} MB"
+
+
+def available() -> int:
+    """The bytes of memory that this process may still take: of the machine, of its control group, of its own limit."""
+    found = [2**63]
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, place = line.split(":", 2)
+            if kinds in ("", "memory"):
+                base = Path("/sys/fs/cgroup", kinds)
+                most, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+                for folder in (base / place.lstrip("/"), base):
+                    with contextlib.suppress(OSError, ValueError):
+                        found.append(int((folder / most).read_text()) - int((folder / used).read_text()))
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            found.append(limit - pages * resource.getpagesize())
+    return max(min(found), 0)
+
+
+def memory(needed: float, what: str, lower: str) -> None:
+    """Refuse ``what`` where it needs more memory than there is; ``lower`` says which settings to lower.
+
+    Raises:
+        InputError: it does.
+    """
+    if needed > (have := available()):
+        raise InputError(f"{what} would need at least {size(needed)} of memory, and {size(have)} are free; lower {lower}")
+
+
+def disk(needed: float, folder: Path, what: str, lower: str) -> None:
+    """Refuse ``what`` where it needs more room than the disk of ``folder`` has.
+
+    Raises:
+        InputError: it does.
+    """
+    there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), None)
+    if there is not None and needed > (have := shutil.disk_usage(there).free):
+        raise InputError(f"{what} would need at least {size(needed)} in {folder}, and {size(have)} are free; lower {lower}")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left: Python's, or torch's, which has none of its own for the CPU."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
