@@ -45,6 +45,7 @@ class Writer:
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
         self._files: dict[str, Any] = {}  # what was written, by name: see ``reading.described``
+        self._forms: dict[str, str] = {}
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
@@ -125,7 +126,9 @@ class Writer:
         with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
             file.flush()
-            self._files[name] = reading.described(Path(file.name), arrays)
+            told = reading.described(Path(file.name), arrays)
+        self._forms = told["arrays"] = self._forms if told["arrays"] == self._forms else told["arrays"]  # kept once for all chunks alike
+        self._files[name] = told
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:

@@ -198,8 +198,8 @@ def test_links_of_too_many_pairs_are_refused(topology: str, monkeypatch: pytest.
     with pytest.raises(InputError, match=r"about (5|2.5)e\+11 links take (29,802|14,901).* GiB, more than is made at once .*; lower"):
         distopt.simulate(topology, agents=10**6, **ask)
     monkeypatch.setattr(room, "available", lambda: 10**6)
-    with pytest.raises(InputError, match=r"about (1.99e\+04|9.98e\+03) links would need at least .* of memory, and 1.0 MB are free; lower"):
-        distopt.simulate(topology, agents=200, **ask)
+    with pytest.raises(InputError, match=r"about (4.48e\+04|2.24e\+04) links would need at least .* of memory, and 1.0 MB are free; lower"):
+        distopt.simulate(topology, agents=300, **ask)
 
 
 def test_agents_are_weighed_with_their_data_state_and_trials(monkeypatch: pytest.MonkeyPatch) -> None:

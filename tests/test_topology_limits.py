@@ -30,7 +30,7 @@ def test_too_few_links(spec: str, agents: int) -> None:
     [
         ("erdos_renyi:p=0.5", 1_000_000), ("erdos_renyi:p=1", 100_000), ("resampled_erdos_renyi:p=0.5", 1_000_000),
         ("complete", 100_000),
-        ("geometric:radius=1e308", 100_000), ("geometric:radius=inf", 10**7), ("watts_strogatz:k=50000,p=0.1", 100_000),
+        ("geometric:radius=1e308", 100_000), ("geometric:radius=1e308", 10**7), ("watts_strogatz:k=50000,p=0.1", 100_000),
         ("watts_strogatz:k=998,p=1", 1000),
         ("barabasi_albert:m=50000", 100_000), ("random_regular:degree=50000", 100_000), ("caveman:size=100000", 100_000),
     ],
