@@ -93,7 +93,7 @@ def _shutdown(ray: Any) -> None:
 def _folder() -> Iterator[str]:
     """A folder of our own for a cluster's files, removed in the end; those of processes that were killed are removed now."""
     above = tempfile.gettempdir()
-    above = above if len(above) + len("/distopt-ray-12345678") <= SHORT else "/tmp"
+    above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):
         with suppress(OSError, InputError):  # somebody else's, or in use
             if left.stat().st_uid == os.getuid() and (left / LOCK).exists():
@@ -105,7 +105,7 @@ def _folder() -> Iterator[str]:
         raise InputError(f"Ray could not be started: no folder for its files in {above}: {error.strerror}; name another with TMPDIR") from error
     try:
         with locked(Path(place)):
-            yield place
+            yield os.path.join(place, "r")  # which Ray lets everybody into, but not through the one above
     finally:
         for _ in range(20):  # what was told to end may still write
             shutil.rmtree(place, ignore_errors=True)
