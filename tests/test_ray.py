@@ -297,10 +297,8 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             engines.make(spec, problem, blocks)
     with pytest.raises(InputError, match="cannot be sent to the workers: TypeError"):
         engine_of_ray.packed(made(algorithm=Unsendable()))
-    import ray
-
     with monkeypatch.context() as old, pytest.raises(InputError, match=r"^Ray 2\.51\.0 knows no tokens: .*; pip install --upgrade"):
-        old.setattr(ray, "__version__", "2.51.0")
+        old.setattr("ray.__version__", "2.51.0")
         library()
     here = engine_of_ray.packed(problem)
     monkeypatch.setattr(engine_of_ray, "versions", lambda: "distopt 0")
@@ -343,10 +341,10 @@ def test_a_users_file_runs_on_a_cluster_that_is_there(nodes: Nodes, tmp_path: Pa
 @pytest.mark.slow
 def test_a_cluster_of_its_own_is_started_and_stopped(tmp_path: Path) -> None:
     mark = f"{time.time_ns()}"
-    done = command(tmp_path, *ASK, "--out", "own", "--engine", "ray", "--workers", "2", DISTOPT_TEST=mark)
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    with tempfile.TemporaryDirectory(prefix="own") as short:
+        done = command(tmp_path, *ASK, "--out", "own", "--engine", "ray", "--workers", "2", DISTOPT_TEST=mark, TMPDIR=short)
+        assert (done.returncode, done.stderr.count("\n"), os.listdir(short)) == (0, 1, []), done.stderr
     as_alone(tmp_path / "own", "gtadam")
-    assert not list(Path(tempfile.gettempdir()).glob("distopt-ray-*")), "temporary folders are left over"
     for _ in range(100):
         if not (left := marked(mark)):
             break
@@ -393,8 +391,7 @@ def test_the_cluster_file_is_one() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    content = yaml.safe_load((ROOT / "launch" / "ray-cluster.yaml").read_text())
-    jsonschema.validate(content, schema)
+    jsonschema.validate(content := yaml.safe_load((ROOT / "launch" / "ray-cluster.yaml").read_text()), schema)
     filled = prepare_config(content)  # as "ray up" does it
     validate_config(filled)
     assert [kind["min_workers"] for kind in filled["available_node_types"].values()] == [len(content["provider"]["worker_ips"])]

@@ -83,17 +83,39 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
 def _shutdown(ray: Any) -> None:
     """Leave the cluster, and end what was started for it, which holds nothing and does not hear SIGTERM."""
     node = getattr(getattr(ray._private, "worker", None), "_global_node", None)
-    if node is not None and hasattr(node, "kill_all_processes"):
-        kill = node.kill_all_processes
-        node.kill_all_processes = lambda *_, **__: kill(check_alive=False)
-    ray.shutdown()
+    if node is None or not getattr(node, "all_processes", None):  # others started it
+        ray.shutdown()
+        return
+    kill = node.kill_all_processes
+    node.kill_all_processes = lambda *_, **__: kill(check_alive=False)
+    servers = [each.process.pid for several in node.all_processes.values() for each in several]
+    with ExitStack() as stack:
+        below = []
+        for pid in [inner for server in servers for inner in _below(server)]:
+            with suppress(OSError):  # it has ended
+                below.append(os.pidfd_open(pid))
+                stack.callback(os.close, below[-1])
+        ray.shutdown()
+        for each in below:  # which would otherwise ask for a server that has gone, for a minute
+            with suppress(OSError):
+                signal.pidfd_send_signal(each, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *_below(child)]
+    return found
 
 
 @contextmanager
 def _folder() -> Iterator[str]:
     """A folder of our own for a cluster's files, removed in the end; those of processes that were killed are removed now."""
     above = tempfile.gettempdir()
-    above = above if len(above) + len("/distopt-ray-12345678") <= SHORT else "/tmp"
+    above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):
         with suppress(OSError, InputError):  # somebody else's, or in use
             if left.stat().st_uid == os.getuid() and (left / LOCK).exists():
@@ -105,7 +127,7 @@ def _folder() -> Iterator[str]:
         raise InputError(f"Ray could not be started: no folder for its files in {above}: {error.strerror}; name another with TMPDIR") from error
     try:
         with locked(Path(place)):
-            yield place
+            yield os.path.join(place, "r")  # which Ray lets everybody into, but not through the one above
     finally:
         for _ in range(20):  # what was told to end may still write
             shutil.rmtree(place, ignore_errors=True)
