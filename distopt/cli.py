@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distopt import __version__, commands
-from distopt.errors import InputError, RunError, printable
+from distopt.errors import InputError, RunError, brief, printable
 from distopt.spec import real, whole
 from distopt.streams import lasting_streams
 
@@ -301,7 +301,7 @@ def _polite(traceback: bool) -> Iterator[None]:
         import traceback as tracebacks
 
         tracebacks.print_exception(failure)
-    click.echo(f"distopt: {printable(' '.join(message.split()))}", err=True)
+    click.echo(f"distopt: {brief(printable(' '.join(message.split())))}", err=True)
     raise SystemExit(code)
 
 

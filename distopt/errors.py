@@ -26,6 +26,20 @@ def printable(text: str) -> str:
     return "".join(char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(char)[1:-1] for char in text)
 
 
+MESSAGE = 1000
+"""Characters of a message that reach the terminal; what is longer echoes something that nobody typed to be read."""
+
+
+def brief(text: str) -> str:
+    """A message, without its middle where it is very long.
+
+    >>> len(brief("x" * 10**6)) < 1100
+    True
+    """
+    left_out = len(text) - MESSAGE
+    return text if left_out <= 0 else f"{text[: MESSAGE * 2 // 3]} ... ({left_out:,} characters) ... {text[-MESSAGE // 3 :]}"
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     lines = str(error).strip().splitlines()

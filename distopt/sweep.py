@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -27,7 +28,7 @@ from distopt.loading import stored
 from distopt.manifest import MANIFEST
 from distopt.places import here, looking_in, place, rooted
 from distopt.results import Run, folder_name
-from distopt.spec import quoted, real, rebased, whole
+from distopt.spec import MOST_POINTS, quoted, real, rebased, whole
 from distopt.stop import follow, held
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
@@ -75,6 +76,8 @@ def points(values: Mapping[str, Any], settings: Sequence[str], where: str) -> li
     keys = [key for key, _ in lists]
     if (twice := repeated(keys)) is not None:
         raise InputError(f"--set {keys[twice]} is given twice; write all its values in one list")
+    if (count := math.prod(len(each) for _, each in lists)) > MOST_POINTS:
+        raise InputError(f"a sweep of {count:,} experiments; at most {MOST_POINTS:,} can be run, so split it")
     named = values.get("algorithm")
     algorithms = [named] if "algorithm" in keys or not isinstance(named, list) else named
     found = []
