@@ -351,7 +351,10 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
         built = graph_from_matrix(built)
     elif isinstance(built, list | tuple):
         try:
-            built = graph_from_matrix(np.asarray(built))
+            given = np.asarray(built)
+            if given.dtype.kind not in "biuf":  # texts, which numpy would read as numbers
+                raise TypeError(given.dtype)
+            built = graph_from_matrix(given)
         except (TypeError, ValueError) as error:
             raise error if isinstance(error, InputError) else InputError(
                 "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"

@@ -17,6 +17,7 @@ from distopt.manifest import MANIFEST, Status, read_manifest
 if TYPE_CHECKING:
     pass
 from distopt.results import Array, Part, Run, collect
+from distopt.spec import shown
 
 
 def load(folder: str | Path) -> Run | dict[str, Run]:
@@ -26,7 +27,7 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
         InputError: no run there, or a file that is damaged or foreign.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise InputError(f"{folder!r}: not the path of a folder")
+        raise InputError(f"{shown(folder)}: not the path of a folder")
     folder = Path(folder)
     content = read_manifest(folder)
     if "runs" in content:

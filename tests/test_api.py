@@ -216,7 +216,7 @@ def test_agentwise_regrets_are_left_out_when_large_and_kept_on_request(monkeypat
         ({"topology": np.full((4, 4), 0.5)}, "sum"),
         ({"topology": np.eye(4)}, "connected"),
         ({"topology": nx.path_graph(3)}, "has 3 agents, not 4"),
-        ({"topology": 7}, "neither a graph nor a weight matrix"),
+        ({"topology": 7}, "topology=7: must be a name such as ring, or the path of a file"),
     ],
 )
 def test_bad_input_is_one_clear_line(changes: dict[str, Any], message: str) -> None:

@@ -172,7 +172,7 @@ def test_a_state_that_takes_its_shape_in_the_first_round_goes_on(tmp_path: Path)
     written: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *each: written.append(each))
-        patch.setattr(Experiment, "to_toml", lambda self: "")
+        patch.setattr(Experiment, "to_toml", lambda self, folder: "")
         api.execute(experiment, folder=tmp_path / "r", checkpoint_every=4)
     checkpoint.save(tmp_path, problem, *written[0][2:])
     found = checkpoint.load(tmp_path, problem, written[0][3].run)

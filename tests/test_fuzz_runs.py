@@ -28,7 +28,8 @@ import distopt
 from distopt import checkpoint
 from distopt.api import execute
 from distopt.experiment import Experiment
-from distopt.results import Run, load
+from distopt.loading import load
+from distopt.results import Run
 
 PARTS: dict[str, Any] = {
     "topology": "ring",

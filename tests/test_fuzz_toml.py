@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fuzzing import CHARS, NUMBERS, Hunt, Outcome, damage, draw, mutate, typed
 
-from distopt.results import Run, load
+from distopt.loading import load
+from distopt.results import Run
 
 GOOD = {
     "topology": '"ring"', "agents": "4", "scenario": '"quadratic:dim=2"', "algorithm": '"gt:lr=0.02"', "channel": '"exact"', "weights": '"lazy"',

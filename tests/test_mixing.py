@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -336,15 +337,16 @@ def test_a_million_agents() -> None:
 
 
 def test_a_built_problem_holds_little_besides_what_its_rounds_need() -> None:
-    class Counting(GT):
-        made = 0
+    made: list[weakref.ref[Tensor]] = []
 
+    class Watched(GT):
         def init(self, x: Tensor) -> Any:
-            Counting.made += 1
-            return super().init(x)
+            state = super().init(x)
+            made.append(weakref.ref(state.s))
+            return state
 
-    problem = build(Experiment("ring", 1000, "quadratic", Counting(), rounds=3))
-    assert Counting.made == 0 and problem.x0.untyped_storage().nbytes() == 8
+    problem = build(Experiment("ring", 1000, "quadratic", Watched(), rounds=3))
+    assert all(state() is None for state in made) and problem.x0.untyped_storage().nbytes() == 8
     table = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     held = sum(value.nbytes for value in vars(problem.mixing).values() if isinstance(value, np.ndarray))
     assert not any(isinstance(value, Pattern) for value in vars(problem.mixing).values())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distopt import catalog
 from distopt.channels.exact import Exact
-from distopt.checkpoint import About, load, save, versions
+from distopt.checkpoint import TOTALS, About, load, save, versions
 from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.errors import InputError
@@ -315,10 +315,11 @@ def test_a_checkpoint_of_the_old_state_of_extra_is_refused(tmp_path: Path) -> No
     problem = build(Experiment("ring", N, "moving_target", "extra", rounds=9))
     old = replace(problem, algorithm=Old())
     about = About(problem.experiment.fingerprint(), "a run", False, "cpu", 1.0, versions())
-    save(tmp_path, old, begin(old)._replace(t=3), about)
+    totals = {name: torch.zeros(1, dtype=torch.float64) for name in TOTALS}
+    save(tmp_path, old, begin(old)._replace(t=3, totals=totals), about)
     with pytest.raises(InputError, match="does not fit extra"):
         load(tmp_path, problem, "a run")
-    save(tmp_path, problem, begin(problem)._replace(t=3), about)
+    save(tmp_path, problem, begin(problem)._replace(t=3, totals=totals), about)
     assert load(tmp_path, problem, "a run") is not None
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,9 +163,17 @@ def heavy() -> None:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_of_a_pool_have_the_right_numbers_or_one_line(right: Any, method: str) -> None:
+def fresh(check: str) -> None:
+    """Run a check of this file in a process of its own, where no earlier test has left threads that a fork would miss."""
+    script = f"import test_surroundings as t; t.{check}"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(distopt.__file__).parent.parent)])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": paths}, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def pooled(method: str) -> None:
     heavy()
+    right = {"gtadam": numbers()}
     engines = ["local", "threads:workers=2", "ranks:workers=2"]
     with multiprocessing.get_context(method).Pool(1) as pool:
         local, threads, (kind, message) = pool.map_async(told, engines).get(200)
@@ -170,8 +181,14 @@ def test_workers_of_a_pool_have_the_right_numbers_or_one_line(right: Any, method
     assert kind == "InputError" and "a worker of multiprocessing.Pool, may not; use another engine" in message and "\n" not in message
 
 
-def test_workers_of_an_executor_may_have_ranks(right: Any) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_pool_have_the_right_numbers_or_one_line(method: str) -> None:
+    fresh(f"pooled({method!r})")
+
+
+def executed() -> None:
     heavy()
+    right = {"gtadam": numbers()}
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         for engine in ("local", "ranks:workers=2"):
             assert same(pool.submit(told, engine).result(200), right["gtadam"])
@@ -185,12 +202,21 @@ def swept(_: int) -> str:
     return "went on"
 
 
-def test_a_sweep_in_a_worker_of_a_pool_is_one_line() -> None:
+def test_workers_of_an_executor_may_have_ranks() -> None:
+    fresh("executed()")
+
+
+def swept_in_a_pool() -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert "a sweep starts processes" in pool.map_async(swept, [0]).get(100)[0]
 
 
-def test_a_fork_while_another_thread_runs_does_not_wait_for_it(right: Any) -> None:
+def test_a_sweep_in_a_worker_of_a_pool_is_one_line() -> None:
+    fresh("swept_in_a_pool()")
+
+
+def forked_beside_a_thread() -> None:
+    right = {"gtadam": numbers()}
     inside, over = threading.Event(), threading.Event()
 
     def wait(phase: str, done: int, total: int) -> None:
@@ -207,3 +233,7 @@ def test_a_fork_while_another_thread_runs_does_not_wait_for_it(right: Any) -> No
     finally:
         over.set()
         thread.join()
+
+
+def test_a_fork_while_another_thread_runs_does_not_wait_for_it() -> None:
+    fresh("forked_beside_a_thread()")

@@ -78,7 +78,7 @@ def _matrix(path: Path) -> Graph:
             version = npy.read_magic(handle)
             shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(handle)
         except Exception:  # a crafted header makes numpy's parser raise what its parts raise
-            raise error(path, 0, "not a plain .npy array: its header cannot be read; save it again with numpy.save") from None
+            raise error(path, 0, "not a plain .npy array: its header cannot be read; save it again") from None
         if dtype.hasobject or dtype.kind not in "biuf":
             raise error(path, 0, f"not a plain .npy array of real numbers, but of {dtype}")
         if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
