@@ -29,6 +29,7 @@ from distopt.files import written
 from distopt.manifest import CHECKPOINT
 from distopt.reading import parsed, regular
 from distopt.runner import Carry
+from distopt.spec import shown
 from distopt.step import Held, form, here, standing
 
 FORMAT = 1
@@ -194,7 +195,7 @@ def _wrong(header: Any) -> str | None:
         return "its header has other entries"
     for name, kind in (("fingerprint", str), ("run", str), ("compiled", bool), ("device", str), ("t", int), ("versions", dict)):
         if type(header[name]) is not kind:
-            return f"{name} is a {type(header[name]).__name__}"
+            return f"{name} cannot be {shown(header[name])}"
     if not all(isinstance(each, str) for each in header["versions"].values()):
         return "versions are no texts"
     seconds = header["seconds"]

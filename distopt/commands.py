@@ -39,11 +39,16 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
         raise InputError(f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote")
     reading.text(folder / EXPERIMENT)  # a pipe or a device would never end
     experiments, asked = read_toml(folder / EXPERIMENT), content.get("asked", {})
+    changed = content.get("fingerprint") != _fingerprint(experiments)
+    if changed or force:
+        for each in experiments:
+            try:
+                build(each)  # where a file is not there, this says which, and where it was looked for
+            except InputError as fault:
+                raise InputError(f"{folder / EXPERIMENT}: {fault}") from fault
     if force:
         adopt(folder, _fingerprint(experiments))
-    if read_manifest(folder).get("fingerprint") != _fingerprint(experiments):
-        for each in experiments:
-            build(each)  # where a file is not there, this says which, and where it was looked for
+    elif changed:
         raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
     simulate(
         experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),

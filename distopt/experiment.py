@@ -216,7 +216,10 @@ def read_toml(path: Path) -> list[Experiment]:
     values = settings(path)
     named = values.get("algorithm")
     each = [{**values, "algorithm": one} for one in named] if isinstance(named, list) else [values]
-    return [point for one in each for point in Experiment.from_mapping(one, str(path)).points()]
+    try:
+        return [point for one in each for point in Experiment.from_mapping(one, str(path)).points()]
+    except InputError as fault:
+        raise InputError(f"{fault}" if str(path) in str(fault) else f"{path}: {fault}") from fault
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
             if "runs" in inner or inner["label"] in runs:
                 raise InputError(f"{folder / name / MANIFEST}: damaged or of another folder (it holds {inner.get('label', 'runs')})")
             runs[inner["label"]] = _loaded(folder / name, inner)
+        if len(runs) == len(content["runs"]) and ", ".join(runs) != content.get("label", ", ".join(runs)):
+            raise InputError(f"{folder / MANIFEST}: damaged: it is of {content['label']}, and names the runs {', '.join(content['runs'])}")
         return runs
     return _loaded(folder, content)
 
@@ -58,6 +60,7 @@ def stored(folder: Path) -> Run:
     if "chunks" not in content:
         raise InputError(f"{folder}: holds several runs, where one is asked for")
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
+    _last(folder, content)  # which is read when it is asked for, but refused now
     metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
     return _run(folder, content, rounds, metrics, trajectories)
 

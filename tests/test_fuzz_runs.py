@@ -64,7 +64,7 @@ def _made(name: str) -> dict[str, bytes]:
             distopt.simulate("ring", agents=4, scenario="quadratic:dim=2", algorithm=algorithm, rounds=12, mode="eager").save(folder / part)
         manifest = {
             "format": json.loads((folder / "gt" / "manifest.json").read_text())["format"],
-            "label": "gt, dgd",
+            "label": "gt:lr=0.02, dgd:lr=0.02",
             "runs": ["gt", "dgd"],
             "fingerprint": "f",
             "asked": {},

@@ -167,7 +167,8 @@ def fresh(check: str) -> None:
     """Run a check of this file in a process of its own, where no earlier test has left threads that a fork would miss."""
     script = f"import test_surroundings as t; t.{check}"
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(distopt.__file__).parent.parent)])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": paths}, check=False)
+    ask = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": paths}}
+    done = subprocess.run([sys.executable, "-c", script], check=False, **ask)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
