@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ def leaf(state: Any, name: str) -> Tensor:
 def _field(state: Any, name: str) -> Any:
     """The field of a state that a dotted name names; methods and properties are none, such as ``T`` of a tensor."""
     for each in name.split("."):
-        fields = getattr(state, "_fields", None) or (() if isinstance(state, Tensor) else getattr(state, "__dict__", ()))
+        fields: Collection[str] = () if isinstance(state, Tensor) else getattr(state, "_fields", None) or getattr(state, "__dict__", ())
         if each not in fields:
             raise AttributeError(each)
         state = getattr(state, each)
