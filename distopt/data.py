@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,8 +93,8 @@ def leaf(state: Any, name: str) -> Tensor:
 def _field(state: Any, name: str) -> Any:
     """The field of a state that a dotted name names; methods and properties are none, such as ``T`` of a tensor."""
     for each in name.split("."):
-        fields: Collection[str] = () if isinstance(state, Tensor) else getattr(state, "_fields", None) or getattr(state, "__dict__", ())
-        if each not in fields:
+        known: Any = getattr(state, "_fields", None) or getattr(state, "__dict__", ())
+        if isinstance(state, Tensor) or each not in known:
             raise AttributeError(each)
         state = getattr(state, each)
     return state
