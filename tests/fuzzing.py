@@ -233,6 +233,24 @@ class Hunt:
         assert self.refused and (self.accepted or self.kind.startswith(("damaged", "crafted"))), self.summary
 
 
+Kinds = dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]]
+"""How many inputs there are of each kind, and what makes and tries one of them."""
+
+
+def hunt(kinds: Kinds, kind: str, where: str, record_property: Callable[[str, object], None]) -> None:
+    """Try all inputs of a kind; ``where`` is the module that can bring one back."""
+    count, make = kinds[kind]
+    found = Hunt(kind, count, where)
+    for number, rng in found:
+        found.judge(number, *make(kind, rng))
+    found.done(record_property)
+
+
+def retry(kinds: Kinds, kind: str, number: int, seed: int) -> None:
+    """Try one input again, as it was tried."""
+    print(*kinds[kind][1](kind, draw(kind, number, seed)), sep="\n")
+
+
 def draw(kind: str, number: int, seed: int = SEED) -> random.Random:
     """What decides input ``number`` of a kind."""
     return random.Random(f"{kind}/{seed}/{number}")

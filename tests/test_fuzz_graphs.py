@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import Hunt, Outcome, asked, damage, draw, typed
+from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
 from distopt.experiment import build_topology
 
@@ -282,7 +282,7 @@ def regular(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     return (path.name, text), outcome
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {
+KINDS: Kinds = {
     **{name: (count, one) for name, count in zip(FORMATS, (600, 400, 300, 300, 400), strict=True)},
     **{f"damaged {name}": (count, one) for name, count in zip(FORMATS, (400, 400, 300, 300, 300), strict=True)},
     "regular graph files": (200, regular),
@@ -291,17 +291,13 @@ KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_graph_file_keeps_its_agents_apart_or_is_refused_in_a_line(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_graphs")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_graphs", record_property)
 
 
 def test_ids_that_look_alike_are_different_texts() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing import NUMBERS, Hunt, Outcome, asked, damage, draw, mutate, typed
+from fuzzing import NUMBERS, Kinds, Outcome, asked, damage, hunt, mutate, retry, typed
 
 import distopt
 from distopt import checkpoint
@@ -345,7 +345,7 @@ def told(files: dict[str, bytes], name: str) -> tuple[Any, ...]:
     )
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {
+KINDS: Kinds = {
     "run folders to load": (900, loaded),
     "run folders to resume": (400, resumed),
     "checkpoints": (500, resumed),
@@ -354,14 +354,10 @@ KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_run_is_what_was_written_or_is_refused_in_a_line(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_runs")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_runs", record_property)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing import CHARS, NUMBERS, Hunt, Outcome, asked, draw, mutate, typed
+from fuzzing import CHARS, NUMBERS, Kinds, Outcome, asked, hunt, mutate, retry, typed
 
 import distopt
 from distopt import catalog
@@ -279,7 +279,7 @@ def grids(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     return made, outcome
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {
+KINDS: Kinds = {
     "specs of topologies": (700, one),
     "specs of scenarios": (400, one),
     "specs of algorithms": (500, one),
@@ -294,14 +294,10 @@ KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_spec_is_taken_at_its_word_or_refused_in_a_line(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_specs")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_specs", record_property)

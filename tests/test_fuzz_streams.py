@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import Hunt, Outcome, asked, damage, draw, typed
+from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
 from distopt.experiment import Experiment, build
 
@@ -271,7 +271,7 @@ def mangled(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     return (sheet.header[4], sheet.owner, data), outcome
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {
+KINDS: Kinds = {
     "streams": (900, one),
     "streams in odd dialects": (600, one),
     "damaged streams": (900, mangled),
@@ -280,14 +280,10 @@ KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_stream_means_what_it_says_or_is_refused_in_a_line(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_streams")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_streams", record_property)

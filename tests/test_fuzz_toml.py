@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import CHARS, NUMBERS, Hunt, Outcome, damage, draw, mutate, typed
+from fuzzing import CHARS, NUMBERS, Kinds, Outcome, damage, hunt, mutate, retry, typed
 
 from distopt.loading import load
 from distopt.results import Run
@@ -114,19 +114,15 @@ def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     return (name, data), outcome
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {"experiments in TOML": (900, one)}
+KINDS: Kinds = {"experiments in TOML": (900, one)}
 
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_an_experiment_is_read_as_it_stands_or_refused_in_a_line(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_toml")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_toml", record_property)

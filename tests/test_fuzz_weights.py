@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing import Hunt, Outcome, asked, damage, draw, typed
+from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
 import distopt
 from distopt.experiment import build_topology
@@ -232,7 +232,7 @@ def one(kind: str, rng: random.Random) -> tuple[Any, Outcome]:
     return (path.name, W.dtype.str, W.tolist() if W.size < 30 else W.shape, data if len(data) < 2000 else len(data)), outcome
 
 
-KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]] = {
+KINDS: Kinds = {
     "weight files": (700, one),
     "damaged weight files": (300, one),
     "crafted weight files": (300, one),
@@ -241,14 +241,10 @@ KINDS: dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]
 
 def again(kind: str, number: int, seed: int) -> None:
     """Try one input again, as it was tried."""
-    print(*KINDS[kind][1](kind, draw(kind, number, seed)), sep="\n")
+    retry(KINDS, kind, number, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_weights_sum_to_one_and_mix_or_somebody_says_so(kind: str, record_property: Callable[[str, object], None]) -> None:
-    count, make = KINDS[kind]
-    hunt = Hunt(kind, count, "test_fuzz_weights")
-    for number, rng in hunt:
-        hunt.judge(number, *make(kind, rng))
-    hunt.done(record_property)
+    hunt(KINDS, kind, "test_fuzz_weights", record_property)
