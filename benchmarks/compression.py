@@ -43,7 +43,8 @@ from distopt.engines.gloo import Group, Post, dist
 from distopt.engines.loop import SAME_BITS, prepare_process
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 NUMBERS = 2**24
 REPEATS = 7

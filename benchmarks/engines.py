@@ -37,7 +37,8 @@ from distopt.engines.eager import room
 from distopt.engines.gloo import Group, Post, dist
 from distopt.engines.partition import Partition
 from distopt.engines.worker import Worker
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 from distopt.tree import row_sum
 
 RANKS = (2, 4)

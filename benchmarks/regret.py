@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distopt.api import Comparison, execute_together
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.results import Run
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]

@@ -66,7 +66,8 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     from distopt.api import Comparison
     from distopt.data import tensors
     from distopt.engines.compiled import Compiled, Rounds
-    from distopt.experiment import Experiment, build
+    from distopt.experiment import Experiment
+    from distopt.problem import build
     from distopt.step import here
 
     phases = Phases()

@@ -30,7 +30,8 @@ from distopt import runner
 from distopt.comparator import Reference
 from distopt.engines.compiled import Rounds
 from distopt.engines.loop import prepare_process
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss
 from distopt.tree import row_sum

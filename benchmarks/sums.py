@@ -22,8 +22,8 @@ from torch import Tensor
 from torch._higher_order_ops import while_loop
 
 from distopt.engines.loop import SAME_BITS, prepare_process
-from distopt.experiment import build_topology
 from distopt.mixing import Mixing
+from distopt.problem import build_topology
 from distopt.random import Key
 from distopt.table import Table, apply
 

@@ -19,9 +19,10 @@ from distopt.comparator import Comparator
 from distopt.data import Blocks, default_dtype
 from distopt.engines import local
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
 from distopt.loading import load, stored
 from distopt.manifest import MANIFEST, Status, read_manifest
+from distopt.problem import Problem, build
 from distopt.recording import Recording
 from distopt.results import Run
 from distopt.stop import Stop

@@ -24,9 +24,9 @@ from torch.utils import _pytree as pytree
 from distopt import __version__
 from distopt.data import default_dtype, tensors
 from distopt.errors import InputError
-from distopt.experiment import Problem
 from distopt.files import written
 from distopt.manifest import CHECKPOINT
+from distopt.problem import Problem
 from distopt.reading import parsed, regular
 from distopt.runner import Carry
 from distopt.spec import shown

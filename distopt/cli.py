@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from distopt import __version__, commands
-from distopt.errors import InputError, RunError, brief, printable
+from distopt.errors import InputError, printable
 from distopt.spec import real, whole
 from distopt.streams import lasting_streams
 
 if TYPE_CHECKING:
     from distopt.experiment import Experiment
+from distopt.polite import polite
 
 
 class _Number(click.ParamType[Any]):
@@ -117,7 +118,7 @@ def simulate(
     mode = "eager" if eager else "compiled" if compiled else "auto"
     settings = {key: value for key, value in given.items() if value is not None}
     where = _where(engine, device, workers, partition, backend, address)
-    with _polite(traceback), _leading(engine, workers, address) as leads:
+    with polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
             again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
             commands.simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
@@ -145,7 +146,7 @@ def resume(
     """
     if engine is None:
         engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ or backend is not None else "local" if device != "cpu" else None
-    with _polite(traceback), _leading(engine or "local", workers, address) as leads:
+    with polite(traceback), _leading(engine or "local", workers, address) as leads:
         if leads:
             commands.resume(run, engine and _where(engine, device, workers, partition, backend, address), checkpoint_every, force)
 
@@ -182,7 +183,7 @@ def sweep(
         raise click.UsageError("--address is that of a Ray cluster; add --engine ray")
     if address is not None and workers is not None:
         raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
-    with _polite(traceback):
+    with polite(traceback):
         mode = "eager" if eager else "compiled" if compiled else "auto"
         folder = out or Path("runs") / f"sweep-{file.stem}"
         commands.sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, folder)
@@ -195,7 +196,7 @@ def list_(kind: str | None, traceback: bool) -> None:
     """What there is, with its parameters and their defaults."""
     from distopt import catalog
 
-    with _polite(traceback):
+    with polite(traceback):
         for number, each in enumerate(catalog.KINDS if kind is None else (kind,)):
             names = catalog.names(each)
             click.echo(("\n" if number else "") + click.style(each, bold=True))
@@ -215,8 +216,9 @@ def list_(kind: str | None, traceback: bool) -> None:
 @_TRACEBACK
 def show(topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool) -> None:
     """A network's degrees, diameter and spectral gap, and its picture."""
-    with _polite(traceback):
-        from distopt.experiment import Experiment, build_topology
+    with polite(traceback):
+        from distopt.experiment import Experiment
+        from distopt.problem import build_topology
         from distopt.report import network
         from distopt.results import folder_name
 
@@ -260,7 +262,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
     ef-signsgd: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression schemes", 2019.
     The same command goes on where an interrupted one was.
     """
-    with _polite(traceback):
+    with polite(traceback):
         from distopt import reproduce as papers
 
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
@@ -271,38 +273,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a second thread that spins between small operations doubles the CPU time
     lasting_streams()
     cli(prog_name="distopt")
-
-
-# ------------------------------------------------------------------------------------------------------------------ errors
-
-
-@contextmanager
-def _polite(traceback: bool) -> Iterator[None]:
-    """Turn what goes wrong into one line on stderr and an exit code; ``traceback`` shows where it came from too."""
-    try:
-        yield
-    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
-        raise
-    except (InputError, RunError) as error:
-        code, message = (2 if isinstance(error, InputError) else 1), str(error)
-        failure: BaseException = error
-    except KeyboardInterrupt as error:
-        code, message, failure = 130, "interrupted", error
-    except Exception as error:
-        from distopt import room
-
-        code, failure = 1, error
-        lines = str(error).strip().splitlines()
-        message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} (--traceback shows where)"
-        message = room.NO_MEMORY if room.exhausted(error) else message
-    else:
-        return
-    if traceback:
-        import traceback as tracebacks
-
-        tracebacks.print_exception(failure)
-    click.echo(f"distopt: {brief(printable(' '.join(message.split())))}", err=True)
-    raise SystemExit(code)
 
 
 # ---------------------------------------------------------------------------------------------------------------- simulate

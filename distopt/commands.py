@@ -21,7 +21,8 @@ TABLE, FIGURE = "summary.csv", "regret.png"
 if TYPE_CHECKING:
     from distopt.api import Comparison
     from distopt.checkpoint import Checkpoint
-    from distopt.experiment import Experiment, Problem
+    from distopt.experiment import Experiment
+    from distopt.problem import Problem
     from distopt.results import Run
     from distopt.stop import Stop
     from distopt.sweep import Point
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
     """Go on with what ``folder`` holds, as it was asked for, but for what is given."""
     from distopt import reading
-    from distopt.experiment import build, read_toml
+    from distopt.experiment import read_toml
     from distopt.manifest import EXPERIMENT, read_manifest
+    from distopt.problem import build
     from distopt.writing import adopt
 
     content = read_manifest(folder)
@@ -64,8 +66,8 @@ def simulate(
     from distopt import limits
     from distopt.api import Comparison
     from distopt.engines import check
-    from distopt.experiment import build
     from distopt.files import locked
+    from distopt.problem import build
     from distopt.stop import stopping
     from distopt.writing import above, claim
 

@@ -30,10 +30,10 @@ MESSAGE = 1000
 """Characters of a message that reach the terminal; what is longer echoes something that nobody typed to be read."""
 
 
-def brief(text: str) -> str:
+def shortened(text: str) -> str:
     """A message, without its middle where it is very long.
 
-    >>> len(brief("x" * 10**6)) < 1100
+    >>> len(shortened("x" * 10**6)) < 1100
     True
     """
     left_out = len(text) - MESSAGE

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distopt.data import default_dtype, tensors, tree_map
-from distopt.experiment import Problem
+from distopt.problem import Problem
 from distopt.random import Key
 
 

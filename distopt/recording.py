@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from distopt import checkpoint, metrics, runner
 from distopt.checkpoint import Checkpoint
 from distopt.errors import RunError
-from distopt.experiment import Problem
 from distopt.loading import stored
 from distopt.manifest import Status
+from distopt.problem import Problem
 from distopt.results import Array, Part, Run
 from distopt.writing import Writer, manifest_info
 

@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from distopt import grid, metrics
 from distopt.comparator import Comparator, Reference
 from distopt.data import BLOCK_BYTES, Blocks, cast, default_dtype, part, tensors, tree_map
-from distopt.experiment import Problem
 from distopt.network import Memory, Noise, noise
+from distopt.problem import Problem
 from distopt.step import Held, Standing, here, owned
 from distopt.table import Table
 

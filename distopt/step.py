@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from distopt import metrics
 from distopt.data import default_dtype, leaf, tensors
 from distopt.errors import InputError
-from distopt.experiment import Problem
 from distopt.network import Link, Memory, Net, Noise
+from distopt.problem import Problem
 
 
 class Held(NamedTuple):

@@ -23,10 +23,11 @@ from distopt import catalog, surroundings
 from distopt.api import Comparison, execute, label, summary
 from distopt.engines import local
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, build, repeated
+from distopt.experiment import Experiment, repeated
 from distopt.loading import stored
 from distopt.manifest import MANIFEST
 from distopt.places import here, looking_in, place, rooted
+from distopt.problem import build
 from distopt.results import Run, folder_name
 from distopt.spec import MOST_POINTS, quoted, real, rebased, whole
 from distopt.stop import follow, held

@@ -17,7 +17,8 @@ from distopt.engines import local
 from distopt.engines.crew import Led
 from distopt.engines.partition import Partition
 from distopt.engines.threads import Threads
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 from distopt.step import Held, here
 
 N = 16

@@ -18,7 +18,8 @@ import torch
 import distopt
 from distopt import checkpoint
 from distopt.cli import cli
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.runner import Carry, begin
 
 BASE: dict[str, Any] = {

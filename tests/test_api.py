@@ -14,7 +14,8 @@ from torch import Tensor
 import distopt
 from distopt.api import Comparison, execute
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build, read_toml
+from distopt.experiment import Experiment, read_toml
+from distopt.problem import build
 
 
 class Pull:

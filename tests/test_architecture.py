@@ -64,10 +64,10 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 def test_lower_layers_do_not_know_upper_ones() -> None:
     upper = ("distopt.cli", "distopt.commands", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
     lowest = ("network", "mixing", "links", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
-    for name in (*lowest, "runner", "experiment", "protocols", "catalog", "errors"):
+    for name in (*lowest, "runner", "experiment", "problem", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
     for name in lowest:
-        assert not any(m.startswith(("distopt.runner", "distopt.experiment")) for m in own(ROOT / "distopt" / f"{name}.py")), name
+        assert not any(m.startswith(("distopt.runner", "distopt.experiment", "distopt.problem")) for m in own(ROOT / "distopt" / f"{name}.py")), name
 
 
 def test_the_experiments_of_papers_are_known_to_the_command_line_only() -> None:

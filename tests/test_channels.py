@@ -26,7 +26,8 @@ from distopt.engines import threads
 from distopt.engines.crew import Led
 from distopt.engines.partition import Partition
 from distopt.errors import InputError
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 
 COMPRESSORS = ["sign", "topk(k=2)", "identity"]
 MADE = [f"choco:compressor={c},gamma=0.2" for c in COMPRESSORS] + ["choco:compressor=sign,gamma=0.2,alpha=0.5", "choco:compressor=sign,order=old"]

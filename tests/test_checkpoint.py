@@ -21,7 +21,8 @@ from surviving import ASK, BASE, call, runs, same, same_folders, saved
 from distopt import api, checkpoint, manifest, runner
 from distopt.data import tensors
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.runner import begin
 from distopt.stop import stopping
 

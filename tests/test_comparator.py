@@ -15,7 +15,8 @@ import distopt
 from distopt.comparator import Comparator
 from distopt.data import Blocks, evaluate, tensors
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.random import Key
 from distopt.scenarios.moving_target import MovingTarget
 

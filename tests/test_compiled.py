@@ -20,7 +20,8 @@ from distopt.engines.compiled import Compiled
 from distopt.engines.compiler import CompileWarning
 from distopt.engines.eager import Eager
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.step import Held, here, owned
 
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in catalog.names("directions")]

@@ -31,7 +31,8 @@ from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.directions.adam import Adam
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 AVERAGE = np.full((N, N), 1 / N)
 Compress = Callable[[Floats], Floats]

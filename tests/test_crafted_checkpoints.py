@@ -17,7 +17,8 @@ from surviving import BASE, saved
 from distopt import api, checkpoint
 from distopt.checkpoint import LENGTH, MAGIC
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 NOT: list[Any] = [None, True, -1, 0, 2**70, 1.5, float("nan"), float("inf"), "", "x", [], ["x"], [1], {}, {"x": 1}]
 

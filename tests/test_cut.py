@@ -21,7 +21,8 @@ from distopt.engines.cut import Rounds
 from distopt.engines.partition import Partition
 from distopt.engines.threads import Threads
 from distopt.errors import InputError, WorkerLost
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 
 pytestmark = [needs.compiler, pytest.mark.slow]
 

@@ -13,7 +13,8 @@ from distopt import runner
 from distopt.api import execute
 from distopt.engines import local
 from distopt.errors import InputError
-from distopt.experiment import Experiment, Problem
+from distopt.experiment import Experiment
+from distopt.problem import Problem
 
 
 @pytest.mark.cuda

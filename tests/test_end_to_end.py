@@ -11,7 +11,8 @@ from oracles import PlainRule, Problem, Rows
 import distopt
 from distopt.data import at
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 ROUNDS = 200
 LR = 0.02

@@ -22,9 +22,10 @@ from distopt.engines.partition import Partition
 from distopt.engines.stencil import FRONT, pack, size, stencil, unpack
 from distopt.engines.threads import Threads
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build, build_topology
+from distopt.experiment import Experiment
 from distopt.mixing import Mixing
 from distopt.network import known_at_start
+from distopt.problem import build, build_topology
 from distopt.protocols import Wire
 from distopt.random import Key
 from distopt.step import here

@@ -15,7 +15,8 @@ from fuzzing import CHARS, NUMBERS, Kinds, Outcome, asked, hunt, mutate, retry, 
 
 import distopt
 from distopt import catalog
-from distopt.experiment import Experiment, build, build_topology
+from distopt.experiment import Experiment
+from distopt.problem import build, build_topology
 from distopt.results import Run
 from distopt.sweep import points as sweep_points
 

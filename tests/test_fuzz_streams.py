@@ -14,7 +14,8 @@ import pytest
 import torch
 from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 MISSING = (
     "",

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import distopt
 from distopt.errors import InputError
-from distopt.experiment import build_topology
 from distopt.graphs import Graph
+from distopt.problem import build_topology
 from distopt.report.network import portrait
 from distopt.topologies import _links, _tables
 from distopt.topologies.file import file

@@ -17,7 +17,8 @@ from distopt import catalog, grid, runner
 from distopt.api import Comparison, execute_together
 from distopt.cli import cli
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build, read_toml
+from distopt.experiment import Experiment, read_toml
+from distopt.problem import build
 from distopt.report import tables
 
 

@@ -25,7 +25,8 @@ import distopt
 from distopt import api, checkpoint, files
 from distopt.cli import cli
 from distopt.data import tensors
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.stop import stopping
 
 pytestmark = pytest.mark.usefixtures("own_folder")

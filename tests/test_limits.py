@@ -21,8 +21,9 @@ import distopt
 from distopt import api, comparator, data, limits, loading, manifest, room, writing
 from distopt.cli import cli
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
 from distopt.files import locked
+from distopt.problem import build
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from distopt.algorithms.gt import GT
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
 from distopt.graphs import Arcs, Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx, pair_from_number
 from distopt.mixing import Mixing
+from distopt.problem import build
 from distopt.random import Key, words
 from distopt.table import Pattern, Table, apply
 from distopt.topologies.barabasi_albert import barabasi_albert

@@ -29,7 +29,8 @@ from distopt.data import tensors
 from distopt.engines import stencil, worker
 from distopt.engines.partition import Partition
 from distopt.engines.post import Tag
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 
 
 class Nobody:

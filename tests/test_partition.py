@@ -12,8 +12,8 @@ import distopt
 from distopt.cli import cli
 from distopt.engines.partition import Partition, between, cut, divide
 from distopt.errors import InputError
-from distopt.experiment import build_topology
 from distopt.mixing import Mixing
+from distopt.problem import build_topology
 from distopt.random import Key
 
 

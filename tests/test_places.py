@@ -15,9 +15,10 @@ from asking import call, many, one
 
 import distopt
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build, read_toml
+from distopt.experiment import Experiment, read_toml
 from distopt.manifest import manifest_text
 from distopt.places import looking_in
+from distopt.problem import build
 from distopt.spec import paths, rebased
 
 pytestmark = pytest.mark.usefixtures("own_folder")

@@ -16,9 +16,10 @@ from distopt.channels.powergossip import PerLink, powergossip
 from distopt.checks import check_channel
 from distopt.data import at
 from distopt.errors import InputError
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
 from distopt.links import slots
 from distopt.network import Net, Whole
+from distopt.problem import Problem, build
 from distopt.table import Table
 
 ROUNDS = 200

@@ -33,7 +33,8 @@ from distopt.engines.crew import LossWarning
 from distopt.engines.post import Transport
 from distopt.engines.stencil import FRONT
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 from distopt.step import here
 
 pytestmark = needs.forks

@@ -38,7 +38,8 @@ from distopt.engines.cluster import library
 from distopt.engines.crew import Led, LossWarning, Surviving
 from distopt.engines.partition import divide as shares
 from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)

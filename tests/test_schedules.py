@@ -21,8 +21,9 @@ from distopt.checkpoint import TOTALS, About, load, save, versions
 from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
 from distopt.network import Net
+from distopt.problem import build
 from distopt.runner import begin
 
 N, D, ROUNDS = 6, 3, 90

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distopt.errors import InputError
-from distopt.experiment import build_topology
 from distopt.graphs import is_connected
+from distopt.problem import build_topology
 from distopt.random import Key
 from distopt.topologies import random_regular as regular
 from distopt.topologies.erdos_renyi import erdos_renyi

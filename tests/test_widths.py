@@ -16,7 +16,8 @@ from torch import Tensor
 import distopt
 from distopt import catalog
 from distopt.errors import InputError
-from distopt.experiment import Experiment, build
+from distopt.experiment import Experiment
+from distopt.problem import build
 from distopt.random import words
 from distopt.step import form
 

@@ -13,7 +13,7 @@ from distopt.spec import whole as number
 if TYPE_CHECKING:
     from distopt.data import Blocks
     from distopt.engines.local import Mode
-    from distopt.experiment import Problem
+    from distopt.problem import Problem
     from distopt.runner import Engine
 
 NAMES = ("local", "threads", "ranks", "ray")

@@ -13,8 +13,8 @@ from distopt.data import at, default_dtype, leaf, tensors
 from distopt.engines.eager import ready
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
-from distopt.experiment import Problem
 from distopt.network import Memory, Noise, Whole, known_at_start
+from distopt.problem import Problem
 from distopt.runner import Block, Carry, Stretch
 from distopt.step import Held, here, owned, same_form, step, violation
 from distopt.tree import tree_sum

@@ -12,8 +12,8 @@ from torch import Tensor
 from distopt.engines.eager import room
 from distopt.engines.worker import Report
 from distopt.errors import RunError, WorkerLost
-from distopt.experiment import Problem
 from distopt.network import Memory
+from distopt.problem import Problem
 from distopt.runner import Block, Carry, Stretch
 from distopt.step import Held, here
 

@@ -21,8 +21,8 @@ from distopt.engines.eager import Walk
 from distopt.engines.loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.engines.post import BlockLink, Post
 from distopt.errors import InputError
-from distopt.experiment import Problem
 from distopt.network import Noise
+from distopt.problem import Problem
 from distopt.step import Held, owned, same_form, step, violation
 
 _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distopt import metrics
 from distopt.data import BLOCK_BYTES, at, default_dtype, evaluate, leaf, part, rounds_of
-from distopt.experiment import Problem
 from distopt.network import Link, Noise, Whole
+from distopt.problem import Problem
 from distopt.runner import Block, Carry, Stretch
 from distopt.step import Held, here, same_form, step, violation
 from distopt.tree import tree_sum

@@ -17,7 +17,7 @@ from distopt.engines import compiler
 from distopt.engines.compiler import CompileWarning
 from distopt.engines.eager import Eager
 from distopt.errors import InputError, first_line
-from distopt.experiment import Problem
+from distopt.problem import Problem
 from distopt.runner import Block, Carry, Engine, Stretch
 from distopt.spec import shown
 from distopt.step import here

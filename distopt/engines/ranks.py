@@ -42,7 +42,8 @@ from distopt.engines.partition import Partition, divide
 from distopt.engines.stencil import pack, size, unpack
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, first_line
-from distopt.experiment import Experiment, Problem, build
+from distopt.experiment import Experiment
+from distopt.problem import Problem, build
 from distopt.step import Held, standing
 from distopt.stop import ASKING, follow, held
 

@@ -28,7 +28,7 @@ from distopt.engines.gloo import TIMEOUT, Group, Post, dist
 from distopt.engines.partition import Partition, divide
 from distopt.engines.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
-from distopt.experiment import Problem
+from distopt.problem import Problem
 from distopt.step import Held
 
 J = TypeVar("J")

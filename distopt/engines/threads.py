@@ -18,7 +18,7 @@ from distopt.engines.crew import Led
 from distopt.engines.partition import Partition, divide
 from distopt.engines.post import Tag
 from distopt.engines.worker import Report, Worker
-from distopt.experiment import Problem
+from distopt.problem import Problem
 from distopt.step import Held
 
 T = TypeVar("T")

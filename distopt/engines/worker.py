@@ -23,8 +23,8 @@ from distopt.engines.partition import Partition
 from distopt.engines.post import CPU, BlockLink, Post, Rows, Transport
 from distopt.engines.stencil import pack, size, stencil, unpack
 from distopt.errors import InputError
-from distopt.experiment import Problem
 from distopt.network import Noise, known_at_start, noise
+from distopt.problem import Problem
 from distopt.random import Key
 from distopt.step import Held, Standing, here
 

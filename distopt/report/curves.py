@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from distopt import catalog
 from distopt.errors import InputError
 from distopt.report.tables import broken
+from distopt.report.titles import common_start, heading, short, subtitle
 from distopt.results import Run
 
 Floats = NDArray[np.float64]
@@ -73,7 +72,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
         raise InputError(f"no run has the metric {metric!r}; metrics: {', '.join(known) or 'none'}")
     crowded = len(runs) > len(COLOURS)
-    common = _common(list(runs)) if crowded else ""
+    common = common_start(list(runs)) if crowded else ""
     styles = _shades(len(runs)) if crowded else [(colour, "-") for colour in COLOURS]
     curves = [  # a run keeps its colour in every figure, whichever runs have the metric
         _curve(short(name[len(common) :]), run, metric, *style)
@@ -106,8 +105,8 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     _frame(axes)
     _plain_ticks(axes)
     axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
-    fig.text(0.02, 0.935, _title(metric), fontsize=10.5, fontweight="bold", color=INK)
-    where = "  ·  ".join(part for part in (_where(longest), short(common.rstrip(":,"))) if part)
+    fig.text(0.02, 0.935, heading(metric), fontsize=10.5, fontweight="bold", color=INK)
+    where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
     fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
     notes += _omissions(axes, curves, drawn)
     if len(have) < len(runs):
@@ -126,25 +125,8 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     return fig
 
 
-def short(label: str, width: int = 60) -> str:
-    """A run's label for a narrow place: the path of a user's file shrinks to its stem, long parameters end in an ellipsis.
-
-    >>> short("experiments/mine.py:lr=0.1")
-    'mine:lr=0.1'
-    """
-    text = catalog.brief(label)
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _common(labels: Sequence[str]) -> str:
-    """What all labels begin with, up to a ``:`` or ``,``: the part that the points of a grid share.
-
-    >>> _common(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), _common(["gt", "gtadam"])
-    ('gt:form=atc,', '')
-    """
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(labels), max(labels), strict=False))  # the two that differ first
-    start = "".join(char for char, _ in pairs)
-    return start[: max(start.rfind(":"), start.rfind(",")) + 1] if ":" in start else ""
 
 
 def _shades(count: int) -> list[tuple[str, Any]]:
@@ -394,26 +376,7 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     return places
 
 
-def _title(metric: str) -> str:
-    if metric == "accuracy":
-        return "Accuracy, mean over the rounds so far"
-    return metric.replace("_", " ").capitalize()
 
 
-def _where(run: Run) -> str:
-    """The line under the title: topology, agents, scenario, length."""
-    what = run.info.get("experiment", {})
-    agents = run.info.get("agents", what.get("agents"))
-    parts = [
-        (_name(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
-        (_name(what["scenario"]) if "scenario" in what else "", f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds"),
-    ]
-    text = "  ·  ".join(", ".join(piece for piece in pair if piece) for pair in parts)
-    return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _name(spec: Any) -> str:
-    """A spec as text: a spec string, or the kind of object that an experiment describes."""
-    if isinstance(spec, str):
-        return short(spec.split(" #")[0], 48)
-    return str(spec.get("type", "")).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"

@@ -1,0 +1,57 @@
+"""What stands over a figure and beside its lines: short labels, titles, where the runs ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from distopt import catalog
+from distopt.results import Run
+
+
+def short(label: str, width: int = 60) -> str:
+    """A run's label for a narrow place: the path of a user's file shrinks to its stem, long parameters end in an ellipsis.
+
+    >>> short("experiments/mine.py:lr=0.1")
+    'mine:lr=0.1'
+    """
+    text = catalog.brief(label)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def common_start(labels: Sequence[str]) -> str:
+    """What all labels begin with, up to a ``:`` or ``,``: the part that the points of a grid share.
+
+    >>> common_start(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), common_start(["gt", "gtadam"])
+    ('gt:form=atc,', '')
+    """
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(labels), max(labels), strict=False))  # the two that differ first
+    start = "".join(char for char, _ in pairs)
+    return start[: max(start.rfind(":"), start.rfind(",")) + 1] if ":" in start else ""
+
+
+def heading(metric: str) -> str:
+    """What a figure of a metric is called."""
+    if metric == "accuracy":
+        return "Accuracy, mean over the rounds so far"
+    return metric.replace("_", " ").capitalize()
+
+
+def subtitle(run: Run) -> str:
+    """The line under the title: topology, agents, scenario, length."""
+    what = run.info.get("experiment", {})
+    agents = run.info.get("agents", what.get("agents"))
+    parts = [
+        (_name(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
+        (_name(what["scenario"]) if "scenario" in what else "", f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds"),
+    ]
+    text = "  ·  ".join(", ".join(piece for piece in pair if piece) for pair in parts)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _name(spec: Any) -> str:
+    """A spec as text: a spec string, or the kind of object that an experiment describes."""
+    if isinstance(spec, str):
+        return short(spec.split(" #")[0], 48)
+    return str(spec.get("type", "")).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"
