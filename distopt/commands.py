@@ -75,18 +75,20 @@ def simulate(
     problems = [first, *(build(each, first) for each in experiments[1:])]  # a mistake in any stops all, before any runs
     check(engine, first.agents)
     folder = out or _default_folder(experiments, first.agents)
+    comparison = None
     if not resume:
-        limits.rounds(problems, Comparison.of(first).blocks, folder)
+        comparison = Comparison.of(first)
+        limits.rounds(problems, comparison.blocks, folder)
     claim(folder, _fingerprint(experiments))
     with locked(folder, above(folder)), stopping() as stop:
-        _simulate(experiments, problems, folder, mode, engine, checkpoint_every, resume, force, stop)
+        _simulate(experiments, problems, comparison, folder, mode, engine, checkpoint_every, resume, force, stop)
 
 
 def _simulate(
-    experiments: Sequence[Experiment], problems: Sequence[Problem], folder: Path, mode: Any, engine: str, checkpoint_every: int | None,
-    resume: bool, force: bool, stop: Stop,
+    experiments: Sequence[Experiment], problems: Sequence[Problem], comparison: Comparison | None, folder: Path, mode: Any, engine: str,
+    checkpoint_every: int | None, resume: bool, force: bool, stop: Stop,
 ) -> None:
-    """``simulate`` in a folder that is ours, asked to end by ``stop``."""
+    """``simulate`` in a folder that is ours, asked to end by ``stop``; ``comparison`` is the problems', where it has been made."""
     from distopt.api import Comparison, execute_together, label
     from distopt.engines import crew
     from distopt.engines.compiler import CompileWarning
@@ -112,7 +114,6 @@ def _simulate(
             say(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
 
     stopped: KeyboardInterrupt | InputError | RunError | None = None
-    comparison: Comparison | None = None
     with progress() as reporting, warnings.catch_warnings():
         for each in (CompileWarning, crew.LossWarning):
             warnings.simplefilter("always", each)

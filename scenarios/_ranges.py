@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from distopt.errors import InputError
+from distopt.room import memory
 
 LARGEST = 1e100  # so that squares stay finite
 SMALLEST = 1e-100  # of what must be above 0, so that squares stay above it
@@ -50,18 +50,8 @@ def one_of(scenario: Any, name: str, known: tuple[str, ...]) -> None:
 
 def room(scenario: Any, count: int, *names: str) -> None:
     """Refuse a scenario whose fields ``names`` ask for ``count`` numbers at once, if they cannot be held."""
-    needed, there = _BYTES * count, memory()
-    if needed > there:
-        asked = ", ".join(f"{name}={getattr(scenario, name)}" for name in names)
-        raise InputError(
-            f"{_who(scenario)}: {asked} takes about {needed / 2**30:.3g} GiB at once and this machine has {there / 2**30:.3g}; "
-            f"lower {' or '.join(names)}"
-        )
-
-
-def memory() -> int:
-    """The bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    asked = ", ".join(f"{name}={getattr(scenario, name)}" for name in names)
+    memory(_BYTES * count, f"{_who(scenario)}: {asked}", " or ".join(names))
 
 
 def shown(value: Any) -> str:

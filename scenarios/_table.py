@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt import room
 from distopt.errors import InputError
 from distopt.scenarios._csv import CsvFile, Version, composed, filled
-from distopt.scenarios._ranges import LARGEST, memory
+from distopt.scenarios._ranges import LARGEST
 from distopt.scenarios._texts import fault, in_print, looks_like_number, missing, number
 from distopt.scenarios._windows import Ints
 
@@ -314,9 +315,9 @@ def _wrong_length(file: CsvFile, row: int, texts: list[str], width: int) -> Inpu
 def _check_memory(file: CsvFile, size: int, chunk: list[list[str]], columns: int) -> None:
     """Refuse a file whose numbers would not fit, going by the length of its first rows."""
     length = sum(len(text) + 1 for row in chunk for text in row) / len(chunk)
-    needed, there = _BYTES * columns * size / length, memory()
+    needed, there = _BYTES * columns * size / length, room.available()
     if needed > there:
         raise InputError(
-            f"stream: {file.path} has {size:,} bytes; to hold its rows takes about {needed / 2**30:.3g} GiB and this machine has "
-            f"{there / 2**30:.3g}; split the file, or leave columns out with drop="
+            f"stream: {file.path} has {size:,} bytes; to hold its rows would need about {room.size(needed)} of memory, and "
+            f"{room.size(there)} are free; split the file, or leave columns out with drop="
         )

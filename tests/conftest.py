@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test runs in a folder of its own, and errors are told as a user sees them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISTOPT_TRACEBACK", raising=False)
+
+
+@pytest.fixture
+def nothing_stays() -> Iterator[None]:
+    """No process that a test began is left after it."""
+    yield
+    assert multiprocessing.active_children() == []
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_damage_never_ends_in_another_error(tmp_path: Path, suffix: str) -> None
 def test_a_path_may_be_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a kite,1.edges"
     path.write_text("0 1\n1 2\n2 0\n2 3\n")
-    assert build_topology(path, None, 0).edges.tolist() == KITE  # type: ignore[union-attr]
+    assert build_topology(path, None, 0).edges.tolist() == KITE
     run = distopt.simulate(path, scenario="quadratic", algorithm="gt:lr=0.1", rounds=2)
     again = distopt.simulate(f"file:path='{path}'", scenario="quadratic", algorithm="gt:lr=0.1", rounds=2)
     assert np.array_equal(run["dynamic_regret"], again["dynamic_regret"])

@@ -49,7 +49,7 @@ def test_a_grid_of_more_points_than_descriptors_runs_and_is_resumed() -> None:
             if next(left) == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        api.Recording.take = asked  # type: ignore[method-assign]
+        api.Recording.take = asked
         cli([*words, "--out", "b", "--checkpoint-every", "3"])
 
     process = forked(interrupted)
@@ -85,7 +85,7 @@ def test_one_lock_is_of_a_folder_and_of_all_runs_in_it() -> None:
 def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
     data.LONGEST_BLOCK, data.CACHE_BLOCKS, comparator.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
-    writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())  # type: ignore[method-assign]
+    writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())
     found = []
 
     def note(phase: str, done: int, total: int) -> None:
@@ -143,7 +143,7 @@ def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(record: str, every:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def killed() -> None:
-        api.Recording.take = dies  # type: ignore[method-assign]
+        api.Recording.take = dies
         cli([*ask, "--out", "b", "--checkpoint-every", "10"])
 
     process = forked(killed)
@@ -242,7 +242,7 @@ def test_no_memory_left_is_one_line(fails: Callable[[], None], monkeypatch: pyte
     assert done.exit_code == 1 and done.stderr.splitlines()[-1] == f"distopt: {room.NO_MEMORY}; go on with: distopt resume b"
     with pytest.raises(RunError, match="there is not enough memory; lower agents"):
         distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)
-    monkeypatch.setattr("distopt.experiment.Mixing", failing)
+    monkeypatch.setattr("distopt.problem.Mixing", failing)
     assert call(*ASK, "--out", "c").stderr == f"distopt: {room.NO_MEMORY}\n"
 
 

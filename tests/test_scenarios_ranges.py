@@ -10,10 +10,9 @@ import pytest
 import torch
 from synthetic import leaves, rounds
 
-from distopt import catalog
+from distopt import catalog, room
 from distopt.errors import InputError
 from distopt.random import Key
-from distopt.scenarios import _ranges
 from distopt.scenarios.flights import Flights, _kept
 from distopt.scenarios.moving_target import MovingTarget
 
@@ -31,7 +30,7 @@ def fields(name: str) -> list[tuple[str, list[Any]]]:
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name in NAMES for key, _ in fields(name)])
 def test_a_scenario_at_the_ends_of_a_parameter_is_finite_or_one_line(name: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ranges, "memory", lambda: 2**28)  # of a small machine, so that what is accepted is soon made
+    monkeypatch.setattr(room, "available", lambda: 2**28)  # of a small machine, so that what is accepted is soon made
     makes, outcomes = catalog.maker("scenarios", name), set()
     for value in dict(fields(name))[key]:
         for given in [{"motion": each} for each in ("circle", "line", "walk", "jump")] if name == "moving_target" else [{}]:
@@ -66,8 +65,8 @@ def test_a_trial_without_flights_is_refused_and_one_with_few_is_not() -> None:
 
 
 def test_what_does_not_fit_is_said_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ranges, "memory", lambda: 10**6)
-    with pytest.raises(InputError, match=r"moving_target: dim=100000 takes about .* GiB at once and this machine has .*; lower dim"):
+    monkeypatch.setattr(room, "available", lambda: 10**6)
+    with pytest.raises(InputError, match=r"moving_target: dim=100000 would need at least .* of memory, and 1.0 MB are free; lower dim"):
         MovingTarget(dim=100_000)
-    with pytest.raises(InputError, match="moving_target: dim=1000 takes about"):
+    with pytest.raises(InputError, match="moving_target: dim=1000 would need at least 6.4 MB of memory, and 1.0 MB are free; lower dim"):
         MovingTarget(dim=1000).batch(rounds(0), Key(0, range(100), range(1), 100))

@@ -16,7 +16,7 @@ import pytest
 from asking import call
 
 import distopt
-from distopt import catalog
+from distopt import catalog, room
 from distopt.errors import InputError
 from distopt.scenarios import _csv, _table
 from distopt.scenarios.stream import Stream
@@ -172,8 +172,9 @@ def test_what_is_no_regular_file_is_one_line(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_held_is_refused_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = made(tmp_path, BASE + "5,a,fine\n" * 10_000)
-    monkeypatch.setattr(_table, "memory", lambda: 100_000)
-    with pytest.raises(InputError, match=rf"has {path.stat().st_size:,} bytes; to hold its rows takes about 0.\d+ GiB .*drop="):
+    monkeypatch.setattr(room, "available", lambda: 100_000)
+    size = f"{path.stat().st_size:,}"
+    with pytest.raises(InputError, match=rf"has {size} bytes; to hold its rows would need about 0.7 MB of memory, and 0.1 MB are free; .*drop="):
         _ = Stream(path, "state").dim
     with path.open("wb") as handle:  # as many NULs as a disk of 4 TB would hold, without the disk
         handle.truncate(2**42)
