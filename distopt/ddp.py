@@ -1,8 +1,11 @@
 """Error-feedback compression of gradients in DistributedDataParallel: a communication hook for an existing training script."""
 
+import atexit
 import dataclasses
 import numbers
-from collections.abc import Mapping, Sequence
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -206,8 +209,7 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
     if step < state.start_iter or all(state.compressor.delta(gradient.numel()) == 1 for _, gradient in pairs):
         state.bytes_sent += buffer.numel() * buffer.element_size()
         buffer.mul_(1 / dist.get_world_size(group))  # as DDP does it
-        whole: Future[Tensor] = dist.all_reduce(buffer, group=group, async_op=True).get_future().then(lambda _: buffer)
-        return whole
+        return _then(dist.all_reduce(buffer, group=group, async_op=True), lambda _: buffer, buffer)
 
     parts = [_Part(state, parameter, gradient, step, group) for parameter, gradient in pairs]
     payloads, forms = zip(*(pytree.tree_flatten(part.encoded()) for part in parts), strict=True)
@@ -227,8 +229,29 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
             part.gradient.copy_((total / len(messages)).reshape(part.gradient.shape))
         return buffer
 
-    gathered: Future[Tensor] = dist.all_gather(arrived, message, group=group, async_op=True).get_future().then(averaged)
-    return gathered
+    return _then(dist.all_gather(arrived, message, group=group, async_op=True), averaged, arrived, message)
+
+
+_STARTED: list[tuple[weakref.ref[Any], Any]] = []
+
+
+def _then(work: Any, finish: Callable[[Any], Tensor], *used: Any) -> Future[Tensor]:
+    """What ``finish`` makes of the work's result; ``used`` are the tensors that the work uses.
+
+    A thread of the group runs ``finish``, and releases it, its result and the tensors a moment later. If it is the last owner of one
+    and the interpreter has ended, it aborts the process. So they are kept here until the next bucket, and ``_wait`` waits for the thread.
+    """
+    future: Future[Tensor] = work.get_future().then(finish)
+    _STARTED[:] = [each for each in _STARTED if each[0]() is not None]
+    _STARTED.append((weakref.ref(finish), (future, used)))
+    return future
+
+
+@atexit.register
+def _wait() -> None:
+    end = time.monotonic() + 5
+    while any(finish() is not None for finish, _ in _STARTED) and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 class _Part:

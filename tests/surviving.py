@@ -6,7 +6,10 @@ import contextlib
 import csv
 import gc
 import multiprocessing
+import multiprocessing.context
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,25 @@ def forked(do: Callable[[], Any]) -> Any:
             os._exit(99)
         os._exit(0)
 
-    process = multiprocessing.get_context("fork").Process(target=live)
+    process = Forked(target=live)
     process.start()
     return process
+
+
+class Forked(multiprocessing.context.ForkProcess):
+    """A process that is killed where it is not done in time: the tests after it must not have it beside them."""
+
+    def join(self, timeout: float | None = None) -> None:
+        super().join(timeout)
+        if self.is_alive():
+            self.kill()
+            super().join()
+
+
+def fresh(check: str) -> None:
+    """Run a check, "module.function(...)" of the tests, in a process of its own, where no earlier test has left anything."""
+    script = f"import {check.split('.', maxsplit=1)[0]} as t; t.{check.split('.', maxsplit=1)[1]}"
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(distopt.__file__).parent.parent)])
+    ask: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": paths}}
+    done = subprocess.run([sys.executable, "-c", script], check=False, **ask)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import distopt
-from distopt import catalog
+from distopt import catalog, ddp
 from distopt.ddp import ErrorFeedbackState, error_feedback_hook
 from distopt.errors import InputError
 
@@ -295,3 +296,25 @@ def test_the_example_trains_on_two_ranks(tmp_path: Path) -> None:
         found[hook] = float(accuracy), int(sent.replace(",", ""))
     assert found["none"][0] > 90 and found["sign"][0] > 90
     assert found["none"][1] > 25 * found["sign"][1]
+
+
+def test_a_process_does_not_end_while_a_thread_of_the_group_holds_the_hook() -> None:
+    """A thread that needs the interpreter after its end aborts the process."""
+    free = threading.Event()
+
+    class Work:
+        def get_future(self) -> Any:
+            return self
+
+        def then(self, finish: Callable[[Any], torch.Tensor]) -> Any:
+            threading.Thread(target=lambda held: held and free.wait(30), args=(finish,)).start()
+            return self
+
+    ddp._then(Work(), lambda _: torch.ones(1), torch.ones(1))
+    over = threading.Thread(target=ddp._wait)
+    over.start()
+    over.join(0.2)
+    assert over.is_alive(), "it waits"
+    free.set()
+    over.join(3)
+    assert not over.is_alive()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from surviving import fresh
 from test_robustness import Pull
 
 import distopt
@@ -163,15 +161,6 @@ def heavy() -> None:
     torch.set_num_threads(before)
 
 
-def fresh(check: str) -> None:
-    """Run a check of this file in a process of its own, where no earlier test has left threads that a fork would miss."""
-    script = f"import test_surroundings as t; t.{check}"
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(distopt.__file__).parent.parent)])
-    ask = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": paths}}
-    done = subprocess.run([sys.executable, "-c", script], check=False, **ask)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def pooled(method: str) -> None:
     heavy()
     right = {"gtadam": numbers()}
@@ -184,7 +173,7 @@ def pooled(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_pool_have_the_right_numbers_or_one_line(method: str) -> None:
-    fresh(f"pooled({method!r})")
+    fresh(f"test_surroundings.pooled({method!r})")
 
 
 def executed() -> None:
@@ -204,7 +193,7 @@ def swept(_: int) -> str:
 
 
 def test_workers_of_an_executor_may_have_ranks() -> None:
-    fresh("executed()")
+    fresh("test_surroundings.executed()")
 
 
 def swept_in_a_pool() -> None:
@@ -213,7 +202,7 @@ def swept_in_a_pool() -> None:
 
 
 def test_a_sweep_in_a_worker_of_a_pool_is_one_line() -> None:
-    fresh("swept_in_a_pool()")
+    fresh("test_surroundings.swept_in_a_pool()")
 
 
 def forked_beside_a_thread() -> None:
@@ -237,4 +226,4 @@ def forked_beside_a_thread() -> None:
 
 
 def test_a_fork_while_another_thread_runs_does_not_wait_for_it() -> None:
-    fresh("forked_beside_a_thread()")
+    fresh("test_surroundings.forked_beside_a_thread()")
