@@ -35,16 +35,16 @@ from regret import Stream, final
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt.catalog import make
+from distopt.catalog.registry import make
 from distopt.checks.compressors import there_and_back
 from distopt.compressors.sign import Sign
-from distopt.data import default_dtype
-from distopt.engines.gloo import Group, Post, dist
-from distopt.engines.loop import SAME_BITS, prepare_process
-from distopt.engines.partition import Partition
-from distopt.engines.worker import Worker
+from distopt.engines.local.while_loop import SAME_BITS, prepare_process
+from distopt.engines.transports.gloo import Group, Post, dist
+from distopt.engines.workers.partition import Partition
+from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.numerics.trees import default_dtype
+from distopt.simulation.problem import build
 
 NUMBERS = 2**24
 REPEATS = 7

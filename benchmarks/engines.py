@@ -30,16 +30,16 @@ from machine import header, log, machine
 from problems import ONE_THREAD
 from torch import Tensor
 
-from distopt.api import Comparison
-from distopt.data import default_dtype
 from distopt.engines import local, ranks, ray
-from distopt.engines.eager import room
-from distopt.engines.gloo import Group, Post, dist
-from distopt.engines.partition import Partition
-from distopt.engines.worker import Worker
+from distopt.engines.local.eager import room
+from distopt.engines.transports.gloo import Group, Post, dist
+from distopt.engines.workers.partition import Partition
+from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
-from distopt.tree import row_sum
+from distopt.numerics.sums import row_sum
+from distopt.numerics.trees import default_dtype
+from distopt.runs.execution import Comparison
+from distopt.simulation.problem import Problem, build
 
 RANKS = (2, 4)
 BOUNDARIES = (2**10, 2**12, 2**14, 2**16, 2**18, 2**20)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distopt.api import Comparison, execute_together
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.results import Run
+from distopt.runs.execution import Comparison, execute_together
+from distopt.runs.results import Run
+from distopt.simulation.problem import build
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]
 DEFAULTS = ("moving_target", "ring", "16", "1000", "10")

@@ -62,13 +62,13 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     """The figures of one case, measured in this process."""
     import torch
 
-    from distopt import runner
-    from distopt.api import Comparison
-    from distopt.data import tensors
-    from distopt.engines.compiled import Compiled, Rounds
+    from distopt.engines.local.compiled import Compiled, Rounds
     from distopt.experiment import Experiment
-    from distopt.problem import build
-    from distopt.step import here
+    from distopt.numerics.trees import tensors
+    from distopt.runs.execution import Comparison
+    from distopt.simulation import runner
+    from distopt.simulation.problem import build
+    from distopt.simulation.round import here
 
     phases = Phases()
     rounds = max(16, min(1024, 2 * 10**6 // agents))

@@ -26,15 +26,15 @@ from problems import ONE_THREAD, PROBLEMS, REPEATS, SHORTEST, TOLERANCE, Logisti
 from torch import Tensor
 from yardsticks import YARDSTICKS
 
-from distopt import runner
-from distopt.comparator import Reference
-from distopt.engines.compiled import Rounds
-from distopt.engines.loop import prepare_process
+from distopt.costs.comparator import Reference
+from distopt.engines.local.compiled import Rounds
+from distopt.engines.local.while_loop import prepare_process
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.numerics.sums import row_sum
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss
-from distopt.tree import row_sum
+from distopt.simulation import runner
+from distopt.simulation.problem import build
 
 COLUMNS = ("bare", "measured", *YARDSTICKS)
 BYTES = 96  # of a coordinate of an agent and round

@@ -61,11 +61,12 @@ def stages() -> dict[str, float]:
     import torch  # noqa: F401  # the import is what is timed
 
     mark("import torch")
-    from distopt import commands
-    from distopt.api import Comparison, execute, summary
+    from distopt.cli import commands
     from distopt.experiment import Experiment
-    from distopt.problem import build
-    from distopt.report import curves, progress, tables  # noqa: F401  # the import is what is timed
+    from distopt.report import curves, tables  # noqa: F401  # the import is what is timed
+    from distopt.report.summary import summary
+    from distopt.runs.execution import Comparison, execute
+    from distopt.simulation.problem import build
 
     mark("import the rest")
     with tempfile.TemporaryDirectory() as folder:

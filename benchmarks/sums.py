@@ -4,7 +4,7 @@ Usage: python benchmarks/sums.py [--log]    --log writes benchmarks/results/sums
 
 One GTAdam round with elementwise quadratics, inside one compiled loop of 64 rounds, one thread, float64; only W z differs:
 
-    gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.table.apply``)
+    gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.network.rows.apply``)
     roll      z[i - 1] + z[i] + z[i + 1] by ``torch.roll``: circulant graphs only
     links     every link's row picked and added to its receiver (``index_add``): what a sparse product does
 """
@@ -21,11 +21,11 @@ from machine import header, log, machine
 from torch import Tensor
 from torch._higher_order_ops import while_loop
 
-from distopt.engines.loop import SAME_BITS, prepare_process
-from distopt.mixing import Mixing
-from distopt.problem import build_topology
-from distopt.random import Key
-from distopt.table import Table, apply
+from distopt.engines.local.while_loop import SAME_BITS, prepare_process
+from distopt.network.mixing import Mixing
+from distopt.network.rows import Table, apply
+from distopt.numerics.random import Key
+from distopt.simulation.problem import build_topology
 
 ROUNDS, REPEATS = 64, 7
 CASES = [

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distopt._version import __version__
+
 if TYPE_CHECKING:
     from distopt.api import load as load
     from distopt.api import simulate as simulate
-    from distopt.results import Run as Run
+    from distopt.runs.results import Run as Run
 
-__version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "simulate"]
 
 if not (Path(__file__).parent / "topologies").is_dir():  # a bare checkout: topologies/ and scenarios/ lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))
 
-_LAZY = {"simulate": "distopt.api", "load": "distopt.api", "Run": "distopt.results"}
+_LAZY = {"simulate": "distopt.api", "load": "distopt.api", "Run": "distopt.runs.results"}
 
 
 def __getattr__(name: str) -> Any:  # torch takes seconds to import: only those who compute pay for it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distopt.cli import main
+from distopt.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt import catalog
-from distopt.content import plain
+from distopt.catalog import registry
+from distopt.catalog.places import here, looking_in, rooted, toml
+from distopt.catalog.spec import LARGEST, files, quoted, shown
 from distopt.errors import InputError
-from distopt.places import here, looking_in, rooted, toml
-from distopt.spec import LARGEST, files, quoted, shown
+from distopt.fingerprint import plain
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """What an experiment is about where a TOML file or the command line leaves it out."""
@@ -150,7 +150,7 @@ class Experiment:
         if not isinstance(self.algorithm, str):
             return [self]
         with looking_in(self.folder):
-            specs = catalog.points(self.algorithm)
+            specs = registry.points(self.algorithm)
         if (twice := repeated(specs)) is not None:
             raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
         return [self] if specs == [self.algorithm.strip()] else [dataclasses.replace(self, algorithm=spec) for spec in specs]
@@ -161,7 +161,7 @@ class Experiment:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise InputError(f"{where}: no setting {key!r}{catalog._nearest(key, known)}; settings: {', '.join(known)}")
+                raise InputError(f"{where}: no setting {key!r}{registry.nearest(key, known)}; settings: {', '.join(known)}")
         if "topology" not in values:
             raise InputError(f"{where}: topology is missing; write topology = \"...\"")
         return cls(**{"agents": None, **DEFAULTS, **values})
@@ -214,21 +214,7 @@ def read_toml(path: Path) -> list[Experiment]:
         raise InputError(f"{fault}" if str(path) in str(fault) else f"{path}: {fault}") from fault
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+def label(experiment: Experiment) -> str:
+    """The name of an experiment's run: its algorithm's spec, or the type of its object."""
+    what = experiment.algorithm
+    return what if isinstance(what, str) else type(what).__name__.lower()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkab
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 
 S = TypeVar("S")
 D = TypeVar("D")

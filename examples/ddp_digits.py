@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distopt.ddp import ErrorFeedbackState, error_feedback_hook
+from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
 
 asked = argparse.ArgumentParser()
 asked.add_argument("--hook", default="sign", metavar="COMPRESSOR", help='"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]')

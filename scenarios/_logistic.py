@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.tree import row_sum
+from distopt.numerics.sums import row_sum
 
 
 def _margin(x: Tensor, X: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.room import memory
+from distopt.numerics.room import memory
 
 LARGEST = 1e100  # so that squares stay finite
 SMALLEST = 1e-100  # of what must be above 0, so that squares stay above it

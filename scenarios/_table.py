@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt import room
 from distopt.errors import InputError
+from distopt.numerics import room
 from distopt.scenarios._csv import CsvFile, Version, composed, filled
 from distopt.scenarios._ranges import LARGEST
 from distopt.scenarios._texts import fault, in_print, looks_like_number, missing, number

@@ -12,7 +12,7 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._logistic import (
     gather_window,
     no_change_accuracy,

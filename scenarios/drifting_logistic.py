@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._ranges import LARGEST, real, room, whole
 
 from ._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss, no_change_accuracy
 from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (

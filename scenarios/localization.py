@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._ranges import real, whole
 
 

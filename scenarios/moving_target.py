@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
+from distopt.numerics.sums import row_sum
 from distopt.scenarios._ranges import one_of, real, room, whole
-from distopt.tree import row_sum
 
 
 class Targets(NamedTuple):

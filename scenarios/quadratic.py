@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
+from distopt.numerics.sums import row_sum
 from distopt.scenarios._ranges import real, room, whole
-from distopt.tree import row_sum
 
 
 class Curves(NamedTuple):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (

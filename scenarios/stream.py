@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios._logistic import (
     logistic_accuracy,
     logistic_grad,

@@ -7,8 +7,8 @@ from pathlib import Path
 import click.testing
 
 import distopt
-from distopt.cli import cli
-from distopt.results import Run
+from distopt.cli.main import cli
+from distopt.runs.results import Run
 
 ASK = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", "20"]
 TOML = 'topology = "ring"\nagents = 4\nscenario = "moving_target"\nrounds = 20\n'

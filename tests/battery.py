@@ -10,16 +10,18 @@ import numpy as np
 import torch
 
 import distopt
-from distopt import catalog, runner
-from distopt.api import Comparison, MakeEngine, execute
-from distopt.data import Blocks, tensors
+from distopt.catalog import registry
+from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.crew import Led
-from distopt.engines.partition import Partition
 from distopt.engines.threads import Threads
+from distopt.engines.workers.group import Led
+from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
-from distopt.step import Held, here
+from distopt.numerics.trees import tensors
+from distopt.runs.execution import Comparison, MakeEngine, execute
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem, build
+from distopt.simulation.round import Held, here
 
 N = 16
 PARTITIONS = {
@@ -30,7 +32,7 @@ PARTITIONS = {
     "scattered": Partition((tuple(range(0, N, 3)), tuple(range(1, N, 3)), tuple(range(2, N, 3)))),
 }
 FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc", "gt:lr=0.01,form=aug_dgm")
-ALGORITHMS = [*(f"{name}:lr=0.01" for name in catalog.names("algorithms")), *FORMS]
+ALGORITHMS = [*(f"{name}:lr=0.01" for name in registry.names("algorithms")), *FORMS]
 CHOCO = "choco:compressor=sign,gamma=0.3"
 MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")
 """Softmax regressions: the gradient of an agent is the product of two matrices. The small one is for compilers, which take a minute for the other."""
@@ -51,7 +53,7 @@ class Case(NamedTuple):
     @property
     def averages(self) -> bool:
         """Whether it needs W = 1/N, or a star."""
-        return getattr(catalog.make("algorithms", self.algorithm), "weights", "") == "average"
+        return getattr(registry.make("algorithms", self.algorithm), "weights", "") == "average"
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.channel.partition(':')[0]} {self.scenario.partition(':')[0]}"
@@ -65,11 +67,11 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
     """
     out = []
     for k, algorithm in enumerate(ALGORITHMS):
-        method = catalog.make("algorithms", algorithm)
+        method = registry.make("algorithms", algorithm)
         for i in range(2):
             channel, spec = ("exact", CHOCO)[i], algorithm
             if i and hasattr(method, "channel"):
-                chosen = "compressor" in inspect.signature(catalog.maker("algorithms", catalog.parse(algorithm).name)).parameters
+                chosen = "compressor" in inspect.signature(registry.maker("algorithms", registry.parse(algorithm).name)).parameters
                 channel, spec = "exact", f"{algorithm},compressor=sign" if chosen else algorithm
             for j, scenario in enumerate((matrices, VECTORS[(k + i) % 2])):
                 out.append(Case(spec, channel, scenario, ("float64", "float32")[(k + i + j) % 2], 1 + (k // 2 + i) % 2))

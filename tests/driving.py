@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.network import Net
+from distopt.network.net import Net
 
 Floats = NDArray[np.float64]
 N, D, ROUNDS = 6, 5, 300

@@ -23,7 +23,7 @@ from typing import Any
 
 import click.testing
 
-from distopt.cli import cli
+from distopt.cli.main import cli
 from distopt.errors import InputError, RunError
 
 SEED = 7

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed
 
-from distopt.engines import compiler as toolchain
+from distopt.engines.local import compiler as toolchain
 
 GPUS = torch.cuda.device_count()
 NCCL = torch.distributed.is_nccl_available()

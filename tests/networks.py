@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from distopt.graphs import graph_from_edges
-from distopt.mixing import Mixing
-from distopt.random import Key
+from distopt.network.graphs import graph_from_edges
+from distopt.network.mixing import Mixing
+from distopt.numerics.random import Key
 
 
 def rounds(start: int, stop: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from distopt.engines import gloo
-from distopt.engines.gloo import dist
+from distopt.engines.transports import gloo
+from distopt.engines.transports.gloo import dist
 
 
 class Work:

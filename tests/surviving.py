@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 import distopt
-from distopt import checkpoint
-from distopt.cli import cli
+from distopt.cli.main import cli
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.runner import Carry, begin
+from distopt.runs import checkpoint
+from distopt.simulation.problem import build
+from distopt.simulation.runner import Carry, begin
 
 BASE: dict[str, Any] = {
     "topology": "ring", "agents": 6, "scenario": "moving_target:dim=2", "algorithm": "gtadam:lr=0.02", "rounds": 120, "trials": 2, "every": 3,

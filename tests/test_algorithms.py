@@ -308,7 +308,7 @@ def test_bad_parameters_name_the_field() -> None:
 
 
 def test_names_on_the_command_line() -> None:
-    from distopt.catalog import make
+    from distopt.catalog.registry import make
 
     assert make("algorithms", "gtadam:lr=0.5,form=atc") == gtadam(0.5, form="atc")
     assert make("algorithms", "gt:lr=0.5,direction=amsgrad(b3=0.5,cap=none)") == GT(0.5, direction=AMSGrad(b3=0.5, cap=None))
@@ -318,7 +318,7 @@ def test_names_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("name", ["dgd", "gt", "gtadam", "dadam", "extra", "nids", "exact_diffusion"])
 def test_a_tiny_step_is_positive_in_float64(name: str) -> None:
-    from distopt.catalog import make
+    from distopt.catalog.registry import make
 
     make("algorithms", f"{name}:lr=1e-50")
 
@@ -328,7 +328,7 @@ def test_a_tiny_step_is_positive_in_float64(name: str) -> None:
     ["adam:b1=B,b2=B,eps=1e-50,cap=1e-50", "amsgrad:b1=B,b2=B,b3=B,eps=1e-50,cap=1e-50", "momentum:b=B", "nesterov:b=B"],
 )
 def test_ranges_are_checked_in_float64(spec: str) -> None:
-    from distopt.catalog import make
+    from distopt.catalog.registry import make
 
     make("directions", spec.replace("B", "0.99999999"))
     for bad in ("1", "-1e-50", "nan"):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt.api import Comparison, execute
 from distopt.errors import InputError
 from distopt.experiment import Experiment, read_toml
-from distopt.problem import build
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation.problem import build
 
 
 class Pull:
@@ -139,7 +139,7 @@ def test_divergence_is_marked_with_its_round_and_keeps_what_was(tmp_path: Path) 
 
 
 def test_interruption_leaves_a_loadable_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 8)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 8)
 
     def stop(phase: str, done: int, total: int) -> None:
         if phase == "rounds" and done >= 24:

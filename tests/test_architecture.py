@@ -35,14 +35,14 @@ def own(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", files("distopt/algorithms", "distopt/directions", "distopt/channels", "distopt/compressors"), ids=lambda p: p.stem)
 def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
     methods = ("distopt.algorithms", "distopt.directions", "distopt.channels", "distopt.compressors")
-    allowed = ("distopt.protocols", "distopt.errors", "distopt.ranges", "distopt.tree", *methods)
+    allowed = ("distopt.protocols", "distopt.errors", "distopt.ranges", "distopt.numerics.sums", *methods)
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
     assert {name.split(".")[0] for name in imports(path)} <= {"__future__", "torch", "dataclasses", "typing", "math", "re", "distopt", "collections"}
 
 
 @pytest.mark.parametrize("path", files("topologies", "scenarios"), ids=lambda p: p.stem)
 def test_topologies_and_scenarios_know_randomness_and_graphs_only(path: Path) -> None:
-    allowed = ("distopt.random", "distopt.graphs", "distopt.tree", "distopt.errors", "distopt.room", "distopt.scenarios._", "distopt.topologies")
+    allowed = ("distopt.numerics.random", "distopt.network.graphs", "distopt.numerics.sums", "distopt.errors", "distopt.numerics.room", "distopt.scenarios._", "distopt.topologies")
     assert {name for name in own(path) if not name.startswith(allowed)} == set()
 
 
@@ -62,28 +62,28 @@ def test_torch_distributed_and_ray_stay_in_their_places() -> None:
 
 
 def test_lower_layers_do_not_know_upper_ones() -> None:
-    upper = ("distopt.cli", "distopt.commands", "distopt.sweep", "distopt.api", "distopt.report", "distopt.results")
+    upper = ("distopt.cli.main", "distopt.cli.commands", "distopt.runs.sweep", "distopt.api", "distopt.report", "distopt.runs.results")
     lowest = ("network", "mixing", "links", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
     for name in (*lowest, "runner", "experiment", "problem", "protocols", "catalog", "errors"):
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
     for name in lowest:
-        assert not any(m.startswith(("distopt.runner", "distopt.experiment", "distopt.problem")) for m in own(ROOT / "distopt" / f"{name}.py")), name
+        assert not any(m.startswith(("distopt.simulation.runner", "distopt.experiment", "distopt.simulation.problem")) for m in own(ROOT / "distopt" / f"{name}.py")), name
 
 
 def test_the_experiments_of_papers_are_known_to_the_command_line_only() -> None:
     for path in [path for path in (ROOT / "distopt").rglob("*.py") if path.parent.name != "reproduce" and path.name != "cli.py"]:
         assert not any(name.startswith("distopt.reproduce") for name in own(path)), path
     for path in files("distopt/reproduce"):
-        assert not any(name.startswith(("distopt.cli", "distopt.api", "distopt.report", "distopt.sweep")) for name in own(path)), path
+        assert not any(name.startswith(("distopt.cli.main", "distopt.api", "distopt.report", "distopt.runs.sweep")) for name in own(path)), path
 
 
 def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
-    above = {"graphs": ("distopt.weights", "distopt.mixing"), "weights": ("distopt.mixing",), "links": ("distopt.mixing", "distopt.weights")}
+    above = {"graphs": ("distopt.network.weights", "distopt.network.mixing"), "weights": ("distopt.network.mixing",), "links": ("distopt.network.mixing", "distopt.network.weights")}
     for name, upper in above.items():
         assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
 
 
-@pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog", "import distopt.cli", "import distopt.reproduce"])
+@pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog.registry", "import distopt.cli.main", "import distopt.reproduce"])
 def test_imports_are_light(code: str) -> None:
     script = f"{code}; import sys; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
@@ -91,12 +91,12 @@ def test_imports_are_light(code: str) -> None:
 
 
 def test_every_folder_of_the_catalogue_has_one_maker_per_file() -> None:
-    from distopt import catalog
+    from distopt.catalog import registry
 
-    for kind in catalog.KINDS:
-        found = catalog.names(kind)
+    for kind in registry.KINDS:
+        found = registry.names(kind)
         assert found
         for name in found:
-            assert callable(catalog.maker(kind, name))
-            _, sentence = catalog.describe(kind, name)
+            assert callable(registry.maker(kind, name))
+            _, sentence = registry.describe(kind, name)
             assert sentence.endswith("."), f"{kind}/{name}: the first line of the docstring is not a sentence"

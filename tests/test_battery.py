@@ -17,12 +17,16 @@ import torch
 from battery import CHOCO, MATRICES, PARTITIONS, SMALL, VECTORS, Case, N, cases, differences, moves, on, posed, threads
 from torch import Tensor
 
-from distopt import catalog, table, tree
-from distopt.api import MakeEngine
-from distopt.data import tensors, tree_map
-from distopt.engines import post, ranks, worker
-from distopt.engines.partition import Partition
-from distopt.engines.stencil import Stencil, stencil
+from distopt.catalog import registry
+from distopt.engines import ranks
+from distopt.engines.workers import exchange as post
+from distopt.engines.workers import worker
+from distopt.engines.workers.halo import Stencil, stencil
+from distopt.engines.workers.partition import Partition
+from distopt.network import rows as table
+from distopt.numerics import sums as tree
+from distopt.numerics.trees import tensors, tree_map
+from distopt.runs.execution import MakeEngine
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +36,10 @@ def _nothing_stays() -> Iterator[None]:
 
 
 def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_precisions() -> None:
-    named = [(catalog.parse(case.algorithm).name, case) for case in cases()]
-    for name in catalog.names("algorithms"):
+    named = [(registry.parse(case.algorithm).name, case) for case in cases()]
+    for name in registry.names("algorithms"):
         mine = [case for each, case in named if each == name]
-        brings = hasattr(catalog.make("algorithms", name), "channel")
+        brings = hasattr(registry.make("algorithms", name), "channel")
         assert {case.channel for case in mine} == ({"exact"} if brings else {"exact", CHOCO})
         for channel in {case.channel for case in mine}:
             assert {case.scenario in MATRICES for case in mine if case.channel == channel} == {True, False}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from distopt import catalog
-from distopt.catalog import Spec, brief, make, parse, paths
+from distopt.catalog import registry
+from distopt.catalog.registry import Spec, brief, make, parse, paths
 from distopt.errors import InputError
 
 
@@ -111,4 +111,4 @@ def test_brief() -> None:
     assert brief("gt:lr=0.1") == "gt:lr=0.1"
     assert brief(" a b/mine.py ") == "mine"
     assert brief("d (x)/mine.py(lr=1)") == "mine(lr=1)"
-    assert catalog.brief("stream:path=x.py") == "stream:path=x.py"
+    assert registry.brief("stream:path=x.py") == "stream:path=x.py"

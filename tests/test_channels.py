@@ -12,8 +12,7 @@ from driving import ROUNDS, Costs, D, Linked, N, driven, ring, sign
 from torch import Tensor
 
 import distopt
-from distopt import catalog
-from distopt.api import Comparison
+from distopt.catalog import registry
 from distopt.channels.choco import Choco
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.channels.exact import Exact
@@ -23,11 +22,12 @@ from distopt.compressors.identity import Identity
 from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.engines import threads
-from distopt.engines.crew import Led
-from distopt.engines.partition import Partition
+from distopt.engines.workers.group import Led
+from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
+from distopt.runs.execution import Comparison
+from distopt.simulation.problem import Problem, build
 
 COMPRESSORS = ["sign", "topk(k=2)", "identity"]
 MADE = [f"choco:compressor={c},gamma=0.2" for c in COMPRESSORS] + ["choco:compressor=sign,gamma=0.2,alpha=0.5", "choco:compressor=sign,order=old"]
@@ -67,7 +67,7 @@ def test_error_feedback_is_the_loop_of_ef_signsgd() -> None:
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 def test_choco_is_the_loop_over_public_copies(order: Any, alpha: float) -> None:
     costs, W, gamma, lr = Costs(1), ring(), 0.3, 0.05
-    found, *_ = driven(catalog.make("algorithms", f"dgd:lr={lr}"), Choco(Sign(), gamma, alpha, order), W, costs)
+    found, *_ = driven(registry.make("algorithms", f"dgd:lr={lr}"), Choco(Sign(), gamma, alpha, order), W, costs)
     x, copies = costs.c / 2, np.zeros((N, D))
     for t in range(ROUNDS):
         q = np.stack([sign(x[i] - copies[i]) for i in range(N)])
@@ -85,7 +85,7 @@ def test_choco_is_the_loop_over_public_copies(order: Any, alpha: float) -> None:
 
 def test_choco_without_loss_is_exact_mixing() -> None:
     for name in ("gt", "gtadam", "dgd", "nids", "extra"):
-        algorithm = catalog.make("algorithms", f"{name}:lr=0.02")
+        algorithm = registry.make("algorithms", f"{name}:lr=0.02")
         exact, *_ = driven(algorithm, Exact(), ring(), Costs(2))
         through, *_ = driven(algorithm, Choco(Identity(), gamma=1.0), ring(), Costs(2))
         assert np.abs(exact - through).max() < 1e-11, name  # sums of increments round otherwise
@@ -117,14 +117,14 @@ class LinkedWire(Linked):
 @pytest.mark.parametrize("spec", MADE)
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.02", "gt:lr=0.02,form=atc", "gtadam:lr=0.01"])
 def test_trackers_keep_the_mean_of_the_gradients(spec: str, algorithm: str) -> None:
-    _, state, _ = driven(catalog.make("algorithms", algorithm), catalog.make("channels", spec), ring(), Costs(4))
+    _, state, _ = driven(registry.make("algorithms", algorithm), registry.make("channels", spec), ring(), Costs(4))
     assert float((state.s - state.g).mean(-2).abs().max()) < 1e-12
 
 
 def error(channel: Any, rounds: int = 4000) -> float:
     """How far gradient tracking ends from the minimiser of costs that stand still."""
     costs = Costs(5, speed=0.0)
-    points, *_ = driven(catalog.make("algorithms", "gt:lr=0.02"), channel, ring(), costs, rounds)
+    points, *_ = driven(registry.make("algorithms", "gt:lr=0.02"), channel, ring(), costs, rounds)
     best = (costs.a * costs.c).sum(0) / costs.a.sum()
     return float(np.abs(points[-1] - best).max())
 
@@ -138,14 +138,14 @@ def test_increments_reach_the_optimum_and_values_stall() -> None:
 
 @pytest.mark.parametrize("spec", [*MADE, "choco:compressor=topk(k=1),resync=3", "error_feedback:compressor=sign,gamma=0.5"])
 def test_channels_pass_the_battery(spec: str) -> None:
-    check_channel(catalog.make("channels", spec))
+    check_channel(registry.make("channels", spec))
 
 
 @pytest.mark.parametrize("spec", ["naive:compressor=sign", "error_feedback:compressor=topk(k=1)", "choco:compressor=sign,gamma=none"])
 def test_channels_that_change_means_pass_the_rest_of_the_battery(spec: str) -> None:
-    check_channel(catalog.make("channels", spec), keeps_mean=False)
+    check_channel(registry.make("channels", spec), keeps_mean=False)
     with pytest.raises(AssertionError, match="mean over the agents changes"):
-        check_channel(catalog.make("channels", spec))
+        check_channel(registry.make("channels", spec))
 
 
 # Lost messages
@@ -167,7 +167,7 @@ def with_a_loss(channel: str, lost: int | None, monkeypatch: pytest.MonkeyPatch,
         return Led(threads.Threads(problem, blocks, Partition.even(problem.agents, 2)))
 
     problem = build(experiment)
-    run = distopt.api.execute(experiment, problem=problem, comparison=Comparison.of(problem), mode="eager", engine=make)
+    run = distopt.runs.execution.execute(experiment, problem=problem, comparison=Comparison.of(problem), mode="eager", engine=make)
     monkeypatch.undo()
     return run
 
@@ -183,7 +183,7 @@ def test_a_lost_message_shows_in_the_invariant_and_resynchronising_heals_it(monk
 
 def test_a_lost_message_is_reported() -> None:
     run = distopt.simulate("ring", agents=8, scenario="moving_target", algorithm="gt:lr=0.02", channel="choco:compressor=sign", rounds=40)
-    assert distopt.api.drift(run) is None
+    assert distopt.report.summary.drift(run) is None
     with pytest.warns(UserWarning, match=r"trackers have left .* in round \d+"):
         distopt.simulate("ring", agents=8, scenario="moving_target", algorithm="gt:lr=0.02", channel="naive:compressor=sign", rounds=40)
 
@@ -214,7 +214,7 @@ def test_copies_refuse_links_that_come_and_go(network: str, drop: float) -> None
 )
 def test_bad_channels_are_refused_in_one_line(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        catalog.make("channels", spec)
+        registry.make("channels", spec)
     assert "\n" not in str(caught.value)
 
 

@@ -18,13 +18,15 @@ import pytest
 import torch
 from surviving import ASK, BASE, call, runs, same, same_folders, saved
 
-from distopt import api, checkpoint, manifest, runner
-from distopt.data import tensors
+from distopt import api
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.runner import begin
-from distopt.stop import stopping
+from distopt.numerics.trees import tensors
+from distopt.runs import checkpoint, execution, manifest
+from distopt.runs.signals import stopping
+from distopt.simulation import runner
+from distopt.simulation.problem import build
+from distopt.simulation.runner import begin
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -135,7 +137,7 @@ def test_a_state_that_no_file_can_hold_is_refused(tmp_path: Path, first: Any, la
 def test_a_checkpoint_needs_a_folder() -> None:
     for settings in ({"checkpoint_every": 5}, {"checkpoint_every": 0, "folder": Path("r")}):
         with pytest.raises(InputError, match="checkpoint_every="):
-            api.execute(Experiment(**BASE), **settings)
+            execution.execute(Experiment(**BASE), **settings)
 
 
 # Resumed runs
@@ -214,7 +216,7 @@ def test_a_checkpoint_of_replaced_results_is_not_taken(monkeypatch: pytest.Monke
     def stopped(at: int, **settings: Any) -> None:
         with struck(at), stopping() as stop, contextlib.suppress(KeyboardInterrupt):
             problem = build(experiment)
-            api.execute_together([problem], api.Comparison.of(problem), folders=[folder], stop=stop, **settings)
+            execution.execute_together([problem], execution.Comparison.of(problem), folders=[folder], stop=stop, **settings)
 
     stopped(60, checkpoint_every=20)
     old = (folder / "checkpoint").read_bytes()
@@ -222,8 +224,8 @@ def test_a_checkpoint_of_replaced_results_is_not_taken(monkeypatch: pytest.Monke
         patch.setattr(checkpoint, "save", lambda *_: None)
         stopped(30, checkpoint_every=10)  # anew, and killed before its first checkpoint
     assert (folder / "checkpoint").read_bytes() == old and len(runs(folder)["gtadam:lr=0.02"].rounds) == 10
-    assert api.whereabouts(folder, build(experiment)) is None
-    same(api.execute(experiment, folder=folder, resume=True), api.execute(experiment))
+    assert execution.whereabouts(folder, build(experiment)) is None
+    same(execution.execute(experiment, folder=folder, resume=True), execution.execute(experiment))
 
 
 def test_a_changed_file_is_refused_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,11 +270,11 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_slow_rounds_make_short_stretches_and_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = api.execute(Experiment(**BASE))
+    whole = execution.execute(Experiment(**BASE))
     taken: list[int] = []
     take = api.Recording.take
     monkeypatch.setattr(api.Recording, "take", lambda self, chunk: taken.append(chunk.stop - chunk.start) or take(self, chunk))
     monkeypatch.setattr(runner, "FIRST_BYTES", BASE["trials"] * 6 * 2 * 8 * 4)
     monkeypatch.setattr(runner, "PATIENCE", 0.0)
-    same(whole, api.execute(Experiment(**BASE)))
+    same(whole, execution.execute(Experiment(**BASE)))
     assert taken == [4, *[1] * 116]

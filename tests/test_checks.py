@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distopt.algorithms.dgd import DGD
 from distopt.algorithms.gt import GT, GTState
-from distopt.catalog import make, names
+from distopt.catalog.registry import make, names
 from distopt.channels.exact import Exact
 from distopt.checks import check_algorithm, check_channel, check_direction
 from distopt.directions.momentum import Momentum, MomentumState

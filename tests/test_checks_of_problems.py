@@ -12,8 +12,8 @@ from test_checks import fails
 from torch import Tensor
 
 from distopt.checks import check_scenario, check_topology
-from distopt.graphs import Arcs, Graph, graph_from_edges
-from distopt.random import Key
+from distopt.network.graphs import Arcs, Graph, graph_from_edges
+from distopt.numerics.random import Key
 from distopt.scenarios.quadratic import Curves, Quadratic
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "algorithms"], ["simulate", "--help"]])
 def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys\nfrom distopt.cli import cli\n"
+        "import sys\nfrom distopt.cli.main import cli\n"
         f"try:\n    cli({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
         "heavy = {'torch', 'ray', 'matplotlib', 'networkx', 'numpy', 'scipy', 'pandas'} & set(sys.modules)\n"
         "sys.stderr.write('heavy: ' + ' '.join(sorted(heavy)))\n"
@@ -178,9 +178,9 @@ def test_list_all_and_one_kind() -> None:
 
 
 def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distopt import catalog
+    from distopt.catalog import registry
 
-    monkeypatch.setattr(catalog, "folder", lambda kind: Path("nowhere"))
+    monkeypatch.setattr(registry, "folder", lambda kind: Path("nowhere"))
     result = call("list", "compressors")
     assert result.exit_code == 0
     assert "no compressors" in result.stdout

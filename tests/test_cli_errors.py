@@ -167,7 +167,7 @@ def test_unexpected_errors_are_one_line_unless_asked() -> None:
 
 def test_warns_of_a_weak_certificate_and_says_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from distopt import metrics
-    from distopt.comparator import Comparator
+    from distopt.costs.comparator import Comparator
 
     assert "warning" not in call(*ASK).stderr
     monkeypatch.setattr(Comparator, "certificate", lambda self: 3e-5)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt.comparator import Comparator
-from distopt.data import Blocks, evaluate, tensors
+from distopt.costs.comparator import Comparator
+from distopt.costs.data import Blocks, evaluate
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.random import Key
+from distopt.numerics.random import Key
+from distopt.numerics.trees import tensors
 from distopt.scenarios.moving_target import MovingTarget
+from distopt.simulation.problem import build
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def test_conjugate_gradients_find_the_same_minimiser_in_high_dimension() -> None
 
 def test_many_blocks_give_the_values_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     one = comparator(WithHessian(), rounds=8)
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 2)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 2)
     many = comparator(WithHessian(), rounds=8)
     assert many.blocks.count == 4
     pieces = [many.reference(b) for b in range(4)]
@@ -241,7 +242,7 @@ def test_data_that_stand_still_for_a_while_only_are_not_static(monkeypatch: pyte
             steps = torch.unique(t // 4)
             return super().batch(steps.reshape(-1, 1, 1, 1) if len(steps) == 1 else t // 4, key)
 
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 4)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 4)
     it = comparator(Stepwise(), rounds=12)
     assert not it.blocks.static
     paths = torch.cat([it.reference(b).path[:, 0] for b in range(3)])
@@ -272,8 +273,8 @@ def test_rows_of_all_agents_are_never_held_for_all_rounds(monkeypatch: pytest.Mo
             asked.append(len(b.p))
             return super().optimum(b)
 
-    monkeypatch.setattr("distopt.comparator.evaluate", watched)
-    monkeypatch.setattr("distopt.comparator.BLOCK_BYTES", 8 * 3 * agents * 10)
+    monkeypatch.setattr("distopt.costs.comparator.evaluate", watched)
+    monkeypatch.setattr("distopt.costs.comparator.BLOCK_BYTES", 8 * 3 * agents * 10)
     it = comparator(Watched(dim=3), rounds=30, agents=agents, trials=1)
     it.prepare(lambda done, total: None)
     it.fixed_values(0)
@@ -286,7 +287,7 @@ def test_a_hessian_too_large_to_hold_is_not_asked_for(monkeypatch: pytest.Monkey
             raise AssertionError("asked for")
 
     dense = comparator(MovingTarget(dim=20, motion="jump", period=2), rounds=6).fixed()
-    monkeypatch.setattr("distopt.newton.HESSIAN_BYTES", 8 * 2 * 20 * 20 - 1)
+    monkeypatch.setattr("distopt.costs.newton.HESSIAN_BYTES", 8 * 2 * 20 * 20 - 1)
     free = comparator(Huge(dim=20, motion="jump", period=2), rounds=6).fixed()
     assert dense is not None and free is not None and torch.allclose(free, dense, rtol=0, atol=1e-8)
 
@@ -299,7 +300,7 @@ def test_a_run_that_starts_at_the_minimiser_of_static_costs_has_no_regret() -> N
 
 
 def test_the_minimisers_of_a_long_run_leave_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 16)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 16)
 
     def solved() -> Comparator:
         return Comparator(Blocks(MovingTarget(dim=3), Key(0, range(4), range(2), 4), 640))
@@ -309,7 +310,7 @@ def test_the_minimisers_of_a_long_run_leave_the_memory(monkeypatch: pytest.Monke
 
     inside = solved()
     held, room = everything(inside), sum(8 * leaf.numel() for leaf in tensors(inside.reference(0)))
-    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", room)
+    monkeypatch.setattr("distopt.costs.comparator.MEMORY_BYTES", room)
     outside, before = solved(), len(os.listdir("/proc/self/fd"))
     assert all(torch.equal(one, other) for one, other in zip(held, everything(outside), strict=True))
     assert len(os.listdir("/proc/self/fd")) <= before + 2, "a descriptor for each block"
@@ -323,7 +324,7 @@ def test_a_full_folder_for_temporary_files_is_one_line(monkeypatch: pytest.Monke
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("distopt.comparator.MEMORY_BYTES", 0)
+    monkeypatch.setattr("distopt.costs.comparator.MEMORY_BYTES", 0)
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(RunError, match="^cannot write temporary files: No space left on device; make room .* or name another one with TMPDIR$"):
         distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt import catalog, runner
-from distopt.api import Comparison
-from distopt.data import tensors
-from distopt.engines import compiled, local
-from distopt.engines.compiled import Compiled
-from distopt.engines.compiler import CompileWarning
-from distopt.engines.eager import Eager
+from distopt.catalog import registry
+from distopt.engines import local
+from distopt.engines.local import compiled
+from distopt.engines.local.compiled import Compiled
+from distopt.engines.local.compiler import CompileWarning
+from distopt.engines.local.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.step import Held, here, owned
+from distopt.numerics.trees import tensors
+from distopt.runs.execution import Comparison
+from distopt.simulation import runner
+from distopt.simulation.problem import build
+from distopt.simulation.round import Held, here, owned
 
-DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in catalog.names("directions")]
+DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in registry.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parent.parent / 'examples' / 'stream.csv'},label=rain"}
 
 
@@ -46,16 +48,16 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
         np.testing.assert_allclose(compiled[name], eager[name], rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", [*catalog.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"])
+@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"])
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
-    around_average = getattr(catalog.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize("algorithm", [*catalog.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"])
+@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"])
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
-    around_average = getattr(catalog.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     ask: dict[str, Any] = {"agents": 5, "scenario": "moving_target", "algorithm": algorithm, "rounds": 6, "record": ("x",)}
     eager, compiled = (
         distopt.simulate("star" if around_average else "ring", mode=mode, engine=engine, **ask)
@@ -66,7 +68,7 @@ def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None)
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize("scenario", catalog.names("scenarios"))
+@pytest.mark.parametrize("scenario", registry.names("scenarios"))
 def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
 
@@ -100,7 +102,7 @@ def test_compiled_rounds_equal_eager_ones(topology: str, agents: int, scenario: 
 @pytest.mark.slow
 def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    from distopt.engines.compiled import Rounds
+    from distopt.engines.local.compiled import Rounds
 
     problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
     comparison = Comparison.of(problem)
@@ -133,7 +135,7 @@ def kept(problem: Any, comparison: Comparison, engine: Compiled, start: runner.C
 def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No round runs before the compiled ones, leaves that nobody hears are written in place, and a stale chunk says so."""
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    monkeypatch.setattr("distopt.engines.loop.LARGE", 10)
+    monkeypatch.setattr("distopt.engines.local.while_loop.LARGE", 10)
     real = []
     step = compiled.step
 
@@ -160,7 +162,7 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
 
 
 def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place(traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.loop.LARGE", 10)
+    monkeypatch.setattr("distopt.engines.local.while_loop.LARGE", 10)
     both("ring", 5, "moving_target", Twins())
 
 
@@ -239,6 +241,6 @@ def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = Comparison.of(problem).blocks
     assert isinstance(local.engine(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
-    monkeypatch.setattr("distopt.engines.compiler.fault", lambda: None)
+    monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
     assert isinstance(local.engine(problem, blocks), local.Trying)
     assert isinstance(local.engine(problem, blocks, "eager"), Eager)

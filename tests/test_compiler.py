@@ -18,8 +18,9 @@ import needs
 import pytest
 from asking import ASK, call
 
-from distopt.engines import compiler, local
-from distopt.engines.compiler import CompileWarning, exposed, fault, own, settle
+from distopt.engines import local
+from distopt.engines.local import compiler
+from distopt.engines.local.compiler import CompileWarning, exposed, fault, own, settle
 
 ROOT = os.geteuid() == 0
 

@@ -32,7 +32,7 @@ from distopt.compressors.topk import TopK
 from distopt.directions.adam import Adam
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.simulation.problem import build
 
 AVERAGE = np.full((N, N), 1 / N)
 Compress = Callable[[Floats], Floats]

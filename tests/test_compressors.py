@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from distopt.catalog import make, names
+from distopt.catalog.registry import make, names
 from distopt.checks import check_compressor
 from distopt.checks.compressors import there_and_back
 from distopt.compressors._packed import planes, size, unplaned
@@ -24,7 +24,7 @@ from distopt.compressors.lowrank import LowRank
 from distopt.compressors.qsgd import QSGD
 from distopt.compressors.sign import Sign
 from distopt.compressors.unscaled_sign import UnscaledSign
-from distopt.engines.loop import SAME_BITS
+from distopt.engines.local.while_loop import SAME_BITS
 from distopt.errors import InputError
 
 SPECS = [

@@ -14,11 +14,11 @@ import pytest
 import torch
 from surviving import BASE, saved
 
-from distopt import api, checkpoint
-from distopt.checkpoint import LENGTH, MAGIC
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.runs import checkpoint, execution
+from distopt.runs.checkpoint import LENGTH, MAGIC
+from distopt.simulation.problem import build
 
 NOT: list[Any] = [None, True, -1, 0, 2**70, 1.5, float("nan"), float("inf"), "", "x", [], ["x"], [1], {}, {"x": 1}]
 
@@ -119,7 +119,7 @@ def test_a_run_saves_the_cumulative_metrics_that_are_asked_for(tmp_path: Path, m
     monkeypatch.setattr(checkpoint, "save", lambda *each: seen.append(set(each[2].totals)) or save(*each))
     for k, scenario in enumerate(("moving_target:dim=2", "sea", "localization")):
         experiment = Experiment(**{**BASE, "scenario": scenario, "rounds": 8, "algorithm": "gt:lr=0.01", "record": ()})
-        api.execute(experiment, folder=tmp_path / str(k), checkpoint_every=4, agentwise=k < 2)
+        execution.execute(experiment, folder=tmp_path / str(k), checkpoint_every=4, agentwise=k < 2)
     assert len(seen) == 3 and all(checkpoint.TOTALS <= each <= checkpoint.TOTALS | checkpoint.MAYBE for each in seen)
     assert set.union(*seen) == checkpoint.TOTALS | checkpoint.MAYBE
 
@@ -142,7 +142,7 @@ def test_every_checkpoint_that_a_run_wrote_fits(tmp_path: Path, case: dict[str, 
         if phase == "rounds" and (tmp_path / "r" / "checkpoint").exists():
             written.append((tmp_path / "r" / "checkpoint").read_bytes())
 
-    api.execute(experiment, folder=tmp_path / "r", checkpoint_every=4, progress=stop)
+    execution.execute(experiment, folder=tmp_path / "r", checkpoint_every=4, progress=stop)
     problem = build(experiment)
     header, leaves = taken(written[0])
     (tmp_path / "checkpoint").write_bytes(written[0])
@@ -169,12 +169,12 @@ class Late:
 def test_a_state_that_takes_its_shape_in_the_first_round_goes_on(tmp_path: Path) -> None:
     experiment = Experiment(**{**BASE, "algorithm": Late(), "channel": "naive:compressor=lowrank", "record": ("x",), "rounds": 9})
     problem = build(experiment)
-    whole = api.execute(experiment)
+    whole = execution.execute(experiment)
     written: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", lambda *each: written.append(each))
         patch.setattr(Experiment, "to_toml", lambda self, folder: "")
-        api.execute(experiment, folder=tmp_path / "r", checkpoint_every=4)
+        execution.execute(experiment, folder=tmp_path / "r", checkpoint_every=4)
     checkpoint.save(tmp_path, problem, *written[0][2:])
     found = checkpoint.load(tmp_path, problem, written[0][3].run)
     assert found is not None and found.carry.held.state["steps"] == 4

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt.api import Comparison, execute
-from distopt.engines import post, ranks
-from distopt.engines.crew import Led, LossWarning
-from distopt.engines.cut import Rounds
-from distopt.engines.partition import Partition
+from distopt.engines import ranks
 from distopt.engines.threads import Threads
+from distopt.engines.workers import exchange
+from distopt.engines.workers.compiled import Rounds
+from distopt.engines.workers.group import Led, LossWarning
+from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError, WorkerLost
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation.problem import Problem, build
 
 pytestmark = [needs.compiler, pytest.mark.slow]
 
@@ -52,16 +53,16 @@ ERRORS = [WorkerLost("rank 1 has gone"), InputError("no"), KeyboardInterrupt(), 
 def test_what_fails_in_an_exchange_is_raised_as_it_is(
     where: str, error: BaseException, problem: Problem, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = getattr(post.Post, where)
+    done = getattr(exchange.Post, where)
     reached = []
 
-    def failing(self: post.Post, *args: Any) -> Any:
+    def failing(self: exchange.Post, *args: Any) -> Any:
         reached.append(self.round)
         if self.round == 7 and not self.prefix:
             raise error
         return done(self, *args)
 
-    monkeypatch.setattr(post.Post, where, failing)
+    monkeypatch.setattr(exchange.Post, where, failing)
     with pytest.raises(type(error)) as told:
         on_threads(problem, comparison)
     assert told.value is error
@@ -72,15 +73,15 @@ def test_a_rank_that_is_killed_in_compiled_rounds_is_replaced(
     problem: Problem, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
-    send, here, once = post.Post.send, os.getpid(), tmp_path / "once"
+    send, here, once = exchange.Post.send, os.getpid(), tmp_path / "once"
 
-    def mortal(self: post.Post, stage: str, rows: Any) -> None:
+    def mortal(self: exchange.Post, stage: str, rows: Any) -> None:
         if self.round == 11 and os.getpid() != here and not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         send(self, stage, rows)
 
-    monkeypatch.setattr(post.Post, "send", mortal)
+    monkeypatch.setattr(exchange.Post, "send", mortal)
     with pytest.warns(LossWarning, match="rank 1 has gone in round 1[01]; starting again"):
         shared = execute(
             problem.experiment, problem=problem, comparison=comparison, mode="compiled",
@@ -107,8 +108,8 @@ def test_a_shorter_last_block_compiles_nothing_anew(problem: Problem, monkeypatc
 @pytest.mark.parametrize("scenario", ["quadratic:dim=3", "moving_target:dim=3"])
 def test_where_nothing_changes_and_where_all_does_a_run_of_many_stretches_has_the_same_bits(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves of one round serve all rounds, also where there are no others."""
-    monkeypatch.setattr("distopt.runner.FIRST_BYTES", 5 * 4 * 3 * 8)  # stretches of 5 rounds
-    monkeypatch.setattr("distopt.runner.PATIENCE", 1e-9)  # then of one
+    monkeypatch.setattr("distopt.simulation.runner.FIRST_BYTES", 5 * 4 * 3 * 8)  # stretches of 5 rounds
+    monkeypatch.setattr("distopt.simulation.runner.PATIENCE", 1e-9)  # then of one
     problem = build(Experiment("ring", 4, scenario, "gtadam:lr=0.01", rounds=9, record=("x",)))
     comparison = Comparison.of(problem)
     alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")

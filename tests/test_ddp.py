@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import distopt
-from distopt import catalog, ddp
-from distopt.ddp import ErrorFeedbackState, error_feedback_hook
+from distopt.catalog import registry
 from distopt.errors import InputError
+from distopt.optim import ddp
+from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
 
 ROOT = Path(__file__).parents[1]
 LR = 0.05
 MANY = 1e-4  # MB of a bucket: several of them
-SPECS = {name: name for name in catalog.names("compressors")} | {"topk": "topk(k=2)", "randomk": "randomk(k=2)"}
+SPECS = {name: name for name in registry.names("compressors")} | {"topk": "topk(k=2)", "randomk": "randomk(k=2)"}
 
 
 def among(world: int, work: Callable[[int], Any], place: Path) -> list[Any]:
@@ -181,7 +182,7 @@ def test_every_compressor_keeps_replicas_alike_sends_its_bits_and_goes_on_from_a
         for other in results[1][k][:2]:
             assert all(torch.equal(a, b) for a, b in zip(whole, other, strict=True)), name
         assert all(torch.equal(a, b) for a, b in zip(whole, rest, strict=True)), name
-        compressor = catalog.make("compressors", SPECS[name])
+        compressor = registry.make("compressors", SPECS[name])
         assert sent == 6 * sum(compressor.bits(each.numel(), 8) for each in Net().parameters()) // 8, name
 
 

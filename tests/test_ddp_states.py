@@ -14,8 +14,8 @@ from test_ddp import SPECS, Net, among, trained
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distopt.ddp import ErrorFeedbackState, error_feedback_hook
 from distopt.errors import InputError
+from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
 
 NAMES = [name for name in SPECS if name != "identity"]
 OTHERS: list[Any] = [

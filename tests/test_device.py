@@ -9,12 +9,12 @@ import pytest
 from torch import Tensor
 
 import distopt
-from distopt import runner
-from distopt.api import execute
 from distopt.engines import local
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import Problem
+from distopt.runs.execution import execute
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem
 
 
 @pytest.mark.cuda
@@ -79,7 +79,7 @@ class Waiting(local.Eager):
 
 
 def test_the_data_of_the_next_block_are_made_while_the_rounds_of_this_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.data.CACHE_BYTES", 0)  # nothing is remembered from the comparator's pass
+    monkeypatch.setattr("distopt.costs.data.CACHE_BYTES", 0)  # nothing is remembered from the comparator's pass
     scenario = Watched()
     engines = []
 

@@ -9,10 +9,10 @@ import torch
 from oracles import PlainRule, Problem, Rows
 
 import distopt
-from distopt.data import at
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.numerics.trees import at
+from distopt.simulation.problem import build
 
 ROUNDS = 200
 LR = 0.02

@@ -13,23 +13,25 @@ from battery import PARTITIONS, N, Outcome, Problems, differences, threads
 from torch import Tensor
 
 import distopt
-from distopt import catalog, runner
-from distopt.api import Comparison
-from distopt.data import at
-from distopt.engines import local, post, worker
-from distopt.engines.crew import Led
-from distopt.engines.partition import Partition
-from distopt.engines.stencil import FRONT, pack, size, stencil, unpack
+from distopt.catalog import registry
+from distopt.engines import local
 from distopt.engines.threads import Threads
+from distopt.engines.workers import exchange, worker
+from distopt.engines.workers.group import Led
+from distopt.engines.workers.halo import FRONT, pack, size, stencil, unpack
+from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.mixing import Mixing
-from distopt.network import known_at_start
-from distopt.problem import build, build_topology
+from distopt.network.mixing import Mixing
+from distopt.network.net import known_at_start
+from distopt.network.rows import Table, apply
+from distopt.numerics.random import Key
+from distopt.numerics.trees import at
 from distopt.protocols import Wire
-from distopt.random import Key
-from distopt.step import here
-from distopt.table import Table, apply
+from distopt.runs.execution import Comparison
+from distopt.simulation import runner
+from distopt.simulation.problem import build, build_topology
+from distopt.simulation.round import here
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ring": {}, "star": {"agents": 40}, "complete": {}, "erdos_renyi": {}, "random_matching": {}, "ring dropping": {"drop_links": 0.3},
@@ -105,7 +107,7 @@ def chunks(problem: Problems, engine: Any, start: runner.Carry | None = None) ->
 def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made(rounds=12)
-    monkeypatch.setattr("distopt.engines.crew.room", lambda x: 4)
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 4)
     blocks = problem.comparison.blocks
     whole = chunks(problem, Led(Threads(problem.problem, blocks, PARTITIONS["3"])))
     again = chunks(problem, Led(Threads(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
@@ -121,7 +123,7 @@ def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monk
     fetched = []
     gather = worker.Worker.gather
     monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
-    monkeypatch.setattr("distopt.engines.crew.room", lambda x: 2)
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
     engine = Led(Threads(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
     carries = [chunk.carry for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine)]
     assert fetched == []
@@ -149,17 +151,17 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counted(NamedTuple):
-    tags: list[tuple[int, int, post.Tag, int]]
+    tags: list[tuple[int, int, exchange.Tag, int]]
 
 
-def travelling(problem: Problems, partition: Partition, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, post.Tag, int]]:
+def travelling(problem: Problems, partition: Partition, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, exchange.Tag, int]]:
     """(sender, receiver, tag, bytes) of every message of the rounds."""
-    out: list[tuple[int, int, post.Tag, int]] = []
+    out: list[tuple[int, int, exchange.Tag, int]] = []
     from distopt.engines.threads import Mailbox
 
     put = Mailbox.put
 
-    def noted(self: Mailbox, address: tuple[int, int, post.Tag], message: Tensor) -> None:
+    def noted(self: Mailbox, address: tuple[int, int, exchange.Tag], message: Tensor) -> None:
         out.append((address[1], address[0], address[2], message.numel()))
         put(self, address, message)
 
@@ -275,7 +277,7 @@ class InPlace:
 def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
     x = torch.zeros(1, 2, 3)
     specs = ("gt", "gt:form=atc", "gt:form=aug_dgm", "dgd", "nids", "extra")
-    early = {spec: set(known_at_start(catalog.make("algorithms", spec), x)) for spec in specs}
+    early = {spec: set(known_at_start(registry.make("algorithms", spec), x)) for spec in specs}
     assert early == {"gt": {"x", "s"}, "gt:form=atc": {"s"}, "gt:form=aug_dgm": set(), "dgd": {"x"}, "nids": set(), "extra": {"x"}}
     assert known_at_start(InPlace(), x) == {}
     problem = made(algorithm=InPlace())

@@ -14,9 +14,11 @@ import matplotlib.figure
 import pytest
 from surviving import ASK, call, forked, runs, same_folders
 
-from distopt import api, commands, writing
-from distopt.cli import cli
+from distopt import api
+from distopt.cli import commands
+from distopt.cli.main import cli
 from distopt.report import tables
+from distopt.runs import writing
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -12,8 +12,8 @@ import pytest
 from fuzzing import Outcome, asked, typed
 
 import distopt
-from distopt.api import execute
 from distopt.experiment import Experiment
+from distopt.runs.execution import execute
 
 STUCK = 10  # seconds of the clock; what waits for a pipe waits for ever
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
-from distopt.problem import build_topology
+from distopt.simulation.problem import build_topology
 
 ALIKE = (
     ("1_0", "0_10", "10", "010", "1_0_", "1__0"), ("0601", "601", "00601", "6_01", "0x601", "601."), ("1", "01", "1.0", "+1", "1e0", "１"),

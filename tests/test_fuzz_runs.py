@@ -25,11 +25,11 @@ import pytest
 from fuzzing import NUMBERS, Kinds, Outcome, asked, damage, hunt, mutate, retry, typed
 
 import distopt
-from distopt import checkpoint
-from distopt.api import execute
 from distopt.experiment import Experiment
-from distopt.loading import load
-from distopt.results import Run
+from distopt.runs import checkpoint
+from distopt.runs.execution import execute
+from distopt.runs.loading import load
+from distopt.runs.results import Run
 
 PARTS: dict[str, Any] = {
     "topology": "ring",

@@ -14,11 +14,11 @@ import pytest
 from fuzzing import CHARS, NUMBERS, Kinds, Outcome, asked, hunt, mutate, retry, typed
 
 import distopt
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.experiment import Experiment
-from distopt.problem import build, build_topology
-from distopt.results import Run
-from distopt.sweep import points as sweep_points
+from distopt.runs.results import Run
+from distopt.runs.sweep import points as sweep_points
+from distopt.simulation.problem import build, build_topology
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WORDS = (
@@ -47,7 +47,7 @@ LARGE = re.compile(r"\d{4,}|[2-9]\d\d|1e[3-9]|1e\d\d")  # what could be asked fo
 
 def parameters(kind: str, name: str) -> list[tuple[str, Any]]:
     """(name, default) of what a spec of this name takes."""
-    made = catalog.maker(kind, name)
+    made = registry.maker(kind, name)
     return [(key, each.default) for key, each in inspect.signature(made).parameters.items() if key not in ("agents", "key")]
 
 
@@ -78,7 +78,7 @@ def value(rng: random.Random, default: Any, depth: int = 0) -> str:
 
 def spec(rng: random.Random, kind: str, depth: int = 0, brackets: bool = False) -> str:
     """A spec of a kind."""
-    name = rng.choice(catalog.names(kind))
+    name = rng.choice(registry.names(kind))
     given, free = [], parameters(kind, name)
     odd = rng.choice(free)[0] if free and rng.random() < 0.8 else None  # one at a time, or the first one hides the others
     for key, default in free:
@@ -121,7 +121,7 @@ def text(rng: random.Random, kind: str) -> str:
 def numbers(kind: str, made: str, built: Any) -> list[str]:
     """What is wrong with the numbers that a built part holds: they are those that stand in the text, to Python's float()."""
     faults = []
-    parsed = catalog.parse(made)
+    parsed = registry.parse(made)
     free = [key for key, _ in parameters(kind, parsed.name.replace("-", "_"))]
     for key, given in (*zip(free, parsed.args, strict=False), *parsed.kwargs):
         held = getattr(built, key, None)
@@ -166,7 +166,7 @@ def ask(kind: str, made: str, agents: int | None, typing: bool) -> Outcome:
         if kind == "topologies":
             return build_topology(made, agents, 0)
         if kind in ("directions", "compressors"):
-            return catalog.make(kind, made)
+            return registry.make(kind, made)
         parts = {"scenario": "moving_target", "algorithm": "gt:lr=0.02", "channel": "exact"}
         parts["scenario" if kind == "scenarios" else kind[:-1]] = made
         experiment = Experiment("ring", 4, **parts, rounds=3, trials=1)
@@ -181,10 +181,10 @@ def ask(kind: str, made: str, agents: int | None, typing: bool) -> Outcome:
             if isinstance(run, Run) and run.status == "done" and not np.isfinite(run["dynamic_regret"]).all():
                 outcome.faults.append("is done, with a regret that is no number")
         if "[" not in made and kind != "topologies":
-            plain = asked(lambda: catalog.make(kind, made, {"agents": 4}))
+            plain = asked(lambda: registry.make(kind, made, {"agents": 4}))
             outcome.faults += numbers(kind, made, plain.value) if plain.value is not None else []
         elif kind == "topologies":
-            parsed = catalog.parse(made)
+            parsed = registry.parse(made)
             odd = [v for _, v in parsed.kwargs if re.search(r"\d_\d|[^\x00-\x7f]", v) and "file" not in parsed.name]
             outcome.faults += [f"accepts {v[:40]!r}" for v in odd]
     return outcome

@@ -15,7 +15,7 @@ import torch
 from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.simulation.problem import build
 
 MISSING = (
     "",

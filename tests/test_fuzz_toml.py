@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fuzzing import CHARS, NUMBERS, Kinds, Outcome, damage, hunt, mutate, retry, typed
 
-from distopt.loading import load
-from distopt.results import Run
+from distopt.runs.loading import load
+from distopt.runs.results import Run
 
 GOOD = {
     "topology": '"ring"', "agents": "4", "scenario": '"quadratic:dim=2"', "algorithm": '"gt:lr=0.02"', "channel": '"exact"', "weights": '"lazy"',

@@ -14,7 +14,7 @@ import pytest
 from fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
 
 import distopt
-from distopt.problem import build_topology
+from distopt.simulation.problem import build_topology
 
 TYPES = (
     "<f8",

@@ -16,7 +16,7 @@ from scipy import sparse
 
 import distopt
 from distopt.errors import InputError
-from distopt.graphs import graph_from_edges, graph_from_matrix
+from distopt.network.graphs import graph_from_edges, graph_from_matrix
 from distopt.topologies.erdos_renyi import erdos_renyi
 from distopt.topologies.file import file
 from distopt.topologies.one_peer_exponential import OnePeerExponential
@@ -34,7 +34,7 @@ def parts(W: np.ndarray) -> Any:
 @given(n=st.integers(2, 40), seed=st.integers(0, 99), rule=st.sampled_from(["metropolis", "lazy", "max_degree", "best_constant"]),
        kind=st.sampled_from([np.float16, np.float32, ">f4", torch.bfloat16]))
 def test_symmetric_weights_of_any_precision(n: int, seed: int, rule: str, kind: Any) -> None:
-    exact = dense(erdos_renyi(n, distopt.random.Key(seed, range(n), [0], n), p=0.9), rule)
+    exact = dense(erdos_renyi(n, distopt.numerics.random.Key(seed, range(n), [0], n), p=0.9), rule)
     rounded: Any = torch.from_numpy(exact).to(kind) if kind is torch.bfloat16 else exact.astype(kind)
     W = dense(graph_from_matrix(rounded))
     assert np.array_equal(W, W.T)

@@ -12,9 +12,9 @@ import pytest
 import scipy.io
 from click.testing import CliRunner
 
-from distopt.cli import cli
+from distopt.cli.main import cli
 from distopt.errors import InputError
-from distopt.graphs import Graph, graph_from_networkx
+from distopt.network.graphs import Graph, graph_from_networkx
 from distopt.topologies.file import file
 
 KITE = [[0, 1], [0, 2], [1, 2], [2, 3]]

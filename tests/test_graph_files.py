@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import distopt
 from distopt.errors import InputError
-from distopt.graphs import Graph
-from distopt.problem import build_topology
+from distopt.network.graphs import Graph
 from distopt.report.network import portrait
+from distopt.simulation.problem import build_topology
 from distopt.topologies import _links, _tables
 from distopt.topologies.file import file
 

@@ -13,13 +13,14 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import distopt
-from distopt import catalog, grid, runner
-from distopt.api import Comparison, execute_together
-from distopt.cli import cli
+from distopt.catalog import registry
+from distopt.cli.main import cli
 from distopt.errors import InputError
 from distopt.experiment import Experiment, read_toml
-from distopt.problem import build
 from distopt.report import tables
+from distopt.runs.execution import Comparison, execute_together
+from distopt.simulation import grid, runner
+from distopt.simulation.problem import build
 
 
 def equal(one: distopt.Run, other: distopt.Run) -> None:
@@ -126,7 +127,7 @@ def test_a_batch_ends_when_every_point_has_diverged() -> None:
     ],
 )
 def test_lists_are_taken_apart(spec: str, expected: list[str]) -> None:
-    assert catalog.points(spec) == expected
+    assert registry.points(spec) == expected
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_the_command_line_lays_a_grid_out_and_marks_the_best(tmp_path: Path, mon
 
 
 def test_an_interrupted_grid_keeps_every_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 8)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 8)
 
     def stop(phase: str, done: int, total: int) -> None:
         if phase == "rounds" and done >= 24:

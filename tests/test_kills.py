@@ -22,12 +22,12 @@ import pytest
 from surviving import ASK, BASE, call, forked, runs, same, same_folders, saved
 
 import distopt
-from distopt import api, checkpoint, files
-from distopt.cli import cli
-from distopt.data import tensors
+from distopt.cli.main import cli
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.stop import stopping
+from distopt.numerics.trees import tensors
+from distopt.runs import checkpoint, execution, files
+from distopt.runs.signals import stopping
+from distopt.simulation.problem import build
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -302,9 +302,9 @@ def test_fifty_kills() -> None:
     """At random moments and at random steps of writing, the resumed run as well as the first one."""
     experiment, chance = Experiment(**BASE), random.Random(1)
     problem = build(experiment)
-    comparison = api.Comparison.of(problem)
+    comparison = execution.Comparison.of(problem)
     began = time.perf_counter()
-    whole = api.execute(experiment, folder=Path("whole"), checkpoint_every=5)
+    whole = execution.execute(experiment, folder=Path("whole"), checkpoint_every=5)
     took = time.perf_counter() - began
     whole = runs("whole")["gtadam:lr=0.02"]
     kills, torn, resumed, folder = 0, 0, 0, Path("b")
@@ -313,7 +313,7 @@ def test_fifty_kills() -> None:
     def go(count: int | None) -> None:
         if count is not None:
             dying(count)
-        api.execute(experiment, folder=folder, comparison=comparison, problem=problem, checkpoint_every=5, resume=True)
+        execution.execute(experiment, folder=folder, comparison=comparison, problem=problem, checkpoint_every=5, resume=True)
 
     while kills < 50:
         shutil.rmtree(folder, ignore_errors=True)
@@ -329,8 +329,8 @@ def test_fifty_kills() -> None:
             torn += part.exists()
             if (folder / "manifest.json").exists():
                 assert 0 <= len(runs(folder)["gtadam:lr=0.02"].rounds) <= 40
-                resumed += isinstance(api.whereabouts(folder, problem), checkpoint.Checkpoint)
-        same(api.execute(experiment, folder=folder, comparison=comparison, problem=problem, checkpoint_every=5, resume=True), whole)
+                resumed += isinstance(execution.whereabouts(folder, problem), checkpoint.Checkpoint)
+        same(execution.execute(experiment, folder=folder, comparison=comparison, problem=problem, checkpoint_every=5, resume=True), whole)
         same(runs(folder)["gtadam:lr=0.02"], whole)
     assert torn >= 5 and resumed >= 20, (torn, resumed)
 

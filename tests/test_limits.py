@@ -18,12 +18,16 @@ import torch
 from surviving import ASK, call, forked, fresh, runs, same_folders
 
 import distopt
-from distopt import api, comparator, data, limits, loading, manifest, room, writing
-from distopt.cli import cli
+from distopt import api
+from distopt.cli.main import cli
+from distopt.costs import comparator, data
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
-from distopt.files import locked
-from distopt.problem import build
+from distopt.numerics import room
+from distopt.runs import execution, loading, manifest, writing
+from distopt.runs.files import locked
+from distopt.simulation import limits
+from distopt.simulation.problem import build
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -98,7 +102,7 @@ def held(rounds: int, every: int) -> None:
     problem = build(Experiment("ring", 4, "moving_target", "dgd:lr=0.01", rounds=rounds, every=every))
     gc.collect()
     tracemalloc.start()
-    (run,) = api.execute_together([problem], api.Comparison.of(problem), folders=[Path(f"r{rounds}")], progress=note, mode="eager")
+    (run,) = execution.execute_together([problem], execution.Comparison.of(problem), folders=[Path(f"r{rounds}")], progress=note, mode="eager")
     assert len(run["dynamic_regret"][0]) == rounds // every
     Path(f"held-{rounds}").write_text(str(found[-1]))
 
@@ -114,7 +118,7 @@ def test_what_a_run_holds_does_not_grow_with_its_rounds(every: int) -> None:
 
 def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ask: dict[str, Any] = {"agents": 6, "scenario": "moving_target", "rounds": 70, "trials": 2, "every": 3, "record": "x,s", "mode": "eager"}
-    monkeypatch.setattr("distopt.runner.FIRST_BYTES", 1000)
+    monkeypatch.setattr("distopt.simulation.runner.FIRST_BYTES", 1000)
     run = distopt.simulate("ring", algorithm="gtadam", **ask)
     assert run["x"].shape == (2, 71, 6, 2) and run["s"].shape == (2, 70, 6, 2) and run["bits"].shape == (2, 24)
     assert all(value.flags.c_contiguous for value in (*run.metrics.values(), *run.trajectories.values()))
@@ -128,7 +132,7 @@ def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(record: str, every: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "SMALL_CHUNK", small)
-    monkeypatch.setattr("distopt.runner.FIRST_BYTES", 500)
+    monkeypatch.setattr("distopt.simulation.runner.FIRST_BYTES", 500)
     ask = [*ASK, "--every", str(every), *(["--record", record] if record else [])]
     call(*ask, "--out", "a")
     take = api.Recording.take
@@ -214,7 +218,7 @@ def test_a_million_agents_on_a_ring_and_long_runs_are_not_refused() -> None:
     for scenario, algorithm in (("quadratic", "gtadam"), ("moving_target", "dgd")):
         limits.agents(Experiment("ring", 10**6, scenario, algorithm))
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10**7))
-    limits.rounds([problem], api.Comparison.of(problem).blocks, Path("b"))
+    limits.rounds([problem], execution.Comparison.of(problem).blocks, Path("b"))
 
 
 def python() -> None:
@@ -234,12 +238,12 @@ def test_no_memory_left_is_one_line(fails: Callable[[], None], monkeypatch: pyte
     def failing(*_: Any, **__: Any) -> Any:
         fails()
 
-    monkeypatch.setattr("distopt.runner._chunk", failing)
+    monkeypatch.setattr("distopt.simulation.runner._chunk", failing)
     done = call(*ASK, "--out", "b")
     assert done.exit_code == 1 and done.stderr.splitlines()[-1] == f"distopt: {room.NO_MEMORY}; go on with: distopt resume b"
     with pytest.raises(RunError, match="there is not enough memory; lower agents"):
         distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)
-    monkeypatch.setattr("distopt.problem.Mixing", failing)
+    monkeypatch.setattr("distopt.simulation.problem.Mixing", failing)
     assert call(*ASK, "--out", "c").stderr == f"distopt: {room.NO_MEMORY}\n"
 
 

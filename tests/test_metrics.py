@@ -8,9 +8,9 @@ import torch
 from test_comparator import WithHessian
 
 import distopt
-from distopt.comparator import Comparator
-from distopt.data import Blocks
-from distopt.random import Key
+from distopt.costs.comparator import Comparator
+from distopt.costs.data import Blocks
+from distopt.numerics.random import Key
 
 ROUNDS, AGENTS, TRIALS = 12, 4, 2
 
@@ -99,7 +99,7 @@ def test_every_records_the_same_numbers_less_often(run: distopt.Run) -> None:
 
 
 def test_metrics_do_not_depend_on_the_block_length(run: distopt.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.data.LONGEST_BLOCK", 4)
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 4)
     again = distopt.simulate(
         "ring", agents=AGENTS, scenario=WithHessian(), algorithm="gt:lr=0.02", rounds=ROUNDS, trials=TRIALS, record=("x", "s", "g"), x0=0.3
     )

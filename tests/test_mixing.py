@@ -20,11 +20,12 @@ from torch import Tensor
 from distopt.algorithms.gt import GT
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.graphs import Arcs, Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx, pair_from_number
-from distopt.mixing import Mixing
-from distopt.problem import build
-from distopt.random import Key, words
-from distopt.table import Pattern, Table, apply
+from distopt.network.graphs import Arcs, Graph, check_connected, graph_from_edges, graph_from_matrix, graph_from_networkx, pair_from_number
+from distopt.network.mixing import Mixing
+from distopt.network.rows import Pattern, Table, apply
+from distopt.network.weights import RULES
+from distopt.numerics.random import Key, words
+from distopt.simulation.problem import build
 from distopt.topologies.barabasi_albert import barabasi_albert
 from distopt.topologies.complete import complete
 from distopt.topologies.erdos_renyi import erdos_renyi
@@ -33,7 +34,6 @@ from distopt.topologies.random_matching import RandomMatching
 from distopt.topologies.resampled_erdos_renyi import ResampledErdosRenyi
 from distopt.topologies.ring import ring
 from distopt.topologies.star import star
-from distopt.weights import RULES
 
 
 def slices(table: Table, k: int) -> Table:

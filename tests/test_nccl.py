@@ -23,13 +23,14 @@ from torch import Tensor
 
 import distopt
 from distopt import engines
-from distopt.api import Comparison
-from distopt.engines import gloo, nccl, ranks
-from distopt.engines.crew import LossWarning
-from distopt.engines.gloo import dist
-from distopt.engines.post import Rows, Tag
-from distopt.engines.stencil import FRONT
+from distopt.engines import ranks
+from distopt.engines.transports import gloo, nccl
+from distopt.engines.transports.gloo import dist
+from distopt.engines.workers.exchange import Rows, Tag
+from distopt.engines.workers.group import LossWarning
+from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError, RunError
+from distopt.runs.execution import Comparison
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +102,12 @@ def test_a_run_is_where_the_rows_are() -> None:
 
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.filterwarnings("ignore::distopt.engines.crew.LossWarning")
+@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")
 @pytest.mark.parametrize(
     ("how", "message"), [(sleep, r"^rank 2 did not answer within 1 s in round 3; gave up"), (die, r"^rank 2 has gone in round \d; gave up")]
 )
 def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.PATIENCE", 0)
+    monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
     monkeypatch.setattr(Work, "patience", 2.0)
     engine = f"ranks:workers=3,timeout={1 if how is sleep else 20},backend=nccl"
     with pytest.raises(RunError, match=message):
@@ -280,7 +281,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_line_says_where_a_backend_belongs() -> None:
     from click.testing import CliRunner
 
-    from distopt.cli import cli
+    from distopt.cli.main import cli
 
     ask = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "3"]
     for words, message in (
@@ -297,7 +298,7 @@ def test_the_command_line_says_where_a_backend_belongs() -> None:
 def test_the_command_runs_and_resumes_where_it_ran(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from distopt.cli import cli
+    from distopt.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
     short(monkeypatch, 4)
@@ -324,8 +325,8 @@ import os, sys
 from pathlib import Path
 
 import torch
-from distopt.cli import cli
-from distopt.engines import nccl
+from distopt.cli.main import cli
+from distopt.engines.transports import nccl
 
 sys.path.insert(0, sys.argv.pop(1))
 from stand_in import StandIn

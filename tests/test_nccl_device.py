@@ -23,14 +23,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import distopt
-from distopt import data, metrics
-from distopt.api import Comparison
-from distopt.data import tensors
-from distopt.engines import stencil, worker
-from distopt.engines.partition import Partition
-from distopt.engines.post import Tag
+from distopt import metrics
+from distopt.engines.workers import halo, worker
+from distopt.engines.workers.exchange import Tag
+from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
-from distopt.problem import build
+from distopt.numerics import trees
+from distopt.numerics.trees import tensors
+from distopt.runs.execution import Comparison
+from distopt.simulation.problem import build
 
 
 class Nobody:
@@ -105,21 +106,21 @@ def all_it_does(me: int, network: str, scenario: str, algorithm: str, settings: 
 
     def moved(tree: Any, device: torch.device) -> Any:
         with forms:
-            return data.tree_map(lambda leaf: (forms.from_tensor(leaf) if type(leaf) is Tensor else leaf).to(device), tree)
+            return trees.tree_map(lambda leaf: (forms.from_tensor(leaf) if type(leaf) is Tensor else leaf).to(device), tree)
 
     metrics.totals = lambda scenario, sums, agents: {"sums": sums}  # it asks for the numbers
-    torch.index_select, worker.moved, stencil.moved = selected, moved, moved
+    torch.index_select, worker.moved, halo.moved = selected, moved, moved
     problem = build(Experiment(network, 12, scenario, algorithm, rounds=6, record=("x",), **settings))
     rows, reports = Nobody(device), Nobody(torch.device("cpu"))
     length = Comparison.of(problem).blocks.length
     one = worker.Worker(problem, Partition.even(12, 2), me, reports, length, rows=rows)
-    with data.default_dtype(torch.float64):
+    with trees.default_dtype(torch.float64):
         one.load(0, 6)
-    with data.default_dtype(problem.x0.dtype):
+    with trees.default_dtype(problem.x0.dtype):
         one.place(None)
         with forms:
             one.walk(range(1, 6), ("x",))
-    with data.default_dtype(torch.float64), forms:
+    with trees.default_dtype(torch.float64), forms:
         report, whole = one.measure(torch.zeros(6, 1, problem.x0.shape[-1])), one.gather()
     assert {leaf.device.type for leaf in tensors((report, whole))} == ({"cpu"} if me == 0 else set())
     return set(rows.carried), set(reports.carried), {leaf.device.type for leaf in tensors(one.held)}
@@ -148,7 +149,7 @@ def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(network: str,
 
 LOST = """
 import distopt
-from distopt.engines import crew
+from distopt.engines.workers import group as crew
 from test_ranks import Fails, {how}
 
 crew.PATIENCE = 0

@@ -9,12 +9,12 @@ import torch
 from click.testing import CliRunner
 
 import distopt
-from distopt.cli import cli
-from distopt.engines.partition import Partition, between, cut, divide
+from distopt.cli.main import cli
+from distopt.engines.workers.partition import Partition, between, cut, divide
 from distopt.errors import InputError
-from distopt.mixing import Mixing
-from distopt.problem import build_topology
-from distopt.random import Key
+from distopt.network.mixing import Mixing
+from distopt.numerics.random import Key
+from distopt.simulation.problem import build_topology
 
 
 def mixing_of(topology: Any, agents: int | None = None, drop_links: float = 0.0) -> Mixing:

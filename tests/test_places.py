@@ -14,12 +14,12 @@ import pytest
 from asking import call, many, one
 
 import distopt
+from distopt.catalog.places import looking_in
+from distopt.catalog.spec import paths, rebased
 from distopt.errors import InputError
 from distopt.experiment import Experiment, read_toml
-from distopt.manifest import manifest_text
-from distopt.places import looking_in
-from distopt.problem import build
-from distopt.spec import paths, rebased
+from distopt.runs.manifest import manifest_text
+from distopt.simulation.problem import build
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

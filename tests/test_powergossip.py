@@ -11,16 +11,16 @@ import torch
 from driving import Floats
 
 import distopt
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.channels.powergossip import PerLink, powergossip
 from distopt.checks import check_channel
-from distopt.data import at
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.links import slots
-from distopt.network import Net, Whole
-from distopt.problem import Problem, build
-from distopt.table import Table
+from distopt.network.links import slots
+from distopt.network.net import Net, Whole
+from distopt.network.rows import Table
+from distopt.numerics.trees import at
+from distopt.simulation.problem import Problem, build
 
 ROUNDS = 200
 ASK: dict[str, Any] = {"scenario": "moving_target:dim=10", "rounds": ROUNDS, "seed": 3}
@@ -203,7 +203,7 @@ def test_it_is_refused_where_it_would_not_work() -> None:
     for wrong in ("rank=0", "rows=-1", "gamma=0", "gamma=1.5"):
         for kind in ("channels", "algorithms"):
             with pytest.raises(InputError, match="powergossip"):
-                catalog.make(kind, f"powergossip:{wrong}")
+                registry.make(kind, f"powergossip:{wrong}")
 
 
 def test_given_weights_that_are_nearly_symmetric_keep_the_mean() -> None:
@@ -216,7 +216,7 @@ def test_given_weights_that_are_nearly_symmetric_keep_the_mean() -> None:
 
 @pytest.mark.parametrize("spec", ["powergossip", "powergossip:rank=2,rows=2,gamma=0.5"])
 def test_it_passes_the_battery(spec: str) -> None:
-    check_channel(catalog.make("channels", spec))
+    check_channel(registry.make("channels", spec))
 
 
 def test_a_grid_has_the_bits_of_its_points() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distopt.random import Key, words
+from distopt.numerics.random import Key, words
 
 
 def rounds(*ts: int) -> torch.Tensor:

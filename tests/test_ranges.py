@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.compressors.sign import Sign
 from distopt.directions.momentum import Momentum
 from distopt.errors import InputError
@@ -122,7 +122,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
 
 def make(kind: str, name: str) -> Callable[..., Any]:
     """The part's maker, with a compressor where it needs one."""
-    maker = catalog.maker(kind, name)
+    maker = registry.maker(kind, name)
     needed = [key for key, each in inspect.signature(maker).parameters.items() if each.default is each.empty]
     return lambda **given: maker(**{**{key: Sign() for key in needed}, **given})
 
@@ -132,9 +132,9 @@ PARAMETERS = [(kind, name, parameter) for kind, parts in RANGES.items() for name
 
 @pytest.mark.parametrize("kind", RANGES)
 def test_the_table_has_every_parameter_of_every_part(kind: str) -> None:
-    for name in catalog.names(kind):
-        assert set(inspect.signature(catalog.maker(kind, name)).parameters) == set(RANGES[kind][name]), name
-    assert set(RANGES[kind]) == set(catalog.names(kind))
+    for name in registry.names(kind):
+        assert set(inspect.signature(registry.maker(kind, name)).parameters) == set(RANGES[kind][name]), name
+    assert set(RANGES[kind]) == set(registry.names(kind))
 
 
 @pytest.mark.parametrize(("kind", "name", "parameter"), PARAMETERS)
@@ -156,18 +156,18 @@ def test_a_spec_is_refused_like_a_call(kind: str, name: str, parameter: str) -> 
     spelled = not any(RANGES[kind][name][parameter] is each for each in (FLAG, SEGMENTS))  # 0 and 1 spell truth values, and 3 a size
     for value in [each for each in plain if spelled and abs(each) < 1e9]:
         with pytest.raises(InputError, match=rf"{name}: {parameter}|among the (compressors|directions)|{parameter}=.* is not "):
-            catalog.make(kind, f"{name}:{needed}{parameter}={value}")
+            registry.make(kind, f"{name}:{needed}{parameter}={value}")
 
 
 def test_every_part_that_documents_what_it_raises_has_a_range() -> None:
     for kind, parts in RANGES.items():
         for name, ranges in parts.items():
-            documented = "Raises:" in (inspect.getdoc(catalog.maker(kind, name)) or "")
+            documented = "Raises:" in (inspect.getdoc(registry.maker(kind, name)) or "")
             assert not documented or ranges, name
 
 
 def test_a_number_among_many_is_told() -> None:
-    gt = catalog.maker("algorithms", "gt")
+    gt = registry.maker("algorithms", "gt")
     with pytest.raises(InputError, match=r"^gt: lr must be positive, got -2.0 in a tensor$"):
         gt(lr=column(0.1, -2.0, 0.3))
 

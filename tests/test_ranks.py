@@ -24,17 +24,19 @@ from battery import Problems, differences, moves, on
 from torch import Tensor
 
 import distopt
-from distopt import engines, runner
-from distopt.api import Comparison, execute
-from distopt.data import tensors
-from distopt.engines import gloo, local, ranks
-from distopt.engines.crew import LossWarning
-from distopt.engines.post import Transport
-from distopt.engines.stencil import FRONT
+from distopt import engines
+from distopt.engines import local, ranks
+from distopt.engines.transports import gloo
+from distopt.engines.workers.exchange import Transport
+from distopt.engines.workers.group import LossWarning
+from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
-from distopt.step import here
+from distopt.numerics.trees import tensors
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem, build
+from distopt.simulation.round import here
 
 pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
 
@@ -203,7 +205,7 @@ END = "gave up after 3 new starts without a step forward"
         (sleep, RunError, rf"^rank 2 did not answer within 1 s in round 3; {END}$"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::distopt.engines.crew.LossWarning")
+@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")
 def test_a_rank_that_fails_always_ends_the_run_with_its_name(how: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         distopt.simulate("ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=5, engine="ranks:workers=3,timeout=1")
@@ -230,9 +232,9 @@ class Mortal:
 
 @pytest.mark.parametrize("record", ["x", ""])
 def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.room", lambda x: 5)
-    monkeypatch.setattr("distopt.engines.crew.RARELY", 1e9)
-    monkeypatch.setattr("distopt.engines.crew.MOST", 4)
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
+    monkeypatch.setattr("distopt.engines.workers.group.RARELY", 1e9)
+    monkeypatch.setattr("distopt.engines.workers.group.MOST", 4)
     rounds = sorted(random.Random(4).sample(range(100), 20))
     file = tmp_path / "rounds"
     file.write_text("")

@@ -19,7 +19,7 @@ ASK = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--ro
 def test_the_command_runs_on_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from distopt.cli import cli
+    from distopt.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
     for words in (["--out", "a"], ["--out", "b", "--engine", "ranks", "--workers", "3"], ["--out", "c", "--engine", "threads", "--workers", "2"]):

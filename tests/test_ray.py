@@ -29,17 +29,18 @@ from battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, 
 from torch import Tensor
 
 import distopt
-from distopt import engines, runner
-from distopt.api import Comparison, execute
-from distopt.data import Blocks
+from distopt import engines
+from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
 from distopt.engines.cluster import library
-from distopt.engines.crew import Led, LossWarning, Surviving
-from distopt.engines.partition import divide as shares
+from distopt.engines.workers.group import Led, LossWarning, Surviving
+from distopt.engines.workers.partition import divide as shares
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem, build
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -200,7 +201,7 @@ def losses(ask: dict[str, Any], engine: str) -> tuple[distopt.Run, list[str]]:
 
 @pytest.mark.slow
 def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.room", lambda x: 5)
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
     monkeypatch.setattr("distopt.engines.ray.REPLACED", 200)  # seconds for new actors on a busy machine, or fewer go on
     rounds = sorted(random.Random(5).sample(range(100), 20))
     file = tmp_path / "rounds"
@@ -217,7 +218,7 @@ def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(tmp_path:
 
 @pytest.mark.slow
 def test_without_room_for_another_fewer_actors_go_on(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.room", lambda x: 5)
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
     monkeypatch.setattr(engine_of_ray, "REPLACED", 3)
     ask: dict[str, Any] = {"agents": 16, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 40, "record": "x"}
     alone = distopt.simulate("ring", **ask)
@@ -255,7 +256,7 @@ def test_without_room_for_another_fewer_actors_go_on(nodes: Nodes, tmp_path: Pat
     ],
 )
 def test_what_ends_a_run_is_told_in_one_line(how: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distopt.engines.crew.PATIENCE", 0)
+    monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
     monkeypatch.setattr(engine_of_ray, "ANSWER", 1)
     file = tmp_path / "rounds"
     file.write_text("2:7")
@@ -370,7 +371,7 @@ def marked(mark: str) -> list[str]:
 def test_a_sweep_runs_as_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from distopt.cli import cli
+    from distopt.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
     Path("s.toml").write_text('topology = "ring"\nagents = 5\nscenario = "moving_target"\nrounds = 20\nrecord = ["x"]\nalgorithm = "mine.py"\n')

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from distopt.errors import InputError
-from distopt.graphs import Arcs, graph_from_edges, graph_from_matrix, graph_from_networkx
-from distopt.manifest import Status
-from distopt.random import Key
+from distopt.network.graphs import Arcs, graph_from_edges, graph_from_matrix, graph_from_networkx
+from distopt.numerics.random import Key
 from distopt.report import curves, network, tables
-from distopt.results import Run
+from distopt.runs.manifest import Status
+from distopt.runs.results import Run
 
 
 def run(metrics: dict[str, Any], status: Status = "done", label: str = "gt") -> Run:

@@ -15,10 +15,10 @@ from torch import nn
 import distopt
 from distopt.algorithms.ef_signsgd import ef_signsgd
 from distopt.algorithms.signsgd import SignSGD
-from distopt.cli import cli
+from distopt.cli.main import cli
 from distopt.compressors.sign import Sign
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.reproduce import counterexamples, datasets, density, images, least_squares
 from distopt.reproduce.counterexamples import Drift, Kink, Valley, halved, path
 from distopt.reproduce.store import Store

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt import writing
-from distopt.api import execute
 from distopt.errors import InputError
 from distopt.experiment import Experiment
+from distopt.runs import writing
+from distopt.runs.execution import execute
 
 
 class Pull:
@@ -239,15 +239,15 @@ def test_numpy_numbers_and_tensors_with_gradients_are_fine() -> None:
 def test_tables_of_a_changing_network_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     ask: dict[str, Any] = {"topology": "resampled_erdos_renyi", "agents": 12, "rounds": 60}
     whole = small(**ask)
-    monkeypatch.setattr("distopt.runner.BLOCK_BYTES", 2**13)
+    monkeypatch.setattr("distopt.simulation.runner.BLOCK_BYTES", 2**13)
     asked: list[int] = []
-    tables = distopt.mixing.Mixing.tables
+    tables = distopt.network.mixing.Mixing.tables
 
     def counted(self: Any, t: Tensor) -> Any:
         asked.append(len(t))
         return tables(self, t)
 
-    monkeypatch.setattr("distopt.mixing.Mixing.tables", counted)
+    monkeypatch.setattr("distopt.network.mixing.Mixing.tables", counted)
     pieces = small(**ask)
     assert max(asked[-5:]) < 60 and np.array_equal(whole["x"], pieces["x"])
     for name in whole.metrics:
@@ -305,7 +305,7 @@ def test_a_rerun_replaces_results_only_when_it_has_some(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
     held = writing.Writer(tmp_path / "r", "gt", {"fingerprint": Experiment(**BASE).fingerprint()})
-    imports = "from distopt.api import execute; from distopt.experiment import Experiment; from pathlib import Path"
+    imports = "from distopt.runs.execution import execute; from distopt.experiment import Experiment; from pathlib import Path"
     script = f"{imports}; execute(Experiment(**{BASE}), folder=Path('r'))"
     second = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "is being written by another run" in second.stderr

@@ -20,9 +20,9 @@ from surviving import call
 from test_checkpoint import struck
 
 import distopt
-from distopt import manifest, reading, results, writing
 from distopt.errors import InputError, RunError
-from distopt.files import write_text
+from distopt.runs import manifest, reading, results, writing
+from distopt.runs.files import write_text
 
 ASK = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", "20", "--algorithm", "gt", "--record", "x"]
 Damage = Callable[[Path, Path], None]
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seed in (("a", "0"), ("b", "1")):
         assert call(*ASK, "--seed", seed, "--out", str(place / name)).exit_code == 0
     with pytest.MonkeyPatch.context() as patch, struck(8):
-        patch.setattr("distopt.engines.eager.room", lambda x: 4)
+        patch.setattr("distopt.engines.local.eager.room", lambda x: 4)
         assert call(*ASK, "--checkpoint-every", "4", "--out", str(place / "half")).exit_code == 143
     return place
 
@@ -322,7 +322,7 @@ def test_the_command_line_refuses_damaged_runs_or_goes_on_with_the_right_numbers
     runs: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISTOPT_TRACEBACK", raising=False)
-    monkeypatch.setattr("distopt.commands.report", lambda *_, **__: None)  # drawing takes longer than all else
+    monkeypatch.setattr("distopt.cli.commands.report", lambda *_, **__: None)  # drawing takes longer than all else
     like, refused = one(runs / "a"), []
     damages = {**NO_FILES, **{key: CONTENTS[key] for key in ("empty", "object", "bytes", "other run's")}, "cut": cut, "flipped": flipped}
     for what, damage in damages.items():

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios import _windows
 from distopt.scenarios.digits import Digits, dirichlet, pictures
 from distopt.scenarios.flights import FEATURES, Flights, _agents, _columns, features

@@ -10,20 +10,21 @@ import pytest
 import torch
 from synthetic import leaves, rounds
 
-from distopt import catalog, room
+from distopt.catalog import registry
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics import room
+from distopt.numerics.random import Key
 from distopt.scenarios.flights import Flights, _kept
 from distopt.scenarios.moving_target import MovingTarget
 
-NAMES = catalog.names("scenarios")
+NAMES = registry.names("scenarios")
 NO_NUMBER: list[Any] = ["a", True, [1], torch.ones(2), {}, 1j]
 WHOLE: list[Any] = [0, -1, 1, 2, 3, 2.5, 2**31, 2**53, 2**53 + 1, 2**63, 10**30, math.nan, math.inf, *NO_NUMBER]
 REAL: list[Any] = [0, -1, -1e-320, 1e-320, 1e-300, 1e-100, 1e-9, 1, 2, 1e100, 1e101, 1e308, 10**400, math.inf, -math.inf, math.nan, *NO_NUMBER]
 
 
 def fields(name: str) -> list[tuple[str, list[Any]]]:
-    makes = catalog.maker("scenarios", name)
+    makes = registry.maker("scenarios", name)
     kinds = [(field.name, str(field.type)) for field in dataclasses.fields(makes)]
     return [(key, WHOLE if "int" in kind else REAL) for key, kind in kinds if "int" in kind or kind == "float"]
 
@@ -31,7 +32,7 @@ def fields(name: str) -> list[tuple[str, list[Any]]]:
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name in NAMES for key, _ in fields(name)])
 def test_a_scenario_at_the_ends_of_a_parameter_is_finite_or_one_line(name: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "available", lambda: 2**28)  # of a small machine, so that what is accepted is soon made
-    makes, outcomes = catalog.maker("scenarios", name), set()
+    makes, outcomes = registry.maker("scenarios", name), set()
     for value in dict(fields(name))[key]:
         for given in [{"motion": each} for each in ("circle", "line", "walk", "jump")] if name == "moving_target" else [{}]:
             try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios.stream import Stream, running_standard, table
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.random import Key
+from distopt.numerics.random import Key
 from distopt.scenarios.drifting_logistic import DriftingLogistic
 from distopt.scenarios.hyperplane import Hyperplane
 from distopt.scenarios.localization import Localization

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.channels.exact import Exact
-from distopt.checkpoint import TOTALS, About, load, save, versions
 from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.network import Net
-from distopt.problem import build
-from distopt.runner import begin
+from distopt.network.net import Net
+from distopt.runs.checkpoint import TOTALS, About, load, save, versions
+from distopt.simulation.problem import build
+from distopt.simulation.runner import begin
 
 N, D, ROUNDS = 6, 3, 90
 _random = random.Random(11)
@@ -134,7 +134,7 @@ def sign(z: list[float]) -> list[float]:
 @pytest.mark.parametrize("name", ["extra", "nids", "exact_diffusion"])
 def test_corrected_methods_are_the_papers_loops(name: str, kind: str, schedule: str) -> None:
     weights = network(kind)
-    path = points(walked(catalog.make("algorithms", name), weights, SCHEDULES[schedule]))
+    path = points(walked(registry.make("algorithms", name), weights, SCHEDULES[schedule]))
     close(path, getattr(oracles, name)(oracles.Problem(weights, gradient, START), SCHEDULES[schedule]))
 
 
@@ -154,7 +154,7 @@ def test_compressed_corrected_methods_are_the_papers_loops(compressor: str, name
     posed = oracles.Problem(weights, gradient, START)
     loops = {each: getattr(oracles, each)(posed, SCHEDULES[schedule], compress, gamma, alpha) for each in ("lead", "cedas")}
     own, other = loops.pop(name), loops.popitem()[1]
-    close(points(walked(catalog.make("algorithms", f"{name}:{spec}"), weights, SCHEDULES[schedule])), own)
+    close(points(walked(registry.make("algorithms", f"{name}:{spec}"), weights, SCHEDULES[schedule])), own)
     assert (torch.tensor(own) - torch.tensor(other)).abs().max() > 1e-2, "LEAD and CEDAS would pass for each other"
 
 
@@ -163,7 +163,7 @@ def test_lead_and_cedas_are_one_method_while_the_step_size_stays() -> None:
     lead, cedas = (torch.tensor(each(posed, 0.1, top, 0.7, 0.5), dtype=torch.float64) for each in (oracles.lead, oracles.cedas))
     assert (lead - cedas).abs().max() < 1e-11
     for name, path in (("lead", lead), ("cedas", cedas)):
-        algorithm = catalog.make("algorithms", f"{name}:compressor=topk(k=2),gamma=0.7")
+        algorithm = registry.make("algorithms", f"{name}:compressor=topk(k=2),gamma=0.7")
         close(points(walked(algorithm, network("static"), [0.1] * ROUNDS)), path.tolist())
 
 
@@ -231,12 +231,12 @@ def undrawn(algorithm: Any) -> Any:
 
 
 def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
-    assert set(MEANS) | {"powergossip"} == set(catalog.names("algorithms"))  # its links have a test file of their own, below with a schedule
+    assert set(MEANS) | {"powergossip"} == set(registry.names("algorithms"))  # its links have a test file of their own, below with a schedule
 
 
 @pytest.mark.parametrize(("spec", "schedule"), [(s, t) for s in SPECS for t in SCHEDULES if not (s.startswith("lead") and t == "zigzag")])
 def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: str) -> None:
-    algorithm, relation = undrawn(catalog.make("algorithms", spec)), MEANS[spec.partition(":")[0]]
+    algorithm, relation = undrawn(registry.make("algorithms", spec)), MEANS[spec.partition(":")[0]]
     brings = hasattr(algorithm, "channel")
     for kind in ["average"] if getattr(algorithm, "weights", "") == "average" else ["static"] if brings else ["static", "time_varying"]:
         moments = walked(algorithm, network(kind), SCHEDULES[schedule])
@@ -249,7 +249,7 @@ def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: s
 @pytest.mark.parametrize("channel", ["choco:compressor=sign,gamma=0.3", "comm:compressor=topk(k=2),gamma=0.3"])
 @pytest.mark.parametrize("spec", ["dgd:form=atc", "gt", "gt:form=atc", "extra", "nids", "exact_diffusion"])
 def test_the_mean_moves_alike_through_a_channel_that_keeps_means(spec: str, channel: str) -> None:
-    algorithm, through = catalog.make("algorithms", spec), catalog.make("channels", channel)
+    algorithm, through = registry.make("algorithms", spec), registry.make("channels", channel)
     object.__setattr__(algorithm, "channel", through)
     x = torch.tensor(START, dtype=torch.float64)[None]
     state, memory = algorithm.init(x), {}
@@ -263,8 +263,8 @@ def test_the_mean_moves_alike_through_a_channel_that_keeps_means(spec: str, chan
 
 def test_powergossip_keeps_the_relation() -> None:
     problem = build(Experiment("ring", N, f"moving_target:dim={D}", "powergossip", rounds=3))
-    from distopt.data import at
-    from distopt.network import Whole
+    from distopt.network.net import Whole
+    from distopt.numerics.trees import at
 
     tables = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     algorithm, memory, x = problem.algorithm, {}, torch.tensor(START, dtype=torch.float64)[None]
@@ -282,7 +282,7 @@ def test_powergossip_keeps_the_relation() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("lr", [0.1, 0.013])
 def test_extra_has_the_bits_that_it_had_while_the_step_size_stays(lr: float, dtype: torch.dtype) -> None:
-    extra, x = catalog.make("algorithms", f"extra:lr={lr}"), torch.tensor(START, dtype=dtype)[None]
+    extra, x = registry.make("algorithms", f"extra:lr={lr}"), torch.tensor(START, dtype=dtype)[None]
     w, state = torch.tensor(network("static")[0], dtype=dtype), extra.init(x)
     other, half, before = x, x, torch.zeros_like(x)
     for t in range(ROUNDS):
@@ -294,7 +294,7 @@ def test_extra_has_the_bits_that_it_had_while_the_step_size_stays(lr: float, dty
 
 @pytest.mark.parametrize("name", ["extra", "nids", "exact_diffusion", "lead", "cedas", "gt"])
 def test_a_step_size_for_each_trial_may_change_too(name: str) -> None:
-    algorithm, each = undrawn(catalog.make("algorithms", name)), ["drops", "rises", "zigzag"]
+    algorithm, each = undrawn(registry.make("algorithms", name)), ["drops", "rises", "zigzag"]
     lrs = [torch.tensor([SCHEDULES[s][t] for s in each], dtype=torch.float64).reshape(3, 1, 1) for t in range(ROUNDS)]
     together = walked(algorithm, network("static"), lrs, trials=3)
     for r, schedule in enumerate(each):

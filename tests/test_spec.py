@@ -11,9 +11,10 @@ from asking import call, one
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distopt import catalog, sweep
+from distopt.catalog import registry
+from distopt.catalog.spec import DEEPEST, LARGEST, LONGEST, parse, points, quoted, real, shown, values, whole, with_value
 from distopt.errors import InputError, printable
-from distopt.spec import DEEPEST, LARGEST, LONGEST, parse, points, quoted, real, shown, values, whole, with_value
+from distopt.runs import sweep
 
 CASES = settings(max_examples=200, deadline=None, derandomize=True)
 ODD = st.text(st.sampled_from("ab=,:()[]'\" .py/\\~\t\n_-1é\x1b[0m"), max_size=14)
@@ -70,7 +71,7 @@ def test_a_grid_is_every_choice(text: str) -> None:
 def test_what_is_too_much_is_refused_at_once(text: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         for point in points(text):
-            catalog.make("algorithms", point)
+            registry.make("algorithms", point)
 
 
 # ------------------------------------------------------------------------------------------------------------------ numbers
@@ -110,11 +111,11 @@ def test_numbers_are_the_same_in_specs_options_and_sweeps(text: str, own_folder:
             assert not good, error
         spec = f"scenario:dim={text}"
         try:
-            assert catalog.make("scenarios", spec.replace("scenario", "moving_target")).dim == integer
+            assert registry.make("scenarios", spec.replace("scenario", "moving_target")).dim == integer
         except InputError:
             assert integer is None or not 1 <= integer <= 2**53
         try:
-            assert catalog.make("algorithms", f"dgd:lr={text}").lr == floating
+            assert registry.make("algorithms", f"dgd:lr={text}").lr == floating
         except InputError:
             assert floating is None or floating <= 0
 
@@ -129,27 +130,27 @@ def test_what_is_shown_of_a_value_is_short() -> None:
 
 
 def maker_cases() -> list[Any]:
-    return [pytest.param(kind, name, id=f"{kind}-{name}") for kind in catalog.KINDS for name in catalog.names(kind)]
+    return [pytest.param(kind, name, id=f"{kind}-{name}") for kind in registry.KINDS for name in registry.names(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), maker_cases())
 def test_a_value_by_position_is_that_of_its_name_in_every_part(kind: str, name: str) -> None:
-    free = catalog.free(kind, name)
+    free = registry.free(kind, name)
     given = [f"v{k}" for k in range(len(free))]
     for count in range(len(free) + 1):
         parts = [*given[:count], *(f"{key}={value}" for key, value in zip(free[count:], given[count:], strict=True))]
         spec = f"{name}:{','.join(parts)}" if parts else name
-        assert catalog.normal(kind, spec) == (name, tuple(sorted(zip(free, given, strict=True))))
+        assert registry.normal(kind, spec) == (name, tuple(sorted(zip(free, given, strict=True))))
         for key in free:
-            assert dict(catalog.normal(kind, catalog.with_value(kind, spec, key, "new"))[1]) == {**dict(zip(free, given, strict=True)), key: "new"}
+            assert dict(registry.normal(kind, registry.with_value(kind, spec, key, "new"))[1]) == {**dict(zip(free, given, strict=True)), key: "new"}
     if kind in ("topologies", "scenarios", "algorithms", "channels"):
-        from distopt.sweep import KINDS
+        from distopt.runs.sweep import KINDS
 
         part = next(part for part, each in KINDS.items() if each == kind)
         for key in free:
             start = {"topology": "ring", "agents": 4, "algorithm": "dgd", part: f"{name}:{','.join(given)}"}
             found = sweep.points(start, [f"{part}.{key}=p,q"], "here")
-            assert [dict(catalog.normal(kind, getattr(point.experiment, part))[1])[key] for point in found] == ["p", "q"]
+            assert [dict(registry.normal(kind, getattr(point.experiment, part))[1])[key] for point in found] == ["p", "q"]
 
 
 def test_a_path_by_position_is_replaced_in_a_sweep(own_folder: None) -> None:
@@ -176,12 +177,12 @@ def test_a_users_own_class_may_fail_in_any_way(own_folder: None) -> None:
     for name, (line, says) in faults.items():
         Path(f"{name}.py").write_text(f"from __future__ import annotations\nclass {name.title()}:\n    {line}\n    update = init = None\n")
         with pytest.raises(InputError, match=says):
-            catalog.make("algorithms", f"{name}.py")
+            registry.make("algorithms", f"{name}.py")
     Path("takes.py").write_text(
         "from pathlib import Path\nclass Takes:\n    update = init = None\n"
         "    def __init__(self, path: Path, also: Path | None = None): self.path, self.also = path, also\n"
     )
-    made = catalog.make("algorithms", "takes.py:a.csv,also=b.csv")
+    made = registry.make("algorithms", "takes.py:a.csv,also=b.csv")
     assert (made.path, made.also) == (Path("a.csv"), Path("b.csv"))
 
 

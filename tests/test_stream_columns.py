@@ -228,7 +228,7 @@ def test_wrong_names_are_told(tmp_path: Path, fields: dict[str, Any], said: str)
 
 def test_the_advice_is_a_spec_that_works(tmp_path: Path) -> None:
     """A name with commas, brackets, quotes and plus signs, as the message writes it."""
-    from distopt import catalog
+    from distopt.catalog import registry
 
     for name in ("a,b", "f(x)", "C++", "it's", 'so "x"', "a=b", "[1]"):
         path = tmp_path / "a.csv"
@@ -236,4 +236,4 @@ def test_the_advice_is_a_spec_that_works(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="leave the column out with drop=") as caught:
             _ = Stream(path, "state").dim
         advice = str(caught.value).split(" with ")[-1]
-        assert catalog.make("scenarios", f"stream:path='{path}',label=state,{advice}").dim == 2
+        assert registry.make("scenarios", f"stream:path='{path}',label=state,{advice}").dim == 2

@@ -16,8 +16,9 @@ import pytest
 from asking import call
 
 import distopt
-from distopt import catalog, room
+from distopt.catalog import registry
 from distopt.errors import InputError
+from distopt.numerics import room
 from distopt.scenarios import _csv, _table
 from distopt.scenarios.stream import Stream
 
@@ -206,7 +207,7 @@ def test_specs_read_dialects_names_and_parts_of_a_file(tmp_path: Path) -> None:
         return f"stream:{made(tmp_path, out.getvalue())},label=state{more}"
 
     for more, width in ((",agents_by=device,drop=a++b", 2), (",drop=a++b,categories=device", 6)):
-        read = [catalog.make("scenarios", spec(separator, prefix, more))._table for separator in ",;\t" for prefix in ("", "d")]
+        read = [registry.make("scenarios", spec(separator, prefix, more))._table for separator in ",;\t" for prefix in ("", "d")]
         assert all(each.X.shape == (40, width) and np.array_equal(each.X, read[0].X) for each in read)
         assert all(np.array_equal(each.group, read[0].group) and np.array_equal(each.y, read[0].y) for each in read)
     result = call("simulate", "ring", "--agents", "4", "--scenario", spec(",", "", ""), "--rounds", "10")

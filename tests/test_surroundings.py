@@ -18,9 +18,9 @@ from surviving import fresh
 from test_robustness import Pull
 
 import distopt
-from distopt import api, sweep
 from distopt.errors import InputError
 from distopt.experiment import Experiment
+from distopt.runs import execution, sweep
 
 ASKS: dict[str, dict[str, Any]] = {
     "gtadam": {"scenario": "drifting_logistic", "algorithm": "gtadam:lr=0.02", "record": "x"},
@@ -110,7 +110,7 @@ def test_other_engines_and_entries_do_as_well(right: Any, tmp_path: Path, name: 
     with SET[name]():
         for engine in ("threads:workers=2", "ranks:workers=2"):
             assert same(numbers(engine=engine), right["gtadam"]), engine
-        assert np.array_equal(api.execute(experiment, folder=tmp_path / "r", checkpoint_every=4)["x"], right["gtadam"][" x"])
+        assert np.array_equal(execution.execute(experiment, folder=tmp_path / "r", checkpoint_every=4)["x"], right["gtadam"][" x"])
         loaded = distopt.load(tmp_path / "r")
     assert isinstance(loaded, distopt.Run) and np.array_equal(loaded["x"], right["gtadam"][" x"])
 
@@ -214,7 +214,7 @@ def forked_beside_a_thread() -> None:
         assert over.wait(300)
 
     experiment = Experiment("ring", 6, **{**ASKS["gtadam"], "rounds": 12})
-    thread = threading.Thread(target=lambda: api.execute(experiment, progress=wait))
+    thread = threading.Thread(target=lambda: execution.execute(experiment, progress=wait))
     thread.start()
     try:
         assert inside.wait(100)

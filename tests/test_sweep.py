@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import distopt
-from distopt import sweep
-from distopt.cli import cli
+from distopt.cli.main import cli
 from distopt.errors import InputError
-from distopt.results import Run
+from distopt.runs import sweep
+from distopt.runs.results import Run
 
 TOML = 'topology = "ring"\nagents = 4\nscenario = "moving_target"\nrounds = 20\nalgorithm = "gt:lr=0.05,form=atc"\n'
 VALUES = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt:lr=0.05,form=atc"}

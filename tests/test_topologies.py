@@ -16,9 +16,9 @@ import torch
 
 import distopt.topologies
 from distopt.errors import InputError
-from distopt.graphs import Graph, Switching, is_connected
-from distopt.mixing import Mixing
-from distopt.random import Key
+from distopt.network.graphs import Graph, Switching, is_connected
+from distopt.network.mixing import Mixing
+from distopt.numerics.random import Key
 
 FAMILIES = sorted(p.stem for p in Path(next(iter(distopt.topologies.__path__))).glob("*.py") if not p.stem.startswith("_"))
 RANDOM = ["barabasi_albert", "erdos_renyi", "geometric", "random_regular", "watts_strogatz"]

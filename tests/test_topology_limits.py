@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from distopt.errors import InputError
-from distopt.graphs import is_connected
-from distopt.problem import build_topology
-from distopt.random import Key
+from distopt.network.graphs import is_connected
+from distopt.numerics.random import Key
+from distopt.simulation.problem import build_topology
 from distopt.topologies import random_regular as regular
 from distopt.topologies.erdos_renyi import erdos_renyi
 from distopt.topologies.resampled_erdos_renyi import ResampledErdosRenyi

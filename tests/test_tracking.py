@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import distopt
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.checks import check_algorithm
 from distopt.errors import InputError
 
@@ -86,8 +86,8 @@ def test_an_algorithm_says_which_leaf_tracks(engine: str) -> None:
 
 
 def test_trackers_of_the_house_and_no_others_are_measured() -> None:
-    for name in catalog.names("algorithms"):
-        average = getattr(catalog.make("algorithms", name), "weights", "") == "average"
+    for name in registry.names("algorithms"):
+        average = getattr(registry.make("algorithms", name), "weights", "") == "average"
         run = distopt.simulate("complete" if average else "ring", algorithm=name, **ASK)
         assert ("tracker_invariant" in run.metrics) == (name in TRACKING), name
     for spec in ("gt:form=atc", "gt:form=aug_dgm", "gtadam:form=aug_dgm"):

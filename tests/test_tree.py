@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from distopt.tree import combine, node_sums, nodes, tree_sum
+from distopt.numerics.sums import combine, node_sums, nodes, tree_sum
 
 
 def plain(z: list[float]) -> float:

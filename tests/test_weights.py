@@ -11,8 +11,8 @@ from networks import SMALL, dense, key, mixing, rounds
 from scipy import sparse
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, graph_from_edges, graph_from_matrix
-from distopt.random import Key
+from distopt.network.graphs import Graph, graph_from_edges, graph_from_matrix
+from distopt.numerics.random import Key
 from distopt.topologies.complete import complete
 from distopt.topologies.erdos_renyi import erdos_renyi
 from distopt.topologies.hypercube import hypercube

@@ -14,12 +14,12 @@ from driving import Floats
 from torch import Tensor
 
 import distopt
-from distopt import catalog
+from distopt.catalog import registry
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.problem import build
-from distopt.random import words
-from distopt.step import form
+from distopt.numerics.random import words
+from distopt.simulation.problem import build
+from distopt.simulation.round import form
 
 N, D, ROUNDS, LR, SEED = 6, 5, 12, 0.05, 3
 WIDTHS = {"u": D, "w": 1, "pair": 2 * D + 1}
@@ -261,7 +261,7 @@ def test_an_algorithm_that_counts_its_rounds_counts_no_more_than_there_are() -> 
 
 
 def test_the_catalogue_has_no_other_compressor_that_draws() -> None:
-    drawing = {name for name in catalog.names("compressors") if getattr(catalog.make("compressors", name), "words", lambda d: 0)(4)}
+    drawing = {name for name in registry.names("compressors") if getattr(registry.make("compressors", name), "words", lambda d: 0)(4)}
     assert drawing == {each.partition("(")[0] for each in COMPRESSORS}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Floats, Graph, Ints, graph_from_edges
+from distopt.network.graphs import Floats, Graph, Ints, graph_from_edges
 
 LARGEST = 256 * 2**20
 """Bytes of the largest text file that is read."""

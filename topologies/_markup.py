@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from distopt.graphs import Graph
+from distopt.network.graphs import Graph
 from distopt.topologies._links import Links, decoded, error, real, whole
 
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["']""")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.graphs import Graph, graph_from_edges
+from distopt.network.graphs import Graph, graph_from_edges
 from distopt.topologies._links import Links, error, real, whole
 
 BANNER = "%%MatrixMarket"

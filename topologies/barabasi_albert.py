@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import MOST_LINKS, Graph, check_links, generator, graph_from_edges
-from distopt.random import Key
+from distopt.network.graphs import MOST_LINKS, Graph, check_links, generator, graph_from_edges
+from distopt.numerics.random import Key
 
 
 def barabasi_albert(agents: int, key: Key, m: int = 2) -> Graph:

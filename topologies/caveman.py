@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_links, graph_from_edges
+from distopt.network.graphs import Graph, check_links, graph_from_edges
 
 
 def caveman(agents: int, size: int = 4) -> Graph:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_links, connected, graph_from_edges, pair_from_number
-from distopt.random import Key
+from distopt.network.graphs import Graph, check_links, connected, graph_from_edges, pair_from_number
+from distopt.numerics.random import Key
 
 
 def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:

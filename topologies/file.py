@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_connected, graph_from_matrix
+from distopt.network.graphs import Graph, check_connected, graph_from_matrix
 from distopt.topologies._links import content, decoded, error
 from distopt.topologies._markup import gml, graphml
 from distopt.topologies._tables import adjacency, edges, matrix_market

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_links, connected, graph_from_edges
-from distopt.random import Key
+from distopt.network.graphs import Graph, check_links, connected, graph_from_edges
+from distopt.numerics.random import Key
 
 
 def geometric(agents: int, key: Key, radius: float | None = None) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, graph_from_edges, most_square
+from distopt.network.graphs import Graph, graph_from_edges, most_square
 
 
 def grid(agents: int) -> Graph:

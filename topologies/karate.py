@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, graph_from_networkx
+from distopt.network.graphs import Graph, graph_from_networkx
 
 
 def karate(agents: int | None = None) -> Graph:

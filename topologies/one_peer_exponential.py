@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.graphs import Arcs
-from distopt.random import Key
+from distopt.network.graphs import Arcs
+from distopt.numerics.random import Key
 
 
 @dataclass(frozen=True)

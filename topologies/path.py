@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distopt.graphs import Graph, graph_from_edges
+from distopt.network.graphs import Graph, graph_from_edges
 
 
 def path(agents: int) -> Graph:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
-from distopt.graphs import MOST_LINKS, Graph, check_links, connected, graph_from_edges
-from distopt.random import Key
+from distopt.network.graphs import MOST_LINKS, Graph, check_links, connected, graph_from_edges
+from distopt.numerics.random import Key
 
 Ints = NDArray[np.int64]
 

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.graphs import Arcs, check_links, pair_from_number
-from distopt.random import Key
+from distopt.network.graphs import Arcs, check_links, pair_from_number
+from distopt.numerics.random import Key
 
 
 @dataclass(frozen=True)

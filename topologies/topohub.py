@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_connected, graph_from_edges
+from distopt.network.graphs import Graph, check_connected, graph_from_edges
 
 
 def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:

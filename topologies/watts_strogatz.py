@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, check_links, connected, graph_from_edges
-from distopt.random import Key
+from distopt.network.graphs import Graph, check_links, connected, graph_from_edges
+from distopt.numerics.random import Key
 
 _TRIES = 3e7  # of finding an agent that is not linked yet: about a minute
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start
+from distopt.numerics.sums import tree_sum
 from distopt.protocols import Wire
 from distopt.ranges import share, whole
-from distopt.tree import tree_sum
 
 
 def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt.data import tensors, tree_map
+from distopt.numerics.trees import tensors, tree_map
 
 R, N, D, ROUNDS = 2, 5, 3, 6
 LINKS = ((0, 1), (1, 2), (2, 3), (3, 4), (1, 4))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distopt.checks._common import LINKS, ROUNDS, D, N, R, alike, check_leaves, copied, mixed, normals, require, same_bits, sliced, weights
-from distopt.data import leaf
-from distopt.links import slots
+from distopt.network.links import slots
+from distopt.numerics.trees import leaf
 from distopt.protocols import Slots
 
 

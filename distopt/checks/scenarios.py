@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from distopt.checks._common import R, normals, require, same_bits, sliced
-from distopt.data import at, cast, tensors, tree_map
-from distopt.random import Key
+from distopt.numerics.random import Key
+from distopt.numerics.trees import at, cast, tensors, tree_map
 
 
 def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from distopt.checks._common import R, require
 from distopt.errors import InputError
-from distopt.graphs import Graph, Switching, check_connected
-from distopt.mixing import Mixing
-from distopt.random import Key
+from distopt.network.graphs import Graph, Switching, check_connected
+from distopt.network.mixing import Mixing
+from distopt.numerics.random import Key
 
 
 def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int = 8, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int
     Raises:
         AssertionError: naming the first promise that is broken.
 
-    >>> from distopt.graphs import graph_from_edges
+    >>> from distopt.network.graphs import graph_from_edges
     >>> print(check_topology(graph_from_edges(3, [(0, 1), (1, 2)])))
     None
     """

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start, unit
+from distopt.numerics.sums import tree_sum
 from distopt.ranges import whole
-from distopt.tree import tree_sum
 
 
 @dataclass(frozen=True)

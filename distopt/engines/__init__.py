@@ -6,15 +6,15 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from distopt.catalog import parse
+from distopt.catalog.registry import parse
+from distopt.catalog.spec import whole as number
 from distopt.errors import InputError
-from distopt.spec import whole as number
 
 if TYPE_CHECKING:
-    from distopt.data import Blocks
+    from distopt.costs.data import Blocks
     from distopt.engines.local import Mode
-    from distopt.problem import Problem
-    from distopt.runner import Engine
+    from distopt.simulation.problem import Problem
+    from distopt.simulation.runner import Engine
 
 NAMES = ("local", "threads", "ranks", "ray")
 
@@ -32,7 +32,7 @@ def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> En
 
 def check(spec: str, agents: int) -> None:
     """Refuse early what ``make`` would: a spec that names no engine, partition or backend, or more workers than agents or GPUs."""
-    from distopt.engines import partition
+    from distopt.engines.workers import partition
 
     parameters = _parsed(spec)[1]
     partition.check(str(parameters.get("partition", "contiguous")))

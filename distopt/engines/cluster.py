@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from distopt.errors import InputError, first_line
-from distopt.files import LOCK, locked
-from distopt.stop import held
+from distopt.runs.files import LOCK, locked
+from distopt.runs.signals import held
 
 TOKENS = (2, 52)
 """The first version of Ray that can ask whoever comes for a token."""

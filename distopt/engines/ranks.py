@@ -33,19 +33,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import grid, surroundings
-from distopt.data import Blocks, default_dtype
-from distopt.engines import local, nccl
-from distopt.engines.crew import Crew, Led, Surviving
-from distopt.engines.gloo import ORDER, TIMEOUT, Group, Post, dist
-from distopt.engines.partition import Partition, divide
-from distopt.engines.stencil import pack, size, unpack
-from distopt.engines.worker import Report, Worker
+from distopt.costs.data import Blocks
+from distopt.engines import local
+from distopt.engines.transports import nccl
+from distopt.engines.transports.gloo import ORDER, TIMEOUT, Group, Post, dist
+from distopt.engines.workers.group import Crew, Led, Surviving
+from distopt.engines.workers.halo import pack, size, unpack
+from distopt.engines.workers.partition import Partition, divide
+from distopt.engines.workers.worker import Report, Worker
 from distopt.errors import InputError, RunError, first_line
 from distopt.experiment import Experiment
-from distopt.problem import Problem, build
-from distopt.step import Held, standing
-from distopt.stop import ASKING, follow, held
+from distopt.numerics.trees import default_dtype
+from distopt.runs.signals import ASKING, follow, held
+from distopt.simulation import grid, surroundings
+from distopt.simulation.problem import Problem, build
+from distopt.simulation.round import Held, standing
 
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""
@@ -106,7 +108,7 @@ class Orders:
 
 
 class Ranks:
-    """A crew (see ``distopt.engines.crew.Crew``) on the ranks of a group, led from rank 0, which is worker 0.
+    """A crew (see ``distopt.engines.workers.group.Crew``) on the ranks of a group, led from rank 0, which is worker 0.
 
     Args:
         problem, blocks: as for every engine.
@@ -134,14 +136,14 @@ class Ranks:
         self.orders.give(order)
 
     def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         names = None if held is None else list(held.memory)
         self._tell(Order("place", {"memory": names}, pytree.tree_leaves(held) if held is not None else ()))
         with default_dtype(self.problem.x0.dtype):
             self.worker.place(held)
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._tell(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
         with one_thread(), self.orders.post.group.busy():  # the ranks are the parallelism
             report = self.worker.stretch(start, count, rounds, keep, best)
@@ -149,14 +151,14 @@ class Ranks:
         return report
 
     def gather(self) -> Held:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._tell(Order("gather", {}))
         held = self.worker.gather()
         assert held is not None
         return held
 
     def close(self) -> None:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._end()
 
 
@@ -358,7 +360,7 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
 def engine(
     problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT, partition: str = "contiguous", backend: str = "gloo"
 ) -> Led:
-    """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.partition.divide``).
+    """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
 
     ``backend`` says what carries the rows: gloo, from main memory to main memory; or nccl, from GPU to GPU, where the rounds then run, eagerly.
 

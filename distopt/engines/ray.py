@@ -1,7 +1,7 @@
 """Workers in actors of a Ray cluster: Ray places and supervises them, their rows travel by gloo from actor to actor.
 
 The program (comparator, progress, files) stays with the driver, which holds no agents: it tells all actors the same thing, as
-every crew's leader does (``distopt.engines.crew``), and hears reports from the first. No number differs from those of any other
+every crew's leader does (``distopt.engines.workers.group``), and hears reports from the first. No number differs from those of any other
 engine. Where an actor dies, another takes its place; where the cluster has no room for one, the others share its agents.
 """
 
@@ -19,17 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt import __version__, catalog
-from distopt.data import Blocks, default_dtype
+from distopt._version import __version__
+from distopt.catalog import registry
+from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines.cluster import cluster, library
-from distopt.engines.crew import Led, Surviving
-from distopt.engines.gloo import TIMEOUT, Group, Post, dist
-from distopt.engines.partition import Partition, divide
-from distopt.engines.worker import Report, Worker
+from distopt.engines.transports.gloo import TIMEOUT, Group, Post, dist
+from distopt.engines.workers.group import Led, Surviving
+from distopt.engines.workers.partition import Partition, divide
+from distopt.engines.workers.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
-from distopt.problem import Problem
-from distopt.step import Held
+from distopt.numerics.trees import default_dtype
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -118,7 +120,7 @@ class Seat:
 
 
 class Team:
-    """A crew (see ``distopt.engines.crew.Crew``) of actors, each in a place of its own on the cluster, spread over its nodes.
+    """A crew (see ``distopt.engines.workers.group.Crew``) of actors, each in a place of its own on the cluster, spread over its nodes.
 
     Args:
         problem, blocks: as for every engine.
@@ -233,22 +235,22 @@ class Team:
         return self._hear([actor.do.remote(what, *args) for actor in self._actors])
 
     def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._all("place", None if held is None else self._ray.put(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._round = start + rounds.start
         report: Report = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
         return report
 
     def gather(self) -> Held:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         held: Held = self._all("gather")
         return held
 
     def close(self) -> None:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         if self._ray.is_initialized():
             for actor, _ in self._seats.values():
                 self._ray.kill(actor)
@@ -270,7 +272,7 @@ def packed(problem: Problem) -> bytes:
         InputError: a part of it cannot be sent.
     """
     pickle = library().cloudpickle
-    own = catalog.imported()
+    own = registry.imported()
     for module in own:
         pickle.register_pickle_by_value(module)
     try:
@@ -307,7 +309,7 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
 def engine(
     problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, address: str = "", timeout: int = TIMEOUT, partition: str = "contiguous"
 ) -> Led:
-    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.partition.divide``).
+    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.workers.partition.divide``).
 
     Raises:
         InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.

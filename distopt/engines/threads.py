@@ -12,14 +12,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from distopt.data import Blocks, default_dtype
+from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.crew import Led
-from distopt.engines.partition import Partition, divide
-from distopt.engines.post import Tag
-from distopt.engines.worker import Report, Worker
-from distopt.problem import Problem
-from distopt.step import Held
+from distopt.engines.workers.exchange import Tag
+from distopt.engines.workers.group import Led
+from distopt.engines.workers.partition import Partition, divide
+from distopt.engines.workers.worker import Report, Worker
+from distopt.numerics.trees import default_dtype
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held
 
 T = TypeVar("T")
 
@@ -114,17 +115,17 @@ class Post:
     me: int
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
-        """See ``distopt.engines.post.Transport``."""
+        """See ``distopt.engines.workers.exchange.Transport``."""
         return _Arriving(self.mailbox, self.me, tag, into)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
-        """See ``distopt.engines.post.Transport``. A copy is on its way, however long that may be."""
+        """See ``distopt.engines.workers.exchange.Transport``. A copy is on its way, however long that may be."""
         for receiver, message in outgoing.items():
             self.mailbox.put((receiver, self.me, tag), message.clone())
 
 
 class Threads:
-    """A crew (see ``distopt.engines.crew.Crew``) whose workers do each task in a thread of their own.
+    """A crew (see ``distopt.engines.workers.group.Crew``) whose workers do each task in a thread of their own.
 
     Args:
         problem, blocks: as for every engine.
@@ -143,11 +144,11 @@ class Threads:
         self._dtype, self.compiled = problem.x0.dtype, compiled
 
     def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
         report = self._all(torch.float64, lambda worker: worker.measure(best))
@@ -155,7 +156,7 @@ class Threads:
         return report
 
     def gather(self) -> Held:
-        """See ``distopt.engines.crew.Crew``."""
+        """See ``distopt.engines.workers.group.Crew``."""
         held = self._all(self._dtype, Worker.gather)
         assert held is not None
         return held
@@ -199,5 +200,5 @@ class Threads:
 
 
 def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous") -> Led:
-    """``threads:workers=3,partition=cut``: see ``distopt.engines.partition.divide``."""
+    """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
     return Led(Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode)))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distopt.errors import InputError
 from distopt.report.tables import broken
 from distopt.report.titles import common_start, heading, short, subtitle
-from distopt.results import Run
+from distopt.runs.results import Run
 
 Floats = NDArray[np.float64]
 

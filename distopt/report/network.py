@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
-from distopt.graphs import Graph, Switching
-from distopt.mixing import Mixing
-from distopt.random import Key
+from distopt.network.graphs import Graph, Switching
+from distopt.network.mixing import Mixing
+from distopt.numerics.random import Key
 
 ROUNDS = 64
 """How many rounds of a network that changes are looked at."""
@@ -63,7 +63,7 @@ class Portrait:
 def portrait(topology: Graph | Switching, weights: str = "metropolis", seed: int = 0, drop_links: float = 0.0) -> Portrait:
     """Measure a network. One that changes is looked at for ``ROUNDS`` rounds of trial 0.
 
-    >>> from distopt.graphs import graph_from_edges
+    >>> from distopt.network.graphs import graph_from_edges
     >>> p = portrait(graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]]))
     >>> p.degrees, p.diameter, round(p.gap, 3)
     ((2, 2.0, 2), '2', 0.667)
@@ -120,7 +120,7 @@ def figure(portrait: Portrait, title: str) -> Figure:
     Positions given by the topology are kept; agents whose ids follow each other around a cycle stand on a circle; others
     are laid out so that links are short.
 
-    >>> from distopt.graphs import graph_from_edges
+    >>> from distopt.network.graphs import graph_from_edges
     >>> fig = figure(portrait(graph_from_edges(3, [[0, 1], [1, 2]])), "path")
     >>> len(fig.axes[0].collections[0].get_segments())
     2

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from distopt import catalog
-from distopt.results import Run
+from distopt.catalog import registry
+from distopt.runs.results import Run
 
 
 def short(label: str, width: int = 60) -> str:
@@ -16,7 +16,7 @@ def short(label: str, width: int = 60) -> str:
     >>> short("experiments/mine.py:lr=0.1")
     'mine:lr=0.1'
     """
-    text = catalog.brief(label)
+    text = registry.brief(label)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

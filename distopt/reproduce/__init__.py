@@ -79,8 +79,8 @@ def run(paper: str, only: str | None, out: Path | None, data: Path | None, say: 
 
 def _report(folder: Path, name: str, part: Part, results: Results, show: Say) -> None:
     """A part's table on the terminal and as CSV, and its figure."""
-    from distopt.files import write_text, written
     from distopt.report import tables
+    from distopt.runs.files import write_text, written
 
     rows = part.rows(results)
     show(f"\n{name}: {part.claim}\n\n{tables.columns(rows)}\n")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from distopt.algorithms.ef_signsgd import ef_signsgd
 from distopt.algorithms.signsgd import SignSGD
-from distopt.data import rounds_of
-from distopt.random import Key
+from distopt.numerics.random import Key
+from distopt.numerics.trees import rounds_of
 from distopt.reproduce import Results, Say
 from distopt.reproduce.store import Store
 from distopt.reproduce.worker import steps

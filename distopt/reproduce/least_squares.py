@@ -18,8 +18,8 @@ from distopt.compressors._packed import flags, signs
 from distopt.compressors.sign import Sign
 from distopt.compressors.unscaled_sign import UnscaledSign
 from distopt.directions.momentum import MomentumState
+from distopt.numerics.random import Key
 from distopt.protocols import Compressor
-from distopt.random import Key
 from distopt.reproduce import Results, Say
 from distopt.reproduce.store import Store
 from distopt.reproduce.worker import steps

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distopt.errors import InputError, RunError
-from distopt.files import write_text
+from distopt.runs.files import write_text
 
 
 class Store:

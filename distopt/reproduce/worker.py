@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from distopt.channels.exact import Exact
-from distopt.data import at
-from distopt.graphs import graph_from_edges
-from distopt.mixing import Mixing
-from distopt.network import Memory, Net, Whole
-from distopt.random import Key
+from distopt.network.graphs import graph_from_edges
+from distopt.network.mixing import Mixing
+from distopt.network.net import Memory, Net, Whole
+from distopt.numerics.random import Key
+from distopt.numerics.trees import at
 
 
 def _alone() -> Whole:

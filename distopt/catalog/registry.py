@@ -1,0 +1,278 @@
+"""Names on the command line become objects: the folders are the registry, the signatures are the schema.
+
+What a spec is says ``distopt.catalog.spec``. Listing reads the files as text, so nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from distopt.catalog.places import missing, place, rooted, whereabouts
+from distopt.catalog.spec import Spec, brief, parse, paths, points, real, values, whole
+from distopt.catalog.spec import with_value as _with_value
+from distopt.errors import InputError
+
+__all__ = ["Spec", "brief", "parse", "paths", "points", "values"]  # for those who use names and what they stand for together
+
+KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
+OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",)}
+"""Parameters that have options of their own."""
+_USERS = "distopt_user_"
+_NESTED = {"Direction": "directions", "Compressor": "compressors"}
+
+
+def folder(kind: str) -> Path:
+    """Where the files of a kind lie."""
+    here = Path(__file__).parent.parent
+    return next((p for p in (here / kind, here.parent / kind) if p.is_dir()), here / kind)
+
+
+def names(kind: str) -> list[str]:
+    """The catalogue of a kind, sorted."""
+    if kind not in KINDS:
+        raise InputError(f"no kind {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    return sorted(path.stem for path in folder(kind).glob("*.py") if not path.stem.startswith("_"))
+
+
+def describe(kind: str, name: str) -> tuple[str, str]:
+    """(signature, first sentence) of a catalogue entry, read from its text without importing it."""
+    tree = ast.parse((folder(kind) / f"{name}.py").read_text())
+    makers = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _key(n.name) == _key(name)]
+    if not makers:
+        return "", (ast.get_docstring(tree) or "").split("\n")[0]
+    maker = makers[0]
+    if isinstance(maker, ast.FunctionDef):
+        arguments = maker.args.args + maker.args.kwonlyargs
+        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [*maker.args.defaults, *maker.args.kw_defaults]
+        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
+    else:
+        fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
+        pairs = [(ast.unparse(n.target), n.value) for n in fields]
+    pairs = [(name, value) for name, value in pairs if name not in ("agents", "key")]  # set by options of their own
+    signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
+    return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """ " (did you mean ...?)" with the known names nearest to ``name``, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def maker(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function behind a catalogue name or the path of a user's Python file."""
+    if name.endswith(".py"):
+        path = place(name)
+        if path is None:
+            raise InputError(f"{missing(name)} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
+        module = _import_file(path)
+        stem = path.stem
+    else:
+        known = names(kind)
+        if name not in known and name.replace("-", "_") in known:
+            name = name.replace("-", "_")
+        if name not in known:
+            raise InputError(f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file")
+        module = importlib.import_module(f"distopt.{kind}.{name}")
+        stem = name
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+        and not (inspect.isclass(value) and issubclass(value, tuple))
+    }
+    exact = [value for key, value in found.items() if _key(key) == _key(stem)]
+    if exact:
+        return typing.cast(Callable[..., Any], exact[0])
+    method = {"algorithms": "update", "scenarios": "batch", "compressors": "encode", "directions": "__call__", "channels": "init"}
+    fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
+    candidates: list[Any] = [*fitting] or [*found.values()]
+    if len(candidates) == 1:
+        return typing.cast(Callable[..., Any], candidates[0])
+    raise InputError(
+        f"{name}: {'nothing' if not candidates else 'more than one thing'} in it could be meant for {kind}; name one class or function "
+        f"{stem!r} (found: {', '.join(found) or 'none'})"
+    )
+
+
+def imported() -> list[types.ModuleType]:
+    """The users' files that were imported."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USERS)]
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    try:
+        digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape") + path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being executed
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -> Any:
+    """Build the object a spec names. ``given`` (agents, key) is passed where the maker has such a parameter.
+
+    >>> make("algorithms", "gtadam:lr=0.01,b2=0.99").direction.b2
+    0.99
+
+    Raises:
+        InputError: an unknown name or parameter (with the nearest known ones), or a value of the wrong type.
+    """
+    if isinstance(spec, str):
+        spec = parse(spec)
+    build = maker(kind, spec.name)
+    where = f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {spec.name}"
+    known, hints = _parameters(build, where)
+    own = {key: value for key, value in (given or {}).items() if key in known}
+    given_values = _named(spec, [key for key in known if key not in own], own, where)
+    arguments = {}
+    for key, value in given_values.items():
+        hint = hints.get(key, str)
+        arguments[key] = _convert(_found(key, value, hint, spec), hint, f"{where}: {key}")
+    left = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in arguments and key not in own]
+    if left:
+        raise InputError(f"{where}: {', '.join(left)} must be given, as in {spec.name}:{left[0]}=...")
+    try:
+        return build(**own, **arguments)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # of a user's own class, which may do anything
+        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """What a maker can be given by name, in order, and the types that it says."""
+    try:
+        known = inspect.signature(build).parameters
+        hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
+    except Exception as error:  # a type that is not there, for one
+        raise InputError(f"{where}: its parameters cannot be read ({type(error).__name__}: {error}); correct its annotations") from error
+    return {key: each for key, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}, hints
+
+
+def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The values of a spec by name: those without a key are the first parameters, in order."""
+    if len(spec.args) > len(free):
+        raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
+    named: dict[str, str] = dict(zip(free, spec.args, strict=False))
+    for key, value in spec.kwargs:
+        if key in own:
+            raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
+        if key not in free:
+            raise InputError(f"{where}: no parameter {key!r}{nearest(key, free)}; parameters: {', '.join(free) or 'none'}")
+        if key in named:
+            raise InputError(f"{where}: {key} is given twice")
+        named[key] = value
+    return named
+
+
+def free(kind: str, name: str) -> list[str]:
+    """The parameters that a spec may set, in order.
+
+    >>> free("topologies", "file"), free("scenarios", "stream")[:2]
+    (['path'], ['path', 'label'])
+    """
+    known, _ = _parameters(maker(kind, name), name)
+    return [key for key in known if key not in OPTIONS.get(kind, ())]
+
+
+def with_value(kind: str, spec: str, key: str, value: str) -> str:
+    """A spec with a parameter set: in its place, whether it is there by name or by position, or after the others.
+
+    >>> with_value("scenarios", "stream:a.csv,label=y", "path", "b.csv"), with_value("algorithms", "gt:0.1", "form", "atc")
+    ('stream:b.csv,label=y', 'gt:0.1,form=atc')
+
+    Raises:
+        InputError: a malformed spec, or a name that is none.
+    """
+    parsed = parse(spec)
+    return _with_value(spec, key, value, free(kind, parsed.name) if parsed.args else ())
+
+
+def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What two specs have in common that mean the same: the name, and the values by name, sorted.
+
+    >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
+    True
+    """
+    parsed = parse(spec)
+    return parsed.name, tuple(sorted(_named(parsed, free(kind, parsed.name), {}, parsed.name).items()))
+
+
+def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
+    """A value that names a file, as a path that leads to it from where the process is.
+
+    A file is what a parameter called ``path``, or of the type ``Path``, names; in a user's own class, any text that looks like the path of one.
+    """
+    looks, meant = "." in value or "/" in value, key == "path" or _is_path(hint)
+    if rooted(value):
+        return value
+    if (path := place(value)) is None:
+        return str(whereabouts(value)) if meant and looks else value  # so that who misses it says where
+    return str(path) if str(path) != value and (meant or (looks and spec.name.endswith(".py") and hint is str)) else value
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or Path in typing.get_args(hint)
+
+
+def _convert(value: str, hint: Any, where: str) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    nested = _NESTED.get(getattr(origin or hint, "__name__", ""))
+    if nested:
+        return make(nested, value)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise InputError(f"{where}={value} is not one of {', '.join(map(str, options))}")
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in options and value in ("none", "None"):
+            return None
+        choices = [option for option in options if option is not type(None)]
+        for option in choices[:-1]:
+            try:
+                return _convert(value, option, where)
+            except InputError:  # the next alternative may fit; the last one speaks for all
+                continue
+        return _convert(value, choices[-1], where)
+    if hint is bool:
+        if value.lower() in ("true", "yes", "1", "on"):
+            return True
+        if value.lower() in ("false", "no", "0", "off"):
+            return False
+        raise InputError(f"{where}={value} is not true or false")
+    if hint in (int, float):
+        try:
+            return whole(value) if hint is int else real(value)
+        except ValueError as error:
+            raise InputError(f"{where}={value} {error}") from None
+    return Path(value).expanduser() if hint is Path else value

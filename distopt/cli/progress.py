@@ -1,0 +1,89 @@
+"""Progress of a run on stderr: bars on a terminal, lines elsewhere. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distopt.catalog.registry import brief
+
+if TYPE_CHECKING:
+    from distopt.runs.execution import Progress
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], Progress]]:
+    """Within it, a label becomes what ``distopt.runs.execution.execute`` reports to: bars with rate and time left on a terminal, else lines.
+
+    >>> with progress() as reporting:
+    ...     print(callable(reporting("gt:lr=0.1")))
+    True
+    """
+    if not sys.stderr.isatty():
+        yield lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
+        tasks: dict[str, tuple[Any, float, int]] = {}
+
+        def of(label: str) -> Progress:
+            def report(phase: str, done: int, total: int) -> None:
+                key = "comparator" if phase == "comparator" else f"run {label}"
+                if key not in tasks:
+                    name = phase if phase == "comparator" else brief(label)
+                    shown = name if len(name) <= 32 else name[:31] + "…"
+                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter(), done)
+                task, began, before = tasks[key]
+                if bars.tasks[task].finished:
+                    return  # the comparator is made once; later algorithms find it ready
+                seconds = time.perf_counter() - began
+                bars.update(task, completed=done, rate=f"{(done - before) / seconds:,.0f}/s" if seconds > 0 else "")
+
+            return report
+
+        yield of
+
+
+def lines(label: str) -> Progress:
+    """Plain lines of one run: at the end of a phase, and about every tenth but not oftener than twice a second.
+
+    >>> import contextlib, io
+    >>> with contextlib.redirect_stderr(io.StringIO()) as text:
+    ...     lines("mine.py:lr=1")("rounds", 8, 8)
+    >>> text.getvalue()[:23]
+    'mine:lr=1: round 8 of 8'
+    """
+    began: dict[str, tuple[float, int]] = {}  # a resumed run begins with rounds behind it
+    last: dict[str, tuple[float, int]] = {}
+
+    def report(phase: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if phase not in began:
+            began[phase], last[phase] = (now, done % total), (now, 0)
+        when, count = last[phase]
+        due = (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
+        if not due:
+            return
+        last[phase] = (now, done)
+        name = "comparator" if phase == "comparator" else brief(label)
+        since, before = began[phase]
+        rate = (done - before) / (now - since) if now > since else 0.0
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        click.echo(f"{name}: round {done:,} of {total:,}{f' ({rate:,.0f} rounds/s{left})' if rate else ''}", err=True)
+
+    return report

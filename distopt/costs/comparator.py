@@ -1,0 +1,309 @@
+"""The comparator x*_t = argmin f_t, and what belongs to the scenario alone: its variation and its baselines.
+
+Computed once per scenario and seed and shared by all algorithms that are compared. Where a scenario knows its minimiser it
+is used; else Newton's method finds it. Either way the norm of the summed gradient at x*_t certifies it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt.costs.data import BLOCK_BYTES, Blocks, evaluate
+from distopt.costs.newton import Horizon, Sum, newton
+from distopt.errors import InputError, RunError
+from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import part, tensors, tree_map
+
+MEMORY_BYTES = 4 * 2**20
+"""So much of what it found for all rounds a comparator holds in memory: a run may be of any length."""
+
+
+class Reference(NamedTuple):
+    """What a block of rounds has whatever algorithm runs on it (R is 1 where trials share their data).
+
+    ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
+    sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
+    ``function_variation`` and of the no-change regret f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
+    """
+
+    x: Tensor
+    cost: Tensor
+    residual: Tensor
+    path: Tensor
+    gradient_variation: Tensor
+    function_variation: Tensor
+    no_change: Tensor
+    persistence: Tensor | None
+
+
+def mean_accuracy(each: Tensor) -> Tensor:
+    """The mean over the agents that have one, of accuracies [R, n] that are nan elsewhere: [R]."""
+    there = ~each.isnan()
+    total, count = (tree_sum(z.to(torch.float64).unsqueeze(-1))[..., 0, 0] for z in (each.nan_to_num(nan=0.0), there))
+    return total / count
+
+
+def _repeated(one: Reference, rounds: int) -> Reference:
+    """A round's reference for so many rounds that are like it."""
+    again: Reference = tree_map(lambda leaf: leaf.expand(rounds, *leaf.shape[1:]).contiguous(), one)
+    return again
+
+
+def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
+    """A leaf [K|1, ...] as it was one round earlier, from that of the round before the block [1, ...]."""
+    if rounds == 1:
+        return before
+    shape = [max(sizes) for sizes in zip(before.shape[1:], now.shape[1:], strict=True)]  # 1 or the same
+    return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
+
+
+class _Away(NamedTuple):
+    """Where in the file the tensors of a block lie, and how they are put together."""
+
+    place: int
+    shapes: tuple[torch.Size | None, ...]
+    form: Any
+
+
+class Store(dict[int, Any]):
+    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in one file without a name, which ends with the process.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = self._end = 0
+        self._file: IO[bytes] | None = None
+        self._like = _Away(0, (), None)
+
+    def __setitem__(self, b: int, tree: Any) -> None:
+        size = sum(leaf.numel() * 8 for leaf in tensors(tree))
+        self._bytes += size
+        super().__setitem__(b, tree if self._bytes <= MEMORY_BYTES else self._away(tree, size))
+
+    def __getitem__(self, b: int) -> Any:
+        found = super().__getitem__(b)
+        return self._back(found) if isinstance(found, _Away) else found
+
+    def _away(self, tree: Any, size: int) -> _Away:
+        leaves, form = pytree.tree_flatten(tree)
+        shapes = tuple(None if leaf is None else leaf.shape for leaf in leaves)
+        if (shapes, form) == self._like[1:]:  # blocks are alike, and of a long run there are many
+            shapes, form = self._like[1:]
+        place, at, self._end = self._end, self._end, self._end + size
+        try:
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # as long as the comparator lives
+            for leaf in tensors(tree):
+                data = leaf.contiguous().numpy().tobytes()
+                while data:
+                    written = os.pwrite(self._file.fileno(), data, at)
+                    data, at = data[written:], at + written
+        except OSError as error:
+            raise RunError(
+                f"cannot write temporary files: {error.strerror or error}; make room in the system's folder for them, or name another one with TMPDIR"
+            ) from error
+        self._like = _Away(place, shapes, form)
+        return self._like
+
+    def _back(self, away: _Away) -> Any:
+        assert self._file is not None
+        leaves, place = [], away.place
+        for shape in away.shapes:
+            leaf = None if shape is None else torch.empty(shape, dtype=torch.float64)
+            if leaf is not None and leaf.numel():
+                into = leaf.reshape(-1).view(torch.uint8).numpy().data
+                while len(into):
+                    got = os.preadv(self._file.fileno(), [into], place)
+                    if not got:
+                        raise RunError("a temporary file was cut short by something else")
+                    into, place = into[got:], place + got
+            leaves.append(leaf)
+        return pytree.tree_unflatten(leaves, away.form)
+
+
+class Comparator:
+    """x*_t and its companions for one scenario, seed, number of agents, trials and rounds; each block solved once.
+
+    Raises:
+        InputError: f_t has no minimiser that Newton's method can certify; the message names the round.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks, self.scenario = blocks, blocks.scenario
+        self._references, self._certificate = Store(), 0.0
+        self._sought = False
+        self._fixed: Tensor | None = None
+        self._fixed_values = Store()  # (cost, accuracy or None)
+
+    def _trials(self, batch: Any) -> int:
+        return max((leaf.shape[1] for leaf in tensors(batch)), default=1)
+
+    def reference(self, b: int) -> Reference:
+        """The reference of block b."""
+        if self.blocks.static:
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # of one round
+        for earlier in range(len(self._references), b):  # a block needs the x* before its first round
+            self._solved(earlier)
+        return self._solved(b)
+
+    def _solved(self, b: int) -> Reference:
+        if b not in self._references:
+            self._references[b] = found = self._solve(b)
+            self._certificate = max(self._certificate, float(found.residual.max()))
+        there: Reference = self._references[b]
+        return there
+
+    def _rounds(self, b: int) -> int:
+        """How many rounds of block b differ: of static data one."""
+        return 1 if self.blocks.static else len(self.blocks.span(b))
+
+    def _solve(self, b: int) -> Reference:
+        agents, dim = self.blocks.key.total, int(self.scenario.dim)
+        batch, rounds = self.blocks.get(b), self._rounds(b)
+        trials = self._trials(batch)
+        problem = Sum(self.scenario, batch, rounds, trials, agents)
+        x = self._optimum(problem, dim)
+        if x is None:
+            x = self._search(problem, b, dim)
+        points = x.reshape(rounds, trials, dim)
+        before_x, before = self._before(b, points, batch)
+        stale = torch.cat([before_x, points[:-1]])
+        sums, change = self._at(problem, x, before, stale)
+        cost, old, no_change, length = sums[..., :4].unbind(-1)
+        scale = torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
+        persistence = None
+        if hasattr(self.scenario, "persistence"):
+            persistence = evaluate(lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch)
+        residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
+        return Reference(points, cost, residual, path, change, (cost - old).abs(), no_change - cost, persistence)
+
+    def _at(self, problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
+        change of an agent's gradient from the round before, [K, R]."""
+        scenario = self.scenario
+
+        def terms(points: Tensor, data: Any) -> Tensor:
+            now, earlier, other = data
+            g = scenario.grad(points, now)
+            costs = (problem.losses(points, now), problem.losses(points, earlier), problem.losses(other.expand_as(points), now))
+            sums = [tree_sum(each).squeeze(-2) for each in (*costs, g.norm(dim=-1, keepdim=True), g)]
+            largest = (g - scenario.grad(points, earlier)).norm(dim=-1).amax(-1, keepdim=True)
+            return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
+
+        found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
+        return found[..., :-1], found[..., -1]
+
+    def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
+        """What the scenario says, a few rounds at a time: it may hold all agents' rows of those it is asked for."""
+        if not hasattr(self.scenario, "optimum"):
+            return None
+        rounds, trials = problem.rounds, problem.trials
+        step = max(1, BLOCK_BYTES // (8 * trials * problem.agents * dim))
+        found = []
+        for start in range(0, rounds, step):
+            closed = self.scenario.optimum(part(problem.batch, start, start + step))
+            if closed is None:
+                return None
+            found.append(self._checked(closed, min(step, rounds - start), trials, dim))
+        return torch.cat(found).reshape(-1, dim)
+
+    def _checked(self, optimum: Any, rounds: int, trials: int, dim: int) -> Tensor:
+        closed = torch.as_tensor(optimum, dtype=torch.float64).detach()
+        if not bool(torch.isfinite(closed).all()):
+            raise InputError(f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found")
+        if closed.ndim == 4 and closed.shape[2] == 1:  # an agents axis kept for broadcasting
+            closed = closed[:, :, 0]
+        try:
+            return closed.expand(rounds, trials, dim)
+        except RuntimeError:
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: optimum has shape {list(closed.shape)}, not [{rounds} or 1, {trials} or 1, {dim}]"
+            ) from None
+
+    def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
+        """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
+        if hasattr(self.scenario, "guess"):
+            start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
+        else:
+            head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents)
+            first, _ = newton(head, torch.zeros(problem.trials, dim, dtype=torch.float64))
+            start = first.expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
+        x, residual = newton(problem, start)
+        if bool((residual > 1e-6).any()) or not bool(torch.isfinite(x).all()):
+            bad = int(torch.nonzero(~(residual <= 1e-6))[0]) // problem.trials
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: found no minimiser of f_t in round {self.blocks.span(b)[bad]} (relative gradient norm "
+                f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
+            )
+        return x
+
+    def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
+        if self.blocks.static:
+            return x[:1], batch
+        first, last = batch, 1
+        if b > 0:
+            first, last = self.blocks.get(b - 1), len(self.blocks.span(b - 1))
+        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
+        shifted = iter([now if now is before else _shifted(before, now, x.shape[0]) for before, now in leaves])
+        start = x[:1] if b == 0 else self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
+        return start, tree_map(lambda _: next(shifted), batch)
+
+    def fixed(self) -> Tensor | None:
+        """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
+
+        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser.
+        """
+        if not self._sought:
+            self._sought = True
+            if self.blocks.static:
+                only = self.reference(0)
+                self._fixed = only.x[0] if bool((only.residual <= 1e-6).all()) else None
+            if self._fixed is None:
+                self._fixed = self._best_fixed()
+        return self._fixed
+
+    def _best_fixed(self) -> Tensor | None:
+        each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
+        start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
+        x, residual = newton(Horizon(self.blocks, start.shape[0]), start)
+        return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
+
+    def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
+        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None where there is no such thing."""
+        fixed = self.fixed()
+        if fixed is None:
+            return None, None
+        span, b = len(self.blocks.span(b)), 0 if self.blocks.static else b
+        if b not in self._fixed_values:
+            batch, rounds, trials, scenario = self.blocks.get(b), self._rounds(b), len(fixed), self.scenario
+            problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total)
+            x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
+            cost, accuracy = problem.value(x).reshape(rounds, trials), None
+            if hasattr(scenario, "accuracy"):
+                accuracy = evaluate(lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch)
+            self._fixed_values[b] = cost, accuracy
+        cost, accuracy = self._fixed_values[b]
+        return cost.expand(span, -1), None if accuracy is None else accuracy.expand(span, -1)
+
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Solve every block and the best fixed point now, reporting (rounds solved, rounds in all)."""
+        for b in range(self.blocks.count):
+            self.reference(b)
+            progress(self.blocks.span(b).stop, self.blocks.rounds)
+        self.fixed()
+
+    def certificate(self) -> float:
+        """The largest relative gradient norm at x*_t over the blocks solved so far."""
+        return self._certificate
+
+

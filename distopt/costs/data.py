@@ -1,0 +1,162 @@
+"""A run's data in aligned blocks of rounds: made by one call each, checked, remembered while they fit in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt.errors import InputError
+from distopt.numerics.random import Key
+from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
+
+BLOCK_BYTES = 64 * 2**20
+CACHE_BYTES = 256 * 2**20
+CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
+LONGEST_BLOCK = 256
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:
+    """f (a scenario's loss, grad, ...) at points x [K, R, n, d] of a whole block: [K, R, ...] from few calls.
+
+    Rounds are folded into the trials axis, which every scenario batches over anyway; the block is cut where the expanded
+    data would outgrow the memory budget.
+    """
+    rounds, trials = x.shape[:2]
+    expanded = sum(leaf[0, 0].numel() * leaf.element_size() for leaf in tensors(batch)) * trials + x[0].numel() * x.element_size()
+    step = max(1, min(rounds, BLOCK_BYTES // max(expanded, 1)))
+    out = []
+    for start in range(0, rounds, step):
+        points = x[start : start + step]
+        count = points.shape[0]
+
+        def fold(leaf: Tensor, count: int = count) -> Tensor:
+            if leaf.shape[0] == leaf.shape[1] == 1:
+                return leaf[0]
+            return leaf.expand(count, trials, *leaf.shape[2:]).reshape(count * trials, *leaf.shape[2:])
+
+        value = f(points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step))).detach()
+        out.append(value.expand(count * trials, *value.shape[1:]).reshape(count, trials, *value.shape[1:]))
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class Blocks:
+    """Scenario data of the rounds of a run, block by block: block b holds rounds b L .. (b+1) L - 1 (the last is shorter).
+
+    L is a power of two fixed by the sizes alone, so whatever is computed per block has the same bits in every run; a part of the
+    agents takes the ``length`` of the whole. Leaves that no round changes are made and checked once, and all blocks share them.
+
+    Attributes:
+        static: whether no leaf changes, so that every round is like the first.
+
+    Raises:
+        InputError: a leaf of the wrong shape, or one that is not finite, with its round.
+    """
+
+    def __init__(self, scenario: Any, key: Key, rounds: int, length: int | None = None) -> None:
+        self.scenario, self.key, self.rounds = scenario, key, rounds
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._bytes = 0
+        self._first: Any = ()
+        self._first = self._make(0, min(2, rounds))
+        first = tensors(self._first)
+        self.static = all(leaf.shape[0] == 1 for leaf in first)
+        if self.static and rounds > 2:  # what changes rarely may stand still in the first rounds
+            last = tensors(self._make(rounds - 2, rounds))
+            self.static = len(first) == len(last) and all(map(torch.equal, first, last))
+        self.length = length or self._fitting(first)
+        self.count = -(-rounds // self.length)
+
+    def _fitting(self, first: list[Tensor]) -> int:
+        """L by what a round adds: its own leaves, and in the comparator x*_t with its companions and the Hessian it is found by."""
+        dim, searched = int(self.scenario.dim), hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum")
+        trials = max((leaf.shape[1] for leaf in first), default=1)
+        own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)
+        fit = max(1, BLOCK_BYTES // (own + 8 * trials * (dim + 8 + (dim * dim if searched else 0))))
+        return min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
+
+    def span(self, b: int) -> range:
+        """The rounds of block b."""
+        return range(b * self.length, min((b + 1) * self.length, self.rounds))
+
+    def get(self, b: int) -> Any:
+        """The data of block b, leaves [K|1, R|1, n|1, ...], floats in float64."""
+        if self.static:
+            return self._first
+        if b in self._kept:
+            self._kept.move_to_end(b)
+            return self._kept[b]
+        span = self.span(b)
+        batch = self._make(span.start, span.stop)
+        self._kept[b] = batch
+        self._bytes += self._size(batch)
+        while (self._bytes > CACHE_BYTES and len(self._kept) > 1) or len(self._kept) > CACHE_BLOCKS:
+            self._bytes -= self._size(self._kept.popitem(last=False)[1])
+        return batch
+
+    def _make(self, start: int, stop: int) -> Any:
+        t = torch.arange(start, stop).reshape(-1, 1, 1, 1)
+        with default_dtype(torch.float64):
+            batch = cast(self.scenario.batch(t, self.key), torch.float64)
+        for other in pytree.tree_leaves(batch):
+            if not isinstance(other, Tensor | bool | int | float | str | None):
+                raise InputError(
+                    f"scenario {type(self.scenario).__name__}: batch holds a {type(other).__name__}; return tensors in tuples, named tuples, "
+                    "lists or dicts (a dataclass: make it a NamedTuple; an array: torch.from_numpy)"
+                )
+        batch = self._with_shared(batch)
+        allowed = ((1, stop - start), (1, len(self.key.trials)), (1, len(self.key.agents)))
+        for leaf in tensors(batch):
+            if self._is_shared(leaf):
+                continue
+            if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):
+                raise InputError(
+                    f"scenario {type(self.scenario).__name__}: batch has a leaf of shape {list(leaf.shape)}; its first three axes must be "
+                    f"rounds ({stop - start} or 1), trials ({len(self.key.trials)} or 1), agents ({len(self.key.agents)} or 1)"
+                )
+            if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
+                bad = int(torch.nonzero(~torch.isfinite(leaf))[0, 0])
+                raise InputError(f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them")
+        return batch
+
+    def _with_shared(self, batch: Any) -> Any:
+        """The batch with the first one's leaf in the place of every leaf that is still the same."""
+        leaves, form = pytree.tree_flatten(batch)
+        known, known_form = pytree.tree_flatten(self._first)
+        if form != known_form:
+            return batch
+
+        def same(leaf: Any, known: Any) -> bool:
+            return isinstance(leaf, Tensor) and isinstance(known, Tensor) and known.shape[0] == 1 and torch.equal(leaf, known)
+
+        return pytree.tree_unflatten([old if same(new, old) else new for new, old in zip(leaves, known, strict=True)], form)
+
+    def _is_shared(self, leaf: Tensor) -> bool:
+        return any(leaf is known for known in tensors(self._first))
+
+    def _size(self, batch: Any) -> int:
+        return sum(leaf.untyped_storage().nbytes() for leaf in tensors(batch) if not self._is_shared(leaf))

@@ -1,0 +1,208 @@
+"""Minimisers of summed costs by Newton's method: of f_t in each of many rounds, and of sum_t f_t over a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
+from distopt.errors import InputError
+from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import part
+
+DENSE = 128  # up to this dimension a Hessian that the scenario does not give is differenced; beyond, conjugate gradients
+HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
+
+
+@dataclass(frozen=True)
+class Sum:
+    """f_t of each round of a block as P = K R separate problems."""
+
+    scenario: Any
+    batch: Any
+    rounds: int
+    trials: int
+    agents: int
+
+    def _points(self, x: Tensor) -> Tensor:
+        shape = (self.rounds, self.trials, self.agents, x.shape[-1])
+        return x.reshape(self.rounds, self.trials, 1, -1).expand(shape)
+
+    def sums(self, f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any = None) -> Tensor:
+        """sum_i of f (x [R, n, d], data) [R, n, q] at x [P, d]: [P, q]. Rows of all agents are never held for all rounds at once."""
+
+        def summed(points: Tensor, data: Any) -> Tensor:
+            return tree_sum(f(points, data)).squeeze(-2)
+
+        return evaluate(summed, self._points(x), self.batch if batch is None else batch).reshape(len(x), -1)
+
+    def losses(self, x: Tensor, data: Any) -> Tensor:
+        """f_i [R, n, 1] at x [R, n, d]."""
+        each: Tensor = self.scenario.loss(x, data)
+        if each.ndim != 2 or each.shape[-1] != self.agents:
+            name, shape = type(self.scenario).__name__, list(each.shape[1:])
+            raise InputError(f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents")
+        return each.unsqueeze(-1)
+
+    def value(self, x: Tensor) -> Tensor:
+        """F_t = sum_i f_{i,t} at x [P, d]: [P]."""
+        return self.sums(self.losses, x).reshape(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Its gradient [P, d]."""
+        return self.sums(self.scenario.grad, x)
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Its Hessian [P, d, d], by the scenario's own."""
+
+        def summed(points: Tensor, batch: Any) -> Tensor:
+            out: Tensor = self.scenario.hessian(points, batch)
+            return out
+
+        d = x.shape[-1]
+        points, out = self._points(x), []
+        step = max(1, 2**27 // (8 * d * d * self.trials))  # a few rounds at a time: Hessians are large
+        for start in range(0, self.rounds, step):
+            out.append(evaluate(summed, points[start : start + step], part(self.batch, start, start + step)))
+        return torch.cat(out).reshape(len(x), d, d)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """sum_i ||grad f_{i,t}(x)|| [P]: what the summed gradient is small against."""
+        return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """sum_t f_t over the whole run, streamed over the blocks: P = R problems."""
+
+    blocks: Blocks
+    trials: int
+
+    def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
+        """The sum of f over all rounds, ``step`` of them at a time."""
+        total: Tensor | None = None
+        for b in range(self.blocks.count):
+            rounds = len(self.blocks.span(b))
+            for start in range(0, rounds, step):
+                count = min(step, rounds - start)
+                batch = part(self.blocks.get(b), start, start + count)
+                problem = Sum(self.scenario, batch, count, self.trials, self.blocks.key.total)
+                value = f(problem, x.expand(count, *x.shape).reshape(-1, x.shape[-1]))
+                value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
+                total = value if total is None else total + value
+        assert total is not None
+        return total
+
+    def value(self, x: Tensor) -> Tensor:
+        """sum_t F_t at x [R, d]: [R]."""
+        return self._total(Sum.value, x)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Its gradient [R, d]."""
+        return self._total(Sum.gradient, x)
+
+    @property
+    def scenario(self) -> Any:
+        """Whose costs they are."""
+        return self.blocks.scenario
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Its Hessian [R, d, d]."""
+        return self._total(Sum.hessian, x, max(1, BLOCK_BYTES // (8 * x.numel() * x.shape[-1])))
+
+    def scale(self, x: Tensor) -> Tensor:
+        """sum_t sum_i ||grad f_{i,t}(x)|| [R]."""
+        return self._total(Sum.scale, x)
+
+
+def _step(problem: Sum | Horizon, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
+    d = x.shape[-1]
+    if hasattr(problem.scenario, "hessian") and 8 * x.numel() * d <= HESSIAN_BYTES:
+        return lambda g: _cholesky(problem.hessian(x), g)
+    width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
+
+    def product(v: Tensor) -> Tensor:
+        norm: Tensor = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+        u = v / norm * width
+        change = problem.gradient(x + u) - problem.gradient(x - u)
+        return change / (2 * width) * norm
+
+    if d <= DENSE:
+        return lambda g: _cholesky(torch.stack([product(e.expand_as(x)) for e in torch.eye(d, dtype=x.dtype)], -1), g)
+    return lambda g: _conjugate_gradients(product, g)
+
+
+def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
+    """(H + mu I)^-1 g, with the smallest mu of a ladder that makes each matrix positive definite."""
+    hessian = (hessian + hessian.mT) / 2
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    top = hessian.diagonal(dim1=-2, dim2=-1).abs().amax(-1).clamp(min=1e-300)
+    mu = torch.zeros_like(top)
+    while True:
+        factor, info = torch.linalg.cholesky_ex(hessian + mu[:, None, None] * eye)
+        if not bool(info.any()):
+            return torch.cholesky_solve(g[..., None], factor)[..., 0]
+        mu = torch.where(info > 0, torch.maximum(10 * mu, 1e-10 * top), mu)
+        if not bool(torch.isfinite(mu).all()):
+            return g  # no curvature at all, or none that is finite: steepest descent
+
+
+def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
+    x, r = torch.zeros_like(g), g.clone()
+    p, rr = r.clone(), (r * r).sum(-1, keepdim=True)
+    goal = 1e-12 * rr
+    for _ in range(4 * g.shape[-1]):
+        hp = product(p)
+        curvature = (p * hp).sum(-1, keepdim=True)
+        live = (rr > goal) & (curvature > 0)
+        if not bool(live.any()):
+            break
+        a = torch.where(live, rr / curvature.clamp(min=1e-300), 0.0)
+        x, r = x + a * p, r - a * hp
+        new = (r * r).sum(-1, keepdim=True)
+        p, rr = r + torch.where(live, new / rr.clamp(min=1e-300), 0.0) * p, new
+    return torch.where((x == 0).all(-1, keepdim=True), g, x)  # negative curvature at once: fall back to the gradient
+
+
+def newton(problem: Sum | Horizon, x: Tensor, iterations: int = 100) -> tuple[Tensor, Tensor]:
+    """Damped Newton on P separate problems from x [P, d]: the best points, and how far from minimal each is [P].
+
+    The measure is the larger of the gradient norm, relative to sum_i ||grad f_i|| at the start or at 0, and of the last
+    Newton step, relative to 1 + ||x|| (which does not shrink where the infimum lies at infinity, though the gradient does).
+    Stops where nothing improves any more: in rounding noise.
+    """
+    scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
+    best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
+    value = problem.value(x)
+    lowest = torch.full_like(value, torch.inf)
+    last = torch.full_like(value, torch.inf)  # the length of the last step: what Newton's next one would be far below
+    for _ in range(iterations):
+        gradient = problem.gradient(x)
+        length = 1 + x.norm(dim=-1)
+        flat = gradient.norm(dim=-1) / scale
+        if bool(((flat < 1e-14) & (last < 1e-6 * length)).all()):
+            return x, flat  # no need of another Hessian to know that it is over
+        step = _step(problem, x)(gradient)
+        measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
+        better = measure < residual
+        falling = value < lowest - 1e-6 * lowest.abs()
+        lowest = torch.minimum(lowest, value)
+        stalled = 0 if bool((falling | (measure < 0.5 * residual)).any()) else stalled + 1
+        best, residual = torch.where(better[:, None], x, best), torch.where(better, measure, residual)
+        if bool((residual < 1e-14).all()) or (stalled >= 1 and bool((residual < 1e-10).all())) or stalled >= 20:
+            break
+        slope = (gradient * step).sum(-1)
+        size = torch.ones_like(slope)
+        for _ in range(40):
+            after = problem.value(x - size[:, None] * step)
+            failed = ~(after <= value - 1e-4 * size * slope + 1e-12 * value.abs())
+            if not bool(failed.any()):
+                break
+            size = torch.where(failed, size / 2, size)
+        x, value, last = x - size[:, None] * step, after, size * step.norm(dim=-1)
+    return best, residual

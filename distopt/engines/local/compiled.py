@@ -1,0 +1,172 @@
+"""The rounds of all agents as one compiled loop (see ``distopt.engines.local.while_loop``), with their measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt import metrics
+from distopt.engines.local.eager import ready
+from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
+from distopt.errors import InputError
+from distopt.network.net import Memory, Noise, Whole, known_at_start
+from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import at, default_dtype, leaf, tensors
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held, here, owned, same_form, step, violation
+from distopt.simulation.runner import Block, Carry, Stretch
+
+SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
+MANY = 4 * 10**6  # rounds from which sparing that pays for compiling four rounds instead of one: some 15 s
+
+Leaves = tuple[Any, Any, Any, Noise, Tensor]
+"""A block's data, exact data, tables, noise and x*_t."""
+
+
+def leaves_of(block: Block) -> Leaves:
+    """Padded to the block's full length."""
+    leaves: Leaves = padded((block.data, block.exact, block.tables, block.noise, block.reference.x), block.length)
+    return leaves
+
+
+class Rounds:
+    """The rounds of blocks of one shape.
+
+    Args:
+        problem: whose ``step`` it is.
+        keep: trajectories to return.
+        held: leaves (x, state, memory) as they enter.
+        block: a block whose leaves show the shapes.
+        observe: whether to measure; without, ``Stretch.observed`` is empty (for benchmarks of the bare recursion).
+        unroll: rounds per turn of the loop; None for as many as pay.
+    """
+
+    def __init__(
+        self, problem: Problem, keep: tuple[str, ...], held: Held, block: Block, observe: bool = True, unroll: int | None = None
+    ) -> None:
+        self.problem, self.keep, self.observe = problem, keep, observe
+        self.bits, self.seen = 0, 0
+        heard, (after, rows, _) = self._forms(held, leaves_of(block))
+        same_form(problem, after.x, block.start)
+        points = len(problem.x0) // problem.experiment.trials
+        moving, self.threads = layout(held, heard, points)
+        turns = unroll or (4 if held.x.numel() <= SMALL and problem.rounds >= MANY else 1)
+        self.loop = Loop(self._round, held, rows, block.length, moving, turns)
+
+    def _forms(self, held: Held, leaves: Leaves) -> tuple[list[int], Round]:
+        """The leaves that neighbours read, and what a round gives, as to its forms."""
+
+        def one(held: Held, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
+            return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)
+
+        trees = held, torch.zeros((), dtype=torch.int64, device=held.x.device), leaves
+        try:
+            return traced(one, *trees)
+        except InputError:
+            raise
+        except Exception:  # what asks a tensor for its value, for one, has to be tried in earnest
+            with torch.no_grad():
+                return one(*trees)
+
+    def _round(self, held: Held, k: Tensor, leaves: Leaves) -> Round:
+        data, exact, weights, noise, best = (pick(tree, k) for tree in leaves)
+        after, net, g = step(self.problem, held, data, Whole(weights), noise)
+        self.bits = net.bits
+        seen = []
+        if self.observe:
+            seen = [metrics.sums(self.problem.scenario, held.x.double(), exact, best)]
+            violated = violation(self.problem, after.state, g)
+            if violated is not None:
+                seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
+        self.seen = len(seen)
+        return Round(after, [*seen, *(held.x if name == "x" else leaf(after.state, name) for name in self.keep)], k)
+
+    def __call__(self, held: Held, block: Block, rounds: range) -> Stretch:
+        """``rounds``, places in ``block``. What ``held`` holds is written over."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            held, rows = self.loop(held, leaves_of(block), rounds)
+        finally:
+            torch.set_num_threads(before)
+        sums, kept = rows[: self.seen], rows[self.seen :]
+        observed: dict[str, Tensor] = {}
+        if sums:
+            observed = metrics.totals(self.problem.scenario, sums[0], self.problem.agents)
+        if len(sums) > 1:
+            observed["tracker_invariant"] = sums[1]
+        finite = torch.isfinite(held.x).flatten(1).all(1)
+        return Stretch(observed, dict(zip(self.keep, kept, strict=True)), held, finite, self.bits)
+
+
+class Lent:
+    """What the agents hold, until the next rounds write over it."""
+
+    def __init__(self, held: Held) -> None:
+        self._held: Held | None = held
+
+    def take(self) -> Held:
+        """Take it back: nobody else can ask for it any more."""
+        held, self._held = self._here(), None
+        return held
+
+    def _here(self) -> Held:
+        if self._held is None:
+            raise RuntimeError("the rounds have gone on: ask for x, state or memory before the next stretch of them")
+        return self._held
+
+    @property
+    def x(self) -> Tensor:
+        """[R, N, d]."""
+        return self._here().x
+
+    @property
+    def state(self) -> Any:
+        """The algorithm's."""
+        return self._here().state
+
+    @property
+    def memory(self) -> Memory:
+        """The channels'."""
+        return self._here().memory
+
+
+class Compiled:
+    """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes)."""
+
+    compiled = True
+
+    def __init__(self) -> None:
+        self._rounds: dict[Any, Rounds] = {}
+
+    def prepare(self, block: Block) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        ready(block)
+
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """See ``distopt.simulation.runner.Engine``."""
+        dtype = carry.x.dtype
+        held = with_memory(problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held))
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves_of(block))))
+        if shapes not in self._rounds:
+            prepare_process()
+            with default_dtype(dtype):
+                self._rounds[shapes] = Rounds(problem, keep, held, block)
+        with default_dtype(dtype):
+            stretch = self._rounds[shapes](held, block, rounds)
+        return replace(stretch, held=Lent(here(stretch.held)))
+
+
+def with_memory(problem: Problem, block: Block, offset: int, held: Held) -> Held:
+    """What is held, with the channels' memories; before the first round, those that the values of that round start."""
+    if held.memory or not problem.algorithm.channels:
+        return held
+    with default_dtype(held.x.dtype):
+        started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
+        if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
+            return held._replace(memory=started)
+        _, net, _ = step(problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset))
+    return held._replace(memory=owned(net.before))  # it may start from x itself

@@ -1,0 +1,102 @@
+"""Rounds one by one in Python: where there is no compiler, for short runs, and for debugging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt import metrics
+from distopt.costs.data import BLOCK_BYTES, evaluate
+from distopt.network.net import Link, Noise, Whole
+from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held, here, same_form, step, violation
+from distopt.simulation.runner import Block, Carry, Stretch
+
+Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
+"""A round: (held, data, link, noise) -> (held, bits, the trackers' violation [R, n, d] or None)."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the agents of a block went through in some rounds.
+
+    ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
+    ``held`` in the end; ``bits`` one of them broadcast in a round.
+    """
+
+    points: Tensor
+    violations: Tensor | None
+    kept: dict[str, Tensor]
+    held: Held
+    bits: int
+
+
+def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
+    """``distopt.simulation.round.step`` as a ``Step``."""
+
+    def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
+        after, net, g = step(problem, held, data, link, noise, early)
+        return after, net.bits, violation(problem, after.state, g)
+
+    return one
+
+
+def room(x: Tensor) -> int:
+    """How many rounds a stretch may have: their points [R, N, d] each are held until they are measured."""
+    return max(1, BLOCK_BYTES // (x.numel() * x.element_size()))
+
+
+def walk(
+    problem: Problem, held: Held, start: int, rounds: range, data: Any, noise: Noise, link: Callable[[int], Link], keep: tuple[str, ...], one: Step
+) -> Walk:
+    """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
+    points = held.x.new_empty(len(rounds), *held.x.shape)
+    violations: list[Tensor] = []
+    kept: dict[str, list[Tensor]] = {name: [] for name in keep}
+    bits, data_of, noise_of = 0, rounds_of(data), rounds_of(noise)
+    for point, k in zip(points.unbind(), rounds, strict=True):
+        point.copy_(held.x)  # an algorithm may work in place
+        held, bits, violated = one(held, data_of(k), link(k), noise_of(k))
+        same_form(problem, held.x, start + k)
+        if violated is not None:
+            violations.append(violated)
+        for name, each in kept.items():
+            each.append(point if name == "x" else leaf(held.state, name).clone())
+    return Walk(points, torch.stack(violations) if violations else None, {name: torch.stack(each) for name, each in kept.items()}, held, bits)
+
+
+def ready(block: Block) -> None:
+    """Make the data, weights and noise of a block that holds all agents."""
+    _ = block.data, block.tables, block.noise
+
+
+class Eager:
+    """Calls ``step`` round by round, then measures all the rounds of the stretch at once."""
+
+    compiled = False
+
+    def prepare(self, block: Block) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        ready(block)
+
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """See ``distopt.simulation.runner.Engine``."""
+        rounds = rounds[: room(carry.x)]
+        with default_dtype(carry.x.dtype):
+            walked = walk(
+                problem, here(carry.held), block.start, rounds, block.data, block.noise,
+                lambda k: Whole(at(block.tables, k)), keep, stepper(problem),
+            )
+
+        batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)
+        sums = evaluate(lambda x, each: metrics.sums(problem.scenario, x, *each), walked.points.double(), batch)
+        observed = metrics.totals(problem.scenario, sums, problem.agents)
+        if walked.violations is not None:
+            observed["tracker_invariant"] = metrics.tracker_invariant(tree_sum(walked.violations), problem.agents)
+        return Stretch(observed, walked.kept, walked.held, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)

@@ -1,0 +1,236 @@
+"""Messages between processes by gloo (torch.distributed): connected workers, and the post that carries their rows.
+
+A message carries its round and its name, and is refused under any other. Nobody waits for ever: whoever first finds that another
+is gone, fails or stays silent notes it, and all tell of that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from distopt.engines.workers.exchange import Tag
+from distopt.engines.workers.halo import FRONT
+from distopt.errors import InputError, RunError, WorkerLost, first_line
+
+dist: Any = torch.distributed  # which does not declare all that it exports
+
+TIMEOUT = 60
+"""Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
+
+HEADER = struct.Struct("<qI52s")  # of FRONT bytes
+"""In front of a message: its round, the check sum of its name, and the beginning of its name."""
+
+ORDER = "order"
+
+FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
+"""What can go wrong on a rank, as it is told to the others."""
+
+
+@lru_cache(1024)
+def header(tag: Tag) -> tuple[bytes, int]:
+    """A tag as it travels, and the number by which gloo tells messages apart; two tags of one number are told apart by their headers."""
+    name = tag[1].encode()
+    head = HEADER.pack(tag[0], zlib.crc32(name), name[:52])
+    return head, zlib.crc32(head) >> 1
+
+
+def told(head: bytes) -> str:
+    """What a header says, in words."""
+    number, _, name = HEADER.unpack(head)
+    return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
+
+
+@dataclass
+class Group:
+    """The ranks of one run, connected.
+
+    Attributes:
+        pg: sends and receives (``torch.distributed.ProcessGroupGloo``).
+        store: where the first failure is noted, so that all ranks tell of the same one.
+        timeout: seconds that a message may take.
+        round: of the last message.
+        ended: which ranks are known to have ended, by whoever started them.
+    """
+
+    pg: Any
+    store: Any
+    rank: int
+    size: int
+    timeout: int = TIMEOUT
+    round: int = 0
+    ended: Callable[[], list[int]] = list
+
+    @classmethod
+    def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
+        """Wait until all ranks are here. ``address`` is this machine's, as the others reach it; None: what its name says.
+
+        Raises:
+            RunError: some rank did not come in time.
+        """
+        limit = timedelta(seconds=timeout)
+        try:
+            if address:
+                options = dist.ProcessGroupGloo._Options()
+                options._devices, options._timeout = [dist.ProcessGroupGloo.create_device(hostname=address)], limit
+                pg = dist.ProcessGroupGloo(store, rank, size, options)
+            else:
+                pg = dist.ProcessGroupGloo(store, rank, size, limit)
+        except RuntimeError as error:
+            raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
+        return cls(pg, store, rank, size, timeout)
+
+    def reach(self, tag: Tag) -> None:
+        """This rank's exchange is now the one of this tag."""
+        if not tag[1].startswith(ORDER):
+            self.round = tag[0]
+
+    def blame(self, kind: str, message: str) -> Exception:
+        """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
+        with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
+            kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
+        return FAILURES[kind](message)
+
+    def alive(self) -> None:
+        """Raise if a rank is known to have ended."""
+        for rank in self.ended():
+            raise self.blame("lost", f"rank {rank} has gone in round {self.round}")
+
+    def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
+        """The error to raise when nothing comes from one of ``peers``."""
+        return self.blame("lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}")
+
+    def look(self) -> None:
+        """Raise what any rank has noted, or that one is known to have ended."""
+        self.alive()
+        if self.store.check(["failed"]):
+            raise self.blame("run", "")  # which it takes the place of
+
+    def same(self, head: bytes, due: bytes, sender: int) -> None:
+        """Refuse a message under another header than was due."""
+        if head != due:
+            raise self.blame("run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due")
+
+    def _round(self, tag: Tag) -> int:
+        return self.round if tag[1].startswith(ORDER) else tag[0]
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """While rounds run, let gloo's threads of this process take no core from the thread that sends.
+
+        One that took its place would spin, for a time slice of milliseconds, on the lock that the sender holds.
+        """
+        threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)] if sys.platform == "linux" else []
+        _schedule(threads, "SCHED_BATCH")
+        try:
+            yield
+        finally:
+            _schedule(threads, "SCHED_OTHER")
+
+    def failed(self, error: Exception) -> Exception:
+        """What an error on this rank is to all of them."""
+        if isinstance(error, RunError):
+            return error  # noted already
+        if isinstance(error, InputError):
+            return self.blame("input", str(error))
+        return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
+
+    def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
+        """What an error between this rank and one of ``peers`` is to all of them."""
+        if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+            return self.silent(peers, tag)
+        return self.blame("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
+
+
+def _one_of(peers: Sequence[int]) -> str:
+    return " or ".join(f"rank {peer}" for peer in peers)
+
+
+def _is_gloo(task: Path) -> bool:
+    try:
+        return (task / "comm").read_text().startswith("gloo")
+    except OSError:  # it has ended
+        return False
+
+
+def _schedule(threads: list[int], policy: str) -> None:
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended, or this system does not let us: then it is slower
+            os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))
+
+
+@dataclass(frozen=True)
+class _Arriving:
+    group: Group
+    tag: Tag
+    coming: list[tuple[int, Tensor, Any]]
+
+    def wait(self, patience: timedelta | None = None) -> None:
+        due, patience = header(self.tag)[0], patience or timedelta(seconds=self.group.timeout)
+        self.group.reach(self.tag)
+        for sender, letter, work in self.coming:
+            try:
+                work.wait(patience)
+            except RuntimeError as error:
+                raise self.group.lost([sender], self.tag, error) from error
+            self.group.same(letter.numpy()[:FRONT].tobytes(), due, sender)
+
+
+@dataclass
+class Post:
+    """A worker's ``Transport`` through a group."""
+
+    group: Group
+    _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
+
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
+        """See ``distopt.engines.workers.exchange.Transport``."""
+        (_, number), coming = header(tag), []
+        for sender, letter in into.items():
+            try:
+                coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+            except RuntimeError as error:
+                raise self.group.lost([sender], tag, error) from error
+        return _Arriving(self.group, tag, coming)
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """See ``distopt.engines.workers.exchange.Transport``."""
+        self.settle()
+        self.group.reach(tag)
+        head, number = header(tag)
+        for receiver, letter in outgoing.items():
+            letter.numpy().data[:FRONT] = head
+            try:
+                self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
+            except RuntimeError as error:
+                raise self.group.lost([receiver], tag, error) from error
+
+    def settle(self) -> None:
+        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        limit = timedelta(seconds=self.group.timeout)
+        for receiver, tag, work, _ in self._leaving:
+            try:
+                work.wait(limit)
+            except RuntimeError as error:
+                raise self.group.lost([receiver], tag, error) from error
+        self._leaving.clear()
+
+    def leave(self) -> None:
+        """Drop the connections, which the other ranks notice at once."""
+        self._leaving.clear()
+        self.group.pg = None

@@ -1,0 +1,227 @@
+"""Rows from GPU to GPU by NCCL: each rank's agents live on a GPU of their own, and only reports and orders go through gloo.
+
+NCCL knows no tags, and a send blocks until it is received. So the messages of a tag, those that come and those that go, are one group of
+calls: all ranks make the same groups in the same order, which stands for the tag. The headers travel all the same. They are looked at
+after a stretch of rounds, since to look at one of them would make the host wait for the GPU.
+
+Nobody waits for ever here either. A rank runs at most ``AHEAD`` exchanges ahead of its GPU and waits for an older one by asking whether it is over,
+so that it notices what the others noted, a rank that has ended, and silence.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt.engines.transports.gloo import Group, dist, header
+from distopt.engines.workers.exchange import Tag
+from distopt.engines.workers.halo import FRONT
+from distopt.errors import InputError
+
+AHEAD = 2
+"""So many exchanges may be on their way when the next one begins: the GPU always has work, and the host is never far from what it does."""
+
+LOOK = 0.1
+"""Seconds from one look at what others noted to the next."""
+
+
+def check(ranks: int) -> None:
+    """Refuse what cannot be: so many ranks on this machine, each with a GPU of its own."""
+    if not dist.is_nccl_available():
+        raise InputError("ranks: backend=nccl: this build of torch has no NCCL; install one for CUDA, or leave backend out (gloo)")
+    gpus = torch.cuda.device_count()
+    if gpus < ranks:
+        numbers = f"{ranks} rank{'s' * (ranks > 1)} on this machine and {gpus} GPU{'s' * (gpus != 1)}"
+        raise InputError(f"ranks: backend=nccl: {numbers}; NCCL needs one each")
+
+
+def connect(group: Group, place: int) -> Post:
+    """Wait until the GPUs of all ranks are connected; this rank's is number ``place`` of its machine.
+
+    Raises:
+        WorkerLost: some rank did not come in time.
+    """
+    post = Post(group, communicator(group), gpu(place))
+    post.greet()
+    return post
+
+
+def gpu(place: int) -> torch.device:
+    """The GPU of this process from now on."""
+    torch.cuda.set_device(place)
+    return torch.device("cuda", place)
+
+
+def communicator(group: Group) -> Any:
+    """NCCL's side of a group (``torch.distributed.ProcessGroupNCCL``).
+
+    torch's watchdog frees a host that waits for a GPU which waits for a lost message. It would end the process too, unless told not to.
+    """
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
+    options = dist.ProcessGroupNCCL.Options()
+    options._timeout = timedelta(seconds=2 * group.timeout)  # when ``Post`` should have noticed
+    return dist.ProcessGroupNCCL(dist.PrefixStore("nccl", group.store), group.rank, group.size, options)
+
+
+@dataclass
+class _Exchange:
+    """The messages of a tag; ``work`` once they are on their way, if there are any."""
+
+    post: Post
+    tag: Tag
+    coming: dict[int, Tensor]
+    peers: Sequence[int] = ()
+    work: Any = None
+
+    def wait(self) -> None:
+        """What the GPU is told from now on waits for the messages."""
+        if self.work is not None:
+            self.work.wait()
+            self.post.heads += [(self.tag, sender, letter[:FRONT].clone()) for sender, letter in self.coming.items()]
+
+
+@dataclass
+class Post:
+    """A worker's ``Rows`` through a group.
+
+    Attributes:
+        pg: makes groups of sends and receives (``torch.distributed.ProcessGroupNCCL``).
+        heads: of the messages that have come since they were looked at: what they were taken for, from whom, and the bytes on the GPU.
+    """
+
+    group: Group
+    pg: Any
+    device: torch.device
+    heads: list[tuple[Tag, int, Tensor]] = field(default_factory=list)
+    _due: dict[Tag, _Exchange] = field(default_factory=dict)
+    _going: deque[_Exchange] = field(default_factory=deque)
+    _fronts: dict[str, Tensor] = field(default_factory=dict)
+    _confirmed: int = 0
+
+    def greet(self) -> None:
+        """Exchange a message with every other rank, which makes the connections. NCCL lets its caller wait meanwhile, so another thread calls it."""
+        tag, others = (0, "greeting"), self._others
+        letters, failures = torch.empty(2 * len(others), FRONT, dtype=torch.uint8, device=self.device), list[Exception]()
+        arriving = self.expect(tag, dict(zip(others, letters, strict=False)))
+
+        def call() -> None:
+            try:
+                self.send(tag, dict(zip(others, letters[len(others) :], strict=True)))
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        self._until(lambda: not thread.is_alive(), others, tag)
+        for failure in failures:
+            raise failure
+        arriving.wait()
+        self.confirm()
+
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Exchange:
+        """See ``distopt.engines.workers.exchange.Transport``. It is asked for when this rank sends under the same tag."""
+        exchange = self._due[tag] = _Exchange(self, tag, into)
+        return exchange
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """See ``distopt.engines.workers.exchange.Transport``."""
+        while len(self._going) >= AHEAD:
+            self._end(self._going.popleft())
+        self.group.reach(tag)
+        exchange = self._due.pop(tag)
+        exchange.peers = sorted({*exchange.coming, *outgoing})
+        if not exchange.peers:
+            return
+        front = self._front(tag)
+        for letter in outgoing.values():
+            letter[:FRONT] = front
+        try:
+            self.pg._start_coalescing()
+            for sender, letter in exchange.coming.items():
+                self.pg.recv([letter], sender, 0)
+            for receiver, letter in outgoing.items():
+                self.pg.send([letter], receiver, 0)
+            exchange.work = self.pg._end_coalescing()
+        except RuntimeError as error:
+            raise self.group.lost(exchange.peers, tag, error) from error
+        self._going.append(exchange)
+
+    def confirm(self) -> None:
+        """See ``distopt.engines.workers.exchange.Rows``. All ranks do so together: one that still waits for rows might not be able to report."""
+        while self._going:
+            self._end(self._going.popleft())
+        if self.heads:
+            whole = torch.stack([head for _, _, head in self.heads]).cpu().numpy()
+            for (tag, sender, _), head in zip(self.heads, whole, strict=True):
+                self.group.same(head.tobytes(), header(tag)[0], sender)
+            self.heads.clear()
+        self._confirmed += 1
+        self.group.store.add("confirmed", 1)
+        due = self._confirmed * self.group.size
+        self._until(lambda: self.group.store.add("confirmed", 0) >= due, self._others, (self.group.round, "confirm"))
+
+    def leave(self) -> None:
+        """Drop the connections, and whatever is on its way. Where NCCL cannot, it keeps nobody longer than a time-out."""
+        if self.pg is not None:
+            aborting = threading.Thread(target=self.pg.abort, daemon=True)
+            aborting.start()
+            aborting.join(self.group.timeout)
+        self.pg = None
+
+    @property
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self.group.size) if rank != self.group.rank]
+
+    def _front(self, tag: Tag) -> Tensor:
+        """The header of a tag, where the rows are. Only the first of a name has to go there."""
+        number, name = tag
+        if name not in self._fronts:
+            self._fronts[name] = torch.frombuffer(bytearray(header(tag)[0]), dtype=torch.uint8).to(self.device)
+        self._fronts[name][:8].view(torch.int64).fill_(number)
+        return self._fronts[name]
+
+    def _end(self, exchange: _Exchange) -> None:
+        """Wait until an exchange is over."""
+        self._until(exchange.work.is_completed, exchange.peers, exchange.tag)
+        try:
+            exchange.work.wait()  # which tells of one that ended by failing
+        except RuntimeError as error:
+            raise self.group.lost(exchange.peers, exchange.tag, error) from error
+
+    def _until(self, over: Callable[[], bool], peers: Sequence[int], tag: Tag) -> None:
+        """Wait until ``over()`` says so.
+
+        Whoever has waited for half the time-out notes it, so that in the end those who did not are to blame. Where all peers did, one of them
+        will know better; failing that, it may have been any of them.
+        """
+        key, noted, began = "waits for rows/", False, time.monotonic()
+        looked = began
+        try:
+            while not over():
+                now = time.monotonic()
+                waited = now - began
+                if now - looked > LOOK:
+                    looked = now
+                    self.group.look()
+                    if waited > self.group.timeout / 2 and not noted:
+                        noted = True
+                        self.group.store.set(f"{key}{self.group.rank}", "yes")
+                    if waited > self.group.timeout:
+                        silent = [peer for peer in peers if not self.group.store.check([f"{key}{peer}"])]
+                        if silent or waited > 1.5 * self.group.timeout:
+                            raise self.group.silent(silent or peers, tag)
+                time.sleep(0 if waited < 0.001 else 0.0005)
+        except Exception:
+            self.leave()
+            raise
+        if noted:
+            self.group.store.delete_key(f"{key}{self.group.rank}")

@@ -1,0 +1,1 @@
+"""Blocks of agents: their rounds, what they exchange, and who leads them."""

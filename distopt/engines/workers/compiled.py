@@ -1,0 +1,192 @@
+"""The rounds of a worker as one compiled loop (see ``distopt.engines.local.while_loop``), in which the exchange with the neighbours is opaque.
+
+The numbers are those of the compiled loop over all agents (``distopt.engines.local.compiled``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from distopt.engines.local.compiler import refused
+from distopt.engines.local.eager import Walk
+from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
+from distopt.engines.workers.exchange import BlockLink, Post
+from distopt.errors import InputError
+from distopt.network.net import Noise
+from distopt.numerics.trees import at, leaf, tensors
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held, owned, same_form, step, violation
+
+_posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
+_numbers = count()
+
+library: Any = torch.library  # torch gives it no types
+# Of one result each, and not of ``library.custom_op``: other ones would take 20 us to call.
+_operations = library.Library("distopt", "DEF")
+_operations.define("send(str stage, Tensor[] rows, Tensor post, Tensor k) -> Tensor")
+_operations.define("heard(str stage, int place, Tensor row, int width, Tensor post, Tensor k) -> Tensor")
+
+
+def _of(post: Tensor, do: Callable[[Post], Tensor]) -> Tensor:
+    own = _posts[int(post)]
+    try:
+        return do(own)
+    except BaseException as error:  # of which compiled code would pass on the text alone
+        own.failure = error
+        raise
+
+
+def _send(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
+    def do(own: Post) -> Tensor:
+        own.go(int(k))
+        own.send(stage, rows)
+        return k.clone()
+
+    return _of(post, do)
+
+
+def _heard(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
+    return _of(post, lambda own: own.leaf(stage, place, row))
+
+
+def _sent(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
+    """The form of what ``_send`` returns."""
+    return torch.empty_like(k)
+
+
+def _arrived(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
+    """The form of what ``_heard`` returns."""
+    return row.new_empty(row.shape[0], width, *row.shape[2:])
+
+
+for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived)):
+    _operations.impl(name, operation, "CPU")
+    library.register_fake(f"distopt::{name}", form, lib=_operations)
+
+
+@dataclass
+class Opaque:
+    """A post as compiled code sees it: its number, and the place k of the round, which threads what is sent on a string to keep its order."""
+
+    post: Tensor
+    k: Tensor
+    width: int
+
+    def send(self, stage: str, rows: Sequence[Tensor]) -> None:
+        """See ``Post``."""
+        self.k = torch.ops.distopt.send(stage, rows, self.post, self.k)
+
+    def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
+        """See ``Post``."""
+        return [torch.ops.distopt.heard(stage, place, row, self.width, self.post, self.k) for place, row in enumerate(rows)]
+
+
+class Rounds:
+    """The rounds of a worker, and their measurements, compiled once for each shape of what is loaded.
+
+    Args:
+        problem: with the worker's own agents.
+        early: channels that are sent at the beginning of a round (see ``distopt.simulation.round.step``).
+        post: the worker's.
+        terms: node sums of a round's measurements: (x, mean, data, x*_t).
+        most: rounds of a stretch.
+    """
+
+    def __init__(self, problem: Problem, early: Mapping[str, int], post: Post, terms: Callable[..., Tensor], most: int) -> None:
+        prepare_process()
+        self.problem, self.early, self.post, self.terms, self.most = problem, early, post, terms, most
+        number = next(_numbers)
+        _posts[number] = post
+        self._number = torch.tensor(number)
+        self._loops: dict[Any, Loop] = {}
+        self._loaded, self._bits, self._violated = 0, 0, False
+
+    def through(self, held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> Walk:
+        """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
+        weights, width = (self.post.stencil.table, self.post.stencil.own), self.post.stencil.width
+        self.post.go(rounds.start)
+        held = self._with_memory(held, at((data, weights, noise), rounds.start))
+        self._loaded = max(self._loaded, count)
+        leaves = padded((data, weights, noise), self._loaded)
+
+        def one(held: Held, k: Tensor, leaves: Any) -> Round:
+            opaque = Opaque(self._number, k, width)
+            data, weights, noise = pick(leaves, k)
+            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
+            violated = violation(self.problem, after.state, g)
+            self._bits, self._violated = net.bits, violated is not None
+            kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
+            return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
+
+        shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
+        if shapes not in self._loops:
+            after, rows, _ = self._forms(one, held, leaves)
+            same_form(self.problem, after.x, self.post.round)
+            self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
+        held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
+        violations = kept.pop() if self._violated else None
+        return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
+
+    def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
+        """See ``distopt.engines.workers.worker.Measure``."""
+        found = padded((points, mean), self._longest, constant=False)  # of these rounds, the rest is of all that are loaded
+        leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
+
+        def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
+            found, loaded, first = leaves
+            x, mean = pick(found, k - first[0])
+            return Round(held, [self.terms(x, mean, *pick(loaded, k))], k)
+
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors(leaves))
+        if shapes not in self._loops:
+            _, rows, _ = self._forms(one, (), leaves)
+            self._loops[shapes] = Loop(one, (), rows, self._longest, ())
+        return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
+
+    def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
+        """A loop that may be one that cannot be compiled, or in which exchanges may fail."""
+        self.post.failure = None
+        failure: BaseException
+        try:
+            return loop(held, leaves, rounds)
+        except RuntimeError as error:
+            failure = self.post.failure or error
+            if isinstance(error, TorchDynamoException):
+                failure = refused(error)
+            elif str(error).startswith("KeyboardInterrupt"):  # which came before an operation had begun to look out for it
+                failure = self.post.failure or KeyboardInterrupt()
+        raise failure
+
+    @property
+    def _longest(self) -> int:
+        """Rounds that a stretch of what is loaded may have."""
+        return min(self.most, self._loaded)
+
+    @staticmethod
+    def _forms(one: Any, held: Any, leaves: Any) -> Round:
+        """A round, as to its forms."""
+        try:
+            found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
+            return found
+        except InputError:
+            raise
+        except Exception as error:
+            raise refused(error) from error
+
+    def _with_memory(self, held: Held, batch: Any) -> Held:
+        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
+        if held.memory or not self.problem.algorithm.channels:
+            return held
+        data, weights, noise = batch
+        self.post.prefix = "memory/"
+        _, net, _ = step(self.problem, held, data, BlockLink(self.post, *weights), noise, self.early)
+        self.post.prefix = ""
+        return held._replace(memory=owned(net.before))

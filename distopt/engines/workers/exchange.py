@@ -1,0 +1,216 @@
+"""A block's exchanges: how the rows of its agents reach the blocks that weigh them, and theirs reach it.
+
+Bytes are carried by a ``Transport``, the only thing an engine has to bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt.engines.workers.halo import Stencil, size, unpack
+from distopt.errors import InputError
+from distopt.network.net import slots
+from distopt.network.rows import Table, apply
+from distopt.protocols import Payload, Slots
+
+E = TypeVar("E")
+
+CPU = torch.device("cpu")
+
+Tag = tuple[int, str]
+"""(round, what it is): names a message between two workers. Messages are taken by tag, never by order of arrival."""
+
+
+class Arriving(Protocol):
+    """Messages that are on their way."""
+
+    def wait(self) -> None:
+        """Return when all are here, as they were sent, where they were expected."""
+
+
+class Transport(Protocol):
+    """How a worker's messages travel. Both methods return at once; nobody waits for a message to be taken.
+
+    The first ``stencil.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
+    """
+
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
+        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+
+    def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
+        """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
+
+
+class Rows(Transport, Protocol):
+    """Carries rows between the workers' devices; waiting for them holds up ``device`` alone. All send the same tags in the same order,
+    each after it was expected, and wait for it once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this worker's agents live."""
+
+    def confirm(self) -> None:
+        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
+
+
+class Letter(NamedTuple):
+    """A message of so many rows, and views of what is in it."""
+
+    rows: int
+    message: Tensor
+    parts: list[Tensor]
+
+
+@dataclass
+class Due:
+    """What is to arrive of a stage in round k: the messages, what will be in them, block after block, and whether it is ``here``."""
+
+    k: int
+    messages: Arriving
+    pieces: list[list[Tensor]]
+    here: bool = False
+
+    def wait(self) -> None:
+        """Return when it is here."""
+        if not self.here:
+            self.messages.wait()
+            self.here = True
+
+
+class Post:
+    """A worker's exchanges, in round ``start + k`` entry ``k`` of its stencil.
+
+    The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
+    thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
+    workers leave it out, and send a message without a meaning to those who expect one.
+    """
+
+    def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
+        self.transport, self.device, self.prefix, self.k = transport, device, "", 0
+        self.failure: BaseException | None = None  # in the midst of compiled rounds
+        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
+        self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
+        self._turns: dict[tuple[str, int, bool], int] = {}
+        self._ahead: dict[str, Due] = {}
+        self._sent: dict[str, Due] = {}
+
+    @property
+    def round(self) -> int:
+        """The round it is in."""
+        return self._start + self.k
+
+    def begin(self, stencil: Stencil, start: int, rounds: range) -> None:
+        """Go through ``rounds`` of a stencil."""
+        self.stencil, self._start, self._rounds = stencil, start, rounds
+        self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
+
+    def go(self, k: int) -> None:
+        """Go to round k, or past the last one: nothing is left under way of the rounds before."""
+        if k == self.k:
+            return
+        for due in self._sent.values():
+            due.wait()
+        for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
+            letters = {block: self._letter(stage, block, places.shape[0], False) for block, places in self._entry(self.stencil.send, due.k).items()}
+            self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
+            due.wait()
+            del self._ahead[stage]
+        self.k = k
+
+    def send(self, stage: str, rows: Sequence[Tensor]) -> None:
+        """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
+        forms = [(row.shape, row.dtype) for row in rows]
+        if self._forms.setdefault(stage, forms) != forms:
+            raise InputError(f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before")
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
+        outgoing = {}
+        for block, places in self._entry(self.stencil.send, self.k).items():
+            letter = outgoing[block] = self._letter(stage, block, places.shape[0], False)
+            for row, into in zip(rows, letter.parts, strict=True):
+                torch.index_select(row, 1, places, out=into)
+        self.transport.send(self._tag(self.k, stage), {block: letter.message for block, letter in outgoing.items()})
+        if not self.prefix and self.k + 1 in self._rounds:
+            self._ahead[stage] = self._expect(self.k + 1, stage)
+
+    def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The heard agents' rows [R, h, *] of a stage that was sent."""
+        return [self.leaf(stage, place, row) for place, row in enumerate(rows)]
+
+    def leaf(self, stage: str, place: int, row: Tensor) -> Tensor:
+        """Those of the leaf at one place among the rows of a stage."""
+        due = self._sent[stage]
+        due.wait()
+        whole, order = torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1), self._entry(self.stencil.order, self.k)
+        return whole if order is None else whole.index_select(1, order)
+
+    def _expect(self, k: int, stage: str) -> Due:
+        letters = {block: self._letter(stage, block, count, True) for block, count in sorted(self._entry(self.stencil.receive, k).items())}
+        into = {block: letter.message for block, letter in letters.items()}
+        return Due(k, self.transport.expect(self._tag(k, stage), into), [letter.parts for letter in letters.values()])
+
+    def _tag(self, k: int, stage: str) -> Tag:
+        return self._start + k, self.prefix + stage
+
+    def _letter(self, stage: str, block: int, count: int, comes: bool) -> Letter:
+        """A letter with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
+        turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
+        letter = self._letters.get((stage, block, turn, comes))
+        if letter is None or letter.rows != count:
+            forms = [((shape[0], count, *shape[2:]), dtype) for shape, dtype in self._forms[stage]]
+            message = torch.empty(size(forms), dtype=torch.uint8, device=self.device)
+            letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
+        return letter
+
+    @staticmethod
+    def _entry(entries: tuple[E, ...], k: int) -> E:
+        return entries[k if len(entries) > 1 else 0]
+
+
+class Posting(Protocol):
+    """What a link needs of a ``Post``."""
+
+    def send(self, stage: str, rows: Sequence[Tensor]) -> None:
+        """See ``Post``."""
+
+    def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
+        """See ``Post``."""
+
+
+class BlockLink:
+    """The link of a worker's round (see ``distopt.network.net.Link``)."""
+
+    def __init__(self, post: Posting, table: Table, own: Tensor) -> None:
+        self.post, self.table, self.own = post, table, own
+        self._early: dict[str, Payload] = {}
+        self._heard: dict[str, Payload] = {}
+
+    def send(self, payloads: dict[str, Payload]) -> None:
+        """All of them in one message per neighbouring block."""
+        self._early = payloads
+        self.post.send("+".join(payloads), pytree.tree_leaves(payloads))
+
+    def heard(self, name: str, payload: Payload) -> Payload:
+        """Rows of one early message serve several channels."""
+        if name not in self._early:
+            leaves, form = pytree.tree_flatten(payload)
+            self.post.send(name, leaves)
+            return pytree.tree_unflatten(self.post.heard(name, leaves), form)
+        if not self._heard:
+            leaves, form = pytree.tree_flatten(self._early)
+            self._heard = pytree.tree_unflatten(self.post.heard("+".join(self._early), leaves), form)
+        return self._heard[name]
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """The own agents' rows of W_t times the heard rows."""
+        return apply(self.table, rows)
+
+    @property
+    def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
+        return slots(self.table)

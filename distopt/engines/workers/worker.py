@@ -1,0 +1,239 @@
+"""A worker: one block of agents, its rounds and its part of the measurements. Engines move its messages and do no arithmetic.
+
+A worker makes its own agents' data and its own part of the weights; during a round only rows travel that a neighbouring block
+weighs. Payloads that a round knows at its beginning leave in one message per neighbouring block before the gradients are
+computed, and are awaited when the algorithm mixes; others are exchanged when it mixes them. After a stretch of rounds the
+measurements of all of them take three messages per worker, all to or from worker 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt import metrics
+from distopt.costs.data import Blocks, evaluate
+from distopt.engines.local import compiler, eager
+from distopt.engines.workers.exchange import CPU, BlockLink, Post, Rows, Transport
+from distopt.engines.workers.halo import pack, size, stencil, unpack
+from distopt.engines.workers.partition import Partition
+from distopt.errors import InputError
+from distopt.network.net import Noise, known_at_start, noise
+from distopt.numerics import sums as tree
+from distopt.numerics.random import Key
+from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held, Standing, here
+
+Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
+"""Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
+rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
+
+Through = Callable[[Held, range, Any, Noise, int, tuple[str, ...]], eager.Walk]
+"""What goes through rounds: (what is held; their places among those loaded; data and noise of these, and how many they are; trajectories to keep)."""
+
+
+class Report(NamedTuple):
+    """What worker 0 knows of a stretch when it is measured: as ``runner.Stretch``, for all agents."""
+
+    observed: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    finite: Tensor
+    bits: int
+
+
+class Worker:
+    """Holds the agents of one block of a partition. All workers must be told the same things in the same order.
+
+    Args:
+        problem: the experiment, as every worker builds it.
+        partition: who holds which agents.
+        me: which block this is; worker 0 makes the reports.
+        transport: carries the messages.
+        length: of the whole run's blocks of data (``Blocks.length``).
+        compiled: whether the rounds and the measurements are.
+        rows: carries the rows of a round from device to device, where the agents then live; else ``transport`` does. Data and reports are the host's.
+
+    ``load`` and ``measure`` must run under the default precision float64, ``place`` and ``walk`` under the experiment's (see
+    ``distopt.numerics.trees.default_dtype``, which holds for a whole process).
+    """
+
+    def __init__(
+        self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False, rows: Rows | None = None
+    ) -> None:
+        self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
+        self.device = rows.device if rows else CPU
+        self.post = Post(rows or transport, self.device)
+        self.ids = partition.blocks[me]
+        self.whole = problem
+        key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
+        self.problem = replace(problem, key=key, x0=problem.x0[:, list(self.ids)].clone())
+        self.blocks = Blocks(problem.scenario, key, problem.rounds, length)
+        self.nodes = [tree.nodes(ids, problem.agents) for ids in partition.blocks]
+        self.held: Held | None = None
+        self.compiled = compiled
+        self._span = range(0)
+        self._through: Through | None = None
+        self._measure: Measure = self._at_once
+
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report | None:
+        """``load``, ``walk`` and ``measure``, in a process of the worker's own."""
+        with default_dtype(torch.float64):
+            self.load(start, count)
+        with default_dtype(self.problem.x0.dtype):
+            self.walk(rounds, keep)
+        with default_dtype(torch.float64):
+            return self.measure(best)
+
+    def place(self, held: Standing | None) -> None:
+        """Start from what all agents hold, of which this worker takes its own rows; None: from the beginning."""
+        if held is None:
+            held = runner.begin(self.problem).held
+            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), here(held))
+        else:
+            self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), here(held))
+        self.held = self._there(self.held)
+        if self._through is None:
+            early = known_at_start(self.problem.algorithm, self.problem.x0)
+            self._through = self._one_by_one(eager.stepper(self.problem, early))
+            if self.compiled:
+                compiler.settle()
+                from distopt.engines.workers import compiled as cut  # imports the compiler's front end: seconds
+
+                rounds = cut.Rounds(self.problem, early, self.post, self._terms, eager.room(self.whole.x0))
+                self._through, self._measure = rounds.through, rounds.measure
+
+    def _there(self, tree: Any) -> Any:
+        return tree if self.device.type == "cpu" else moved(tree, self.device)
+
+    @staticmethod
+    def _checked(leaf: Tensor, agents: int) -> Tensor:
+        if leaf.dim() < 3 or leaf.shape[-2] != agents:
+            raise InputError(
+                f"a leaf of the algorithm's state or a channel's memory has shape {list(leaf.shape)} for {agents} agents; to be shared "
+                "among workers it must be [trials, agents, *]"
+            )
+        return leaf
+
+    def load(self, start: int, count: int) -> None:
+        """Make the data, weights and uniforms of ``count`` rounds from ``start``, which lie in one block of the run's data."""
+        if self._span == range(start, start + count):
+            return
+        self._span = range(start, start + count)
+        b = start // self.blocks.length
+        first = start - self.blocks.span(b).start
+        t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
+        self.exact = self._there(part(self.blocks.get(b), first, first + count))
+        self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.widths, t))
+
+    def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
+        """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
+        assert self.held is not None and self._through is not None
+        self._rounds = rounds
+        self.post.begin(self.stencil, self._span.start, rounds)
+        self._walked = self._through(self.held, rounds, self.data, self.noise, len(self._span), keep)
+        self.post.go(rounds.stop)
+        self.held = self._walked.held
+
+    def _one_by_one(self, one: eager.Step) -> Through:
+        """Rounds in Python."""
+
+        def through(held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> eager.Walk:
+            weights = rounds_of((self.stencil.table, self.stencil.own))
+
+            def link(k: int) -> BlockLink:
+                self.post.go(k)
+                return BlockLink(self.post, *weights(k))
+
+            return eager.walk(self.problem, held, self._span.start, rounds, data, noise, link, keep, one)
+
+        return through
+
+    def measure(self, best: Tensor) -> Report | None:
+        """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
+        if self.rows:
+            self.rows.confirm()
+        walked, agents, ids = self._walked, self.problem.agents, self.ids
+        counts = [len(nodes) for nodes in self.nodes]
+        points = walked.points.double()
+        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.violations) if each is not None]
+        sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
+        mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
+
+        values = self._measure(points, self._there(mean), self.exact, self._there(best), self._rounds)
+        finite = torch.isfinite(walked.held.x).flatten(1).all(1).reshape(1, -1, 1, 1)
+        ones = [1] * len(self.nodes)
+        whole = self.collect(
+            "values",
+            [(values, counts), (finite, ones), *((rows, self._sizes) for rows in walked.kept.values())],
+        )
+        if self.me:
+            return None
+        observed = metrics.totals(self.problem.scenario, self._combine(whole[0]), agents)
+        if walked.violations is not None:
+            observed["tracker_invariant"] = metrics.tracker_invariant(sums[1], agents)
+        kept = {name: self._in_order(rows) for name, rows in zip(walked.kept, whole[2:], strict=True)}
+        return Report(observed, kept, torch.cat(whole[1], -2)[0, :, :, 0].all(-1), walked.bits)
+
+    def _at_once(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
+        batch = mean, *part((data, best), rounds.start, rounds.stop)
+        return evaluate(lambda x, each: self._terms(x, *each), points, batch)
+
+    def _terms(self, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> Tensor:
+        terms = metrics.per_agent(self.problem.scenario, x, mean, data, best)
+        return metrics.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
+
+    def gather(self) -> Held | None:
+        """What all agents hold, on worker 0."""
+        leaves, form = pytree.tree_flatten(self.held)
+        whole = self.collect("held", [(leaf, self._sizes) for leaf in leaves])
+        if self.me:
+            return None
+        held: Held = pytree.tree_unflatten([self._in_order(rows) for rows in whole], form)
+        return held
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(ids) for ids in self.partition.blocks]
+
+    def _in_order(self, rows: list[Tensor]) -> Tensor:
+        """The rows of all blocks in the order of the agents."""
+        ids = torch.tensor([i for block in self.partition.blocks for i in block])
+        return torch.cat(rows, -2).index_select(-2, torch.argsort(ids))
+
+    def _combine(self, sums: list[Tensor]) -> Tensor:
+        return tree.combine(torch.cat(sums, -2), [node for nodes in self.nodes for node in nodes], self.problem.agents)
+
+    def collect(self, what: str, rows: list[tuple[Tensor, list[int]]]) -> list[list[Tensor]]:
+        """Bring tensors [..., rows, *] to worker 0, with the number of rows of each worker: there every worker's, else nothing."""
+        tag = (self._span.start + self._rounds.stop if self._span else 0, what)
+        rows = [(row.cpu(), counts) for row, counts in rows]
+        if self.me:
+            self.transport.send(tag, {0: pack([row for row, _ in rows])})
+            return []
+        forms = {
+            b: [((*row.shape[:-2], counts[b], row.shape[-1]), row.dtype) for row, counts in rows] for b in range(1, len(self.nodes))
+        }
+        arrived = {b: torch.empty(size(form), dtype=torch.uint8) for b, form in forms.items()}
+        self.transport.expect(tag, arrived).wait()
+        parts = [[row for row, _ in rows], *(unpack(arrived[b], form) for b, form in forms.items())]
+        return [list(each) for each in zip(*parts, strict=True)]
+
+    def _spread(self, what: str, rows: Tensor) -> Tensor:
+        """Worker 0's tensor, on every worker; the others give one of its shape and precision."""
+        tag = (self._span.start + self._rounds.stop, what)
+        form = [(rows.shape, rows.dtype)]
+        if self.me:
+            message = torch.empty(size(form), dtype=torch.uint8)
+            self.transport.expect(tag, {0: message}).wait()
+            return unpack(message, form)[0]
+        self.transport.send(tag, dict.fromkeys(range(1, len(self.nodes)), pack([rows])))
+        return rows

@@ -1,0 +1,1 @@
+"""Who hears whom: graphs, weights, and what ``mix`` does."""

@@ -1,0 +1,36 @@
+"""The links of a constant network, agent by agent, for channels that send over each link something of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distopt.network.graphs import Floats, Ints
+
+
+def slots(agents: int, i: Ints, j: Ints, weight: Floats) -> tuple[Tensor, Tensor, Tensor]:
+    """(index, weight, side) of E slots an agent, each [1, 1, N, E] (see ``distopt.network.rows.Table``), of undirected links i[e] < j[e].
+
+    E is the largest degree, at least 1. The slots of an agent are its neighbours in ascending id, then empty ones. Of all N E slots,
+    that of neighbour k which leads back is number ``index``; an empty one is its own. ``side`` is 1 where the own id is the lower one, else
+    -1. Weight and side of empty slots are 0.
+
+    >>> index, weight, side = slots(3, np.array([0, 0]), np.array([1, 2]), np.array([0.25, 0.5]))
+    >>> index.squeeze().tolist(), weight.squeeze().tolist(), side.squeeze().tolist()
+    ([[2, 4], [0, 3], [1, 5]], [[0.25, 0.5], [0.25, 0.0], [0.5, 0.0]], [[1.0, 1.0], [-1.0, 0.0], [-1.0, 0.0]])
+    """
+    row, column = np.concatenate([i, j]), np.concatenate([j, i])
+    order = np.argsort(row * agents + column)
+    row, column = row[order], column[order]
+    degree = np.bincount(row, minlength=agents)
+    width = max(1, int(degree.max()))
+    at = row * width + np.arange(len(row)) - (np.cumsum(degree) - degree)[row]
+    back = np.searchsorted(row * agents + column, column * agents + row)
+    index, weights, side = np.arange(agents * width), np.zeros(agents * width), np.zeros(agents * width)
+    index[at], weights[at], side[at] = at[back], np.concatenate([weight, weight])[order], np.where(row < column, 1.0, -1.0)
+
+    def table(leaf: Ints | Floats) -> Tensor:
+        return torch.from_numpy(leaf).reshape(1, 1, agents, width)
+
+    return table(index), table(weights), table(side)

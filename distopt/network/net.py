@@ -1,0 +1,238 @@
+"""What an algorithm sees of the network in one round: ``mix(name, z)``, through a channel with memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.network.rows import Table, apply
+from distopt.numerics.random import Key
+from distopt.numerics.trees import tensors, tree_map
+from distopt.protocols import Algorithm, Channel, Payload, Slots
+
+Memory = dict[str, Any]
+
+Noise = dict[str, Tensor]
+"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them."""
+
+
+class Link(Protocol):
+    """One round of the network as an engine provides it: W_t, and what brings the neighbours' rows here."""
+
+    @property
+    def own(self) -> Tensor | slice:
+        """See ``distopt.protocols.Wire``."""
+
+    def send(self, payloads: dict[str, Payload]) -> None:
+        """Let the payloads of these channels leave now; ``heard`` will ask for them later."""
+
+    def heard(self, name: str, payload: Payload) -> Payload:
+        """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """See ``distopt.protocols.Wire``."""
+
+    @property
+    def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
+
+
+def slots(table: Table) -> Slots:
+    """The links of the rows of one round's table."""
+    return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The link of the block that holds all agents: everyone is heard already. ``table`` is one round's."""
+
+    table: Table
+
+    @property
+    def own(self) -> slice:
+        """All of them."""
+        return slice(None)
+
+    def send(self, payloads: dict[str, Payload]) -> None:
+        """Nothing has to leave."""
+
+    def heard(self, name: str, payload: Payload) -> Payload:
+        """All rows, as they are."""
+        return payload
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """W_t rows."""
+        return apply(self.table, rows)
+
+    @property
+    def slots(self) -> Slots:
+        """All links."""
+        return slots(self.table)
+
+
+@dataclass(frozen=True)
+class _Wire:
+    link: Link
+    name: str
+
+    @property
+    def own(self) -> Tensor | slice:
+        return self.link.own
+
+    def heard(self, payload: Payload) -> Payload:
+        return self.link.heard(self.name, payload)
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        return self.link.weigh(rows)
+
+    @property
+    def slots(self) -> Slots:
+        return self.link.slots
+
+
+class Net:
+    """One round of the network: applies W_t through the channels and keeps their new memories.
+
+    Args:
+        channels: the channel of each name the algorithm sends.
+        link: W_t and the way to the neighbours.
+        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
+            ``self.before`` those it started from, where this round was the first.
+        noise: this round's uniforms of the channels that draw any.
+        alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
+            broadcasts in this round.
+        widths: how many numbers an agent's value has, by channel (see ``widths``); another width is refused.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel[Any]],
+        link: Link,
+        memory: Memory,
+        noise: Noise | None = None,
+        alone: bool = False,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
+        self.channels, self.link, self.memory, self.noise, self.alone = channels, link, dict(memory), noise or {}, alone
+        self.widths = widths or {}
+        self.early: dict[str, tuple[Tensor, Payload]] = {}
+        self.sent: set[str] = set()
+        self.before = dict(memory)
+        self.bits = 0
+
+    def send(self, values: Mapping[str, Tensor]) -> None:
+        """Encode now, and let leave together, what ``mix`` will be asked for later in the round."""
+        for name, z in values.items():
+            self._require_width(name, z)
+        self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
+        self.link.send({name: payload for name, (_, payload) in self.early.items()})
+
+    def _require_width(self, name: str, z: Tensor) -> None:
+        if z.shape[-1] != self.widths.get(name, z.shape[-1]):
+            raise InputError(
+                f"the algorithm sends {name!r} with {z.shape[-1]} numbers an agent, not {self.widths[name]} as in the first round (or as x, where "
+                "the first round does not send it); keep the width of a channel, or give the other value a channel of its own"
+            )
+
+    def _encode(self, name: str, z: Tensor) -> Payload:
+        if name not in self.memory:
+            self.before[name] = self.memory[name] = self.channels[name].init(z)
+        return self.channels[name].encode(z, self.memory[name], self.noise.get(name))
+
+    def mix(self, name: str, z: Tensor) -> Tensor:
+        """W_t z through the channel called ``name``."""
+        if name not in self.channels:
+            raise InputError(f"the algorithm sends {name!r}, which its channels ({', '.join(self.channels)}) do not name")
+        if name in self.sent:
+            raise InputError(f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own")
+        self.sent.add(name)
+        self._require_width(name, z)
+        expected, payload = self.early.get(name, (z, None))
+        if expected is not z:
+            raise InputError(f"the algorithm sends {name!r} as it stood at the beginning of some rounds and computes it anew in others")
+        if name not in self.early:
+            payload = self._encode(name, z)
+        self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
+        channel = self.channels[name]
+        u = self.noise.get(name) if getattr(channel, "shared", False) else None
+        out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
+        return out
+
+
+class Sent(NamedTuple):
+    """What an algorithm sends through a channel.
+
+    Attributes:
+        width: how many numbers an agent's value has; it may be another number than x has.
+        place: of the value among the leaves of (x, state) as a round finds them; None where the round makes the value.
+    """
+
+    width: int
+    place: int | None
+
+
+def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
+    """What an algorithm sends, by channel, in the order in which it sends.
+
+    Found by one update with gradient zero, on copies: neither x [R, n, d] nor the algorithm is changed.
+
+    Raises:
+        InputError: a value that is not [R, n, *].
+
+    >>> from distopt.algorithms.gt import GT
+    >>> sent(GT(form="atc"), torch.zeros(1, 2, 5))
+    {'s': Sent(width=5, place=1), 'x': Sent(width=5, place=None)}
+    """
+    algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
+    x, state = tree_map(torch.clone, (x, algorithm.init(x.clone())))  # leaves that share memory must not pass for each other
+    leaves = tensors((x, state))
+    versions = [leaf._version for leaf in leaves]
+    found: dict[str, Sent] = {}
+
+    def mix(name: str, z: Tensor) -> Tensor:
+        if z.dim() != 3 or z.shape[-2] != x.shape[-2]:
+            raise InputError(f"the algorithm sends {name!r} of shape {list(z.shape)}; it must be [trials, agents, *], here {[*x.shape[:2], '*']}")
+        same = [k for k, leaf in enumerate(leaves) if leaf is z and leaf._version == versions[k]]  # one changed in place is no longer what it was
+        found[name] = Sent(z.shape[-1], same[-1] if same else None)
+        return z.clone()
+
+    algorithm.update(torch.zeros_like(x), state, x, mix)
+    return found
+
+
+def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
+    """The channels whose value is a leaf of (x, state) as a round finds it, with the leaf's place: they can be sent at once.
+
+    >>> from distopt.algorithms.gt import GT
+    >>> known_at_start(GT(), torch.zeros(1, 2, 1)), known_at_start(GT(form="atc"), torch.zeros(1, 2, 1))
+    ({'s': 1, 'x': 0}, {'s': 1})
+    """
+    return {name: each.place for name, each in sent(algorithm, x).items() if each.place is not None}
+
+
+def widths(algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: Tensor) -> dict[str, int]:
+    """How many numbers an agent sends through each channel, from the points x [R, n, d] where it starts.
+
+    A channel that is left out of the first round and draws uniforms is taken to be as wide as x; one that draws none is left out.
+    """
+    drawing = {name: x.shape[-1] for name, channel in channels.items() if hasattr(channel, "words") and channel.words(x.shape[-1])}
+    return drawing | {name: each.width for name, each in sent(algorithm, x).items()}
+
+
+def noise(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Noise:
+    """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
+
+    A channel draws as many as its own value of ``widths`` numbers needs.
+    """
+    drawn: Noise = {}
+    for name, channel in channels.items():
+        words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
+        if words:
+            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(f"channel/{name}", words, t)
+    return drawn

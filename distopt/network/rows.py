@@ -1,0 +1,152 @@
+"""Tables of weights: how the rows of W are stored, and the sums by them.
+
+Neighbours are summed in ascending global id, the agent itself in its place among them. A row of more than 32 terms is cut
+into blocks of 32; each block is summed in that order and the block sums are added pairwise. This order belongs to the row
+alone, so a number does not depend on the chunk of rounds, on the padding or on where the row is stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.network.graphs import Floats, Ints
+from distopt.numerics.sums import tree_sum
+
+BLOCK = 32  # terms that are summed one after another
+
+
+class Table(NamedTuple):
+    """The weights of a chunk of rounds. Round k is ``leaf[k if leaf.shape[0] > 1 else 0]`` of every leaf.
+
+    Attributes:
+        index: int64 [K|1, R|1, n, D], the terms of each row in ascending id, itself among them; padded with itself.
+        weight: float64 [K|1, R|1, n, D], 0 where padded.
+        hub_rows: int64 [1, 1, h], the rows that are too long for D terms; their ``weight`` above is 0.
+        hub_index, hub_weight: [K|1, R|1, h, Dh], the terms of those rows; Dh is a multiple of 32.
+        everyone: float64 [1, 1, 1, c]; where c = 1, this weight times the sum over ALL rows is added (a complete graph with
+            equal weights, for which D = 1), and the rows must then be all N, in ascending id.
+        slot_index: int64 [1, 1, n, E], of each link of each agent (``distopt.network.links.slots``), which of the other rows' slots is its other
+            end; E = 0 unless a channel sends over each link something of its own.
+        slot_weight, slot_side: float64 [1, 1, n, E], its weight, and 1 at its end of lower id, -1 at the other; 0 where a slot is empty.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a table for
+    weight: Tensor
+    hub_rows: Tensor
+    hub_index: Tensor
+    hub_weight: Tensor
+    everyone: Tensor
+    slot_index: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.int64)
+    slot_weight: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
+    slot_side: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
+
+
+def apply(table: Table, z: Tensor) -> Tensor:
+    """W z for one round: ``table`` leaves without their first axis ([R|1, n, D], ...), z [R, n, d]; result in z's dtype.
+
+    >>> from distopt.network.graphs import graph_from_edges
+    >>> from distopt.network.mixing import Mixing
+    >>> from distopt.numerics.random import Key
+    >>> W = Mixing(graph_from_edges(3, [[0, 1], [1, 2]]), "metropolis", Key(0, range(3), range(1), 3))
+    >>> table = Table(*(leaf[0] for leaf in W.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+    >>> apply(table, torch.tensor([[[3.0], [0.0], [6.0]]])).flatten().tolist()
+    [2.0, 3.0, 4.0]
+    """
+    out = _gather(table.index, table.weight, z)
+    if table.hub_rows.shape[-1]:
+        hubs, width = table.hub_index.shape[-2:]
+        rows = (-1, hubs * (width // BLOCK), BLOCK)
+        sums = _gather(table.hub_index.reshape(rows), table.hub_weight.reshape(rows), z)
+        sums = tree_sum(sums.reshape(*sums.shape[:-2], hubs, -1, sums.shape[-1])).squeeze(-2)
+        out = out.index_copy(-2, table.hub_rows[0], sums)
+    if table.everyone.shape[-1]:
+        out = out + table.everyone.to(z.dtype) * tree_sum(z)
+    return out
+
+
+def _gather(index: Tensor, weight: Tensor, z: Tensor) -> Tensor:
+    """sum_k weight[..., k] z[index[..., k]], unrolled over k so that a compiler fuses it into one pass."""
+    weight = weight.to(z.dtype)
+    trial = torch.arange(z.shape[0], device=z.device).unsqueeze(-1) if index.shape[0] > 1 else None
+    out = z
+    for k in range(index.shape[-1]):
+        rows = z[:, index[0, :, k]] if trial is None else z[trial, index[..., k]]
+        term = weight[..., k : k + 1] * rows
+        out = out + term if k else term
+    return out
+
+
+class Pattern:
+    """Where the terms of B matrices of N rows go in a padded table; self terms are added, terms sorted by (row, column).
+
+    ``rows`` count 0 .. B N - 1. Values are then given in the order of the links followed by the B N self terms.
+    """
+
+    def __init__(self, agents: int, blocks: int, rows: Ints, columns: Ints) -> None:
+        total = blocks * agents
+        own = np.arange(total)
+        code = np.concatenate([rows * agents + columns, own * agents + own % agents])
+        self.order = np.argsort(code)
+        code = code[self.order]
+        if (code[1:] == code[:-1]).any():
+            i, j = divmod(int(code[1:][code[1:] == code[:-1]][0]) % agents**2, agents)
+            raise InputError(f"the topology lists the link from agent {j} to agent {i} twice in one round, or a self loop")
+        row, column = code // agents, code % agents
+        self.length = np.bincount(row, minlength=total)
+        self.first = np.cumsum(self.length) - self.length
+        slot = np.arange(len(row)) - self.first[row]
+        longest = self.length.reshape(blocks, agents).max(0)
+        self.width, self.hubs, self.hub_width = _storage(longest, blocks > 1)
+        place = np.full(agents, -1)
+        place[self.hubs] = np.arange(len(self.hubs))
+        place = place[row % agents]
+        self.short, self.long = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
+        self.at = row[self.short] * self.width + slot[self.short]
+        block = row[self.long] // agents
+        self.hub_at = (block * len(self.hubs) + place[self.long]) * self.hub_width + slot[self.long]
+        self.shape = (blocks, agents, self.width)
+        self.hub_shape = (blocks, len(self.hubs), self.hub_width)
+        index = np.repeat(own % agents, self.width)
+        index[self.at] = column[self.short]
+        hub_index = np.tile(np.repeat(self.hubs, self.hub_width), blocks)
+        hub_index[self.hub_at] = column[self.long]
+        self.index, self.hub_index = index.reshape(self.shape), hub_index.reshape(self.hub_shape)
+
+    @property
+    def slots(self) -> int:
+        """Numbers stored per matrix."""
+        return int(np.prod(self.shape[1:]) + np.prod(self.hub_shape[1:]))
+
+    def table(self, values: Floats, lead: tuple[int, int]) -> Table:
+        """Sorted values, [terms] of all B matrices or [K, R, terms] of one pattern, as a table of ``lead`` = (K, R)."""
+        outer = values.shape[:-1]
+        short, long = np.zeros((*outer, int(np.prod(self.shape)))), np.zeros((*outer, int(np.prod(self.hub_shape))))
+        short[..., self.at] = values[..., self.short]
+        long[..., self.hub_at] = values[..., self.long]
+        once = lead if self.shape[0] > 1 else (1, 1)  # one pattern: its index is the same in every round and trial
+        return Table(
+            torch.from_numpy(self.index.reshape(*once, *self.shape[1:])),
+            torch.from_numpy(short.reshape(*lead, *self.shape[1:])),
+            torch.from_numpy(self.hubs).reshape(1, 1, -1),
+            torch.from_numpy(self.hub_index.reshape(*once, *self.hub_shape[1:])),
+            torch.from_numpy(long.reshape(*lead, *self.hub_shape[1:])),
+            torch.empty(1, 1, 1, 0, dtype=torch.float64),
+        )
+
+
+def _storage(longest: Ints, switching: bool) -> tuple[int, Ints, int]:
+    """D, the rows kept apart, and Dh, for rows of these lengths: as few padded numbers as the numerics allow."""
+    top, none = int(longest.max()), np.empty(0, np.int64)
+    if top <= BLOCK:
+        # a switching graph gets a rounded D, so that most chunks of rounds have tables of one shape
+        return (top if top <= 4 or not switching else -(-top // 8) * 8), none, BLOCK
+    wide = -(-top // BLOCK) * BLOCK
+    if switching and 2 * int((longest > BLOCK).sum()) > len(longest):
+        return 1, np.arange(len(longest)), wide
+    width = min((4, 8, 16, 32), key=lambda D: len(longest) * D + int((longest > D).sum()) * wide)
+    return width, np.flatnonzero(longest > width), wide

@@ -1,0 +1,324 @@
+"""Mixing weights: the rules that make them from a graph, their spectra, and what is wrong with weights that a user gave.
+
+Weights of a link (i, j) by rule, with degrees d without self loops; the self weight is 1 minus the others:
+
+- ``metropolis``: 1 / (1 + max(d_i, d_j)) [xiao2007];
+- ``lazy_metropolis`` (or ``lazy``): half of that, so that no eigenvalue is negative;
+- ``max_degree``: 1 / (1 + max_k d_k);
+- ``best_constant``: 2 / (lambda_2 + lambda_max) of the Laplacian, the best single weight [xiao2004];
+- ``fastest``: non-negative weights with the largest spectral gap, by semidefinite programming (small graphs) [boyd2004].
+
+All are symmetric, hence doubly stochastic.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+
+from distopt.errors import InputError
+from distopt.network.graphs import TOLERANCE, Floats, Graph, Ints, check_connected
+from distopt.numerics.random import words
+
+Kind = Literal["row", "doubly", "symmetric", "average"]
+
+RULES = ("metropolis", "lazy_metropolis", "max_degree", "best_constant", "fastest")
+SPECTRAL = ("best_constant", "fastest")
+"""The rules that look at the whole graph at once: they need one that does not change."""
+
+DENSE = 1500
+"""Agents up to which a spectrum is computed from a dense matrix."""
+
+_SDP = 100  # agents up to which a semidefinite program ends in minutes
+
+
+def rule_name(rule: str) -> str:
+    """The rule's full name; hyphens and blanks count as underscores. Raises InputError, with the nearest name, if there is no such rule.
+
+    >>> rule_name("lazy"), rule_name("max-degree")
+    ('lazy_metropolis', 'max_degree')
+    """
+    name = rule.strip().lower().replace("-", "_").replace(" ", "_")
+    name = "lazy_metropolis" if name == "lazy" else name
+    if name not in RULES:
+        close = difflib.get_close_matches(name, RULES, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"unknown weight rule {rule!r}{hint}. Known: {', '.join(RULES)}")
+    return name
+
+
+def link_weights(graph: Graph, rule: str) -> Floats:
+    """The weight of each of ``graph.edges`` [E] by a rule's full name. Raises InputError where a spectral rule has no answer.
+
+    >>> from distopt.network.graphs import graph_from_edges
+    >>> link_weights(graph_from_edges(3, [[0, 1], [1, 2]]), "best_constant").tolist()
+    [0.5, 0.5]
+    """
+    i, j = graph.edges.T
+    if rule in SPECTRAL and len(i):
+        check_connected(graph)
+        return _fastest(graph) if rule == "fastest" else np.full(len(i), _best_constant(graph))
+    degree = np.bincount(graph.edges.ravel(), minlength=graph.agents)
+    return _by_degree(rule, degree[i], degree[j], int(degree.max()))
+
+
+def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Ints, who: str) -> Floats:
+    """The weight of each directed link [A] by a degree rule; links of one ``block`` (round and trial) form one graph.
+
+    Raises InputError, naming ``who`` lists the links, unless each is there in both directions.
+
+    >>> both = np.array([0, 1]), np.array([1, 0])
+    >>> arc_weights("metropolis", 3, np.array([4, 4]), *both, "demo").tolist()
+    [0.5, 0.5]
+    """
+    row, column, blocks = block * agents + receiver, block * agents + sender, int(block.max(initial=-1)) + 1
+    if _unordered(row * agents + sender) != _unordered(column * agents + receiver):
+        raise InputError(
+            f"{who} lists links in one direction only, for which weight rule {rule} is not defined; "
+            "list both directions, or give Arcs.weight"
+        )
+    degree = np.bincount(row, minlength=blocks * agents)
+    return _by_degree(rule, degree[row], degree[column], degree.reshape(blocks, agents).max(1)[block])
+
+
+def second_eigenvalue(W: Any, symmetric: bool) -> float:
+    """The second largest |eigenvalue| of weights W [N, N] with rows that sum to 1: an array, or sparse above ``DENSE`` agents.
+
+    Raises InputError where a sparse W that is not symmetric has too crowded a spectrum for the solver.
+
+    >>> round(second_eigenvalue(np.array([[0.75, 0.25], [0.25, 0.75]]), True), 6)
+    0.5
+    """
+    n = W.shape[0]
+    if isinstance(W, np.ndarray):
+        rest = W - 1.0 / n  # moves the eigenvalue 1 of the vector of ones to 0 and no other
+        values = np.linalg.eigvalsh((rest + rest.T) / 2) if symmetric else np.linalg.eigvals(rest)
+        return float(np.abs(values).max())
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator
+
+    try:
+        return _extreme(LinearOperator((n, n), matvec=lambda x: W @ x.ravel() - x.mean(), dtype=np.float64), symmetric)
+    except ArpackNoConvergence:
+        if not symmetric:
+            raise InputError(f"the spectrum of this {n} x {n} matrix did not converge; ask a smaller network") from None
+        return max(float(_nearest(W, 1.0 + 1e-3 / n)[0]), -float(_nearest(W, -1.0 - 1e-3 / n)[0]))
+
+
+def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> int:
+    """The greatest common divisor of the lengths of all cycles of weights that are not rounding, self weights being cycles of length 1.
+
+    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers settle if it is 1.
+
+    >>> period(2, np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
+    2
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    if agents == 1 or own.max() > TOLERANCE:
+        return 1
+    there = weight > TOLERANCE
+    links = coo_array((np.ones(int(there.sum())), (receiver[there], sender[there])), shape=(agents, agents)).tocsr()
+    level = dijkstra(links, indices=0, unweighted=True)
+    steps = level[receiver[there]] + 1 - level[sender[there]]
+    return int(np.gcd.reduce(steps[np.isfinite(steps)].astype(np.int64)))
+
+
+def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, drop_links: float = 0.0) -> None:
+    """Raise InputError unless the powers of a connected W settle, that is unless all its eigenvalues but one are smaller than 1.
+
+    With ``drop_links`` W is its mean, to which each agent adds what it loses. Non-negative weights are judged by their ``period``,
+    exactly and in time that grows with the number of links; others by their spectrum.
+
+    >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
+    Traceback (most recent call last):
+    ...
+    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or let a rule make them
+    """
+    agents = len(own)
+    weight, own = (1 - drop_links) * weight, own + drop_links * (1 - own)
+    if min(weight.min(initial=0.0), own.min()) >= -TOLERANCE:
+        steps = period(agents, receiver, sender, weight, own)
+        if steps == 1:
+            return
+        found = "the eigenvalue -1 (periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
+    else:
+        try:
+            second = second_size(receiver, sender, weight, own)
+        except InputError as doubt:  # too large and crowded to tell; should they grow, the run says that it diverged
+            warnings.warn(f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2)
+            return
+        if second < 1.0 - 1e-12:
+            return
+        how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
+        found = f"a second largest eigenvalue of size {second:.6g} ({how})"
+    raise InputError(f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them")
+
+
+def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> float:
+    """``second_eigenvalue`` of weights off the diagonal, and ``own`` on it.
+
+    >>> round(second_size(np.array([0, 1]), np.array([1, 0]), np.full(2, 0.25), np.full(2, 0.75)), 6)
+    0.5
+    """
+    from scipy.sparse import coo_array, diags_array
+
+    n = len(own)
+    W = coo_array((weight, (receiver, sender)), shape=(n, n)).tocsr() + diags_array(own)
+    return second_eigenvalue(W.toarray() if n <= DENSE else W, flaw("symmetric", receiver, sender, weight, own) is None)
+
+
+def _by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
+    """Weights of links between agents of these degrees; ``top`` is the largest degree of the graph."""
+    if rule == "max_degree":
+        return np.broadcast_to(1.0 / (1.0 + np.asarray(top)), mine.shape).astype(np.float64)
+    weight: Floats = 1.0 / (1.0 + np.maximum(mine, other))
+    return weight / 2 if rule == "lazy_metropolis" else weight
+
+
+def _unordered(numbers: Ints) -> int:
+    """A 64-bit hash of a multiset: equal whatever the order, and far cheaper to compare than two sorted arrays."""
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return int((x ^ (x >> np.uint64(32))).sum(dtype=np.uint64))
+
+
+def _laplacian(graph: Graph) -> Any:
+    from scipy.sparse import coo_array
+
+    i, j = graph.edges.T
+    n, ones = graph.agents, np.ones(len(i))
+    degree = np.bincount(graph.edges.ravel(), minlength=n).astype(np.float64)
+    diagonal = np.arange(n)
+    values = np.concatenate([degree, -ones, -ones])
+    return coo_array((values, (np.concatenate([diagonal, i, j]), np.concatenate([diagonal, j, i]))), shape=(n, n)).tocsr()
+
+
+def _extreme(A: Any, symmetric: bool = True) -> float:
+    """The largest |eigenvalue| of a sparse matrix or operator; raises ArpackNoConvergence where the top is too crowded."""
+    from scipy.sparse.linalg import eigs, eigsh
+
+    n = A.shape[0]
+    if symmetric:
+        return abs(float(eigsh(A, k=1, which="LM", return_eigenvectors=False, v0=_start(n), maxiter=300)[0]))
+    return abs(complex(eigs(A, k=1, which="LM", return_eigenvectors=False, v0=_start(n), ncv=64, maxiter=300)[0]))
+
+
+def _nearest(A: Any, shift: float) -> Floats:
+    """The two eigenvalues, ascending, of the sparse symmetric A that lie nearest to ``shift``, which is none of them."""
+    from scipy.sparse.linalg import eigsh
+
+    return np.sort(eigsh(A.tocsc(), k=2, sigma=shift, which="LM", return_eigenvectors=False, v0=_start(A.shape[0])))
+
+
+def _start(n: int) -> Floats:
+    """A fixed starting vector: ARPACK's own is random, and weights must not be."""
+    return words(0, "mixing/start", 0, 0, n) - 0.5
+
+
+def _best_constant(graph: Graph) -> float:
+    """The a of W = I - a L with the smallest second largest |eigenvalue|: 2 / (lambda_2 + lambda_max) [xiao2004]."""
+    L, n = _laplacian(graph), graph.agents
+    if n <= DENSE:
+        values = np.linalg.eigvalsh(L.toarray())
+        return float(2.0 / (values[1] + values[-1]))
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator
+
+    bound = 2.0 * float(L.diagonal().max())  # no eigenvalue of L is larger
+
+    def flipped(x: Floats) -> Floats:  # bound I - L with the eigenvalue of the vector of ones moved to 0
+        x = x.ravel()
+        moved: Floats = bound * (x - x.mean()) - L @ x
+        return moved
+
+    try:
+        return 2.0 / (bound - _extreme(LinearOperator((n, n), matvec=flipped, dtype=np.float64)) + _extreme(L))
+    except ArpackNoConvergence:
+        return 2.0 / float(_nearest(L, -1e-3 / n)[1] + _nearest(L, bound + 1e-3 / n)[1])
+
+
+def _fastest(graph: Graph) -> Floats:
+    """Link weights >= 0 with the smallest second largest |eigenvalue|, by semidefinite programming [boyd2004]."""
+    try:
+        import cvxpy as cp
+    except ImportError as error:
+        raise InputError('weight rule "fastest" needs cvxpy: pip install "distopt[fastest]", or use best_constant') from error
+    from scipy.sparse import csr_array
+
+    n, count = graph.agents, len(graph.edges)
+    if n > _SDP:
+        raise InputError(f'weight rule "fastest" is a semidefinite program: at most {_SDP} agents, not {n}; use best_constant')
+    i, j = graph.edges.T
+    link = np.arange(count)
+    touches = csr_array((np.ones(2 * count), (np.concatenate([i, j]), np.concatenate([link, link]))), shape=(n, count))
+    flow = np.concatenate([i * n + i, j * n + j, i * n + j, j * n + i])  # vec of (e_i - e_j)(e_i - e_j)'
+    signs = np.repeat([1.0, 1.0, -1.0, -1.0], count)
+    laplacians = csr_array((signs, (flow, np.tile(link, 4))), shape=(n * n, count))
+    w, s = cp.Variable(count, nonneg=True), cp.Variable()
+    off = np.eye(n) - np.ones((n, n)) / n - cp.reshape(laplacians @ w, (n, n), order="C")  # type: ignore[attr-defined]  # cvxpy gives it no types
+    problem = cp.Problem(cp.Minimize(s), [off << s * np.eye(n), off >> -s * np.eye(n), touches @ w <= 1])
+    problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]  # nor this
+    if w.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
+        raise InputError(f'weight rule "fastest" found no solution ({problem.status}); use best_constant or metropolis')
+    weight = np.maximum(np.asarray(w.value, dtype=np.float64), 0.0)
+    return weight / max(1.0, float((touches @ weight).max()))  # the solver's last digits must not make a self weight negative
+
+
+_ASKED: dict[Kind, tuple[str, str]] = {
+    "row": ("row-stochastic", "divide each row by its sum"),
+    "doubly": ("doubly stochastic", "give weights whose columns also sum to 1, or let a rule such as metropolis make them"),
+    "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
+    "average": (
+        "averaging",
+        "its workers meet around their average: use a star, whose hub is then the server, or the complete graph with metropolis weights",
+    ),
+}
+
+
+def flaw(kind: Kind, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
+    """What keeps these weights (off the diagonal, and ``own`` on it) from being of this kind; None if nothing does.
+
+    >>> flaw("row", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
+    'row 0 of W sums to 0.75'
+    """
+    n = len(own)
+    if kind == "average":
+        heard = np.bincount(receiver, minlength=n)
+        far = np.abs(np.concatenate([weight, own]) - 1 / n).max()
+        if heard.min() < n - 1:
+            return f"agent {int(heard.argmin())} hears {int(heard.min())} of {n - 1} others"
+        return f"an entry of W differs from 1/{n} by {far:.3g}" if far > TOLERANCE else None
+    rows = own + np.bincount(receiver, weight, n)
+    worst = int(np.abs(rows - 1).argmax())
+    if abs(rows[worst] - 1) > TOLERANCE:
+        return f"row {worst} of W sums to {rows[worst]:.6g}"
+    if kind == "row":
+        return None
+    if kind == "symmetric":
+        from scipy.sparse import coo_array
+
+        W = coo_array((weight, (receiver, sender)), shape=(n, n)).tocsr()
+        gap = abs(W - W.T).tocoo()
+        if gap.nnz and gap.data.max() > TOLERANCE:
+            i, j = int(gap.row[gap.data.argmax()]), int(gap.col[gap.data.argmax()])
+            return f"W[{i}, {j}] = {W[i, j]:.6g} and W[{j}, {i}] = {W[j, i]:.6g}"
+    columns = own + np.bincount(sender, weight, n)
+    worst = int(np.abs(columns - 1).argmax())
+    return f"column {worst} of W sums to {columns[worst]:.6g}" if abs(columns[worst] - 1) > TOLERANCE else None
+
+
+def check_weights(kind: Kind, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = "") -> None:
+    """Raise InputError, saying what is wrong and what to do, if these weights have a ``flaw``; ``who`` needs them to have none.
+
+    >>> check_weights("row", "gt", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
+    Traceback (most recent call last):
+    ...
+    distopt.errors.InputError: gt needs row-stochastic weights, but row 0 of W sums to 0.75; divide each row by its sum
+    """
+    found = flaw(kind, receiver, sender, weight, own)
+    if found is not None:
+        name, advice = _ASKED[kind]
+        raise InputError(f"{who} needs {name} weights, but {found}{note}; {advice}")

@@ -1,0 +1,93 @@
+"""Trees of tensors: a state, a round's data, a channel's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt.errors import InputError
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Numbers that user code makes without naming a precision (``t / 10`` of whole rounds) get this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensor leaves of a tree."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def tree_map(f: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply f to every tensor leaf."""
+    return pytree.tree_map(lambda leaf: f(leaf) if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def moved(tree: Any, device: torch.device) -> Any:
+    """The tree with its tensors on a device."""
+    return tree_map(lambda leaf: leaf.to(device), tree)
+
+
+def cast(tree: Any, dtype: torch.dtype) -> Any:
+    """The floating leaves in another precision."""
+    return tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def at(tree: Any, k: int) -> Any:
+    """One round's slice of a block: leaves [K|1, ...] -> [...]."""
+    return tree_map(lambda leaf: leaf[k if leaf.shape[0] > 1 else 0], tree)
+
+
+def rounds_of(tree: Any) -> Callable[[int], Any]:
+    """``at`` for many rounds of one block: what no round changes is sliced once.
+
+    >>> each = rounds_of((torch.tensor([[1], [2]]), torch.tensor([[7]])))
+    >>> each(1)
+    (tensor([2]), tensor([7]))
+    """
+    leaves, form = pytree.tree_flatten(tree)
+    if all(not isinstance(leaf, Tensor) or leaf.shape[0] == 1 for leaf in leaves):
+        once = at(tree, 0)
+        return lambda k: once
+    if isinstance(tree, Tensor):
+        return lambda k: tree[k]
+    return lambda k: pytree.tree_unflatten([leaf[k if leaf.shape[0] > 1 else 0] if isinstance(leaf, Tensor) else leaf for leaf in leaves], form)
+
+
+def part(tree: Any, start: int, stop: int) -> Any:
+    """Rounds start .. stop-1 of a block; leaves that no round changes stay [1, ...]."""
+    return tree_map(lambda leaf: leaf[start:stop] if leaf.shape[0] > 1 else leaf, tree)
+
+
+def leaf(state: Any, name: str) -> Tensor:
+    """The leaf of a state that ``name`` names, such as "s" or "direction.m"; InputError says which there are."""
+    try:
+        found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
+    except AttributeError:
+        fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
+        raise InputError(f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})") from None
+    if not isinstance(found, Tensor):
+        inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
+        raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
+    return found
+
+
+def _field(state: Any, name: str) -> Any:
+    """The field of a state that a dotted name names; methods and properties are none, such as ``T`` of a tensor."""
+    for each in name.split("."):
+        known: Any = getattr(state, "_fields", None) or getattr(state, "__dict__", ())
+        if isinstance(state, Tensor) or each not in known:
+            raise AttributeError(each)
+        state = getattr(state, each)
+    return state

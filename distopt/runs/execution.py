@@ -1,0 +1,199 @@
+"""An experiment becomes a run, in memory or in a folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distopt import engines
+from distopt.costs.comparator import Comparator
+from distopt.costs.data import Blocks
+from distopt.engines import local
+from distopt.errors import InputError, RunError
+from distopt.experiment import Experiment, label
+from distopt.numerics import room
+from distopt.numerics.trees import default_dtype
+from distopt.runs import checkpoint
+from distopt.runs.checkpoint import Checkpoint
+from distopt.runs.loading import stored
+from distopt.runs.manifest import MANIFEST, Status, read_manifest
+from distopt.runs.recording import Recording
+from distopt.runs.results import Run
+from distopt.runs.signals import Stop
+from distopt.simulation import grid, limits, runner, surroundings
+from distopt.simulation.problem import Problem, build
+
+MakeEngine = Callable[[Problem, Blocks, local.Mode], runner.Engine]
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, rounds done, rounds in all)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
+
+    problem: Problem
+    blocks: Blocks
+    comparator: Comparator
+
+    @classmethod
+    @surroundings.set_aside()
+    def of(cls, problem: Problem) -> Comparison:
+        """The comparison of a built problem."""
+        blocks = Blocks(problem.scenario, problem.key, problem.rounds)
+        return cls(problem, blocks, Comparator(blocks))
+
+
+@surroundings.set_aside()
+def execute(
+    experiment: Experiment,
+    *,
+    folder: Path | None = None,
+    comparison: Comparison | None = None,
+    progress: Progress | None = None,
+    agentwise: bool | None = None,
+    problem: Problem | None = None,
+    mode: local.Mode = "auto",
+    engine: str | MakeEngine = "local",
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+) -> Run:
+    """Run an experiment, writing it to ``folder`` as it goes where one is given.
+
+    ``comparison`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
+    loadable run of status "interrupted" and is raised again with the run in ``error.runs``. ``problem`` is the experiment's,
+    where it has been built already. ``mode`` forces "eager" or "compiled" rounds; ``engine`` says where they run.
+
+    Every ``checkpoint_every`` rounds the run writes a checkpoint to its folder. With ``resume`` the run that is there goes on from
+    it, on any engine, in the mode in which it ran, and has the bits of a run that nothing disturbed; without a checkpoint it begins
+    anew, and a finished one is read.
+    """
+    problem = problem or build(experiment, comparison.problem if comparison else None)
+    comparison = comparison or Comparison.of(problem)
+    found = whereabouts(folder, problem) if resume and folder is not None else None
+    if isinstance(found, Run):
+        return _whole(found)
+    starts = None if found is None else [found]
+    run = execute_together(
+        [problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine,
+        checkpoint_every=checkpoint_every, starts=starts,
+    )[0]
+    return _whole(run)
+
+
+def _whole(run: Run) -> Run:
+    """The run with its arrays in memory."""
+    return replace(run, metrics=dict(run.metrics), trajectories=dict(run.trajectories))
+
+
+def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Checkpoint | None:
+    """How far the run of ``problem`` in ``folder`` has come: itself where it is finished, its checkpoint, or None where there is neither.
+
+    Raises:
+        InputError: the folder holds something else, or a checkpoint that is damaged or foreign (see ``checkpoint.load``).
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    content = read_manifest(folder)
+    if content.get("fingerprint") != problem.experiment.fingerprint() and not force:
+        raise InputError(
+            f"{folder} holds another experiment: a file that it names or the version has changed (fingerprint {content.get('fingerprint')}, "
+            f"now {problem.experiment.fingerprint()}); --force goes on all the same, with other bits"
+        )
+    if content.get("status") in ("done", "diverged"):
+        return stored(folder)
+    return checkpoint.load(folder, problem, str(content.get("id")), force)
+
+
+@surroundings.set_aside()
+def execute_together(
+    problems: Sequence[Problem],
+    comparison: Comparison,
+    *,
+    folders: Sequence[Path | None],
+    progress: Progress | None = None,
+    agentwise: bool | None = None,
+    mode: local.Mode = "auto",
+    engine: str | MakeEngine = "local",
+    checkpoint_every: int | None = None,
+    starts: Sequence[Checkpoint] | None = None,
+    stop: Stop | None = None,
+    mine: bool = False,
+) -> list[Run]:
+    """Run problems that ``distopt.simulation.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
+
+    The choice between eager and compiled rounds is therefore that of one problem, not of the batch. ``seconds`` are what the
+    batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
+
+    ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
+    run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
+    (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
+    """
+    if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
+        raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    local.check(mode, engine, agentwise)
+    stop = stop or Stop()
+    stop.patient = False
+    asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
+    if starts:
+        mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
+    if not mine:
+        limits.rounds(problems, comparison.blocks, folders[0])
+    recordings = []
+    status: Status = "done"
+    interrupted: KeyboardInterrupt | None = None
+    began = time.perf_counter()
+    where: Any = None
+    try:
+        for g, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
+            recordings.append(Recording(problem, label(problem.experiment), folder, began, asked, starts[g] if starts else None, mine))
+        with default_dtype(torch.float64):
+            make = engine if callable(engine) else partial(engines.make, engine)
+            where = make(grid.stack(problems), comparison.blocks, mode)
+            total = problems[0].rounds
+            if progress:
+                progress("comparator", 0, total)
+            comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
+            if progress:
+                progress("rounds", recordings[0].done, total)
+            began = time.perf_counter()
+            carries = [start.carry for start in starts] if starts else None
+            for chunks in runner.together(
+                problems, comparison.comparator, comparison.blocks, where, carries, agentwise, checkpoint_every
+            ):
+                stop.patient = True
+                for g, chunk in chunks.items():
+                    recordings[g].take(chunk)
+                done = max(chunk.carry.t for chunk in chunks.values())
+                if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
+                    for g, chunk in chunks.items():
+                        if chunk.diverged is None:
+                            recordings[g].save(chunk.carry, where, began)
+                if progress:
+                    progress("rounds", max(recording.done for recording in recordings), total)
+                if done < total and stop.signal is not None:
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        status, interrupted = "interrupted", error
+    except Exception as error:
+        for recording in recordings:
+            recording.give_up()
+        if room.exhausted(error):
+            raise RunError(room.NO_MEMORY) from error
+        raise
+    finally:
+        if hasattr(where, "close"):
+            where.close()
+    runs = [recording.finish(status, recording.ended - began, comparison.comparator.certificate()) for recording in recordings]
+    if interrupted is not None:
+        interrupted.runs = runs  # type: ignore[attr-defined]  # for whoever reports the interruption
+        raise interrupted
+    return runs

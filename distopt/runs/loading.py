@@ -1,0 +1,151 @@
+"""Runs are read back, whole or array by array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distopt.errors import InputError
+from distopt.runs import reading
+from distopt.runs.manifest import MANIFEST, Status, read_manifest
+
+if TYPE_CHECKING:
+    pass
+from distopt.catalog.spec import shown
+from distopt.runs.results import Array, Part, Run, collect
+
+
+def load(folder: str | Path) -> Run | dict[str, Run]:
+    """Read a run, or the runs of a folder that ``distopt simulate`` wrote for several algorithms, by label.
+
+    Raises:
+        InputError: no run there, or a file that is damaged or foreign.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"{shown(folder)}: not the path of a folder")
+    folder = Path(folder)
+    content = read_manifest(folder)
+    if "runs" in content:
+        runs: dict[str, Run] = {}
+        for name in content["runs"]:
+            if not (folder / name / MANIFEST).exists():
+                continue  # killed before it began
+            inner = read_manifest(folder / name)
+            if "runs" in inner or inner["label"] in runs:
+                raise InputError(f"{folder / name / MANIFEST}: damaged or of another folder (it holds {inner.get('label', 'runs')})")
+            runs[inner["label"]] = _loaded(folder / name, inner)
+        if len(runs) == len(content["runs"]) and ", ".join(runs) != content.get("label", ", ".join(runs)):
+            raise InputError(f"{folder / MANIFEST}: damaged: it is of {content['label']}, and names the runs {', '.join(content['runs'])}")
+        return runs
+    return _loaded(folder, content)
+
+
+def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
+    rounds, metrics, trajectories = collect(list(parts(folder, content)), _last(folder, content))
+    return _run(folder, content, rounds, metrics, trajectories)
+
+
+def stored(folder: Path) -> Run:
+    """The run in a folder, whose arrays are read when they are asked for, each time anew.
+
+    Raises:
+        InputError: as ``load``; of a damaged file, when it is read.
+    """
+    content = read_manifest(folder)
+    if "chunks" not in content:
+        raise InputError(f"{folder}: holds several runs, where one is asked for")
+    rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
+    _last(folder, content)  # which is read when it is asked for, but refused now
+    metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
+    return _run(folder, content, rounds, metrics, trajectories)
+
+
+class Stored(Mapping[str, Array]):
+    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
+
+    def __init__(self, folder: Path, content: Mapping[str, Any], kind: str) -> None:
+        self._folder, self._content, self._kind = folder, content, kind
+        first = {**content, "chunks": content["chunks"][:1]}
+        self._names = [name for part in parts(folder, first) for name in (part.metrics if kind == "m." else part.trajectories)]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        found = list(parts(self._folder, self._content, lambda each: each in ("rounds", self._kind + name)))
+        _, metrics, trajectories = collect(found, _last(self._folder, self._content) if name == "x" else None)
+        return (metrics if self._kind == "m." else trajectories)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def parts(folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Part]:
+    """The chunks that a manifest names, one after the other, with those of their arrays that are ``wanted``."""
+    first: Part | None = None
+    before: Part | None = None
+    for name in content["chunks"]:
+        arrays = reading.arrays(folder / name, _told(content, name), wanted)
+        if "rounds" not in arrays:
+            raise InputError(f"{folder / name}: damaged or not a chunk of a run (it names no rounds)")
+        named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
+        part = Part(arrays["rounds"], named["m."], named["t."])
+        first = first or part
+        if said := misfit(first, part, before):
+            raise InputError(f"{folder / name}: damaged or not a chunk of this run ({said})")
+        yield part
+        before = Part(part.rounds[-1:], {}, {})
+
+
+def _told(content: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """What the manifest says of a file; None in those that were written before manifests said it."""
+    told: Mapping[str, Any] | None = content["files"][name] if "files" in content else None
+    return told
+
+
+def _last(folder: Path, content: Mapping[str, Any]) -> Array | None:
+    """The last x of the run."""
+    if not content.get("last"):
+        return None
+    path = folder / content["last"]
+    last = reading.arrays(path, _told(content, content["last"])).get("x")
+    some = next(parts(folder, {**content, "chunks": content["chunks"][:1]}, lambda name: name in ("rounds", "t.x")), None)
+    before = some.trajectories.get("x") if some else None
+    if last is None or (before is not None and (last.dtype != before.dtype or last.shape != (*before.shape[:1], *before.shape[2:]))):
+        raise InputError(f"{path}: damaged or not the last x of this run")
+    return last
+
+
+def _run(
+    folder: Path, content: Mapping[str, Any], rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]
+) -> Run:
+    info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")}
+    status: Status = "interrupted" if content["status"] == "running" else content["status"]
+    return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
+
+
+def misfit(first: Part, part: Part, before: Part | None) -> str | None:
+    """Why a part of a run cannot come after the part ``before``, of the run that begins with ``first``; None where it can."""
+    if part.rounds.dtype != np.int64 or part.rounds.ndim != 1 or (part.rounds < 0).any() or (np.diff(part.rounds) <= 0).any():
+        return "its rounds are no rising numbers"
+    if before is not None and len(before.rounds) and len(part.rounds) and part.rounds[0] <= before.rounds[-1]:
+        return "its rounds are not those that come next"
+    for mine, theirs in ((part.metrics, first.metrics), (part.trajectories, first.trajectories)):
+        if mine.keys() != theirs.keys():
+            return f"it holds {', '.join(mine) or 'nothing'}, not {', '.join(theirs) or 'nothing'}"
+        for name, value in mine.items():
+            like = theirs[name]
+            if value.ndim < 2 or value.dtype != like.dtype or (value.shape[0], value.shape[2:]) != (like.shape[0], like.shape[2:]):
+                return f"{name} is {value.dtype} {list(value.shape)}"
+    if any(value.dtype != np.float64 or value.shape != (len(value), len(part.rounds)) for value in part.metrics.values()):
+        return "a metric has not a number for every round"
+    if len({value.shape[:2] for value in part.trajectories.values()}) > 1:
+        return "its trajectories are of several lengths"
+    return None

@@ -1,0 +1,150 @@
+"""What becomes of the runs of a batch while their rounds go on: on disk where they have folders, else in memory."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distopt import metrics
+from distopt.errors import RunError
+from distopt.runs import checkpoint
+from distopt.runs.checkpoint import Checkpoint
+from distopt.runs.loading import stored
+from distopt.runs.manifest import Status
+from distopt.runs.results import Array, Part, Run
+from distopt.runs.writing import Writer, manifest_info
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem
+
+
+class Kept:
+    """What a run without a folder has so far, in arrays that are made once: of ``recorded`` rounds of its ``rounds``."""
+
+    def __init__(self, recorded: int, rounds: int) -> None:
+        self._recorded, self._length = recorded, rounds + 1  # x has one more point
+        self._rounds = np.empty(recorded, dtype=np.int64)
+        self._metrics: dict[str, Array] = {}
+        self._trajectories: dict[str, Array] = {}
+        self._count = self._reached = 0
+
+    def add(self, part: Part) -> None:
+        """Take some rounds."""
+        k, reached = len(part.rounds), self._reached
+        self._rounds[self._count : self._count + k] = part.rounds
+        for mine, theirs, at, length in (
+            (self._metrics, part.metrics, self._count, self._recorded), (self._trajectories, part.trajectories, self._reached, self._length),
+        ):
+            for name, value in theirs.items():
+                if name not in mine:
+                    mine[name] = np.empty((value.shape[0], length, *value.shape[2:]), value.dtype)
+                mine[name][:, at : at + value.shape[1]] = value
+                reached = at + value.shape[1] if mine is self._trajectories else reached
+        self._count, self._reached = self._count + k, reached
+
+    def all(self, x_last: Array | None) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
+        """Rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
+        trajectories = {}
+        for name, value in self._trajectories.items():
+            more = name == "x" and x_last is not None
+            if more:
+                value[:, self._reached] = x_last
+            trajectories[name] = np.ascontiguousarray(value[:, : self._reached + more])
+        metrics = {name: np.ascontiguousarray(value[:, : self._count]) for name, value in self._metrics.items()}
+        return self._rounds[: self._count], metrics, trajectories
+
+
+class Recording:
+    """What becomes of one problem while it runs: written to ``folder`` as it goes, or where there is none kept in memory."""
+
+    def __init__(
+        self, problem: Problem, label: str, folder: Path | None, began: float, asked: dict[str, Any], start: Checkpoint | None, mine: bool
+    ) -> None:
+        experiment = problem.experiment
+        self.problem, self.folder, self.label = problem, folder, label
+        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents, "asked": asked}
+        self.names: set[str] = set()  # of the metrics
+        self.x_last: Array | None = None
+        self.done, self.ended, self.seconds = 0, began, 0.0
+        self.writer: Writer | None = None
+        self.kept: Kept | None = None
+        if folder is None:
+            self.kept = Kept(-(-problem.rounds // experiment.every), problem.rounds)
+            return
+        self.writer = Writer(folder, self.label, self.info, experiment.to_toml(folder), start.about.run if start else None, mine)
+        if start is not None:
+            self.done, self.seconds = start.carry.t, start.about.seconds
+            earlier = self.writer.keep(self.done, experiment.every)
+            self.names = set(earlier.metrics) if earlier else set()
+            self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
+
+    def take(self, chunk: runner.Chunk) -> None:
+        """Record what a stretch of rounds made."""
+        # before the chunk is kept: an interruption in between must not leave it with an older end
+        self.done, self.ended = chunk.stop, time.perf_counter()
+        self.x_last = chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
+        self.names = set(chunk.metrics)
+        store = self.writer or self.kept
+        assert store is not None
+        store.add(Part(chunk.rounds, chunk.metrics, chunk.trajectories))
+        if chunk.diverged is not None:
+            self.info["diverged_at"] = chunk.diverged
+
+    def save(self, carry: runner.Carry, engine: Any, began: float) -> None:
+        """Write a checkpoint, after the results before it."""
+        if self.writer is None or self.folder is None:
+            return
+        self.writer.flush()
+        seconds = self.seconds + max(self.ended - began, 0.0)
+        about = checkpoint.About(
+            str(self.info["fingerprint"]), self.writer.id, engine.compiled, str(getattr(engine, "device", "cpu")), seconds, checkpoint.versions()
+        )
+        checkpoint.save(self.folder, self.problem, carry, about)
+
+    def give_up(self) -> None:
+        """Let the folder go after a failure."""
+        if self.writer is not None:
+            with suppress(RunError):  # it may be the disk that fails
+                self.writer.flush()  # what was computed stays readable
+            self.writer.close()
+
+    def finish(self, status: Status, seconds: float, certificate: float) -> Run:
+        """The run, whole in its folder or in memory."""
+        seconds = self.seconds + max(seconds, 0.0)  # interrupted before the first round
+        if "diverged_at" in self.info:
+            status = "diverged"
+        self.info |= {
+            "completed": self.done,
+            "seconds": seconds,
+            "rounds_per_second": self.done / seconds if seconds > 0 else 0.0,
+            "certificate": certificate,
+            "left_out": left_out(self.names, self.problem),
+        }
+        if self.kept is not None:
+            return Run(self.label, status, *self.kept.all(self.x_last), self.info)
+        assert self.writer is not None and self.folder is not None
+        if not self.writer.finish(status, self.info, self.x_last):
+            return Run(self.label, status, np.empty(0, dtype=np.int64), {}, {}, self.info, self.folder)
+        return replace(stored(self.folder), info=self.info)
+
+
+def left_out(have: set[str], problem: Problem) -> dict[str, str]:
+    """Why metrics that a run might have are not among those that it has, by name."""
+    out = {}
+    if have and "dynamic_regret_worst" not in have:
+        n, d = problem.agents, problem.x0.shape[-1]
+        reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
+        out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
+    if have and "tracker_invariant" not in have:
+        out["tracker_invariant"] = "the algorithm has no tracker: it names none, as in tracks = \"s\""
+    if have and "static_regret" not in have:
+        reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
+        out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)
+    if have and "accuracy" not in have:
+        out["accuracy"] = "the scenario is no classification"
+    return out

@@ -1,0 +1,127 @@
+"""Finished, interrupted and diverged runs: in memory, and on disk as a TOML experiment, a JSON manifest and npz chunks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distopt.runs.manifest import Status
+
+Array = NDArray[Any]
+
+
+class Part(NamedTuple):
+    """Some consecutive rounds of a run: the recorded ones [k], metrics [R, k] and trajectories [R, T, ...] by name."""
+
+    rounds: NDArray[np.int64]
+    metrics: Mapping[str, Array]
+    trajectories: Mapping[str, Array]
+
+
+@dataclass(repr=False)
+class Run(Mapping[str, Array]):
+    """One algorithm on one scenario: metrics and trajectories by name.
+
+    ``run["dynamic_regret"]`` is float64 [trials, recorded rounds]; ``run["x"]``, where recorded, is [trials, rounds + 1, N, d]
+    (x_0 first) and a recorded state leaf [trials, rounds, N, d] (its value after round t at index t).
+
+    Attributes:
+        label: the algorithm's spec.
+        status: "done", "interrupted" or "diverged".
+        rounds: the recorded rounds, int64 [k]; round t is the t-th cost seen, from 0.
+        metrics, trajectories: arrays by name.
+        info: experiment, fingerprint, versions, seconds, and what else the manifest holds.
+    """
+
+    label: str
+    status: Status
+    rounds: NDArray[np.int64]
+    metrics: Mapping[str, Array]
+    trajectories: Mapping[str, Array] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    def __getitem__(self, name: str) -> Array:
+        """A metric, its average over time (``average_dynamic_regret``: divided by t + 1), or a trajectory."""
+        for store in (self.metrics, self.trajectories):
+            if name in store:
+                return store[name]
+        base = name.removeprefix("average_")
+        if base != name and base in self.metrics and "regret" in base:
+            return self.metrics[base] / (self.rounds + 1)
+        note = self.info.get("left_out", {}).get(base)
+        have = ", ".join(self)
+        raise KeyError(f"{name} is not in this run{f': {note}' if note else ''}; it has: {have}")
+
+    def __iter__(self) -> Iterator[str]:
+        averages = [f"average_{name}" for name in self.metrics if "regret" in name]
+        return iter([*self.metrics, *averages, *self.trajectories])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        k = len(self.rounds)
+        return f"<Run {self.label}: {self.status}, {self.trials} trials, {k} recorded rounds; {', '.join([*self.metrics, *self.trajectories])}>"
+
+    @property
+    def trials(self) -> int:
+        """R."""
+        return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
+
+    def to_pandas(self) -> Any:
+        """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame)."""
+        import pandas as pd
+
+        trials, k = self.trials, len(self.rounds)
+        columns: dict[str, Array] = {"trial": np.repeat(np.arange(trials), k), "round": np.tile(self.rounds, trials)}
+        columns.update({name: self[name].reshape(-1) for name in self if name not in self.trajectories})
+        return pd.DataFrame(columns)
+
+    def plot(self, path: str | Path | None = None, metric: str = "average_dynamic_regret") -> Any:
+        """Draw a metric against rounds (log axes, band over trials); writes ``path`` where given, returns the figure."""
+        from distopt.report.curves import figure
+
+        fig = figure({self.label: self}, metric)
+        if path is not None:
+            fig.savefig(path)
+        return fig
+
+    def save(self, folder: str | Path, toml: str | None = None) -> Path:
+        """Write the run so that ``distopt.load`` reads it back, with the text of its experiment where given; returns the folder.
+
+        Raises:
+            InputError: the folder cannot be written, or holds another run.
+        """
+        from distopt.runs.writing import Writer  # which reads what is there, and so knows of runs
+
+        writer = Writer(Path(folder), self.label, self.info, toml)
+        writer.add(Part(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()}))
+        tail = self.trajectories["x"][:, -1] if "x" in self.trajectories else None
+        writer.finish(self.status, self.info, tail)
+        return Path(folder)
+
+
+def collect(
+    parts: Sequence[Part], x_last: Array | None
+) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
+    """Join the chunks of a run: rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
+    if not parts:
+        return np.empty(0, dtype=np.int64), {}, {}
+    rounds = np.concatenate([p.rounds for p in parts])
+    metrics = {name: np.concatenate([p.metrics[name] for p in parts], axis=1) for name in parts[0].metrics}
+    trajectories = {name: np.concatenate([p.trajectories[name] for p in parts], axis=1) for name in parts[0].trajectories}
+    if "x" in trajectories and x_last is not None:
+        trajectories["x"] = np.concatenate([trajectories["x"], x_last[:, None]], axis=1)
+    return rounds, metrics, trajectories
+
+
+def folder_name(label: str) -> str:
+    """A label as a folder name."""
+    return re.sub(r"[^A-Za-z0-9_.=,-]+", "-", label).strip("-.") or "run"

@@ -1,0 +1,368 @@
+"""The one loop over rounds. In round t the agents stand at x_t; f_t is revealed; they move to x_{t+1}.
+
+The state of a run is a ``Carry``; a round is a pure function of it, of the round's data and of W_t.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from distopt import metrics
+from distopt.costs.comparator import Comparator, Reference
+from distopt.costs.data import BLOCK_BYTES, Blocks
+from distopt.network.net import Memory, Noise, noise
+from distopt.network.rows import Table
+from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
+from distopt.simulation import grid
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import Held, Standing, here, owned
+
+T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
+
+FIRST_BYTES = 2**26  # of x, over the rounds of a run's first stretch, whose time nobody knows
+
+
+class Carry(NamedTuple):
+    """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N]."""
+
+    t: int
+    held: Standing
+    totals: dict[str, Tensor]
+
+    @property
+    def x(self) -> Tensor:
+        """x_t [R, N, d]."""
+        return self.held.x
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a stretch of rounds start .. stop-1 produced.
+
+    Attributes:
+        rounds: the recorded rounds [k].
+        metrics: name -> [R, k], float64.
+        trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
+        carry: where to go on; x, state and memory must be asked for (and copied, to be kept) before the next chunk is.
+        diverged: the round at which something stopped being finite, or None; nothing from it on is kept.
+    """
+
+    start: int
+    stop: int
+    rounds: NDArray[np.int64]
+    metrics: dict[str, NDArray[np.float64]]
+    trajectories: dict[str, NDArray[Any]]
+    carry: Carry
+    diverged: int | None = None
+
+
+def begin(problem: Problem) -> Carry:
+    """The carry before round 0; its leaves share memory with nothing."""
+    x = problem.x0.clone(memory_format=torch.contiguous_format)
+    with default_dtype(x.dtype):
+        return Carry(0, Held(x, owned(problem.algorithm.init(x.clone())), {}), {})
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
+
+    ``exact`` the agents' data in float64, leaves [K|1, R|1, n, ...]; ``reference`` the comparator; ``fixed_cost`` F_t at the best
+    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
+    """
+
+    problem: Problem
+    start: int
+    count: int
+    length: int
+    exact: Any
+    reference: Reference
+    fixed_cost: Tensor | None
+    fixed_accuracy: Tensor | None
+
+    @property
+    def rounds(self) -> Tensor:
+        """int64 [K, 1, 1, 1]."""
+        return torch.arange(self.start, self.start + self.count).reshape(-1, 1, 1, 1)
+
+    @cached_property
+    def data(self) -> Any:
+        """``exact`` in the experiment's precision."""
+        return self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+
+    @cached_property
+    def tables(self) -> Table:
+        """The weights of the whole network."""
+        return self.problem.mixing.tables(self.rounds)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The channels' uniforms."""
+        return noise(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What an engine made of some rounds: float64 ``observed`` [K, R] by name, ``kept`` trajectories [K, R, N, *], and where it stands.
+
+    ``finite`` says of which trials the last x is, [R]; ``bits`` is what each agent broadcast in a round.
+    """
+
+    observed: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    held: Standing
+    finite: Tensor
+    bits: int
+
+
+class Engine(Protocol):
+    """Where the rounds run."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the rounds are compiled; their bits are other ones than those of eager rounds."""
+
+    def prepare(self, block: Block) -> None:
+        """Make what ``advance`` will need of a block, while earlier rounds run: called from another thread."""
+
+    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+        """Run ``rounds``, places in ``block``: one or several of the first, or all.
+
+        What ``carry.held`` holds is the engine's from now on: it may write to it, and nobody may ask for it any more.
+        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round. Where ``carry.held`` is
+        the very object that the last stretch returned, the agents already hold it, wherever they are.
+        """
+
+
+def run(
+    problem: Problem,
+    comparator: Comparator,
+    blocks: Blocks,
+    engine: Engine,
+    start: Carry | None = None,
+    agentwise: bool | None = None,
+) -> Iterator[Chunk]:
+    """Run from ``start`` (or from the beginning) to the last round or to divergence, stretch by stretch.
+
+    ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
+    """
+    for chunks in together([problem], comparator, blocks, engine, start and [start], agentwise):
+        yield chunks[0]
+
+
+def together(
+    problems: Sequence[Problem],
+    comparator: Comparator,
+    blocks: Blocks,
+    engine: Engine,
+    starts: Sequence[Carry] | None = None,
+    agentwise: bool | None = None,
+    pause: int | None = None,
+) -> Iterator[dict[int, Chunk]]:
+    """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each stretch by place in ``problems``.
+
+    Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
+    rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
+
+    ``starts`` are the points' carries, all before the same round. A stretch ends at every ``pause``-th round, and when it has
+    taken about ``PATIENCE`` seconds; where a stretch begins changes no bit.
+    """
+    points, whole = len(problems), grid.stack(problems)
+    totals = {g: starts[g].totals if starts else {} for g in range(points)}
+    carry = Carry(starts[0].t, _joined(starts, len(problems[0].x0)), {}) if starts else begin(whole)
+    first, trials = problems[0], len(problems[0].x0)
+    if agentwise is None:
+        agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
+    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
+    length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
+    while length > 1 and length * room > 4 * BLOCK_BYTES:
+        length //= 2
+
+    def made(start: int) -> tuple[Block, Block]:
+        block = _block(first, comparator, blocks, start, length)
+        wide = _wide(block, whole, points)
+        engine.prepare(wide)
+        return block, wide
+
+    for block, wide in _ahead(made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64):
+        while carry.t < block.start + block.count:
+            offset = carry.t - block.start
+            count = min(soon, block.count - offset, pause - carry.t % pause if pause else soon)
+            began = time.perf_counter()
+            stretch = engine.advance(whole, wide, range(offset, offset + count), carry, keep)
+            count = len(stretch.observed["cost"])
+            soon = max(1, int(count * PATIENCE / max(time.perf_counter() - began, 1e-6)))
+            carry = Carry(carry.t + count, stretch.held, {})
+            chunks = {
+                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise) for g, before in totals.items()
+            }
+            totals = {g: chunk.carry.totals for g, chunk in chunks.items() if chunk.diverged is None}
+            yield chunks
+            if not totals:
+                return
+            del stretch, chunks  # a second copy of a large network's state would be one too many
+
+
+def _joined(starts: Sequence[Carry], trials: int) -> Held:
+    """What the agents of several grid points hold, one point's trials after the other's; its leaves share memory with nothing."""
+    if len(starts) == 1:
+        only: Held = owned(here(starts[0].held))
+        return only
+
+    def join(*leaves: Any) -> Any:
+        own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
+        return torch.cat(leaves) if own else owned(leaves[0])  # what all trials share, all points share
+
+    held: Held = pytree.tree_map(join, *(here(start.held) for start in starts))
+    return held
+
+
+def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T]:
+    """What ``made`` makes of each start; the next one in another thread while the caller works on this one.
+
+    Without ``overlap`` one after the other: torch's default precision, under which scenarios run, is not a thread's own, so
+    data in float64 cannot be made beside rounds in float32.
+    """
+    if not overlap:
+        yield from map(made, starts)
+        return
+    with ThreadPoolExecutor(1, "distopt-data") as pool:
+        waiting: Future[T] | None = None
+        for start in starts:
+            ready = waiting.result() if waiting else made(start)
+            waiting = pool.submit(made, start + starts.step) if start + starts.step < starts.stop else None
+            yield ready
+
+
+def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
+    """What a round of a block costs beyond the scenario's own data: weights, noise, data repeated for grid points, kept trajectories."""
+    repeated = sum(leaf[0].numel() * leaf.element_size() for leaf in tensors(blocks.get(0)) if leaf.shape[0] > 1 and leaf.shape[1] > 1)
+    drawn = noise(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    own = whole.mixing.bytes_per_round + sum(8 * each.numel() for each in drawn.values()) + (points * repeated if points > 1 else 0)
+    return own + len(keep) * whole.x0.numel() * whole.x0.element_size()
+
+
+def _wide(block: Block, whole: Problem, points: int) -> Block:
+    """The block as an engine needs it for ``points`` copies of the trials, one after the other."""
+    if points == 1:
+        return block
+    best = block.reference._replace(x=grid.repeated(block.reference.x, points))
+    return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the agents hold, of some rows of the trials axis alone; looked up when asked."""
+
+    held: Any
+    rows: slice
+
+    def _part(self, tree: Any) -> Any:
+        return tree_map(lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree)  # one row is shared by all
+
+    @property
+    def x(self) -> Tensor:
+        x: Tensor = self._part(self.held.x)
+        return x
+
+    @property
+    def state(self) -> Any:
+        return self._part(self.held.state)
+
+    @property
+    def memory(self) -> Memory:
+        memory: Memory = self._part(self.held.memory)
+        return memory
+
+
+def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
+    """What a stretch made of grid point g: its rows, laid out as if it had run alone."""
+    if points == 1:
+        return stretch
+    rows = slice(g * trials, (g + 1) * trials)
+
+    def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value[:, rows].contiguous() for name, value in named.items()}
+
+    return Stretch(each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits)
+
+
+def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
+    """Rounds start .. start + length - 1 (to the last round), which lie in one block of the scenario's data."""
+    b = start // blocks.length
+    span = blocks.span(b)
+    first, last = start - span.start, min(start + length, span.stop) - span.start
+    exact, reference = part(blocks.get(b), first, last), part(comparator.reference(b), first, last)
+    cost, accuracy = part(comparator.fixed_values(b), first, last)
+    return Block(problem, start, last - first, length, exact, reference, cost, accuracy)
+
+
+def _chunk(problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool) -> Chunk:
+    """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
+    count, trials = stretch.observed["cost"].shape
+    rows = slice(offset, offset + count)
+
+    def each(value: Tensor) -> Tensor:
+        return value[rows].expand(count, trials)
+
+    values = {name: value for name, value in stretch.observed.items() if name != "cost"}
+    cost, best = stretch.observed["cost"], each(block.reference.cost)
+    increments = {"dynamic_regret": cost - best}
+    if block.fixed_cost is not None:
+        fixed = each(block.fixed_cost)
+        increments |= {"static_regret": cost - fixed, "regret_best_fixed": fixed - best}
+    increments |= {
+        "regret_no_change": each(block.reference.no_change),
+        "path_length": each(block.reference.path),
+        "gradient_variation": each(block.reference.gradient_variation),
+        "function_variation": each(block.reference.function_variation),
+        "bits": torch.full_like(cost, stretch.bits),
+    }
+    totals: dict[str, Tensor] = {}
+    for name, added in increments.items():
+        values[name] = metrics.accumulate(before.get(name), added)
+        totals[name] = values[name][-1]
+    if agentwise:
+        own = metrics.agentwise_costs(problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count))
+        sums = metrics.accumulate(before.get("agents"), own - best[..., None])
+        totals["agents"] = sums[-1]
+        values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
+    if block.fixed_accuracy is not None:
+        values["accuracy_best_fixed"] = each(block.fixed_accuracy)
+    if block.reference.persistence is not None:
+        values["accuracy_no_change"] = each(block.reference.persistence)
+
+    start = block.start + offset
+    good = torch.isfinite(cost) & torch.isfinite(values["dynamic_regret"]) & torch.isfinite(values["consensus_error"])
+    bad = torch.nonzero(~good.all(-1))
+    diverged = start + int(bad[0, 0]) if len(bad) else None
+    if diverged is None and not bool(stretch.finite.all()):
+        diverged = start + count
+    kept = count if diverged is None else diverged - start
+
+    every, last = problem.experiment.every, problem.rounds - 1
+    chosen = [k for k in range(kept) if (start + k + 1) % every == 0 or start + k == last or (diverged is not None and k == kept - 1)]
+    return Chunk(
+        start,
+        start + kept,
+        np.asarray([start + k for k in chosen], dtype=np.int64),
+        {name: value[chosen].T.contiguous().numpy() for name, value in values.items()},
+        {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
+        Carry(start + count, stretch.held, totals),
+        diverged,
+    )
