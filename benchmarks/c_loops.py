@@ -107,7 +107,9 @@ def in_tight_c(problem: Problem) -> tuple[Array, float]:
         given = pointers(x, s, m, v, g, change, problem.begin, problem.column, problem.weight, problem.A, problem.y)
         library.csr_logistic.restype = None
         start = time.perf_counter()
-        library.csr_logistic(*long(rounds, N, d, ld, S), *given, *long(K), ctypes.c_double(problem.l2), pointer(pull), adam)
+        library.csr_logistic(
+            *long(rounds, N, d, ld, S), *given, *long(K), ctypes.c_double(problem.l2), pointer(pull), adam
+        )
         return x[rounds % 2, :, :d].copy(), time.perf_counter() - start
 
     return clocked(on_ring if isinstance(problem, Ring) else on_graph, problem.rounds)

@@ -51,9 +51,20 @@ REPEATS = 7
 DIM = 10_000  # of the table of bytes
 WALK = 32  # its rounds
 SPECS = (
-    "identity", "cast", "cast:to=bf16", "natural", "dither:precision=8", "dither:precision=2", "qsgd:levels=4", "qsgd:levels=1", "sign",
-    "unscaled_sign", "topk:fraction=0.01", "randomk:fraction=0.01", "lowrank:rank=1",
-)  # fmt: skip
+    "identity",
+    "cast",
+    "cast:to=bf16",
+    "natural",
+    "dither:precision=8",
+    "dither:precision=2",
+    "qsgd:levels=4",
+    "qsgd:levels=1",
+    "sign",
+    "unscaled_sign",
+    "topk:fraction=0.01",
+    "randomk:fraction=0.01",
+    "lowrank:rank=1",
+)
 
 METHODS = {"exact": "", "sign": "sign", "top-k 1 %": "topk(fraction=0.01)", "QSGD": "qsgd(levels=4,contraction=true)"}
 STREAMS = ("moving_target:dim=100", "flights:step=160")
@@ -209,7 +220,11 @@ def speed() -> dict[str, Any]:
     for dtype in (torch.float32, torch.float64):
         name = str(dtype).removeprefix("torch.")
         found = seconds[name] = throughput(dtype)
-        print(f"{name}  " + "  ".join(f"{way} {1e3 * each:.1f} ({each / found['copy']:.2f}x)" for way, each in found.items()), flush=True)
+        print(
+            f"{name}  "
+            + "  ".join(f"{way} {1e3 * each:.1f} ({each / found['copy']:.2f}x)" for way, each in found.items()),
+            flush=True,
+        )
     return {"numbers": NUMBERS, "seconds": seconds}
 
 
@@ -218,13 +233,18 @@ def sizes() -> dict[str, Any]:
     z = torch.randn(4, 1, DIM, generator=torch.Generator().manual_seed(0))
     wire = forked(counting, 2, tuple(channel(nested(spec)) for spec in SPECS))
     rows = []
-    print(f"bytes an agent sends in a round of gtadam through choco, {DIM:,} float32 numbers, and the part of a normal row that is lost")
+    print(
+        f"bytes an agent sends in a round of gtadam through choco, {DIM:,} float32 numbers, and the part of a normal row that is lost"
+    )
     for spec, counted in zip(SPECS, wire, strict=True):
         payload, back = there_and_back(make("compressors", spec), z)
         took = 2 * sum(leaf.shape[-1] * leaf.element_size() for leaf in pytree.tree_leaves(payload))  # x and s
         lost = float((back - z).square().sum() / z.square().sum())
         rows.append({"compressor": spec, "bytes": took, "wire": counted, "times_fewer": 8 * DIM / took, "lost": lost})
-        print(f"{spec:24s}{took:8d}  {8 * DIM / took:7.1f} times fewer than 2 x 32 d  on the wire {counted:9.0f}  lost {lost:.3g}", flush=True)
+        print(
+            f"{spec:24s}{took:8d}  {8 * DIM / took:7.1f} times fewer than 2 x 32 d  on the wire {counted:9.0f}  lost {lost:.3g}",
+            flush=True,
+        )
     return {"dim": DIM, "rows": rows}
 
 
@@ -250,19 +270,36 @@ def race(scenario: str) -> dict[str, Any]:
         after = int(above[-1]) + 2 if len(above) else 1  # the round from which on it stays at the level
         reached = {"rounds": after, "bits": float(bits[after - 1])} if after <= len(regret) else None
         seen = places[places <= len(regret)]
-        methods.append({
-            "method": name, "channel": channel(compressor, gamma), "lr": lr, "bits": float(bits[0]), "tuned": scores[lr, gamma],
-            "regret": {str(t): float(regret[t - 1]) for t in (HORIZON, ROUNDS) if t <= len(regret)},
-            "reached": reached, "curve": {"rounds": seen.tolist(), "regret": regret[seen - 1].tolist()},
-        })  # fmt: skip
-        print(f"  {name:10s} lr {lr:<6g} {channel(compressor, gamma):60s} R_T/T {methods[-1]['regret']}  level {level:.4g} {reached}", flush=True)
+        methods.append(
+            {
+                "method": name,
+                "channel": channel(compressor, gamma),
+                "lr": lr,
+                "bits": float(bits[0]),
+                "tuned": scores[lr, gamma],
+                "regret": {str(t): float(regret[t - 1]) for t in (HORIZON, ROUNDS) if t <= len(regret)},
+                "reached": reached,
+                "curve": {"rounds": seen.tolist(), "regret": regret[seen - 1].tolist()},
+            }
+        )
+        print(
+            f"  {name:10s} lr {lr:<6g} {channel(compressor, gamma):60s} R_T/T {methods[-1]['regret']}  level {level:.4g} {reached}",
+            flush=True,
+        )
     return {"scenario": scenario, "level": level, "methods": methods}
 
 
 def regrets() -> dict[str, Any]:
     """See ``race``."""
-    return {"horizon": HORIZON, "rounds": ROUNDS, "trials": TRIALS, "within": WITHIN, "lrs": LRS, "gammas": GAMMAS,
-            "streams": [race(scenario) for scenario in STREAMS]}  # fmt: skip
+    return {
+        "horizon": HORIZON,
+        "rounds": ROUNDS,
+        "trials": TRIALS,
+        "within": WITHIN,
+        "lrs": LRS,
+        "gammas": GAMMAS,
+        "streams": [race(scenario) for scenario in STREAMS],
+    }
 
 
 def link() -> dict[str, Any]:
@@ -279,7 +316,10 @@ def link() -> dict[str, Any]:
             best = forked(timing, 2, pair, specs)
         for name, took, payload in zip(METHODS, best, sent, strict=True):
             cases.append({"mbit": rate, "method": name, "bytes": payload, "seconds": took})
-            print(f"{rate or 'any'} Mbit/s  {name:10s}{payload:10.0f} bytes  {took:9.4f} s  {best[0] / took:6.1f} times faster", flush=True)
+            print(
+                f"{rate or 'any'} Mbit/s  {name:10s}{payload:10.0f} bytes  {took:9.4f} s  {best[0] / took:6.1f} times faster",
+                flush=True,
+            )
     return {"numbers": LINKED, "cases": cases}
 
 

@@ -84,11 +84,16 @@ def interface() -> int:
 
 def bare(group: Group, peers: tuple[int, ...], boundary: int) -> Callable[[int], None]:
     """Exchanges of ``boundary`` bytes with every peer."""
-    out, into = torch.zeros(boundary, dtype=torch.uint8), {peer: torch.zeros(boundary, dtype=torch.uint8) for peer in peers}
+    out, into = (
+        torch.zeros(boundary, dtype=torch.uint8),
+        {peer: torch.zeros(boundary, dtype=torch.uint8) for peer in peers},
+    )
 
     def exchange(count: int) -> None:
         for _ in range(count):
-            works = [group.pg.recv([into[peer]], peer, 7) for peer in peers] + [group.pg.send([out], peer, 7) for peer in peers]
+            works = [group.pg.recv([into[peer]], peer, 7) for peer in peers] + [
+                group.pg.send([out], peer, 7) for peer in peers
+            ]
             for work in works:
                 work.wait()
 
@@ -134,7 +139,10 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
     length = problem.rounds
     with default_dtype(problem.x0.dtype):
         exchange = bare(group, peers, boundary)
-        walk = alike(group, walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), length, compiled), length))
+        walk = alike(
+            group,
+            walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), length, compiled), length),
+        )
         jobs = {"bare": exchange, "alike": alike(group, exchange), "round": walk}
         for job in jobs.values():
             job(length)
@@ -191,7 +199,10 @@ def alone(boundary: int, workers: int, compiled: bool) -> float:
     problem = problem_of(boundary, workers)
     length = problem.rounds
     with default_dtype(problem.x0.dtype):
-        walk = walker(Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), length, compiled), length)
+        walk = walker(
+            Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), length, compiled),
+            length,
+        )
         walk(length)
         count = max(1, int(SHORTEST / seconds(walk, length) / length)) * length
         return min(seconds(walk, count) for _ in range(REPEATS))
@@ -202,7 +213,10 @@ def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
     problem = build(Experiment("ring", 16, "quadratic:dim=512", "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
     best = comparison.comparator.reference(0).x
-    crews = {name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).crew for name, module in (("ranks", ranks), ("ray", ray))}
+    crews = {
+        name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).crew
+        for name, module in (("ranks", ranks), ("ray", ray))
+    }
     found = dict.fromkeys(crews, float("inf"))
     try:
         for crew in crews.values():
@@ -235,22 +249,30 @@ def main() -> None:
     about = machine()
     torch.set_num_threads(1)
     print(header(about), f"# microseconds, best of {REPEATS}", sep="\n")
-    print(f"{'ranks':5s} {'boundary':>12s} {'mode':>9s}{'bare':>11s}{'alike':>11s}{'round':>11s}{'local':>11s}"
-          f"{'round/bare':>13s}{'round/alike':>13s}{'wire':>8s}", flush=True)  # fmt: skip
+    print(
+        f"{'ranks':5s} {'boundary':>12s} {'mode':>9s}{'bare':>11s}{'alike':>11s}{'round':>11s}{'local':>11s}"
+        f"{'round/bare':>13s}{'round/alike':>13s}{'wire':>8s}",
+        flush=True,
+    )
     cases = []
     for workers in RANKS:
         for boundary in BOUNDARIES:
             for mode in MODES:
                 compiled = mode == "compiled"
-                found: dict[str, float] = {"local": alone(boundary, workers, compiled), **among(boundary, workers, compiled)}
+                found: dict[str, float] = {
+                    "local": alone(boundary, workers, compiled),
+                    **among(boundary, workers, compiled),
+                }
                 cases.append({"ranks": workers, "boundary": boundary, "mode": mode, **found})
                 print(line(cases[-1]), flush=True)
     figures: dict[str, Any] = {"cases": cases}
     if not asked.no_ray:
         figures["ray"] = {mode: ray_beside_ranks(mode) for mode in MODES}
         for mode, found in figures["ray"].items():
-            print(f"{WORKERS} workers, {mode}, microseconds: ranks {found['ranks'] * 1e6:.0f}, ray {found['ray'] * 1e6:.0f}, "
-                  f"ray/ranks {found['ray'] / found['ranks']:.2f}")  # fmt: skip
+            print(
+                f"{WORKERS} workers, {mode}, microseconds: ranks {found['ranks'] * 1e6:.0f}, ray {found['ray'] * 1e6:.0f}, "
+                f"ray/ranks {found['ray'] / found['ranks']:.2f}"
+            )
     if asked.log:
         log("engines", figures, about)
 

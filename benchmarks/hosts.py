@@ -54,7 +54,21 @@ def pair(mbit: float | None = None) -> Iterator[tuple[Host, Host]]:
         for name in names:
             _run("ip", "netns", "add", name)
             made.append(name)
-        _run("ip", "-n", names[0], "link", "add", hosts[0].interface, "type", "veth", "peer", "name", hosts[1].interface, "netns", names[1])
+        _run(
+            "ip",
+            "-n",
+            names[0],
+            "link",
+            "add",
+            hosts[0].interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            hosts[1].interface,
+            "netns",
+            names[1],
+        )
         for host in hosts:
             _run("ip", "-n", host.namespace, "address", "add", f"{host.address}/24", "dev", host.interface)
             for interface in ("lo", host.interface):

@@ -35,7 +35,9 @@ def machine() -> dict[str, Any]:
 def header(about: dict[str, Any]) -> str:
     """The machine as comment lines."""
     versions = ", ".join(f"{name} {about[name] or 'not there'}" for name in VERSIONS)
-    return f"# {about['processor']}, {about['cores']} cores, caches {about['caches']}; load {about['load']}\n# {versions}"
+    return (
+        f"# {about['processor']}, {about['cores']} cores, caches {about['caches']}; load {about['load']}\n# {versions}"
+    )
 
 
 def log(name: str, figures: dict[str, Any], about: dict[str, Any]) -> None:
@@ -47,7 +49,9 @@ def log_parts(name: str, parts: dict[str, dict[str, Any]], about: dict[str, Any]
     """Write results/NAME.json part by part, each with its machine and command; parts that were not measured now stay as they are."""
     path = RESULTS / f"{name}.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    _write(name, {**old, **{part: {"command": _command(), "machine": about, **figures} for part, figures in parts.items()}})
+    _write(
+        name, {**old, **{part: {"command": _command(), "machine": about, **figures} for part, figures in parts.items()}}
+    )
 
 
 def _write(name: str, content: dict[str, Any]) -> None:

@@ -119,7 +119,9 @@ def answers() -> Iterator[Answer | str]:
                 command = [mpiexec, "-n", str(N), *command]
             quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
             try:
-                run = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False)
+                run = subprocess.run(
+                    command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False
+                )
             except (OSError, subprocess.TimeoutExpired) as error:
                 yield f"{peer.package}: skipped; {error}"
                 continue
@@ -168,9 +170,18 @@ def main() -> None:
         name = f"{answer.peer.package} {answer.version}"
         print(
             f"{name:22s}{answer.cpu * 1e6:12.1f} CPU us per round,{answer.seconds * 1e6:10.1f} us by the clock   "
-            f"differs from {answer.peer.ours} by {gap:.1e} (relative)", flush=True,
-        )  # fmt: skip
-        found.append({"package": name, "method": answer.peer.ours, "cpu": answer.cpu, "seconds": answer.seconds, "difference": gap})
+            f"differs from {answer.peer.ours} by {gap:.1e} (relative)",
+            flush=True,
+        )
+        found.append(
+            {
+                "package": name,
+                "method": answer.peer.ours,
+                "cpu": answer.cpu,
+                "seconds": answer.seconds,
+                "difference": gap,
+            }
+        )
         if not gap <= TOLERANCE:
             wrong.append(answer.peer.package)
         elif fastest is None or answer.cpu < fastest.cpu:
@@ -188,7 +199,9 @@ def main() -> None:
             cpu = compiled(fastest.peer, trials, observe, ours(fastest.peer))
             own.append({"trials": trials, "measured": observe, "cpu": cpu, "ratio": fastest.cpu / cpu})
             kind = f"{'measured' if observe else 'bare'}, {trials} trial{'s' if trials > 1 else ''}"
-            print(f"distopt {kind:22s}{cpu * 1e6:10.3f} CPU us per round and trial: {fastest.cpu / cpu:.0f} times fewer than {fastest.peer.package}")
+            print(
+                f"distopt {kind:22s}{cpu * 1e6:10.3f} CPU us per round and trial: {fastest.cpu / cpu:.0f} times fewer than {fastest.peer.package}"
+            )
     if asked.log:
         log("peers", {"packages": found, "fastest": fastest.peer.package, "distopt": own}, about)
 
@@ -319,7 +332,9 @@ def nvflare(rounds: int) -> tuple[Array, Array]:
 
         def __init__(self, i: int) -> None:
             empty = torch.utils.data.TensorDataset(torch.zeros(rounds + 2, 1), torch.zeros(rounds + 2, 1))
-            data = torch.utils.data.DataLoader(empty)  # long enough not to be exhausted, where a pass for the loss would follow
+            data = torch.utils.data.DataLoader(
+                empty
+            )  # long enough not to be exhausted, where a pass for the loss would follow
             super().__init__(Point(), Cost(i), data, data, data)
 
     class Mail:
@@ -353,7 +368,8 @@ def nvflare(rounds: int) -> tuple[Array, Array]:
             node._weight = 1 / 3
             node._pre_algorithm_run(own, DXO(DataKind.WEIGHTS, data=constants).to_shareable(), Signal())
         threads = [
-            threading.Thread(target=node.run_algorithm, args=(own, None, Signal())) for node, own in zip(nodes, contexts, strict=True)
+            threading.Thread(target=node.run_algorithm, args=(own, None, Signal()))
+            for node, own in zip(nodes, contexts, strict=True)
         ]
         start = now()
         for thread in threads:

@@ -54,14 +54,25 @@ def speed_table(log: Any) -> str:
     def row(each: Any) -> list[str]:
         t = each["seconds"]
         times = [number(1e6 * t[name] if name in t else None) for name in COLUMNS]
-        return [each["title"], *times, *(number(t["bare"] / t[name]) for name in ("C", "tight C")), number(t["NumPy"] / t["bare"])]
+        return [
+            each["title"],
+            *times,
+            *(number(t["bare"] / t[name]) for name in ("C", "tight C")),
+            number(t["NumPy"] / t["bare"]),
+        ]
 
     return table(["problem", *COLUMNS, "bare / C", "bare / tight C", "NumPy / bare"], map(row, log["problems"]))
 
 
 def bytes_table(log: Any) -> str:
     rows = [
-        [p["title"], number(p["minimum_bytes"] / 1e6), number(1e6 * p["stream"]), number(1e6 * p["seconds"]["bare"]), number(p["bare_to_stream"])]
+        [
+            p["title"],
+            number(p["minimum_bytes"] / 1e6),
+            number(1e6 * p["stream"]),
+            number(1e6 * p["seconds"]["bare"]),
+            number(p["bare_to_stream"]),
+        ]
         for p in log["problems"]
         if "stream" in p
     ]
@@ -71,12 +82,21 @@ def bytes_table(log: Any) -> str:
 def scale_table(log: Any) -> str:
     rows = [
         [
-            c["topology"], f"{c['agents']:,}", f"{c['links']:,}", number(c["topology_and_weights"]), number(1 / c["bare"]), number(1 / c["measured"]),
-            number(c["state_bytes"] / MIB), number(c["beyond_bytes"] / MIB),
+            c["topology"],
+            f"{c['agents']:,}",
+            f"{c['links']:,}",
+            number(c["topology_and_weights"]),
+            number(1 / c["bare"]),
+            number(1 / c["measured"]),
+            number(c["state_bytes"] / MIB),
+            number(c["beyond_bytes"] / MIB),
         ]
         for c in log["cases"]
-    ]  # fmt: skip
-    return table(["topology", "agents", "links", "build s", "bare rounds/s", "measured rounds/s", "state MiB", "beyond MiB"], rows)
+    ]
+    return table(
+        ["topology", "agents", "links", "build s", "bare rounds/s", "measured rounds/s", "state MiB", "beyond MiB"],
+        rows,
+    )
 
 
 def exponent_table(log: Any) -> str:
@@ -97,7 +117,10 @@ def kind(own: Any) -> str:
 def sums_table(log: Any) -> str:
     """Microseconds a round by way of summing neighbours."""
     ways = ("gather", "roll", "links")
-    return table(["network", *ways], [[title, *(number(found.get(way)) for way in ways)] for title, found in log["microseconds"].items()])
+    return table(
+        ["network", *ways],
+        [[title, *(number(found.get(way)) for way in ways)] for title, found in log["microseconds"].items()],
+    )
 
 
 def own_table(log: Any) -> str:
@@ -126,12 +149,25 @@ def engines_table(log: Any) -> str:
     times = ("bare", "alike", "local", "round")
     rows = [
         [
-            str(c["ranks"]), f"{c['boundary'] // KIB} KiB", c["mode"], *(number(1e6 * c[name]) for name in times),
-            number(c["round"] / c["bare"]), number(c["round"] / c["alike"]), number(c["wire"]),
+            str(c["ranks"]),
+            f"{c['boundary'] // KIB} KiB",
+            c["mode"],
+            *(number(1e6 * c[name]) for name in times),
+            number(c["round"] / c["bare"]),
+            number(c["round"] / c["alike"]),
+            number(c["wire"]),
         ]
         for c in log["cases"]
-    ]  # fmt: skip
-    head = ["ranks", "rows in a message", "mode", *(f"{name} µs" for name in times), "round / bare", "round / alike", "wire / rows"]
+    ]
+    head = [
+        "ranks",
+        "rows in a message",
+        "mode",
+        *(f"{name} µs" for name in times),
+        "round / bare",
+        "round / alike",
+        "wire / rows",
+    ]
     return table(head, rows)
 
 
@@ -151,7 +187,10 @@ def throughput_table(log: Any) -> str:
     ways = ("copy", "encode", "compiled", "numpy", "eager")
 
     def cells(found: Any) -> list[str]:
-        return [number(1e3 * found[way]) + ("" if way == "copy" else f" ({number(found[way] / found['copy'])})") for way in ways]
+        return [
+            number(1e3 * found[way]) + ("" if way == "copy" else f" ({number(found[way] / found['copy'])})")
+            for way in ways
+        ]
 
     head = ["numbers", "copy ms", "encode", "encode and decode", "numpy.packbits", "eager torch"]
     return table(head, [[name, *cells(found)] for name, found in log["seconds"].items()])
@@ -161,7 +200,14 @@ def payload_table(log: Any) -> str:
     head = ["compressor", "payload bytes", "times fewer than 2 · 32 d", "bytes on the wire", "times fewer", "part lost"]
     whole = next(row["wire"] for row in log["rows"] if row["compressor"] == "identity")
     rows = [
-        [f"`{r['compressor']}`", f"{r['bytes']:,}", number(r["times_fewer"]), f"{r['wire']:,.0f}", number(whole / r["wire"]), number(r["lost"])]
+        [
+            f"`{r['compressor']}`",
+            f"{r['bytes']:,}",
+            number(r["times_fewer"]),
+            f"{r['wire']:,.0f}",
+            number(whole / r["wire"]),
+            number(r["lost"]),
+        ]
         for r in log["rows"]
     ]
     return table(head, rows)
@@ -180,14 +226,33 @@ def bits_table(log: Any) -> str:
             there = m["reached"]
             ends = [number(m["regret"].get(str(t))) for t in (log["horizon"], log["rounds"])]
             gamma = m["channel"].partition("gamma=")[2] or "-"
-            rows.append([
-                f"`{stream['scenario']}`", m["method"], f"{m['lr']:g}", gamma, f"{m['bits']:,.0f}", *ends, number(stream["level"]),
-                f"{there['rounds']:,}" if there else "never", f"{there['bits'] / 1e6:.3g}" if there else "-", number(fewer(stream, m)),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"`{stream['scenario']}`",
+                    m["method"],
+                    f"{m['lr']:g}",
+                    gamma,
+                    f"{m['bits']:,.0f}",
+                    *ends,
+                    number(stream["level"]),
+                    f"{there['rounds']:,}" if there else "never",
+                    f"{there['bits'] / 1e6:.3g}" if there else "-",
+                    number(fewer(stream, m)),
+                ]
+            )
     head = [
-        "stream", "messages", "lr", "γ", "bits a round", f"R_t / t, t = {log['horizon']:,}", f"t = {log['rounds']:,}", "level", "rounds to it",
-        "Mbit to it", "times fewer bits",
-    ]  # fmt: skip
+        "stream",
+        "messages",
+        "lr",
+        "γ",
+        "bits a round",
+        f"R_t / t, t = {log['horizon']:,}",
+        f"t = {log['rounds']:,}",
+        "level",
+        "rounds to it",
+        "Mbit to it",
+        "times fewer bits",
+    ]
     return table(head, rows)
 
 
@@ -197,12 +262,18 @@ def link_table(log: Any) -> str:
     exact = {case["mbit"]: case["seconds"] for case in log["cases"] if case["method"] == "exact"}
     rows = [
         [
-            "no limit" if c["mbit"] is None else f"{c['mbit']} Mbit/s", c["method"], f"{c['bytes']:,.0f}", number(1e3 * c["seconds"]),
-            number(c["bytes"] * 8 / c["mbit"] / 1e3) if c["mbit"] else "-", number(exact[c["mbit"]] / c["seconds"]),
+            "no limit" if c["mbit"] is None else f"{c['mbit']} Mbit/s",
+            c["method"],
+            f"{c['bytes']:,.0f}",
+            number(1e3 * c["seconds"]),
+            number(c["bytes"] * 8 / c["mbit"] / 1e3) if c["mbit"] else "-",
+            number(exact[c["mbit"]] / c["seconds"]),
         ]
         for c in log["cases"]
-    ]  # fmt: skip
-    return table(["link", "messages", "payload bytes", "round ms", "payload over rate, ms", "times faster than exact"], rows)
+    ]
+    return table(
+        ["link", "messages", "payload bytes", "round ms", "payload over rate, ms", "times faster than exact"], rows
+    )
 
 
 def machines(found: dict[str, Any]) -> str:
@@ -212,7 +283,10 @@ def machines(found: dict[str, Any]) -> str:
     made |= {f"`compression.json`, {part}": found["compression"][part]["machine"] for part in TIMED}
     busy = [log for log, about in made.items() if about["load"] > 1]
     note = f"\n\nOthers worked on the machine during {'; '.join(busy)}: those times are provisional." if busy else ""
-    return table(["log", *names], [[log, *(str(about[name] or "-") for name in names)] for log, about in made.items()]) + note
+    return (
+        table(["log", *names], [[log, *(str(about[name] or "-") for name in names)] for log, about in made.items()])
+        + note
+    )
 
 
 def page(found: dict[str, Any], regret: str) -> str:
@@ -266,14 +340,23 @@ def speed_figure(log: Any) -> Figure:
     figure, (axes,) = canvas(9, 0.78 * len(log["problems"]) + 1.2)
     height = 0.8 / len(STYLES)
     for k, (name, colour) in enumerate(STYLES.items()):
-        known = [(i, p["seconds"][name] / p["seconds"]["C"]) for i, p in enumerate(log["problems"]) if name in p["seconds"]]
+        known = [
+            (i, p["seconds"][name] / p["seconds"]["C"]) for i, p in enumerate(log["problems"]) if name in p["seconds"]
+        ]
         where = [i + (k - (len(STYLES) - 1) / 2) * height for i, _ in known]
         # On a log axis a bar has no natural foot: these grow from 1, to the left where faster than C.
         axes.barh(where, [ratio - 1 for _, ratio in known], height, left=1, color=colour, label=name)
         for y, (_, ratio) in zip(where, known, strict=True):
             faster = ratio < 1
-            axes.annotate(number(ratio, 2), (ratio, y), (-3 if faster else 3, 0), textcoords="offset points", fontsize=7,
-                          ha="right" if faster else "left", va="center")  # fmt: skip
+            axes.annotate(
+                number(ratio, 2),
+                (ratio, y),
+                (-3 if faster else 3, 0),
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if faster else "left",
+                va="center",
+            )
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.margins(x=0.08)
@@ -292,11 +375,21 @@ def scale_figure(log: Any) -> Figure:
         links = [c["links"] for c in cases]
         for name, colour in (("measured", STYLES["measured"]), ("bare", STYLES["bare"])):
             time.loglog(links, [1e3 * c[name] for c in cases], marker=marker, color=colour, label=f"{name}, {topology}")
-        memory.loglog(links, [c["beyond_bytes"] / MIB for c in cases], marker=marker, color=STYLES["bare"], label=f"beyond the state, {topology}")
-        memory.loglog(links, [c["state_bytes"] / MIB for c in cases], marker=marker, color="#aaaaaa", label=f"state, {topology}")
+        memory.loglog(
+            links,
+            [c["beyond_bytes"] / MIB for c in cases],
+            marker=marker,
+            color=STYLES["bare"],
+            label=f"beyond the state, {topology}",
+        )
+        memory.loglog(
+            links, [c["state_bytes"] / MIB for c in cases], marker=marker, color="#aaaaaa", label=f"state, {topology}"
+        )
     links = sorted({c["links"] for c in log["cases"]})
     first = log["cases"][0]
-    time.loglog(links, [1e3 * first["bare"] * n / first["links"] for n in links], "k:", linewidth=1, label="linear in links")
+    time.loglog(
+        links, [1e3 * first["bare"] * n / first["links"] for n in links], "k:", linewidth=1, label="linear in links"
+    )
     memory.axhline(1024, color="#c0392b", linewidth=1, linestyle="--", label="1 GiB, target at 10⁶ agents")
     for axes, label in ((time, "milliseconds a round"), (memory, "MiB")):
         axes.set_xlabel("links")
@@ -308,10 +401,15 @@ def scale_figure(log: Any) -> Figure:
 def peers_figure(log: Any) -> Figure:
     """CPU time a round of each package and of distopt."""
     bars = [(p["package"], p["cpu"], STYLES["NumPy"]) for p in log["packages"]]
-    bars += [(f"distopt, {kind(own)}", own["cpu"], STYLES["measured" if own["measured"] else "bare"]) for own in log["distopt"]]
+    bars += [
+        (f"distopt, {kind(own)}", own["cpu"], STYLES["measured" if own["measured"] else "bare"])
+        for own in log["distopt"]
+    ]
     bars.sort(key=lambda bar: -bar[1])
     figure, (axes,) = canvas(9, 0.38 * len(bars) + 1)
-    low = 10 ** (len(f"{int(1e9 * min(cpu for _, cpu, _ in bars))}") - 4)  # the power of ten below the shortest, in microseconds
+    low = 10 ** (
+        len(f"{int(1e9 * min(cpu for _, cpu, _ in bars))}") - 4
+    )  # the power of ten below the shortest, in microseconds
     for k, (_, cpu, colour) in enumerate(bars):
         axes.barh(k, 1e6 * cpu - low, left=low, color=colour)
         axes.annotate(number(1e6 * cpu), (1e6 * cpu, k), (4, 0), textcoords="offset points", va="center", fontsize=8)
@@ -339,7 +437,9 @@ def compression_figure(log: Any) -> Figure:
         axes.set_ylabel("average dynamic regret R_t / t")
     lines, names = panels[0].get_legend_handles_labels()
     dots = panels[0].plot([], [], "o:", color="#888888", label="the level, and where it is reached for good")
-    figure.legend([*lines, *dots], [*names, dots[0].get_label()], loc="outside upper center", ncols=len(names) + 1, frameon=False)
+    figure.legend(
+        [*lines, *dots], [*names, dots[0].get_label()], loc="outside upper center", ncols=len(names) + 1, frameon=False
+    )
     return figure
 
 

@@ -139,7 +139,10 @@ def difference(x: Array, y: Array) -> float:
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
-    **{f"ring {N} x {d}": functools.partial(ring, N, d) for N, d in ((16, 2), (16, 100), (1000, 10), (100, 7850), (100_000, 10))},
+    **{
+        f"ring {N} x {d}": functools.partial(ring, N, d)
+        for N, d in ((16, 2), (16, 100), (1000, 10), (100, 7850), (100_000, 10))
+    },
     "logistic 100 x 100, static": logistic,
     "logistic 100 x 100, fresh": functools.partial(logistic, K=50),
 }

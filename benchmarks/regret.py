@@ -50,14 +50,19 @@ def main() -> None:
     """Print the table."""
     given = sys.argv[1:]
     scenario, topology, agents, rounds, trials = (*given, *DEFAULTS[len(given) :])
-    print(f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}")
+    print(
+        f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}"
+    )
     base = Experiment(topology, int(agents), scenario, "gt", rounds=int(rounds), trials=int(trials), every=int(rounds))
     tuning, judging = (Stream.of(replace(base, seed=seed)) for seed in (0, 1))
     for name in ("gtadam", "gt", "dgd", "dadam"):
         scores = {lr: final(run).mean() for lr, run in zip(GRID, tuning.runs(f"{name}:lr={GRID}"), strict=True)}
         lr = min(scores, key=lambda each: scores[each])
         regret = final(judging.runs(f"{name}:lr={lr}")[0])
-        print(f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}", flush=True)
+        print(
+            f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -132,7 +132,9 @@ def main() -> None:
     asked = parser.parse_args()
     about = machine()
     print(header(about))
-    print(f"{'':32s}{'build s':>9s}{'bare /s':>11s}{'measured /s':>13s}{'state MiB':>11s}{'beyond MiB':>12s}", flush=True)
+    print(
+        f"{'':32s}{'build s':>9s}{'bare /s':>11s}{'measured /s':>13s}{'state MiB':>11s}{'beyond MiB':>12s}", flush=True
+    )
     cases, slopes = [], {}
     for topology in TOPOLOGIES:
         for agents in SIZES:
@@ -145,8 +147,9 @@ def main() -> None:
             cases.append(found)
             print(
                 f"{title:32s}{found['topology_and_weights']:9.2f}{1 / found['bare']:11.1f}{1 / found['measured']:13.1f}"
-                f"{found['state_bytes'] / 2**20:11.1f}{found['beyond_bytes'] / 2**20:12.1f}", flush=True,
-            )  # fmt: skip
+                f"{found['state_bytes'] / 2**20:11.1f}{found['beyond_bytes'] / 2**20:12.1f}",
+                flush=True,
+            )
         slopes[topology] = exponents([each for each in cases if each["topology"] == topology])
         print(f"  exponents over N >= {FITTED}: {slopes[topology]}", flush=True)
     if asked.log:

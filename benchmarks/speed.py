@@ -88,9 +88,14 @@ class LogisticScenario:
 
 
 def ours(
-    problem: Problem, observe: bool, unroll: int | None, length: int,
-    algorithm: str = "gtadam:lr=0.01", trials: int = 1, clock: Callable[[], float] = time.perf_counter,
-) -> tuple[np.ndarray, float]:  # fmt: skip
+    problem: Problem,
+    observe: bool,
+    unroll: int | None,
+    length: int,
+    algorithm: str = "gtadam:lr=0.01",
+    trials: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[np.ndarray, float]:
     """(x after ``problem.rounds`` rounds, best seconds a round of all trials) of the compiled loop; compilation is not counted."""
     scenario: Scenario[Any] = RingScenario(problem, trials) if isinstance(problem, Ring) else LogisticScenario(problem)
     agents = len(problem.a) if isinstance(problem, Ring) else problem.A.shape[1]
@@ -172,7 +177,12 @@ def main() -> None:
     about = machine()
     one_thread()
     print(header(about), f"# microseconds a round, best of {REPEATS}; one thread", sep="\n")
-    print(f"{'':26s}" + "".join(f"{name:>12s}" for name in COLUMNS) + f"{'bare/C':>9s}{'bare/tight C':>14s}{'NumPy/bare':>12s}", flush=True)
+    print(
+        f"{'':26s}"
+        + "".join(f"{name:>12s}" for name in COLUMNS)
+        + f"{'bare/C':>9s}{'bare/tight C':>14s}{'NumPy/bare':>12s}",
+        flush=True,
+    )
     problems = []
     for title, make in PROBLEMS.items():
         if not asked.words or any(word in title for word in asked.words):

@@ -95,14 +95,21 @@ def main() -> None:
     about = machine()
     simulate()  # warms the caches
     total = min(simulate()[0] for _ in range(REPEATS))
-    runs = [json.loads(spent([sys.executable, __file__, "--stages"])[1].stdout.splitlines()[-1]) for _ in range(REPEATS)]
+    runs = [
+        json.loads(spent([sys.executable, __file__, "--stages"])[1].stdout.splitlines()[-1]) for _ in range(REPEATS)
+    ]
     stage = min(runs, key=lambda each: sum(each.values()))
     imported = packages()
     print(header(about), f"distopt {' '.join(ARGUMENTS)}: {total:.2f} CPU seconds", sep="\n")
     for title, shares in (("stages, CPU seconds", stage), ("imports, seconds", imported)):
         print(f"{title}: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in shares.items()))
     if asked.log:
-        figures: dict[str, Any] = {"simulate": list(ARGUMENTS), "cpu_seconds": total, "stages": stage, "imports": imported}
+        figures: dict[str, Any] = {
+            "simulate": list(ARGUMENTS),
+            "cpu_seconds": total,
+            "stages": stage,
+            "imports": imported,
+        }
         log("startup", figures, about)
 
 

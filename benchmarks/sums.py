@@ -29,8 +29,13 @@ from distopt.simulation.problem import build_topology
 
 ROUNDS, REPEATS = 64, 7
 CASES = [
-    ("ring", 16, 100), ("ring", 1000, 10), ("ring", 1000, 16), ("ring", 100, 7850),
-    ("star", 1000, 16), ("random_regular:degree=4", 1000, 16), ("barabasi_albert", 1000, 16),
+    ("ring", 16, 100),
+    ("ring", 1000, 10),
+    ("ring", 1000, 16),
+    ("ring", 100, 7850),
+    ("star", 1000, 16),
+    ("random_regular:degree=4", 1000, 16),
+    ("barabasi_albert", 1000, 16),
 ]
 Mix = Callable[[Tensor], Tensor]
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "__version__", "load", "simulate"]
 
-if not (Path(__file__).parent / "topologies").is_dir():  # a bare checkout: topologies/ and scenarios/ lie beside this folder
+if not (
+    Path(__file__).parent / "topologies"
+).is_dir():  # a bare checkout: topologies/ and scenarios/ lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))
 
 _LAZY = {"simulate": "distopt.api", "load": "distopt.api", "Run": "distopt.runs.results"}

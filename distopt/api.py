@@ -18,11 +18,6 @@ from distopt.simulation.problem import build
 __all__ = ["Comparison", "execute", "load", "simulate"]
 
 
-
-
-
-
-
 @surroundings.set_aside()
 def simulate(
     topology: Any,
@@ -80,7 +75,20 @@ def simulate(
     ['gtadam:lr=0.05', 'gtadam:lr=0.1']
     """
     experiment = Experiment(
-        topology, agents, scenario, algorithm, channel, weights, drop_links, rounds, trials, seed, dtype, every, x0, record  # type: ignore[arg-type]  # a string is split there
+        topology,
+        agents,
+        scenario,
+        algorithm,
+        channel,
+        weights,
+        drop_links,
+        rounds,
+        trials,
+        seed,
+        dtype,
+        every,
+        x0,
+        record,  # type: ignore[arg-type]  # a string is split there
     )
     points = experiment.points()
     first = build(points[0])
@@ -91,7 +99,9 @@ def simulate(
     runs: dict[int, Run] = {}
     for batch in grid.batches(problems):
         together = [problems[k] for k in batch]
-        done = execute_together(together, comparison, folders=[None] * len(batch), agentwise=agentwise, mode=mode, engine=engine)
+        done = execute_together(
+            together, comparison, folders=[None] * len(batch), agentwise=agentwise, mode=mode, engine=engine
+        )
         runs.update(zip(batch, done, strict=True))
     if (doubt := weakness(comparison.comparator.certificate())) is not None:
         warnings.warn(doubt, stacklevel=3)
@@ -99,21 +109,3 @@ def simulate(
         if (left := drift(run)) is not None:
             warnings.warn(left, stacklevel=3)
     return runs[0] if points[0] is experiment else {runs[k].label: runs[k] for k in range(len(points))}
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

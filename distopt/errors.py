@@ -23,7 +23,9 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[31mb\\n")
     'a\\\\x1b[31mb\\\\n'
     """
-    return "".join(char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(char)[1:-1] for char in text)
+    return "".join(
+        char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else repr(char)[1:-1] for char in text
+    )
 
 
 MESSAGE = 1000
@@ -37,7 +39,11 @@ def shortened(text: str) -> str:
     True
     """
     left_out = len(text) - MESSAGE
-    return text if left_out <= 0 else f"{text[: MESSAGE * 2 // 3]} ... ({left_out:,} characters) ... {text[-MESSAGE // 3 :]}"
+    return (
+        text
+        if left_out <= 0
+        else f"{text[: MESSAGE * 2 // 3]} ... ({left_out:,} characters) ... {text[-MESSAGE // 3 :]}"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -75,7 +75,7 @@ class Experiment:
         object.__setattr__(self, "folder", os.path.abspath(os.path.expanduser(self.folder)))
         record = self.record.split(",") if isinstance(self.record, str) else self.record
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
-            raise InputError(f"record={shown(self.record)}: must be names, such as x,s or (\"x\", \"s\")")
+            raise InputError(f'record={shown(self.record)}: must be names, such as x,s or ("x", "s")')
         object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
@@ -84,7 +84,9 @@ class Experiment:
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise InputError(f"{name}={shown(value)} is not a whole number")
             if not lowest <= value <= LARGEST:
-                raise InputError(f"{name}={shown(value)}: must be {f'at least {lowest}' if value < lowest else f'at most {LARGEST}'}")
+                raise InputError(
+                    f"{name}={shown(value)}: must be {f'at least {lowest}' if value < lowest else f'at most {LARGEST}'}"
+                )
             object.__setattr__(self, name, int(value))
         if not isinstance(self.weights, str):
             raise InputError(f"weights={shown(self.weights)}: must be the name of a rule")
@@ -124,7 +126,9 @@ class Experiment:
             if isinstance(value, tuple):
                 value = list(value)
             if not isinstance(value, str | int | float | list):
-                raise InputError(f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML")
+                raise InputError(
+                    f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML"
+                )
             out[f.name] = value
         return tomli_w.dumps(out)
 
@@ -153,7 +157,11 @@ class Experiment:
             specs = registry.points(self.algorithm)
         if (twice := repeated(specs)) is not None:
             raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
-        return [self] if specs == [self.algorithm.strip()] else [dataclasses.replace(self, algorithm=spec) for spec in specs]
+        return (
+            [self]
+            if specs == [self.algorithm.strip()]
+            else [dataclasses.replace(self, algorithm=spec) for spec in specs]
+        )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
@@ -161,9 +169,11 @@ class Experiment:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise InputError(f"{where}: no setting {key!r}{registry.nearest(key, known)}; settings: {', '.join(known)}")
+                raise InputError(
+                    f"{where}: no setting {key!r}{registry.nearest(key, known)}; settings: {', '.join(known)}"
+                )
         if "topology" not in values:
-            raise InputError(f"{where}: topology is missing; write topology = \"...\"")
+            raise InputError(f'{where}: topology is missing; write topology = "..."')
         return cls(**{"agents": None, **DEFAULTS, **values})
 
 

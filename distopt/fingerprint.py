@@ -40,7 +40,11 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item, inner) for key, item in value.items()}
     if hasattr(value, "edges") and hasattr(value, "nodes"):  # networkx
-        return {"type": kind, "nodes": [str(n) for n in value.nodes], "edges": sorted(f"{edge[0]}-{edge[1]}" for edge in value.edges)}
+        return {
+            "type": kind,
+            "nodes": [str(n) for n in value.nodes],
+            "edges": sorted(f"{edge[0]}-{edge[1]}" for edge in value.edges),
+        }
     if callable(getattr(value, "tocoo", None)):  # scipy sparse
         coordinates = value.tocoo()
         return {"type": kind, "entries": [plain(np.asarray(each)) for each in (*coordinates.coords, coordinates.data)]}

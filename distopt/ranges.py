@@ -137,7 +137,11 @@ def _whole(value: Any) -> bool:
 
 def _numpy(value: Any) -> bool:
     """Whether it is one of NumPy's numbers, no array of them; without an import."""
-    return type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "iuf" and getattr(value, "ndim", 1) == 0
+    return (
+        type(value).__module__ == "numpy"
+        and getattr(getattr(value, "dtype", None), "kind", "") in "iuf"
+        and getattr(value, "ndim", 1) == 0
+    )
 
 
 def _object(part: str, name: str, value: Any, needs: tuple[str, ...], such: str) -> None:
@@ -147,5 +151,11 @@ def _object(part: str, name: str, value: Any, needs: tuple[str, ...], such: str)
 
 def _told(value: Any) -> str:
     """A value in one short line."""
-    text = (f"the class {value.__name__}" if isinstance(value, type) else str(value) if _number(value) is not None else repr(value)).split("\n")[0]
+    text = (
+        f"the class {value.__name__}"
+        if isinstance(value, type)
+        else str(value)
+        if _number(value) is not None
+        else repr(value)
+    ).split("\n")[0]
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,7 +1,7 @@
 """A training script with gradients sent as signs.
 
-    torchrun --nproc-per-node 2 examples/ddp_digits.py --hook sign
-    torchrun --nproc-per-node 2 examples/ddp_digits.py --hook none
+torchrun --nproc-per-node 2 examples/ddp_digits.py --hook sign
+torchrun --nproc-per-node 2 examples/ddp_digits.py --hook none
 """
 
 import argparse
@@ -16,7 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
 
 asked = argparse.ArgumentParser()
-asked.add_argument("--hook", default="sign", metavar="COMPRESSOR", help='"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]')
+asked.add_argument(
+    "--hook",
+    default="sign",
+    metavar="COMPRESSOR",
+    help='"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]',
+)
 asked.add_argument("--epochs", type=int, default=6)
 options = asked.parse_args()
 
@@ -27,13 +32,22 @@ torch.manual_seed(0)
 
 data = load_digits()
 order = torch.randperm(len(data.target))
-images, labels = torch.tensor(data.images, dtype=torch.float32)[order].unsqueeze(1) / 16, torch.tensor(data.target)[order]
+images, labels = (
+    torch.tensor(data.images, dtype=torch.float32)[order].unsqueeze(1) / 16,
+    torch.tensor(data.target)[order],
+)
 images, labels = images.to(device), labels.to(device)
 mine = torch.arange(rank, 1400, world)  # the others are for the test
 
 model = nn.Sequential(
-    nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
-)  # fmt: skip
+    nn.Conv2d(1, 16, 3, padding=1),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Conv2d(16, 32, 3, padding=1),
+    nn.ReLU(),
+    nn.Flatten(),
+    nn.Linear(512, 10),
+)
 shared = DistributedDataParallel(model.to(device))
 state = ErrorFeedbackState(compressor="identity" if options.hook == "none" else options.hook)
 shared.register_comm_hook(state, error_feedback_hook)  # the one line that changes

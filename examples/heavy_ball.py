@@ -7,8 +7,8 @@ import torch
 
 
 class State(NamedTuple):
-    s: torch.Tensor       # tracker
-    g: torch.Tensor       # last gradient
+    s: torch.Tensor  # tracker
+    g: torch.Tensor  # last gradient
     before: torch.Tensor  # x_{t-1}
 
 
@@ -19,7 +19,7 @@ class HeavyBall:
     lr: float = 0.05
     beta: float = 0.5
     channels = ("x", "s")
-    tracks = "s"          # mean s = mean g: checked in every round
+    tracks = "s"  # mean s = mean g: checked in every round
 
     def init(self, x):
         return State(torch.zeros_like(x), torch.zeros_like(x), x.clone())

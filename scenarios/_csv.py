@@ -71,7 +71,11 @@ class CsvFile:
     @property
     def place(self) -> Path:
         """Where it lies."""
-        return Path(__file__).parent / "data" / f"{SAMPLE}.csv" if self.path == SAMPLE else Path(os.path.expanduser(self.path))
+        return (
+            Path(__file__).parent / "data" / f"{SAMPLE}.csv"
+            if self.path == SAMPLE
+            else Path(os.path.expanduser(self.path))
+        )
 
     def version(self) -> Version:
         """Which content the file has now.
@@ -83,13 +87,20 @@ class CsvFile:
             found = self.place.stat()
         except (FileNotFoundError, NotADirectoryError):
             where = "" if self.place.is_absolute() else f" in {Path.cwd()}"
-            raise InputError(f"stream: there is no file {self.path!r}{where}; give the path of a CSV file with a header line") from None
-        except (OSError, ValueError) as fault:  # a folder that may not be entered, a path that is too long or holds a NUL
+            raise InputError(
+                f"stream: there is no file {self.path!r}{where}; give the path of a CSV file with a header line"
+            ) from None
+        except (
+            OSError,
+            ValueError,
+        ) as fault:  # a folder that may not be entered, a path that is too long or holds a NUL
             why = getattr(fault, "strerror", None) or fault
             raise InputError(f"stream: cannot look at the file {self.path[:200]!r}: {why}") from None
         if not stat.S_ISREG(found.st_mode):
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, a pipe or a socket"
-            raise InputError(f"stream: {self.path} is {kind}; give the path of a CSV file, which can be read more than once")
+            raise InputError(
+                f"stream: {self.path} is {kind}; give the path of a CSV file, which can be read more than once"
+            )
         return Version(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
     def open(self) -> TextIO:
@@ -131,7 +142,9 @@ class CsvFile:
                 except csv.Error as fault:
                     last = reader.line_num
                     place = f"line {line}" if last <= line else f"line {line} (the row goes on to line {last})"
-                    raise InputError(f"stream: {self.path}, {place}: {_SAYS.get(str(fault), fault)}; correct the file") from None
+                    raise InputError(
+                        f"stream: {self.path}, {place}: {_SAYS.get(str(fault), fault)}; correct the file"
+                    ) from None
                 if filled(row):
                     yield line, row
 

@@ -201,7 +201,9 @@ def sliding_window(t: Tensor, window: int, rows: Callable[[Tensor], tuple[Tensor
     >>> sliding_window(torch.tensor([1]).reshape(1, 1, 1, 1), 4, draw).w.flatten().tolist()
     [0.0, 0.0, 0.5, 0.5]
     """
-    needed, index, present = window_rounds(t, max(window, 2))  # the label before the round is needed even when window = 1
+    needed, index, present = window_rounds(
+        t, max(window, 2)
+    )  # the label before the round is needed even when window = 1
     X, y = rows(needed)
     k = y.shape[-1]
     before = present[:, -2].reshape(-1, 1, 1, 1)

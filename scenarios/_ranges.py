@@ -25,7 +25,9 @@ def whole(scenario: Any, *names: str, low: int = 1, high: int = WHOLE, where: st
         value = getattr(scenario, name)
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
             most = where or ("2^53" if high == WHOLE else high)
-            raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be a whole number of at least {low} and at most {most}")
+            raise InputError(
+                f"{_who(scenario)}: {name}={shown(value)} must be a whole number of at least {low} and at most {most}"
+            )
 
 
 def real(scenario: Any, *names: str, low: float = 0.0, high: float = LARGEST, above: bool = False) -> None:
@@ -35,10 +37,22 @@ def real(scenario: Any, *names: str, low: float = 0.0, high: float = LARGEST, ab
     """
     for name in names:
         value = getattr(scenario, name)
-        fits = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and low <= value <= high
+        fits = (
+            isinstance(value, int | float | np.integer | np.floating)
+            and not isinstance(value, bool)
+            and low <= value <= high
+        )
         if not fits or (above and not value >= low + SMALLEST):
-            lowest = f"above {low:g}" if above and high < LARGEST else f"at least {SMALLEST:g}" if above else f"at least {low:g}"
-            raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be a number of {lowest} and at most {high:g}")
+            lowest = (
+                f"above {low:g}"
+                if above and high < LARGEST
+                else f"at least {SMALLEST:g}"
+                if above
+                else f"at least {low:g}"
+            )
+            raise InputError(
+                f"{_who(scenario)}: {name}={shown(value)} must be a number of {lowest} and at most {high:g}"
+            )
 
 
 def one_of(scenario: Any, name: str, known: tuple[str, ...]) -> None:

@@ -33,7 +33,9 @@ Floats = NDArray[np.float64]
 MOST_TEXTS, MOST_CLASSES = 32, 100
 _CHUNK = 500  # rows read at a time: short-lived lists spare the garbage collector (twice as fast as 50,000)
 _BYTES = 24  # memory for each value in a file while it is read
-_ONE_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?")  # spellings that may differ and still be one class: 1, +1, 1.0
+_ONE_NUMBER = re.compile(
+    r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?"
+)  # spellings that may differ and still be one class: 1, +1, 1.0
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that a cache can be keyed by it
@@ -101,7 +103,9 @@ class _Column:
             try:
                 values = np.array(list(map(float, texts)))
                 joined = "".join(texts)
-                joined = joined if joined.isascii() else "".join(map(str.strip, texts))  # blanks of other kinds do not count
+                joined = (
+                    joined if joined.isascii() else "".join(map(str.strip, texts))
+                )  # blanks of other kinds do not count
                 # Python reads 1_000 and other scripts' digits as numbers
                 good = bool((np.abs(values) <= LARGEST).all()) and joined.isascii() and "_" not in joined
             except ValueError:
@@ -146,7 +150,8 @@ class _Column:
             other = alike.setdefault(in_print(text), text)
             if other != text:
                 raise self.at(
-                    self.row_of(text), f"is {text[:100]!a}, which looks like the {other[:100]!a} of an earlier row; write both alike"
+                    self.row_of(text),
+                    f"is {text[:100]!a}, which looks like the {other[:100]!a} of an earlier row; write both alike",
                 )
         if self.numeric or self.names or not self.feature:
             return
@@ -155,7 +160,9 @@ class _Column:
         if 2 * figures.sum() >= len(figures) or 2 * cells[figures].sum() >= cells.sum():
             odd = next(text for text, figure in zip(self.codes, figures, strict=True) if not figure)
             many = f"{cells[~figures].sum()} of {cells.sum()} values are no numbers"
-            raise self.refuse(self.row_of(odd), f"is {odd[:100]!r}, but the column seems to hold numbers ({many})", odd=True)
+            raise self.refuse(
+                self.row_of(odd), f"is {odd[:100]!r}, but the column seems to hold numbers ({many})", odd=True
+            )
 
     def features(self) -> tuple[Floats, list[str]]:
         """The columns of X that this one makes, and their names."""
@@ -167,7 +174,9 @@ class _Column:
                 f"stream: {self.file.path}, column {self.name!r} has {len(self.codes)} different texts ({some}, ...) and at most "
                 f"{MOST_TEXTS} can become features; leave the column out with drop={_in_spec(self.name)}"
             )
-        return (self.values[:, None] == np.arange(len(self.codes))).astype(np.float64), [f"{self.name}={c}" for c in self.codes]
+        return (self.values[:, None] == np.arange(len(self.codes))).astype(np.float64), [
+            f"{self.name}={c}" for c in self.codes
+        ]
 
     def classes(self) -> tuple[tuple[str, ...], NDArray[Any]]:
         """The texts in the order of the classes, and each row's class. Equal numbers are one class where all texts are numbers."""
@@ -200,7 +209,11 @@ def _places(file: CsvFile, header: list[str], what: str, names: Sequence[str]) -
     for name in map(composed, names):
         if name not in header:
             near = difflib.get_close_matches(name, header, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(repr(each[:100]) for each in header[:12])}"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it has {', '.join(repr(each[:100]) for each in header[:12])}"
+            )
             if near and "+" in near[0] and what in ("drop", "categories"):
                 hint += f" Write {what}={_in_spec(near[0])}: a + in a name is doubled."
             raise InputError(f"stream: {what}={name!r} is not a column of {file.path}; {hint}")
@@ -226,7 +239,12 @@ def _header(file: CsvFile) -> list[str]:
 
 
 def table(
-    path: str, label: str, agents_by: str | None, standardise: bool, drop: tuple[str, ...] = (), categories: tuple[str, ...] = ()
+    path: str,
+    label: str,
+    agents_by: str | None,
+    standardise: bool,
+    drop: tuple[str, ...] = (),
+    categories: tuple[str, ...] = (),
 ) -> Table:
     """Read the file, or remember it if it has not changed since.
 
@@ -248,11 +266,15 @@ def _read(path: str, roles: Roles, standardise: bool, version: Version) -> Table
     except UnicodeDecodeError:
         raise file.undecodable() from None
     except csv.Error:
-        raise file.fault(version.size, "") from None  # no file has so many rows: the slow way comes to the same error and knows its line
+        raise file.fault(
+            version.size, ""
+        ) from None  # no file has so many rows: the slow way comes to the same error and knows its line
     except OSError as error:
         raise InputError(f"stream: cannot read {path}: {error.strerror}") from None
     except MemoryError:
-        raise InputError(f"stream: {path} has {version.size:,} bytes, too many for the memory of this machine; make it smaller") from None
+        raise InputError(
+            f"stream: {path} has {version.size:,} bytes, too many for the memory of this machine; make it smaller"
+        ) from None
 
 
 def _parse(file: CsvFile, roles: Roles, standardise: bool, size: int) -> Table:
@@ -269,9 +291,11 @@ def _parse(file: CsvFile, roles: Roles, standardise: bool, size: int) -> Table:
     kept = [k for k in range(len(header)) if k not in dropped]
     columns = [
         _Column(file, header[k], k, feature=k not in (target, owner), names=k in named or k == owner) for k in kept
-    ]  # fmt: skip
+    ]
     if all(not column.feature for column in columns):
-        raise InputError(f"stream: {file.path} has no column besides the label{'' if owner is None else ' and agents_by'}")
+        raise InputError(
+            f"stream: {file.path} has no column besides the label{'' if owner is None else ' and agents_by'}"
+        )
     label = columns[kept.index(target)]
     label.numeric = False
     count = 0
@@ -300,10 +324,13 @@ def _parse(file: CsvFile, roles: Roles, standardise: bool, size: int) -> Table:
             names += more
     classes, y = label.classes()
     return Table(
-        np.concatenate(blocks, 1), y, tuple(names), classes,
+        np.concatenate(blocks, 1),
+        y,
+        tuple(names),
+        classes,
         () if owner is None else tuple(columns[kept.index(owner)].codes),
         np.arange(count) if owner is None else columns[kept.index(owner)].values,
-    )  # fmt: skip
+    )
 
 
 def _wrong_length(file: CsvFile, row: int, texts: list[str], width: int) -> InputError:

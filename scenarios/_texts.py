@@ -7,10 +7,42 @@ import unicodedata
 from distopt.scenarios._ranges import LARGEST
 
 MISSING = frozenset(  # compared in lower case
-    ("na", "n/a", "n.a.", "n.a", "n/d", "nan", "-nan", "+nan", "null", "(null)", "[null]", "<na>", "<nan>", "<null>", "<nil>", "<none>", "\\n",
-     "#na", "#n/a", "#n/a n/a", "#null!", "#value!", "#ref!", "#div/0!", "#num!", "#name?", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind")
-)  # fmt: skip
-MISSING_AS_WRITTEN = frozenset({"None", "NaT"})  # what Python and pandas write; none is a name, as in none, mild, severe
+    (
+        "na",
+        "n/a",
+        "n.a.",
+        "n.a",
+        "n/d",
+        "nan",
+        "-nan",
+        "+nan",
+        "null",
+        "(null)",
+        "[null]",
+        "<na>",
+        "<nan>",
+        "<null>",
+        "<nil>",
+        "<none>",
+        "\\n",
+        "#na",
+        "#n/a",
+        "#n/a n/a",
+        "#null!",
+        "#value!",
+        "#ref!",
+        "#div/0!",
+        "#num!",
+        "#name?",
+        "1.#qnan",
+        "-1.#qnan",
+        "1.#ind",
+        "-1.#ind",
+    )
+)
+MISSING_AS_WRITTEN = frozenset(
+    {"None", "NaT"}
+)  # what Python and pandas write; none is a name, as in none, mild, severe
 
 
 def missing(text: str) -> bool:
@@ -22,7 +54,11 @@ def missing(text: str) -> bool:
     if not text.isascii():  # full-width letters, and characters that are not seen
         text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Cc"))
     text = text.strip()
-    return text.lower() in MISSING or text in MISSING_AS_WRITTEN or not text.strip("-.?\u2010\u2011\u2012\u2013\u2014\u2015\u2212")
+    return (
+        text.lower() in MISSING
+        or text in MISSING_AS_WRITTEN
+        or not text.strip("-.?\u2010\u2011\u2012\u2013\u2014\u2015\u2212")
+    )
 
 
 def number(text: str) -> float | None:

@@ -64,7 +64,9 @@ def dirichlet(u: Tensor, alpha: float) -> Tensor:
     ([0.2159, 0.7841], 1.0)
     """
     inside = (u + 2.0**-54).numpy()  # off zero, where the logarithm ends
-    log_gamma = np.log(gammaincinv(alpha + 1, np.minimum(inside[..., 0, :], 1 - 2.0**-53))) + np.log(inside[..., 1, :]) / alpha
+    log_gamma = (
+        np.log(gammaincinv(alpha + 1, np.minimum(inside[..., 0, :], 1 - 2.0**-53))) + np.log(inside[..., 1, :]) / alpha
+    )
     g = np.exp(log_gamma - log_gamma.max(-1, keepdims=True))
     return torch.from_numpy(g / g.sum(-1, keepdims=True))
 
@@ -120,8 +122,12 @@ class Digits:
 
     def batch(self, t: Tensor, key: Key) -> DigitBatch:
         """The windows of the rounds ``t``, leaves [K, R, n, window * images, ...]."""
-        room(self, FEATURES * self.images * self.window * len(t) * len(key.trials) * len(key.agents), "images", "window")
-        needed, index, present = window_rounds(t, self.window + 1)  # one round more, for the label before the newest ones
+        room(
+            self, FEATURES * self.images * self.window * len(t) * len(key.trials) * len(key.agents), "images", "window"
+        )
+        needed, index, present = window_rounds(
+            t, self.window + 1
+        )  # one round more, for the label before the newest ones
         rows, y = self._arrivals(needed, key)
         seen = gather_window(y, index)
         last = torch.where(t > 0, seen[..., -self.images - 1 :][..., :1], -1)
@@ -143,7 +149,9 @@ class Digits:
         mix = (1 - s) * mixes[..., 0, :] + s * mixes[..., 1, :]
         u = key.uniform("digits/image", 2 * self.images, t)
         u = u.reshape(*u.shape[:-1], 2, self.images)
-        y = (u[..., 0, :].unsqueeze(-1) >= mix.cumsum(-1)[..., None, :-1]).sum(-1)  # the last class takes what rounding leaves
+        y = (u[..., 0, :].unsqueeze(-1) >= mix.cumsum(-1)[..., None, :-1]).sum(
+            -1
+        )  # the last class takes what rounding leaves
         size = first[y + 1] - first[y]
         return first[y] + (u[..., 1, :] * size).to(torch.int64), y
 

@@ -14,15 +14,37 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.scenarios._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss, no_change_accuracy
+from distopt.scenarios._logistic import (
+    logistic_accuracy,
+    logistic_grad,
+    logistic_hessian,
+    logistic_loss,
+    no_change_accuracy,
+)
 from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows
 
 By = Literal["carrier", "origin", "shard"]
 FEATURES = (
-    "bias", "sin day", "cos day", "sin 2 day", "cos 2 day", "sin week", "cos week", "distance", "JFK", "LGA",
-    "temperature", "humidity", "wind", "wind from east", "wind from north", "rain", "pressure", "haze",
-)  # fmt: skip
+    "bias",
+    "sin day",
+    "cos day",
+    "sin 2 day",
+    "cos 2 day",
+    "sin week",
+    "cos week",
+    "distance",
+    "JFK",
+    "LGA",
+    "temperature",
+    "humidity",
+    "wind",
+    "wind from east",
+    "wind from north",
+    "rain",
+    "pressure",
+    "haze",
+)
 
 
 class FlightBatch(NamedTuple):
@@ -69,14 +91,30 @@ def features() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     day = 2 * np.pi * minute / 1440
     week = 2 * np.pi * (c["day"].astype(np.float64) + minute / 1440) / 7
     table = c["weather"].astype(np.float64)
-    temp, humid, towards, wind, rain, pressure, visibility = table[c["origin"], np.maximum(c["hour"].astype(np.int64) - 1, 0)].T
+    temp, humid, towards, wind, rain, pressure, visibility = table[
+        c["origin"], np.maximum(c["hour"].astype(np.int64) - 1, 0)
+    ].T
     angle = np.deg2rad(towards)
     columns = [
-        np.ones_like(minute), np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week),
-        c["distance"] / 2500.0, c["origin"] == 1, c["origin"] == 2,
-        (temp - 55) / 30, (humid - 60) / 40, wind / 20, wind * np.sin(angle) / 20, wind * np.cos(angle) / 20,
-        np.minimum(rain / 10, 1), (pressure / 10 - 1015) / 15, 1 - visibility / 100,
-    ]  # fmt: skip
+        np.ones_like(minute),
+        np.sin(day),
+        np.cos(day),
+        np.sin(2 * day),
+        np.cos(2 * day),
+        np.sin(week),
+        np.cos(week),
+        c["distance"] / 2500.0,
+        c["origin"] == 1,
+        c["origin"] == 2,
+        (temp - 55) / 30,
+        (humid - 60) / 40,
+        wind / 20,
+        wind * np.sin(angle) / 20,
+        wind * np.cos(angle) / 20,
+        np.minimum(rain / 10, 1),
+        (pressure / 10 - 1015) / 15,
+        1 - visibility / 100,
+    ]
     return np.column_stack(columns).astype(np.float64), np.where(c["late"] > 0, 1.0, -1.0)
 
 
@@ -185,10 +223,14 @@ class Flights:
         seen = [
             windows(
                 _kept(key.seed, trial, self.keep, self.agents_by, key.total),
-                len(y), key.agents.numpy(), now * self.step, (now + 1) * self.step, window=self.window,
+                len(y),
+                key.agents.numpy(),
+                now * self.step,
+                (now + 1) * self.step,
+                window=self.window,
             )
             for trial in key.trials.tolist()
-        ]  # fmt: skip
+        ]
         rows, weights, fresh, last = (np.stack(part, 1) for part in zip(*seen, strict=True))
         labels = np.append(y, 0.0)  # place -1: no flight
         return FlightBatch(*map(torch.from_numpy, (X[rows], y[rows], weights, fresh, labels[last])))

@@ -82,13 +82,17 @@ class MovingTarget:
         network, d = key.shared, self.dim
         if self.motion == "circle":
             phase = 2 * math.pi * network.uniform("moving_target.phase", (d + 1) // 2)
-            angle = 2 * math.pi * (t % self.period).to(torch.float64) / self.period + phase  # small angles keep all digits
+            angle = (
+                2 * math.pi * (t % self.period).to(torch.float64) / self.period + phase
+            )  # small angles keep all digits
             return self.radius * torch.stack([angle.cos(), angle.sin()], -1).flatten(-2)[..., :d]
         if self.motion == "line":
             u = network.normal("moving_target.line", d)
             return self.speed * t.to(torch.float64) * (u / u.square().sum(-1, keepdim=True).sqrt())
         if self.motion == "walk":
-            steps = key.running_sum(f"moving_target.walk {d}", t, lambda tau: network.normal("moving_target.walk", d, tau))
+            steps = key.running_sum(
+                f"moving_target.walk {d}", t, lambda tau: network.normal("moving_target.walk", d, tau)
+            )
             return self.speed / math.sqrt(d) * steps
         stay, which = torch.unique(t.reshape(-1) // self.period, return_inverse=True)
         return self.radius * network.normal("moving_target.jump", d, stay.reshape(-1, 1, 1, 1))[which]

@@ -115,7 +115,9 @@ class RbfDrift:
             u = key.uniform("rbf_drift.rows", (f + 3) * self.rows, tau)
             u = u.reshape(*u.shape[:-1], self.rows, f + 3)
             length = key.normal("rbf_drift.length", self.rows, tau)
-            drawn = (heap.unsqueeze(-2) <= (u[..., f] * heap[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=self.centroids - 1)
+            drawn = (
+                (heap.unsqueeze(-2) <= (u[..., f] * heap[..., -1:]).unsqueeze(-1)).sum(-1).clamp(max=self.centroids - 1)
+            )
             towards = 2 * u[..., :f] - 1
             reach = length * self.width * torch.take_along_dim(std, drawn, -1) / towards.square().sum(-1).sqrt()
             z = torch.take_along_dim(self.centres(tau, key), drawn.unsqueeze(-1), -2) + towards * reach.unsqueeze(-1)

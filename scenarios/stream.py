@@ -61,9 +61,13 @@ def _names(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
     elif isinstance(given, Sequence) and all(isinstance(name, str) for name in given):
         found = tuple(given)
     else:
-        raise InputError(f"stream: {what}={shown(given)} must be names of columns, as in {what}=hour+day or [\"hour\", \"day\"]")
+        raise InputError(
+            f'stream: {what}={shown(given)} must be names of columns, as in {what}=hour+day or ["hour", "day"]'
+        )
     if not all(name.strip() for name in found):
-        raise InputError(f"stream: {what}={shown(given)} has an empty name; write {what}=hour+day, and a + within a name twice")
+        raise InputError(
+            f"stream: {what}={shown(given)} has an empty name; write {what}=hour+day, and a + within a name twice"
+        )
     return found
 
 
@@ -152,7 +156,9 @@ class Stream:
 
     @property
     def _table(self) -> Table:
-        return table(str(self.path), self.label, self.agents_by, self.standardise, tuple(self.drop), tuple(self.categories))
+        return table(
+            str(self.path), self.label, self.agents_by, self.standardise, tuple(self.drop), tuple(self.categories)
+        )
 
     @property
     def dim(self) -> int:
@@ -183,7 +189,9 @@ class Stream:
                 f"{rounds} rounds; ask for fewer rounds, or for a smaller step"
             )
         room(self, data.X.shape[1] * self.window * len(t) * len(key.agents), "window")
-        seen = windows(_dealt(data, key.total), len(data.y), key.agents.numpy(), now * step, (now + 1) * step, window=self.window)
+        seen = windows(
+            _dealt(data, key.total), len(data.y), key.agents.numpy(), now * step, (now + 1) * step, window=self.window
+        )
         y = 2.0 * data.y - 1.0 if len(data.classes) == 2 else data.y
         leaves = (data.X[seen.rows], y[seen.rows], seen.weights, seen.fresh, y[seen.last], seen.last >= 0)
         return StreamBatch(*(torch.from_numpy(leaf).unsqueeze(1) for leaf in leaves))

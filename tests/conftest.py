@@ -18,7 +18,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", maxsplit=1)[0]
-            return file if file.endswith("test_ray.py") else nodeid
+            return "ray" if "/test_ray" in file else nodeid
 
     return Scheduling(config, log)
 

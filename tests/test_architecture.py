@@ -1,89 +1,190 @@
-"""Who may import whom, and what stays light."""
+"""Who may import whom, as the table of docs/architecture.md says, and what stays light."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
 HEAVY = {"torch", "ray", "matplotlib", "networkx", "scipy", "pandas", "sklearn", "cvxpy"}
+METHODS = ("algorithms", "directions", "channels", "compressors")
+KNOWN = ("__future__", "dataclasses", "typing", "math", "re", "collections")
+CONFINED = ("matplotlib", "torch.distributed", "ray")
 
 
-def imports(path: Path, top_only: bool = False) -> set[str]:
-    """Modules a file imports, as dotted names; ``top_only`` leaves out imports inside functions and type checking."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_only else list(ast.walk(tree))
-    found = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name as installed."""
+    found = {}
+    for folder in ("distopt", "topologies", "scenarios"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = parts if folder == "distopt" else ("distopt", *parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-def files(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py")
+MODULES = modules()
 
 
-def own(path: Path) -> set[str]:
-    return {name for name in imports(path) if name.startswith("distopt")}
+def table(head: str) -> dict[str, set[str]]:
+    """The rows of the page's table with that head: first cell -> names in the second."""
+    rows = PAGE.split(f"| {head} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return {key.strip("`"): set(re.findall(r"[\w./]+", names)) for key, names in cells}
 
 
-@pytest.mark.parametrize("path", files("distopt/algorithms", "distopt/directions", "distopt/channels", "distopt/compressors"), ids=lambda p: p.stem)
-def test_methods_know_torch_and_their_protocol_only(path: Path) -> None:
-    methods = ("distopt.algorithms", "distopt.directions", "distopt.channels", "distopt.compressors")
-    allowed = ("distopt.protocols", "distopt.errors", "distopt.ranges", "distopt.numerics.sums", *methods)
-    assert {name for name in own(path) if not name.startswith(allowed)} == set()
-    assert {name.split(".")[0] for name in imports(path)} <= {"__future__", "torch", "dataclasses", "typing", "math", "re", "distopt", "collections"}
+def targets(name: str, node: ast.stmt) -> Iterator[str]:
+    """What one import statement names, as dotted names."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+            up = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*up, base] if base else up)
+        yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", files("topologies", "scenarios"), ids=lambda p: p.stem)
-def test_topologies_and_scenarios_know_randomness_and_graphs_only(path: Path) -> None:
-    allowed = ("distopt.numerics.random", "distopt.network.graphs", "distopt.numerics.sums", "distopt.errors", "distopt.numerics.room", "distopt.scenarios._", "distopt.topologies")
-    assert {name for name in own(path) if not name.startswith(allowed)} == set()
+def confined(target: str) -> bool:
+    """Whether a dotted name is of a library that the page keeps in a few places."""
+    return any(target == library or target.startswith(library + ".") for library in CONFINED)
 
 
-def test_plotting_lives_in_report_only() -> None:
-    inner = [path for path in (ROOT / "distopt").glob("*/*.py") if path.parent.name != "report"]
-    for path in [*files("distopt", "topologies", "scenarios"), *inner]:
-        assert not any(name.startswith("matplotlib") for name in imports(path)), path
+def handed() -> dict[str, str]:
+    """Libraries that a module binds and others may take from it: ``distopt.a.dist`` -> ``torch.distributed``."""
+    found: dict[str, str] = {}
+    size = -1
+    while size < len(found):  # once more, as long as some module hands on what it has taken
+        size = len(found)
+        for name, path in MODULES.items():
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    for alias, target in zip(node.names, targets(name, node), strict=True):
+                        if confined(whole := found.get(target, target)):
+                            found[f"{name}.{alias.asname or alias.name}"] = whole
+                elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Attribute | ast.Name):
+                    value = ast.unparse(node.value)
+                    whole = found.get(f"{name}.{value}", value)
+                    for left in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                        if confined(whole) and isinstance(left, ast.Name):
+                            found[f"{name}.{left.id}"] = whole
+    return found
 
 
-def test_torch_distributed_and_ray_stay_in_their_places() -> None:
-    for path in (ROOT / "distopt").rglob("*.py"):
-        inside = path.relative_to(ROOT / "distopt").as_posix()
-        if inside not in ("engines/gloo.py", "optim.py", "ddp.py"):
-            assert not any(name.startswith("torch.distributed") for name in imports(path)), inside
-        if inside != "engines/cluster.py":
-            assert not any(name == "ray" or name.startswith("ray.") for name in imports(path)), inside
+HANDED = handed()
 
 
-def test_lower_layers_do_not_know_upper_ones() -> None:
-    upper = ("distopt.cli.main", "distopt.cli.commands", "distopt.runs.sweep", "distopt.api", "distopt.report", "distopt.runs.results")
-    lowest = ("network", "mixing", "links", "weights", "graphs", "random", "data", "comparator", "metrics", "tree")
-    for name in (*lowest, "runner", "experiment", "problem", "protocols", "catalog", "errors"):
-        assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
-    for name in lowest:
-        assert not any(m.startswith(("distopt.simulation.runner", "distopt.experiment", "distopt.simulation.problem")) for m in own(ROOT / "distopt" / f"{name}.py")), name
+def own(target: str) -> str | None:
+    """The module of ours that a target names or lies in."""
+    return target if target in MODULES else parent if (parent := target.rpartition(".")[0]) in MODULES else None
 
 
-def test_the_experiments_of_papers_are_known_to_the_command_line_only() -> None:
-    for path in [path for path in (ROOT / "distopt").rglob("*.py") if path.parent.name != "reproduce" and path.name != "cli.py"]:
-        assert not any(name.startswith("distopt.reproduce") for name in own(path)), path
-    for path in files("distopt/reproduce"):
-        assert not any(name.startswith(("distopt.cli.main", "distopt.api", "distopt.report", "distopt.runs.sweep")) for name in own(path)), path
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "distopt"
+
+
+def imports(name: str) -> set[str]:
+    """All that a module imports, inside functions too; a library handed on by another module counts as the library."""
+    nodes = [node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.stmt)]
+    return {HANDED.get(target, target) for node in nodes for target in targets(name, node)}
+
+
+def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when a module is imported."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            typing_only = "TYPE_CHECKING" in ast.unparse(node.test)
+            yield from at_import([*([] if typing_only else node.body), *node.orelse])
+        elif isinstance(node, ast.Try):
+            yield from at_import(
+                [*node.body, *(n for h in node.handlers for n in h.body), *node.orelse, *node.finalbody]
+            )
+        elif isinstance(node, ast.With | ast.ClassDef):
+            yield from at_import(node.body)
+
+
+@pytest.mark.parametrize("name", sorted({room(module) for module in MODULES}))
+def test_a_room_imports_what_the_table_allows(name: str) -> None:
+    allowed = table("room | may import")
+    found = {own(target) for module in MODULES if room(module) == name for target in imports(module)} - {None}
+    rooms = {room(module) for module in found if module} - {name}
+    assert rooms <= allowed[name], f"{name} imports {sorted(rooms - allowed[name])}, which the table does not allow"
+
+
+def test_the_table_names_each_room_and_allows_nothing_unused() -> None:
+    allowed = table("room | may import")
+    assert set(allowed) == {room(module) for module in MODULES}
+    for name, others in allowed.items():
+        mine = [own(target) for module in MODULES if room(module) == name for target in imports(module)]
+        unused = others - {"nothing"} - {room(module) for module in mine if module}
+        assert not unused, f"{name} is allowed {sorted(unused)} and imports none of it"
+
+
+@pytest.mark.parametrize("library", CONFINED)
+def test_libraries_stay_in_their_places(library: str) -> None:
+    places = table("library | only in")[library]
+    found = {
+        MODULES[module].relative_to(ROOT / "distopt").as_posix()
+        for module in MODULES
+        if any(target == library or target.startswith(library + ".") for target in imports(module))
+    }
+    assert {
+        path for path in found if not any(path == place or path.startswith(place + "/") for place in places)
+    } == set()
+
+
+def test_a_library_that_another_module_hands_on_is_seen() -> None:
+    assert "torch.distributed" in imports("distopt.engines.transports.nccl")
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if room(m) in METHODS and m.count(".") == 2])
+def test_methods_know_torch_and_the_standard_library_only(name: str) -> None:
+    assert {target.split(".")[0] for target in imports(name)} <= {"distopt", "torch", *KNOWN}
+    sums = {t for t in imports(name) if t.startswith("distopt.numerics.")}
+    assert all(target.startswith("distopt.numerics.sums") for target in sums)
+
+
+def test_topologies_know_graphs_and_randomness_only() -> None:
+    allowed = ("distopt.network.graphs", "distopt.numerics.random", "distopt.numerics.sums", "distopt.numerics.room")
+    for name in MODULES:
+        if room(name) in ("topologies", "scenarios"):
+            found = {t for t in imports(name) if t.startswith(("distopt.network", "distopt.numerics"))}
+            assert all(target.startswith(allowed) for target in found), name
 
 
 def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
-    above = {"graphs": ("distopt.network.weights", "distopt.network.mixing"), "weights": ("distopt.network.mixing",), "links": ("distopt.network.mixing", "distopt.network.weights")}
+    above = {"graphs": ("weights", "mixing"), "weights": ("mixing",), "links": ("mixing", "weights")}
     for name, upper in above.items():
-        assert not any(module.startswith(upper) for module in own(ROOT / "distopt" / f"{name}.py")), name
+        wrong = tuple(f"distopt.network.{each}" for each in upper)
+        assert not any(target.startswith(wrong) for target in imports(f"distopt.network.{name}")), name
 
 
-@pytest.mark.parametrize("code", ["import distopt", "import distopt.catalog.registry", "import distopt.cli.main", "import distopt.reproduce"])
+def test_no_circle_of_imports() -> None:
+    left = {}
+    for name, path in MODULES.items():
+        found = {own(target) for node in at_import(ast.parse(path.read_text()).body) for target in targets(name, node)}
+        left[name] = {module for module in found if module} - {name}
+    while free := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left, f"imports go round among {sorted(left)}"
+
+
+def test_the_house_stays_small() -> None:
+    assert len(list((ROOT / "distopt").glob("*.py"))) <= 13
+    long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > 400}
+    assert not long, f"files of more than 400 lines: {long}"
+
+
+@pytest.mark.parametrize(
+    "code", ["import distopt", "import distopt.catalog.registry", "import distopt.cli.main", "import distopt.reproduce"]
+)
 def test_imports_are_light(code: str) -> None:
     script = f"{code}; import sys; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

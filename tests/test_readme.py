@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-SHELL = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.split("#")[0].strip()]
+SHELL = [
+    line.split("#")[0].strip()
+    for kind, text in BLOCKS
+    if kind == "sh"
+    for line in text.splitlines()
+    if line.split("#")[0].strip()
+]
 COMMANDS = [line for line in SHELL if line.startswith("distopt ")]
 MAKE = [line.split()[1] for line in SHELL if line.startswith("make ")]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
@@ -44,7 +50,11 @@ def test_make_targets_do_what_the_readme_says(target: str) -> None:
 @pytest.mark.parametrize("command", ["distopt simulate ring --agents 16", *COMMANDS])
 def test_command_runs(command: str, place: Path) -> None:
     if command.startswith("distopt resume "):
-        wrote = next(each for each in COMMANDS if each.startswith("distopt simulate ") and each.endswith(f"--out {command.rsplit(maxsplit=1)[-1]}"))
+        wrote = next(
+            each
+            for each in COMMANDS
+            if each.startswith("distopt simulate ") and each.endswith(f"--out {command.rsplit(maxsplit=1)[-1]}")
+        )
         run([sys.executable, "-m", *shlex.split(wrote)], place)
     out = run([sys.executable, "-m", *shlex.split(command)], place)
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
@@ -62,7 +72,10 @@ def test_python_blocks_run(place: Path) -> None:
     assert len([line for line in first.splitlines() if line.strip()]) <= 10
     wrote = next(command for command in COMMANDS if "runs/karate" in command)
     run([sys.executable, "-m", *shlex.split(wrote)], place)
-    shapes = run([sys.executable, "-c", "import distopt\n" + second + "\nprint(run['x'].shape, run['dynamic_regret'].shape)"], place)
+    shapes = run(
+        [sys.executable, "-c", "import distopt\n" + second + "\nprint(run['x'].shape, run['dynamic_regret'].shape)"],
+        place,
+    )
     assert shapes.strip() == "(1, 201, 34, 2) (1, 200)"
     assert third.removeprefix("# examples/heavy_ball.py\n") in (ROOT / "examples" / "heavy_ball.py").read_text()
     check = "import sys; sys.path.insert(0, 'examples'); from heavy_ball import HeavyBall; from distopt.checks import check_algorithm"

@@ -21,7 +21,10 @@ LONGEST = 1000
 """Characters of the longest id."""
 
 MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
@@ -65,11 +68,17 @@ def decoded(path: Path, data: bytes, encoding: str = "utf-8") -> str:
     except UnicodeDecodeError as problem:
         line = len(re.findall(rb"\r\n?|\n", data[: problem.start])) + 1
         byte = f"{problem.object[problem.start]:#04x}"
-        raise error(path, line, f"can't decode byte {byte} as {encoding} ({problem.reason}); save the file as UTF-8") from None
+        raise error(
+            path, line, f"can't decode byte {byte} as {encoding} ({problem.reason}); save the file as UTF-8"
+        ) from None
     except (LookupError, UnicodeError):
         raise error(path, 0, f"its encoding {encoding!r} is not known; save the file as UTF-8") from None
     if "\0" in text:
-        raise error(path, text.count("\n", 0, text.index("\0")) + 1, "holds a character of code 0; it is not a text file, or not in UTF-8")
+        raise error(
+            path,
+            text.count("\n", 0, text.index("\0")) + 1,
+            "holds a character of code 0; it is not a text file, or not in UTF-8",
+        )
     return text
 
 
@@ -101,7 +110,11 @@ class Links:
         place = self._named(name, line)
         if self._declared[place]:
             first = self._declared[place]
-            raise error(self.path, line, f"node {name!r} is there twice (first in line {first}); give each node an id of its own")
+            raise error(
+                self.path,
+                line,
+                f"node {name!r} is there twice (first in line {first}); give each node an id of its own",
+            )
         self._declared[place] = line
 
     def link(self, source: str, target: str, line: int, value: float = np.nan) -> None:
@@ -118,7 +131,11 @@ class Links:
         place = self.place.setdefault(name, len(self._seen))
         if place == len(self._seen):
             if not name or len(name) > LONGEST:
-                raise error(self.path, line, f"an id has {len(name):,} characters; 1 to {LONGEST:,} are possible" if name else "an id is empty")
+                raise error(
+                    self.path,
+                    line,
+                    f"an id has {len(name):,} characters; 1 to {LONGEST:,} are possible" if name else "an id is empty",
+                )
             self._seen.append(line)
             self._declared.append(0)
         return place
@@ -158,7 +175,11 @@ class Links:
             if look in shown:
                 first = self._seen[self.place[shown[look]]]
                 both = f"{shown[look]!a} (line {first}) and {name!a}"
-                raise error(self.path, self._seen[place], f"the ids {both} look the same but are not; write the node in one way, or rename one")
+                raise error(
+                    self.path,
+                    self._seen[place],
+                    f"the ids {both} look the same but are not; write the node in one way, or rename one",
+                )
             shown[look] = name
 
     def _note(self, source: Ints, target: Ints, line: Ints, names: list[str]) -> str | None:
@@ -170,7 +191,8 @@ class Links:
         if not self.directed:
             return f"{self.path}: {a!r} and {b!r} are linked in both directions with different values; what follows the ids is ignored"
         raise error(
-            self.path, int(line[found]),
+            self.path,
+            int(line[found]),
             f"the arc from {a!r} to {b!r} has another weight than that from {b!r} to {a!r}, but links are undirected; give both the same "
             "weight or none, or save a weight matrix as .npy",
         )

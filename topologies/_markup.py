@@ -20,7 +20,11 @@ def graphml(path: Path, data: bytes) -> Graph:
     declared = _DECLARED.match(data[:400])
     reading = _GraphML(path)
     parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = reading.start, reading.end, reading.text
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = (
+        reading.start,
+        reading.end,
+        reading.text,
+    )
     parser.EntityDeclHandler = reading.entity
     parser.buffer_text, reading.parser = True, parser
     try:
@@ -74,7 +78,11 @@ class _GraphML:
 
     def _graph(self, above: str, given: dict[str, str]) -> None:
         if above != "graphml":
-            raise error(self.path, self.line, "a node holds a graph of its own (a group); ungroup it in the editor that saved the file")
+            raise error(
+                self.path,
+                self.line,
+                "a node holds a graph of its own (a group); ungroup it in the editor that saved the file",
+            )
         self.graphs += 1
         if self.graphs > 1:
             raise error(self.path, self.line, "a second graph begins; save each in a file of its own")
@@ -99,7 +107,11 @@ class _GraphML:
             self.edge = None
 
     def entity(self, name: str, *_: Any) -> None:
-        raise error(self.path, self.line, f"declares an entity ({name[:60]!r}), which a graph has no need of; delete the declaration")
+        raise error(
+            self.path,
+            self.line,
+            f"declares an entity ({name[:60]!r}), which a graph has no need of; delete the declaration",
+        )
 
 
 def _number(text: str) -> float:

@@ -47,7 +47,9 @@ def edges(path: Path, text: str) -> Graph:
         value = real(words[2]) if len(words) > 2 else None
         links.link(words[0], words[1], number, np.nan if value is None else value)
     if named == 1 < len(links):
-        raise error(path, odd, f"expected two numbers as in all other lines, found {_short(shown)}; begin a header with #")
+        raise error(
+            path, odd, f"expected two numbers as in all other lines, found {_short(shown)}; begin a header with #"
+        )
     return links.graph()
 
 
@@ -70,7 +72,11 @@ def _check_texts(path: Path, number: int, line: str, words: list[str]) -> None:
     further = words[2] if len(words) > 2 else ""
     if len(set(between)) > 1 or (further and further[0] not in "{#%" and real(further) is None):
         advice = "use one kind of separator, and blanks in no id"
-        raise error(path, number, f"expected the ids of two agents without blanks in them, then numbers, found {_short(line)}; {advice}")
+        raise error(
+            path,
+            number,
+            f"expected the ids of two agents without blanks in them, then numbers, found {_short(line)}; {advice}",
+        )
 
 
 def _check_no_matrix(path: Path, text: str) -> None:
@@ -81,7 +87,11 @@ def _check_no_matrix(path: Path, text: str) -> None:
         return
     cells = {real(word) for row in rows for word in row}
     if None not in cells and (cells <= {0.0, 1.0} or any("." in word for row in rows for word in row[:2])):
-        raise error(path, 0, f"holds a {width} x {width} matrix, no list of links; save an adjacency matrix as .csv, weights as .npy")
+        raise error(
+            path,
+            0,
+            f"holds a {width} x {width} matrix, no list of links; save an adjacency matrix as .csv, weights as .npy",
+        )
 
 
 def adjacency(path: Path, text: str) -> Graph:
@@ -100,7 +110,11 @@ def adjacency(path: Path, text: str) -> Graph:
         if rows and len(cells) != len(rows[0]):
             raise error(path, number, f"{len(cells)} numbers where the lines before have {len(rows[0])}")
         if set(cells) - {0.0, 1.0}:
-            raise error(path, number, "an adjacency matrix holds 0 and 1 only; save weights as a .npy matrix, and a list of links as .edges")
+            raise error(
+                path,
+                number,
+                "an adjacency matrix holds 0 and 1 only; save weights as a .npy matrix, and a list of links as .edges",
+            )
         if cells[len(rows) : len(rows) + 1] == [1.0]:
             raise error(path, number, f"agent {len(rows)} is linked to itself; put 0 on the diagonal")
         rows.append(np.array(cells, dtype=np.uint8))
@@ -120,12 +134,27 @@ def matrix_market(path: Path, text: str) -> Graph:
     entries = ((number, line.split()) for number, line in lines(text) if not line.startswith("%"))
     at, size = next(entries, (0, []))
     expected = 2 if form == "array" else 3
-    if len(size) != expected or not all(map(str.isdecimal, size)) or not all(map(str.isascii, size)) or max(map(len, size)) > 18:
+    if (
+        len(size) != expected
+        or not all(map(str.isdecimal, size))
+        or not all(map(str.isascii, size))
+        or max(map(len, size)) > 18
+    ):
         raise error(path, at, f"expected the size of the matrix, {expected} whole numbers")
     agents, columns = int(size[0]), int(size[1])
     if agents != columns or agents < 1:
-        raise error(path, at, f"the matrix must be square, not {agents} x {columns}; of a graph of two kinds of nodes, list the links as .edges")
-    count = int(size[2]) if form == "coordinate" else agents * agents if symmetry == "general" else agents * (agents + 1) // 2
+        raise error(
+            path,
+            at,
+            f"the matrix must be square, not {agents} x {columns}; of a graph of two kinds of nodes, list the links as .edges",
+        )
+    count = (
+        int(size[2])
+        if form == "coordinate"
+        else agents * agents
+        if symmetry == "general"
+        else agents * (agents + 1) // 2
+    )
     if count > len(text):
         raise error(path, at, f"is said to hold {count:,} entries, more than the file can; it is damaged")
     if count < agents - 1:
@@ -142,21 +171,31 @@ def matrix_market(path: Path, text: str) -> Graph:
         if value == 0:
             continue
         if i == j:
-            raise error(path, number, f"agent {i} is linked to itself; leave the diagonal out, or save a weight matrix as .npy")
+            raise error(
+                path, number, f"agent {i} is linked to itself; leave the diagonal out, or save a weight matrix as .npy"
+            )
         links.link(str(i), str(j), number, value)
         rows[i] += value
         rows[j] += value if symmetry == "symmetric" else 0.0
     if found != count:
         raise error(path, at, f"is said to hold {count:,} entries, but holds {found:,}; it is damaged")
     if kind != "pattern" and agents > 2 and all(abs(total - 1) < 1e-6 for total in rows.values()):
-        raise error(path, 0, "its rows sum to 1, as those of a weight matrix do; save it as .npy: of a .mtx only the links are read")
+        raise error(
+            path,
+            0,
+            "its rows sum to 1, as those of a weight matrix do; save it as .npy: of a .mtx only the links are read",
+        )
     return links.graph()
 
 
 def _banner(path: Path, text: str) -> tuple[str, str, str]:
     words = text.split("\n", 1)[0].lower().split()
     if not text.startswith(BANNER) or len(words) != 5 or words[1] != "matrix":
-        raise error(path, 1, f"a Matrix Market file begins with {BANNER} matrix and three words more; name a list of links .edges")
+        raise error(
+            path,
+            1,
+            f"a Matrix Market file begins with {BANNER} matrix and three words more; name a list of links .edges",
+        )
     known = (("coordinate", "array"), ("real", "double", "integer", "pattern"), ("general", "symmetric"))
     if any(word not in choices for word, choices in zip(words[2:], known, strict=True)):
         read = "coordinate or array, real, integer or pattern, general or symmetric"
@@ -173,7 +212,9 @@ def _array(agents: int, symmetry: str) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def _entry(path: Path, number: int, words: list[str], kind: str, agents: int, place: tuple[int, int] | None) -> tuple[int, int, float]:
+def _entry(
+    path: Path, number: int, words: list[str], kind: str, agents: int, place: tuple[int, int] | None
+) -> tuple[int, int, float]:
     ids = words[:2] if place is None else []
     values = words[len(ids) :]
     if len(values) != (kind != "pattern") or not all(map(whole, ids)) or (place is None and len(ids) < 2):
@@ -181,7 +222,13 @@ def _entry(path: Path, number: int, words: list[str], kind: str, agents: int, pl
         raise error(path, number, f"expected {wanted}, found {_short(' '.join(words))}")
     i, j = place or (int(ids[0][:20]), int(ids[1][:20]))
     if not (1 <= i <= agents and 1 <= j <= agents):
-        raise error(path, number, f"entry ({_short(ids[0])}, {_short(ids[1])}) lies outside the matrix" if ids else "more values than the matrix has")
+        raise error(
+            path,
+            number,
+            f"entry ({_short(ids[0])}, {_short(ids[1])}) lies outside the matrix"
+            if ids
+            else "more values than the matrix has",
+        )
     value = real(values[0]) if values else 1.0
     if value is None:
         raise error(path, number, f"{_short(values[0])} is not a finite number in plain digits")

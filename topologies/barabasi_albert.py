@@ -22,8 +22,12 @@ def barabasi_albert(agents: int, key: Key, m: int = 2) -> Graph:
     if agents == 1:
         return graph_from_edges(1, [])
     if not 1 <= m < agents:
-        raise InputError(f"barabasi_albert: m is the number of links of a new agent, 1 <= m < agents = {agents}, not {m}")
-    check_links(m * (agents - m), "barabasi_albert", "lower m or the number of agents", most=MOST_LINKS // 8)  # kept in a list
+        raise InputError(
+            f"barabasi_albert: m is the number of links of a new agent, 1 <= m < agents = {agents}, not {m}"
+        )
+    check_links(
+        m * (agents - m), "barabasi_albert", "lower m or the number of agents", most=MOST_LINKS // 8
+    )  # kept in a list
     rng = generator(key, "topologies/barabasi_albert")
     ends = [end for leaf in range(1, m + 1) for end in (0, leaf)]  # every agent as often as it has links
     for new in range(m + 1, agents):

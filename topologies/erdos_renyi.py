@@ -28,11 +28,15 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
         parts, last = [], -1
         while last < pairs - 1:
             gaps = rng.geometric(p, int(p * (pairs - last)) + 16)
-            chunk = last + np.cumsum(np.where((gaps < 1) | (gaps > pairs), pairs + 1, gaps))  # of a tiny p they overflow
+            chunk = last + np.cumsum(
+                np.where((gaps < 1) | (gaps > pairs), pairs + 1, gaps)
+            )  # of a tiny p they overflow
             last = int(chunk[-1])
             parts.append(chunk[chunk < pairs])
         chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
         return graph_from_edges(agents, np.stack(pair_from_number(chosen), 1))
 
     enough = np.log(max(agents, 2)) / max(agents, 2)
-    return connected(draw, key, "topologies/erdos_renyi", f"raise p above log(N) / N = {enough:.3g}", likely=p * pairs, agents=agents)
+    return connected(
+        draw, key, "topologies/erdos_renyi", f"raise p above log(N) / N = {enough:.3g}", likely=p * pairs, agents=agents
+    )

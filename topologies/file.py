@@ -59,13 +59,19 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
         raise InputError(f"file: {path} has suffix {where.suffix!r}; known are {', '.join(sorted(readers))}")
     try:
         if not where.is_file():
-            what = "is not a regular file" if where.exists() else f"does not exist{'' if where.is_absolute() else f' in {Path.cwd()}'}"
+            what = (
+                "is not a regular file"
+                if where.exists()
+                else f"does not exist{'' if where.is_absolute() else f' in {Path.cwd()}'}"
+            )
             raise InputError(f"file: {path} {what}")
         graph = reader(where)
         check_connected(graph)
     except (InputError, OSError) as problem:
         said = str(problem)
-        raise InputError(said if said.startswith("file: ") else f"file: {said}" if path in said else f"file: {path}: {said}") from problem
+        raise InputError(
+            said if said.startswith("file: ") else f"file: {said}" if path in said else f"file: {path}: {said}"
+        ) from problem
     if agents not in (None, graph.agents):
         raise InputError(f"file: {path} has {graph.agents} agents, not {agents}; leave the number out")
     return graph
@@ -89,5 +95,7 @@ def _matrix(path: Path) -> Graph:
             raise error(path, 0, f"a matrix of {shape[0]:,} rows has {gigabytes}; give a sparse matrix in Python")
         found = os.fstat(handle.fileno()).st_size - handle.tell()
         if found != size:
-            raise error(path, 0, f"not a plain .npy array: its header says {size:,} bytes, but {found:,} follow; it is damaged")
+            raise error(
+                path, 0, f"not a plain .npy array: its header says {size:,} bytes, but {found:,} follow; it is damaged"
+            )
     return graph_from_matrix(np.load(path, allow_pickle=False))

@@ -17,7 +17,9 @@ def hypercube(agents: int) -> Graph:
     """
     if agents < 1 or agents & (agents - 1):
         below = 1 << max(agents.bit_length() - 1, 0)
-        raise InputError(f"hypercube: the number of agents must be a power of two, such as {below} or {2 * below}, not {agents}")
+        raise InputError(
+            f"hypercube: the number of agents must be a power of two, such as {below} or {2 * below}, not {agents}"
+        )
     i = np.arange(agents)
     bits = [1 << k for k in range(agents.bit_length() - 1)]
     links = [np.stack([i[i & bit == 0], i[i & bit != 0]], 1) for bit in bits]

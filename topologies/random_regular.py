@@ -28,10 +28,14 @@ def random_regular(agents: int, key: Key, degree: int = 4) -> Graph:
     if agents == 1:
         return graph_from_edges(1, [])
     if not 1 <= degree < agents:
-        raise InputError(f"random_regular: degree must be at least 1 and below the number of agents {agents}, not {degree}")
+        raise InputError(
+            f"random_regular: degree must be at least 1 and below the number of agents {agents}, not {degree}"
+        )
     if agents * degree % 2:
         raise InputError(f"random_regular: agents x degree = {agents} x {degree} must be even; change one of them by 1")
-    check_links(agents * degree / 2, "random_regular", "lower degree or the number of agents", most=MOST_LINKS // 4)  # sorted again and again
+    check_links(
+        agents * degree / 2, "random_regular", "lower degree or the number of agents", most=MOST_LINKS // 4
+    )  # sorted again and again
     dense = 2 * degree > agents - 1  # then the links that are absent are the fewer, and also regular
 
     def draw(rng: np.random.Generator) -> Graph:

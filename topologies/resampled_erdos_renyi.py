@@ -37,7 +37,9 @@ class ResampledErdosRenyi:
             raise InputError(f"a network needs at least 1 agent, not {self.agents}")
         if not 0 < self.p <= 1:
             raise InputError(f"resampled_erdos_renyi: p is the probability of a link, 0 < p <= 1, not {self.p}")
-        check_links(self.p * self.agents * (self.agents - 1) / 2, "resampled_erdos_renyi", "lower p or the number of agents")
+        check_links(
+            self.p * self.agents * (self.agents - 1) / 2, "resampled_erdos_renyi", "lower p or the number of agents"
+        )
 
     def arcs(self, t: Tensor, key: Key) -> Arcs:
         pairs = self.agents * (self.agents - 1) // 2

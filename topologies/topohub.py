@@ -31,13 +31,17 @@ def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:
     try:
         read: dict[str, Any] = collection.get(name)
     except (KeyError, OSError):
-        raise InputError(f"topohub: no network {name!r}; names are group/name, such as topozoo/Abilene, sndlib/polska") from None
+        raise InputError(
+            f"topohub: no network {name!r}; names are group/name, such as topozoo/Abilene, sndlib/polska"
+        ) from None
     number = {node["id"]: i for i, node in enumerate(read["nodes"])}
     if len(number) < len(read["nodes"]):
         raise InputError(f"topohub: {name} has two nodes of one id; take another network")
     if agents not in (None, len(number)):
         raise InputError(f"topohub: {name} has {len(number)} agents, not {agents}; leave the number out")
-    links = [(number[link["source"]], number[link["target"]]) for link in read["edges"] if link["source"] != link["target"]]
+    links = [
+        (number[link["source"]], number[link["target"]]) for link in read["edges"] if link["source"] != link["target"]
+    ]
     where = np.array([node["pos"] for node in read["nodes"]]) if all("pos" in node for node in read["nodes"]) else None
     graph = graph_from_edges(len(number), links, positions=where)
     graph = replace(graph, names=tuple(str(node.get("name", node["id"])) for node in read["nodes"]))

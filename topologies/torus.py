@@ -24,7 +24,9 @@ def torus(agents: int) -> Graph:
             f"torus: {agents} agents do not fill a rectangle; take {agents - 1} or {agents + 1} agents, or topology ring"
         )
     number = np.arange(agents).reshape(rows, columns)
-    links = [np.stack([number.ravel(), np.roll(number, -1, axis).ravel()], 1) for axis in (0, 1) if number.shape[axis] > 1]
+    links = [
+        np.stack([number.ravel(), np.roll(number, -1, axis).ravel()], 1) for axis in (0, 1) if number.shape[axis] > 1
+    ]
     r, c = np.divmod(np.arange(agents), columns)
     # rows and columns are drawn bulging, so that the link that wraps around does not lie under the others
     x, y = c + 0.35 * np.sin(np.pi * r / max(rows - 1, 1)), r + 0.35 * np.sin(np.pi * c / max(columns - 1, 1))

@@ -29,14 +29,18 @@ def watts_strogatz(agents: int, key: Key, k: int = 4, p: float = 0.1) -> Graph:
         raise InputError(f"watts_strogatz: p is the probability that a link is rewired, 0 <= p <= 1, not {p}")
     check_links(agents * k / 2, "watts_strogatz", "lower k or the number of agents")
     if p * agents * k / 2 * agents / max(agents - 1 - k, 1) > _TRIES and k < agents - 1:
-        raise InputError(f"watts_strogatz: with k={k} of {agents} agents there is hardly a place to rewire {p:g} of the links to; lower k or p")
+        raise InputError(
+            f"watts_strogatz: with k={k} of {agents} agents there is hardly a place to rewire {p:g} of the links to; lower k or p"
+        )
 
     def draw(rng: np.random.Generator) -> Graph:
         near = [{(i + s) % agents for s in range(-(k // 2), k // 2 + 1)} - {i} for i in range(agents)]
         for s in range(1, k // 2 + 1):
             for i in np.flatnonzero(rng.random(agents) < p).tolist():
                 old = (i + s) % agents
-                if old not in near[i] or len(near[i]) >= agents - 1:  # already taken away from its other end, or nowhere to go
+                if (
+                    old not in near[i] or len(near[i]) >= agents - 1
+                ):  # already taken away from its other end, or nowhere to go
                     continue
                 new = int(rng.integers(agents))
                 while new == i or new in near[i]:

@@ -67,5 +67,7 @@ class EXTRA:
     def update(self, g: Tensor, state: EXTRAState, x: Tensor, mix: Mix) -> tuple[Tensor, EXTRAState]:
         twice = x + mix("x", x)
         lr = self.lr + torch.zeros_like(state.lr)
-        new = twice - state.half - self.lr * (g - state.g) - (lr - state.lr) * state.g  # the last term is 0 while lr stays
+        new = (
+            twice - state.half - self.lr * (g - state.g) - (lr - state.lr) * state.g
+        )  # the last term is 0 while lr stays
         return new, EXTRAState(twice / 2, g, lr)

@@ -63,6 +63,8 @@ class NIDS:
 
     def update(self, g: Tensor, state: NIDSState, x: Tensor, mix: Mix) -> tuple[Tensor, NIDSState]:
         z = x - self.lr * g
-        y = z + x - state.z  # 2 x_t - x_{t-1} - lr (g_t - g_{t-1}); z_{-1} = x_0 makes it x_0 - lr g_0 in the first round
+        y = (
+            z + x - state.z
+        )  # 2 x_t - x_{t-1} - lr (g_t - g_{t-1}); z_{-1} = x_0 makes it x_0 - lr g_0 in the first round
         mixed = (y + mix("x", y)) / 2
         return torch.where(state.started > 0, mixed, y), NIDSState(z, torch.ones_like(state.started))

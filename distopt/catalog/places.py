@@ -31,7 +31,9 @@ def whereabouts(text: str) -> Path:
     """The path that a text names, ``~`` expanded, in the folder that relative paths are of."""
     path = Path(os.path.expanduser(text))  # leaves an unknown ~user alone, where Path.expanduser raises
     folder = _folder.get()
-    if folder is None or path.is_absolute() or Path(folder) == here() or not Path(folder).is_dir():  # another machine may have no such folder
+    if (
+        folder is None or path.is_absolute() or Path(folder) == here() or not Path(folder).is_dir()
+    ):  # another machine may have no such folder
         return path
     return Path(folder) / path
 
@@ -81,7 +83,9 @@ def toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not TOML: it is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        raise InputError(
+            f"{path}: not TOML: it is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
     except RecursionError as error:
         raise InputError(f"{path}: not TOML: its lists are too deep inside one another") from error
     except InputError:

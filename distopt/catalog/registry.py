@@ -24,7 +24,14 @@ from distopt.catalog.spec import Spec, brief, parse, paths, points, real, values
 from distopt.catalog.spec import with_value as _with_value
 from distopt.errors import InputError
 
-__all__ = ["Spec", "brief", "parse", "paths", "points", "values"]  # for those who use names and what they stand for together
+__all__ = [
+    "Spec",
+    "brief",
+    "parse",
+    "paths",
+    "points",
+    "values",
+]  # for those who use names and what they stand for together
 
 KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors")
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",)}
@@ -55,7 +62,10 @@ def describe(kind: str, name: str) -> tuple[str, str]:
     maker = makers[0]
     if isinstance(maker, ast.FunctionDef):
         arguments = maker.args.args + maker.args.kwonlyargs
-        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [*maker.args.defaults, *maker.args.kw_defaults]
+        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [
+            *maker.args.defaults,
+            *maker.args.kw_defaults,
+        ]
         pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
     else:
         fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
@@ -80,7 +90,9 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     if name.endswith(".py"):
         path = place(name)
         if path is None:
-            raise InputError(f"{missing(name)} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}")
+            raise InputError(
+                f"{missing(name)} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}"
+            )
         module = _import_file(path)
         stem = path.stem
     else:
@@ -88,7 +100,9 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         if name not in known and name.replace("-", "_") in known:
             name = name.replace("-", "_")
         if name not in known:
-            raise InputError(f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file")
+            raise InputError(
+                f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
+            )
         module = importlib.import_module(f"distopt.{kind}.{name}")
         stem = name
     found = {
@@ -102,7 +116,13 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     exact = [value for key, value in found.items() if _key(key) == _key(stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
-    method = {"algorithms": "update", "scenarios": "batch", "compressors": "encode", "directions": "__call__", "channels": "init"}
+    method = {
+        "algorithms": "update",
+        "scenarios": "batch",
+        "compressors": "encode",
+        "directions": "__call__",
+        "channels": "init",
+    }
     fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
     candidates: list[Any] = [*fitting] or [*found.values()]
     if len(candidates) == 1:
@@ -120,7 +140,9 @@ def imported() -> list[types.ModuleType]:
 
 def _import_file(path: Path) -> types.ModuleType:
     try:
-        digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape") + path.read_bytes()).hexdigest()[:12]
+        digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape") + path.read_bytes()).hexdigest()[
+            :12
+        ]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
@@ -158,7 +180,11 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     for key, value in given_values.items():
         hint = hints.get(key, str)
         arguments[key] = _convert(_found(key, value, hint, spec), hint, f"{where}: {key}")
-    left = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in arguments and key not in own]
+    left = [
+        key
+        for key, parameter in known.items()
+        if parameter.default is parameter.empty and key not in arguments and key not in own
+    ]
     if left:
         raise InputError(f"{where}: {', '.join(left)} must be given, as in {spec.name}:{left[0]}=...")
     try:
@@ -175,8 +201,12 @@ def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspec
         known = inspect.signature(build).parameters
         hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
     except Exception as error:  # a type that is not there, for one
-        raise InputError(f"{where}: its parameters cannot be read ({type(error).__name__}: {error}); correct its annotations") from error
-    return {key: each for key, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}, hints
+        raise InputError(
+            f"{where}: its parameters cannot be read ({type(error).__name__}: {error}); correct its annotations"
+        ) from error
+    return {
+        key: each for key, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }, hints
 
 
 def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -188,7 +218,9 @@ def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> d
         if key in own:
             raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
         if key not in free:
-            raise InputError(f"{where}: no parameter {key!r}{nearest(key, free)}; parameters: {', '.join(free) or 'none'}")
+            raise InputError(
+                f"{where}: no parameter {key!r}{nearest(key, free)}; parameters: {', '.join(free) or 'none'}"
+            )
         if key in named:
             raise InputError(f"{where}: {key} is given twice")
         named[key] = value
@@ -238,7 +270,9 @@ def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
         return value
     if (path := place(value)) is None:
         return str(whereabouts(value)) if meant and looks else value  # so that who misses it says where
-    return str(path) if str(path) != value and (meant or (looks and spec.name.endswith(".py") and hint is str)) else value
+    return (
+        str(path) if str(path) != value and (meant or (looks and spec.name.endswith(".py") and hint is str)) else value
+    )
 
 
 def _is_path(hint: Any) -> bool:

@@ -145,7 +145,9 @@ def points(spec: str) -> list[str]:
             end = spec.find("]", position)
             values = [value.strip() for value in spec[position + 1 : end].split(",")]
             if end < 0 or not all(values) or "[" in spec[position + 1 : end]:
-                raise InputError(f"{spec!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes")
+                raise InputError(
+                    f"{spec!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes"
+                )
             texts.append(spec[start:position])
             lists.append(values)
             position, start = end, end + 1
@@ -157,7 +159,9 @@ def points(spec: str) -> list[str]:
     if (count := math.prod(map(len, lists))) > MOST_POINTS:
         raise InputError(f"{spec[:60]!r}: a grid of {count:,} points; at most {MOST_POINTS:,} can be run, so split it")
     texts.append(spec[start:])
-    return ["".join(part for pair in zip(texts, (*chosen, ""), strict=True) for part in pair) for chosen in product(*lists)]
+    return [
+        "".join(part for pair in zip(texts, (*chosen, ""), strict=True) for part in pair) for chosen in product(*lists)
+    ]
 
 
 def values(listed: str) -> list[str]:
@@ -206,7 +210,13 @@ def quoted(value: str) -> str:
         InputError: both kinds of quotes are in it, so that it cannot be quoted.
     """
     try:
-        if value and value == value.strip() and not _KEY.match(value) and value[0] not in "'\"[" and _split(value, value) == [value]:
+        if (
+            value
+            and value == value.strip()
+            and not _KEY.match(value)
+            and value[0] not in "'\"["
+            and _split(value, value) == [value]
+        ):
             return value
     except InputError:
         pass
@@ -286,7 +296,10 @@ def rebased(spec: str, folder: str) -> str:
         return moved(value) if value in relative else rebased(value, folder) if "(" in value or ":" in value else value
 
     parsed = parse(spec)
-    parts = [*(quoted(inner(value)) for value in parsed.args), *(f"{key}={quoted(inner(value))}" for key, value in parsed.kwargs)]
+    parts = [
+        *(quoted(inner(value)) for value in parsed.args),
+        *(f"{key}={quoted(inner(value))}" for key, value in parsed.kwargs),
+    ]
     return moved(parsed.name) + (f":{','.join(parts)}" if parts else "")
 
 

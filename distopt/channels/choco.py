@@ -155,9 +155,7 @@ class Choco:
         width = self._width(d)
         place = torch.arange(d, device=mixed.device) - ledger.turn.to(torch.int64) * width
         due = (place >= 0) & (place < width)
-        copies, said = (
-            torch.gather(wire.weigh(rows), -1, place.clamp(0, width - 1)) for rows in told
-        )
+        copies, said = (torch.gather(wire.weigh(rows), -1, place.clamp(0, width - 1)) for rows in told)
         missed = torch.where(due, said - ledger.applied, 0.0)
         turn = torch.remainder(ledger.turn + 1, self.resync)
         return torch.where(due, copies, mixed), missed, Ledger(ledger.said, ledger.applied + missed, turn)

@@ -23,7 +23,9 @@ class Exact:
     def encode(self, z: Tensor, memory: tuple[()], u: Tensor | None) -> Tensor:
         return z
 
-    def __call__(self, z: Tensor, payload: Tensor, memory: tuple[()], wire: Wire, u: Tensor | None = None) -> tuple[Tensor, tuple[()]]:
+    def __call__(
+        self, z: Tensor, payload: Tensor, memory: tuple[()], wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, tuple[()]]:
         return wire.weigh(wire.heard(payload)), memory
 
     def bits(self, d: int, itemsize: int) -> int:

@@ -45,7 +45,9 @@ class Naive:
     def encode(self, z: Tensor, memory: Warm, u: Tensor | None) -> Payload:
         return encode(self.compressor, z, u, memory)
 
-    def __call__(self, z: Tensor, payload: Payload, memory: Warm, wire: Wire, u: Tensor | None = None) -> tuple[Tensor, Warm]:
+    def __call__(
+        self, z: Tensor, payload: Payload, memory: Warm, wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, Warm]:
         rows, _ = decode(self.compressor, wire.heard(payload), z, wire, u)
         return wire.weigh(rows), warmer(self.compressor, payload, z.shape[-1])
 

@@ -86,7 +86,9 @@ class PerLink:
             sent.append(torch.where(_right(memory), _fit(right, max(m, n)), _fit(left, max(m, n))))
         return torch.cat(sent, -1)
 
-    def __call__(self, z: Tensor, payload: Tensor, memory: LinkMemory, wire: Wire, u: Tensor | None = None) -> tuple[Tensor, LinkMemory]:
+    def __call__(
+        self, z: Tensor, payload: Tensor, memory: LinkMemory, wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, LinkMemory]:
         m, n, r = self._shape(z)
         slots, right = wire.slots, _right(memory)
         theirs = wire.heard(payload).flatten(1, 2)[:, slots.index]

@@ -11,4 +11,11 @@ from distopt.checks.methods import check_algorithm, check_channel, check_directi
 from distopt.checks.scenarios import check_scenario
 from distopt.checks.topologies import check_topology
 
-__all__ = ["check_algorithm", "check_channel", "check_compressor", "check_direction", "check_scenario", "check_topology"]
+__all__ = [
+    "check_algorithm",
+    "check_channel",
+    "check_compressor",
+    "check_direction",
+    "check_scenario",
+    "check_topology",
+]

@@ -26,7 +26,8 @@ def same_bits(a: Any, b: Any) -> bool:
         return False
     pairs = zip(tensors(a), tensors(b), strict=True)
     return all(
-        p.dtype == q.dtype and p.shape == q.shape and torch.equal(p.nan_to_num(1e300), q.nan_to_num(1e300)) for p, q in pairs
+        p.dtype == q.dtype and p.shape == q.shape and torch.equal(p.nan_to_num(1e300), q.nan_to_num(1e300))
+        for p, q in pairs
     )
 
 
@@ -79,6 +80,9 @@ def check_leaves(tree: Any, lead: tuple[int, int], dtype: torch.dtype, who: str)
         require(isinstance(leaf, Tensor), f"{who}: every leaf must be a tensor, found {type(leaf).__name__}")
         shape = list(leaf.shape)
         require(
-            leaf.dim() >= 3 and tuple(leaf.shape[:2]) == lead, f"{who}: a leaf has shape {shape}, not [{lead[0]}, {lead[1]}, *]"
+            leaf.dim() >= 3 and tuple(leaf.shape[:2]) == lead,
+            f"{who}: a leaf has shape {shape}, not [{lead[0]}, {lead[1]}, *]",
         )
-        require(not leaf.is_floating_point() or leaf.dtype == dtype, f"{who}: a leaf is {leaf.dtype} although x is {dtype}")
+        require(
+            not leaf.is_floating_point() or leaf.dtype == dtype, f"{who}: a leaf is {leaf.dtype} although x is {dtype}"
+        )

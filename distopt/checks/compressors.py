@@ -60,7 +60,10 @@ def _check_form(compressor: Any, z: Tensor, who: str) -> None:
     payload, back = there_and_back(compressor, z)
     require(back.shape == z.shape and back.dtype == z.dtype, f"{who}: comes back as {list(back.shape)} {back.dtype}")
     require(same_bits(before, z), f"{who}: changes its input in place")
-    require(same_bits((payload, back), there_and_back(compressor, z)), f"{who}: not pure: the same input gives another payload")
+    require(
+        same_bits((payload, back), there_and_back(compressor, z)),
+        f"{who}: not pure: the same input gives another payload",
+    )
     leaves = pytree.tree_leaves(payload)
     require(all(leaf.shape[:-1] == z.shape[:-1] for leaf in leaves), f"{who}: a payload leaf is not [R, n, *]")
     took = sum(8 * leaf.shape[-1] * leaf.element_size() for leaf in leaves)
@@ -77,7 +80,10 @@ def _check_form(compressor: Any, z: Tensor, who: str) -> None:
         require(bool((there_and_back(compressor, torch.zeros_like(z))[1] == 0).all()), f"{who}: zeros do not stay zero")
     limits = torch.finfo(z.dtype)
     for size in (limits.max / 2**10, limits.tiny * 8):
-        require(bool(torch.isfinite(there_and_back(compressor, z.clamp(-4, 4) * size)[1]).all()), f"{who}: not finite at size {size:.1e}")
+        require(
+            bool(torch.isfinite(there_and_back(compressor, z.clamp(-4, 4) * size)[1]).all()),
+            f"{who}: not finite at size {size:.1e}",
+        )
     spoilt = z.clone()
     spoilt[0, 0, d // 2] = torch.nan
     require(bool(there_and_back(compressor, spoilt)[1][0, 0].isnan().any()), f"{who}: a NaN gets lost")
@@ -86,7 +92,9 @@ def _check_form(compressor: Any, z: Tensor, who: str) -> None:
 
 def _check_quality(compressor: Any, d: int, who: str) -> None:
     delta, omega = compressor.delta(d), compressor.omega(d)
-    for seed, z in enumerate((normals(d, seed=d), normals(d, seed=d + 1).pow(5), torch.arange(d, dtype=torch.float64) == 0)):
+    for seed, z in enumerate(
+        (normals(d, seed=d), normals(d, seed=d + 1).pow(5), torch.arange(d, dtype=torch.float64) == 0)
+    ):
         rows = z.to(torch.float64).expand(DRAWS, 1, d)
         _, back = there_and_back(compressor, rows, seed)
         length = rows[0].square().sum()
@@ -94,8 +102,13 @@ def _check_quality(compressor: Any, d: int, who: str) -> None:
         allowed = 4 * errors.std() / DRAWS**0.5 + 1e-9  # four standard errors of the mean over the draws
         lost = float(errors.mean())
         if delta is not None:
-            require(bool(lost <= 1 - delta + allowed), f"{who}: loses {lost:.4g} of |z|^2, over 1 - delta = {1 - delta:.4g}")
+            require(
+                bool(lost <= 1 - delta + allowed), f"{who}: loses {lost:.4g} of |z|^2, over 1 - delta = {1 - delta:.4g}"
+            )
         if omega is not None:
             require(bool(lost <= omega + allowed), f"{who}: has variance {lost:.4g} |z|^2, over omega = {omega:.4g}")
             far = float((back.mean(0) - rows[0]).abs().max() / length.sqrt())
-            require(far <= 5 * (omega / DRAWS) ** 0.5 + 1e-9, f"{who}: the mean over the draws is off by {far:.2g} |z|, so it is biased")
+            require(
+                far <= 5 * (omega / DRAWS) ** 0.5 + 1e-9,
+                f"{who}: the mean over the draws is off by {far:.2g} |z|, so it is biased",
+            )

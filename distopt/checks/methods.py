@@ -8,7 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.checks._common import LINKS, ROUNDS, D, N, R, alike, check_leaves, copied, mixed, normals, require, same_bits, sliced, weights
+from distopt.checks._common import (
+    LINKS,
+    ROUNDS,
+    D,
+    N,
+    R,
+    alike,
+    check_leaves,
+    copied,
+    mixed,
+    normals,
+    require,
+    same_bits,
+    sliced,
+    weights,
+)
 from distopt.network.links import slots
 from distopt.numerics.trees import leaf
 from distopt.protocols import Slots
@@ -40,12 +55,17 @@ def check_algorithm(algorithm: Any) -> None:
     who = type(algorithm).__name__
     channels = getattr(algorithm, "channels", None)
     named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
-    require(named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names")
+    require(
+        named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names"
+    )
     kind = getattr(algorithm, "weights", "doubly")
     kinds = ("row", "doubly", "symmetric", "average")
     require(kind in kinds, f"{who}: weights must be one of {', '.join(kinds)}, not {kind!r}")
     tracker = getattr(algorithm, "tracks", None)
-    require(tracker is None or isinstance(tracker, str), f"{who}: tracks must be the name of a leaf of its state, not {tracker!r}")
+    require(
+        tracker is None or isinstance(tracker, str),
+        f"{who}: tracks must be the name of a leaf of its state, not {tracker!r}",
+    )
     w, gradients = weights(), normals(ROUNDS, R, N, D, seed=1)
     for dtype in (torch.float32, torch.float64):
         x = normals(R, N, D, seed=0, dtype=dtype)
@@ -68,10 +88,16 @@ def check_algorithm(algorithm: Any) -> None:
                 require(gap < limit, f"{who}: the mean of the trackers is off the mean of the gradients by {gap:.1e}")
     x = normals(R, N, D, seed=0)
     whole = _drive(algorithm, x, gradients, w)
-    require(same_bits(whole, _drive(algorithm, x, gradients, w)), f"{who}: a second run from the same start gives other numbers")
+    require(
+        same_bits(whole, _drive(algorithm, x, gradients, w)),
+        f"{who}: a second run from the same start gives other numbers",
+    )
     for r in range(R):
         single = _drive(algorithm, x[r : r + 1], gradients[:, r : r + 1], w)
-        require(same_bits(single, sliced(whole, slice(r, r + 1))), f"{who}: trial {r} alone differs from trial {r} in a batch")
+        require(
+            same_bits(single, sliced(whole, slice(r, r + 1))),
+            f"{who}: trial {r} alone differs from trial {r} in a batch",
+        )
     order = torch.tensor([3, 0, 4, 2, 1])
     relabelled, _ = _drive(algorithm, x[:, order], gradients[:, :, order], w[order][:, order])
     gap = float((relabelled - whole[0][:, order]).abs().max())
@@ -100,18 +126,25 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
         def mix(name: str, z: Tensor, sent: list[str] = sent) -> Tensor:
             sent.append(name)
             lead = tuple(z.shape[:-1])
-            require(lead == (R, N), f"{who}: what it sends through {name!r} has shape {list(z.shape)}, not [{R}, {N}, *]")
+            require(
+                lead == (R, N), f"{who}: what it sends through {name!r} has shape {list(z.shape)}, not [{R}, {N}, *]"
+            )
             return mixed(weights(), z)
 
         after = algorithm.update(g, state, x, mix)
         right = sorted(sent) == sorted(algorithm.channels)
-        require(right, f"{who}: round {t} used the channels {sent}, but channels = {algorithm.channels}: each once, every round")
+        require(
+            right,
+            f"{who}: round {t} used the channels {sent}, but channels = {algorithm.channels}: each once, every round",
+        )
         require(same_bits(before, (g, state, x)), f"{who}: update changes its inputs in place (round {t})")
         require(isinstance(after, tuple) and len(after) == 2, f"{who}: update must return (x, state)")
         fits = after[0].shape == x.shape and after[0].dtype == x.dtype
         require(fits, f"{who}: update turns x {list(x.shape)} {x.dtype} into {list(after[0].shape)} {after[0].dtype}")
         results.append(after)
-    require(same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})")
+    require(
+        same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})"
+    )
     return results[0][0], results[0][1]
 
 
@@ -139,7 +172,9 @@ def check_direction(direction: Any) -> None:
             require(same_bits((d, after), direction(s, state)), f"{who}: not pure: the same inputs give other outputs")
             fits = d.shape == s.shape and d.dtype == s.dtype
             require(fits, f"{who}: turns s {list(s.shape)} {s.dtype} into {list(d.shape)} {d.dtype}")
-            require(alike(state, after), f"{who}: the state changes its structure or shapes; keep them as init makes them")
+            require(
+                alike(state, after), f"{who}: the state changes its structure or shapes; keep them as init makes them"
+            )
             check_leaves(after, (s.shape[0], s.shape[1]), s.dtype, f"{who}: state")
             state = after
             out.append((d, state))
@@ -152,7 +187,10 @@ def check_direction(direction: Any) -> None:
             for i in range(N):
                 alone = drive(stream[:, r : r + 1, i : i + 1])
                 part = sliced(whole, slice(r, r + 1), slice(i, i + 1))
-                require(same_bits(alone, part), f"{who}: an agent alone gets another direction than the same agent among others")
+                require(
+                    same_bits(alone, part),
+                    f"{who}: an agent alone gets another direction than the same agent among others",
+                )
         for size in (1e-12, 1.0, 1e6):
             for d, _ in drive(size * stream):
                 require(bool(torch.isfinite(d).all()), f"{who}: not finite at gradients of size {size:g} in {dtype}")
@@ -214,14 +252,18 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
             fits = heard.shape == z.shape and heard.dtype == z.dtype
             require(fits, f"{who}: turns z {list(z.shape)} {z.dtype} into {list(heard.shape)} {heard.dtype}")
             check_leaves(after, lead, z.dtype, f"{who}: memory")
-            require(alike(memory, after), f"{who}: the memory changes its structure or shapes; keep them as init makes them")
+            require(
+                alike(memory, after), f"{who}: the memory changes its structure or shapes; keep them as init makes them"
+            )
             memory = after
             out.append(heard)
         return out, memory
 
     for dtype, width in ((torch.float32, D), (torch.float64, D), (torch.float64, 1), (torch.float64, 2 * D + 1)):
         words = channel.words(width) if hasattr(channel, "words") else 0
-        noise = torch.rand(ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+        noise = torch.rand(
+            ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64
+        )
         stream = normals(ROUNDS, R, N, width, seed=5, dtype=dtype)
         whole = drive(stream, noise)
         for r in range(R):
@@ -233,4 +275,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         require(not keeps_mean or gap < limit, f"{who}: the mean over the agents changes by {gap:.1e} on the way")
     sizes = [channel.bits(d, 8) for d in (1, 10, 1000)]
     whole_numbers = all(isinstance(size, int) and size > 0 for size in sizes)
-    require(whole_numbers and sizes[0] <= sizes[1] <= sizes[2], f"{who}: bits(d, itemsize) gives {sizes} for d = 1, 10, 1000")
+    require(
+        whole_numbers and sizes[0] <= sizes[1] <= sizes[2],
+        f"{who}: bits(d, itemsize) gives {sizes} for d = 1, 10, 1000",
+    )

@@ -59,7 +59,10 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
 def _expanded(batch: Any, lead: tuple[int, int, int], who: str) -> Any:
     for leaf in tensors(batch):
         fits = leaf.dim() >= 3 and all(size in (1, want) for size, want in zip(leaf.shape, lead, strict=False))
-        require(fits, f"{who}: a leaf of batch has shape {list(leaf.shape)}, not [{lead[0]}|1, {lead[1]}|1, {lead[2]}|1, ...]")
+        require(
+            fits,
+            f"{who}: a leaf of batch has shape {list(leaf.shape)}, not [{lead[0]}|1, {lead[1]}|1, {lead[2]}|1, ...]",
+        )
     return tree_map(lambda leaf: leaf.expand(*lead, *leaf.shape[3:]), batch)
 
 
@@ -73,13 +76,18 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
     (truth,) = torch.autograd.grad(loss.sum(), x)
     scale = 1 + float(truth.abs().max())
     gap = float((grad - truth).abs().max()) / scale
-    require(gap < 1e-9, f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)")
+    require(
+        gap < 1e-9, f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)"
+    )
     x = x.detach()
     for i in (0, agents - 1):
         row = sliced(b, slice(None), slice(i, i + 1))
         alone = scenario.grad(x[:, i : i + 1], row)
         cure = "sigmoid, softplus, logaddexp and matrix products do that: write them with tanh, exp, log1p and sums of products"
-        require(same_bits(alone, grad[:, i : i + 1]), f"{who}: agent {i}'s gradient has other bits alone than among others; {cure}")
+        require(
+            same_bits(alone, grad[:, i : i + 1]),
+            f"{who}: agent {i}'s gradient has other bits alone than among others; {cure}",
+        )
     small = scenario.grad(x.float(), cast(b, torch.float32))
     require(small.dtype == torch.float32, f"{who}: grad turns float32 into {small.dtype}")
     if getattr(scenario, "hessian", None) is not None:

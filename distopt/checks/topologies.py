@@ -55,7 +55,9 @@ def _made(maker: Callable[..., Any], agents: int, seed: int, who: str) -> Graph 
     built, again = build(), build()
     if not isinstance(built, Graph | Switching):
         raise AssertionError(f"{who}: makes a {type(built).__name__}, not a Graph or Switching")
-    require("agents" not in wanted or built.agents == agents, f"{who}: makes {built.agents} agents when asked for {agents}")
+    require(
+        "agents" not in wanted or built.agents == agents, f"{who}: makes {built.agents} agents when asked for {agents}"
+    )
     if isinstance(built, Graph):
         require(np.array_equal(built.edges, again.edges), f"{who}: makes another graph from the same key")
     return built
@@ -96,10 +98,13 @@ def _check_switching(topology: Switching, t: Tensor, key: Key, who: str) -> None
     for ks, trials in (([5], [R - 1]), ([7, 2, 3], list(range(R)))):
         part = links(t[ks], Key(key.seed, range(n), trials, n))
         require(
-            all(whole[address] == pairs for address, pairs in part.items()), f"{who}: links depend on what else is asked for"
+            all(whole[address] == pairs for address, pairs in part.items()),
+            f"{who}: links depend on what else is asked for",
         )
     for r in range(R):
-        ever = np.array(sorted({(min(p), max(p)) for (_, s), pairs in whole.items() if s == r for p in pairs}), dtype=np.int64)
+        ever = np.array(
+            sorted({(min(p), max(p)) for (_, s), pairs in whole.items() if s == r for p in pairs}), dtype=np.int64
+        )
         try:
             check_connected(Graph(n, ever.reshape(-1, 2)))
         except InputError as error:

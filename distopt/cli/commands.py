@@ -38,7 +38,9 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
 
     content = read_manifest(folder)
     if not (folder / EXPERIMENT).exists():
-        raise InputError(f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote")
+        raise InputError(
+            f"{folder}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote"
+        )
     reading.text(folder / EXPERIMENT)  # a pipe or a device would never end
     experiments, asked = read_toml(folder / EXPERIMENT), content.get("asked", {})
     changed = content.get("fingerprint") != _fingerprint(experiments)
@@ -51,16 +53,28 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if force:
         adopt(folder, _fingerprint(experiments))
     elif changed:
-        raise InputError(f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits")
+        raise InputError(
+            f"{folder}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits"
+        )
     simulate(
-        experiments, folder, asked.get("mode", "auto"), engine or asked.get("engine", "local"), checkpoint_every or asked.get("checkpoint_every"),
-        resume=True, force=force,
+        experiments,
+        folder,
+        asked.get("mode", "auto"),
+        engine or asked.get("engine", "local"),
+        checkpoint_every or asked.get("checkpoint_every"),
+        resume=True,
+        force=force,
     )
 
 
 def simulate(
-    experiments: Sequence[Experiment], out: Path | None, mode: Any, engine: str, checkpoint_every: int | None,
-    resume: bool = False, force: bool = False,
+    experiments: Sequence[Experiment],
+    out: Path | None,
+    mode: Any,
+    engine: str,
+    checkpoint_every: int | None,
+    resume: bool = False,
+    force: bool = False,
 ) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
     from distopt.engines import check
@@ -85,8 +99,16 @@ def simulate(
 
 
 def _simulate(
-    experiments: Sequence[Experiment], problems: Sequence[Problem], comparison: Comparison | None, folder: Path, mode: Any, engine: str,
-    checkpoint_every: int | None, resume: bool, force: bool, stop: Stop,
+    experiments: Sequence[Experiment],
+    problems: Sequence[Problem],
+    comparison: Comparison | None,
+    folder: Path,
+    mode: Any,
+    engine: str,
+    checkpoint_every: int | None,
+    resume: bool,
+    force: bool,
+    stop: Stop,
 ) -> None:
     """``simulate`` in a folder that is ours, asked to end by ``stop``; ``comparison`` is the problems', where it has been made."""
     from distopt.cli.progress import progress
@@ -111,14 +133,20 @@ def _simulate(
         say(f"distopt: note: {note}", err=True)
     if resume:
         for k, problem in enumerate(problems):
-            how = f"goes on from round {starts[k].carry.t:,}" if k in starts else "has no checkpoint: it begins at round 0"
+            how = (
+                f"goes on from round {starts[k].carry.t:,}"
+                if k in starts
+                else "has no checkpoint: it begins at round 0"
+            )
             say(f"{short(label(problem.experiment))} {'is finished' if k in runs else how}")
 
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     with progress() as reporting, warnings.catch_warnings():
         for each in (CompileWarning, group.LossWarning):
             warnings.simplefilter("always", each)
-        warnings.showwarning = lambda message, *_, **__: say(f"distopt: warning: {' '.join(str(message).split())}", err=True)
+        warnings.showwarning = lambda message, *_, **__: say(
+            f"distopt: warning: {' '.join(str(message).split())}", err=True
+        )
         for batch in _batches(problems, runs, starts):
             if stop.signal is not None:  # it came with the last rounds of the batch before
                 stopped = KeyboardInterrupt()
@@ -128,8 +156,15 @@ def _simulate(
             try:
                 comparison = comparison or Comparison.of(first)
                 done = execute_together(
-                    together, comparison, folders=places, progress=reporting(name), mode=mode, engine=engine,
-                    checkpoint_every=checkpoint_every, starts=[starts[k] for k in batch] if batch[0] in starts else None, stop=stop,
+                    together,
+                    comparison,
+                    folders=places,
+                    progress=reporting(name),
+                    mode=mode,
+                    engine=engine,
+                    checkpoint_every=checkpoint_every,
+                    starts=[starts[k] for k in batch] if batch[0] in starts else None,
+                    stop=stop,
                     mine=True,
                 )
             except (KeyboardInterrupt, InputError, RunError) as error:
@@ -141,7 +176,11 @@ def _simulate(
     ordered = {runs[k].label: runs[k] for k in sorted(runs)}
     try:
         if ordered:
-            certificate = comparison.comparator.certificate() if comparison else max(run.info["certificate"] for run in ordered.values())
+            certificate = (
+                comparison.comparator.certificate()
+                if comparison
+                else max(run.info["certificate"] for run in ordered.values())
+            )
             report(ordered, folder, certificate)
     except RunError:  # a disk that is full is full for the report, too
         if stopped is None:
@@ -158,7 +197,9 @@ def _simulate(
         raise SystemExit(1)
 
 
-def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path) -> None:
+def sweep(
+    file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path
+) -> None:
     """Run the experiments of a sweep side by side, and show a table of all."""
     from distopt.experiment import settings as read
     from distopt.runs import sweep as sweeps
@@ -180,7 +221,10 @@ def sweep(file: Path, settings: Sequence[str], engine: str, workers: int, addres
             else:
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
-            say(f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there", err=True)
+            say(
+                f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there",
+                err=True,
+            )
             raise SystemExit(stop.code) from None
         stop.patient = True  # the table is soon written
         _close(points, runs, failed, folder)
@@ -194,7 +238,13 @@ def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str]
 
     rows = sweeps.rows(points, runs)
     if rows:
-        shown = [{**{key: row[key] for key in row if not key.startswith("average_regret_")}, "algorithm": printable(row["run"])} for row in rows]
+        shown = [
+            {
+                **{key: row[key] for key in row if not key.startswith("average_regret_")},
+                "algorithm": printable(row["run"]),
+            }
+            for row in rows
+        ]
         click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
         write_text(folder / "sweep.csv", tables.to_csv(rows))
         say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
@@ -224,8 +274,14 @@ def _found(
         elif found is not None:
             before, now = found.about.device, device(engine)
             if before != now and not force:
-                there = "leave out --device and --backend" if before == "cpu" else "add --device, or --engine ranks --backend nccl"
-                raise InputError(f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or --force")
+                there = (
+                    "leave out --device and --backend"
+                    if before == "cpu"
+                    else "add --device, or --engine ranks --backend nccl"
+                )
+                raise InputError(
+                    f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or --force"
+                )
             starts[k] = found
         if force:
             adopt(folder, problem.experiment.fingerprint())
@@ -241,7 +297,9 @@ def _batches(problems: Sequence[Problem], runs: dict[int, Run], starts: dict[int
         if k not in runs:
             at = (starts[k].carry.t, starts[k].about.compiled) if k in starts else (0, False)
             standing.setdefault(at, []).append(k)
-    return [[places[j] for j in batch] for places in standing.values() for batch in batches([problems[k] for k in places])]
+    return [
+        [places[j] for j in batch] for places in standing.values() for batch in batches([problems[k] for k in places])
+    ]
 
 
 def _reported(folder: Path, folders: Sequence[Path], runs: Sequence[Run]) -> bool:
@@ -254,7 +312,10 @@ def _reported(folder: Path, folders: Sequence[Path], runs: Sequence[Run]) -> boo
     files = [table, drawn] if any(run.rounds.size for run in runs) else [table]
     try:
         ended = max((each / MANIFEST).stat().st_mtime_ns for each in folders)
-        current = all(each.stat().st_mtime_ns >= ended for each in files) and table.read_bytes() == tables.to_csv(summaries).encode()
+        current = (
+            all(each.stat().st_mtime_ns >= ended for each in files)
+            and table.read_bytes() == tables.to_csv(summaries).encode()
+        )
         return current and (drawn not in files or _mark(summaries).encode() in drawn.read_bytes())
     except OSError:
         return False
@@ -306,9 +367,17 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
         candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
         names.append(next(name for name in candidates if name.lower() not in taken))
     each = [tomllib.loads(experiment.to_toml(folder)) for experiment in experiments]
-    all_of_them = {key: value for one in each for key, value in one.items()} | {"algorithm": [experiment.algorithm for experiment in experiments]}
+    all_of_them = {key: value for one in each for key, value in one.items()} | {
+        "algorithm": [experiment.algorithm for experiment in experiments]
+    }
     write_text(folder / EXPERIMENT, tomli_w.dumps(all_of_them))
-    content = {"format": FORMAT, "label": ", ".join(map(label, experiments)), "runs": names, "fingerprint": _fingerprint(experiments), "asked": asked}
+    content = {
+        "format": FORMAT,
+        "label": ", ".join(map(label, experiments)),
+        "runs": names,
+        "fingerprint": _fingerprint(experiments),
+        "asked": asked,
+    }
     write_text(folder / MANIFEST, manifest_text(content))
     return [folder / name for name in names]
 
@@ -332,7 +401,10 @@ def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             say(f"distopt: {message}", err=True)
-    for name, what in (("dynamic_regret_worst", "the regrets at each agent's own point"), ("static_regret", "the static regret")):
+    for name, what in (
+        ("dynamic_regret_worst", "the regrets at each agent's own point"),
+        ("static_regret", "the static regret"),
+    ):
         left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
         if left:
             say(f"left out: {what}: {left[0].split(';')[0]}")

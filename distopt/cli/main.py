@@ -47,13 +47,24 @@ class _Number(click.ParamType[Any]):
 
 _WHOLE, _REAL = _Number("whole number", whole), _Number("number", real)
 _TRACEBACK = click.option("--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show where an error arose.")
-_CHECKPOINT = click.option("--checkpoint-every", type=_Number("whole number", whole, 1), metavar="K", help="Rounds from checkpoint to checkpoint.")
+_CHECKPOINT = click.option(
+    "--checkpoint-every",
+    type=_Number("whole number", whole, 1),
+    metavar="K",
+    help="Rounds from checkpoint to checkpoint.",
+)
 _COUNT = "How many experiments at a time.  [default: one per core, or what the cluster has room for]"
 _ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
 _WAYS = click.Choice(["contiguous", "cut"])
-_PARTITION = click.option("--partition", type=_WAYS, help="Blocks of ids, or such as few links join.  [default: contiguous]")
-_BACKEND = click.option("--backend", type=click.Choice(["gloo", "nccl"]), help="Of ranks: gloo on CPUs; nccl, a GPU each.  [default: gloo]")
-_ADDRESS = click.option("--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]")
+_PARTITION = click.option(
+    "--partition", type=_WAYS, help="Blocks of ids, or such as few links join.  [default: contiguous]"
+)
+_BACKEND = click.option(
+    "--backend", type=click.Choice(["gloo", "nccl"]), help="Of ranks: gloo on CPUs; nccl, a GPU each.  [default: gloo]"
+)
+_ADDRESS = click.option(
+    "--address", metavar="auto|HOST:PORT", help="Of a running Ray cluster.  [default: one is started]"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,7 +84,12 @@ def cli() -> None:
 @click.argument("topology", metavar="TOPOLOGY|FILE.toml")
 @click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, where the topology does not fix it.")
 @click.option("--scenario", metavar="S", help="Costs and data.  [default: flights]")
-@click.option("--algorithm", multiple=True, metavar="A", help="May be repeated: all run on the same data. Lists are a grid.  [default: gtadam]")
+@click.option(
+    "--algorithm",
+    multiple=True,
+    metavar="A",
+    help="May be repeated: all run on the same data. Lists are a grid.  [default: gtadam]",
+)
 @click.option("--channel", metavar="C", help="How values cross the graph.  [default: exact]")
 @click.option("--rounds", type=_WHOLE, metavar="T", help="[default: 1000, or as many as the data last]")
 @click.option("--trials", type=_WHOLE, metavar="R", help="Independent repetitions.  [default: 1]")
@@ -82,12 +98,19 @@ def cli() -> None:
 @click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to keep: x, and leaves of the algorithm's state.")
-@click.option("--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]")
+@click.option(
+    "--dtype", metavar="float64", help="Of the iterates, float64 or float32; metrics are float64.  [default: float64]"
+)
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds (for debugging, or where there is no compiler).")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.  [default: where that is sooner done]")
 @click.option("--device", default="cpu", metavar="D", help="Of the local engine, cpu or cuda.  [default: cpu]")
 @click.option("--engine", type=_ENGINES, default="local", help="Where the agents live.  [default: local]")
-@click.option("--workers", type=_WHOLE, metavar="N", help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]")
+@click.option(
+    "--workers",
+    type=_WHOLE,
+    metavar="N",
+    help="How many threads, ranks or actors share the agents.  [default: 2, or torchrun's ranks]",
+)
 @_PARTITION
 @_BACKEND
 @_ADDRESS
@@ -95,8 +118,21 @@ def cli() -> None:
 @_CHECKPOINT
 @_TRACEBACK
 def simulate(
-    topology: str, algorithm: tuple[str, ...], *, eager: bool, compiled: bool, device: str, engine: str, workers: int | None, partition: str | None,
-    backend: str | None, address: str | None, out: Path | None, checkpoint_every: int | None, traceback: bool, **given: Any,
+    topology: str,
+    algorithm: tuple[str, ...],
+    *,
+    eager: bool,
+    compiled: bool,
+    device: str,
+    engine: str,
+    workers: int | None,
+    partition: str | None,
+    backend: str | None,
+    address: str | None,
+    out: Path | None,
+    checkpoint_every: int | None,
+    traceback: bool,
+    **given: Any,
 ) -> None:
     """Simulate one or several algorithms and compare them.
 
@@ -121,8 +157,14 @@ def simulate(
     where = _where(engine, device, workers, partition, backend, address)
     with polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
-            again = bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))) and out is not None and checkpoint_every is not None
-            commands.simulate(_experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again)
+            again = (
+                bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+                and out is not None
+                and checkpoint_every is not None
+            )
+            commands.simulate(
+                _experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again
+            )
 
 
 @cli.command()
@@ -134,11 +176,24 @@ def simulate(
 @_BACKEND
 @_ADDRESS
 @_CHECKPOINT
-@click.option("--force", is_flag=True, help="Go on although the experiment's files, the program or the device have changed: with other bits.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go on although the experiment's files, the program or the device have changed: with other bits.",
+)
 @_TRACEBACK
 def resume(
-    run: Path, *, engine: str | None, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None,
-    checkpoint_every: int | None, force: bool, traceback: bool,
+    run: Path,
+    *,
+    engine: str | None,
+    device: str,
+    workers: int | None,
+    partition: str | None,
+    backend: str | None,
+    address: str | None,
+    checkpoint_every: int | None,
+    force: bool,
+    traceback: bool,
 ) -> None:
     """Go on with a simulation that was interrupted or killed.
 
@@ -146,25 +201,54 @@ def resume(
     workers, and ends with the numbers, the figure and the table of a run that nothing disturbed.
     """
     if engine is None:
-        engine = "ranks" if "TORCHELASTIC_RUN_ID" in os.environ or backend is not None else "local" if device != "cpu" else None
+        engine = (
+            "ranks"
+            if "TORCHELASTIC_RUN_ID" in os.environ or backend is not None
+            else "local"
+            if device != "cpu"
+            else None
+        )
     with polite(traceback), _leading(engine or "local", workers, address) as leads:
         if leads:
-            commands.resume(run, engine and _where(engine, device, workers, partition, backend, address), checkpoint_every, force)
+            commands.resume(
+                run, engine and _where(engine, device, workers, partition, backend, address), checkpoint_every, force
+            )
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
-@click.option("--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try of a setting, as seed or algorithm.lr; may be repeated.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Processes here, or tasks of a Ray cluster.  [default: local]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=A,B",
+    help="Values to try of a setting, as seed or algorithm.lr; may be repeated.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Processes here, or tasks of a Ray cluster.  [default: local]",
+)
 @click.option("--workers", type=_WHOLE, metavar="N", help=_COUNT)
 @_ADDRESS
 @click.option("--eager", is_flag=True, help="Force uncompiled rounds.")
 @click.option("--compiled", is_flag=True, help="Force compiled rounds.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/sweep-FILE]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/sweep-FILE]"
+)
 @_TRACEBACK
 def sweep(
-    file: Path, settings: tuple[str, ...], *, engine: str, workers: int | None, address: str | None, eager: bool, compiled: bool,
-    out: Path | None, traceback: bool,
+    file: Path,
+    settings: tuple[str, ...],
+    *,
+    engine: str,
+    workers: int | None,
+    address: str | None,
+    eager: bool,
+    compiled: bool,
+    out: Path | None,
+    traceback: bool,
 ) -> None:
     """Run many experiments side by side: FILE.toml with every choice of values.
 
@@ -210,12 +294,16 @@ def list_(kind: str | None, traceback: bool) -> None:
 @cli.command()
 @click.argument("topology")
 @click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, where the topology does not fix it.")
-@click.option("--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
+@click.option(
+    "--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]"
+)
 @click.option("--drop-links", type=_REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
 @click.option("--seed", type=_WHOLE, default=0, metavar="K", help="Of random topologies.  [default: 0]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.png", help="[default: TOPOLOGY-N.png]")
 @_TRACEBACK
-def show(topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool) -> None:
+def show(
+    topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool
+) -> None:
     """A network's degrees, diameter and spectral gap, and its picture."""
     with polite(traceback):
         from distopt.experiment import Experiment
@@ -239,7 +327,11 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
             "degree": f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}",
             "diameter": f"{what.diameter}{f' (of all links {seen})' if fading else ''}",
             "weights": "given by the topology" if what.own_weights else weights,
-            "time-varying": "no" if what.rounds == 1 else "yes" if what.gap is None else f"yes; W below is the mean {seen}",
+            "time-varying": "no"
+            if what.rounds == 1
+            else "yes"
+            if what.gap is None
+            else f"yes; W below is the mean {seen}",
             "second largest |eigenvalue| of W": many if what.second is None else f"{what.second:.6g}",
             "spectral gap": many if what.gap is None else f"{what.gap:.6g}",
         }
@@ -254,8 +346,18 @@ def show(topology: str, *, agents: int | None, weights: str, drop_links: float, 
 @cli.command()
 @click.argument("paper", metavar="ef-signsgd")
 @click.option("--only", metavar="PART", help="counterexamples, least-squares, images or density.  [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: runs/reproduce-ef-signsgd]")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="CIFAR-10 or CIFAR-100, binary version, to classify too (hours).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to write.  [default: runs/reproduce-ef-signsgd]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="CIFAR-10 or CIFAR-100, binary version, to classify too (hours).",
+)
 @_TRACEBACK
 def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | None, traceback: bool) -> None:
     """Run a paper's experiments again, each with a figure and a table beside what the paper says.
@@ -271,7 +373,9 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
 def main() -> None:
     """The entry point of the ``distopt`` command."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a second thread that spins between small operations doubles the CPU time
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # a second thread that spins between small operations doubles the CPU time
     lasting_streams()
     cli(prog_name="distopt")
 
@@ -288,7 +392,9 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         raise InputError("--address is that of a Ray cluster; add --engine ray")
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     if started > 1 and engine != "ranks":
-        raise InputError(f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents")
+        raise InputError(
+            f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
+        )
     if engine == "ray":
         from distopt.engines import cluster
 
@@ -304,13 +410,17 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         yield leads
 
 
-def _where(engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None) -> str:
+def _where(
+    engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None
+) -> str:
     """The spec of the engine asked for."""
     if device != "cpu" and engine != "local":
         raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
     asked = [f"device={device}"] if device != "cpu" else []
     if partition is not None and engine == "local":
-        raise click.UsageError("--partition says how workers share the agents; choose who with --engine threads, ranks or ray")
+        raise click.UsageError(
+            "--partition says how workers share the agents; choose who with --engine threads, ranks or ray"
+        )
     if backend is not None and engine != "ranks":
         raise click.UsageError("--backend says what carries the rows of ranks; add --engine ranks")
     asked += [] if workers is None else [f"workers={workers}"]
@@ -329,7 +439,10 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     if topology.endswith(".toml"):
         values, where = settings(Path(topology)), topology
         # what is typed here names files that are here, whatever folder those of the TOML file are of
-        given = {key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value for key, value in given.items()}
+        given = {
+            key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
+            for key, value in given.items()
+        }
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"
@@ -339,12 +452,16 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     if not named:
         raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
     named = [name.strip() if isinstance(name, str) else name for name in named]
-    asked = [Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named]
+    asked = [
+        Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named
+    ]
     experiments = [point for experiment in asked for point in experiment.points()]
     labels = [label(experiment) for experiment in experiments]
     if (twice := repeated(labels)) is not None:
         each = labels[twice]
-        raise InputError(f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value")
+        raise InputError(
+            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
+        )
     return experiments
 
 
@@ -363,7 +480,9 @@ def _entry(name: str, signature: str, sentence: str) -> None:
     room = max(24, commands.width() - 24)
     lines = textwrap.wrap(sentence, room) or [""]
     parameters = textwrap.wrap(signature, room)
-    head = click.style(f"  {name:<20}", fg="cyan") if len(name) <= 20 else click.style(f"  {name}\n", fg="cyan") + " " * 22
+    head = (
+        click.style(f"  {name:<20}", fg="cyan") if len(name) <= 20 else click.style(f"  {name}\n", fg="cyan") + " " * 22
+    )
     click.echo(f"{head}  {lines[0]}")
     for line in lines[1:]:
         click.echo(" " * 24 + line)

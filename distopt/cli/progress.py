@@ -76,7 +76,9 @@ def lines(label: str) -> Progress:
         if phase not in began:
             began[phase], last[phase] = (now, done % total), (now, 0)
         when, count = last[phase]
-        due = (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
+        due = (
+            (done - count >= total / 10 and now - when > 0.5) or now - when > 5 or (done == total and phase == "rounds")
+        )
         if not due:
             return
         last[phase] = (now, done)

@@ -38,8 +38,12 @@ def signs(packed: Tensor, d: int, scale: Tensor) -> Tensor:
     [2.0, -2.0, 2.0]
     """
     byte = packed.to(torch.int32)
-    units = [torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)]  # in float32: see ``_plane``
-    return torch.cat([unit.to(scale.dtype) * scale for unit in units], -1)[..., :d]  # scaled before they are put together: one pass
+    units = [
+        torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)
+    ]  # in float32: see ``_plane``
+    return torch.cat([unit.to(scale.dtype) * scale for unit in units], -1)[
+        ..., :d
+    ]  # scaled before they are put together: one pass
 
 
 def size(d: int, width: int) -> int:

@@ -52,7 +52,9 @@ class LowRank:
         assert warm is not None, "lowrank starts from where it was"
         m, n, r = self._shape(z.shape[-1])
         matrix = matrices(z, m, n)
-        left = orthonormal([(matrix * unit(q).unsqueeze(-2)).sum(-1) for q in warm.reshape(*warm.shape[:-1], r, n).unbind(-2)])
+        left = orthonormal(
+            [(matrix * unit(q).unsqueeze(-2)).sum(-1) for q in warm.reshape(*warm.shape[:-1], r, n).unbind(-2)]
+        )
         right = [tree_sum(matrix * p.unsqueeze(-1)).squeeze(-2) for p in left]
         return torch.cat(left, -1), torch.cat(right, -1)
 
@@ -79,4 +81,3 @@ class LowRank:
 
     def omega(self, d: int) -> None:
         return None
-

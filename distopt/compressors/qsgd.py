@@ -48,7 +48,11 @@ class QSGD:
         largest = z.abs().amax(-1, keepdim=True)
         unit = z / torch.where(largest > 0, largest, 1.0)  # so that no square overflows
         length = unit.square().sum(-1, keepdim=True).sqrt()
-        level = (self.levels * unit.abs() / torch.where(length > 0, length, 1.0) + u.to(z.dtype)).floor().clamp(0, self.levels)
+        level = (
+            (self.levels * unit.abs() / torch.where(length > 0, length, 1.0) + u.to(z.dtype))
+            .floor()
+            .clamp(0, self.levels)
+        )
         codes = 2 * level.to(torch.int64) + (z < 0)
         return planes(codes, self._width), largest * length
 

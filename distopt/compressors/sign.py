@@ -34,7 +34,9 @@ class Sign:
     segments: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segments, str) or not re.fullmatch(r"(0*[1-9][0-9]{0,8}(\+0*[1-9][0-9]{0,8})*)?", self.segments):
+        if not isinstance(self.segments, str) or not re.fullmatch(
+            r"(0*[1-9][0-9]{0,8}(\+0*[1-9][0-9]{0,8})*)?", self.segments
+        ):
             raise InputError(f"sign: segments must be sizes joined by +, such as 784+10, got {self.segments!r}")
 
     def _sizes(self, d: int) -> list[int]:

@@ -179,10 +179,14 @@ class Comparator:
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
         cost, old, no_change, length = sums[..., :4].unbind(-1)
-        scale = torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
+        scale = (
+            torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
+        )
         persistence = None
         if hasattr(self.scenario, "persistence"):
-            persistence = evaluate(lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch)
+            persistence = evaluate(
+                lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch
+            )
         residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
         return Reference(points, cost, residual, path, change, (cost - old).abs(), no_change - cost, persistence)
 
@@ -194,7 +198,11 @@ class Comparator:
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
             g = scenario.grad(points, now)
-            costs = (problem.losses(points, now), problem.losses(points, earlier), problem.losses(other.expand_as(points), now))
+            costs = (
+                problem.losses(points, now),
+                problem.losses(points, earlier),
+                problem.losses(other.expand_as(points), now),
+            )
             sums = [tree_sum(each).squeeze(-2) for each in (*costs, g.norm(dim=-1, keepdim=True), g)]
             largest = (g - scenario.grad(points, earlier)).norm(dim=-1).amax(-1, keepdim=True)
             return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
@@ -219,7 +227,9 @@ class Comparator:
     def _checked(self, optimum: Any, rounds: int, trials: int, dim: int) -> Tensor:
         closed = torch.as_tensor(optimum, dtype=torch.float64).detach()
         if not bool(torch.isfinite(closed).all()):
-            raise InputError(f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found")
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found"
+            )
         if closed.ndim == 4 and closed.shape[2] == 1:  # an agents axis kept for broadcasting
             closed = closed[:, :, 0]
         try:
@@ -290,7 +300,9 @@ class Comparator:
             x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
             cost, accuracy = problem.value(x).reshape(rounds, trials), None
             if hasattr(scenario, "accuracy"):
-                accuracy = evaluate(lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch)
+                accuracy = evaluate(
+                    lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch
+                )
             self._fixed_values[b] = cost, accuracy
         cost, accuracy = self._fixed_values[b]
         return cost.expand(span, -1), None if accuracy is None else accuracy.expand(span, -1)
@@ -305,5 +317,3 @@ class Comparator:
     def certificate(self) -> float:
         """The largest relative gradient norm at x*_t over the blocks solved so far."""
         return self._certificate
-
-

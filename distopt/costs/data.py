@@ -20,26 +20,6 @@ CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run ha
 LONGEST_BLOCK = 256
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:
     """f (a scenario's loss, grad, ...) at points x [K, R, n, d] of a whole block: [K, R, ...] from few calls.
 
@@ -47,7 +27,10 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
     data would outgrow the memory budget.
     """
     rounds, trials = x.shape[:2]
-    expanded = sum(leaf[0, 0].numel() * leaf.element_size() for leaf in tensors(batch)) * trials + x[0].numel() * x.element_size()
+    expanded = (
+        sum(leaf[0, 0].numel() * leaf.element_size() for leaf in tensors(batch)) * trials
+        + x[0].numel() * x.element_size()
+    )
     step = max(1, min(rounds, BLOCK_BYTES // max(expanded, 1)))
     out = []
     for start in range(0, rounds, step):
@@ -59,7 +42,9 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
                 return leaf[0]
             return leaf.expand(count, trials, *leaf.shape[2:]).reshape(count * trials, *leaf.shape[2:])
 
-        value = f(points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step))).detach()
+        value = f(
+            points.reshape(count * trials, *points.shape[2:]), tree_map(fold, part(batch, start, start + step))
+        ).detach()
         out.append(value.expand(count * trials, *value.shape[1:]).reshape(count, trials, *value.shape[1:]))
     return out[0] if len(out) == 1 else torch.cat(out)
 
@@ -93,7 +78,10 @@ class Blocks:
 
     def _fitting(self, first: list[Tensor]) -> int:
         """L by what a round adds: its own leaves, and in the comparator x*_t with its companions and the Hessian it is found by."""
-        dim, searched = int(self.scenario.dim), hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum")
+        dim, searched = (
+            int(self.scenario.dim),
+            hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum"),
+        )
         trials = max((leaf.shape[1] for leaf in first), default=1)
         own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)
         fit = max(1, BLOCK_BYTES // (own + 8 * trials * (dim + 8 + (dim * dim if searched else 0))))
@@ -140,7 +128,9 @@ class Blocks:
                 )
             if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
                 bad = int(torch.nonzero(~torch.isfinite(leaf))[0, 0])
-                raise InputError(f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them")
+                raise InputError(
+                    f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them"
+                )
         return batch
 
     def _with_shared(self, batch: Any) -> Any:
@@ -151,9 +141,16 @@ class Blocks:
             return batch
 
         def same(leaf: Any, known: Any) -> bool:
-            return isinstance(leaf, Tensor) and isinstance(known, Tensor) and known.shape[0] == 1 and torch.equal(leaf, known)
+            return (
+                isinstance(leaf, Tensor)
+                and isinstance(known, Tensor)
+                and known.shape[0] == 1
+                and torch.equal(leaf, known)
+            )
 
-        return pytree.tree_unflatten([old if same(new, old) else new for new, old in zip(leaves, known, strict=True)], form)
+        return pytree.tree_unflatten(
+            [old if same(new, old) else new for new, old in zip(leaves, known, strict=True)], form
+        )
 
     def _is_shared(self, leaf: Tensor) -> bool:
         return any(leaf is known for known in tensors(self._first))

@@ -14,7 +14,9 @@ from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
 
-DENSE = 128  # up to this dimension a Hessian that the scenario does not give is differenced; beyond, conjugate gradients
+DENSE = (
+    128  # up to this dimension a Hessian that the scenario does not give is differenced; beyond, conjugate gradients
+)
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
 
 
@@ -45,7 +47,9 @@ class Sum:
         each: Tensor = self.scenario.loss(x, data)
         if each.ndim != 2 or each.shape[-1] != self.agents:
             name, shape = type(self.scenario).__name__, list(each.shape[1:])
-            raise InputError(f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents")
+            raise InputError(
+                f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents"
+            )
         return each.unsqueeze(-1)
 
     def value(self, x: Tensor) -> Tensor:
@@ -72,7 +76,9 @@ class Sum:
 
     def scale(self, x: Tensor) -> Tensor:
         """sum_i ||grad f_{i,t}(x)|| [P]: what the summed gradient is small against."""
-        return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(-1)
+        return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(
+            -1
+        )
 
 
 @dataclass(frozen=True)

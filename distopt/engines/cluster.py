@@ -32,13 +32,19 @@ def library(own: bool = False) -> Any:
     """Ray; ``own`` where it is to start a cluster of its own, which says nothing to the outside and listens to this machine alone."""
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # "no cluster": all its servers bind to loopback
+        os.environ.setdefault(
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+        )  # "no cluster": all its servers bind to loopback
     try:
         import ray
     except ImportError as error:
-        raise InputError(f"the ray engine needs Ray ({first_line(error)}); install it with: pip install 'distopt[ray]'") from error
+        raise InputError(
+            f"the ray engine needs Ray ({first_line(error)}); install it with: pip install 'distopt[ray]'"
+        ) from error
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < TOKENS:
-        raise InputError(f"Ray {ray.__version__} knows no tokens: whoever reaches its ports runs code as you; pip install --upgrade 'distopt[ray]'")
+        raise InputError(
+            f"Ray {ray.__version__} knows no tokens: whoever reaches its ports runs code as you; pip install --upgrade 'distopt[ray]'"
+        )
     return ray
 
 
@@ -76,7 +82,9 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
             if main and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
         if not address and "RAY_AUTH_MODE" not in os.environ:  # where Ray makes a token by itself, it says so there
-            raise InputError(f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one")
+            raise InputError(
+                f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one"
+            )
         yield
 
 
@@ -124,7 +132,9 @@ def _folder() -> Iterator[str]:
     try:
         place = tempfile.mkdtemp(prefix="distopt-ray-", dir=above)
     except OSError as error:
-        raise InputError(f"Ray could not be started: no folder for its files in {above}: {error.strerror}; name another with TMPDIR") from error
+        raise InputError(
+            f"Ray could not be started: no folder for its files in {above}: {error.strerror}; name another with TMPDIR"
+        ) from error
     try:
         with locked(Path(place)):
             yield os.path.join(place, "r")  # which Ray lets everybody into, but not through the one above

@@ -52,7 +52,9 @@ from distopt.simulation.round import Held, standing
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""
 
-IDLE = timedelta(days=30)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
+IDLE = timedelta(
+    days=30
+)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
 
 
 class Order(NamedTuple):
@@ -92,13 +94,17 @@ class Orders:
         self.count += 1
         text = ((length,), torch.uint8)
         what, settings, forms = json.loads(bytes(unpack(body, [text])[0].numpy()))
-        return Order(what, settings, unpack(body, [text, *((tuple(shape), getattr(torch, dtype)) for shape, dtype in forms)])[1:])
+        return Order(
+            what, settings, unpack(body, [text, *((tuple(shape), getattr(torch, dtype)) for shape, dtype in forms)])[1:]
+        )
 
     def carrier(self, backend: str) -> nccl.Post | None:
         """What carries the rows by ``backend``, if not the post; all ranks must ask for it at once."""
         if backend == "nccl" and self.rows is None:
             check(backend, self.post.group.size)
-            self.rows = nccl.connect(self.post.group, int(os.environ["LOCAL_RANK"]) if launched() else self.post.group.rank)
+            self.rows = nccl.connect(
+                self.post.group, int(os.environ["LOCAL_RANK"]) if launched() else self.post.group.rank
+            )
         return self.rows if backend == "nccl" else None
 
     def leave(self) -> None:
@@ -121,7 +127,14 @@ class Ranks:
     """
 
     def __init__(
-        self, problem: Problem, blocks: Blocks, orders: Orders, partition: Partition, compiled: bool, send: bool, end: Callable[[], object],
+        self,
+        problem: Problem,
+        blocks: Blocks,
+        orders: Orders,
+        partition: Partition,
+        compiled: bool,
+        send: bool,
+        end: Callable[[], object],
         backend: str = "gloo",
     ) -> None:
         self.problem, self.orders, self.compiled, self._end = problem, orders, compiled, end
@@ -144,7 +157,11 @@ class Ranks:
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
         """See ``distopt.engines.workers.group.Crew``."""
-        self._tell(Order("stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]))
+        self._tell(
+            Order(
+                "stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]
+            )
+        )
         with one_thread(), self.orders.post.group.busy():  # the ranks are the parallelism
             report = self.worker.stretch(start, count, rounds, keep, best)
         assert report is not None
@@ -188,15 +205,31 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
             if what == "build":
                 rows = orders.carrier(settings["backend"])
                 problem = born or rebuilt(settings["experiments"])
-                worker = Worker(problem, Partition.of(tensors[0]), group.rank, orders.post, settings["length"], settings["compiled"], rows)
+                worker = Worker(
+                    problem,
+                    Partition.of(tensors[0]),
+                    group.rank,
+                    orders.post,
+                    settings["length"],
+                    settings["compiled"],
+                    rows,
+                )
                 continue
             assert worker is not None
             with default_dtype(worker.problem.x0.dtype):
                 if what == "place":
-                    worker.place(None if settings["memory"] is None else standing(worker.whole, settings["memory"], tensors))
+                    worker.place(
+                        None if settings["memory"] is None else standing(worker.whole, settings["memory"], tensors)
+                    )
                 elif what == "stretch":
                     with group.busy():
-                        worker.stretch(settings["start"], settings["count"], range(*settings["rounds"]), tuple(settings["keep"]), tensors[0])
+                        worker.stretch(
+                            settings["start"],
+                            settings["count"],
+                            range(*settings["rounds"]),
+                            tuple(settings["keep"]),
+                            tensors[0],
+                        )
                 elif what == "gather":
                     worker.gather()
                 orders.post.settle()
@@ -218,7 +251,14 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
 # Ranks of this machine, started from here
 
 
-def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool, timeout: int = TIMEOUT, backend: str = "gloo") -> Ranks:
+def start(
+    problem: Problem,
+    blocks: Blocks,
+    partition: Partition,
+    compiled: bool,
+    timeout: int = TIMEOUT,
+    backend: str = "gloo",
+) -> Ranks:
     """Start a process for every block but the first, and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
 
     On Linux they are forked from this process and know the problem; elsewhere, and where this process uses a GPU, which no
@@ -234,18 +274,27 @@ def start(problem: Problem, blocks: Blocks, partition: Partition, compiled: bool
         forked = sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch gives it no types
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
         processes = [
-            context.Process(target=_live, args=(here, port, me, workers, timeout, problem if forked else None), daemon=True, name=f"rank {me}")
+            context.Process(
+                target=_live,
+                args=(here, port, me, workers, timeout, problem if forked else None),
+                daemon=True,
+                name=f"rank {me}",
+            )
             for me in range(1, workers)
         ]
         try:
             _begin(processes)
             limit = timedelta(seconds=timeout)
-            store = dist.TCPStore("127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
+            store = dist.TCPStore(
+                "127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach()
+            )
             group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
 
             group.ended = lambda: [me for me, process in enumerate(processes, 1) if not process.is_alive()]
             orders = Orders(Post(group))
-            crew = Ranks(problem, blocks, orders, partition, compiled, not forked, lambda: _end(processes, here, orders), backend)
+            crew = Ranks(
+                problem, blocks, orders, partition, compiled, not forked, lambda: _end(processes, here, orders), backend
+            )
         except BaseException:
             _end(processes, here)
             raise
@@ -259,7 +308,9 @@ def _begin(processes: Sequence[Any]) -> None:
     gc.disable()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: a rank enters nothing that they might hold
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of forks beside threads: a rank enters nothing that they might hold
             with held():
                 for process in processes:
                     process.start()
@@ -328,7 +379,9 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
     hosts = not rank and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     limit = timedelta(seconds=timeout)
     try:
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), ranks, hosts, limit, wait_for_workers=False)
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), ranks, hosts, limit, wait_for_workers=False
+        )
     except RuntimeError as error:
         raise RunError(f"rank {rank}: torchrun's store does not answer: {first_line(error)}") from error
     # After a restart the store still holds what the ranks before it left there.
@@ -358,7 +411,13 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
 
 
 def engine(
-    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 0, timeout: int = TIMEOUT, partition: str = "contiguous", backend: str = "gloo"
+    problem: Problem,
+    blocks: Blocks,
+    mode: local.Mode,
+    workers: int = 0,
+    timeout: int = TIMEOUT,
+    partition: str = "contiguous",
+    backend: str = "gloo",
 ) -> Led:
     """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
 
@@ -374,7 +433,9 @@ def engine(
     if launched() and workers not in (0, launched()):
         raise InputError(f"torchrun started {launched()} ranks, not {workers}; leave the number of workers out")
     if launched() > 1 and _fleet is None:
-        raise InputError("ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True")
+        raise InputError(
+            "ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True"
+        )
     count = launched() or workers or 2
     check(backend, count)
     if backend == "nccl" and mode == "compiled":

@@ -71,10 +71,14 @@ class Seat:
         try:
             versions_here, problem = ray.cloudpickle.loads(content)
             if versions_here != versions():
-                return InputError(f"a node of the cluster has {versions()} where the driver has {versions_here}; install the same on all nodes")
+                return InputError(
+                    f"a node of the cluster has {versions()} where the driver has {versions_here}; install the same on all nodes"
+                )
             self.problem = ray.cloudpickle.loads(problem)
         except Exception as error:
-            return InputError(f"a node of the cluster cannot take the experiment in: {type(error).__name__}: {first_line(error)}")
+            return InputError(
+                f"a node of the cluster cannot take the experiment in: {type(error).__name__}: {first_line(error)}"
+            )
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
     def host(self, address: str, timeout: int) -> int:
@@ -84,14 +88,22 @@ class Seat:
             listener.listen()
             port: int = listener.getsockname()[1]
             limit = timedelta(seconds=timeout)
-            self.store = dist.TCPStore(address, port, None, True, limit, wait_for_workers=False, master_listen_fd=listener.detach())
+            self.store = dist.TCPStore(
+                address, port, None, True, limit, wait_for_workers=False, master_listen_fd=listener.detach()
+            )
         return port
 
-    def join(self, meeting: Meeting, me: int, partition: Partition, length: int, compiled: bool, timeout: int) -> Exception | None:
+    def join(
+        self, meeting: Meeting, me: int, partition: Partition, length: int, compiled: bool, timeout: int
+    ) -> Exception | None:
         """Become worker ``me`` of a crew."""
         try:
             limit = timedelta(seconds=timeout)
-            store = dist.TCPStore(meeting.address, meeting.port, None, False, limit, wait_for_workers=False) if me else self.store
+            store = (
+                dist.TCPStore(meeting.address, meeting.port, None, False, limit, wait_for_workers=False)
+                if me
+                else self.store
+            )
             here = LOOPBACK if meeting.alone else library().util.get_node_ip_address()
             self.group = Group.connect(store, me, meeting.size, timeout, here)
         except RuntimeError as error:
@@ -136,7 +148,13 @@ class Team:
     """
 
     def __init__(
-        self, problem: Problem, blocks: Blocks, compiled: bool, workers: int, share: Callable[[int], Partition], timeout: int,
+        self,
+        problem: Problem,
+        blocks: Blocks,
+        compiled: bool,
+        workers: int,
+        share: Callable[[int], Partition],
+        timeout: int,
         end: Callable[[], object],
     ) -> None:
         self._ray = library()
@@ -148,10 +166,16 @@ class Team:
             self._problem = self._ray.put(packed(problem))
             self._places = self._ray.util.placement_group([{"CPU": 1}] * workers, strategy="SPREAD")
             if not self._places.wait(timeout):
-                free, total = (int(each.get("CPU", 0)) for each in (self._ray.available_resources(), self._ray.cluster_resources()))
-                raise InputError(f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; ask for fewer --workers")
+                free, total = (
+                    int(each.get("CPU", 0)) for each in (self._ray.available_resources(), self._ray.cluster_resources())
+                )
+                raise InputError(
+                    f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; ask for fewer --workers"
+                )
             if len(self._fill(timeout)) < workers:
-                raise RunError(f"{len(self._seats)} of {workers} workers started within {timeout} s; give them longer with timeout=")
+                raise RunError(
+                    f"{len(self._seats)} of {workers} workers started within {timeout} s; give them longer with timeout="
+                )
             self._form()
         except BaseException:
             self.close()
@@ -207,9 +231,15 @@ class Team:
         try:
             return self._ray.get(call)
         except (failures.ActorDiedError, failures.ActorUnavailableError) as error:
-            missing = [line.strip() for line in str(error).splitlines() if line.strip().startswith(("ModuleNotFoundError:", "ImportError:"))]
+            missing = [
+                line.strip()
+                for line in str(error).splitlines()
+                if line.strip().startswith(("ModuleNotFoundError:", "ImportError:"))
+            ]
             if missing:
-                return InputError(f"an actor could not start on the cluster ({missing[0]}); install distopt on all its nodes")
+                return InputError(
+                    f"an actor could not start on the cluster ({missing[0]}); install distopt on all its nodes"
+                )
             return WorkerLost(f"rank {me} has gone in round {self._round} or later")
         except failures.RayError as error:
             return RunError(f"rank {me} failed in round {self._round} or later: {first_line(error)}")
@@ -279,7 +309,9 @@ def packed(problem: Problem) -> bytes:
         content: bytes = pickle.dumps((versions(), pickle.dumps(problem)))
         return content
     except Exception as error:
-        raise InputError(f"a part of the experiment cannot be sent to the workers: {type(error).__name__}: {first_line(error)}") from error
+        raise InputError(
+            f"a part of the experiment cannot be sent to the workers: {type(error).__name__}: {first_line(error)}"
+        ) from error
     finally:
         for module in own:
             pickle.unregister_pickle_by_value(module)
@@ -307,7 +339,13 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
 
 
 def engine(
-    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, address: str = "", timeout: int = TIMEOUT, partition: str = "contiguous"
+    problem: Problem,
+    blocks: Blocks,
+    mode: local.Mode,
+    workers: int = 2,
+    address: str = "",
+    timeout: int = TIMEOUT,
+    partition: str = "contiguous",
 ) -> Led:
     """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.workers.partition.divide``).
 
@@ -316,6 +354,7 @@ def engine(
     """
     if timeout < 1:
         raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
+
     def share(count: int) -> Partition:
         return divide(problem.mixing, count, partition)
 
@@ -323,5 +362,7 @@ def engine(
     compiled = local.compiles(problem, blocks, mode)
     connected = ExitStack()
     connected.enter_context(cluster(address, workers))
-    team = Team(problem, blocks, compiled, workers, share, timeout, connected.close)  # which closes it too where it fails
+    team = Team(
+        problem, blocks, compiled, workers, share, timeout, connected.close
+    )  # which closes it too where it fails
     return Led(Surviving(team, lambda crew: team.mended()))

@@ -51,7 +51,9 @@ class Mailbox:
         """Send a message to (receiver, sender, tag)."""
         with self._changed:
             self._count += 1
-            heapq.heappush(self._under_way, (self._draw.random() if self._shuffled else 0.0, self._count, address, message))
+            heapq.heappush(
+                self._under_way, (self._draw.random() if self._shuffled else 0.0, self._count, address, message)
+            )
             self._deliver()
 
     def take(self, address: tuple[int, int, Tag], length: int) -> Tensor:
@@ -65,7 +67,9 @@ class Mailbox:
                 raise Stopped
             message = self._here.pop(address)
         if message.numel() != length:
-            raise RuntimeError(f"worker {address[0]} expected {length} bytes from worker {address[1]} as {address[2]}, got {message.numel()}")
+            raise RuntimeError(
+                f"worker {address[0]} expected {length} bytes from worker {address[1]} as {address[2]}, got {message.numel()}"
+            )
         return message
 
     def begin(self, workers: int) -> None:
@@ -81,7 +85,9 @@ class Mailbox:
 
     def _deliver(self) -> None:
         """Let those messages arrive that may."""
-        while self._under_way and not (self._shuffled and (len(self._awaited) < self._working or self._awaited & self._here.keys())):
+        while self._under_way and not (
+            self._shuffled and (len(self._awaited) < self._working or self._awaited & self._here.keys())
+        ):
             _, _, address, message = heapq.heappop(self._under_way)
             if address in self._here:
                 raise RuntimeError(f"worker {address[1]} sent worker {address[0]} two messages as {address[2]}")
@@ -135,11 +141,18 @@ class Threads:
     """
 
     def __init__(
-        self, problem: Problem, blocks: Blocks, partition: Partition, compiled: bool = False, shuffled: bool = False, seed: int = 0
+        self,
+        problem: Problem,
+        blocks: Blocks,
+        partition: Partition,
+        compiled: bool = False,
+        shuffled: bool = False,
+        seed: int = 0,
     ) -> None:
         self.mailbox = Mailbox(shuffled, seed)
         self.workers = [
-            Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled) for me in range(len(partition.blocks))
+            Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled)
+            for me in range(len(partition.blocks))
         ]
         self._dtype, self.compiled = problem.x0.dtype, compiled
 
@@ -201,4 +214,6 @@ class Threads:
 
 def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous") -> Led:
     """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
-    return Led(Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode)))
+    return Led(
+        Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
+    )

@@ -37,7 +37,11 @@ def per_agent(scenario: Any, x: Tensor, mean: Tensor, data: Any, best: Tensor) -
     if hasattr(scenario, "accuracy"):
         accuracy = scenario.accuracy(mean.expand_as(x), data)
         values += [accuracy.nan_to_num(nan=0.0), (~accuracy.isnan()).to(x.dtype)]
-    return _squares(x - best.unsqueeze(-2)), _squares(x - mean), torch.stack([value.expand(x.shape[:-1]) for value in values], -1)
+    return (
+        _squares(x - best.unsqueeze(-2)),
+        _squares(x - mean),
+        torch.stack([value.expand(x.shape[:-1]) for value in values], -1),
+    )
 
 
 def _squares(z: Tensor) -> Tensor:
@@ -58,7 +62,9 @@ def totals(scenario: Any, sums: Tensor, agents: int) -> dict[str, Tensor]:
     width = (sums.shape[-1] - count) // 2
     squares = (sums[..., :width], sums[..., width : 2 * width])
     cost, *accuracy = sums[..., 0, 2 * width :].unbind(-1)
-    tracking, consensus = (torch.from_numpy(np.sqrt((tree_sum(each.mT)[..., 0, 0] / agents).cpu().numpy())) for each in squares)
+    tracking, consensus = (
+        torch.from_numpy(np.sqrt((tree_sum(each.mT)[..., 0, 0] / agents).cpu().numpy())) for each in squares
+    )
     found = {"cost": cost, "tracking_error": tracking, "consensus_error": consensus}
     return found | ({"accuracy": accuracy[0] / accuracy[1]} if accuracy else {})  # 0 / 0 is nan: nobody had a sample
 

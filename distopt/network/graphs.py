@@ -106,7 +106,9 @@ def graph_from_edges(agents: int, edges: ArrayLike, positions: ArrayLike | None 
     if pairs.size == 0:
         pairs = np.empty((0, 2), np.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-        raise InputError(f"edges must be pairs of whole numbers, shape [E, 2]; got {pairs.dtype} of shape {list(pairs.shape)}")
+        raise InputError(
+            f"edges must be pairs of whole numbers, shape [E, 2]; got {pairs.dtype} of shape {list(pairs.shape)}"
+        )
     pairs = pairs.astype(np.int64)
     outside = (pairs < 0) | (pairs >= agents)
     if outside.any():
@@ -137,17 +139,23 @@ def graph_from_networkx(G: Any) -> Graph:
     15
     """
     if G.is_directed():
-        raise InputError("the networkx graph is directed; pass G.to_undirected(), or a weight matrix to graph_from_matrix")
+        raise InputError(
+            "the networkx graph is directed; pass G.to_undirected(), or a weight matrix to graph_from_matrix"
+        )
     try:
         nodes = sorted(G.nodes)
     except TypeError:
         nodes = sorted(G.nodes, key=str)
         if any(str(node) == object.__repr__(node) for node in nodes):  # a place in memory
-            raise InputError("nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers") from None
+            raise InputError(
+                "nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers"
+            ) from None
     number = {node: i for i, node in enumerate(nodes)}
     for a, b in G.edges():
         if a == b:
-            raise InputError(f"node {a!r} of the networkx graph is linked to itself; leave it out: every agent keeps a weight for itself anyway")
+            raise InputError(
+                f"node {a!r} of the networkx graph is linked to itself; leave it out: every agent keeps a weight for itself anyway"
+            )
     graph = graph_from_edges(len(nodes), [(number[a], number[b]) for a, b in G.edges()])
     return Graph(graph.agents, graph.edges, names=tuple(map(str, nodes)))
 
@@ -185,8 +193,12 @@ def graph_from_matrix(W: Any) -> Graph:
                 "or in Python give networkx.from_numpy_array of it, and a rule makes the weights"
             )
         if np.abs(sums).max() <= rounding and agents > 1:
-            raise InputError("the rows of the matrix sum to 0: it is a Laplacian L, not weights; give I - c L, with c = 1 / (1 + max L_ii), say")
-        raise InputError(f"row {row} of the weights sums to {sums[row]:.10g}; divide each row by its sum so that it is 1")
+            raise InputError(
+                "the rows of the matrix sum to 0: it is a Laplacian L, not weights; give I - c L, with c = 1 / (1 + max L_ii), say"
+            )
+        raise InputError(
+            f"row {row} of the weights sums to {sums[row]:.10g}; divide each row by its sum so that it is 1"
+        )
     if precision > TOLERANCE:
         rows, columns, values = _scaled(agents, rows, columns, values, precision, rounding)
     off = rows != columns
@@ -203,7 +215,9 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         W = (W.double() if W.is_floating_point() else W).numpy()
     sparse = hasattr(W, "tocoo")
     if isinstance(W, np.ma.MaskedArray):
-        raise InputError("a weight matrix has a number everywhere, and this one is masked; give W.filled(0), or another")
+        raise InputError(
+            "a weight matrix has a number everywhere, and this one is masked; give W.filled(0), or another"
+        )
     W = W if sparse else np.asarray(W)
     if W.dtype.kind not in "biuf":
         raise InputError(f"a weight matrix holds real numbers, not {W.dtype}")
@@ -221,12 +235,16 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         return W.shape, rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64), precision
 
 
-def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: float, rounding: float) -> tuple[Ints, Ints, Floats]:
+def _scaled(
+    agents: int, rows: Ints, columns: Ints, values: Floats, precision: float, rounding: float
+) -> tuple[Ints, Ints, Floats]:
     """Weights whose rows sum to 1 but for ``rounding``, scaled so that they do; columns too, and symmetry kept, where they had it."""
     from scipy.sparse import coo_array
 
     W = coo_array((values, (rows, columns)), shape=(agents, agents)).tocsr()
-    symmetric = (abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))).max() <= 1e-7  # of either half, rounded by itself
+    symmetric = (
+        abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))
+    ).max() <= 1e-7  # of either half, rounded by itself
     W = ((W + W.T) / 2 if symmetric else W).tocoo()
     rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
     if values.min() >= 0 and (symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding):
@@ -241,7 +259,11 @@ def _scaled(agents: int, rows: Ints, columns: Ints, values: Floats, precision: f
     off = rows != columns
     diagonal = np.bincount(rows[~off], values[~off], agents) + np.where(np.abs(left) > 1e-14, left, 0.0)
     own = np.flatnonzero(diagonal)
-    return np.concatenate([rows[off], own]), np.concatenate([columns[off], own]), np.concatenate([values[off], diagonal[own]])
+    return (
+        np.concatenate([rows[off], own]),
+        np.concatenate([columns[off], own]),
+        np.concatenate([values[off], diagonal[own]]),
+    )
 
 
 def check_connected(graph: Graph) -> None:
@@ -264,7 +286,13 @@ def check_connected(graph: Graph) -> None:
 
 
 def connected(
-    draw: Callable[[np.random.Generator], Graph], key: Key, stream: str, advice: str, tries: int = 100, likely: float = math.inf, agents: int = 1
+    draw: Callable[[np.random.Generator], Graph],
+    key: Key,
+    stream: str,
+    advice: str,
+    tries: int = 100,
+    likely: float = math.inf,
+    agents: int = 1,
 ) -> Graph:
     """The first connected graph among at most ``tries`` independent draws; ``advice`` tells what to change if there is none.
 

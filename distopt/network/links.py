@@ -28,7 +28,11 @@ def slots(agents: int, i: Ints, j: Ints, weight: Floats) -> tuple[Tensor, Tensor
     at = row * width + np.arange(len(row)) - (np.cumsum(degree) - degree)[row]
     back = np.searchsorted(row * agents + column, column * agents + row)
     index, weights, side = np.arange(agents * width), np.zeros(agents * width), np.zeros(agents * width)
-    index[at], weights[at], side[at] = at[back], np.concatenate([weight, weight])[order], np.where(row < column, 1.0, -1.0)
+    index[at], weights[at], side[at] = (
+        at[back],
+        np.concatenate([weight, weight])[order],
+        np.where(row < column, 1.0, -1.0),
+    )
 
     def table(leaf: Ints | Floats) -> Tensor:
         return torch.from_numpy(leaf).reshape(1, 1, agents, width)

@@ -17,7 +17,16 @@ from distopt.errors import InputError
 from distopt.network.graphs import TOLERANCE, Arcs, Floats, Graph, Ints, Switching
 from distopt.network.links import slots
 from distopt.network.rows import BLOCK, Pattern, Table
-from distopt.network.weights import SPECTRAL, Kind, arc_weights, check_settles, check_weights, link_weights, rule_name, second_size
+from distopt.network.weights import (
+    SPECTRAL,
+    Kind,
+    arc_weights,
+    check_settles,
+    check_weights,
+    link_weights,
+    rule_name,
+    second_size,
+)
 from distopt.numerics.random import Key, words
 
 
@@ -47,7 +56,9 @@ class Mixing:
         if self.agents < 1:
             raise InputError(f"a network needs at least 1 agent, not {self.agents}")
         if not 0.0 <= self.drop_links < 1.0:
-            raise InputError(f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}")
+            raise InputError(
+                f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
+            )
         self.constant = isinstance(topology, Graph) and not self.drop_links
         self._topology = topology
         self._network: Mixing | None = None
@@ -127,13 +138,17 @@ class Mixing:
     @cached_property
     def _fixed(self) -> Table:
         if not self._complete:
-            pattern = Pattern(self.agents, 1, self._receiver, self._sender)  # as large as the table, and of no further use
+            pattern = Pattern(
+                self.agents, 1, self._receiver, self._sender
+            )  # as large as the table, and of no further use
             return pattern.table(np.concatenate([self._weight, self._own])[pattern.order], (1, 1))
         n, off = self.agents, float(self._weight[0])
         none = torch.empty(1, 1, 0, BLOCK, dtype=torch.float64)
         index, weight = torch.arange(n).reshape(1, 1, n, 1), torch.from_numpy(self._own - off).reshape(1, 1, n, 1)
         rows = torch.empty(1, 1, 0, dtype=torch.int64)
-        return Table(index, weight, rows, none.to(torch.int64), none, torch.full((1, 1, 1, 1), off, dtype=torch.float64))
+        return Table(
+            index, weight, rows, none.to(torch.int64), none, torch.full((1, 1, 1, 1), off, dtype=torch.float64)
+        )
 
     def tables(self, t: Tensor) -> Table:
         """The weights of rounds t, int64 [K, 1, 1, 1]. A constant W gives K = 1 and R = 1 whatever is asked."""
@@ -251,7 +266,9 @@ class Mixing:
         [0.333333, 0.333333, 0.333333]
         """
         n, graph = self.agents, self._topology
-        if not (self.constant and isinstance(graph, Graph) and graph.matrix is None and n > 2 and len(graph.edges) == n - 1):
+        if not (
+            self.constant and isinstance(graph, Graph) and graph.matrix is None and n > 2 and len(graph.edges) == n - 1
+        ):
             return self
         if np.bincount(graph.edges.ravel()).max() < n - 1:
             return self
@@ -264,12 +281,19 @@ class Mixing:
     def linked(self, who: str) -> Mixing:
         """The same network with a slot for each link in its tables, which ``who`` asks for. Raises InputError unless W is constant and symmetric."""
         if not self.constant:
-            raise InputError(f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links")
+            raise InputError(
+                f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links"
+            )
         self.require("symmetric", who)
-        once = (self._receiver < self._sender) & (np.abs(self._weight) > TOLERANCE)  # of weights that were given, one serves both ends
+        once = (self._receiver < self._sender) & (
+            np.abs(self._weight) > TOLERANCE
+        )  # of weights that were given, one serves both ends
         twin = copy.copy(self)
         index, weight, side = slots(self.agents, self._receiver[once], self._sender[once], self._weight[once])
-        twin._network, twin._fixed = self.network, self._fixed._replace(slot_index=index, slot_weight=weight, slot_side=side)
+        twin._network, twin._fixed = (
+            self.network,
+            self._fixed._replace(slot_index=index, slot_weight=weight, slot_side=side),
+        )
         return twin
 
     @property
@@ -286,10 +310,16 @@ class Mixing:
         if kind == "average" and not self.constant:
             advice = "use a star or the complete graph, without drop_links"
             raise InputError(f"{who} has its workers meet around their average, but links come and go; {advice}")
-        if kind == "average" and self._complete and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE:
+        if (
+            kind == "average"
+            and self._complete
+            and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE
+        ):
             return  # such a network keeps no list of its links
         if isinstance(self._topology, Graph):
-            if self._topology.matrix is not None or kind == "average":  # a rule makes one weight per undirected link, and the self weight is the rest
+            if (
+                self._topology.matrix is not None or kind == "average"
+            ):  # a rule makes one weight per undirected link, and the self weight is the rest
                 check_weights(kind, who, self._receiver, self._sender, self._weight, self._own)
             if self._topology.matrix is not None and not self._settles:
                 check_settles(who, self._receiver, self._sender, self._weight, self._own, self.drop_links)
@@ -318,7 +348,9 @@ class Mixing:
         Sparse eigenvalue solvers above 1500 agents. Raises InputError where W changes every round.
         """
         if not self.constant:
-            raise InputError("W changes every round, so it has no spectral gap; ask for a fixed graph without drop_links")
+            raise InputError(
+                "W changes every round, so it has no spectral gap; ask for a fixed graph without drop_links"
+            )
         if self._complete and (self._own == self._own[0]).all():
             return 1.0 - abs(float(self._own[0] - self._weight[0]))
         return 1.0 - second_size(self._receiver, self._sender, self._weight, self._own)

@@ -148,14 +148,20 @@ class Net:
     def mix(self, name: str, z: Tensor) -> Tensor:
         """W_t z through the channel called ``name``."""
         if name not in self.channels:
-            raise InputError(f"the algorithm sends {name!r}, which its channels ({', '.join(self.channels)}) do not name")
+            raise InputError(
+                f"the algorithm sends {name!r}, which its channels ({', '.join(self.channels)}) do not name"
+            )
         if name in self.sent:
-            raise InputError(f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own")
+            raise InputError(
+                f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own"
+            )
         self.sent.add(name)
         self._require_width(name, z)
         expected, payload = self.early.get(name, (z, None))
         if expected is not z:
-            raise InputError(f"the algorithm sends {name!r} as it stood at the beginning of some rounds and computes it anew in others")
+            raise InputError(
+                f"the algorithm sends {name!r} as it stood at the beginning of some rounds and computes it anew in others"
+            )
         if name not in self.early:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
@@ -190,15 +196,21 @@ def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
     {'s': Sent(width=5, place=1), 'x': Sent(width=5, place=None)}
     """
     algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
-    x, state = tree_map(torch.clone, (x, algorithm.init(x.clone())))  # leaves that share memory must not pass for each other
+    x, state = tree_map(
+        torch.clone, (x, algorithm.init(x.clone()))
+    )  # leaves that share memory must not pass for each other
     leaves = tensors((x, state))
     versions = [leaf._version for leaf in leaves]
     found: dict[str, Sent] = {}
 
     def mix(name: str, z: Tensor) -> Tensor:
         if z.dim() != 3 or z.shape[-2] != x.shape[-2]:
-            raise InputError(f"the algorithm sends {name!r} of shape {list(z.shape)}; it must be [trials, agents, *], here {[*x.shape[:2], '*']}")
-        same = [k for k, leaf in enumerate(leaves) if leaf is z and leaf._version == versions[k]]  # one changed in place is no longer what it was
+            raise InputError(
+                f"the algorithm sends {name!r} of shape {list(z.shape)}; it must be [trials, agents, *], here {[*x.shape[:2], '*']}"
+            )
+        same = [
+            k for k, leaf in enumerate(leaves) if leaf is z and leaf._version == versions[k]
+        ]  # one changed in place is no longer what it was
         found[name] = Sent(z.shape[-1], same[-1] if same else None)
         return z.clone()
 
@@ -221,7 +233,11 @@ def widths(algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: T
 
     A channel that is left out of the first round and draws uniforms is taken to be as wide as x; one that draws none is left out.
     """
-    drawing = {name: x.shape[-1] for name, channel in channels.items() if hasattr(channel, "words") and channel.words(x.shape[-1])}
+    drawing = {
+        name: x.shape[-1]
+        for name, channel in channels.items()
+        if hasattr(channel, "words") and channel.words(x.shape[-1])
+    }
     return drawing | {name: each.width for name, each in sent(algorithm, x).items()}
 
 
@@ -234,5 +250,7 @@ def noise(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, i
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
         if words:
-            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(f"channel/{name}", words, t)
+            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(
+                f"channel/{name}", words, t
+            )
     return drawn

@@ -95,7 +95,9 @@ class Pattern:
         code = code[self.order]
         if (code[1:] == code[:-1]).any():
             i, j = divmod(int(code[1:][code[1:] == code[:-1]][0]) % agents**2, agents)
-            raise InputError(f"the topology lists the link from agent {j} to agent {i} twice in one round, or a self loop")
+            raise InputError(
+                f"the topology lists the link from agent {j} to agent {i} twice in one round, or a self loop"
+            )
         row, column = code // agents, code % agents
         self.length = np.bincount(row, minlength=total)
         self.first = np.cumsum(self.length) - self.length

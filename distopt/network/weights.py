@@ -144,18 +144,24 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
         steps = period(agents, receiver, sender, weight, own)
         if steps == 1:
             return
-        found = "the eigenvalue -1 (periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
+        found = (
+            "the eigenvalue -1 (periodic)" if steps == 2 else f"{steps} eigenvalues of size 1 (its period is {steps})"
+        )
     else:
         try:
             second = second_size(receiver, sender, weight, own)
         except InputError as doubt:  # too large and crowded to tell; should they grow, the run says that it diverged
-            warnings.warn(f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2)
+            warnings.warn(
+                f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2
+            )
             return
         if second < 1.0 - 1e-12:
             return
         how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
         found = f"a second largest eigenvalue of size {second:.6g} ({how})"
-    raise InputError(f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them")
+    raise InputError(
+        f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them"
+    )
 
 
 def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> float:
@@ -194,7 +200,9 @@ def _laplacian(graph: Graph) -> Any:
     degree = np.bincount(graph.edges.ravel(), minlength=n).astype(np.float64)
     diagonal = np.arange(n)
     values = np.concatenate([degree, -ones, -ones])
-    return coo_array((values, (np.concatenate([diagonal, i, j]), np.concatenate([diagonal, j, i]))), shape=(n, n)).tocsr()
+    return coo_array(
+        (values, (np.concatenate([diagonal, i, j]), np.concatenate([diagonal, j, i]))), shape=(n, n)
+    ).tocsr()
 
 
 def _extreme(A: Any, symmetric: bool = True) -> float:
@@ -245,12 +253,16 @@ def _fastest(graph: Graph) -> Floats:
     try:
         import cvxpy as cp
     except ImportError as error:
-        raise InputError('weight rule "fastest" needs cvxpy: pip install "distopt[fastest]", or use best_constant') from error
+        raise InputError(
+            'weight rule "fastest" needs cvxpy: pip install "distopt[fastest]", or use best_constant'
+        ) from error
     from scipy.sparse import csr_array
 
     n, count = graph.agents, len(graph.edges)
     if n > _SDP:
-        raise InputError(f'weight rule "fastest" is a semidefinite program: at most {_SDP} agents, not {n}; use best_constant')
+        raise InputError(
+            f'weight rule "fastest" is a semidefinite program: at most {_SDP} agents, not {n}; use best_constant'
+        )
     i, j = graph.edges.T
     link = np.arange(count)
     touches = csr_array((np.ones(2 * count), (np.concatenate([i, j]), np.concatenate([link, link]))), shape=(n, count))
@@ -264,12 +276,17 @@ def _fastest(graph: Graph) -> Floats:
     if w.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
         raise InputError(f'weight rule "fastest" found no solution ({problem.status}); use best_constant or metropolis')
     weight = np.maximum(np.asarray(w.value, dtype=np.float64), 0.0)
-    return weight / max(1.0, float((touches @ weight).max()))  # the solver's last digits must not make a self weight negative
+    return weight / max(
+        1.0, float((touches @ weight).max())
+    )  # the solver's last digits must not make a self weight negative
 
 
 _ASKED: dict[Kind, tuple[str, str]] = {
     "row": ("row-stochastic", "divide each row by its sum"),
-    "doubly": ("doubly stochastic", "give weights whose columns also sum to 1, or let a rule such as metropolis make them"),
+    "doubly": (
+        "doubly stochastic",
+        "give weights whose columns also sum to 1, or let a rule such as metropolis make them",
+    ),
     "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
     "average": (
         "averaging",
@@ -310,7 +327,9 @@ def flaw(kind: Kind, receiver: Ints, sender: Ints, weight: Floats, own: Floats) 
     return f"column {worst} of W sums to {columns[worst]:.6g}" if abs(columns[worst] - 1) > TOLERANCE else None
 
 
-def check_weights(kind: Kind, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = "") -> None:
+def check_weights(
+    kind: Kind, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = ""
+) -> None:
     """Raise InputError, saying what is wrong and what to do, if these weights have a ``flaw``; ``who`` needs them to have none.
 
     >>> check_weights("row", "gt", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))

@@ -83,7 +83,9 @@ class Key:
                 out[:, r] = rows if pick is None else rows[:, pick]
                 continue
             for k, round_ in enumerate(rounds):
-                block = words(self.seed, stream, trial, (round_ * self.total + low) * width, span * width).reshape(span, width)
+                block = words(self.seed, stream, trial, (round_ * self.total + low) * width, span * width).reshape(
+                    span, width
+                )
                 out[k, r] = block if pick is None else block[pick]
         return torch.from_numpy(out)
 

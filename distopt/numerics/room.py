@@ -35,7 +35,9 @@ def available() -> int:
             _, kinds, place = line.split(":", 2)
             if kinds in ("", "memory"):
                 base = Path("/sys/fs/cgroup", kinds)
-                most, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+                most, used = (
+                    ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+                )
                 for folder in (base / place.lstrip("/"), base):
                     with contextlib.suppress(OSError, ValueError):
                         found.append(int((folder / most).read_text()) - int((folder / used).read_text()))
@@ -54,7 +56,9 @@ def memory(needed: float, what: str, lower: str) -> None:
         InputError: it does.
     """
     if needed > (have := available()):
-        raise InputError(f"{what} would need at least {size(needed)} of memory, and {size(have)} are free; lower {lower}")
+        raise InputError(
+            f"{what} would need at least {size(needed)} of memory, and {size(have)} are free; lower {lower}"
+        )
 
 
 def disk(needed: float, folder: Path, what: str, lower: str) -> None:
@@ -65,7 +69,9 @@ def disk(needed: float, folder: Path, what: str, lower: str) -> None:
     """
     there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), None)
     if there is not None and needed > (have := shutil.disk_usage(there).free):
-        raise InputError(f"{what} would need at least {size(needed)} in {folder}, and {size(have)} are free; lower {lower}")
+        raise InputError(
+            f"{what} would need at least {size(needed)} in {folder}, and {size(have)} are free; lower {lower}"
+        )
 
 
 def exhausted(error: BaseException) -> bool:

@@ -62,7 +62,9 @@ def rounds_of(tree: Any) -> Callable[[int], Any]:
         return lambda k: once
     if isinstance(tree, Tensor):
         return lambda k: tree[k]
-    return lambda k: pytree.tree_unflatten([leaf[k if leaf.shape[0] > 1 else 0] if isinstance(leaf, Tensor) else leaf for leaf in leaves], form)
+    return lambda k: pytree.tree_unflatten(
+        [leaf[k if leaf.shape[0] > 1 else 0] if isinstance(leaf, Tensor) else leaf for leaf in leaves], form
+    )
 
 
 def part(tree: Any, start: int, stop: int) -> Any:
@@ -76,7 +78,9 @@ def leaf(state: Any, name: str) -> Tensor:
         found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
     except AttributeError:
         fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
-        raise InputError(f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})") from None
+        raise InputError(
+            f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})"
+        ) from None
     if not isinstance(found, Tensor):
         inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
         raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")

@@ -74,8 +74,12 @@ class ErrorFeedbackState:
             if not _counts(value):
                 raise InputError(f"{name}={value!r}: must be a whole number, 0 or more")
         self.compressor = registry.make("compressors", compressor) if isinstance(compressor, str) else compressor
-        if isinstance(self.compressor, type) or not all(hasattr(self.compressor, each) for each in ("encode", "decode", "delta")):
-            raise InputError(f"compressor={compressor!r}: must be a spec such as \"sign\", or an object with the methods of a compressor")
+        if isinstance(self.compressor, type) or not all(
+            hasattr(self.compressor, each) for each in ("encode", "decode", "delta")
+        ):
+            raise InputError(
+                f'compressor={compressor!r}: must be a spec such as "sign", or an object with the methods of a compressor'
+            )
         self.process_group, self.start_iter, self.seed = process_group, start_iter, seed
         self.step, self.bytes_sent = 0, 0
         self._kept: dict[Tensor, _Kept] = {}
@@ -90,9 +94,16 @@ class ErrorFeedbackState:
         """
         names: dict[Tensor, str] = {parameter: name for name, parameter in _bare(model).named_parameters()}
         if any(parameter not in names for parameter in self._kept):
-            raise InputError("the hook has worked on parameters that this model does not have; give state_dict the model that was trained with it")
+            raise InputError(
+                "the hook has worked on parameters that this model does not have; give state_dict the model that was trained with it"
+            )
         kept = {
-            names[parameter]: {"number": each.number, "error": each.error, "warm": each.warm, "shape": list(parameter.shape)}
+            names[parameter]: {
+                "number": each.number,
+                "error": each.error,
+                "warm": each.warm,
+                "shape": list(parameter.shape),
+            }
             for parameter, each in self._kept.items()
         }
         order = sorted(kept, key=lambda name: kept[name]["number"])
@@ -105,7 +116,10 @@ class ErrorFeedbackState:
         Raises:
             InputError: not what ``state_dict`` gave, or saved with another model, with another compressor or on another rank.
         """
-        parameters, whose = dict(_bare(model).named_parameters()), "what load_state_dict was given is not what state_dict gave"
+        parameters, whose = (
+            dict(_bare(model).named_parameters()),
+            "what load_state_dict was given is not what state_dict gave",
+        )
         if not isinstance(content, Mapping) or content.keys() not in (_SAVED, _SAVED - _LATER):
             has = ", ".join(map(_told, content)) if isinstance(content, Mapping) else _told(content)
             raise InputError(f"{whose}: it has {has or 'nothing'}, not {', '.join(map(repr, sorted(_SAVED)))}")
@@ -121,15 +135,21 @@ class ErrorFeedbackState:
         for name, each in kept.items():
             if name not in parameters:
                 whom = name if isinstance(name, str) else _told(name)
-                raise InputError(f"the saved memory is that of another model: for {whom} this one has no such parameter")
+                raise InputError(
+                    f"the saved memory is that of another model: for {whom} this one has no such parameter"
+                )
             if not isinstance(each, Mapping) or each.keys() != (_EACH if full else _EACH - _LATER):
                 raise InputError(f"{whose}: for {name} it has {_told(each)}, not {', '.join(map(repr, sorted(_EACH)))}")
             if not _counts(each["number"]):
-                raise InputError(f"{whose}: the number of {name} is {_told(each['number'])}, not a whole number, 0 or more")
+                raise InputError(
+                    f"{whose}: the number of {name} is {_told(each['number'])}, not a whole number, 0 or more"
+                )
             found[parameters[name]] = self._loaded(name, parameters[name], each, whose)
         places = {name: int(each["number"]) for name, each in kept.items()}
         if sorted(places.values()) != list(range(len(places))):
-            raise InputError(f"{whose}: its {len(places)} parameters do not have the numbers 0 to {len(places) - 1}, each once")
+            raise InputError(
+                f"{whose}: its {len(places)} parameters do not have the numbers 0 to {len(places) - 1}, each once"
+            )
         if full and not _equal(content["order"], sorted(places, key=lambda name: places[name])):
             raise InputError(f"{whose}: order does not name the parameters that it has a memory of, by their numbers")
         self.step, self.bytes_sent, self._kept = int(content["step"]), int(content["bytes_sent"]), found
@@ -137,39 +157,57 @@ class ErrorFeedbackState:
     def _loaded(self, name: str, parameter: Tensor, each: Mapping[str, Any], whose: str) -> _Kept:
         """The memory of one parameter, where it fits."""
         if parameter.is_meta:
-            raise InputError(f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers")
+            raise InputError(
+                f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers"
+            )
         if "shape" in each and not _equal(each["shape"], list(parameter.shape)):
             raise InputError(
                 f"the saved memory is that of another model: for {name} this one has the shape {list(parameter.shape)}, not {_told(each['shape'])}"
             )
         d, dtype = parameter.numel(), _precision(parameter)
         warm = _started(self.compressor, d, dtype)
-        for what, leaf, like in (("error", each["error"], torch.empty(1, d, dtype=dtype, device="cpu")), ("warm start", each["warm"], warm)):
+        for what, leaf, like in (
+            ("error", each["error"], torch.empty(1, d, dtype=dtype, device="cpu")),
+            ("warm start", each["warm"], warm),
+        ):
             if leaf is None and like is None:
                 continue
             if what == "warm start" and (leaf is None or like is None):
-                raise InputError(f"the memory was saved with another compressor: for {name} it has {_told(leaf)} as {what}, not {_told(like)}")
+                raise InputError(
+                    f"the memory was saved with another compressor: for {name} it has {_told(leaf)} as {what}, not {_told(like)}"
+                )
             if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized:
                 raise InputError(f"{whose}: the {what} of {name} is {_told(leaf)}, not a tensor of numbers")
             if what == "error" and leaf.numel() != d:
-                raise InputError(f"the saved memory is that of another model: for {name} this one has one of {d} numbers, not {leaf.numel()}")
+                raise InputError(
+                    f"the saved memory is that of another model: for {name} this one has one of {d} numbers, not {leaf.numel()}"
+                )
             assert like is not None
             if leaf.shape != like.shape or leaf.dtype != like.dtype:
                 other = "model or compressor" if what == "error" else "compressor"
-                raise InputError(f"the memory was saved with another {other}: for {name} it has {_told(leaf)} as {what}, not {_told(like)}")
+                raise InputError(
+                    f"the memory was saved with another {other}: for {name} it has {_told(leaf)} as {what}, not {_told(like)}"
+                )
             if not bool(torch.isfinite(leaf).all()):
                 raise InputError(f"{whose}: the {what} of {name} is not finite (nan or inf)")
-        moved = [None if leaf is None else leaf.detach().to(parameter.device).clone() for leaf in (each["error"], each["warm"])]
+        moved = [
+            None if leaf is None else leaf.detach().to(parameter.device).clone()
+            for leaf in (each["error"], each["warm"])
+        ]
         return _Kept(int(each["number"]), moved[0], moved[1])
 
     def _same(self, compressor: Any, rank: Any, whose: str) -> None:
         """Refuse what was saved with another compressor, or on another rank."""
         if not isinstance(compressor, str):
             raise InputError(f"{whose}: compressor is {_told(compressor)}, not a text")
-        if rank is not None and not (isinstance(rank, list) and len(rank) == 2 and all(map(_counts, rank)) and rank[0] < rank[1]):
+        if rank is not None and not (
+            isinstance(rank, list) and len(rank) == 2 and all(map(_counts, rank)) and rank[0] < rank[1]
+        ):
             raise InputError(f"{whose}: rank is {_told(rank)}, not a rank and how many there are")
         if compressor != self._described():
-            raise InputError(f"the memory was saved with another compressor: with {compressor}, and this one is {self._described()}")
+            raise InputError(
+                f"the memory was saved with another compressor: with {compressor}, and this one is {self._described()}"
+            )
         here = self._rank()
         if rank is not None and here is not None and rank != here:
             raise InputError(
@@ -185,8 +223,12 @@ class ErrorFeedbackState:
         else:
             names = sorted(name for name in getattr(compressor, "__dict__", {}) if not name.startswith("_"))
         values = [(name, getattr(compressor, name)) for name in names]
-        told = ", ".join(f"{name}={value!r}" for name, value in values if isinstance(value, bool | int | float | str | None))
-        return f"{type(compressor).__name__}({told})" + (f" of seed {self.seed}" if hasattr(compressor, "words") else "")
+        told = ", ".join(
+            f"{name}={value!r}" for name, value in values if isinstance(value, bool | int | float | str | None)
+        )
+        return f"{type(compressor).__name__}({told})" + (
+            f" of seed {self.seed}" if hasattr(compressor, "words") else ""
+        )
 
     def _rank(self) -> list[int] | None:
         """Which rank this is, and of how many; None before there are any."""
@@ -202,7 +244,9 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
     """The hook: ``model.register_comm_hook(ErrorFeedbackState(compressor="sign"), error_feedback_hook)`` (see ``ErrorFeedbackState``)."""
     group = state.process_group or dist.group.WORLD
     buffer: Tensor = bucket.buffer()
-    pairs = [(p, g) for p, g in zip(bucket.parameters(), bucket.gradients(), strict=True) if g.numel()]  # of no numbers there is nothing to send
+    pairs = [
+        (p, g) for p, g in zip(bucket.parameters(), bucket.gradients(), strict=True) if g.numel()
+    ]  # of no numbers there is nothing to send
     step = state.step
     if bucket.is_last():
         state.step += 1
@@ -261,10 +305,16 @@ class _Part:
         self.compressor, self.gradient, self.d = state.compressor, gradient, gradient.numel()
         self.dtype = _precision(gradient)
         if parameter not in state._kept:
-            error, first = torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device), _started(self.compressor, self.d, self.dtype)
+            error, first = (
+                torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device),
+                _started(self.compressor, self.d, self.dtype),
+            )
             state._kept[parameter] = _Kept(len(state._kept), error, first)
         self.kept = state._kept[parameter]
-        self.kept.error, warm = self.kept.error.to(gradient.device, self.dtype), self.kept.warm  # the model may have been moved since
+        self.kept.error, warm = (
+            self.kept.error.to(gradient.device, self.dtype),
+            self.kept.warm,
+        )  # the model may have been moved since
         self.kept.warm = None if warm is None else warm.to(gradient.device, self.dtype)
         count = state.compressor.words(self.d) if hasattr(state.compressor, "words") else 0
         self.u: Tensor | None = None
@@ -272,7 +322,9 @@ class _Part:
             with torch.device("cpu"):
                 key = Key(state.seed, [dist.get_rank(group)], [0], dist.get_world_size(group))
                 key = key.shared if getattr(state.compressor, "shared", False) else key
-                self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(gradient.device)
+                self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(
+                    gradient.device
+                )
 
     def encoded(self) -> Any:
         """C(g + e), packed; what it leaves out is remembered."""
@@ -350,5 +402,9 @@ def _told(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"[:200]
-    text = " ".join(repr(value).split()) if isinstance(value, bool | int | float | str | list | None) else f"a {type(value).__name__}"
+    text = (
+        " ".join(repr(value).split())
+        if isinstance(value, bool | int | float | str | list | None)
+        else f"a {type(value).__name__}"
+    )
     return text if len(text) <= 60 else text[:57] + "..."

@@ -96,7 +96,9 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         bands = "" if crowded else "; bands: smallest to largest trial"
         notes.append(f"Lines: mean over {longest.trials} trials{bands}.")
     if crowded:
-        curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]  # so many bands would hide the lines
+        curves = [
+            curve._replace(low=curve.mean, high=curve.mean) for curve in curves
+        ]  # so many bands would hide the lines
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
@@ -113,7 +115,9 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         notes.append(f"No such metric: {', '.join(short(name) for name in runs if name not in have)}.")
     named = _best(drawn)
     if len(named) < len(drawn):
-        notes.append(f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}.")
+        notes.append(
+            f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}."
+        )
     lines = textwrap.wrap(" ".join(notes), 125)
     if len(lines) > 2:
         lines = [lines[0], lines[1][:122] + " …"]
@@ -123,10 +127,6 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
     _name_lines(axes, named)
     return fig
-
-
-
-
 
 
 def _shades(count: int) -> list[tuple[str, Any]]:
@@ -178,7 +178,9 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
     runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
-    started = [abs(float(mean[0])) for mean in runs if len(mean) and mean[0]]  # where a run starts, not where one that grows ends
+    started = [
+        abs(float(mean[0])) for mean in runs if len(mean) and mean[0]
+    ]  # where a run starts, not where one that grows ends
     largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
@@ -227,7 +229,9 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
         means, bands = means[np.isfinite(means)], bands[np.isfinite(bands)]
         if not len(means):
             return None
-        return max(float(min(means.min(), bands.min())), float(means.min()) - 0.5 * decade), float(max(means.max(), bands.max()))
+        return max(float(min(means.min(), bands.min())), float(means.min()) - 0.5 * decade), float(
+            max(means.max(), bands.max())
+        )
 
     runs = [c for c in curves if not c.baseline]
     core = span([c for c in runs if not c.diverged])
@@ -261,12 +265,24 @@ def _draw(axes: Any, curve: Curve) -> bool:
     width, order = (1.1, 2) if curve.baseline else (1.7, 3)
     if (curve.high > curve.low).any() and not curve.diverged:
         low, high = np.maximum(curve.low, bottom if axes.get_yscale() == "log" else -far), np.minimum(curve.high, far)
-        axes.fill_between(curve.x, low, high, where=visible, color=curve.colour, alpha=0.13, linewidth=0, zorder=order - 1)
-    axes.plot(curve.x, mean, color=curve.colour, linestyle=curve.dashes, linewidth=width, zorder=order, solid_joinstyle="round")
+        axes.fill_between(
+            curve.x, low, high, where=visible, color=curve.colour, alpha=0.13, linewidth=0, zorder=order - 1
+        )
+    axes.plot(
+        curve.x,
+        mean,
+        color=curve.colour,
+        linestyle=curve.dashes,
+        linewidth=width,
+        zorder=order,
+        solid_joinstyle="round",
+    )
     padded = np.concatenate([[False], visible, [False]])
     alone = visible & ~padded[:-2] & ~padded[2:]
     if alone.any():  # a line needs two points; a single one is a dot
-        axes.plot(curve.x[alone], mean[alone], linestyle="none", marker="o", markersize=4, color=curve.colour, zorder=order)
+        axes.plot(
+            curve.x[alone], mean[alone], linestyle="none", marker="o", markersize=4, color=curve.colour, zorder=order
+        )
     if curve.diverged:
         seen = np.flatnonzero(visible & (curve.mean >= bottom) & (curve.mean <= top))
         end = seen[-1] if len(seen) else np.flatnonzero(visible)[-1]
@@ -285,7 +301,9 @@ def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> li
     # in the very first round "no change" is no change, and a tracker is exact: a 0 there is no news
     hidden = {c.label: int((~_visible(axes, c)[c.x > 1]).sum()) for c in drawn}
     if any(hidden.values()):
-        out.append(f"Not drawn, {what}: " + ", ".join(f"{count} of {label}" for label, count in hidden.items() if count) + ".")
+        out.append(
+            f"Not drawn, {what}: " + ", ".join(f"{count} of {label}" for label, count in hidden.items() if count) + "."
+        )
     return out
 
 
@@ -339,7 +357,15 @@ def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
         heights.append(len(lines) * size * 1.32 * axes.figure.dpi / 72 / box.height)
     places = _spread(wanted, heights)
     for curve, text, y, at in zip(curves, texts, wanted, places, strict=True):
-        axes.plot([1.005, 1.03], [y, at], transform=axes.transAxes, color=curve.colour, linewidth=0.6, clip_on=False, alpha=0.7)
+        axes.plot(
+            [1.005, 1.03],
+            [y, at],
+            transform=axes.transAxes,
+            color=curve.colour,
+            linewidth=0.6,
+            clip_on=False,
+            alpha=0.7,
+        )
         weight, style = ("normal", "italic") if curve.baseline else ("bold", "normal")
         font = {"fontsize": size, "fontweight": weight, "fontstyle": style, "linespacing": 1.1, "parse_math": False}
         axes.text(1.04, at, text, transform=axes.transAxes, va="center", color=curve.colour, **font)
@@ -374,9 +400,3 @@ def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
             places[m] = bottom + heights[m] / 2
             bottom += heights[m]
     return places
-
-
-
-
-
-

@@ -60,7 +60,9 @@ class Portrait:
         return None if self.second is None else 1.0 - self.second
 
 
-def portrait(topology: Graph | Switching, weights: str = "metropolis", seed: int = 0, drop_links: float = 0.0) -> Portrait:
+def portrait(
+    topology: Graph | Switching, weights: str = "metropolis", seed: int = 0, drop_links: float = 0.0
+) -> Portrait:
     """Measure a network. One that changes is looked at for ``ROUNDS`` rounds of trial 0.
 
     >>> from distopt.network.graphs import graph_from_edges
@@ -137,10 +139,20 @@ def figure(portrait: Portrait, title: str) -> Figure:
         links, presence = links[keep], presence[keep]
     ink = float(np.clip(14.0 / math.sqrt(max(len(links), 1)), 0.08, 0.9))
     shade = [(0.42, 0.5, 0.58, ink * max(0.12, float(p))) for p in presence]
-    axes.add_collection(LineCollection(list(where[links]), colors=shade, linewidths=1.2 if len(links) < 400 else 0.6, zorder=1))
+    axes.add_collection(
+        LineCollection(list(where[links]), colors=shade, linewidths=1.2 if len(links) < 400 else 0.6, zorder=1)
+    )
     size = float(np.clip(9000 / n, 6, 330)) if n > 1 else 330
     size = min(size, (0.62 * 4.7 * 72 * _nearest(where)) ** 2) if n > 1 else size
-    axes.scatter(where[:, 0], where[:, 1], s=max(size, 4), color=NODE, edgecolors="white", linewidths=0.9 if n < 200 else 0.3, zorder=2)
+    axes.scatter(
+        where[:, 0],
+        where[:, 1],
+        s=max(size, 4),
+        color=NODE,
+        edgecolors="white",
+        linewidths=0.9 if n < 200 else 0.3,
+        zorder=2,
+    )
     if size > 110:
         for i, (x, y) in enumerate(where):
             axes.text(x, y, str(i), color="white", ha="center", va="center", fontsize=7, fontweight="bold", zorder=3)

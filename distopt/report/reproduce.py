@@ -14,10 +14,21 @@ from distopt.report.curves import COLOURS, HAIR, INK, SOFT
 
 _SGD, _SCALED, _SIGN, _EF, _OTHER = SOFT, COLOURS[4], COLOURS[1], COLOURS[0], COLOURS[3]
 _COLOUR = {
-    "SGD": _SGD, "SGDM": _SGD, "signSGD": _SIGN, "EF-signSGD": _EF, "EF-sign": _EF, "scaled sign": _SIGN, "sign, momentum": _SCALED, "Signum": _OTHER,
-}  # fmt: skip
+    "SGD": _SGD,
+    "SGDM": _SGD,
+    "signSGD": _SIGN,
+    "EF-signSGD": _EF,
+    "EF-sign": _EF,
+    "scaled sign": _SIGN,
+    "sign, momentum": _SCALED,
+    "Signum": _OTHER,
+}
 _HEAD, _FOOT = 0.58, 0.36  # inches
-_KINDS = ("by tensor", COLOURS[2], "φ(γg + e) by tensor"), ("whole", COLOURS[0], "φ(γg + e)"), ("gradient", COLOURS[4], "φ(g)")
+_KINDS = (
+    ("by tensor", COLOURS[2], "φ(γg + e) by tensor"),
+    ("whole", COLOURS[0], "φ(γg + e)"),
+    ("gradient", COLOURS[4], "φ(g)"),
+)
 
 
 def _page(height: float, down: int, across: int, title: str, note: str, **grid: Any) -> tuple[Figure, Any]:
@@ -40,9 +51,17 @@ def _page(height: float, down: int, across: int, title: str, note: str, **grid: 
 
 def _finished(fig: Figure, axes: Any) -> Figure:
     """The page with one legend for all panels, under the title, and the panels laid out below it."""
-    handles = {label: handle for each in axes.flat for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for each in axes.flat for handle, label in zip(*each.get_legend_handles_labels(), strict=True)
+    }
     height = float(fig.get_size_inches()[1])
-    look: dict[str, Any] = {"loc": "upper left", "ncols": len(handles), "fontsize": 7.5, "frameon": False, "columnspacing": 1.4}
+    look: dict[str, Any] = {
+        "loc": "upper left",
+        "ncols": len(handles),
+        "fontsize": 7.5,
+        "frameon": False,
+        "columnspacing": 1.4,
+    }
     fig.legend(list(handles.values()), list(handles), bbox_to_anchor=(0.005, 1 - 0.32 / height), **look)
     fig.tight_layout(rect=(0, _FOOT / height, 1, 1 - _HEAD / height), w_pad=1.5, h_pad=1.2)
     return fig
@@ -56,7 +75,9 @@ def counterexamples(results: Sequence[Mapping[str, Any]]) -> Figure:
         " (solid) and 0.3/√(t+1) (dotted); EF-signSGD with 0.05 (dashed) and with 0.05 halved again and again (solid). Black dots: what "
         "signSGD never gets below (in 1: where it ends). ε = 0.5."
     )
-    fig, axes = _page(3.7, 1, 3, "signSGD fails on three small problems whatever its step size; EF-signSGD solves them", note)
+    fig, axes = _page(
+        3.7, 1, 3, "signSGD fails on three small problems whatever its step size; EF-signSGD solves them", note
+    )
     for panel, each, title in zip(axes[0], results, titles, strict=True):
         panel.set_title(title, fontsize=8.5, color=INK, loc="left")
         for curve in each["curves"]:
@@ -65,9 +86,17 @@ def counterexamples(results: Sequence[Mapping[str, Any]]) -> Figure:
             colour = _COLOUR[curve["method"]]
             x = np.array(curve["rounds"]) + 1
             mean, low, high = (np.maximum(curve[name], 1e-30) for name in ("mean", "low", "high"))
-            panel.plot(x, mean, color=colour, linestyle=dashes, linewidth=1.1, label=curve["method"] if dashes == "-" else None)
+            panel.plot(
+                x, mean, color=colour, linestyle=dashes, linewidth=1.1, label=curve["method"] if dashes == "-" else None
+            )
             panel.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-        panel.axhline(0.5 if each["problem"].startswith("1") else each["floor"], color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)), alpha=0.6)
+        panel.axhline(
+            0.5 if each["problem"].startswith("1") else each["floor"],
+            color=INK,
+            linewidth=0.9,
+            linestyle=(0, (1, 1.5)),
+            alpha=0.6,
+        )
         panel.set(xscale="log", yscale="log", ylim=(1e-9, 20))
         panel.set_xlabel("round t", fontsize=8, color=INK)
     axes[0, 0].set_ylabel("f(x_t) − f*", fontsize=8, color=INK)
@@ -83,7 +112,11 @@ def least_squares(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fig
     )
     title = "Least squares with more columns than rows: signs leave the span of the data, error feedback comes back"
     fig, axes = _page(5.6, 2, 3, title, note, sharex=True)
-    panels = (("distance", "distance to the span of the training rows", 1e-3), ("train", "train loss", 1e-8), ("test", "test loss", 1e-4))
+    panels = (
+        ("distance", "distance to the span of the training rows", 1e-3),
+        ("train", "train loss", 1e-8),
+        ("test", "test loss", 1e-4),
+    )
     for line, (rule, runs) in zip(axes, results.items(), strict=True):
         for panel, (field, title, least) in zip(line, panels, strict=True):
             for name, each in runs.items():
@@ -92,10 +125,14 @@ def least_squares(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fig
                 values = np.maximum(np.array(each[field]), least)  # [epochs + 1, seeds]
                 epochs = np.arange(len(values))
                 panel.plot(epochs, values.mean(1), color=_COLOUR[name], linewidth=1.3, label=name)
-                panel.fill_between(epochs, *np.quantile(values, (0.1, 0.9), axis=1), color=_COLOUR[name], alpha=0.12, linewidth=0)
+                panel.fill_between(
+                    epochs, *np.quantile(values, (0.1, 0.9), axis=1), color=_COLOUR[name], alpha=0.12, linewidth=0
+                )
             panel.set(yscale="log", xlim=(0, len(values) - 1))
             panel.set_title(title, fontsize=8.5, color=INK, loc="left")
-        line[0].set_ylabel("sign(0) = 0, as torch has it" if rule == "zero" else "sign(0) = 1, one bit", fontsize=8, color=INK)
+        line[0].set_ylabel(
+            "sign(0) = 0, as torch has it" if rule == "zero" else "sign(0) = 1, one bit", fontsize=8, color=INK
+        )
     for panel in axes[1]:
         panel.set_xlabel("epoch", fontsize=8, color=INK)
     return _finished(fig, axes)
@@ -114,7 +151,9 @@ def images(results: Sequence[Mapping[str, Any]]) -> Figure:
         for panel, batch in zip(line, batches, strict=True):
             runs = [run for run in results if (run["data"], run["batch"]) == (kind, batch)]
             for method in dict.fromkeys(run["method"] for run in runs):
-                values = 100 * np.array([run["accuracy"]["x"] for run in runs if run["method"] == method])  # [seeds, epochs]
+                values = 100 * np.array(
+                    [run["accuracy"]["x"] for run in runs if run["method"] == method]
+                )  # [seeds, epochs]
                 epochs = np.arange(1, values.shape[1] + 1)
                 panel.plot(epochs, values.mean(0), color=_COLOUR[method], linewidth=1.3, label=method)
                 panel.fill_between(epochs, values.min(0), values.max(0), color=_COLOUR[method], alpha=0.13, linewidth=0)

@@ -16,7 +16,9 @@ def weakness(certificate: float) -> str | None:
     """What to say of a comparator whose relative gradient norm is ``certificate``; None where it is small enough."""
     if certificate <= CERTIFIED:
         return None
-    return f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are that inexact"
+    return (
+        f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are that inexact"
+    )
 
 
 LEFT = {"float64": 1e-6, "float32": 1e-2}
@@ -50,7 +52,9 @@ def summary(run: Run) -> dict[str, Any]:
         "average_dynamic_regret": middle,
         "spread": spread,
         "consensus_error": float(last["consensus_error"].mean()) if last else float("nan"),
-        "tracker_invariant": float(run["tracker_invariant"].max()) if "tracker_invariant" in run.metrics and last else float("nan"),
+        "tracker_invariant": float(run["tracker_invariant"].max())
+        if "tracker_invariant" in run.metrics and last
+        else float("nan"),
         "bits_per_agent": float(last["bits"].max()) if last else float("nan"),
         "rounds_per_second": float(run.info.get("rounds_per_second", float("nan"))),
     }

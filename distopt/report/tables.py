@@ -61,21 +61,32 @@ def cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     the end. The baselines are those of the longest run: others saw fewer rounds.
     """
     rows = []
-    ended = [row["average_dynamic_regret"] for row in summaries if row["status"] == "done" and math.isfinite(row["average_dynamic_regret"])]
+    ended = [
+        row["average_dynamic_regret"]
+        for row in summaries
+        if row["status"] == "done" and math.isfinite(row["average_dynamic_regret"])
+    ]
     best = min(ended) if len(summaries) > 1 and ended else math.nan
     for row in summaries:
-        label = row["algorithm"] if row["status"] == "done" else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
+        label = (
+            row["algorithm"]
+            if row["status"] == "done"
+            else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
+        )
         spread = "" if not math.isfinite(row["spread"]) else f"±{number(row['spread'], 2)}"
         names = ("consensus_error", "tracker_invariant")
-        rows.append([
-            label,
-            number(row["average_dynamic_regret"]) + (STAR if row["status"] == "done" and row["average_dynamic_regret"] == best else ""),
-            spread,
-            *(number(row[name]) for name in names),
-            amount(row["bits_per_agent"]),
-            amount(row["rounds_per_second"]),
-            _percent(row.get("accuracy", math.nan)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                label,
+                number(row["average_dynamic_regret"])
+                + (STAR if row["status"] == "done" and row["average_dynamic_regret"] == best else ""),
+                spread,
+                *(number(row[name]) for name in names),
+                amount(row["bits_per_agent"]),
+                amount(row["rounds_per_second"]),
+                _percent(row.get("accuracy", math.nan)),
+            ]
+        )
     longest = max(summaries, key=lambda row: int(row["rounds"]), default={})
     for key, label in (("best_fixed", "best fixed"), ("no_change", "no change")):
         if f"average_regret_{key}" in longest:
@@ -112,7 +123,9 @@ def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None, first
         lines.append("  ".join(head))
     for row in rows:
         for k, piece in enumerate(broken(row[0], widths[0])):
-            lines.append("  ".join([piece.ljust(widths[0]), *((row[c] if not k else "").rjust(widths[c]) for c in used[1:])]))
+            lines.append(
+                "  ".join([piece.ljust(widths[0]), *((row[c] if not k else "").rjust(widths[c]) for c in used[1:])])
+            )
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -142,10 +155,16 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> str:
     EF      1.2e-09
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [[number(value) if isinstance(value, float) else str(value) for value in (row.get(name, "") for name in names)] for row in rows]
+    shown = [
+        [number(value) if isinstance(value, float) else str(value) for value in (row.get(name, "") for name in names)]
+        for row in rows
+    ]
     right = [any(isinstance(row.get(name), int | float) for row in rows) for name in names]
     widths = [max(len(each[c]) for each in [names, *shown]) for c in range(len(names))]
-    lines = ([cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(each, widths, right, strict=True)] for each in [names, *shown])
+    lines = (
+        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(each, widths, right, strict=True)]
+        for each in [names, *shown]
+    )
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 

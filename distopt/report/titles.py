@@ -26,7 +26,9 @@ def common_start(labels: Sequence[str]) -> str:
     >>> common_start(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), common_start(["gt", "gtadam"])
     ('gt:form=atc,', '')
     """
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(labels), max(labels), strict=False))  # the two that differ first
+    pairs = takewhile(
+        lambda pair: pair[0] == pair[1], zip(min(labels), max(labels), strict=False)
+    )  # the two that differ first
     start = "".join(char for char, _ in pairs)
     return start[: max(start.rfind(":"), start.rfind(",")) + 1] if ":" in start else ""
 
@@ -44,7 +46,10 @@ def subtitle(run: Run) -> str:
     agents = run.info.get("agents", what.get("agents"))
     parts = [
         (_name(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
-        (_name(what["scenario"]) if "scenario" in what else "", f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds"),
+        (
+            _name(what["scenario"]) if "scenario" in what else "",
+            f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds",
+        ),
     ]
     text = "  ·  ".join(", ".join(piece for piece in pair if piece) for pair in parts)
     return text if len(text) <= 100 else text[:99] + "…"

@@ -45,7 +45,9 @@ class Drift:
     start: ClassVar[tuple[float, ...]] = (0.0,)
     least: ClassVar[float] = -0.25
     floor: ClassVar[float] = 0.4
-    stage: ClassVar[int] = 400  # rounds before a falling step size is halved: enough to walk out of what noise there was
+    stage: ClassVar[int] = (
+        400  # rounds before a falling step size is halved: enough to walk out of what noise there was
+    )
     trap: ClassVar[str] = "ends at x = 1, f - f* = 1/2"
 
     def batch(self, t: Tensor, key: Key) -> Tensor:
@@ -186,7 +188,9 @@ def ways(stage: int) -> list[tuple[str, Any, str, list[float]]]:
     ]
 
 
-def path(problem: Drift | Kink | Valley, algorithm: Any, lrs: list[float], runs: int = RUNS, seed: int = SEED) -> Tensor:
+def path(
+    problem: Drift | Kink | Valley, algorithm: Any, lrs: list[float], runs: int = RUNS, seed: int = SEED
+) -> Tensor:
     """x_0 .. x_T of one worker, [T + 1, R, 1, d], in ``runs`` independent runs."""
     key = Key(seed, range(1), range(runs), 1)
     data = rounds_of(problem.batch(torch.arange(len(lrs)).reshape(-1, 1, 1, 1), key))
@@ -197,7 +201,15 @@ def path(problem: Drift | Kink | Valley, algorithm: Any, lrs: list[float], runs:
 
 def measure(store: Store, data: Path | None, say: Say) -> Results:
     """For each problem and way: f - f* along the rounds (mean, least, largest run), its least value ever, and its end."""
-    asked = {"rounds": ROUNDS, "runs": RUNS, "seed": SEED, "sign": SIGN_STEPS, "ef": EF_STEP, "halvings": HALVINGS, "last": LAST}
+    asked = {
+        "rounds": ROUNDS,
+        "runs": RUNS,
+        "seed": SEED,
+        "sign": SIGN_STEPS,
+        "ef": EF_STEP,
+        "halvings": HALVINGS,
+        "last": LAST,
+    }
     return [store.get(f"counterexample-{name[0]}", asked, partial(_one, name, say)) for name in PROBLEMS]
 
 
@@ -209,10 +221,18 @@ def _one(name: str, say: Say) -> dict[str, Any]:
         end = gap[-LAST:].mean(0)
         marks = np.unique(np.geomspace(1, len(gap), 80).round().astype(int)) - 1
         seen = np.add.reduceat(gap, marks) / np.diff(marks, append=len(gap))[:, None]  # the mean from mark to mark
-        curves.append({
-            "rounds": marks.tolist(), "method": method, "step": step, "lowest": float(gap.min()), "end": [float(end.min()), float(end.max())],
-            "mean": seen.mean(1).tolist(), "low": seen.min(1).tolist(), "high": seen.max(1).tolist(),
-        })  # fmt: skip
+        curves.append(
+            {
+                "rounds": marks.tolist(),
+                "method": method,
+                "step": step,
+                "lowest": float(gap.min()),
+                "end": [float(end.min()), float(end.max())],
+                "mean": seen.mean(1).tolist(),
+                "low": seen.min(1).tolist(),
+                "high": seen.max(1).tolist(),
+            }
+        )
     say(f"counterexample {name}: {len(curves)} ways to solve it")
     return {"problem": name, "floor": problem.floor, "trap": problem.trap, "curves": curves}
 
@@ -224,14 +244,28 @@ def rows(results: Results) -> list[dict[str, Any]]:
         for curve in each["curves"]:
             sign, (best, worst) = curve["method"] == "signSGD", curve["end"]
             if sign:  # the drift begins below its end
-                held = best >= each["floor"] if each["problem"].startswith("1") else curve["lowest"] >= each["floor"] - ROUNDING
+                held = (
+                    best >= each["floor"]
+                    if each["problem"].startswith("1")
+                    else curve["lowest"] >= each["floor"] - ROUNDING
+                )
             else:
                 held = worst < SOLVED
             promised = sign or "halved" in curve["step"] or each["problem"].startswith("3")
-            out.append({
-                "problem": each["problem"], "method": curve["method"], "step size": curve["step"],
-                "least f - f*": curve["lowest"], "end, best run": best, "end, worst run": worst,
-                "claim": each["trap"] if sign else f"f - f* < {SOLVED:g}" if promised else "none: a constant step stops at a floor",
-                "holds": ("yes" if held else "NO") if promised else "",
-            })  # fmt: skip
+            out.append(
+                {
+                    "problem": each["problem"],
+                    "method": curve["method"],
+                    "step size": curve["step"],
+                    "least f - f*": curve["lowest"],
+                    "end, best run": best,
+                    "end, worst run": worst,
+                    "claim": each["trap"]
+                    if sign
+                    else f"f - f* < {SOLVED:g}"
+                    if promised
+                    else "none: a constant step stops at a floor",
+                    "holds": ("yes" if held else "NO") if promised else "",
+                }
+            )
     return out

@@ -73,7 +73,9 @@ def cifar(folder: Path) -> Images:
                 x, y = _records([place / name for name in training], labels, classes)
                 x_test, y_test = _records([place / test], labels, classes)
                 mean, deviation = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
-                return Images(f"cifar-{classes}", classes, (x - mean) / deviation, y, (x_test - mean) / deviation, y_test)
+                return Images(
+                    f"cifar-{classes}", classes, (x - mean) / deviation, y, (x_test - mean) / deviation, y_test
+                )
     raise InputError(
         f"--data {folder}: neither data_batch_1.bin nor train.bin is there; unpack the binary version of CIFAR-10 or CIFAR-100 "
         "(cifar-10-binary.tar.gz, cifar-100-binary.tar.gz; the Python version is a pickle, which is not read)"
@@ -91,10 +93,14 @@ def _records(paths: list[Path], labels: int, classes: int) -> tuple[Tensor, Tens
             raise InputError(f"{path}: {error.strerror}; --data wants all files of the binary version") from error
         size = labels + 3072
         if not len(raw) or len(raw) % size:
-            raise InputError(f"{path}: {len(raw)} bytes are no whole number of records of {size} bytes; download it again")
+            raise InputError(
+                f"{path}: {len(raw)} bytes are no whole number of records of {size} bytes; download it again"
+            )
         records = raw.reshape(-1, size)
         if (largest := records[:, labels - 1].max()) >= classes:
-            raise InputError(f"{path}: class {largest}, but there are {classes}; this is not the binary version of CIFAR-{classes}")
+            raise InputError(
+                f"{path}: class {largest}, but there are {classes}; this is not the binary version of CIFAR-{classes}"
+            )
         kinds.append(records[:, labels - 1])
         pixels.append(records[:, labels:])
     x = torch.from_numpy(np.concatenate(pixels)).reshape(-1, 3, 32, 32).to(torch.float32) / 255

@@ -58,24 +58,28 @@ def _one(training: Training, images: Images, say: Say) -> dict[str, Any]:
     marks = torch.linspace(0, length - 1, min(length, POINTS)).round().long()
     values = {name: torch.stack(each) for name, each in found.items()}
     return {
-        "epoch": (marks / training.per_epoch).tolist(), **{name: each[marks].tolist() for name, each in values.items()},
+        "epoch": (marks / training.per_epoch).tolist(),
+        **{name: each[marks].tolist() for name, each in values.items()},
         "above": float((values["whole"] > PAPER_FLOOR).double().mean()),
-        "least": {name: float(each.min()) for name, each in values.items()}, "mean": {name: float(each.mean()) for name, each in values.items()},
-    }  # fmt: skip
+        "least": {name: float(each.min()) for name, each in values.items()},
+        "mean": {name: float(each.mean()) for name, each in values.items()},
+    }
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
     """A row for each kind of pictures and batch size."""
     return [
         {
-            "data": each["data"], "batch": each["batch"],
+            "data": each["data"],
+            "batch": each["batch"],
             **{
                 f"{short} {word}": each[key][name]
                 for name, short in (("whole", "phi"), ("by tensor", "by tensor"), ("gradient", "phi(g)"))
                 for word, key in (("least", "least"), ("mean", "mean"))
             },
             "paper": f"phi > {PAPER_FLOOR}",
-            "steps above %": 100 * each["above"], "holds": "yes" if each["least"]["whole"] > PAPER_FLOOR else "NO",
+            "steps above %": 100 * each["above"],
+            "holds": "yes" if each["least"]["whole"] > PAPER_FLOOR else "NO",
         }
         for each in results
-    ]  # fmt: skip
+    ]

@@ -38,10 +38,16 @@ CIFAR takes those of MNIST-5k."""
 
 PAPER = {
     # best-epoch means over three runs, as percentage points against SGDM, in the notebooks of the authors' repository
-    (128, "signSGD"): (-2.21, -1.31), (128, "Signum"): (-3.15, -0.94), (128, "EF-signSGD"): (-0.92, -0.68),
-    (32, "signSGD"): (-3.04, -1.49), (32, "Signum"): (-3.57, -1.54), (32, "EF-signSGD"): (-0.79, -0.71),
-    (8, "signSGD"): (-36.35, -20.22), (8, "Signum"): (-6.60, -2.75), (8, "EF-signSGD"): (-0.64, -0.27),
-}  # fmt: skip
+    (128, "signSGD"): (-2.21, -1.31),
+    (128, "Signum"): (-3.15, -0.94),
+    (128, "EF-signSGD"): (-0.92, -0.68),
+    (32, "signSGD"): (-3.04, -1.49),
+    (32, "Signum"): (-3.57, -1.54),
+    (32, "EF-signSGD"): (-0.79, -0.71),
+    (8, "signSGD"): (-36.35, -20.22),
+    (8, "Signum"): (-6.60, -2.75),
+    (8, "EF-signSGD"): (-0.64, -0.27),
+}
 """Differences for (ResNet-18 on CIFAR-100, VGG-19 on CIFAR-10)."""
 
 
@@ -62,7 +68,9 @@ class Network:
         first = nn.Conv2d(channels, 8, 5, stride=2, padding=2) if wide else nn.Conv2d(channels, 8, 3, padding=1)
         left = (side // 2 if wide else side) // 4
         pooled = (nn.ReLU(), nn.MaxPool2d(2))
-        self.model = nn.Sequential(first, *pooled, nn.Conv2d(8, 16, 3, padding=1), *pooled, nn.Flatten(), nn.Linear(16 * left**2, data.classes))
+        self.model = nn.Sequential(
+            first, *pooled, nn.Conv2d(8, 16, 3, padding=1), *pooled, nn.Flatten(), nn.Linear(16 * left**2, data.classes)
+        )
         self.shapes = {name: each.shape for name, each in self.model.named_parameters()}
         self.dim = sum(shape.numel() for shape in self.shapes.values())
 
@@ -83,7 +91,9 @@ class Network:
     def scores(self, x: Tensor, images: Tensor) -> Tensor:
         """What the network with parameters x says of pictures: [n, classes]."""
         parts = torch.split(x.reshape(-1), [shape.numel() for shape in self.shapes.values()])
-        found: Tensor = functional_call(self.model, {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}, (images,))
+        found: Tensor = functional_call(
+            self.model, {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}, (images,)
+        )
         return found
 
     def grad(self, x: Tensor, images: Tensor, classes: Tensor) -> Tensor:
@@ -128,7 +138,11 @@ class Training:
 
     def lrs(self) -> list[float]:
         """The step size of each step."""
-        return [self.lr * 0.1 ** ((2 * e >= self.epochs) + (4 * e >= 3 * self.epochs)) for e in range(self.epochs) for _ in range(self.per_epoch)]
+        return [
+            self.lr * 0.1 ** ((2 * e >= self.epochs) + (4 * e >= 3 * self.epochs))
+            for e in range(self.epochs)
+            for _ in range(self.per_epoch)
+        ]
 
     def steps(self, network: Network) -> Iterator[Step]:
         """Step by step; each epoch goes through the pictures in a new order."""
@@ -180,12 +194,23 @@ def pictures(data: Path | None, say: Say) -> dict[str, Images]:
 def measure(store: Store, data: Path | None, say: Say) -> Results:
     """Each run's accuracies by epoch, with what it was: a list."""
     there = pictures(data, say)
-    cases = [Case(name, batch, method, seed) for name in there for batch in BATCHES for method in RATES["digits"] for seed in range(SEEDS)]
+    cases = [
+        Case(name, batch, method, seed)
+        for name in there
+        for batch in BATCHES
+        for method in RATES["digits"]
+        for seed in range(SEEDS)
+    ]
     out, began, made = [], time.perf_counter(), 0
-    asked = {case: {"lr": scaled(case.data, case.method, case.batch), "epochs": EPOCHS[case.data], "decay": DECAY} for case in cases}
+    asked = {
+        case: {"lr": scaled(case.data, case.method, case.batch), "epochs": EPOCHS[case.data], "decay": DECAY}
+        for case in cases
+    }
     missing = [case for case in cases if not store.has(_file(case), asked[case])]
     for case in cases:
-        training = Training(there[case.data], case.method, asked[case]["lr"], case.batch, case.seed, int(asked[case]["epochs"]))
+        training = Training(
+            there[case.data], case.method, asked[case]["lr"], case.batch, case.seed, int(asked[case]["epochs"])
+        )
         accuracy = store.get(_file(case), asked[case], training.run)
         if case in missing:
             made += 1
@@ -219,10 +244,18 @@ def rows(results: Results) -> list[dict[str, Any]]:
     for (name, batch, method), runs in grouped.items():
         mean, spread = best(runs)
         resnet, vgg = PAPER.get((batch, method), (None, None))
-        out.append({
-            "data": name, "batch": batch, "method": method, "lr": runs[0]["lr"], "accuracy %": mean, "sd": spread,
-            "to SGDM": mean - best(grouped[name, batch, "SGDM"])[0] if method != "SGDM" else "",
-            "at x - e": best(runs, "x - e")[0] if runs[0]["accuracy"]["x - e"] else "",
-            "paper ResNet/CIFAR-100": "" if resnet is None else resnet, "paper VGG/CIFAR-10": "" if vgg is None else vgg,
-        })  # fmt: skip
+        out.append(
+            {
+                "data": name,
+                "batch": batch,
+                "method": method,
+                "lr": runs[0]["lr"],
+                "accuracy %": mean,
+                "sd": spread,
+                "to SGDM": mean - best(grouped[name, batch, "SGDM"])[0] if method != "SGDM" else "",
+                "at x - e": best(runs, "x - e")[0] if runs[0]["accuracy"]["x - e"] else "",
+                "paper ResNet/CIFAR-100": "" if resnet is None else resnet,
+                "paper VGG/CIFAR-10": "" if vgg is None else vgg,
+            }
+        )
     return out

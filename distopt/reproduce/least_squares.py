@@ -167,7 +167,10 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
         say(f"least-squares: {SEEDS} seeds, sign(0) = {int(not zero)}")
         return run(zero, range(SEEDS))
 
-    return {rule: store.get(f"least-squares-{rule}", asked, lambda zero=zero: make(zero)) for rule, zero in (("zero", True), ("one", False))}  # type: ignore[misc]  # the default argument
+    return {
+        rule: store.get(f"least-squares-{rule}", asked, lambda zero=zero: make(zero))
+        for rule, zero in (("zero", True), ("one", False))
+    }  # type: ignore[misc]  # the default argument
 
 
 def run(zero: bool, seeds: range) -> dict[str, dict[str, list[Any]]]:
@@ -183,7 +186,9 @@ def run(zero: bool, seeds: range) -> dict[str, dict[str, list[Any]]]:
         for step in steps(algorithm, x, lambda w, t: scenario.grad(w, batch), [algorithm.lr] * EPOCHS):
             found[name].append(outcome(step.x[:, 0], data, basis))
             if step.e.ndim > 1:
-                found.setdefault(f"{name} at x - e", found[name][:1]).append(outcome((step.x - step.e)[:, 0], data, basis))
+                found.setdefault(f"{name} at x - e", found[name][:1]).append(
+                    outcome((step.x - step.e)[:, 0], data, basis)
+                )
     return {
         name: {field: torch.stack([getattr(each, field) for each in outcomes]).tolist() for field in Outcome._fields}
         for name, outcomes in found.items()
@@ -217,8 +222,13 @@ def rows(results: Results) -> list[dict[str, Any]]:
                 for what, values in (("distance", distance), ("train", train), ("test", test))
                 for word, value in (("mean", values.mean()), ("sd", values.std(correction=min(1, len(values) - 1))))
             }
-            out.append({
-                "sign(0)": "" if name == "SGD" else "0" if rule == "zero" else "1", "method": name, **spread,
-                "claim": claim, "seeds": f"{int(so.sum())} of {len(so)}" if claim else "",
-            })  # fmt: skip
+            out.append(
+                {
+                    "sign(0)": "" if name == "SGD" else "0" if rule == "zero" else "1",
+                    "method": name,
+                    **spread,
+                    "claim": claim,
+                    "seeds": f"{int(so.sum())} of {len(so)}" if claim else "",
+                }
+            )
     return out

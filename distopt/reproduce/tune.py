@@ -19,11 +19,20 @@ def main() -> None:
     for name, images in pictures(None, click.echo).items():
         for method in RATES["digits"]:
             reached = {
-                float(f"{lr:.2g}"): float(np.mean([
-                    max(Training(images.held_out(), method, float(f"{lr:.2g}"), TUNED_AT, seed, EPOCHS[name]).run()["x"]) for seed in (0, 1)
-                ]))
+                float(f"{lr:.2g}"): float(
+                    np.mean(
+                        [
+                            max(
+                                Training(
+                                    images.held_out(), method, float(f"{lr:.2g}"), TUNED_AT, seed, EPOCHS[name]
+                                ).run()["x"]
+                            )
+                            for seed in (0, 1)
+                        ]
+                    )
+                )
                 for lr in GRID
-            }  # fmt: skip
+            }
             shown = ", ".join(f"{lr:g}: {100 * value:.1f} %" for lr, value in reached.items())
             click.echo(f"{name} {method}: {max(reached, key=reached.__getitem__):g}   ({shown})")
 

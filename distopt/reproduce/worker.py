@@ -35,7 +35,11 @@ class Step(NamedTuple):
 
 
 def steps(
-    algorithm: Any, x: Tensor, grad: Callable[[Tensor, int], Tensor], lrs: Iterable[float], project: Callable[[Tensor], Tensor] | None = None
+    algorithm: Any,
+    x: Tensor,
+    grad: Callable[[Tensor, int], Tensor],
+    lrs: Iterable[float],
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Step]:
     """The steps of one worker from ``x`` [R, 1, d]: step t takes ``grad(x, t)`` and the t-th of ``lrs``, then ``project``.
 

@@ -36,10 +36,20 @@ FORMAT = 1
 DTYPES = {
     str(each).removeprefix("torch."): each
     for each in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-        torch.complex64, torch.complex128,
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+        torch.complex64,
+        torch.complex128,
     )
-}  # fmt: skip
+}
 """What a leaf's numbers may be, by the names that a header has."""
 
 TOTALS = {"dynamic_regret", "regret_no_change", "path_length", "gradient_variation", "function_variation", "bits"}
@@ -90,19 +100,41 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
     held = here(carry.held)
     memory = list(held.memory)
     if pytree.tree_structure(held) != form(problem, memory):
-        raise InputError(f"{_of(problem)}: the algorithm's state is nested otherwise than init() gave it, which no checkpoint can hold")
+        raise InputError(
+            f"{_of(problem)}: the algorithm's state is nested otherwise than init() gave it, which no checkpoint can hold"
+        )
     leaves = [*pytree.tree_leaves(held), *carry.totals.values()]
     forms: list[Any] = []
     for leaf in leaves:
         if not isinstance(leaf, Tensor | bool | int | float | str | None):
-            raise InputError(f"{_of(problem)}: the algorithm's state holds a {type(leaf).__name__}; a checkpoint can hold tensors and numbers")
-        forms.append([list(leaf.shape), str(leaf.dtype).removeprefix("torch.")] if isinstance(leaf, Tensor) else {"value": leaf})
-    header = {"format": FORMAT, "t": carry.t, "memory": memory, "totals": list(carry.totals), "leaves": forms, **asdict(about)}
+            raise InputError(
+                f"{_of(problem)}: the algorithm's state holds a {type(leaf).__name__}; a checkpoint can hold tensors and numbers"
+            )
+        forms.append(
+            [list(leaf.shape), str(leaf.dtype).removeprefix("torch.")] if isinstance(leaf, Tensor) else {"value": leaf}
+        )
+    header = {
+        "format": FORMAT,
+        "t": carry.t,
+        "memory": memory,
+        "totals": list(carry.totals),
+        "leaves": forms,
+        **asdict(about),
+    }
     text, digest = json.dumps(header).encode(), hashlib.sha256()
     with written(folder / CHECKPOINT) as file:
-        pieces: list[bytes | Tensor] = [MAGIC, LENGTH.pack(len(text)), text, *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
+        pieces: list[bytes | Tensor] = [
+            MAGIC,
+            LENGTH.pack(len(text)),
+            text,
+            *(leaf for leaf in leaves if isinstance(leaf, Tensor)),
+        ]
         for piece in pieces:
-            raw = piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data if isinstance(piece, Tensor) else piece
+            raw = (
+                piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                if isinstance(piece, Tensor)
+                else piece
+            )
             digest.update(raw)
             file.write(raw)
         file.write(digest.digest())
@@ -129,7 +161,9 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         return None
     if not force:
         if about.fingerprint != problem.experiment.fingerprint():
-            raise InputError(f"{path}: another experiment's (fingerprint {about.fingerprint}); --force goes on all the same, with other bits")
+            raise InputError(
+                f"{path}: another experiment's (fingerprint {about.fingerprint}); --force goes on all the same, with other bits"
+            )
         if about.versions != versions():
             theirs = ", ".join(f"{name} {version}" for name, version in about.versions.items())
             raise InputError(f"{path}: written by {theirs}, whose bits may differ; use these, or --force")
@@ -170,7 +204,9 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
     text = data[len(begin) : len(begin) + length]
     header = parsed(path, bytes(text))
     if isinstance(header, dict) and (type(header.get("format")) is not int or header["format"] != FORMAT):
-        raise InputError(f"{path}: of another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}")
+        raise InputError(
+            f"{path}: of another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}"
+        )
     if wrong := _wrong(header):
         raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")
     leaves = torch.frombuffer(data, dtype=torch.uint8)[len(begin) + length : -DIGEST]
@@ -183,17 +219,39 @@ def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
     names = list(problem.channels)
     trees = [_begun(problem, names)]
-    with suppress(Exception):  # a user's own update, on numbers that it was not made for: then what it begins with must do
+    with suppress(
+        Exception
+    ):  # a user's own update, on numbers that it was not made for: then what it begins with must do
         trees.append(_after(problem, names))
     sums = 8 * len(problem.x0) * (problem.agents + len(TOTALS | MAYBE))
-    return len(MAGIC) + LENGTH.size + DIGEST + sums + max(sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree)) for tree in trees)
+    return (
+        len(MAGIC)
+        + LENGTH.size
+        + DIGEST
+        + sums
+        + max(sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree)) for tree in trees)
+    )
 
 
 def _wrong(header: Any) -> str | None:
     """What no header has that ``save`` wrote; None where there is nothing."""
-    if not isinstance(header, dict) or header.keys() != {"format", "t", "memory", "totals", "leaves", *About.__dataclass_fields__}:
+    if not isinstance(header, dict) or header.keys() != {
+        "format",
+        "t",
+        "memory",
+        "totals",
+        "leaves",
+        *About.__dataclass_fields__,
+    }:
         return "its header has other entries"
-    for name, kind in (("fingerprint", str), ("run", str), ("compiled", bool), ("device", str), ("t", int), ("versions", dict)):
+    for name, kind in (
+        ("fingerprint", str),
+        ("run", str),
+        ("compiled", bool),
+        ("device", str),
+        ("t", int),
+        ("versions", dict),
+    ):
         if type(header[name]) is not kind:
             return f"{name} cannot be {shown(header[name])}"
     if not all(isinstance(each, str) for each in header["versions"].values()):
@@ -203,7 +261,11 @@ def _wrong(header: Any) -> str | None:
         return "seconds are none"
     for name in ("memory", "totals"):
         names = header[name]
-        if not isinstance(names, list) or not all(isinstance(each, str) for each in names) or len(set(names)) < len(names):
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(each, str) for each in names)
+            or len(set(names)) < len(names)
+        ):
             return f"{name} are no names"
     leaves = header["leaves"]
     if not isinstance(leaves, list) or not all(_form(each) for each in leaves) or len(leaves) < len(header["totals"]):
@@ -227,7 +289,11 @@ def _bytes(form: list[Any]) -> int:
 def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     """Whether the carry has the leaves that the problem's has, each of its shape and precision."""
     memory, totals, forms = header["memory"], header["totals"], header["leaves"]
-    if not 0 < header["t"] < problem.rounds or not set(memory) <= problem.channels.keys() or not TOTALS <= set(totals) <= TOTALS | MAYBE:
+    if (
+        not 0 < header["t"] < problem.rounds
+        or not set(memory) <= problem.channels.keys()
+        or not TOTALS <= set(totals) <= TOTALS | MAYBE
+    ):
         return False
     trials = len(problem.x0)
     sums = [[[trials, problem.agents] if name == "agents" else [trials], "float64"] for name in totals]

@@ -83,8 +83,15 @@ def execute(
         return _whole(found)
     starts = None if found is None else [found]
     run = execute_together(
-        [problem], comparison, folders=[folder], progress=progress, agentwise=agentwise, mode=mode, engine=engine,
-        checkpoint_every=checkpoint_every, starts=starts,
+        [problem],
+        comparison,
+        folders=[folder],
+        progress=progress,
+        agentwise=agentwise,
+        mode=mode,
+        engine=engine,
+        checkpoint_every=checkpoint_every,
+        starts=starts,
     )[0]
     return _whole(run)
 
@@ -142,7 +149,11 @@ def execute_together(
     local.check(mode, engine, agentwise)
     stop = stop or Stop()
     stop.patient = False
-    asked = {"mode": mode, "engine": engine if isinstance(engine, str) else "local", "checkpoint_every": checkpoint_every}
+    asked = {
+        "mode": mode,
+        "engine": engine if isinstance(engine, str) else "local",
+        "checkpoint_every": checkpoint_every,
+    }
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
     if not mine:
@@ -154,7 +165,9 @@ def execute_together(
     where: Any = None
     try:
         for g, (problem, folder) in enumerate(zip(problems, folders, strict=True)):
-            recordings.append(Recording(problem, label(problem.experiment), folder, began, asked, starts[g] if starts else None, mine))
+            recordings.append(
+                Recording(problem, label(problem.experiment), folder, began, asked, starts[g] if starts else None, mine)
+            )
         with default_dtype(torch.float64):
             make = engine if callable(engine) else partial(engines.make, engine)
             where = make(grid.stack(problems), comparison.blocks, mode)
@@ -192,7 +205,10 @@ def execute_together(
     finally:
         if hasattr(where, "close"):
             where.close()
-    runs = [recording.finish(status, recording.ended - began, comparison.comparator.certificate()) for recording in recordings]
+    runs = [
+        recording.finish(status, recording.ended - began, comparison.comparator.certificate())
+        for recording in recordings
+    ]
     if interrupted is not None:
         interrupted.runs = runs  # type: ignore[attr-defined]  # for whoever reports the interruption
         raise interrupted

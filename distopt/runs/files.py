@@ -24,7 +24,9 @@ def written(path: Path) -> Iterator[IO[bytes]]:
     """
     beside = path.with_name(path.name + ".part")
     try:
-        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)) as file:  # a pipe would wait
+        with open(
+            beside, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666)
+        ) as file:  # a pipe would wait
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -69,7 +71,11 @@ def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
                 file = held.enter_context((each / LOCK).open("w"))
                 fcntl.flock(file, way | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(f"{each} is being written by another run; wait for it, or choose another folder with --out") from error
+                raise InputError(
+                    f"{each} is being written by another run; wait for it, or choose another folder with --out"
+                ) from error
             except OSError as error:
-                raise InputError(f"cannot write to {each}: {error.strerror}; choose another folder with --out") from error
+                raise InputError(
+                    f"cannot write to {each}: {error.strerror}; choose another folder with --out"
+                ) from error
         yield

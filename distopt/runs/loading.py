@@ -37,10 +37,14 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
                 continue  # killed before it began
             inner = read_manifest(folder / name)
             if "runs" in inner or inner["label"] in runs:
-                raise InputError(f"{folder / name / MANIFEST}: damaged or of another folder (it holds {inner.get('label', 'runs')})")
+                raise InputError(
+                    f"{folder / name / MANIFEST}: damaged or of another folder (it holds {inner.get('label', 'runs')})"
+                )
             runs[inner["label"]] = _loaded(folder / name, inner)
         if len(runs) == len(content["runs"]) and ", ".join(runs) != content.get("label", ", ".join(runs)):
-            raise InputError(f"{folder / MANIFEST}: damaged: it is of {content['label']}, and names the runs {', '.join(content['runs'])}")
+            raise InputError(
+                f"{folder / MANIFEST}: damaged: it is of {content['label']}, and names the runs {', '.join(content['runs'])}"
+            )
         return runs
     return _loaded(folder, content)
 
@@ -71,7 +75,9 @@ class Stored(Mapping[str, Array]):
     def __init__(self, folder: Path, content: Mapping[str, Any], kind: str) -> None:
         self._folder, self._content, self._kind = folder, content, kind
         first = {**content, "chunks": content["chunks"][:1]}
-        self._names = [name for part in parts(folder, first) for name in (part.metrics if kind == "m." else part.trajectories)]
+        self._names = [
+            name for part in parts(folder, first) for name in (part.metrics if kind == "m." else part.trajectories)
+        ]
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._names:
@@ -87,7 +93,9 @@ class Stored(Mapping[str, Array]):
         return len(self._names)
 
 
-def parts(folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Part]:
+def parts(
+    folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[Part]:
     """The chunks that a manifest names, one after the other, with those of their arrays that are ``wanted``."""
     first: Part | None = None
     before: Part | None = None
@@ -116,24 +124,41 @@ def _last(folder: Path, content: Mapping[str, Any]) -> Array | None:
         return None
     path = folder / content["last"]
     last = reading.arrays(path, _told(content, content["last"])).get("x")
-    some = next(parts(folder, {**content, "chunks": content["chunks"][:1]}, lambda name: name in ("rounds", "t.x")), None)
+    some = next(
+        parts(folder, {**content, "chunks": content["chunks"][:1]}, lambda name: name in ("rounds", "t.x")), None
+    )
     before = some.trajectories.get("x") if some else None
-    if last is None or (before is not None and (last.dtype != before.dtype or last.shape != (*before.shape[:1], *before.shape[2:]))):
+    if last is None or (
+        before is not None and (last.dtype != before.dtype or last.shape != (*before.shape[:1], *before.shape[2:]))
+    ):
         raise InputError(f"{path}: damaged or not the last x of this run")
     return last
 
 
 def _run(
-    folder: Path, content: Mapping[str, Any], rounds: NDArray[np.int64], metrics: Mapping[str, Array], trajectories: Mapping[str, Array]
+    folder: Path,
+    content: Mapping[str, Any],
+    rounds: NDArray[np.int64],
+    metrics: Mapping[str, Array],
+    trajectories: Mapping[str, Array],
 ) -> Run:
-    info = {key: value for key, value in content.items() if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")}
+    info = {
+        key: value
+        for key, value in content.items()
+        if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")
+    }
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 
 
 def misfit(first: Part, part: Part, before: Part | None) -> str | None:
     """Why a part of a run cannot come after the part ``before``, of the run that begins with ``first``; None where it can."""
-    if part.rounds.dtype != np.int64 or part.rounds.ndim != 1 or (part.rounds < 0).any() or (np.diff(part.rounds) <= 0).any():
+    if (
+        part.rounds.dtype != np.int64
+        or part.rounds.ndim != 1
+        or (part.rounds < 0).any()
+        or (np.diff(part.rounds) <= 0).any()
+    ):
         return "its rounds are no rising numbers"
     if before is not None and len(before.rounds) and len(part.rounds) and part.rounds[0] <= before.rounds[-1]:
         return "its rounds are not those that come next"
@@ -142,9 +167,15 @@ def misfit(first: Part, part: Part, before: Part | None) -> str | None:
             return f"it holds {', '.join(mine) or 'nothing'}, not {', '.join(theirs) or 'nothing'}"
         for name, value in mine.items():
             like = theirs[name]
-            if value.ndim < 2 or value.dtype != like.dtype or (value.shape[0], value.shape[2:]) != (like.shape[0], like.shape[2:]):
+            if (
+                value.ndim < 2
+                or value.dtype != like.dtype
+                or (value.shape[0], value.shape[2:]) != (like.shape[0], like.shape[2:])
+            ):
                 return f"{name} is {value.dtype} {list(value.shape)}"
-    if any(value.dtype != np.float64 or value.shape != (len(value), len(part.rounds)) for value in part.metrics.values()):
+    if any(
+        value.dtype != np.float64 or value.shape != (len(value), len(part.rounds)) for value in part.metrics.values()
+    ):
         return "a metric has not a number for every round"
     if len({value.shape[:2] for value in part.trajectories.values()}) > 1:
         return "its trajectories are of several lengths"

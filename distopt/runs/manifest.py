@@ -19,7 +19,9 @@ MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoi
 
 def manifest_text(content: Mapping[str, Any]) -> str:
     """A manifest as it is written, with a digest of what it says."""
-    return json.dumps({**content, "sha256": _said({key: value for key, value in content.items() if key != "sha256"})}, indent=1)
+    return json.dumps(
+        {**content, "sha256": _said({key: value for key, value in content.items() if key != "sha256"})}, indent=1
+    )
 
 
 def _said(content: Mapping[str, Any]) -> str:
@@ -39,8 +41,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: holds no run (no {MANIFEST})")
     found = reading.parsed(path, reading.text(path))
     found = found if isinstance(found, dict) else {}
-    if type(found.get("format")) is not int or found["format"] != FORMAT or not ("runs" in found or {"label", "status", "chunks"} <= found.keys()):
-        raise InputError(f"{path}: not a run of this version (format {str(found.get('format', '?'))[:20]}, not {FORMAT})")
+    if (
+        type(found.get("format")) is not int
+        or found["format"] != FORMAT
+        or not ("runs" in found or {"label", "status", "chunks"} <= found.keys())
+    ):
+        raise InputError(
+            f"{path}: not a run of this version (format {str(found.get('format', '?'))[:20]}, not {FORMAT})"
+        )
     if "sha256" in found and found["sha256"] != _said({key: value for key, value in found.items() if key != "sha256"}):
         raise InputError(f"{path}: damaged (the check sum is another); begin anew in another folder")
     _check(path, found)
@@ -73,7 +81,10 @@ def _names(value: Any) -> bool:
 
 def _forms(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(each, dict) and each.keys() == {"bytes", "sha256", "arrays"} and _whole(each["bytes"]) and isinstance(each["arrays"], dict)
+        isinstance(each, dict)
+        and each.keys() == {"bytes", "sha256", "arrays"}
+        and _whole(each["bytes"])
+        and isinstance(each["arrays"], dict)
         for each in value.values()
     )
 
@@ -85,21 +96,44 @@ def _texts(value: Any) -> bool:
 def _described(value: Any) -> bool:
     """Whether a value can be what ``Experiment.describe`` gave, as far as anybody reads it."""
     every = value.get("every", 1) if isinstance(value, dict) else 0
-    return isinstance(value, dict) and value.get("dtype", "float64") in ("float64", "float32") and _whole(every) and every >= 1
+    return (
+        isinstance(value, dict)
+        and value.get("dtype", "float64") in ("float64", "float32")
+        and _whole(every)
+        and every >= 1
+    )
 
 
 def _asked(value: Any) -> bool:
     every = value.get("checkpoint_every") if isinstance(value, dict) else 0
-    return isinstance(value, dict) and all(isinstance(value.get(key, ""), str) for key in ("mode", "engine")) and (every is None or _whole(every))
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key, ""), str) for key in ("mode", "engine"))
+        and (every is None or _whole(every))
+    )
 
 
 SAYS: dict[str, Callable[[Any], object]] = {
-    "label": lambda value: isinstance(value, str), "id": lambda value: isinstance(value, str), "fingerprint": lambda value: isinstance(value, str),
-    "status": lambda value: value in get_args(Status), "chunks": _names, "runs": _names, "last": lambda value: value is None or _name(value),
-    "experiment": _described, "asked": _asked, "versions": _texts, "left_out": _texts, "files": _forms,
-    "rounds": _whole, "agents": _whole, "completed": _whole, "diverged_at": _whole,
-    "seconds": _number, "rounds_per_second": _number, "certificate": _number,
-}  # fmt: skip
+    "label": lambda value: isinstance(value, str),
+    "id": lambda value: isinstance(value, str),
+    "fingerprint": lambda value: isinstance(value, str),
+    "status": lambda value: value in get_args(Status),
+    "chunks": _names,
+    "runs": _names,
+    "last": lambda value: value is None or _name(value),
+    "experiment": _described,
+    "asked": _asked,
+    "versions": _texts,
+    "left_out": _texts,
+    "files": _forms,
+    "rounds": _whole,
+    "agents": _whole,
+    "completed": _whole,
+    "diverged_at": _whole,
+    "seconds": _number,
+    "rounds_per_second": _number,
+    "certificate": _number,
+}
 """What a manifest may say, where it says it."""
 
 
@@ -107,7 +141,9 @@ def _check(path: Path, content: dict[str, Any]) -> None:
     for key, fits in SAYS.items():
         if key in content and not fits(content[key]):
             told = " ".join(repr(content[key]).split())
-            raise InputError(f"{path}: damaged or not a run's manifest ({key} cannot be {told if len(told) < 60 else told[:57] + '...'})")
+            raise InputError(
+                f"{path}: damaged or not a run's manifest ({key} cannot be {told if len(told) < 60 else told[:57] + '...'})"
+            )
     named = [*content.get("chunks", ()), *([content["last"]] if content.get("last") else [])]
     if "files" in content and (missing := [name for name in named if name not in content["files"]]):
         raise InputError(f"{path}: damaged or not a run's manifest (it does not describe {missing[0]})")

@@ -23,7 +23,10 @@ TEXT_BYTES = 2**27
 
 _BLOCK = 2**20
 _LOCAL = struct.Struct("<26x2H")  # what stands before a member's name: the lengths of the name and of what follows it
-_HEADERS: dict[tuple[int, int], Callable[..., Any]] = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @contextmanager
@@ -37,7 +40,11 @@ def regular(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise InputError(f"{_shown(path)}: {getattr(error, 'strerror', None) or error}") from error
-    with os.fdopen(handle, "rb", closefd=True) if stat.S_ISREG(os.fstat(handle).st_mode) else _closed(handle, path) as file:
+    with (
+        os.fdopen(handle, "rb", closefd=True)
+        if stat.S_ISREG(os.fstat(handle).st_mode)
+        else _closed(handle, path) as file
+    ):
         yield file, os.fstat(handle).st_size
 
 
@@ -88,14 +95,20 @@ def digest(file: IO[bytes], size: int) -> str:
 def described(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """What a manifest says of the file of ``arrays``: its size and digest, the shape and type of each. ``arrays`` below compares."""
     with regular(path) as (file, size):
-        return {"bytes": size, "sha256": digest(file, size), "arrays": {name: _form(each) for name, each in arrays.items()}}
+        return {
+            "bytes": size,
+            "sha256": digest(file, size),
+            "arrays": {name: _form(each) for name, each in arrays.items()},
+        }
 
 
 def _form(array: NDArray[Any]) -> str:
     return f"{array.dtype.name} {list(array.shape)}"
 
 
-def arrays(path: Path, told: Mapping[str, Any] | None = None, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, NDArray[Any]]:
+def arrays(
+    path: Path, told: Mapping[str, Any] | None = None, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, NDArray[Any]]:
     """The ``wanted`` arrays of an .npz file. No more memory is taken than the file has bytes, and nothing in it is unpickled.
 
     Args:
@@ -113,7 +126,9 @@ def arrays(path: Path, told: Mapping[str, Any] | None = None, wanted: Callable[[
                     raise InputError("it is not the file that the run wrote: the check sum is another")
                 file.seek(0)
             found = dict(_members(file, wanted))
-            if told is not None and (wrong := [name for name, each in found.items() if told["arrays"].get(name) != _form(each)]):
+            if told is not None and (
+                wrong := [name for name, each in found.items() if told["arrays"].get(name) != _form(each)]
+            ):
                 raise InputError(f"{wrong[0]} has another shape or type than the run wrote")
         # numpy, zipfile and zlib raise a dozen kinds of errors on bytes that nobody meant, and no list of them is complete
         except Exception as error:
@@ -130,10 +145,16 @@ def _members(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[tuple[s
         if len(set(names)) < len(names) or not all(each.filename.endswith(".npy") for each in members):
             raise InputError("it holds something else than arrays")
         end = 0
-        for each in members:  # one after the other, uncompressed, so that none can be more than its bytes, and none is missing
+        for (
+            each
+        ) in members:  # one after the other, uncompressed, so that none can be more than its bytes, and none is missing
             file.seek(end)
             lengths = _LOCAL.unpack(file.read(_LOCAL.size))
-            if each.header_offset != end or each.compress_type != zipfile.ZIP_STORED or each.file_size != each.compress_size:
+            if (
+                each.header_offset != end
+                or each.compress_type != zipfile.ZIP_STORED
+                or each.file_size != each.compress_size
+            ):
                 raise InputError("its arrays do not lie one after the other, as the run wrote them")
             end += _LOCAL.size + sum(lengths) + each.file_size
         if end != archive.start_dir:

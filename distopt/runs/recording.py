@@ -38,7 +38,8 @@ class Kept:
         k, reached = len(part.rounds), self._reached
         self._rounds[self._count : self._count + k] = part.rounds
         for mine, theirs, at, length in (
-            (self._metrics, part.metrics, self._count, self._recorded), (self._trajectories, part.trajectories, self._reached, self._length),
+            (self._metrics, part.metrics, self._count, self._recorded),
+            (self._trajectories, part.trajectories, self._reached, self._length),
         ):
             for name, value in theirs.items():
                 if name not in mine:
@@ -63,11 +64,22 @@ class Recording:
     """What becomes of one problem while it runs: written to ``folder`` as it goes, or where there is none kept in memory."""
 
     def __init__(
-        self, problem: Problem, label: str, folder: Path | None, began: float, asked: dict[str, Any], start: Checkpoint | None, mine: bool
+        self,
+        problem: Problem,
+        label: str,
+        folder: Path | None,
+        began: float,
+        asked: dict[str, Any],
+        start: Checkpoint | None,
+        mine: bool,
     ) -> None:
         experiment = problem.experiment
         self.problem, self.folder, self.label = problem, folder, label
-        self.info: dict[str, Any] = {**manifest_info(experiment, problem.rounds), "agents": problem.agents, "asked": asked}
+        self.info: dict[str, Any] = {
+            **manifest_info(experiment, problem.rounds),
+            "agents": problem.agents,
+            "asked": asked,
+        }
         self.names: set[str] = set()  # of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
@@ -76,7 +88,9 @@ class Recording:
         if folder is None:
             self.kept = Kept(-(-problem.rounds // experiment.every), problem.rounds)
             return
-        self.writer = Writer(folder, self.label, self.info, experiment.to_toml(folder), start.about.run if start else None, mine)
+        self.writer = Writer(
+            folder, self.label, self.info, experiment.to_toml(folder), start.about.run if start else None, mine
+        )
         if start is not None:
             self.done, self.seconds = start.carry.t, start.about.seconds
             earlier = self.writer.keep(self.done, experiment.every)
@@ -87,7 +101,9 @@ class Recording:
         """Record what a stretch of rounds made."""
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
-        self.x_last = chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
+        self.x_last = (
+            chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
+        )
         self.names = set(chunk.metrics)
         store = self.writer or self.kept
         assert store is not None
@@ -102,7 +118,12 @@ class Recording:
         self.writer.flush()
         seconds = self.seconds + max(self.ended - began, 0.0)
         about = checkpoint.About(
-            str(self.info["fingerprint"]), self.writer.id, engine.compiled, str(getattr(engine, "device", "cpu")), seconds, checkpoint.versions()
+            str(self.info["fingerprint"]),
+            self.writer.id,
+            engine.compiled,
+            str(getattr(engine, "device", "cpu")),
+            seconds,
+            checkpoint.versions(),
         )
         checkpoint.save(self.folder, self.problem, carry, about)
 
@@ -141,7 +162,7 @@ def left_out(have: set[str], problem: Problem) -> dict[str, str]:
         reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
         out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
     if have and "tracker_invariant" not in have:
-        out["tracker_invariant"] = "the algorithm has no tracker: it names none, as in tracks = \"s\""
+        out["tracker_invariant"] = 'the algorithm has no tracker: it names none, as in tracks = "s"'
     if have and "static_regret" not in have:
         reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
         out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)

@@ -102,7 +102,9 @@ class Run(Mapping[str, Array]):
         from distopt.runs.writing import Writer  # which reads what is there, and so knows of runs
 
         writer = Writer(Path(folder), self.label, self.info, toml)
-        writer.add(Part(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()}))
+        writer.add(
+            Part(self.rounds, self.metrics, {n: (v[:, :-1] if n == "x" else v) for n, v in self.trajectories.items()})
+        )
         tail = self.trajectories["x"][:, -1] if "x" in self.trajectories else None
         writer.finish(self.status, self.info, tail)
         return Path(folder)
@@ -116,7 +118,9 @@ def collect(
         return np.empty(0, dtype=np.int64), {}, {}
     rounds = np.concatenate([p.rounds for p in parts])
     metrics = {name: np.concatenate([p.metrics[name] for p in parts], axis=1) for name in parts[0].metrics}
-    trajectories = {name: np.concatenate([p.trajectories[name] for p in parts], axis=1) for name in parts[0].trajectories}
+    trajectories = {
+        name: np.concatenate([p.trajectories[name] for p in parts], axis=1) for name in parts[0].trajectories
+    }
     if "x" in trajectories and x_last is not None:
         trajectories["x"] = np.concatenate([trajectories["x"], x_last[:, None]], axis=1)
     return rounds, metrics, trajectories

@@ -36,7 +36,13 @@ from distopt.simulation.problem import build
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
 NUMBERS: dict[str, Callable[[str], Any]] = {
-    "agents": whole, "rounds": whole, "trials": whole, "seed": whole, "every": whole, "drop_links": real, "x0": real,
+    "agents": whole,
+    "rounds": whole,
+    "trials": whole,
+    "seed": whole,
+    "every": whole,
+    "drop_links": real,
+    "x0": real,
 }
 FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
@@ -55,7 +61,12 @@ class Point:
         """What tells it from the others."""
         if not self.several and self.chosen:
             return " ".join(f"{key}={value}" for key, value in self.chosen)
-        return " ".join([label(self.experiment), *(f"{key}={value}" for key, value in self.chosen if not key.startswith("algorithm"))])
+        return " ".join(
+            [
+                label(self.experiment),
+                *(f"{key}={value}" for key, value in self.chosen if not key.startswith("algorithm")),
+            ]
+        )
 
     @property
     def folder(self) -> str:
@@ -219,7 +230,10 @@ def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Ex
 
 
 def sweep(
-    chosen: Sequence[Point], folder: Path, do: Callable[[Sequence[Job]], Iterator[tuple[int, Run | Exception]]], mode: local.Mode = "auto",
+    chosen: Sequence[Point],
+    folder: Path,
+    do: Callable[[Sequence[Job]], Iterator[tuple[int, Run | Exception]]],
+    mode: local.Mode = "auto",
     report: Callable[[int, str], object] = lambda done, what: None,
 ) -> tuple[dict[int, Run], dict[int, str]]:
     """Run what is not finished yet, each into a folder inside ``folder``: the runs and what went wrong, by place in ``chosen``.
@@ -236,7 +250,11 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
-    runs = {k: run for k, point in enumerate(chosen) if (run := finished(folder / point.folder, point.experiment)) is not None}
+    runs = {
+        k: run
+        for k, point in enumerate(chosen)
+        if (run := finished(folder / point.folder, point.experiment)) is not None
+    }
     failed: dict[int, str] = {}
     if runs:
         report(len(runs), f"{len(runs)} finished before")
@@ -249,7 +267,13 @@ def sweep(
             runs[k] = stored(where)
         else:
             failed[k] = str(result)
-        told = failed[k] if k in failed else f"{result.status}, {result.info['seconds']:.1f} s" if isinstance(result, Run) else ""
+        told = (
+            failed[k]
+            if k in failed
+            else f"{result.status}, {result.info['seconds']:.1f} s"
+            if isinstance(result, Run)
+            else ""
+        )
         report(len(runs) + len(failed), f"{chosen[k].name}: {told}")
     return dict(sorted(runs.items())), dict(sorted(failed.items()))
 
@@ -259,7 +283,9 @@ def finished(folder: Path, experiment: Experiment) -> Run | None:
     if not (folder / MANIFEST).exists():
         return None
     run = stored(folder)
-    return run if run.info.get("fingerprint") == experiment.fingerprint() and run.status in ("done", "diverged") else None
+    return (
+        run if run.info.get("fingerprint") == experiment.fingerprint() and run.status in ("done", "diverged") else None
+    )
 
 
 def rows(chosen: Sequence[Point], runs: Mapping[int, Run]) -> list[dict[str, Any]]:

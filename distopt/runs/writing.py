@@ -38,14 +38,22 @@ class Writer:
     """
 
     def __init__(
-        self, folder: Path, label: str, info: Mapping[str, Any], toml: str | None = None, id: str | None = None, mine: bool = False
+        self,
+        folder: Path,
+        label: str,
+        info: Mapping[str, Any],
+        toml: str | None = None,
+        id: str | None = None,
+        mine: bool = False,
     ) -> None:
         self.folder, self.label, self.info = folder, label, dict(info)
         self._since = time.monotonic()
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
-        self._files: dict[str, str] = {}  # what was written, by name: ``reading.described`` as JSON, which is a fifth of its size
+        self._files: dict[
+            str, str
+        ] = {}  # what was written, by name: ``reading.described`` as JSON, which is a fifth of its size
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
@@ -72,9 +80,10 @@ class Writer:
         for entry, part in zip(content["chunks"], parts(self.folder, content), strict=True):
             k = int(np.searchsorted(part.rounds, t))
             cut = Part(
-                part.rounds[:k], {name: value[:, :k] for name, value in part.metrics.items()},
+                part.rounds[:k],
+                {name: value[:, :k] for name, value in part.metrics.items()},
                 {name: value[:, : max(t - reached, 0)] for name, value in part.trajectories.items()},
-            )  # fmt: skip
+            )
             lengths = {value.shape[1] for value in part.trajectories.values()}
             if k == len(part.rounds) and reached + max(lengths, default=0) <= t:
                 self._chunks.append(entry)
@@ -99,7 +108,11 @@ class Writer:
         if not self._pending:
             return
         whole = Part(*collect([*([self._last] if self._last else []), *self._pending], None))
-        arrays = {"rounds": whole.rounds, **{f"m.{k}": v for k, v in whole.metrics.items()}, **{f"t.{k}": v for k, v in whole.trajectories.items()}}
+        arrays = {
+            "rounds": whole.rounds,
+            **{f"m.{k}": v for k, v in whole.metrics.items()},
+            **{f"t.{k}": v for k, v in whole.trajectories.items()},
+        }
         name = self._save(f"chunk-{self._token}-{self._count:06d}.npz", arrays)
         self._chunks[len(self._chunks) - (self._last is not None) :] = [name]
         self._last = whole if sum(v.nbytes for v in arrays.values()) < SMALL_CHUNK else None
@@ -130,7 +143,16 @@ class Writer:
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
-        content = {"format": FORMAT, "label": self.label, "id": self.id, "status": status, "chunks": self._chunks, "last": last, **self.info, **info}
+        content = {
+            "format": FORMAT,
+            "label": self.label,
+            "id": self.id,
+            "status": status,
+            "chunks": self._chunks,
+            "last": last,
+            **self.info,
+            **info,
+        }
         named = [*self._chunks, *([last] if last else [])]
         self._files = {name: self._files.get(name) or json.dumps(_described(self.folder / name)) for name in named}
         files = {name: json.loads(told) for name, told in self._files.items()}
@@ -144,7 +166,9 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"cannot remove {path}, which does not belong to the run: {error.strerror}; remove it yourself") from error
+        raise RunError(
+            f"cannot remove {path}, which does not belong to the run: {error.strerror}; remove it yourself"
+        ) from error
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -171,8 +195,12 @@ def claim(folder: Path, fingerprint: str) -> None:
     if (folder / MANIFEST).exists():
         old = read_manifest(folder)
         if old.get("fingerprint") != fingerprint:
-            raise InputError(f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it")
-    elif any(path.name not in (LOCK, EXPERIMENT) and path.suffix != ".part" for path in folder.iterdir()):  # begun, and killed at once
+            raise InputError(
+                f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it"
+            )
+    elif any(
+        path.name not in (LOCK, EXPERIMENT) and path.suffix != ".part" for path in folder.iterdir()
+    ):  # begun, and killed at once
         raise InputError(f"{folder} is not empty and holds no run; choose another folder with --out")
 
 
@@ -194,5 +222,10 @@ def manifest_info(experiment: Experiment, rounds: int) -> dict[str, Any]:
         "experiment": {**experiment.describe(), "rounds": rounds},
         "fingerprint": experiment.fingerprint(),
         "rounds": rounds,
-        "versions": {"distopt": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "distopt": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
     }

@@ -40,9 +40,13 @@ class Numbers:
         self.columns = {torch.float64: column, torch.float32: column.to(torch.float32)}
 
     @classmethod
-    def __torch_function__(cls, f: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        cls, f: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
-        met = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dtype.is_floating_point]
+        met = [
+            value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dtype.is_floating_point
+        ]
         dtype, device = (met[0].dtype, met[0].device) if met else (torch.get_default_dtype(), torch.device("cpu"))
 
         def column(value: Any) -> Any:
@@ -102,9 +106,11 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
     found: list[list[int]] = []
     for k, problem in enumerate(problems):
         fitting = [
-            batch for batch in found
-            if alike(problems[batch[0]].algorithm, problem.algorithm) and _same(problems[batch[0]].channels, problem.channels)
-        ]  # fmt: skip
+            batch
+            for batch in found
+            if alike(problems[batch[0]].algorithm, problem.algorithm)
+            and _same(problems[batch[0]].channels, problem.channels)
+        ]
         if fitting:
             fitting[0].append(k)
         else:
@@ -119,7 +125,9 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two problems send through the same channels: a batch has one of each."""
     return list(a) == list(b) and all(
-        a[name] == b[name] or (type(a[name]) is type(b[name]) and getattr(a[name], "__dict__", 0) == getattr(b[name], "__dict__", 1)) for name in a
+        a[name] == b[name]
+        or (type(a[name]) is type(b[name]) and getattr(a[name], "__dict__", 0) == getattr(b[name], "__dict__", 1))
+        for name in a
     )
 
 
@@ -187,7 +195,9 @@ def stack(problems: Sequence[Problem]) -> Problem:
 
 def repeated(tree: Any, times: int) -> Any:
     """Leaves [K|1, R, ...] of a block's data as [K|1, times R, ...]; those that all trials share stay [K|1, 1, ...]."""
-    return tree if times == 1 else tree_map(lambda leaf: torch.cat([leaf] * times, 1) if leaf.shape[1] > 1 else leaf, tree)
+    return (
+        tree if times == 1 else tree_map(lambda leaf: torch.cat([leaf] * times, 1) if leaf.shape[1] > 1 else leaf, tree)
+    )
 
 
 def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
@@ -207,7 +217,9 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
 
     try:
         whole = after(stack(problems).algorithm, len(problems))
-    except Exception:  # whatever it is: a fault of the algorithm itself comes up again, and is reported, when it runs alone
+    except (
+        Exception
+    ):  # whatever it is: a fault of the algorithm itself comes up again, and is reported, when it runs alone
         return False
     for g, problem in enumerate(problems):
         rows = slice(g * trials, (g + 1) * trials)

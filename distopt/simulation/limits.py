@@ -69,7 +69,11 @@ def rounds(problems: Sequence[Any], blocks: Any, folder: Path | None) -> None:
     """
     first = problems[0]
     count, (trials, nodes, dim) = first.rounds, first.x0.shape
-    what = f"{count:,} rounds" + (f" in {trials:,} trials" if trials > 1 else "") + (f" of {len(problems):,} runs" if len(problems) > 1 else "")
+    what = (
+        f"{count:,} rounds"
+        + (f" in {trials:,} trials" if trials > 1 else "")
+        + (f" of {len(problems):,} runs" if len(problems) > 1 else "")
+    )
     recorded = -(-count // first.experiment.every)
     kept = len(first.experiment.record) * count * nodes * dim * first.x0.element_size()
     results = float(len(problems) * trials * (8 * METRICS * recorded + kept))
@@ -80,4 +84,9 @@ def rounds(problems: Sequence[Any], blocks: Any, folder: Path | None) -> None:
         disk(results, folder, what, lower)
     if not blocks.static:
         own = max((leaf.shape[1] for leaf in tensors(blocks.get(0))), default=1)
-        disk(float(count * own * 8 * (dim + 7)), Path(tempfile.gettempdir()), f"the comparator of {count:,} rounds", "rounds")
+        disk(
+            float(count * own * 8 * (dim + 7)),
+            Path(tempfile.gettempdir()),
+            f"the comparator of {count:,} rounds",
+            "rounds",
+        )

@@ -79,26 +79,43 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         network = Mixing(topology, experiment.weights, whole, experiment.drop_links)
     agents = network.agents
     key = Key(seed, range(agents), trials, agents)
-    scenario = like.scenario if like else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
+    scenario = (
+        like.scenario
+        if like
+        else _part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
+    )
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
-    who = registry.parse(experiment.algorithm).name if isinstance(experiment.algorithm, str) else type(algorithm).__name__.lower()
+    who = (
+        registry.parse(experiment.algorithm).name
+        if isinstance(experiment.algorithm, str)
+        else type(algorithm).__name__.lower()
+    )
     kind: Kind = getattr(algorithm, "weights", "doubly")
     mixing = network.served() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
     if any(hasattr(channel, "among") for channel in channels.values()):
         mixing = mixing.linked(who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}")
-        channels = {name: channel.among(mixing.slots) if hasattr(channel, "among") else channel for name, channel in channels.items()}
-    if not mixing.constant and (moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]):
+        channels = {
+            name: channel.among(mixing.slots) if hasattr(channel, "among") else channel
+            for name, channel in channels.items()
+        }
+    if not mixing.constant and (
+        moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]
+    ):
         raise InputError(
             f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
             "but here links come and go; use a fixed topology without drop_links, or another channel"
         )
     limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
     if limit is not None and limit < 1:
-        raise InputError(f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows")
+        raise InputError(
+            f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows"
+        )
     if experiment.rounds and limit is not None and experiment.rounds > limit:
-        raise InputError(f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds")
+        raise InputError(
+            f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds"
+        )
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = _start(experiment, agents, int(scenario.dim))
     named = [name for name in experiment.record if name != "x"]
@@ -123,7 +140,7 @@ def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
     if tracker is None or tracker.shape != x.shape:
         raise InputError(
             f"algorithm {who}: tracks={tracks!r} must name the leaf of its state that tracks the mean gradient, of x's shape {list(x.shape)}, as in "
-            f"tracks = \"s\"; the state has: {', '.join(getattr(state, '_fields', ())) or 'no leaf with a name'}"
+            f'tracks = "s"; the state has: {", ".join(getattr(state, "_fields", ())) or "no leaf with a name"}'
         )
 
 
@@ -140,14 +157,18 @@ def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]
         )
     own = brought if isinstance(brought, Mapping) else dict.fromkeys(algorithm.channels, brought)
     if missing := [name for name in algorithm.channels if name not in own]:
-        raise InputError(f"algorithm {_label(experiment.algorithm)} sends {missing[0]!r}, for which it brings no channel")
+        raise InputError(
+            f"algorithm {_label(experiment.algorithm)} sends {missing[0]!r}, for which it brings no channel"
+        )
     return {name: _part("channels", own[name], needs, {}) for name in algorithm.channels}
 
 
 def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Switching:
     """A spec string, path, networkx graph, weight matrix, Graph or Switching as a checked Graph or Switching of ``agents`` agents."""
     topology = of_path("topology", topology) if isinstance(topology, Path) else topology
-    built = registry.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
+    built = (
+        registry.make("topologies", topology, _given(topology, agents, seed)) if isinstance(topology, str) else topology
+    )
     if isinstance(built, type):
         raise InputError(f"topology {built.__name__} was given as a class; give an object of it")
     if hasattr(built, "nodes") and hasattr(built, "edges"):
@@ -163,15 +184,25 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
                 raise TypeError(given.dtype)
             built = graph_from_matrix(given)
         except (TypeError, ValueError) as error:
-            raise error if isinstance(error, InputError) else InputError(
-                "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
+            raise (
+                error
+                if isinstance(error, InputError)
+                else InputError(
+                    "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
+                )
             ) from error
     if not isinstance(built, Graph | Switching):
         if built is not topology or isinstance(topology, int | float | str | None):
-            raise InputError(f"topology={shown(topology)}: must be a name such as ring, or the path of a file, as in file:path=graph.edges")
-        raise InputError(f"topology {_label(topology)} is neither a graph nor a weight matrix; give a name, a networkx graph or an [N, N] array")
+            raise InputError(
+                f"topology={shown(topology)}: must be a name such as ring, or the path of a file, as in file:path=graph.edges"
+            )
+        raise InputError(
+            f"topology {_label(topology)} is neither a graph nor a weight matrix; give a name, a networkx graph or an [N, N] array"
+        )
     if agents is not None and built.agents != agents:
-        raise InputError(f"topology {_label(topology)} has {built.agents} agents, not {agents}; leave agents out or make them equal")
+        raise InputError(
+            f"topology {_label(topology)} has {built.agents} agents, not {agents}; leave agents out or make them equal"
+        )
     if isinstance(built, Graph):
         check_connected(built)
     return built
@@ -205,14 +236,18 @@ def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
         raise InputError(f"scenario {_label(experiment.scenario)}: dim={dim}, must be at least 1")
     shape = (experiment.trials, agents, dim)
     x0 = 0.0 if experiment.x0 is None else experiment.x0
-    if isinstance(x0, bool | np.ma.MaskedArray) or (isinstance(x0, Tensor) and (x0.is_complex() or x0.layout != torch.strided)):
+    if isinstance(x0, bool | np.ma.MaskedArray) or (
+        isinstance(x0, Tensor) and (x0.is_complex() or x0.layout != torch.strided)
+    ):
         raise InputError(f"x0={shown(x0)}: must be real numbers, all of them there")
     try:
         start = torch.as_tensor(x0, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"x0={shown(x0)}: must be a number or an array of shape [{agents}, {dim}]") from None
     if start.ndim > 3 or (start.ndim > 0 and start.shape not in {(dim,), (agents, dim), shape}):
-        raise InputError(f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}")
+        raise InputError(
+            f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}"
+        )
     start = start.to(DTYPES[experiment.dtype])
     if not bool(torch.isfinite(start).all()):
         raise InputError(f"x0 is not finite in {experiment.dtype}")

@@ -59,7 +59,10 @@ def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
     """How what all agents hold is nested, as the algorithm and the channels begin it."""
     x = problem.x0.clone()
     with default_dtype(x.dtype):
-        started = {name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1]))) for name in memory}
+        started = {
+            name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1])))
+            for name in memory
+        }
         begun = Held(x, problem.algorithm.init(x), started)
     return pytree.tree_structure(begun)
 
@@ -93,7 +96,9 @@ def step(
         raise InputError(
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
-    after, state = problem.algorithm.update(g.clone(), state, x, net.mix)  # a scenario may hand out one buffer every round
+    after, state = problem.algorithm.update(
+        g.clone(), state, x, net.mix
+    )  # a scenario may hand out one buffer every round
     return Held(after, state, net.memory), net, g
 
 

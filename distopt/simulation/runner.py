@@ -199,7 +199,9 @@ def together(
         engine.prepare(wide)
         return block, wide
 
-    for block, wide in _ahead(made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64):
+    for block, wide in _ahead(
+        made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64
+    ):
         while carry.t < block.start + block.count:
             offset = carry.t - block.start
             count = min(soon, block.count - offset, pause - carry.t % pause if pause else soon)
@@ -209,7 +211,8 @@ def together(
             soon = max(1, int(count * PATIENCE / max(time.perf_counter() - began, 1e-6)))
             carry = Carry(carry.t + count, stretch.held, {})
             chunks = {
-                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise) for g, before in totals.items()
+                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise)
+                for g, before in totals.items()
             }
             totals = {g: chunk.carry.totals for g, chunk in chunks.items() if chunk.diverged is None}
             yield chunks
@@ -251,9 +254,17 @@ def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T
 
 def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
     """What a round of a block costs beyond the scenario's own data: weights, noise, data repeated for grid points, kept trajectories."""
-    repeated = sum(leaf[0].numel() * leaf.element_size() for leaf in tensors(blocks.get(0)) if leaf.shape[0] > 1 and leaf.shape[1] > 1)
+    repeated = sum(
+        leaf[0].numel() * leaf.element_size()
+        for leaf in tensors(blocks.get(0))
+        if leaf.shape[0] > 1 and leaf.shape[1] > 1
+    )
     drawn = noise(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
-    own = whole.mixing.bytes_per_round + sum(8 * each.numel() for each in drawn.values()) + (points * repeated if points > 1 else 0)
+    own = (
+        whole.mixing.bytes_per_round
+        + sum(8 * each.numel() for each in drawn.values())
+        + (points * repeated if points > 1 else 0)
+    )
     return own + len(keep) * whole.x0.numel() * whole.x0.element_size()
 
 
@@ -273,7 +284,9 @@ class _Rows:
     rows: slice
 
     def _part(self, tree: Any) -> Any:
-        return tree_map(lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree)  # one row is shared by all
+        return tree_map(
+            lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree
+        )  # one row is shared by all
 
     @property
     def x(self) -> Tensor:
@@ -299,7 +312,9 @@ def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
     def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value[:, rows].contiguous() for name, value in named.items()}
 
-    return Stretch(each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits)
+    return Stretch(
+        each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits
+    )
 
 
 def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
@@ -312,7 +327,9 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
     return Block(problem, start, last - first, length, exact, reference, cost, accuracy)
 
 
-def _chunk(problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool) -> Chunk:
+def _chunk(
+    problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool
+) -> Chunk:
     """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
     count, trials = stretch.observed["cost"].shape
     rows = slice(offset, offset + count)
@@ -338,7 +355,9 @@ def _chunk(problem: Problem, block: Block, offset: int, before: dict[str, Tensor
         values[name] = metrics.accumulate(before.get(name), added)
         totals[name] = values[name][-1]
     if agentwise:
-        own = metrics.agentwise_costs(problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count))
+        own = metrics.agentwise_costs(
+            problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count)
+        )
         sums = metrics.accumulate(before.get("agents"), own - best[..., None])
         totals["agents"] = sums[-1]
         values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
@@ -356,7 +375,11 @@ def _chunk(problem: Problem, block: Block, offset: int, before: dict[str, Tensor
     kept = count if diverged is None else diverged - start
 
     every, last = problem.experiment.every, problem.rounds - 1
-    chosen = [k for k in range(kept) if (start + k + 1) % every == 0 or start + k == last or (diverged is not None and k == kept - 1)]
+    chosen = [
+        k
+        for k in range(kept)
+        if (start + k + 1) % every == 0 or start + k == last or (diverged is not None and k == kept - 1)
+    ]
     return Chunk(
         start,
         start + kept,

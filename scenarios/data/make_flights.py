@@ -23,7 +23,11 @@ ORIGINS = ("EWR", "JFK", "LGA")
 START = datetime(2013, 1, 1, 5, tzinfo=UTC)  # midnight of 1 January in New York
 HOURS = 366 * 24
 QUANTITIES = ("temp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib")
-SCALE = {"precip": 100, "pressure": 10, "visib": 10}  # stored as integers of 0.01 inch, 0.1 hPa, 0.1 mile; others in whole units
+SCALE = {
+    "precip": 100,
+    "pressure": 10,
+    "visib": 10,
+}  # stored as integers of 0.01 inch, 0.1 hPa, 0.1 mile; others in whole units
 BLANK = {"temp": 55, "humid": 60, "wind_dir": 0, "wind_speed": 10, "precip": 0, "pressure": 1015, "visib": 10}
 LATE = 15  # minutes
 FASTEST_WIND = 150  # mph: more than any hurricane has brought to New York
@@ -72,7 +76,14 @@ def flights(rows: list[dict[str, str]], weather: NDArray[np.float64]) -> dict[st
     landed = [row for row in rows if row["arr_delay"] not in {"", "NA"}]
     # within a minute the source is ordered by ACTUAL departure, which nobody knows beforehand: order by flight number instead
     landed.sort(
-        key=lambda row: (row["time_hour"], int(row["minute"]), row["origin"], row["carrier"], int(row["flight"]), row["dest"])
+        key=lambda row: (
+            row["time_hour"],
+            int(row["minute"]),
+            row["origin"],
+            row["carrier"],
+            int(row["flight"]),
+            row["dest"],
+        )
     )
     carriers = sorted({row["carrier"] for row in landed})
     first = date(2013, 1, 1).toordinal()

@@ -79,14 +79,18 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
         return False
     if mode == "auto":
         data = sum(leaf.numel() * leaf.element_size() // leaf.shape[0] for leaf in tensors(blocks.get(0)))
-        state = problem.x0.numel() // max(1, len(problem.points)) * problem.x0.element_size()  # a grid point has the bits it has alone
+        state = (
+            problem.x0.numel() // max(1, len(problem.points)) * problem.x0.element_size()
+        )  # a grid point has the bits it has alone
         eager, compiled = predicted_seconds(state, data, problem.rounds)
         if eager <= compiled:
             return False
     if (fault := compiler.fault()) is not None:
         if mode == "compiled":
             raise InputError(f"the rounds cannot be compiled: {fault}, or leave --compiled out")
-        warnings.warn(f"the rounds are not compiled and run several times slower: {fault}", CompileWarning, stacklevel=3)
+        warnings.warn(
+            f"the rounds are not compiled and run several times slower: {fault}", CompileWarning, stacklevel=3
+        )
         return False
     return True
 
@@ -96,7 +100,9 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
-        raise InputError(f"engine={shown(engine)}: must be such as \"local\" or \"threads:workers=3\", or what makes an engine")
+        raise InputError(
+            f'engine={shown(engine)}: must be such as "local" or "threads:workers=3", or what makes an engine'
+        )
     if agentwise is not None and not isinstance(agentwise, bool | np.bool_):
         raise InputError(f"agentwise={shown(agentwise)}: must be True, False or None")
 
@@ -115,8 +121,14 @@ class OnDevice:
         try:
             self.device = torch.device(device)
             torch.zeros(1, device=self.device).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without CUDA says so by an assertion
-            raise InputError(f"device={device}: torch cannot use it ({first_line(error)}); leave --device out to run on the CPU") from None
+        except (
+            RuntimeError,
+            AssertionError,
+            NotImplementedError,
+        ) as error:  # a build without CUDA says so by an assertion
+            raise InputError(
+                f"device={device}: torch cannot use it ({first_line(error)}); leave --device out to run on the CPU"
+            ) from None
 
     @property
     def compiled(self) -> bool:
@@ -139,7 +151,9 @@ class OnDevice:
             self._here, self._block = block, self._moved(block)
         start = carry._replace(held=moved(here(carry.held), self.device))
         stretch = self._engine.advance(problem, self._block, rounds, start, keep)
-        observed, kept, held, finite = tree_map(lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite))
+        observed, kept, held, finite = tree_map(
+            lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite)
+        )
         return Stretch(observed, kept, held, finite, stretch.bits)
 
 

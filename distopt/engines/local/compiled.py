@@ -45,7 +45,13 @@ class Rounds:
     """
 
     def __init__(
-        self, problem: Problem, keep: tuple[str, ...], held: Held, block: Block, observe: bool = True, unroll: int | None = None
+        self,
+        problem: Problem,
+        keep: tuple[str, ...],
+        held: Held,
+        block: Block,
+        observe: bool = True,
+        unroll: int | None = None,
     ) -> None:
         self.problem, self.keep, self.observe = problem, keep, observe
         self.bits, self.seen = 0, 0
@@ -149,7 +155,9 @@ class Compiled:
     def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.simulation.runner.Engine``."""
         dtype = carry.x.dtype
-        held = with_memory(problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held))
+        held = with_memory(
+            problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held)
+        )
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves_of(block))))
         if shapes not in self._rounds:
             prepare_process()
@@ -168,5 +176,7 @@ def with_memory(problem: Problem, block: Block, offset: int, held: Held) -> Held
         started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
         if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
             return held._replace(memory=started)
-        _, net, _ = step(problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset))
+        _, net, _ = step(
+            problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset)
+        )
     return held._replace(memory=owned(net.before))  # it may start from x itself

@@ -60,7 +60,12 @@ def _tried(compiler: str, folder: Path) -> str | None:
         source.write_text(PROBE)
         try:
             done = subprocess.run(
-                [compiler, "-shared", "-fPIC", "-o", library, source], capture_output=True, text=True, errors="replace", check=False, timeout=60
+                [compiler, "-shared", "-fPIC", "-o", library, source],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=60,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"the C++ compiler {compiler} cannot be run ({error}); {other}"
@@ -94,7 +99,9 @@ def settle() -> Path:
     asked = Path(os.environ.get(VARIABLE, ""))
     if asked in _settled:
         return asked
-    theirs = asked.parent == Path(tempfile.gettempdir()) and asked.name.startswith("torchinductor_")  # torch's own choice, which it notes there
+    theirs = asked.parent == Path(tempfile.gettempdir()) and asked.name.startswith(
+        "torchinductor_"
+    )  # torch's own choice, which it notes there
     folder = own("inductor", asked if asked.is_absolute() and not theirs else None)
     os.environ[VARIABLE] = str(folder)
     _settled.add(folder)
@@ -140,7 +147,8 @@ def _private(why: str) -> Path:
     atexit.register(tidy)
     warnings.warn(
         f"{why}; compiled code goes to a private folder and is compiled anew each time; set XDG_CACHE_HOME to a folder that is yours alone",
-        CompileWarning, stacklevel=2,
+        CompileWarning,
+        stacklevel=2,
     )
     return folder
 
@@ -164,7 +172,11 @@ def options() -> dict[str, Any]:
     codecache = importlib.import_module("torch._inductor.codecache")
     folder = settle() / "precompiled_headers"
     # torch puts them into its own folder, whatever it is told; it makes them by way of a temporary folder and openssl
-    headers = hasattr(codecache, "_HEADER_DIR") and shutil.which("openssl") is not None and _PLAIN.fullmatch(tempfile.gettempdir()) is not None
+    headers = (
+        hasattr(codecache, "_HEADER_DIR")
+        and shutil.which("openssl") is not None
+        and _PLAIN.fullmatch(tempfile.gettempdir()) is not None
+    )
     if headers:
         vars(codecache).update(_HEADER_DIR=str(folder), _HEADER_LOCK_DIR=str(folder / "locks"))
     return {"cpp_cache_precompile_headers": headers}

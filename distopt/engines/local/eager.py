@@ -53,7 +53,15 @@ def room(x: Tensor) -> int:
 
 
 def walk(
-    problem: Problem, held: Held, start: int, rounds: range, data: Any, noise: Noise, link: Callable[[int], Link], keep: tuple[str, ...], one: Step
+    problem: Problem,
+    held: Held,
+    start: int,
+    rounds: range,
+    data: Any,
+    noise: Noise,
+    link: Callable[[int], Link],
+    keep: tuple[str, ...],
+    one: Step,
 ) -> Walk:
     """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
@@ -68,7 +76,13 @@ def walk(
             violations.append(violated)
         for name, each in kept.items():
             each.append(point if name == "x" else leaf(held.state, name).clone())
-    return Walk(points, torch.stack(violations) if violations else None, {name: torch.stack(each) for name, each in kept.items()}, held, bits)
+    return Walk(
+        points,
+        torch.stack(violations) if violations else None,
+        {name: torch.stack(each) for name, each in kept.items()},
+        held,
+        bits,
+    )
 
 
 def ready(block: Block) -> None:
@@ -90,8 +104,15 @@ class Eager:
         rounds = rounds[: room(carry.x)]
         with default_dtype(carry.x.dtype):
             walked = walk(
-                problem, here(carry.held), block.start, rounds, block.data, block.noise,
-                lambda k: Whole(at(block.tables, k)), keep, stepper(problem),
+                problem,
+                here(carry.held),
+                block.start,
+                rounds,
+                block.data,
+                block.noise,
+                lambda k: Whole(at(block.tables, k)),
+                keep,
+                stepper(problem),
             )
 
         batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)

@@ -115,7 +115,9 @@ class Loop:
         unroll: rounds per turn of the loop: pays for small problems, and compiles the longer. No bit depends on it.
     """
 
-    def __init__(self, one: One, held: Any, rows: Sequence[Tensor], length: int, moving: Sequence[int], unroll: int = 1) -> None:
+    def __init__(
+        self, one: One, held: Any, rows: Sequence[Tensor], length: int, moving: Sequence[int], unroll: int = 1
+    ) -> None:
         self.one, self.length, self.moving, self.unroll = one, length, moving, unroll
         self.spec = pytree.tree_structure(held)
         self.forms = [(row.shape, row.dtype) for row in rows]
@@ -124,7 +126,9 @@ class Loop:
         options = {"cpp_wrapper": self.device.type == "cpu", **SAME_BITS, **compiler.options()}
         self.run = torch.compile(self._loop, dynamic=False, fullgraph=True, options=options)
 
-    def _loop(self, start: Tensor, stop: Tensor, flat: list[Tensor], buffers: list[Tensor], leaves: Any) -> list[Tensor]:
+    def _loop(
+        self, start: Tensor, stop: Tensor, flat: list[Tensor], buffers: list[Tensor], leaves: Any
+    ) -> list[Tensor]:
         """Rounds start .. stop - 1: what the leaves have become.
 
         Leaves that neighbours read are carried from turn to turn in fresh buffers; all others, and the rows that are kept, are
@@ -141,7 +145,10 @@ class Loop:
                     buffer.index_copy_(0, (k - start).reshape(1), row[None])
                 k = done + 1
             after = pytree.tree_leaves(held)
-            leave = [after[place].clone() if any(after[place] is old for old in before) else after[place] for place in self.moving]
+            leave = [
+                after[place].clone() if any(after[place] is old for old in before) else after[place]
+                for place in self.moving
+            ]
             for place, kept_here in enumerate(flat):
                 if place not in self.moving:
                     kept_here.copy_(after[place])
@@ -150,7 +157,9 @@ class Loop:
         carried: tuple[Tensor, ...] = (start, *(flat[place] for place in self.moving))
         if self.unroll > 1:
             turns = self.unroll
-            carried = while_loop(lambda k, *_: k + (turns - 1) < stop, lambda k, *moving: body(k, moving, turns), carried)
+            carried = while_loop(
+                lambda k, *_: k + (turns - 1) < stop, lambda k, *moving: body(k, moving, turns), carried
+            )
         return list(while_loop(lambda k, *_: k < stop, lambda k, *moving: body(k, moving, 1), carried))
 
     def __call__(self, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:

@@ -92,7 +92,9 @@ class Group:
             else:
                 pg = dist.ProcessGroupGloo(store, rank, size, limit)
         except RuntimeError as error:
-            raise RunError(f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}") from error
+            raise RunError(
+                f"rank {rank}: not all of {size} ranks met within {timeout} s: {first_line(error)}"
+            ) from error
         return cls(pg, store, rank, size, timeout)
 
     def reach(self, tag: Tag) -> None:
@@ -113,7 +115,9 @@ class Group:
 
     def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
         """The error to raise when nothing comes from one of ``peers``."""
-        return self.blame("lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}")
+        return self.blame(
+            "lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}"
+        )
 
     def look(self) -> None:
         """Raise what any rank has noted, or that one is known to have ended."""
@@ -124,7 +128,9 @@ class Group:
     def same(self, head: bytes, due: bytes, sender: int) -> None:
         """Refuse a message under another header than was due."""
         if head != due:
-            raise self.blame("run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due")
+            raise self.blame(
+                "run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
+            )
 
     def _round(self, tag: Tag) -> int:
         return self.round if tag[1].startswith(ORDER) else tag[0]
@@ -135,7 +141,11 @@ class Group:
 
         One that took its place would spin, for a time slice of milliseconds, on the lock that the sender holds.
         """
-        threads = [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)] if sys.platform == "linux" else []
+        threads = (
+            [int(task.name) for task in Path("/proc/self/task").iterdir() if _is_gloo(task)]
+            if sys.platform == "linux"
+            else []
+        )
         _schedule(threads, "SCHED_BATCH")
         try:
             yield
@@ -148,7 +158,9 @@ class Group:
             return error  # noted already
         if isinstance(error, InputError):
             return self.blame("input", str(error))
-        return self.blame("run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}")
+        return self.blame(
+            "run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}"
+        )
 
     def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
         """What an error between this rank and one of ``peers`` is to all of them."""

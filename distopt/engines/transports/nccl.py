@@ -37,7 +37,9 @@ LOOK = 0.1
 def check(ranks: int) -> None:
     """Refuse what cannot be: so many ranks on this machine, each with a GPU of its own."""
     if not dist.is_nccl_available():
-        raise InputError("ranks: backend=nccl: this build of torch has no NCCL; install one for CUDA, or leave backend out (gloo)")
+        raise InputError(
+            "ranks: backend=nccl: this build of torch has no NCCL; install one for CUDA, or leave backend out (gloo)"
+        )
     gpus = torch.cuda.device_count()
     if gpus < ranks:
         numbers = f"{ranks} rank{'s' * (ranks > 1)} on this machine and {gpus} GPU{'s' * (gpus != 1)}"
@@ -110,7 +112,10 @@ class Post:
     def greet(self) -> None:
         """Exchange a message with every other rank, which makes the connections. NCCL lets its caller wait meanwhile, so another thread calls it."""
         tag, others = (0, "greeting"), self._others
-        letters, failures = torch.empty(2 * len(others), FRONT, dtype=torch.uint8, device=self.device), list[Exception]()
+        letters, failures = (
+            torch.empty(2 * len(others), FRONT, dtype=torch.uint8, device=self.device),
+            list[Exception](),
+        )
         arriving = self.expect(tag, dict(zip(others, letters, strict=False)))
 
         def call() -> None:

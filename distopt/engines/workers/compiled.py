@@ -86,7 +86,9 @@ class Opaque:
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """See ``Post``."""
-        return [torch.ops.distopt.heard(stage, place, row, self.width, self.post, self.k) for place, row in enumerate(rows)]
+        return [
+            torch.ops.distopt.heard(stage, place, row, self.width, self.post, self.k) for place, row in enumerate(rows)
+        ]
 
 
 class Rounds:
@@ -100,7 +102,9 @@ class Rounds:
         most: rounds of a stretch.
     """
 
-    def __init__(self, problem: Problem, early: Mapping[str, int], post: Post, terms: Callable[..., Tensor], most: int) -> None:
+    def __init__(
+        self, problem: Problem, early: Mapping[str, int], post: Post, terms: Callable[..., Tensor], most: int
+    ) -> None:
         prepare_process()
         self.problem, self.early, self.post, self.terms, self.most = problem, early, post, terms, most
         number = next(_numbers)
@@ -137,7 +141,9 @@ class Rounds:
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
-        found = padded((points, mean), self._longest, constant=False)  # of these rounds, the rest is of all that are loaded
+        found = padded(
+            (points, mean), self._longest, constant=False
+        )  # of these rounds, the rest is of all that are loaded
         leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
 
         def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
@@ -161,7 +167,9 @@ class Rounds:
             failure = self.post.failure or error
             if isinstance(error, TorchDynamoException):
                 failure = refused(error)
-            elif str(error).startswith("KeyboardInterrupt"):  # which came before an operation had begun to look out for it
+            elif str(error).startswith(
+                "KeyboardInterrupt"
+            ):  # which came before an operation had begun to look out for it
                 failure = self.post.failure or KeyboardInterrupt()
         raise failure
 

@@ -117,7 +117,10 @@ class Post:
         for due in self._sent.values():
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
-            letters = {block: self._letter(stage, block, places.shape[0], False) for block, places in self._entry(self.stencil.send, due.k).items()}
+            letters = {
+                block: self._letter(stage, block, places.shape[0], False)
+                for block, places in self._entry(self.stencil.send, due.k).items()
+            }
             self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
             due.wait()
             del self._ahead[stage]
@@ -127,8 +130,12 @@ class Post:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
         forms = [(row.shape, row.dtype) for row in rows]
         if self._forms.setdefault(stage, forms) != forms:
-            raise InputError(f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before")
-        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
+            raise InputError(
+                f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
+            )
+        self._sent[stage] = (
+            self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
+        )
         outgoing = {}
         for block, places in self._entry(self.stencil.send, self.k).items():
             letter = outgoing[block] = self._letter(stage, block, places.shape[0], False)
@@ -146,11 +153,17 @@ class Post:
         """Those of the leaf at one place among the rows of a stage."""
         due = self._sent[stage]
         due.wait()
-        whole, order = torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1), self._entry(self.stencil.order, self.k)
+        whole, order = (
+            torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1),
+            self._entry(self.stencil.order, self.k),
+        )
         return whole if order is None else whole.index_select(1, order)
 
     def _expect(self, k: int, stage: str) -> Due:
-        letters = {block: self._letter(stage, block, count, True) for block, count in sorted(self._entry(self.stencil.receive, k).items())}
+        letters = {
+            block: self._letter(stage, block, count, True)
+            for block, count in sorted(self._entry(self.stencil.receive, k).items())
+        }
         into = {block: letter.message for block, letter in letters.items()}
         return Due(k, self.transport.expect(self._tag(k, stage), into), [letter.parts for letter in letters.values()])
 

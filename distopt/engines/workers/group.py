@@ -141,7 +141,9 @@ class Elsewhere:
     def _here(self) -> Held:
         if self._held is None:
             if self._fetch is None:
-                raise RuntimeError("the workers have gone on: ask for x, state or memory before the next stretch of rounds")
+                raise RuntimeError(
+                    "the workers have gone on: ask for x, state or memory before the next stretch of rounds"
+                )
             self._held = self._fetch()
         return self._held
 

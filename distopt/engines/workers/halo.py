@@ -115,7 +115,11 @@ def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor
     if not index.shape[-1]:
         return index, weight, side
     agent, slot = np.divmod(index[:, :, ids].numpy(), index.shape[-1])
-    return torch.from_numpy(place[agent] * index.shape[-1] + slot), weight[:, :, ids].contiguous(), side[:, :, ids].contiguous()
+    return (
+        torch.from_numpy(place[agent] * index.shape[-1] + slot),
+        weight[:, :, ids].contiguous(),
+        side[:, :, ids].contiguous(),
+    )
 
 
 FRONT = 64

@@ -46,13 +46,17 @@ class Partition:
     def __post_init__(self) -> None:
         held = sorted(i for block in self.blocks for i in block)
         if held != list(range(len(held))) or any(not block or list(block) != sorted(block) for block in self.blocks):
-            raise InputError("blocks of agents must hold every agent 0 .. N-1 once, each at least one, in ascending order")
+            raise InputError(
+                "blocks of agents must hold every agent 0 .. N-1 once, each at least one, in ascending order"
+            )
 
     @classmethod
     def even(cls, agents: int, workers: int) -> Partition:
         """Contiguous blocks whose sizes differ by one at most, the larger ones first."""
         if not 1 <= workers <= agents:
-            raise InputError(f"{agents} agents cannot be shared among {workers} workers: give each worker at least one agent")
+            raise InputError(
+                f"{agents} agents cannot be shared among {workers} workers: give each worker at least one agent"
+            )
         return cls(tuple(tuple(int(i) for i in ids) for ids in np.array_split(np.arange(agents), workers)))
 
     @classmethod

@@ -65,7 +65,14 @@ class Worker:
     """
 
     def __init__(
-        self, problem: Problem, partition: Partition, me: int, transport: Transport, length: int, compiled: bool = False, rows: Rows | None = None
+        self,
+        problem: Problem,
+        partition: Partition,
+        me: int,
+        transport: Transport,
+        length: int,
+        compiled: bool = False,
+        rows: Rows | None = None,
     ) -> None:
         self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
         self.device = rows.device if rows else CPU
@@ -97,7 +104,9 @@ class Worker:
             held = runner.begin(self.problem).held
             self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), here(held))
         else:
-            self.held = tree_map(lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), here(held))
+            self.held = tree_map(
+                lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), here(held)
+            )
         self.held = self._there(self.held)
         if self._through is None:
             early = known_at_start(self.problem.algorithm, self.problem.x0)
@@ -146,7 +155,9 @@ class Worker:
     def _one_by_one(self, one: eager.Step) -> Through:
         """Rounds in Python."""
 
-        def through(held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> eager.Walk:
+        def through(
+            held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]
+        ) -> eager.Walk:
             weights = rounds_of((self.stencil.table, self.stencil.own))
 
             def link(k: int) -> BlockLink:
@@ -220,7 +231,8 @@ class Worker:
             self.transport.send(tag, {0: pack([row for row, _ in rows])})
             return []
         forms = {
-            b: [((*row.shape[:-2], counts[b], row.shape[-1]), row.dtype) for row, counts in rows] for b in range(1, len(self.nodes))
+            b: [((*row.shape[:-2], counts[b], row.shape[-1]), row.dtype) for row, counts in rows]
+            for b in range(1, len(self.nodes))
         }
         arrived = {b: torch.empty(size(form), dtype=torch.uint8) for b, form in forms.items()}
         self.transport.expect(tag, arrived).wait()

@@ -1,0 +1,191 @@
+"""The equality battery: every algorithm, with exact messages and with signs, has the same bits on one block, in threads and on ranks.
+
+tests/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from helpers import needs
+from helpers.battery import (
+    CHOCO,
+    MATRICES,
+    PARTITIONS,
+    SMALL,
+    VECTORS,
+    Case,
+    N,
+    cases,
+    differences,
+    moves,
+    on,
+    posed,
+    threads,
+)
+from torch import Tensor
+
+from distopt.catalog import registry
+from distopt.engines import ranks
+from distopt.engines.workers import exchange as post
+from distopt.engines.workers import worker
+from distopt.engines.workers.halo import Stencil, stencil
+from distopt.engines.workers.partition import Partition
+from distopt.network import rows as table
+from distopt.numerics import sums as tree
+from distopt.numerics.trees import tensors, tree_map
+from distopt.runs.execution import MakeEngine
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_precisions() -> None:
+    named = [(registry.parse(case.algorithm).name, case) for case in cases()]
+    for name in registry.names("algorithms"):
+        mine = [case for each, case in named if each == name]
+        brings = hasattr(registry.make("algorithms", name), "channel")
+        assert {case.channel for case in mine} == ({"exact"} if brings else {"exact", CHOCO})
+        for channel in {case.channel for case in mine}:
+            assert {case.scenario in MATRICES for case in mine if case.channel == channel} == {True, False}
+        assert {case.dtype for case in mine} == {"float32", "float64"} and {case.trials for case in mine} == {1, 2}
+    assert {case.scenario for _, case in named} == {MATRICES[0], *VECTORS}
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(case: Case) -> None:
+    problems = posed(case)
+    alone = on(problems)
+    assert moves(alone)
+    for seed, (name, partition) in enumerate(PARTITIONS.items()):
+        assert differences(alone, on(problems, threads(partition, shuffled=True, seed=seed))) == [], name
+
+
+@needs.forks
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
+    problems = posed(case)
+    alone = on(problems)
+    assert moves(alone)
+    for workers in (2, 4):
+        assert differences(alone, on(problems, partial(ranks.engine, workers=workers, timeout=20))) == [], workers
+
+
+# What would be noticed
+
+
+def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = posed(Case("gtadam:lr=0.01", "exact", "drifting_logistic"))
+    alone = on(problem)
+
+    def backwards(rows: table.Table, z: Tensor) -> Tensor:
+        return table.apply(rows._replace(index=rows.index.flip(-1), weight=rows.weight.flip(-1)), z)
+
+    monkeypatch.setattr(post, "apply", backwards)
+    assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
+
+
+def test_the_battery_notices_metrics_summed_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = posed(Case("gtadam:lr=0.01", "exact", "drifting_logistic"), rounds=20)
+    alone = on(problem)
+    monkeypatch.setattr(tree, "combine", lambda sums, places, total: sums.sum(-2, keepdim=True))
+    found = differences(alone, on(problem, threads(PARTITIONS["5"])))
+    assert found and "x" not in found
+
+
+def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
+    problem = posed(Case("gt:lr=0.01,form=aug_dgm", "exact", "moving_target:dim=3"))
+    alone = on(problem)
+    exchange = post.Post.send
+
+    def swapped(self: post.Post, stage: str, rows: Any) -> None:
+        exchange(self, stage, rows[::-1] if len(rows) > 1 else rows)
+
+    assert differences(alone, on(problem, threads(PARTITIONS["3"]))) == []
+    together = posed(Case("gt:lr=0.01", "exact", "moving_target:dim=3"))
+    whole = on(together)
+    monkeypatch.setattr(post.Post, "send", swapped)
+    assert "x" in differences(whole, on(together, threads(PARTITIONS["3"])))
+
+
+def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = posed(Case("gtadam:lr=0.01", "exact", "moving_target:dim=3"))
+    alone = on(problem)
+
+    def wrong(*args: Any) -> Stencil:
+        right = stencil(*args)
+        wide = [torch.arange(right.width) if order is None else order for order in right.order]
+        return dataclasses.replace(right, order=tuple(order.flip(-1) for order in wide))
+
+    monkeypatch.setattr(worker, "stencil", wrong)
+    assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
+
+
+@pytest.mark.parametrize("scenario", [*MATRICES, VECTORS[0]])
+def test_the_battery_notices_a_gradient_that_is_summed_in_another_order_for_one_agent(
+    scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As BLAS does, which takes another path for a batch of one matrix."""
+    problem = posed(Case("gtadam:lr=0.01", "exact", scenario))
+    alone = on(problem)
+    monkeypatch.setattr("distopt.scenarios._logistic.row_sum", lambda z: (z.flip(-1) if z.shape[1] == 1 else z).sum(-1))
+    assert differences(alone, on(problem, threads(PARTITIONS["3"]))) == []  # no block of one agent
+    assert "x" in differences(alone, on(problem, threads(PARTITIONS["13"])))
+
+
+def test_the_battery_notices_each_leaf_of_x_state_and_memory() -> None:
+    outcome = on(posed(Case("gtadam:lr=0.01", CHOCO, "moving_target:dim=3")))
+    leaves = tensors(outcome.held)
+    assert len(tensors(outcome.held.state)) > 0 and len(tensors(outcome.held.memory)) > 0
+    for k, leaf in enumerate(leaves):
+        other = outcome._replace(
+            held=tree_map(
+                lambda each, leaf=leaf: torch.nextafter(each, each + 1) if each is leaf else each, outcome.held
+            )
+        )
+        assert differences(outcome, other) == [f"leaf {k}"]
+
+
+# Compiled
+
+
+def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
+    problems = posed(case, **settings)
+    alone = on(problems, mode="compiled")
+    assert moves(alone)
+    for engine in engines:
+        assert differences(alone, on(problems, engine, "compiled")) == []
+
+
+@needs.compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "settings"),
+    [
+        (Case("gtadam:lr=0.01", f"{CHOCO},resync=4", "drifting_logistic"), {"network": "ring"}),
+        (Case("gt:lr=0.01,form=atc", "exact", "moving_target:dim=3", "float32", 2), {"network": "random_matching"}),
+        (Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL),
+        (Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}),
+    ],
+    ids=str,
+)
+def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dict[str, Any]) -> None:
+    compiled_alike(case, threads(Partition.even(settings.get("agents", N), 3)), **settings)
+
+
+@needs.compiler
+@needs.forks
+@pytest.mark.battery
+@pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
+def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)

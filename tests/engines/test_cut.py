@@ -1,0 +1,151 @@
+"""Compiled rounds of workers: what fails in the midst of them is told as it is, and a shorter last block compiles nothing anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import needs
+from torch import Tensor
+
+import distopt
+from distopt.engines import ranks
+from distopt.engines.threads import Threads
+from distopt.engines.workers import exchange
+from distopt.engines.workers.compiled import Rounds
+from distopt.engines.workers.group import Led, LossWarning
+from distopt.engines.workers.partition import Partition
+from distopt.errors import InputError, WorkerLost
+from distopt.experiment import Experiment
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation.problem import Problem, build
+
+pytestmark = [needs.compiler, pytest.mark.slow]
+
+ROUNDS, HALVES = 20, Partition.even(4, 2)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return build(Experiment("ring", 4, "moving_target:dim=3", "gtadam:lr=0.01", rounds=ROUNDS, record=("x",)))
+
+
+@pytest.fixture(scope="module")
+def comparison(problem: Problem) -> Comparison:
+    return Comparison.of(problem)
+
+
+def on_threads(problem: Problem, comparison: Comparison) -> distopt.Run:
+    threads = Threads(problem, comparison.blocks, HALVES, compiled=True)
+    return execute(
+        problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine=lambda *_: Led(threads)
+    )
+
+
+ERRORS = [WorkerLost("rank 1 has gone"), InputError("no"), KeyboardInterrupt(), ZeroDivisionError("0/0")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["send", "leaf"])
+def test_what_fails_in_an_exchange_is_raised_as_it_is(
+    where: str, error: BaseException, problem: Problem, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = getattr(exchange.Post, where)
+    reached = []
+
+    def failing(self: exchange.Post, *args: Any) -> Any:
+        reached.append(self.round)
+        if self.round == 7 and not self.prefix:
+            raise error
+        return done(self, *args)
+
+    monkeypatch.setattr(exchange.Post, where, failing)
+    with pytest.raises(type(error)) as told:
+        on_threads(problem, comparison)
+    assert told.value is error
+    assert max(reached) == 7, "the loop went on"
+
+
+def test_a_rank_that_is_killed_in_compiled_rounds_is_replaced(
+    problem: Problem, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    send, here, once = exchange.Post.send, os.getpid(), tmp_path / "once"
+
+    def mortal(self: exchange.Post, stage: str, rows: Any) -> None:
+        if self.round == 11 and os.getpid() != here and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        send(self, stage, rows)
+
+    monkeypatch.setattr(exchange.Post, "send", mortal)
+    with pytest.warns(LossWarning, match="rank 1 has gone in round 1[01]; starting again"):
+        shared = execute(
+            problem.experiment,
+            problem=problem,
+            comparison=comparison,
+            mode="compiled",
+            engine=lambda *_: ranks.engine(problem, comparison.blocks, "compiled", 2, 120),
+        )
+    assert once.exists()
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
+
+
+def test_a_shorter_last_block_compiles_nothing_anew(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = execute(problem.experiment, problem=problem, mode="compiled")
+    comparison = Comparison.of(problem)
+    monkeypatch.setattr(comparison.blocks, "length", 8)
+    comparison.blocks.count = 3
+    made: list[Rounds] = []
+    init = Rounds.__init__
+    monkeypatch.setattr(Rounds, "__init__", lambda self, *args: made.append(self) or init(self, *args))
+    shared = on_threads(problem, comparison)
+    assert [len(rounds._loops) for rounds in made] == [2, 2]  # the rounds, and their measurements
+    assert np.array_equal(shared["x"], alone["x"])
+    assert np.array_equal(shared["dynamic_regret"], alone["dynamic_regret"])
+
+
+@pytest.mark.parametrize("scenario", ["quadratic:dim=3", "moving_target:dim=3"])
+def test_where_nothing_changes_and_where_all_does_a_run_of_many_stretches_has_the_same_bits(
+    scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaves of one round serve all rounds, also where there are no others."""
+    monkeypatch.setattr("distopt.simulation.runner.FIRST_BYTES", 5 * 4 * 3 * 8)  # stretches of 5 rounds
+    monkeypatch.setattr("distopt.simulation.runner.PATIENCE", 1e-9)  # then of one
+    problem = build(Experiment("ring", 4, scenario, "gtadam:lr=0.01", rounds=9, record=("x",)))
+    comparison = Comparison.of(problem)
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    shared = on_threads(problem, comparison)
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
+
+
+class Asking:
+    """Gradient descent that looks at a number."""
+
+    channels = ("x",)
+
+    def init(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[..., :1])
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        return mix("x", x - 0.1 * g) if int(state.max()) % 2 == 0 else x, state + 1
+
+
+class Breaking(Asking):
+    """Gradient descent that does what only a compiler minds."""
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        torch._dynamo.graph_break()
+        return mix("x", x - 0.1 * g), state
+
+
+@pytest.mark.parametrize("algorithm", [Asking(), Breaking()], ids=lambda algorithm: type(algorithm).__name__)
+def test_rounds_that_cannot_be_compiled_are_refused_with_what_to_do(algorithm: Any) -> None:
+    problem = build(Experiment("ring", 4, "moving_target:dim=3", algorithm, rounds=ROUNDS))
+    with pytest.raises(InputError, match=r"^these rounds cannot be compiled; run them eagerly \(--eager\): "):
+        on_threads(problem, Comparison.of(problem))

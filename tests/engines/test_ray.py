@@ -1,0 +1,449 @@
+"""One experiment has the same bits on Ray actors; actors and nodes that are lost change nothing.
+
+All tests share one cluster of two nodes on this machine; conftest.py keeps them in one process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import needs
+from helpers.battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, on, posed
+from torch import Tensor
+
+import distopt
+from distopt import engines
+from distopt.costs.data import Blocks
+from distopt.engines import local
+from distopt.engines import ray as engine_of_ray
+from distopt.engines.cluster import library
+from distopt.engines.workers.group import Led, LossWarning, Surviving
+from distopt.engines.workers.partition import divide as shares
+from distopt.errors import InputError, RunError
+from distopt.experiment import Experiment
+from distopt.runs.execution import Comparison, execute
+from distopt.simulation import runner
+from distopt.simulation.problem import Problem, build
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
+ROOT = Path(__file__).parents[2]
+
+
+class Nodes:
+    """A cluster of two nodes on this machine, with room for two actors each."""
+
+    def __init__(self) -> None:
+        ray = library(own=True)
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        self.second: Any = None
+        self.grow()
+        ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
+
+    def grow(self) -> None:
+        self.second = self.cluster.add_node(num_cpus=2)
+
+    def shrink(self) -> None:
+        self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        started = Nodes()
+        yield started
+        ray.shutdown()
+        started.cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(nodes: Nodes) -> Iterator[None]:
+    import ray
+
+    yield
+    for _ in range(200):  # what was just told to end has time to
+        if ray.available_resources().get("CPU", 0) == 4:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"of 4 CPUs {ray.available_resources().get('CPU', 0)} are free after the test")
+
+
+def made(
+    network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm: Any = "gtadam:lr=0.01", **settings: Any
+) -> Problem:
+    ask = {"agents": 16, "rounds": 6, "x0": 0.3, **settings}
+    return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
+
+
+@pytest.mark.slow
+def test_actors_have_the_bits_of_one_block() -> None:
+    problem = made("random_matching", algorithm="gt:lr=0.01,form=atc", drop_links=0.3)
+    problems = Problems(problem, Comparison.of(problem))
+    alone = on(problems)
+    assert moves(alone)
+    assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
+
+
+class Lent(Led):
+    """An engine whose crew stays when it is closed."""
+
+    def close(self) -> None:
+        pass
+
+
+class Kept(engine_of_ray.Team):
+    """A crew that is told one problem after another, since actors take seconds to start."""
+
+    def engine(self, problem: Problem, blocks: Blocks, mode: local.Mode) -> Lent:
+        self._hear([actor.leave.remote() for actor in self._actors])
+        self._problem, self._length, self._share = (
+            self._ray.put(engine_of_ray.packed(problem)),
+            blocks.length,
+            partial(shares, problem.mixing),
+        )
+        self._hear([actor.learn.remote(self._problem) for actor in self._actors])
+        self._form()
+        return Lent(Surviving(self, lambda crew: self.mended()))
+
+
+def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:
+    first = made()
+    team = Kept(
+        first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.mixing), 300, lambda: None
+    )
+    try:
+        for case in cases:
+            problems = posed(case, **settings)
+            alone = on(problems, mode=mode)
+            assert moves(alone), case
+            assert differences(alone, on(problems, team.engine, mode)) == [], case
+    finally:
+        team.close()
+
+
+@pytest.mark.slow
+def test_every_case_has_the_same_bits_on_actors() -> None:
+    on_three_actors(cases(), "eager")
+
+
+@needs.compiler
+@pytest.mark.battery
+def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
+    on_three_actors(cases(MATRICES[1]), "compiled", **SMALL)
+
+
+@needs.compiler
+@pytest.mark.slow
+def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
+    problem = made("ring", "drifting_logistic")
+    comparison = Comparison.of(problem)
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    shared = execute(
+        problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine="ray:workers=2,timeout=300"
+    )
+    assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
+
+
+# Losses
+
+
+class Mortal:
+    """Gradient descent in which the actor that holds agent 0, 5 or 15 is killed in the rounds that a file lists, once in each."""
+
+    channels = ("x",)
+
+    def __init__(self, file: Path, how: Any) -> None:
+        self.file, self.how = file, how
+
+    def init(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[..., :1])
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        due = self.file.read_text().split()
+        if due and x.shape[-2] < 16 and due[0] == f"{int(state.max())}:{x.shape[-2]}":
+            self.file.write_text(" ".join(due[1:]))
+            self.how()
+        return mix("x", x) - 0.01 * g, state + 1
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def divide() -> None:
+    raise ZeroDivisionError("agent 15 has enough")
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def losses(ask: dict[str, Any], engine: str) -> tuple[distopt.Run, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = distopt.simulate("ring", engine=engine, **ask)
+    assert isinstance(run, distopt.Run)
+    return run, [str(each.message) for each in caught if each.category is LossWarning]
+
+
+@pytest.mark.slow
+def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
+    monkeypatch.setattr("distopt.engines.ray.REPLACED", 200)  # seconds for new actors on a busy machine, or fewer go on
+    rounds = sorted(random.Random(5).sample(range(100), 20))
+    file = tmp_path / "rounds"
+    file.write_text("")
+    ask: dict[str, Any] = {
+        "agents": 15,
+        "scenario": "drifting_logistic",
+        "algorithm": Mortal(file, die),
+        "rounds": 100,
+        "record": "x",
+    }
+    alone = distopt.simulate("ring", **ask)
+    file.write_text(
+        " ".join(f"{k}:{7 + i % 2}" for i, k in enumerate(rounds))
+    )  # worker 0 holds 8 agents, worker 1 seven
+    run, told = losses(ask, "ray:workers=2")
+    assert not file.read_text(), "not all were killed"
+    assert 10 <= len(told) <= 20, "two may die at once, but not always"
+    assert all(re.match(r"rank [01] has gone in round \d+( or later)?; starting again", each) for each in told)
+    assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []
+
+
+@pytest.mark.slow
+def test_without_room_for_another_fewer_actors_go_on(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
+    monkeypatch.setattr(engine_of_ray, "REPLACED", 3)
+    ask: dict[str, Any] = {
+        "agents": 16,
+        "scenario": "moving_target",
+        "algorithm": "gtadam",
+        "rounds": 40,
+        "record": "x",
+    }
+    alone = distopt.simulate("ring", **ask)
+    teams = []
+    form, stretch = engine_of_ray.Team._form, engine_of_ray.Team.stretch
+
+    def formed(self: engine_of_ray.Team) -> None:
+        form(self)
+        teams.append({node for node, _ in (where for _, where in self._seats.values())})
+        teams.append(len(self._actors))
+
+    def shrinking(self: engine_of_ray.Team, start: int, *args: Any) -> Any:
+        if len(teams) == 2 and args[1].start >= 15:
+            nodes.shrink()
+        return stretch(self, start, *args)
+
+    monkeypatch.setattr(engine_of_ray.Team, "_form", formed)
+    monkeypatch.setattr(engine_of_ray.Team, "stretch", shrinking)
+    try:
+        run, told = losses(ask, "ray:workers=4")
+    finally:
+        nodes.grow()
+    assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []
+    assert told and len(teams[0]) == 2 and teams[1] == 4, "not spread over both nodes"
+    assert len(teams[-2]) == 1 and teams[-1] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (divide, "^rank 1 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
+        (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 new starts"),
+        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 new starts"),
+    ],
+)
+def test_what_ends_a_run_is_told_in_one_line(
+    how: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
+    monkeypatch.setattr(engine_of_ray, "ANSWER", 1)
+    file = tmp_path / "rounds"
+    file.write_text("2:7")
+    algorithm = Mortal(file, how)
+    problem = made(algorithm=algorithm, agents=15)
+    comparison = Comparison.of(problem)
+    team = engine_of_ray.engine(problem, comparison.blocks, "eager", 2)
+    team.crew.crew._timeout = 3  # of messages; the actors may take longer to start
+    team.crew.crew._form()
+    try:
+        with pytest.raises(RunError, match=message) as caught:
+            list(runner.run(problem, comparison.comparator, comparison.blocks, team))
+        assert "\n" not in str(caught.value)
+    finally:
+        team.close()
+
+
+class Unsendable:
+    channels = ("x",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def init(self, x: Tensor) -> tuple[()]:
+        return ()
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Any) -> tuple[Tensor, tuple[()]]:
+        return mix("x", x), ()
+
+
+def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = made()
+    blocks = Comparison.of(problem).blocks
+    for spec, message in (
+        ("ray:workers=17", "16 agents cannot be shared among 17 workers"),
+        ("ray:timeout=0", "at least 1"),
+        ("ray:nodes=1", "no parameter 'nodes'"),
+        ("ray:workers=16,timeout=1", "the cluster has no room for 16 workers: 4 of its 4 CPUs are free"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engines.make(spec, problem, blocks)
+    with pytest.raises(InputError, match="cannot be sent to the workers: TypeError"):
+        engine_of_ray.packed(made(algorithm=Unsendable()))
+    with (
+        monkeypatch.context() as old,
+        pytest.raises(InputError, match=r"^Ray 2\.51\.0 knows no tokens: .*; pip install --upgrade"),
+    ):
+        old.setattr("ray.__version__", "2.51.0")
+        library()
+    here = engine_of_ray.packed(problem)
+    monkeypatch.setattr(engine_of_ray, "versions", lambda: "distopt 0")
+    with pytest.raises(
+        InputError, match=r"has distopt 0 where the driver has distopt .*, torch .*; install the same on all nodes"
+    ):
+        raise engine_of_ray.Seat.learn(engine_of_ray.Seat(), here)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="install it with: pip install 'distopt"):
+        engines.make("ray", problem, blocks)
+
+
+# The command line
+
+
+ASK = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "20", "--record", "x"]
+MINE = "examples/heavy_ball.py"
+
+
+def command(place: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+    arguments = [sys.executable, "-m", "distopt", *words]
+    return subprocess.run(
+        arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def as_alone(folder: Path, algorithm: str) -> None:
+    run = distopt.load(folder)
+    alone = distopt.simulate("ring", agents=5, scenario="moving_target", algorithm=algorithm, rounds=20, record="x")
+    assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+
+
+@pytest.mark.slow
+def test_a_users_file_runs_on_a_cluster_that_is_there(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text((ROOT / MINE).read_text())
+    words = ["--algorithm", "mine.py", "--out", "there", "--engine", "ray", "--workers", "2"]
+    done = command(tmp_path, *ASK, *words, "--address", nodes.cluster.address)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    as_alone(tmp_path / "there", str(ROOT / MINE))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_is_started_and_stopped(tmp_path: Path) -> None:
+    mark = f"{time.time_ns()}"
+    with tempfile.TemporaryDirectory(prefix="own") as short:
+        done = command(
+            tmp_path, *ASK, "--out", "own", "--engine", "ray", "--workers", "2", DISTOPT_TEST=mark, TMPDIR=short
+        )
+        assert (done.returncode, done.stderr.count("\n"), os.listdir(short)) == (0, 1, []), done.stderr
+    as_alone(tmp_path / "own", "gtadam")
+    for _ in range(100):
+        if not (left := marked(mark)):
+            break
+        time.sleep(0.1)
+    assert left == []
+
+
+def marked(mark: str) -> list[str]:
+    """The processes that descend from one with this mark in its environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"DISTOPT_TEST={mark}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_as_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from distopt.cli.main import cli
+
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(
+        'topology = "ring"\nagents = 5\nscenario = "moving_target"\nrounds = 20\nrecord = ["x"]\nalgorithm = "mine.py"\n'
+    )
+    Path("mine.py").write_text((ROOT / MINE).read_text())
+    done = CliRunner().invoke(
+        cli, ["sweep", "s.toml", "--set", "algorithm.lr=0.01,0.03,no", "--engine", "ray", "--out", "out"]
+    )
+    assert done.exit_code == 1
+    assert "distopt: algorithm.lr=no failed: algorithm mine.py: lr=no is not a number" in done.stderr
+    runs = [distopt.load(path) for path in sorted(Path("out").glob("algorithm*"))]
+    for run, lr in zip(runs, ("0.01", "0.03"), strict=True):
+        alone = distopt.simulate(
+            "ring", agents=5, scenario="moving_target", algorithm=f"mine.py:lr={lr}", rounds=20, record="x"
+        )
+        assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
+
+
+def test_the_cluster_file_is_one() -> None:
+    import json
+
+    import jsonschema
+    import ray
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(content := yaml.safe_load((ROOT / "launch" / "ray-cluster.yaml").read_text()), schema)
+    filled = prepare_config(content)  # as "ray up" does it
+    validate_config(filled)
+    assert [kind["min_workers"] for kind in filled["available_node_types"].values()] == [
+        len(content["provider"]["worker_ips"])
+    ]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**content, "provder": 1}, schema)
