@@ -2,19 +2,23 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test battery lint types bench clean
+.PHONY: simulate test test-all battery lint types bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/pytest -n 2
+	$(VENV)/bin/pytest -n 2 -m "not slow and not battery"
+
+test-all: $(VENV)/.installed-test
+	$(VENV)/bin/pytest -n 2 -m "not battery" --durations=25
 
 battery: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n 2 -m battery
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 types: $(VENV)/.installed-test
 	rm -rf build/types && mkdir -p build/types  # mypy knows no package-dir: lay the package out as it is installed

@@ -1,4 +1,4 @@
-"""Every command and every Python block of the README runs, as it stands there."""
+"""Every command and every Python block of the README and of the pages in docs/ runs, as it stands there."""
 
 import re
 import shlex
@@ -6,21 +6,41 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from helpers.asking import call
+
+from distopt.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+}
+BLOCKS = [
+    (page, kind, text)
+    for page, whole in sorted(PAGES.items())
+    for kind, text in re.findall(r"```(\w+)\n(.*?)```", whole, re.S)
+]
 SHELL = [
-    line.split("#")[0].strip()
-    for kind, text in BLOCKS
+    (page, line.split(" #")[0].strip())
+    for page, kind, text in BLOCKS
     if kind == "sh"
     for line in text.splitlines()
     if line.split("#")[0].strip()
 ]
-COMMANDS = [line for line in SHELL if line.startswith("distopt ")]
-MAKE = [line.split()[1] for line in SHELL if line.startswith("make ")]
-PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+ALL = list(dict.fromkeys(line for _, line in SHELL if line.startswith("distopt ")))
+# Lines that need GPUs, a cluster, other machines, the reader's own files, or many minutes: their options are checked.
+ELSEWHERE = {line for line in ALL if re.search(r"nccl|--address|sweep experiment|~/|ef-signsgd$|--out runs/ls", line)}
+COMMANDS = ["distopt simulate ring --agents 16", *(line for line in ALL if line not in ELSEWHERE)]
+# Commands that start processes run in an interpreter of their own, since they fork.
+FORKING = [line for line in COMMANDS if re.search(r"--engine|^distopt sweep|^distopt reproduce", line)]
+LAUNCHED = [line for _, line in SHELL if re.search(r"launch/\S+ simulate|-m distopt ", line)]
+MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
+OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
+PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
+SECONDS = re.compile(
+    r"trials 10|\[0\.001|gamma=1$|fraction=0\.05"
+)  # of those in this process, the ones that take several
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -29,34 +49,81 @@ def run(arguments: list[str], where: Path) -> str:
     return done.stdout
 
 
+def say(command: str, where: Path) -> str:
+    """What a command prints: in this process, unless it starts others."""
+    words = shlex.split(command)
+    if command in FORKING:
+        return run([sys.executable, "-m", *words], where)
+    done = call(*words[1:])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the checkout's examples in it, where runs may be written."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) >= 8 and len(PYTHON) == 4 and MAKE == ["simulate", "test"]
-    assert len(COMMANDS) + len(MAKE) == len(SHELL), "a shell line that no test runs"
+def test_the_pages_have_commands() -> None:
+    assert len(COMMANDS) >= 20 and MAKE == ["simulate", "test"]
+    left = {line for _, line in SHELL} - {*ALL, *LAUNCHED, *OTHER, "make simulate", "make test"}
+    assert not left, "shell lines that no test runs"
+    assert {page for page, blocks in PYTHON.items() if blocks} == {
+        "README.md",
+        "docs/architecture.md",
+        "docs/simulate.md",
+        "docs/training-script.md",
+    }
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 100
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if not link.startswith("http"):
+            path, _, anchor = link.partition("#")
+            target = ROOT / page if not path else (ROOT / page).parent / path
+            assert target.exists(), link
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if anchor else []
+            assert not anchor or anchor in {
+                re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads
+            }, link
 
 
 @pytest.mark.parametrize("target", MAKE)
 def test_make_targets_do_what_the_readme_says(target: str) -> None:
     recipe = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"simulate": "distopt simulate ring --agents 16", "test": "pytest -n 2\n"}[target] in recipe
+    told = {"simulate": "distopt simulate ring --agents 16", "test": 'pytest -n 2 -m "not slow and not battery"\n'}
+    assert told[target] in recipe
 
 
-@pytest.mark.parametrize("command", ["distopt simulate ring --agents 16", *COMMANDS])
+@pytest.mark.parametrize("line", [*sorted(ELSEWHERE), *LAUNCHED])
+def test_options_of_lines_that_cannot_run_here_exist(line: str) -> None:
+    told = re.split(r"launch/\S+ |-m distopt |^distopt ", line)[-1]
+    name, *words = shlex.split(told)
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    command.make_context(name, words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each in FORKING or SECONDS.search(each) else [])
+        for each in COMMANDS
+    ],
+)
 def test_command_runs(command: str, place: Path) -> None:
     if command.startswith("distopt resume "):
-        wrote = next(
-            each
-            for each in COMMANDS
-            if each.startswith("distopt simulate ") and each.endswith(f"--out {command.rsplit(maxsplit=1)[-1]}")
-        )
-        run([sys.executable, "-m", *shlex.split(wrote)], place)
-    out = run([sys.executable, "-m", *shlex.split(command)], place)
+        folder = command.rsplit(maxsplit=1)[-1]
+        say(next(each for each in COMMANDS if re.match(rf"distopt simulate .* --out {folder}$", each)), place)
+    out = say(command, place)
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
         folders = [path.parent for path in place.rglob("summary.csv")]
@@ -64,23 +131,37 @@ def test_command_runs(command: str, place: Path) -> None:
         assert "regret.png" in out
 
 
-def test_python_blocks_run(place: Path) -> None:
-    """The ten lines, the loading of a run that a command has written, the example of an own algorithm, and the hook for a training script."""
-    first, second, third, fourth = PYTHON
-    run([sys.executable, "-c", first], place)
+@pytest.mark.slow
+def test_the_ten_lines_of_python_run(place: Path) -> None:
+    first = PYTHON["README.md"][0]
+    exec(first, {})
     assert (place / "regret.png").stat().st_size > 10_000
     assert len([line for line in first.splitlines() if line.strip()]) <= 10
-    wrote = next(command for command in COMMANDS if "runs/karate" in command)
-    run([sys.executable, "-m", *shlex.split(wrote)], place)
-    shapes = run(
-        [sys.executable, "-c", "import distopt\n" + second + "\nprint(run['x'].shape, run['dynamic_regret'].shape)"],
-        place,
+
+
+def test_the_run_that_a_command_wrote_is_read_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say(next(command for command in COMMANDS if "runs/karate" in command), place)
+    exec(
+        "import distopt\n" + PYTHON["docs/simulate.md"][0] + "\nprint(run['x'].shape, run['dynamic_regret'].shape)", {}
     )
-    assert shapes.strip() == "(1, 201, 34, 2) (1, 200)"
-    assert third.removeprefix("# examples/heavy_ball.py\n") in (ROOT / "examples" / "heavy_ball.py").read_text()
-    check = "import sys; sys.path.insert(0, 'examples'); from heavy_ball import HeavyBall; from distopt.checks import check_algorithm"
-    run([sys.executable, "-c", f"{check}; check_algorithm(HeavyBall())"], place)
+    assert capsys.readouterr().out.strip() == "(1, 201, 34, 2) (1, 200)"
+
+
+def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distopt.checks import check_algorithm
+
+    text = PYTHON["README.md"][1].removeprefix("# examples/heavy_ball.py\n")
+    assert text in (ROOT / "examples" / "heavy_ball.py").read_text()
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from heavy_ball import HeavyBall
+
+    check_algorithm(HeavyBall())
+
+
+@pytest.mark.slow
+def test_the_hook_of_a_training_script_runs(place: Path) -> None:
     group = "import torch; torch.distributed.init_process_group('gloo', 'file://' + __import__('os').path.abspath('store'), rank=0, world_size=1)"
     model = "model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1)); x = torch.ones(1, 3)"
     step = "model(x).sum().backward(); print(next(model.parameters()).grad.tolist()); torch.distributed.destroy_process_group()"
-    assert run([sys.executable, "-c", f"{group}; {model}\n{fourth}\n{step}"], place).strip() == "[[1.0, 1.0, 1.0]]"
+    hook = PYTHON["docs/training-script.md"][0]
+    assert run([sys.executable, "-c", f"{group}; {model}\n{hook}\n{step}"], place).strip() == "[[1.0, 1.0, 1.0]]"
