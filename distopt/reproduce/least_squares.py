@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,9 +169,9 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
         return run(zero, range(SEEDS))
 
     return {
-        rule: store.get(f"least-squares-{rule}", asked, lambda zero=zero: make(zero))
+        rule: store.get(f"least-squares-{rule}", asked, functools.partial(make, zero))
         for rule, zero in (("zero", True), ("one", False))
-    }  # type: ignore[misc]  # the default argument
+    }
 
 
 def run(zero: bool, seeds: range) -> dict[str, dict[str, list[Any]]]:
