@@ -1,4 +1,4 @@
-"""The Python API: ``simulate`` and ``load``."""
+"""The Python API: ``simulate``, ``resume`` and ``load``."""
 
 from __future__ import annotations
 

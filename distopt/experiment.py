@@ -228,3 +228,10 @@ def label(experiment: Experiment) -> str:
     """The name of an experiment's run: its algorithm's spec, or the type of its object."""
     what = experiment.algorithm
     return what if isinstance(what, str) else type(what).__name__.lower()
+
+
+def titled(spec: Any) -> str:
+    """A part of an experiment for a title: a spec with the paths of files cut short, or the type of an object."""
+    if isinstance(spec, str):
+        return registry.brief(spec)
+    return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()

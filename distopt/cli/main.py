@@ -162,9 +162,10 @@ def simulate(
                 and out is not None
                 and checkpoint_every is not None
             )
-            commands.simulate(
-                _experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again
-            )
+            from distopt.runs.execution import Asked
+
+            asked = Asked(mode, where, checkpoint_every)
+            commands.simulate(_experiments(topology, algorithm, settings), out, asked, resume=again)
 
 
 @cli.command()
@@ -306,7 +307,7 @@ def show(
 ) -> None:
     """A network's degrees, diameter and spectral gap, and its picture."""
     with polite(traceback):
-        from distopt.experiment import Experiment
+        from distopt.experiment import Experiment, titled
         from distopt.report import network
         from distopt.runs.results import folder_name
         from distopt.simulation.problem import build_topology
@@ -314,8 +315,8 @@ def show(
         Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
         graph = build_topology(topology, agents, seed)
         what = network.portrait(graph, weights, seed, drop_links)
-        title = f"{commands.short(topology)}, {what.agents} agents"
-        path = out or Path(f"{folder_name(commands.short(topology))}-{what.agents}.png")
+        title = f"{titled(topology)}, {what.agents} agents"
+        path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
         network.save(network.figure(what, title), path)
         seen = f"over {what.rounds} rounds"
         fading = bool((what.presence < 1).any())

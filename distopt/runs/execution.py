@@ -37,6 +37,23 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How runs are asked to run. No number depends on it, but for the mode: compiled rounds equal eager ones to rounding."""
+
+    mode: local.Mode = "auto"
+    engine: str | MakeEngine = "local"
+    checkpoint_every: int | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {
+            "mode": self.mode,
+            "engine": self.engine if isinstance(self.engine, str) else "local",
+            "checkpoint_every": self.checkpoint_every,
+        }
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
 
@@ -80,7 +97,7 @@ def execute(
     comparison = comparison or Comparison.of(problem)
     found = whereabouts(folder, problem) if resume and folder is not None else None
     if isinstance(found, Run):
-        return _whole(found)
+        return whole(found)
     starts = None if found is None else [found]
     run = execute_together(
         [problem],
@@ -93,10 +110,10 @@ def execute(
         checkpoint_every=checkpoint_every,
         starts=starts,
     )[0]
-    return _whole(run)
+    return whole(run)
 
 
-def _whole(run: Run) -> Run:
+def whole(run: Run) -> Run:
     """The run with its arrays in memory."""
     return replace(run, metrics=dict(run.metrics), trajectories=dict(run.trajectories))
 
@@ -149,11 +166,7 @@ def execute_together(
     local.check(mode, engine, agentwise)
     stop = stop or Stop()
     stop.patient = False
-    asked = {
-        "mode": mode,
-        "engine": engine if isinstance(engine, str) else "local",
-        "checkpoint_every": checkpoint_every,
-    }
+    asked = Asked(mode, engine, checkpoint_every).recorded()
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
     if not mine:
