@@ -121,7 +121,7 @@ class Experiment:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
-            if value is None or value == ():
+            if value is None or (isinstance(value, tuple) and not value):
                 continue
             if isinstance(value, tuple):
                 value = list(value)
@@ -196,6 +196,22 @@ def repeated(items: Sequence[Hashable]) -> int | None:
             return k
         seen.add(item)
     return None
+
+
+def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The single experiments of several, whose runs are told apart by their labels (see ``Experiment.points``).
+
+    Raises:
+        InputError: a malformed list, or two runs of the same label.
+    """
+    points = [point for experiment in experiments for point in experiment.points()]
+    labels = [label(point) for point in points]
+    if (twice := repeated(labels)) is not None:
+        each = labels[twice]
+        raise InputError(
+            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
+        )
+    return points
 
 
 def settings(path: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def report(folder: Folder) -> None:
             say(f"distopt: warning: {doubt}", err=True)
     files, failure = folder.report()
     if failure is not None:
-        say(f"distopt: warning: regret.png could not be drawn: {failure}", err=True)
+        say(f"distopt: warning: {failure}", err=True)
     say(f"written: {folder.path}")
     for path in files:
         say(f"         {path}")

@@ -434,7 +434,7 @@ def _where(
 def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
     from distopt.catalog.spec import rebased
-    from distopt.experiment import Experiment, label, repeated, settings
+    from distopt.experiment import Experiment, compared, settings
 
     values: dict[str, Any]
     if topology.endswith(".toml"):
@@ -456,14 +456,7 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     asked = [
         Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named
     ]
-    experiments = [point for experiment in asked for point in experiment.points()]
-    labels = [label(experiment) for experiment in experiments]
-    if (twice := repeated(labels)) is not None:
-        each = labels[twice]
-        raise InputError(
-            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
-        )
-    return experiments
+    return compared(asked)
 
 
 # ---------------------------------------------------------------------------------------------------------------- terminal

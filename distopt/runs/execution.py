@@ -44,6 +44,10 @@ class Asked:
     engine: str | MakeEngine = "local"
     checkpoint_every: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise InputError(f"checkpoint_every={self.checkpoint_every}: must be at least 1")
+
     def recorded(self) -> dict[str, Any]:
         """What a manifest says of it."""
         return {
@@ -161,12 +165,12 @@ def execute_together(
     run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
     (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
     """
-    if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
-        raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    asked = Asked(mode, engine, checkpoint_every).recorded()
+    if checkpoint_every is not None and None in folders:
+        raise InputError(f"checkpoint_every={checkpoint_every}: a checkpoint needs a folder")
     local.check(mode, engine, agentwise)
     stop = stop or Stop()
     stop.patient = False
-    asked = Asked(mode, engine, checkpoint_every).recorded()
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
     if not mine:

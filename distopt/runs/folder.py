@@ -62,6 +62,8 @@ def opened(
     if isinstance(asked.engine, str):
         engines.check(asked.engine, first.agents)
     path = path or default_path(experiments, first.agents)
+    for each in experiments:
+        each.to_toml(path)  # refuses Python objects, which nobody could build again
     comparison = None
     if not resume:
         comparison = Comparison.of(first)
@@ -169,7 +171,7 @@ class Folder:
         """The largest relative gradient norm at a point of the comparator."""
         if self._comparison is not None:
             return self._comparison.comparator.certificate()
-        return max(run.info["certificate"] for run in self.runs.values())
+        return max(float(run.info["certificate"]) for run in self.runs.values())
 
     def run(self, reporting: Callable[[str], Progress] | None = None) -> None:
         """Run what has not ended, in as few batches as it fits into. ``reporting`` gives the progress function of a batch by its name.
@@ -214,7 +216,7 @@ class Folder:
         """Write the table and the figure of the runs that have ended; what cannot be drawn does not cost the run.
 
         Returns:
-            The files, and why the figure is not among them, where it could not be drawn.
+            The files, and what to say where the figure could not be drawn.
 
         Raises:
             RunError: the table cannot be written.
@@ -231,7 +233,8 @@ class Folder:
             with written(self.path / FIGURE) as file:
                 drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
         except Exception as error:
-            return [self.path / TABLE], " ".join(f"{type(error).__name__}: {error}".split())
+            failure = " ".join(f"{type(error).__name__}: {error}".split())
+            return [self.path / TABLE], f"{FIGURE} could not be drawn: {failure}"
         return [self.path / TABLE, self.path / FIGURE], None
 
     def _reported(self) -> bool:
