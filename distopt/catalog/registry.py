@@ -1,11 +1,10 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-What a spec is says ``distopt.catalog.spec``. Listing reads the files as text, so nothing heavy is imported.
+What a spec is says ``distopt.catalog.spec``; what the entries are is read by ``distopt.catalog.entries``.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -37,7 +36,7 @@ KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "com
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",)}
 """Parameters that have options of their own."""
 _USERS = "distopt_user_"
-_NESTED = {"Direction": "directions", "Compressor": "compressors"}
+NESTED = {"Direction": "directions", "Compressor": "compressors"}
 
 
 def folder(kind: str) -> Path:
@@ -53,30 +52,9 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in folder(kind).glob("*.py") if not path.stem.startswith("_"))
 
 
-def describe(kind: str, name: str) -> tuple[str, str]:
-    """(signature, first sentence) of a catalogue entry, read from its text without importing it."""
-    tree = ast.parse((folder(kind) / f"{name}.py").read_text())
-    makers = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _key(n.name) == _key(name)]
-    if not makers:
-        return "", (ast.get_docstring(tree) or "").split("\n")[0]
-    maker = makers[0]
-    if isinstance(maker, ast.FunctionDef):
-        arguments = maker.args.args + maker.args.kwonlyargs
-        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [
-            *maker.args.defaults,
-            *maker.args.kw_defaults,
-        ]
-        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
-    else:
-        fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
-        pairs = [(ast.unparse(n.target), n.value) for n in fields]
-    pairs = [(name, value) for name, value in pairs if name not in ("agents", "key")]  # set by options of their own
-    signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
-    return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "").lower()
+def same_name(one: str, other: str) -> bool:
+    """Whether a file and a class or function in it have the same name, as ``gtadam`` and ``GTAdam``, or ``c_gt`` and ``CGT``."""
+    return one.replace("_", "").lower() == other.replace("_", "").lower()
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -113,7 +91,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         and value.__module__ == module.__name__
         and not (inspect.isclass(value) and issubclass(value, tuple))
     }
-    exact = [value for key, value in found.items() if _key(key) == _key(stem)]
+    exact = [value for key, value in found.items() if same_name(key, stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
     method = {
@@ -281,7 +259,7 @@ def _is_path(hint: Any) -> bool:
 
 def _convert(value: str, hint: Any, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    nested = _NESTED.get(getattr(origin or hint, "__name__", ""))
+    nested = NESTED.get(getattr(origin or hint, "__name__", ""))
     if nested:
         return make(nested, value)
     if origin is Literal:

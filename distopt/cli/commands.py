@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distopt.cli.streams import say, width
 from distopt.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
@@ -200,15 +201,3 @@ def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str]
             say(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
     if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)
-
-
-def say(text: str, err: bool = False) -> None:
-    """A line for the user; names in it do not steer the terminal."""
-    click.echo(printable(text), err=err)
-
-
-def width() -> int:
-    """Columns of the terminal."""
-    import shutil
-
-    return max(40, shutil.get_terminal_size().columns)
