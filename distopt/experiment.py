@@ -41,7 +41,7 @@ class Experiment:
         trials: R, independent repetitions, batched.
         seed: of all addressed randomness.
         dtype: of the iterates; metrics are always float64.
-        every: record metrics every so many rounds (the last round is always recorded).
+        every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: starting point: None (zeros), a number, [d], or [N, d].
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
@@ -208,7 +208,7 @@ def settings(path: Path) -> dict[str, Any]:
     folder = values.get("folder", "")
     if not isinstance(folder, str):
         raise InputError(f"{path}: folder={shown(folder)}: must be the path of a folder")
-    # what older versions wrote beside a run names no folder: its paths are of where the process is
+    # files of older versions name no folder: their paths are relative to where the process is
     base = here() if "folder" not in values and (path.parent / "manifest.json").exists() else path.parent
     return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
 

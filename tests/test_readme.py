@@ -39,7 +39,7 @@ MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"--agents 16$|trials 10|\[0\.001|k=5")
+SECONDS = re.compile(r"ring --agents 16$|trials 10|\[0\.001|k=5")
 
 
 def run(arguments: list[str], where: Path) -> str:

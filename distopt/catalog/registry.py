@@ -191,7 +191,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
         return build(**own, **arguments)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # of a user's own class, which may do anything
+    except Exception as error:  # a user's own class may raise anything
         raise InputError(f"{where}: {type(error).__name__}: {error}") from error
 
 

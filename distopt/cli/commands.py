@@ -47,7 +47,7 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if changed or force:
         for each in experiments:
             try:
-                build(each)  # where a file is not there, this says which, and where it was looked for
+                build(each)  # names a missing file, and where it was looked for
             except InputError as fault:
                 raise InputError(f"{folder / EXPERIMENT}: {fault}") from fault
     if force:

@@ -459,7 +459,7 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
     values: dict[str, Any]
     if topology.endswith(".toml"):
         values, where = settings(Path(topology)), topology
-        # what is typed here names files that are here, whatever folder those of the TOML file are of
+        # paths typed here are relative to this folder; those of the TOML file to its own
         given = {
             key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
             for key, value in given.items()

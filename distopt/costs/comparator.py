@@ -22,11 +22,11 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
 
 MEMORY_BYTES = 4 * 2**20
-"""So much of what it found for all rounds a comparator holds in memory: a run may be of any length."""
+"""The most that a comparator holds in memory of its results for all rounds, since a run may have any length."""
 
 
 class Reference(NamedTuple):
-    """What a block of rounds has whatever algorithm runs on it (R is 1 where trials share their data).
+    """The part of a block's results that does not depend on the algorithm (R is 1 where trials share their data).
 
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
@@ -51,7 +51,7 @@ def mean_accuracy(each: Tensor) -> Tensor:
 
 
 def _repeated(one: Reference, rounds: int) -> Reference:
-    """A round's reference for so many rounds that are like it."""
+    """The reference of one round, repeated for ``rounds`` rounds that equal it."""
     again: Reference = tree_map(lambda leaf: leaf.expand(rounds, *leaf.shape[1:]).contiguous(), one)
     return again
 
@@ -150,7 +150,7 @@ class Comparator:
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
         if self.blocks.static:
-            return _repeated(self._solved(0), len(self.blocks.span(b)))  # of one round
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)

@@ -70,7 +70,7 @@ class Blocks:
         self._first = self._make(0, min(2, rounds))
         first = tensors(self._first)
         self.static = all(leaf.shape[0] == 1 for leaf in first)
-        if self.static and rounds > 2:  # what changes rarely may stand still in the first rounds
+        if self.static and rounds > 2:  # data that change rarely may stand still in the first rounds
             last = tensors(self._make(rounds - 2, rounds))
             self.static = len(first) == len(last) and all(map(torch.equal, first, last))
         self.length = length or self._fitting(first)

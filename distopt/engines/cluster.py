@@ -80,8 +80,8 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
             raise InputError(f"{what}: {first_line(error)}") from error
         finally:
             if main and handler is not None:
-                signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
-        if not address and "RAY_AUTH_MODE" not in os.environ:  # where Ray makes a token by itself, it says so there
+                signal.signal(signal.SIGTERM, handler)  # restore the handler that Ray replaced
+        if not address and "RAY_AUTH_MODE" not in os.environ:  # Ray sets this variable where it makes a token by itself
             raise InputError(
                 f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one"
             )
@@ -104,7 +104,7 @@ def _shutdown(ray: Any) -> None:
                 below.append(os.pidfd_open(pid))
                 stack.callback(os.close, below[-1])
         ray.shutdown()
-        for each in below:  # which would otherwise ask for a server that has gone, for a minute
+        for each in below:  # they would ask for a stopped server for another minute
             with suppress(OSError):
                 signal.pidfd_send_signal(each, signal.SIGKILL)
 
@@ -137,9 +137,9 @@ def _folder() -> Iterator[str]:
         ) from error
     try:
         with locked(Path(place)):
-            yield os.path.join(place, "r")  # which Ray lets everybody into, but not through the one above
+            yield os.path.join(place, "r")  # Ray opens this folder to everybody; the folder above stays closed
     finally:
-        for _ in range(20):  # what was told to end may still write
+        for _ in range(20):  # processes that are ending may still write
             shutil.rmtree(place, ignore_errors=True)
             if not os.path.exists(place):
                 break

@@ -310,7 +310,7 @@ def _begin(processes: Sequence[Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", DeprecationWarning
-            )  # of forks beside threads: a rank enters nothing that they might hold
+            )  # it warns of forks beside threads; a rank takes no lock that they might hold
             with held():
                 for process in processes:
                     process.start()
@@ -341,7 +341,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
     try:
         torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
         compiling = sys.modules.get("torch._inductor.async_compile")
-        if compiling is not None:  # nor wait for the threads that compiled for its parent
+        if compiling is not None:  # a fork has none of its parent's compiling threads either
             compiling.AsyncCompile.pool.cache_clear()
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
@@ -353,7 +353,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
 # Ranks that torchrun started
 
 
-_fleet: Orders | None = None  # of this process, while it leads one
+_fleet: Orders | None = None  # set while this process leads ranks of torchrun
 
 
 def launched() -> int:
@@ -454,7 +454,7 @@ def engine(
 
 
 def check(backend: str, ranks: int) -> None:
-    """Refuse a backend that there is not, or that cannot serve so many ranks here."""
+    """Refuse an unknown backend, or one that cannot serve this number of ranks here."""
     if backend not in DEVICES:
         raise InputError(f"ranks: no backend {backend!r}; there are {' and '.join(DEVICES)}")
     if backend == "nccl":

@@ -122,7 +122,7 @@ class Seat:
             return result
         except Exception as error:
             failure = self.group.failed(error)
-        self.post.leave()  # which lets the others know at once
+        self.post.leave()  # tells the others at once
         return failure
 
     def leave(self) -> None:
@@ -138,12 +138,12 @@ class Team:
         problem, blocks: as for every engine.
         compiled: whether the rounds are.
         workers: how many.
-        share: the agents among so many workers.
+        share: the partition of the agents among a number of workers.
         timeout: seconds that a message may take, and an actor to start.
         end: lets the cluster go.
 
     Raises:
-        InputError: the cluster has no room for so many, or a node cannot take the experiment in.
+        InputError: the cluster has no room for the workers, or a node cannot load the experiment.
         RunError: they did not start in time.
     """
 
@@ -364,5 +364,5 @@ def engine(
     connected.enter_context(cluster(address, workers))
     team = Team(
         problem, blocks, compiled, workers, share, timeout, connected.close
-    )  # which closes it too where it fails
+    )  # the group also closes it if its start fails
     return Led(Surviving(team, lambda crew: team.mended()))

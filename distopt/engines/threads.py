@@ -73,7 +73,7 @@ class Mailbox:
         return message
 
     def begin(self, workers: int) -> None:
-        """So many workers begin a task."""
+        """Note that ``workers`` workers begin a task."""
         with self._changed:
             self._working = workers
 
@@ -197,7 +197,7 @@ class Threads:
         torch.set_num_threads(1)  # the workers are the parallelism
         self.mailbox.begin(len(threads))
         try:
-            with default_dtype(dtype):  # of the whole process, so not for a worker to set
+            with default_dtype(dtype):  # the default precision belongs to the whole process, so no worker sets it
                 for thread in threads:
                     thread.start()
                 for thread in threads:

@@ -287,7 +287,7 @@ class Mixing:
         self.require("symmetric", who)
         once = (self._receiver < self._sender) & (
             np.abs(self._weight) > TOLERANCE
-        )  # of weights that were given, one serves both ends
+        )  # given weights may differ by rounding; one serves both ends
         twin = copy.copy(self)
         index, weight, side = slots(self.agents, self._receiver[once], self._sender[once], self._weight[once])
         twin._network, twin._fixed = (
@@ -315,7 +315,7 @@ class Mixing:
             and self._complete
             and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE
         ):
-            return  # such a network keeps no list of its links
+            return  # the complete graph keeps no list of its links
         if isinstance(self._topology, Graph):
             if (
                 self._topology.matrix is not None or kind == "average"

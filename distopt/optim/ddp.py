@@ -18,11 +18,11 @@ from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.optim.memory import Kept, bare, counts, loaded, precision, started
 
-dist: Any = torch.distributed  # which does not declare all that it exports
+dist: Any = torch.distributed  # torch does not declare all that it exports
 
 
 class ErrorFeedbackState:
-    """What ``error_feedback_hook`` keeps: for each parameter what its messages have left out so far [karimireddy2019].
+    """The memory of ``error_feedback_hook``: for each parameter, what its messages have left out so far [karimireddy2019].
 
     With the gradient g_i of rank i, of n, for one parameter tensor of d numbers:
 
@@ -43,7 +43,7 @@ class ErrorFeedbackState:
         compressor: a spec such as "sign" or "topk(fraction=0.01)" (``distopt list compressors``), or an object with its methods.
             One that loses nothing ("identity") goes through the all-reduce that DDP does without a hook, with the same bits.
         process_group: the ranks; None: all of them.
-        start_iter: so many first steps are sent uncompressed, by DDP's own all-reduce.
+        start_iter: number of first steps that are sent uncompressed, by DDP's own all-reduce.
         seed: of compressors that draw; what they draw is addressed by step, parameter and rank.
 
     Attributes:
@@ -139,7 +139,7 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
     buffer: Tensor = bucket.buffer()
     pairs = [
         (p, g) for p, g in zip(bucket.parameters(), bucket.gradients(), strict=True) if g.numel()
-    ]  # of no numbers there is nothing to send
+    ]  # an empty parameter has nothing to send
     step = state.step
     if bucket.is_last():
         state.step += 1

@@ -11,11 +11,11 @@ from distopt.errors import InputError
 
 _SAVED = {"step", "bytes_sent", "kept", "compressor", "rank", "order"}
 _EACH = {"number", "error", "warm", "shape"}
-_LATER = {"compressor", "rank", "order", "shape"}  # what states did not have at first
+_LATER = {"compressor", "rank", "order", "shape"}  # absent from states that older versions saved
 
 
 class Kept:
-    """Of one parameter: its number in the order in which parameters first came, e [1, d], and where its next encoding starts from."""
+    """One parameter's memory: its number in order of first appearance, the error e [1, d], and the start of its next encoding."""
 
     def __init__(self, number: int, error: Any, warm: Tensor | None) -> None:
         self.number, self.error, self.warm = number, error, warm
@@ -64,7 +64,7 @@ def loaded(
 
 
 def _one(name: str, parameter: Tensor, each: Mapping[str, Any], compressor: Any, whose: str) -> Kept:
-    """The memory of one parameter, where it fits."""
+    """The memory of one parameter; refused if it does not fit."""
     if parameter.is_meta:
         raise InputError(
             f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers"
@@ -133,12 +133,12 @@ def bare(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def precision(gradient: Tensor) -> torch.dtype:
-    """That of the memory: half precision loses too much to remember."""
+    """The precision of the memory. Half precision loses too much, so single precision takes its place."""
     return torch.float32 if gradient.element_size() < 4 else gradient.dtype
 
 
 def started(compressor: Any, d: int, dtype: torch.dtype) -> Tensor | None:
-    """What the first encoding of d numbers starts from [1, *], if from anything."""
+    """The start [1, *] of the first encoding of d numbers, or None if the compressor needs none."""
     if not d or not hasattr(compressor, "start"):
         return None
     with torch.device("cpu"):

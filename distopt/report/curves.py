@@ -98,7 +98,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     if crowded:
         curves = [
             curve._replace(low=curve.mean, high=curve.mean) for curve in curves
-        ]  # so many bands would hide the lines
+        ]  # bands of many runs would hide the lines
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
@@ -180,7 +180,7 @@ def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
     started = [
         abs(float(mean[0])) for mean in runs if len(mean) and mean[0]
-    ]  # where a run starts, not where one that grows ends
+    ]  # the start of a run; its end may have grown
     largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
@@ -219,7 +219,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
     scale = axes.yaxis.get_transform()
-    decade = getattr(scale, "linthresh", 1.0)  # what one decade is in transformed units
+    decade = getattr(scale, "linthresh", 1.0)  # the length of one decade in transformed units
 
     def span(some: Sequence[Curve]) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):

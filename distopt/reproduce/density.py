@@ -16,7 +16,7 @@ from distopt.reproduce.store import Store
 
 PAPER_FLOOR = 0.134
 """What phi stays above while VGG-19 trains, in the notebooks of the authors' repository."""
-POINTS = 200  # of a curve
+POINTS = 200  # in a curve
 
 
 def density(z: Tensor, segments: str = "") -> Tensor:

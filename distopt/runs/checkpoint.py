@@ -58,7 +58,7 @@ MAYBE = {"static_regret", "regret_best_fixed", "agents"}
 
 HEADER_BYTES, DIGEST = 2**24, 32
 MAGIC = b"distopt checkpoint\n"
-LENGTH = struct.Struct("<Q")  # of the header
+LENGTH = struct.Struct("<Q")  # length of the header
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def stored(folder: Path) -> Run:
     if "chunks" not in content:
         raise InputError(f"{folder}: holds several runs, where one is asked for")
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
-    _last(folder, content)  # which is read when it is asked for, but refused now
+    _last(folder, content)  # refuse a damaged file now, though it is read later
     metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
     return _run(folder, content, rounds, metrics, trajectories)
 

@@ -80,7 +80,7 @@ class Recording:
             "agents": problem.agents,
             "asked": asked,
         }
-        self.names: set[str] = set()  # of the metrics
+        self.names: set[str] = set()  # names of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
         self.writer: Writer | None = None
@@ -131,7 +131,7 @@ class Recording:
         """Let the folder go after a failure."""
         if self.writer is not None:
             with suppress(RunError):  # it may be the disk that fails
-                self.writer.flush()  # what was computed stays readable
+                self.writer.flush()  # computed rounds stay readable
             self.writer.close()
 
     def finish(self, status: Status, seconds: float, certificate: float) -> Run:

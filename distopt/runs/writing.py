@@ -51,9 +51,7 @@ class Writer:
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
-        self._files: dict[
-            str, str
-        ] = {}  # what was written, by name: ``reading.described`` as JSON, which is a fifth of its size
+        self._files: dict[str, str] = {}  # written files by name: ``reading.described`` as JSON, a fifth of its size
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))

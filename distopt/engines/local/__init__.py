@@ -28,7 +28,7 @@ MODES = get_args(Mode)
 
 COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
 OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
-OPERATIONS = 70  # of them in an eager round with its measurements
+OPERATIONS = 70  # in an eager round with its measurements
 LOOP_SECONDS = 1e-5  # a compiled round of a small problem
 PASS_SECONDS = 1.2e-10  # reading or writing one byte
 EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data

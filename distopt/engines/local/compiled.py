@@ -73,7 +73,7 @@ class Rounds:
             return traced(one, *trees)
         except InputError:
             raise
-        except Exception:  # what asks a tensor for its value, for one, has to be tried in earnest
+        except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
             with torch.no_grad():
                 return one(*trees)
 

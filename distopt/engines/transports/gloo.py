@@ -28,12 +28,12 @@ from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 
-dist: Any = torch.distributed  # which does not declare all that it exports
+dist: Any = torch.distributed  # torch does not declare all that it exports
 
 TIMEOUT = 60
 """Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
 
-HEADER = struct.Struct("<qI52s")  # of FRONT bytes
+HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 ORDER = "order"
@@ -120,13 +120,13 @@ class Group:
         )
 
     def look(self) -> None:
-        """Raise what any rank has noted, or that one is known to have ended."""
+        """Raise the failure that any rank has noted, or that a rank has ended."""
         self.alive()
         if self.store.check(["failed"]):
-            raise self.blame("run", "")  # which it takes the place of
+            raise self.blame("run", "")  # raises the failure that is noted in the store
 
     def same(self, head: bytes, due: bytes, sender: int) -> None:
-        """Refuse a message under another header than was due."""
+        """Refuse a message whose header is not the expected one."""
         if head != due:
             raise self.blame(
                 "run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"

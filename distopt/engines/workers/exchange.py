@@ -60,7 +60,7 @@ class Rows(Transport, Protocol):
 
 
 class Letter(NamedTuple):
-    """A message of so many rows, and views of what is in it."""
+    """A message of ``rows`` rows, and views of its parts."""
 
     rows: int
     message: Tensor
@@ -88,13 +88,15 @@ class Post:
 
     The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out, and send a message without a meaning to those who expect one.
+    workers leave it out and send a padding message to those who expect one.
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
         self.transport, self.device, self.prefix, self.k = transport, device, "", 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
-        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
+        self._forms: dict[
+            str, list[tuple[torch.Size, torch.dtype]]
+        ] = {}  # shapes and precisions of the own rows, by stage
         self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
         self._ahead: dict[str, Due] = {}
