@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fuzzing import NUMBERS, Kinds, Outcome, asked, damage, hunt, mutate, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, retry, typed
+from helpers.mutation import NUMBERS, damage, mutate
 
 import distopt
 from distopt.experiment import Experiment
