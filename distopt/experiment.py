@@ -98,7 +98,7 @@ class Experiment:
         object.__setattr__(self, "drop_links", float(self.drop_links))
 
     def describe(self) -> dict[str, Any]:
-        """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
+        """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "folder"}
 
@@ -133,7 +133,7 @@ class Experiment:
         return tomli_w.dumps(out)
 
     def _recorded(self, near: Path | None) -> str | None:
-        """The folder, where a relative path is of it."""
+        """The folder, if a relative path of the experiment depends on it."""
         specs = [spec for spec in (self.topology, self.scenario, self.algorithm, self.channel) if isinstance(spec, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
@@ -189,7 +189,7 @@ def of_path(part: str, path: Path) -> str:
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:
-    """The place of the first item that is there a second time."""
+    """The index of the first item that repeats an earlier one."""
     seen: set[Hashable] = set()
     for k, item in enumerate(items):
         if item in seen:

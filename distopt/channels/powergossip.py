@@ -42,7 +42,7 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
 
 
 class LinkMemory(NamedTuple):
-    """What an agent remembers.
+    """The memory of an agent.
 
     Attributes:
         vectors: U_e of each of its links, column after column [R, n, E r max(a, b)]: the same bits at both ends.

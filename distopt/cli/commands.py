@@ -440,7 +440,7 @@ def short(spec: Any) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """A line for the user; names in it do not steer the terminal."""
+    """Print a line for the user, with control characters made harmless."""
     click.echo(printable(text), err=err)
 
 

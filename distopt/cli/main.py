@@ -406,7 +406,7 @@ def main() -> None:
 
 @contextmanager
 def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
-    """Whether this process runs the command: of the ranks of torchrun only the first does, while the others serve it here."""
+    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others serve it here."""
     if engine == "local" and workers is not None:
         raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
     if engine != "ray" and address is not None:

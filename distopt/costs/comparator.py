@@ -65,7 +65,7 @@ def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
 
 
 class _Away(NamedTuple):
-    """Where in the file the tensors of a block lie, and how they are put together."""
+    """The place of a block's tensors in the file, and their structure."""
 
     place: int
     shapes: tuple[torch.Size | None, ...]
@@ -73,7 +73,7 @@ class _Away(NamedTuple):
 
 
 class Store(dict[int, Any]):
-    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in one file without a name, which ends with the process.
+    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in a nameless file that ends with the process.
 
     Raises:
         RunError: the file cannot be written.
@@ -163,7 +163,7 @@ class Comparator:
         return there
 
     def _rounds(self, b: int) -> int:
-        """How many rounds of block b differ: of static data one."""
+        """The number of distinct rounds in block b; one for static data."""
         return 1 if self.blocks.static else len(self.blocks.span(b))
 
     def _solve(self, b: int) -> Reference:
@@ -211,7 +211,7 @@ class Comparator:
         return found[..., :-1], found[..., -1]
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
-        """What the scenario says, a few rounds at a time: it may hold all agents' rows of those it is asked for."""
+        """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
         if not hasattr(self.scenario, "optimum"):
             return None
         rounds, trials = problem.rounds, problem.trials
@@ -289,7 +289,7 @@ class Comparator:
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
-        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None where there is no such thing."""
+        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None if there is no such point."""
         fixed = self.fixed()
         if fixed is None:
             return None, None

@@ -77,7 +77,7 @@ class Blocks:
         self.count = -(-rounds // self.length)
 
     def _fitting(self, first: list[Tensor]) -> int:
-        """L by what a round adds: its own leaves, and in the comparator x*_t with its companions and the Hessian it is found by."""
+        """The block length L, from the size of a round: its leaves, and the comparator's x*_t, its companions and Hessian."""
         dim, searched = (
             int(self.scenario.dim),
             hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum"),
@@ -134,7 +134,7 @@ class Blocks:
         return batch
 
     def _with_shared(self, batch: Any) -> Any:
-        """The batch with the first one's leaf in the place of every leaf that is still the same."""
+        """The batch, with every leaf that equals the first batch's replaced by that one."""
         leaves, form = pytree.tree_flatten(batch)
         known, known_form = pytree.tree_flatten(self._first)
         if form != known_form:

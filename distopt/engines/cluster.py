@@ -1,4 +1,4 @@
-"""Ray itself, and the clusters that a run uses: one that is there, or one of its own.
+"""Ray, and the cluster that a run uses: a running one, or one of its own.
 
 A cluster of its own listens to this machine alone, asks for a token, keeps its files in a folder that only its user can read, and
 ends with the process that started it.
@@ -110,7 +110,7 @@ def _shutdown(ray: Any) -> None:
 
 
 def _below(pid: int) -> list[int]:
-    """The processes that a process started, and those that they did."""
+    """All descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -121,7 +121,7 @@ def _below(pid: int) -> list[int]:
 
 @contextmanager
 def _folder() -> Iterator[str]:
-    """A folder of our own for a cluster's files, removed in the end; those of processes that were killed are removed now."""
+    """A temporary folder for a cluster's files, removed at the end. Folders left by killed processes are removed now."""
     above = tempfile.gettempdir()
     above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):

@@ -191,7 +191,7 @@ def one_thread() -> Iterator[None]:
 
 
 def serve(orders: Orders, born: Problem | None = None) -> bool:
-    """Do what rank 0 orders until it says stop; whether it did so. What fails is noted for rank 0 to tell.
+    """Carry out rank 0's orders until it says stop; returns whether it did. A failure is noted for rank 0 to report.
 
     ``born`` is the problem, where rank 0 has not to say it.
     """
@@ -333,7 +333,7 @@ def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) ->
 
 
 def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
-    """The life of a rank that ``start`` began. It leaves without tidying: what it inherited is its parent's to tidy."""
+    """The main function of a rank that ``start`` forked. It exits without cleaning up, which is left to its parent."""
     follow(parent)  # rank 0 acts upon signals, and needs the others for its checkpoint
     done = False
     gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
@@ -357,13 +357,13 @@ _fleet: Orders | None = None  # set while this process leads ranks of torchrun
 
 
 def launched() -> int:
-    """How many ranks torchrun started; 0 where this process is none of them."""
+    """Number of ranks that torchrun started; 0 if this process is not one of them."""
     return int(os.environ["WORLD_SIZE"]) if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} <= os.environ.keys() else 0
 
 
 @contextmanager
 def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
-    """Join the ranks that torchrun started: on rank 0 True, and the engine "ranks" runs on all of them; on the others False, when all is done.
+    """Join the ranks that torchrun started. On rank 0 it yields True at once, and the engine "ranks" uses them all; on the others False, at the end.
 
     ::
 

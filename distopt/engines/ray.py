@@ -290,13 +290,13 @@ class Team:
 
 
 def versions() -> str:
-    """What decides the bits of a worker beside the experiment."""
+    """The versions that, besides the experiment, decide a worker's bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
 
 
 def packed(problem: Problem) -> bytes:
-    """A problem for other nodes, with the users' own files in it: they need not be there.
+    """A problem for other nodes, with users' own files packed into it.
 
     Raises:
         InputError: a part of it cannot be sent.

@@ -1,4 +1,4 @@
-"""Workers in threads of this process, for tests: what travels is what would travel between machines, in any order one likes."""
+"""Workers in threads of this process, for tests. Messages are those that would travel between machines, in any order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Another worker failed; this one gives up waiting."""
+    """Another worker failed, so this one stops waiting."""
 
 
 class Mailbox:

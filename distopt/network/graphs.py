@@ -57,7 +57,7 @@ class Graph:
     notes: tuple[str, ...] = ()
 
     def called(self, agent: int) -> str:
-        """An agent as messages name it.
+        """The name of an agent in messages.
 
         >>> Graph(2, np.array([[0, 1]]), names=("Oslo", "Rome")).called(1), Graph(1, np.empty((0, 2), np.int64)).called(0)
         ("'Rome'", 'agent 0')

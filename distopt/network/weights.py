@@ -1,4 +1,4 @@
-"""Mixing weights: the rules that make them from a graph, their spectra, and what is wrong with weights that a user gave.
+"""Mixing weights: the rules that make them from a graph, their spectra, and checks of weights that a user gave.
 
 Weights of a link (i, j) by rule, with degrees d without self loops; the self weight is 1 minus the others:
 

@@ -249,7 +249,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
-    """Which points the vertical axis can show at all."""
+    """The points that the vertical axis can show."""
     able: NDArray[np.bool_] = np.isfinite(curve.mean) & ((curve.mean > 0) | (axes.get_yscale() != "log"))
     return able
 
@@ -292,7 +292,7 @@ def _draw(axes: Any, curve: Curve) -> bool:
 
 
 def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> list[str]:
-    """What a logarithmic axis cannot show, said in as few words as it takes."""
+    """Notes on values that a logarithmic axis cannot show."""
     what = "values of 0 or less" if axes.get_yscale() == "log" else "values that are not finite"
     out = []
     missing = [curve.label for curve in curves if not any(curve is other for other in drawn)]

@@ -1,4 +1,4 @@
-"""The experiments of papers, run with the algorithms and compressors of the house: a figure and a table each, beside what the paper says.
+"""The experiments of papers, run with the algorithms and compressors of distopt: each with a figure and a table beside the paper's results.
 
 Imports nothing heavy before an experiment runs.
 """

@@ -1,4 +1,4 @@
-"""How dense what EF-signSGD compresses is while it trains: phi, which is its contraction [karimireddy2019]."""
+"""The density phi of what EF-signSGD compresses during training, which is its contraction [karimireddy2019]."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Network:
 
 
 def methods(segments: str) -> dict[str, Any]:
-    """The algorithms of the house that the paper compares; "signSGD" has the scaled sign without memory, as in the authors' code."""
+    """The algorithms of distopt that the paper compares; "signSGD" has the scaled sign without memory, as in the authors' code."""
     return {
         "SGDM": DGD(direction=Momentum(0.9)),
         "signSGD": SignSGD(compressor=Sign(segments)),

@@ -1,4 +1,4 @@
-"""What experiments have computed, one JSON file each, so that an interrupted run goes on with what is missing."""
+"""Results of experiments, one JSON file each, so that an interrupted run computes only what is missing."""
 
 from __future__ import annotations
 

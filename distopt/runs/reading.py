@@ -1,4 +1,4 @@
-"""Files that may be damaged, crafted or no files at all, read so that all they can do is be refused in one line."""
+"""Safe reading of files that may be damaged, crafted or special: the worst outcome is a refusal in one line."""
 
 from __future__ import annotations
 

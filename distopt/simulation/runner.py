@@ -71,7 +71,7 @@ class Chunk:
 
 
 def begin(problem: Problem) -> Carry:
-    """The carry before round 0; its leaves share memory with nothing."""
+    """The carry before round 0. Its leaves share no memory."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
         return Carry(0, Held(x, owned(problem.algorithm.init(x.clone())), {}), {})

@@ -96,7 +96,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
 
 
 def check(mode: object, engine: object = "local", agentwise: object = None) -> None:
-    """Refuse what is none of the ways to make a run."""
+    """Refuse an unknown mode."""
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
@@ -108,7 +108,7 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
 
 
 class OnDevice:
-    """Rounds on another device, such as "cuda": what they need goes there block by block, what they made comes back.
+    """Rounds on another device, such as "cuda". Inputs are sent there block by block, and results are fetched.
 
     The comparator and the data are made on the host, so an experiment sees the same costs on every device; the iterates equal
     those of the host to rounding.

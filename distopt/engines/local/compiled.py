@@ -63,7 +63,7 @@ class Rounds:
         self.loop = Loop(self._round, held, rows, block.length, moving, turns)
 
     def _forms(self, held: Held, leaves: Leaves) -> tuple[list[int], Round]:
-        """The leaves that neighbours read, and what a round gives, as to its forms."""
+        """The leaves that neighbours read, and the shapes and dtypes of a round's results."""
 
         def one(held: Held, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
             return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)

@@ -24,7 +24,7 @@ Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
 
 @dataclass(frozen=True)
 class Walk:
-    """What the agents of a block went through in some rounds.
+    """The result of some rounds of a block of agents.
 
     ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
     ``held`` in the end; ``bits`` one of them broadcast in a round.
@@ -63,7 +63,7 @@ def walk(
     keep: tuple[str, ...],
     one: Step,
 ) -> Walk:
-    """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
+    """Run the agents of a block through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
     violations: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}

@@ -51,7 +51,7 @@ def header(tag: Tag) -> tuple[bytes, int]:
 
 
 def told(head: bytes) -> str:
-    """What a header says, in words."""
+    """A header in words."""
     number, _, name = HEADER.unpack(head)
     return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
 
@@ -153,7 +153,7 @@ class Group:
             _schedule(threads, "SCHED_OTHER")
 
     def failed(self, error: Exception) -> Exception:
-        """What an error on this rank is to all of them."""
+        """The error to raise, on all ranks, for an error on this one."""
         if isinstance(error, RunError):
             return error  # noted already
         if isinstance(error, InputError):
@@ -163,7 +163,7 @@ class Group:
         )
 
     def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
-        """What an error between this rank and one of ``peers`` is to all of them."""
+        """The error to raise, on all ranks, for one between this rank and one of ``peers``."""
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
         return self.blame("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
@@ -243,6 +243,6 @@ class Post:
         self._leaving.clear()
 
     def leave(self) -> None:
-        """Drop the connections, which the other ranks notice at once."""
+        """Drop the connections. The other ranks notice that at once."""
         self._leaving.clear()
         self.group.pg = None

@@ -85,7 +85,7 @@ class _Exchange:
     work: Any = None
 
     def wait(self) -> None:
-        """What the GPU is told from now on waits for the messages."""
+        """Later work on the GPU waits for the messages."""
         if self.work is not None:
             self.work.wait()
             self.post.heads += [(self.tag, sender, letter[:FRONT].clone()) for sender, letter in self.coming.items()]

@@ -178,7 +178,7 @@ class Rounds:
 
     @staticmethod
     def _forms(one: Any, held: Any, leaves: Any) -> Round:
-        """A round, as to its forms."""
+        """The shapes and dtypes of a round's results."""
         try:
             found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
             return found

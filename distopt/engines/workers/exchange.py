@@ -28,7 +28,7 @@ Tag = tuple[int, str]
 
 
 class Arriving(Protocol):
-    """Messages that are on their way."""
+    """Messages under way."""
 
     def wait(self) -> None:
         """Return when all are here, as they were sent, where they were expected."""
@@ -41,7 +41,7 @@ class Transport(Protocol):
     """
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
-        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+        """Expect messages of this tag, to fill uint8 [bytes] by sending worker. Announced early, they cost the carrier less."""
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
@@ -56,7 +56,7 @@ class Rows(Transport, Protocol):
         """Where this worker's agents live."""
 
     def confirm(self) -> None:
-        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
+        """Return when all rows have arrived with the expected headers. Results made of them may be reported only then."""
 
 
 class Letter(NamedTuple):
