@@ -222,7 +222,7 @@ def sweep(
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
             say(
-                f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there",
+                f"distopt: interrupted; finished runs are kept in {folder}; re-run the command to resume",
                 err=True,
             )
             raise SystemExit(stop.code) from None

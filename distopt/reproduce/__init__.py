@@ -73,7 +73,7 @@ def run(paper: str, only: str | None, out: Path | None, data: Path | None, say: 
                 say(f"{name} ...")
                 _report(folder, name, part, part.measure(store, data, say), show)
     except KeyboardInterrupt:
-        say(f"what is finished is kept in {folder}, and the same command goes on from there")
+        say(f"finished results are kept in {folder}; re-run the command to resume")
         raise
 
 

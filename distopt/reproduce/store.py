@@ -48,7 +48,7 @@ class Store:
             try:
                 write_text(self.folder / f"{name}.json", json.dumps(found))
             except RunError as error:
-                raise RunError(f"{error}; the same command goes on from there") from error
+                raise RunError(f"{error}; re-run the command to resume") from error
         return json.loads(json.dumps(found["results"]))
 
     def _read(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
