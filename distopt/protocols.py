@@ -108,7 +108,7 @@ class Wire(Protocol):
 
     @property
     def slots(self) -> Slots:
-        """The own agents' links, for a channel that has ``among``; others have none (E = 0)."""
+        """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
 
 
 @runtime_checkable
@@ -124,7 +124,7 @@ class Channel(Protocol[M]):
     given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
     ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.
     ``constant = True``: the memory only makes sense while W_t does not change, so a network whose links do is refused.
-    ``among(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
+    ``for_degree(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
     its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 

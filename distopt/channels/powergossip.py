@@ -35,7 +35,7 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
         InputError: a rank below 1, negative rows, or gamma outside (0, 1].
 
     >>> from distopt.channels.powergossip import powergossip
-    >>> powergossip(rank=2).among(3).bits(d=100, itemsize=8)  # 3 links, 2 columns of 10 numbers each
+    >>> powergossip(rank=2).for_degree(3).bits(d=100, itemsize=8)  # 3 links, 2 columns of 10 numbers each
     3840
     """
     return PerLink(rank, rows, gamma)
@@ -67,7 +67,7 @@ class PerLink:
         whole("powergossip", 0, rows=self.rows, slots=self.slots)
         share("powergossip", gamma=self.gamma)
 
-    def among(self, slots: int) -> PerLink:
+    def for_degree(self, slots: int) -> PerLink:
         """The channel of a network in which no agent has more neighbours than ``slots``."""
         return replace(self, slots=slots)
 

@@ -216,7 +216,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     who = type(channel).__name__
     i, j = np.array(LINKS).T
     places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
-    channel = channel.among(places.index.shape[-1]) if hasattr(channel, "among") else channel
+    channel = channel.for_degree(places.index.shape[-1]) if hasattr(channel, "for_degree") else channel
 
     class Wire:
         own = slice(None)

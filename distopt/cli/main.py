@@ -427,7 +427,7 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
         return
     from distopt.engines import ranks
 
-    with ranks.fleet() as leads:
+    with ranks.torchrun_group() as leads:
         yield leads
 
 

@@ -3,7 +3,7 @@
 Rank 0 leads and holds the first block of agents; the other ranks do as it orders until it stops them. There are two ways to start:
 
 - ``engine="ranks:workers=4"`` starts three more processes on this machine, and ends them with the run;
-- under torchrun every rank calls ``fleet``: there rank 0 goes on to run experiments, the others serve it.
+- under torchrun every rank calls ``torchrun_group``: there rank 0 goes on to run experiments, the others serve it.
 
 On CPUs no number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
 that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
@@ -36,8 +36,8 @@ from torch.utils import _pytree as pytree
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines.transports import nccl
-from distopt.engines.transports.gloo import ORDER, TIMEOUT, Group, Post, dist
-from distopt.engines.workers.group import Crew, Led, Surviving
+from distopt.engines.transports.gloo import ORDER, TIMEOUT, GlooTransport, Group, dist
+from distopt.engines.workers.group import FaultTolerant, WorkerEngine, WorkerGroup
 from distopt.engines.workers.halo import pack, size, unpack
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Report, Worker
@@ -47,7 +47,7 @@ from distopt.numerics.trees import default_dtype
 from distopt.runs.signals import ASKING, follow, held
 from distopt.simulation import grid, surroundings
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import Held, standing
+from distopt.simulation.round import AgentState, standing
 
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""
@@ -67,30 +67,30 @@ class Order(NamedTuple):
 
 @dataclass
 class Orders:
-    """Rank 0's orders to all others, numbered; and what carries their rows, where that is not the post."""
+    """Rank 0's orders to all others, numbered; and what carries their rows, where that is not the transport."""
 
-    post: Post
+    transport: GlooTransport
     count: int = 0
-    rows: nccl.Post | None = None
+    rows: nccl.NcclTransport | None = None
 
     def give(self, order: Order) -> None:
         """Tell all other ranks."""
         forms = [(list(each.shape), str(each.dtype).removeprefix("torch.")) for each in order.tensors]
         text = json.dumps([order.what, order.settings, forms]).encode()
         body = pack([torch.frombuffer(bytearray(text), dtype=torch.uint8), *order.tensors])
-        others = range(1, self.post.group.size)
-        self.post.send((self.count, ORDER), dict.fromkeys(others, pack([torch.tensor([len(text), len(body)])])))
-        self.post.send((self.count, ORDER + " in full"), dict.fromkeys(others, body))
+        others = range(1, self.transport.group.size)
+        self.transport.send((self.count, ORDER), dict.fromkeys(others, pack([torch.tensor([len(text), len(body)])])))
+        self.transport.send((self.count, ORDER + " in full"), dict.fromkeys(others, body))
         self.count += 1
 
     def take(self) -> Order:
         """Wait for rank 0's next order, however long it takes."""
         sizes = [((2,), torch.int64)]
         first = torch.empty(size(sizes), dtype=torch.uint8)
-        self.post.expect((self.count, ORDER), {0: first}).wait(IDLE)
+        self.transport.expect((self.count, ORDER), {0: first}).wait(IDLE)
         length, whole = unpack(first, sizes)[0].tolist()
         body = torch.empty(whole, dtype=torch.uint8)
-        self.post.expect((self.count, ORDER + " in full"), {0: body}).wait()
+        self.transport.expect((self.count, ORDER + " in full"), {0: body}).wait()
         self.count += 1
         text = ((length,), torch.uint8)
         what, settings, forms = json.loads(bytes(unpack(body, [text])[0].numpy()))
@@ -98,12 +98,12 @@ class Orders:
             what, settings, unpack(body, [text, *((tuple(shape), getattr(torch, dtype)) for shape, dtype in forms)])[1:]
         )
 
-    def carrier(self, backend: str) -> nccl.Post | None:
-        """What carries the rows by ``backend``, if not the post; all ranks must ask for it at once."""
+    def carrier(self, backend: str) -> nccl.NcclTransport | None:
+        """What carries the rows by ``backend``, if not the transport; all ranks must ask for it at once."""
         if backend == "nccl" and self.rows is None:
-            check(backend, self.post.group.size)
+            check(backend, self.transport.group.size)
             self.rows = nccl.connect(
-                self.post.group, int(os.environ["LOCAL_RANK"]) if launched() else self.post.group.rank
+                self.transport.group, int(os.environ["LOCAL_RANK"]) if launched() else self.transport.group.rank
             )
         return self.rows if backend == "nccl" else None
 
@@ -114,7 +114,7 @@ class Orders:
 
 
 class Ranks:
-    """A crew (see ``distopt.engines.workers.group.Crew``) on the ranks of a group, led from rank 0, which is worker 0.
+    """A ``WorkerGroup`` on the ranks of a group, led from rank 0, which is worker 0.
 
     Args:
         problem, blocks: as for every engine.
@@ -141,41 +141,41 @@ class Ranks:
         points = [experiment.to_toml() for experiment in problem.points or (problem.experiment,)] if send else []
         settings = {"experiments": points, "length": blocks.length, "compiled": compiled, "backend": backend}
         self._tell(Order("build", settings, [torch.from_numpy(partition.owner())]))
-        self.worker = Worker(problem, partition, 0, orders.post, blocks.length, compiled, orders.carrier(backend))
+        self.worker = Worker(problem, partition, 0, orders.transport, blocks.length, compiled, orders.carrier(backend))
 
     def _tell(self, order: Order) -> None:
         """Give an order, unless somebody is known not to take it: of a message to one who has just died gloo may say nothing."""
-        self.orders.post.group.alive()
+        self.orders.transport.group.alive()
         self.orders.give(order)
 
-    def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def place(self, held: AgentState | None) -> None:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         names = None if held is None else list(held.memory)
         self._tell(Order("place", {"memory": names}, pytree.tree_leaves(held) if held is not None else ()))
         with default_dtype(self.problem.x0.dtype):
             self.worker.place(held)
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._tell(
             Order(
                 "stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]
             )
         )
-        with one_thread(), self.orders.post.group.busy():  # the ranks are the parallelism
+        with one_thread(), self.orders.transport.group.busy():  # the ranks are the parallelism
             report = self.worker.stretch(start, count, rounds, keep, best)
         assert report is not None
         return report
 
-    def gather(self) -> Held:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def gather(self) -> AgentState:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._tell(Order("gather", {}))
         held = self.worker.gather()
         assert held is not None
         return held
 
     def close(self) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._end()
 
 
@@ -195,7 +195,7 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
 
     ``born`` is the problem, where rank 0 has not to say it.
     """
-    group = orders.post.group
+    group = orders.transport.group
     worker: Worker | None = None
     try:
         while True:
@@ -209,7 +209,7 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                     problem,
                     Partition.of(tensors[0]),
                     group.rank,
-                    orders.post,
+                    orders.transport,
                     settings["length"],
                     settings["compiled"],
                     rows,
@@ -232,7 +232,7 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                         )
                 elif what == "gather":
                     worker.gather()
-                orders.post.settle()
+                orders.transport.settle()
     except Exception as error:
         group.failed(error)
     finally:
@@ -291,15 +291,15 @@ def start(
             group = Group.connect(store, 0, workers, timeout, "127.0.0.1")
 
             group.ended = lambda: [me for me, process in enumerate(processes, 1) if not process.is_alive()]
-            orders = Orders(Post(group))
-            crew = Ranks(
+            orders = Orders(GlooTransport(group))
+            ranks = Ranks(
                 problem, blocks, orders, partition, compiled, not forked, lambda: _end(processes, here, orders), backend
             )
         except BaseException:
             _end(processes, here)
             raise
-    weakref.finalize(crew, _end, processes, here)
-    return crew
+    weakref.finalize(ranks, _end, processes, here)
+    return ranks
 
 
 def _begin(processes: Sequence[Any]) -> None:
@@ -345,7 +345,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
             compiling.AsyncCompile.pool.cache_clear()
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
-        done = serve(Orders(Post(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
+        done = serve(Orders(GlooTransport(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
         os._exit(0 if done else 1)
 
@@ -353,7 +353,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
 # Ranks that torchrun started
 
 
-_fleet: Orders | None = None  # set while this process leads ranks of torchrun
+_torchrun_group: Orders | None = None  # set while this process leads ranks of torchrun
 
 
 def launched() -> int:
@@ -362,19 +362,19 @@ def launched() -> int:
 
 
 @contextmanager
-def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
+def torchrun_group(timeout: int = TIMEOUT) -> Iterator[bool]:
     """Join the ranks that torchrun started. On rank 0 it yields True at once, and the engine "ranks" uses them all; on the others False, at the end.
 
     ::
 
-        with ranks.fleet() as leads:
+        with ranks.torchrun_group() as leads:
             if leads:
                 run = distopt.simulate("ring", agents=16, scenario="flights", algorithm="gtadam", engine="ranks")
 
     Raises:
         RunError: some rank did not come in time; on a serving rank, that rank 0 did not come to its end.
     """
-    global _fleet  # noqa: PLW0603  # a process is one rank of one fleet
+    global _torchrun_group  # noqa: PLW0603  # a process is one rank of one torchrun_group
     rank, ranks = int(os.environ["RANK"]), launched()
     hosts = not rank and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     limit = timedelta(seconds=timeout)
@@ -387,25 +387,25 @@ def fleet(timeout: int = TIMEOUT) -> Iterator[bool]:
     # After a restart the store still holds what the ranks before it left there.
     fresh = dist.PrefixStore(f"distopt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
-    orders = Orders(Post(Group.connect(fresh, rank, ranks, timeout, here)))
+    orders = Orders(GlooTransport(Group.connect(fresh, rank, ranks, timeout, here)))
     if rank:
         for number in ASKING:  # rank 0 acts upon them, and needs the others for its checkpoint
             signal.signal(number, signal.SIG_IGN)
         if not serve(orders):
-            orders.post.leave()
+            orders.transport.leave()
             time.sleep(1)  # torchrun ends all ranks when one has ended: let rank 0 tell why before
             raise SystemExit(1)
         yield False
         return
-    _fleet = orders
+    _torchrun_group = orders
     try:
         yield True
     finally:
-        _fleet = None
+        _torchrun_group = None
         orders.leave()
         try:
             orders.give(Order("stop", {}))
-            orders.post.settle()
+            orders.transport.settle()
         except (InputError, RunError):
             pass  # whoever is not there to be stopped has been told of already
 
@@ -418,7 +418,7 @@ def engine(
     timeout: int = TIMEOUT,
     partition: str = "contiguous",
     backend: str = "gloo",
-) -> Led:
+) -> WorkerEngine:
     """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
 
     ``backend`` says what carries the rows: gloo, from main memory to main memory; or nccl, from GPU to GPU, where the rounds then run, eagerly.
@@ -432,9 +432,9 @@ def engine(
         raise InputError(f"ranks: timeout={timeout} seconds, must be at least 1")
     if launched() and workers not in (0, launched()):
         raise InputError(f"torchrun started {launched()} ranks, not {workers}; leave the number of workers out")
-    if launched() > 1 and _fleet is None:
+    if launched() > 1 and _torchrun_group is None:
         raise InputError(
-            "ranks: under torchrun call distopt.engines.ranks.fleet() on every rank, and simulate where it gives True"
+            "ranks: under torchrun call distopt.engines.ranks.torchrun_group() on every rank, and simulate where it gives True"
         )
     count = launched() or workers or 2
     check(backend, count)
@@ -442,15 +442,19 @@ def engine(
         raise InputError("ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out")
     shared = divide(problem.mixing, count, partition)
     compiled = backend == "gloo" and local.compiles(problem, blocks, mode)
-    if _fleet is None:
+    if _torchrun_group is None:
 
-        def again(crew: Crew) -> Crew:
-            crew.close()
+        def again(workers: WorkerGroup) -> WorkerGroup:
+            workers.close()
             return start(problem, blocks, shared, compiled, timeout, backend)
 
-        return Led(Surviving(start(problem, blocks, shared, compiled, timeout, backend), again), DEVICES[backend])
-    _fleet.post.group.timeout = timeout
-    return Led(Ranks(problem, blocks, _fleet, shared, compiled, True, lambda: None, backend), DEVICES[backend])
+        return WorkerEngine(
+            FaultTolerant(start(problem, blocks, shared, compiled, timeout, backend), again), DEVICES[backend]
+        )
+    _torchrun_group.transport.group.timeout = timeout
+    return WorkerEngine(
+        Ranks(problem, blocks, _torchrun_group, shared, compiled, True, lambda: None, backend), DEVICES[backend]
+    )
 
 
 def check(backend: str, ranks: int) -> None:

@@ -15,12 +15,12 @@ from torch import Tensor
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines.workers.exchange import Tag
-from distopt.engines.workers.group import Led
+from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Report, Worker
 from distopt.numerics.trees import default_dtype
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held
+from distopt.simulation.round import AgentState
 
 T = TypeVar("T")
 
@@ -109,12 +109,12 @@ class _Arriving:
     into: dict[int, Tensor]
 
     def wait(self) -> None:
-        for sender, letter in self.into.items():
-            letter.copy_(self.mailbox.take((self.me, sender, self.tag), letter.numel()))
+        for sender, buffer in self.into.items():
+            buffer.copy_(self.mailbox.take((self.me, sender, self.tag), buffer.numel()))
 
 
 @dataclass(frozen=True)
-class Post:
+class InMemoryTransport:
     """A worker's ``Transport`` through a mailbox."""
 
     mailbox: Mailbox
@@ -131,7 +131,7 @@ class Post:
 
 
 class Threads:
-    """A crew (see ``distopt.engines.workers.group.Crew``) whose workers do each task in a thread of their own.
+    """A ``WorkerGroup`` whose workers do each task in a thread of their own.
 
     Args:
         problem, blocks: as for every engine.
@@ -151,25 +151,25 @@ class Threads:
     ) -> None:
         self.mailbox = Mailbox(shuffled, seed)
         self.workers = [
-            Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled)
+            Worker(problem, partition, me, InMemoryTransport(self.mailbox, me), blocks.length, compiled)
             for me in range(len(partition.blocks))
         ]
         self._dtype, self.compiled = problem.x0.dtype, compiled
 
-    def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def place(self, held: AgentState | None) -> None:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
         report = self._all(torch.float64, lambda worker: worker.measure(best))
         assert report is not None
         return report
 
-    def gather(self) -> Held:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def gather(self) -> AgentState:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         held = self._all(self._dtype, Worker.gather)
         assert held is not None
         return held
@@ -212,8 +212,10 @@ class Threads:
         return results[0]
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous") -> Led:
+def engine(
+    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous"
+) -> WorkerEngine:
     """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
-    return Led(
+    return WorkerEngine(
         Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
     )

@@ -251,17 +251,17 @@ class Mixing:
 
     @property
     def network(self) -> Mixing:
-        """The network that this was made from by ``served`` or ``linked``."""
+        """The network that this was made from by ``averaged`` or ``linked``."""
         return self._network or self
 
-    def served(self) -> Mixing:
+    def averaged(self) -> Mixing:
         """The network of workers around an average: of a star, whose hub is their server, W is 1/N; any other stays as it is.
 
         The hub, a worker too, adds up all messages, its own among them, and its answer is there in the same round. A server averages
         whatever the weight rule, and whoever it is: the numbers, bit for bit, are those of the complete graph.
 
         >>> from distopt.network.graphs import graph_from_edges
-        >>> W = Mixing(graph_from_edges(3, [[0, 1], [0, 2]]), "metropolis", Key(0, range(3), range(1), 3)).served()
+        >>> W = Mixing(graph_from_edges(3, [[0, 1], [0, 2]]), "metropolis", Key(0, range(3), range(1), 3)).averaged()
         >>> [round(each, 6) for each in W.dense(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0, 0, 1].tolist()]
         [0.333333, 0.333333, 0.333333]
         """
@@ -278,7 +278,7 @@ class Mixing:
         twin._own = np.full(n, 1.0 - (n - 1) * twin._weight[0])
         return twin
 
-    def linked(self, who: str) -> Mixing:
+    def with_link_slots(self, who: str) -> Mixing:
         """The same network with a slot for each link in its tables, which ``who`` asks for. Raises InputError unless W is constant and symmetric."""
         if not self.constant:
             raise InputError(

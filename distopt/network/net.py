@@ -18,7 +18,7 @@ from distopt.protocols import Algorithm, Channel, Payload, Slots
 
 Memory = dict[str, Any]
 
-Noise = dict[str, Tensor]
+Uniforms = dict[str, Tensor]
 """The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them."""
 
 
@@ -104,7 +104,7 @@ class Net:
         link: W_t and the way to the neighbours.
         memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
             ``self.before`` those it started from, where this round was the first.
-        noise: this round's uniforms of the channels that draw any.
+        uniforms: this round's uniforms of the channels that draw any.
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
         widths: how many numbers an agent's value has, by channel (see ``widths``); another width is refused.
@@ -115,11 +115,17 @@ class Net:
         channels: Mapping[str, Channel[Any]],
         link: Link,
         memory: Memory,
-        noise: Noise | None = None,
+        uniforms: Uniforms | None = None,
         alone: bool = False,
         widths: Mapping[str, int] | None = None,
     ) -> None:
-        self.channels, self.link, self.memory, self.noise, self.alone = channels, link, dict(memory), noise or {}, alone
+        self.channels, self.link, self.memory, self.uniforms, self.alone = (
+            channels,
+            link,
+            dict(memory),
+            uniforms or {},
+            alone,
+        )
         self.widths = widths or {}
         self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
@@ -143,7 +149,7 @@ class Net:
     def _encode(self, name: str, z: Tensor) -> Payload:
         if name not in self.memory:
             self.before[name] = self.memory[name] = self.channels[name].init(z)
-        return self.channels[name].encode(z, self.memory[name], self.noise.get(name))
+        return self.channels[name].encode(z, self.memory[name], self.uniforms.get(name))
 
     def mix(self, name: str, z: Tensor) -> Tensor:
         """W_t z through the channel called ``name``."""
@@ -166,7 +172,7 @@ class Net:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
         channel = self.channels[name]
-        u = self.noise.get(name) if getattr(channel, "shared", False) else None
+        u = self.uniforms.get(name) if getattr(channel, "shared", False) else None
         out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
@@ -241,12 +247,12 @@ def widths(algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: T
     return drawing | {name: each.width for name, each in sent(algorithm, x).items()}
 
 
-def noise(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Noise:
+def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
     A channel draws as many as its own value of ``widths`` numbers needs.
     """
-    drawn: Noise = {}
+    drawn: Uniforms = {}
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
         if words:

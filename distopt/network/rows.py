@@ -121,7 +121,7 @@ class Pattern:
 
     @property
     def slots(self) -> int:
-        """Numbers stored per matrix."""
+        """GridScalar stored per matrix."""
         return int(np.prod(self.shape[1:]) + np.prod(self.hub_shape[1:]))
 
     def table(self, values: Floats, lead: tuple[int, int]) -> Table:

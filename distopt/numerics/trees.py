@@ -15,7 +15,7 @@ from distopt.errors import InputError
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Within it, numbers that user code makes without a precision (``t / 10`` of whole rounds) get this one."""
+    """GridScalar that user code makes without naming a precision (``t / 10`` of whole rounds) get this one."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

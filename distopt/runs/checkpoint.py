@@ -29,7 +29,7 @@ from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, form, here, standing
+from distopt.simulation.round import AgentState, form, here, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -179,7 +179,7 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         leaves.append(data[start:stop].clone().view(DTYPES[each[1]]).reshape(each[0]))
         start = stop
     count = len(leaves) - len(header["totals"])
-    held: Held = standing(problem, header["memory"], leaves[:count])
+    held: AgentState = standing(problem, header["memory"], leaves[:count])
     return Checkpoint(Carry(header["t"], held, dict(zip(header["totals"], leaves[count:], strict=True))), about)
 
 
@@ -323,14 +323,16 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _begun(problem: Problem, memory: Sequence[str]) -> Held:
+def _begun(problem: Problem, memory: Sequence[str]) -> AgentState:
     """The agents' state at the beginning."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
-        return Held(x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory})
+        return AgentState(
+            x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory}
+        )
 
 
-def _after(problem: Problem, memory: Sequence[str]) -> Held:
+def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
     """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     sent: dict[str, Tensor] = {}
@@ -341,7 +343,7 @@ def _after(problem: Problem, memory: Sequence[str]) -> Held:
 
     with default_dtype(x.dtype), torch.no_grad():
         after, state = problem.algorithm.update(torch.zeros_like(x), problem.algorithm.init(x.clone()), x, mix)
-        return Held(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
+        return AgentState(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
 
 
 def _of(problem: Problem) -> str:

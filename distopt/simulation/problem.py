@@ -91,13 +91,15 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         else type(algorithm).__name__.lower()
     )
     kind: Kind = getattr(algorithm, "weights", "doubly")
-    mixing = network.served() if kind == "average" else network
+    mixing = network.averaged() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
-    if any(hasattr(channel, "among") for channel in channels.values()):
-        mixing = mixing.linked(who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}")
+    if any(hasattr(channel, "for_degree") for channel in channels.values()):
+        mixing = mixing.with_link_slots(
+            who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}"
+        )
         channels = {
-            name: channel.among(mixing.slots) if hasattr(channel, "among") else channel
+            name: channel.for_degree(mixing.slots) if hasattr(channel, "for_degree") else channel
             for name, channel in channels.items()
         }
     if not mixing.constant and (

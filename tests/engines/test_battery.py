@@ -33,9 +33,8 @@ from torch import Tensor
 
 from distopt.catalog import registry
 from distopt.engines import ranks
-from distopt.engines.workers import exchange as post
-from distopt.engines.workers import worker
-from distopt.engines.workers.halo import Stencil, stencil
+from distopt.engines.workers import exchange, worker
+from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.network import rows as table
 from distopt.numerics import sums as tree
@@ -90,7 +89,7 @@ def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.Monk
     def backwards(rows: table.Table, z: Tensor) -> Tensor:
         return table.apply(rows._replace(index=rows.index.flip(-1), weight=rows.weight.flip(-1)), z)
 
-    monkeypatch.setattr(post, "apply", backwards)
+    monkeypatch.setattr(exchange, "apply", backwards)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 
@@ -106,15 +105,15 @@ def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -
     """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
     problem = posed(Case("gt:lr=0.01,form=aug_dgm", "exact", "moving_target:dim=3"))
     alone = on(problem)
-    exchange = post.Post.send
+    right = exchange.HaloExchange.send
 
-    def swapped(self: post.Post, stage: str, rows: Any) -> None:
-        exchange(self, stage, rows[::-1] if len(rows) > 1 else rows)
+    def swapped(self: exchange.HaloExchange, stage: str, rows: Any) -> None:
+        right(self, stage, rows[::-1] if len(rows) > 1 else rows)
 
     assert differences(alone, on(problem, threads(PARTITIONS["3"]))) == []
     together = posed(Case("gt:lr=0.01", "exact", "moving_target:dim=3"))
     whole = on(together)
-    monkeypatch.setattr(post.Post, "send", swapped)
+    monkeypatch.setattr(exchange.HaloExchange, "send", swapped)
     assert "x" in differences(whole, on(together, threads(PARTITIONS["3"])))
 
 
@@ -122,12 +121,12 @@ def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.Monk
     problem = posed(Case("gtadam:lr=0.01", "exact", "moving_target:dim=3"))
     alone = on(problem)
 
-    def wrong(*args: Any) -> Stencil:
-        right = stencil(*args)
+    def wrong(*args: Any) -> Halo:
+        right = halo(*args)
         wide = [torch.arange(right.width) if order is None else order for order in right.order]
         return dataclasses.replace(right, order=tuple(order.flip(-1) for order in wide))
 
-    monkeypatch.setattr(worker, "stencil", wrong)
+    monkeypatch.setattr(worker, "halo", wrong)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 

@@ -24,7 +24,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
 from distopt.simulation.problem import build
-from distopt.simulation.round import Held, here, owned
+from distopt.simulation.round import AgentState, copied, here
 
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in registry.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parents[2] / 'examples' / 'stream.csv'},label=rain"}
@@ -164,7 +164,7 @@ def kept(
     """The chunks of a run with copies of what the agents hold, which is written over when the run goes on."""
     out = []
     for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, start=start):
-        held = owned(here(chunk.carry.held))
+        held = copied(here(chunk.carry.held))
         out.append(replace(chunk, carry=chunk.carry._replace(held=held)))
     return out
 
@@ -178,7 +178,7 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
     real = []
     step = compiled.step
 
-    def watched(problem: Any, held: Held, *rest: Any) -> Any:
+    def watched(problem: Any, held: AgentState, *rest: Any) -> Any:
         if not torch.compiler.is_compiling():
             real.append(type(held.x))
         return step(problem, held, *rest)
@@ -294,5 +294,5 @@ def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(local.engine(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
     monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
-    assert isinstance(local.engine(problem, blocks), local.Trying)
+    assert isinstance(local.engine(problem, blocks), local.EagerFallback)
     assert isinstance(local.engine(problem, blocks, "eager"), Eager)

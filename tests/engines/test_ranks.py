@@ -315,9 +315,9 @@ class Work:
 class Wrong:
     """Delivers a message of round 4 whatever is asked for."""
 
-    def recv(self, letters: list[Tensor], source: int, number: int) -> Work:
+    def recv(self, buffers: list[Tensor], source: int, number: int) -> Work:
         head, _ = gloo.header((4, "x"))
-        letters[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        buffers[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
         return Work()
 
     send = recv
@@ -329,21 +329,24 @@ class Store:
 
 
 def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
-    post, letter = gloo.Post(gloo.Group(Wrong(), Store(), rank=1, size=2)), torch.empty(FRONT + 8, dtype=torch.uint8)
-    post.expect((4, "x"), {0: letter}).wait()
+    transport, buffer = (
+        gloo.GlooTransport(gloo.Group(Wrong(), Store(), rank=1, size=2)),
+        torch.empty(FRONT + 8, dtype=torch.uint8),
+    )
+    transport.expect((4, "x"), {0: buffer}).wait()
     for tag, due in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
         with pytest.raises(
             RunError, match=rf"^rank 1 got a message \(round 4, x\) from rank 0 where \({due}\) was due$"
         ):
-            post.expect(tag, {0: letter}).wait()
+            transport.expect(tag, {0: buffer}).wait()
     long = "x" * 60
     assert gloo.header((4, long + "a"))[0] != gloo.header((4, long + "b"))[0]
 
 
 def test_a_post_is_a_transport() -> None:
-    post: Transport = gloo.Post(gloo.Group(Wrong(), Store(), rank=0, size=1))
-    post.send((0, "x"), {})
-    post.expect((0, "x"), {}).wait()
+    transport: Transport = gloo.GlooTransport(gloo.Group(Wrong(), Store(), rank=0, size=1))
+    transport.send((0, "x"), {})
+    transport.expect((0, "x"), {}).wait()
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +364,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="torchrun started 4 ranks, not 3"):
         engines.make("ranks:workers=3", problem, blocks)
-    with pytest.raises(InputError, match="call distopt.engines.ranks.fleet"):
+    with pytest.raises(InputError, match="call distopt.engines.ranks.torchrun_group"):
         engines.make("ranks", problem, blocks)
     with pytest.raises(InputError, match="only spec strings"):
         made(algorithm=Fails(divide)).experiment.to_toml()

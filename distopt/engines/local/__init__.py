@@ -60,7 +60,7 @@ def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = 
     if compiles(problem, blocks, mode):
         from distopt.engines.local.compiled import Compiled  # imports the compiler's front end: seconds
 
-        chosen: Engine = Trying(Compiled(), forced=mode == "compiled")
+        chosen: Engine = EagerFallback(Compiled(), forced=mode == "compiled")
     else:
         chosen = Eager()
     return chosen if device == "cpu" else OnDevice(chosen, device)
@@ -136,9 +136,9 @@ class OnDevice:
         return self._engine.compiled
 
     def _moved(self, block: Block) -> Block:
-        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.noise), self.device)
+        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.uniforms), self.device)
         twin = replace(block, exact=exact, reference=block.reference._replace(x=best))
-        twin.__dict__.update(tables=tables, noise=drawn)  # its cached properties
+        twin.__dict__.update(tables=tables, uniforms=drawn)  # its cached properties
         return twin
 
     def prepare(self, block: Block) -> None:
@@ -157,7 +157,7 @@ class OnDevice:
         return Stretch(observed, kept, held, finite, stretch.bits)
 
 
-class Trying:
+class EagerFallback:
     """Compiled rounds. Where the algorithm or the scenario cannot be compiled: eager ones with a warning, or an InputError if ``forced``."""
 
     def __init__(self, compiled: Engine, forced: bool = False) -> None:
