@@ -1,4 +1,4 @@
-"""WHAT is computed: topology, scenario, algorithm, channel, seed, trials, rounds. A value; TOML in and out; a fingerprint."""
+"""The experiment: a value that says what is computed (topology, scenario, algorithm, seed, ...), with TOML in and out and a fingerprint."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from distopt.errors import InputError
 from distopt.fingerprint import plain
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
-"""What an experiment is about where a TOML file or the command line leaves it out."""
+"""Defaults for what a TOML file or the command line leaves out."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the numbers of a run, and nothing about where it runs.
+    """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
         topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
-        agents: N, or None where the topology fixes it.
+        agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it).
         drop_links: probability that a link fails in a round.
-        rounds: T, or None for the scenario's own length (1000 where it has none).
-        trials: R, independent repetitions, batched.
-        seed: of all addressed randomness.
-        dtype: of the iterates; metrics are always float64.
+        rounds: T, or None for the scenario's own length (1000 if it has none).
+        trials: R, the number of independent repetitions, run in one batch.
+        seed: the random seed.
+        dtype: precision of the iterates; metrics are always float64.
         every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: starting point: None (zeros), a number, [d], or [N, d].
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
