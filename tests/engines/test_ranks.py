@@ -26,6 +26,7 @@ from torch import Tensor
 import distopt
 from distopt import engines
 from distopt.engines import local, ranks
+from distopt.engines.ranks.orders import Order, Orders
 from distopt.engines.transports import gloo
 from distopt.engines.workers.exchange import Transport
 from distopt.engines.workers.group import LossWarning
@@ -139,13 +140,13 @@ def test_a_run_goes_on_from_what_all_agents_hold() -> None:
 
 
 def test_the_garbage_of_an_earlier_group_harms_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = ranks.Orders.take
+    take = Orders.take
 
-    def collecting(self: ranks.Orders) -> ranks.Order:
+    def collecting(self: Orders) -> Order:
         gc.collect()
         return take(self)
 
-    monkeypatch.setattr(ranks.Orders, "take", collecting)
+    monkeypatch.setattr(Orders, "take", collecting)
     problem = made()
     comparison = Comparison.of(problem)
     gc.disable()
