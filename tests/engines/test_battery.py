@@ -76,7 +76,7 @@ def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
     alone = on(problems)
     assert moves(alone)
     for workers in (2, 4):
-        assert differences(alone, on(problems, partial(ranks.engine, workers=workers, timeout=20))) == [], workers
+        assert differences(alone, on(problems, partial(ranks.ranks, workers=workers, timeout=20))) == [], workers
 
 
 # What would be noticed
@@ -187,4 +187,4 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
 def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
-    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.ranks, workers=2, timeout=300), **SMALL)

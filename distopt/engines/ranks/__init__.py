@@ -17,26 +17,27 @@ from distopt.engines import local
 from distopt.engines.ranks.orders import DEVICES, RankGroup, check, launched
 from distopt.engines.ranks.processes import start
 from distopt.engines.ranks.torchrun import led, torchrun_group
-from distopt.engines.transports.gloo import TIMEOUT
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine, WorkerGroup
 from distopt.engines.workers.partition import divide
 from distopt.errors import InputError
+from distopt.ranges import whole
 from distopt.simulation.problem import Problem
 
-__all__ = ["DEVICES", "check", "engine", "launched", "torchrun_group"]
+__all__ = ["DEVICES", "check", "launched", "ranks", "torchrun_group"]
 
 
-def engine(
+def ranks(
     problem: Problem,
     blocks: Blocks,
     mode: local.Mode,
-    workers: int = 0,
-    timeout: int = TIMEOUT,
+    workers: int | None = None,
+    timeout: int = 60,
     partition: str = "contiguous",
     backend: str = "gloo",
 ) -> WorkerEngine:
-    """``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
+    """Workers in processes: ranks of torch.distributed on this machine or, under torchrun, on several.
 
+    ``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
     ``backend`` says what carries the rows: gloo, from main memory to main memory; or nccl, from GPU to GPU, where the rounds then run, eagerly.
 
     Raises:
@@ -44,15 +45,14 @@ def engine(
             torchrun another number than its ranks, or a part of the experiment that is no spec string.
         RunError: the processes could not be started.
     """
-    if timeout < 1:
-        raise InputError(f"ranks: timeout={timeout} seconds, must be at least 1")
-    if launched() and workers not in (0, launched()):
+    whole("ranks", 1, timeout=timeout)
+    if launched() and workers not in (None, launched()):
         raise InputError(f"torchrun started {launched()} ranks, not {workers}; leave the number of workers out")
     if launched() > 1 and led() is None:
         raise InputError(
             "ranks: under torchrun call distopt.engines.ranks.torchrun_group() on every rank, and simulate where it gives True"
         )
-    count = launched() or workers or 2
+    count = launched() or (2 if workers is None else workers)
     check(backend, count)
     if backend == "nccl" and mode == "compiled":
         raise InputError("ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out")
