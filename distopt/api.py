@@ -52,7 +52,7 @@ def simulate(
         trials: independent repetitions (seeds), batched.
         seed: of all randomness.
         dtype: "float64" or "float32" for the iterates; metrics are float64.
-        every: record every so many rounds; the last round is always recorded.
+        every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: None (zeros), a number, [d] or [N, d].
         record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.

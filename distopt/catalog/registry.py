@@ -187,7 +187,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
         return build()
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # of a user's own class, which may do anything
+    except Exception as error:  # a user's own class may raise anything
         raise InputError(f"{_where(kind, spec.name)}: {type(error).__name__}: {error}") from error
 
 
@@ -227,7 +227,7 @@ def _where(kind: str, name: str) -> str:
 
 
 def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """What a maker can be given by name, in order, and the types that it says."""
+    """The parameters of a maker that have names, in order, and their declared types."""
     try:
         known = inspect.signature(build).parameters
         hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
@@ -241,7 +241,7 @@ def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspec
 
 
 def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> dict[str, str]:
-    """The values of a spec by name: those without a key are the first parameters, in order."""
+    """The values of a spec by name. Values without a key are the first parameters, in order."""
     if len(spec.args) > len(free):
         raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
     named: dict[str, str] = dict(zip(free, spec.args, strict=False))
@@ -282,7 +282,7 @@ def with_value(kind: str, spec: str, key: str, value: str) -> str:
 
 
 def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """What two specs have in common that mean the same: the name, and the values by name, sorted.
+    """The normal form of a spec, equal for specs of the same meaning: the name, and the values by name, sorted.
 
     >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
     True
@@ -292,7 +292,7 @@ def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
-    """A value that names a file, as a path that leads to it from where the process is.
+    """A value that names a file, as a path from the folder where the process is.
 
     A file is what a parameter called ``path``, or of the type ``Path``, names; in a user's own class, any text that looks like the path of one.
     """

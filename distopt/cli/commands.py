@@ -47,7 +47,7 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if changed or force:
         for each in experiments:
             try:
-                build(each)  # where a file is not there, this says which, and where it was looked for
+                build(each)  # names a missing file, and where it was looked for
             except InputError as fault:
                 raise InputError(f"{folder / EXPERIMENT}: {fault}") from fault
     if force:
@@ -223,7 +223,7 @@ def sweep(
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
             say(
-                f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there",
+                f"distopt: interrupted; finished runs are kept in {folder}; re-run the command to resume",
                 err=True,
             )
             raise SystemExit(stop.code) from None
@@ -441,7 +441,7 @@ def short(spec: Any) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """A line for the user; names in it do not steer the terminal."""
+    """Print a line for the user, with control characters made harmless."""
     click.echo(printable(text), err=err)
 
 

@@ -1,4 +1,4 @@
-"""Workers in threads of this process, for tests: what travels is what would travel between machines, in any order one likes."""
+"""Workers in threads of this process, for tests. Messages are those that would travel between machines, in any order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Another worker failed; this one gives up waiting."""
+    """Another worker failed, so this one stops waiting."""
 
 
 class Mailbox:
@@ -73,7 +73,7 @@ class Mailbox:
         return message
 
     def begin(self, workers: int) -> None:
-        """So many workers begin a task."""
+        """Note that ``workers`` workers begin a task."""
         with self._changed:
             self._working = workers
 
@@ -197,7 +197,7 @@ class ThreadGroup:
         torch.set_num_threads(1)  # the workers are the parallelism
         self.mailbox.begin(len(threads))
         try:
-            with default_dtype(dtype):  # of the whole process, so not for a worker to set
+            with default_dtype(dtype):  # the default precision belongs to the whole process, so no worker sets it
                 for thread in threads:
                     thread.start()
                 for thread in threads:

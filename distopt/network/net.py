@@ -1,4 +1,4 @@
-"""What an algorithm sees of the network in one round: ``mix(name, z)``, through a channel with memory."""
+"""The network as an algorithm sees it in one round: ``mix(name, z)``, through a channel with memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
     def send(self, payloads: dict[str, Payload]) -> None:
-        """Let the payloads of these channels leave now; ``heard`` will ask for them later."""
+        """Send the payloads of these channels now; ``heard`` asks for them later."""
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
@@ -133,7 +133,7 @@ class Net:
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
-        """Encode now, and let leave together, what ``mix`` will be asked for later in the round."""
+        """Encode and send together, now, the values that ``mix`` will be asked for later in the round."""
         for name, z in values.items():
             self._require_width(name, z)
         self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
@@ -178,7 +178,7 @@ class Net:
 
 
 class Sent(NamedTuple):
-    """What an algorithm sends through a channel.
+    """A value that an algorithm sends through a channel.
 
     Attributes:
         width: how many numbers an agent's value has; it may be another number than x has.
@@ -190,7 +190,7 @@ class Sent(NamedTuple):
 
 
 def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
-    """What an algorithm sends, by channel, in the order in which it sends.
+    """The values that an algorithm sends, by channel, in order of sending.
 
     Found by one update with gradient zero, on copies: neither x [R, n, d] nor the algorithm is changed.
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the carry of one run in a file, from which the run goes on with the same bits on any engine and any number of workers.
+"""Checkpoints: the carry of one run in a file. The run resumes from it with the same bits, on any engine and any number of workers.
 
 The file is a line that names it, the length of a header, the header (JSON), the leaves of the carry one after the other, and the
 SHA-256 of all that. It is written beside and renamed, and nothing in it is unpickled.
@@ -58,12 +58,12 @@ MAYBE = {"static_regret", "regret_best_fixed", "agents"}
 
 HEADER_BYTES, DIGEST = 2**24, 32
 MAGIC = b"distopt checkpoint\n"
-LENGTH = struct.Struct("<Q")  # of the header
+LENGTH = struct.Struct("<Q")  # length of the header
 
 
 @dataclass(frozen=True)
 class About:
-    """Whose carry it is, and what else decides the bits of the rounds to come.
+    """The run that a carry belongs to, and everything else that decides the bits of its later rounds.
 
     ``run`` is the ``id`` of the results beside the checkpoint; ``compiled`` and ``device`` say how the rounds ran; ``seconds``
     what they have taken.
@@ -79,14 +79,14 @@ class About:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A carry read from a file, and what it is about."""
+    """A carry read from a file, with its description."""
 
     carry: Carry
     about: About
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of the software that decides the bits."""
     return {"distopt": __version__, "torch": str(torch.__version__)}
 
 
@@ -234,7 +234,7 @@ def _most(problem: Problem) -> int:
 
 
 def _wrong(header: Any) -> str | None:
-    """What no header has that ``save`` wrote; None where there is nothing."""
+    """The first fault of a header that ``save`` cannot have written; None if there is none."""
     if not isinstance(header, dict) or header.keys() != {
         "format",
         "t",
@@ -324,7 +324,7 @@ def _same(leaf: Any, form: Any) -> bool:
 
 
 def _begun(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """What all agents hold in the beginning."""
+    """The agents' state at the beginning."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
         return AgentState(

@@ -68,7 +68,7 @@ def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
 
 
 def copied(tree: Any) -> Any:
-    """The tree with leaves that share memory with nothing, copied one by one: there is never a second copy of all."""
+    """A copy of the tree whose leaves share no memory. Leaves are copied one by one, so there is never a second copy of all."""
     leaves, form = pytree.tree_flatten(tree)
     del tree
     for k, each in enumerate(leaves):

@@ -33,7 +33,7 @@ T = TypeVar("T")
 PATIENCE = 1.0
 """Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
 
-FIRST_BYTES = 2**26  # of x, over the rounds of a run's first stretch, whose time nobody knows
+FIRST_BYTES = 2**26  # size of x over a run's first segment, before any was timed
 
 
 class Carry(NamedTuple):
@@ -71,7 +71,7 @@ class Chunk:
 
 
 def begin(problem: Problem) -> Carry:
-    """The carry before round 0; its leaves share memory with nothing."""
+    """The carry before round 0. Its leaves share no memory."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
         return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
@@ -229,7 +229,7 @@ def _joined(starts: Sequence[Carry], trials: int) -> AgentState:
 
     def join(*leaves: Any) -> Any:
         own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
-        return torch.cat(leaves) if own else copied(leaves[0])  # what all trials share, all points share
+        return torch.cat(leaves) if own else copied(leaves[0])  # trials share it, so points do too
 
     held: AgentState = pytree.tree_map(join, *(here(start.held) for start in starts))
     return held

@@ -59,14 +59,20 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
 
 @pytest.mark.parametrize(
     "algorithm",
-    [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+    needs.slow_but(
+        "gtadam",
+        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+    ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"])
+@pytest.mark.parametrize(
+    "algorithm",
+    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"]),
+)
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
@@ -86,21 +92,24 @@ def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None)
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize("scenario", registry.names("scenarios"))
+@pytest.mark.parametrize("scenario", needs.slow_but("flights", registry.names("scenarios")))
 def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
 
 
 @pytest.mark.parametrize(
     ("topology", "settings"),
-    [
-        ("star", {}),
-        ("complete", {}),
-        ("path", {}),
-        ("resampled_erdos_renyi", {}),
-        ("random_matching", {"trials": 2}),
+    needs.slow_but(
         ("ring", {"drop_links": 0.4, "trials": 2}),
-    ],
+        [
+            ("star", {}),
+            ("complete", {}),
+            ("path", {}),
+            ("resampled_erdos_renyi", {}),
+            ("random_matching", {"trials": 2}),
+            ("ring", {"drop_links": 0.4, "trials": 2}),
+        ],
+    ),
 )
 def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
     both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)

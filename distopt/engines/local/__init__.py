@@ -28,7 +28,7 @@ MODES = get_args(Mode)
 
 COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
 OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
-OPERATIONS = 70  # of them in an eager round with its measurements
+OPERATIONS = 70  # in an eager round with its measurements
 LOOP_SECONDS = 1e-5  # a compiled round of a small problem
 PASS_SECONDS = 1.2e-10  # reading or writing one byte
 EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data
@@ -98,7 +98,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
 
 
 def check(mode: object, engine: object = "local", agentwise: object = None) -> None:
-    """Refuse what is none of the ways to make a run."""
+    """Refuse an unknown mode."""
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
@@ -110,7 +110,7 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
 
 
 class OnDevice:
-    """Rounds on another device, such as "cuda": what they need goes there block by block, what they made comes back.
+    """Rounds on another device, such as "cuda". Inputs are sent there block by block, and results are fetched.
 
     The comparator and the data are made on the host, so an experiment sees the same costs on every device; the iterates equal
     those of the host to rounding.

@@ -63,7 +63,7 @@ class Rounds:
         self.loop = Loop(self._round, held, rows, block.length, moving, turns)
 
     def _forms(self, held: AgentState, leaves: Leaves) -> tuple[list[int], Round]:
-        """The leaves that neighbours read, and what a round gives, as to its forms."""
+        """The leaves that neighbours read, and the shapes and dtypes of a round's results."""
 
         def one(held: AgentState, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
             return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)
@@ -73,7 +73,7 @@ class Rounds:
             return traced(one, *trees)
         except InputError:
             raise
-        except Exception:  # what asks a tensor for its value, for one, has to be tried in earnest
+        except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
             with torch.no_grad():
                 return one(*trees)
 

@@ -24,7 +24,7 @@ Step = Callable[[AgentState, Any, Link, Uniforms], tuple[AgentState, int, Tensor
 
 @dataclass(frozen=True)
 class Walk:
-    """What the agents of a block went through in some rounds.
+    """The result of some rounds of a block of agents.
 
     ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
     ``held`` in the end; ``bits`` one of them broadcast in a round.

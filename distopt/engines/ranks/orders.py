@@ -170,7 +170,7 @@ def one_thread() -> Iterator[None]:
 
 
 def serve(orders: Orders, born: Problem | None = None) -> bool:
-    """Do what rank 0 orders until it says stop; whether it did so. What fails is noted for rank 0 to tell.
+    """Carry out rank 0's orders until it says stop; returns whether it did. A failure is noted for rank 0 to report.
 
     ``born`` is the problem, where rank 0 has not to say it.
     """
@@ -228,12 +228,12 @@ def rebuilt(experiments: Sequence[str]) -> Problem:
 
 
 def launched() -> int:
-    """How many ranks torchrun started; 0 where this process is none of them."""
+    """Number of ranks that torchrun started; 0 if this process is not one of them."""
     return int(os.environ["WORLD_SIZE"]) if {"TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"} <= os.environ.keys() else 0
 
 
 def check(backend: str, ranks: int) -> None:
-    """Refuse a backend that there is not, or that cannot serve so many ranks here."""
+    """Refuse an unknown backend, or one that cannot serve this number of ranks here."""
     if backend not in DEVICES:
         raise InputError(f"ranks: no backend {backend!r}; there are {' and '.join(DEVICES)}")
     if backend == "nccl":

@@ -83,7 +83,7 @@ def _begin(processes: Sequence[Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", DeprecationWarning
-            )  # of forks beside threads: a rank enters nothing that they might hold
+            )  # it warns of forks beside threads; a rank takes no lock that they might hold
             with held():
                 for process in processes:
                     process.start()
@@ -106,7 +106,7 @@ def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) ->
 
 
 def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Problem | None) -> None:
-    """The life of a rank that ``start`` began. It leaves without tidying: what it inherited is its parent's to tidy."""
+    """The main function of a rank that ``start`` forked. It exits without cleaning up, which is left to its parent."""
     follow(parent)  # rank 0 acts upon signals, and needs the others for its checkpoint
     done = False
     gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
@@ -114,7 +114,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
     try:
         torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
         compiling = sys.modules.get("torch._inductor.async_compile")
-        if compiling is not None:  # nor wait for the threads that compiled for its parent
+        if compiling is not None:  # a fork has none of its parent's compiling threads either
             compiling.AsyncCompile.pool.cache_clear()
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)

@@ -14,7 +14,7 @@ from distopt.engines.transports.gloo import TIMEOUT, GlooTransport, Group, dist
 from distopt.errors import InputError, RunError, first_line
 from distopt.runs.signals import ASKING
 
-_led: Orders | None = None  # by this process
+_led: Orders | None = None  # set while this process leads ranks of torchrun
 
 
 def led() -> Orders | None:
@@ -24,7 +24,7 @@ def led() -> Orders | None:
 
 @contextmanager
 def torchrun_group(timeout: int = TIMEOUT) -> Iterator[bool]:
-    """Join the ranks that torchrun started: on rank 0 True, and the engine "ranks" runs on all of them; on the others False, when all is done.
+    """Join the ranks that torchrun started. On rank 0 it yields True at once, and the engine "ranks" uses them all; on the others False, at the end.
 
     ::
 

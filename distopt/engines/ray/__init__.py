@@ -124,7 +124,7 @@ class WorkerActor:
             return result
         except Exception as error:
             failure = self.group.failed(error)
-        self.transport.leave()  # which lets the others know at once
+        self.transport.leave()  # tells the others at once
         return failure
 
     def leave(self) -> None:
@@ -140,12 +140,12 @@ class ActorGroup:
         problem, blocks: as for every engine.
         compiled: whether the rounds are.
         workers: how many.
-        share: the agents among so many workers.
+        share: the partition of the agents among a number of workers.
         timeout: seconds that a message may take, and an actor to start.
         end: lets the cluster go.
 
     Raises:
-        InputError: the cluster has no room for so many, or a node cannot take the experiment in.
+        InputError: the cluster has no room for the workers, or a node cannot load the experiment.
         RunError: they did not start in time.
     """
 
@@ -292,13 +292,13 @@ class ActorGroup:
 
 
 def versions() -> str:
-    """What decides the bits of a worker beside the experiment."""
+    """The versions that, besides the experiment, decide a worker's bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
 
 
 def packed(problem: Problem) -> bytes:
-    """A problem for other nodes, with the users' own files in it: they need not be there.
+    """A problem for other nodes, with users' own files packed into it.
 
     Raises:
         InputError: a part of it cannot be sent.
@@ -367,5 +367,5 @@ def ray(
     connected.enter_context(cluster.cluster(address or "", workers))
     team = ActorGroup(
         problem, blocks, compiled, workers, share, timeout, connected.close
-    )  # which closes it too where it fails
+    )  # the group also closes it if its start fails
     return WorkerEngine(FaultTolerant(team, lambda workers: team.rebuild()))

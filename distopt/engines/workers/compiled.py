@@ -29,7 +29,7 @@ _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
 
 library: Any = torch.library  # torch gives it no types
-# Of one result each, and not of ``library.custom_op``: other ones would take 20 us to call.
+# Operations with one result each, made without ``library.custom_op``: any others take 20 us to call.
 _operations = library.Library("distopt", "DEF")
 _operations.define("send(str stage, Tensor[] rows, Tensor exchange, Tensor k) -> Tensor")
 _operations.define("heard(str stage, int place, Tensor row, int width, Tensor exchange, Tensor k) -> Tensor")
@@ -39,7 +39,7 @@ def _of(exchange: Tensor, do: Callable[[HaloExchange], Tensor]) -> Tensor:
     own = _exchanges[int(exchange)]
     try:
         return do(own)
-    except BaseException as error:  # of which compiled code would pass on the text alone
+    except BaseException as error:  # compiled code re-raises only the message; keep the exception itself
         own.failure = error
         raise
 
@@ -151,7 +151,7 @@ class Rounds:
         """See ``distopt.engines.workers.worker.Measure``."""
         found = padded(
             (points, mean), self._longest, constant=False
-        )  # of these rounds, the rest is of all that are loaded
+        )  # points and means of these rounds; data and x* of all loaded rounds
         leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
 
         def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
@@ -166,7 +166,7 @@ class Rounds:
         return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
 
     def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
-        """A loop that may be one that cannot be compiled, or in which exchanges may fail."""
+        """Run a loop. Its compilation may be refused, and its exchanges may fail."""
         self.exchange.failure = None
         failure: BaseException
         try:
@@ -175,9 +175,7 @@ class Rounds:
             failure = self.exchange.failure or error
             if isinstance(error, TorchDynamoException):
                 failure = refused(error)
-            elif str(error).startswith(
-                "KeyboardInterrupt"
-            ):  # which came before an operation had begun to look out for it
+            elif str(error).startswith("KeyboardInterrupt"):  # it came before an operation could catch it
                 failure = self.exchange.failure or KeyboardInterrupt()
         raise failure
 
@@ -188,7 +186,7 @@ class Rounds:
 
     @staticmethod
     def _forms(one: Any, held: Any, leaves: Any) -> Round:
-        """A round, as to its forms."""
+        """The shapes and dtypes of a round's results."""
         try:
             found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
             return found

@@ -28,7 +28,7 @@ Tag = tuple[int, str]
 
 
 class Arriving(Protocol):
-    """Messages that are on their way."""
+    """Messages under way."""
 
     def wait(self) -> None:
         """Return when all are here, as they were sent, where they were expected."""
@@ -41,7 +41,7 @@ class Transport(Protocol):
     """
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
-        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+        """Expect messages of this tag, to fill uint8 [bytes] by sending worker. Announced early, they cost the carrier less."""
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
@@ -56,11 +56,11 @@ class Rows(Transport, Protocol):
         """Where this worker's agents live."""
 
     def confirm(self) -> None:
-        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
+        """Return when all rows have arrived with the expected headers. Results made of them may be reported only then."""
 
 
 class Buffer(NamedTuple):
-    """A message of so many rows, and views of what is in it."""
+    """A message of ``rows`` rows, and views of its parts."""
 
     rows: int
     message: Tensor
@@ -88,13 +88,15 @@ class HaloExchange:
 
     The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out, and send a message without a meaning to those who expect one.
+    workers leave it out and send a padding message to those who expect one.
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
         self.transport, self.device, self.prefix, self.k = transport, device, "", 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
-        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
+        self._forms: dict[
+            str, list[tuple[torch.Size, torch.dtype]]
+        ] = {}  # shapes and precisions of the own rows, by stage
         self._buffers: dict[tuple[str, int, int, bool], Buffer] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
         self._ahead: dict[str, Pending] = {}

@@ -51,10 +51,10 @@ Order = tuple[int, int, range, tuple[str, ...], Tensor]
 """What ``WorkerGroup.stretch`` is told."""
 
 PATIENCE = 3
-"""So many losses in a row without a stretch in between end a run: whatever kills the workers will do so again."""
+"""This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
 
 RARELY, MOST = 50, 100
-"""A copy of what the agents hold is taken when the stretches since the last one took so many times as long as taking it did, and after so many."""
+"""A copy of what the agents hold is renewed when the segments since took RARELY times as long as copying, and after MOST segments."""
 
 
 class FaultTolerant:
