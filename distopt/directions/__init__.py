@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -24,8 +25,10 @@ def direct(rule: Direction[Any], s: Tensor, state: Any, mix: Mix) -> tuple[Tenso
     kind = type(rule)
     if kind not in _asks:
         _asks[kind] = _takes_round(rule)
-    whole: Any = rule
-    return whole(s, state, mix) if _asks[kind] else whole(s, state)
+    if not _asks[kind]:
+        return rule(s, state)
+    asking: Callable[[Tensor, Any, Mix], tuple[Tensor, Any]] = rule  # type: ignore[assignment]
+    return asking(s, state, mix)
 
 
 def _takes_round(rule: Any) -> bool:
