@@ -89,8 +89,7 @@ def entry(kind: str, name: str) -> Entry:
     """
     if name not in registry.names(kind):
         raise InputError(f"no {name!r} among the {kind}{registry.nearest(name, registry.names(kind))}")
-    path = registry.folder(kind) / f"{name}.py"
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(registry.files(kind)[name].read_text())
     maker = next((node for node in _definitions(tree) if registry.same_name(node.name, name)), None)
     text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
     meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
@@ -164,7 +163,7 @@ def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.ex
 def _default(value: ast.expr, tree: ast.Module) -> str:
     """A default as it is typed in a spec: an object that the module makes, such as ``sign = Sign()``, by the name of its entry."""
     if isinstance(value, ast.Constant):
-        return "none" if value.value is None else str(value.value) or "''"
+        return str(value.value) or "''"
     if isinstance(value, ast.Name) and (meant := _assigned(value.id, tree)) is not None:
         return _default(*meant)
     if isinstance(value, ast.Call):
@@ -193,7 +192,7 @@ def _values(annotation: ast.expr | None, tree: ast.Module) -> str:
         return f"a {nested[:-1]}"
     if isinstance(annotation, ast.Name) and (meant := _assigned(text, tree)) is not None:
         return _values(*meant)
-    return "none" if text == "None" else text
+    return text
 
 
 def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None:
@@ -209,7 +208,8 @@ def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None
                         return value, tree
         if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
             package, *inner = (node.module or "").split(".")
-            path = Path(__file__).parent.parent.joinpath(*inner).with_suffix(".py")
+            base = Path(__file__).parent.parent.joinpath(*inner)
+            path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
             return _assigned(name, ast.parse(path.read_text())) if package == "distopt" and path.is_file() else None
     return None
 

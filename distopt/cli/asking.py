@@ -26,7 +26,7 @@ def mode(eager: bool, compiled: bool) -> Mode:
 
 @contextmanager
 def leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
-    """Whether this process runs the command: of the ranks of torchrun only the first does, while the others serve it here."""
+    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others serve it here."""
     if engine == "local" and workers is not None:
         raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
     if engine != "ray" and address is not None:
@@ -37,7 +37,7 @@ def leading(engine: str, workers: int | None, address: str | None) -> Iterator[b
             f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
         )
     if engine == "ray":
-        from distopt.engines import cluster
+        from distopt.engines.ray import cluster
 
         with cluster.cluster(address or "", workers or 2):  # for all algorithms
             yield True
@@ -47,7 +47,7 @@ def leading(engine: str, workers: int | None, address: str | None) -> Iterator[b
         return
     from distopt.engines import ranks
 
-    with ranks.fleet() as leads:
+    with ranks.torchrun_group() as leads:
         yield leads
 
 
@@ -79,7 +79,7 @@ def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any
     values: dict[str, Any]
     if topology.endswith(".toml"):
         values, where = settings(Path(topology)), topology
-        # what is typed here names files that are here, whatever folder those of the TOML file are of
+        # paths typed here are relative to this folder; those of the TOML file to its own
         given = {
             key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
             for key, value in given.items()

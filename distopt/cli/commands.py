@@ -160,7 +160,8 @@ def sweep(
     with stopping() as stop:
         try:
             if engine == "ray":
-                from distopt.engines import cluster, ray
+                from distopt.engines import ray
+                from distopt.engines.ray import cluster
 
                 with cluster.cluster(address, workers):
                     runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
@@ -168,7 +169,7 @@ def sweep(
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
             say(
-                f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there",
+                f"distopt: interrupted; finished runs are kept in {folder}; re-run the command to resume",
                 err=True,
             )
             raise SystemExit(stop.code) from None

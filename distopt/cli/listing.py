@@ -24,6 +24,7 @@ COMMANDS = {
     "channels": "distopt simulate ring --agents 16 --channel {}",
     "directions": "distopt simulate ring --agents 16 --algorithm gt:direction={}",
     "compressors": "distopt simulate ring --agents 16 --algorithm gt --channel choco:compressor={}",
+    "engines": "distopt simulate ring --agents 16 --engine {name}",
 }
 """How an entry is used; other kinds do without."""
 
@@ -103,7 +104,7 @@ def page(entry: Entry, room: int) -> Iterator[str]:
         for paper in entry.papers:
             yield from textwrap.wrap(paper, room, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     if entry.kind in COMMANDS:
-        command = [word.format(typed(entry)) for word in COMMANDS[entry.kind].split()]
+        command = [word.format(typed(entry), name=entry.name) for word in COMMANDS[entry.kind].split()]
         yield from ("", click.style("Use", bold=True), f"  {shlex.join(command)}")
     if entry.example:
         yield from ("", click.style("Example", bold=True), textwrap.indent(entry.example, "  "))

@@ -21,12 +21,12 @@ AGENTWISE_LIMIT = 10**6
 
 
 NARROW = 64
-"""Up to so many coordinates, squares are summed over agents before coordinates: one vectorised pass, where sums of short rows are
-slow, and rounded alike in any code. Longer rows are summed first, so that workers send one number for each."""
+"""Rows of at most this many coordinates are summed over agents first, in one vectorised pass: sums of short rows are slow. Either code
+rounds alike. Longer rows are summed over coordinates first, so that workers send one number for each."""
 
 
 def per_agent(scenario: Any, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What each agent adds to the network's measurements, [R, n, *] each: |x_i - x*|^2, |x_i - xbar|^2, and its values at xbar.
+    """Each agent's terms of the network's measurements, [R, n, *] each: |x_i - x*|^2, |x_i - xbar|^2, and its values at xbar.
 
     For x [R, n, d], the network average xbar [R, 1, d], the agents' data and x*_t [R|1, d], all float64. Squares are left by
     coordinate where d is small (see ``NARROW``). The values [R, n, q] are f_i(xbar) and, of a classification, the accuracy (0 where

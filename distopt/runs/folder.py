@@ -97,7 +97,7 @@ def reopened(
     if changed or force:
         for each in experiments:
             try:
-                build(each)  # where a file is not there, this says which, and where it was looked for
+                build(each)  # names a missing file, and where it was looked for
             except InputError as fault:
                 raise InputError(f"{path / EXPERIMENT}: {fault}") from fault
     if force:

@@ -13,8 +13,10 @@ import pytest
 from helpers.asking import ASK, TOML, call, many, one
 
 import distopt
+from distopt import engines
 from distopt.catalog import registry
 from distopt.cli import listing
+from distopt.engines.transports.gloo import TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -229,6 +231,15 @@ def test_on_a_terminal_columns_are_aligned_and_fit(columns: int) -> None:
             assert [row.split()[0] for row in starts] == registry.names(kind)
             (at,) = {re.match(r"  \S+ +", row).end() for row in starts}
             assert all(row[:at].strip() == "" for row in rows if row not in starts)
+
+
+def test_engines_are_listed_as_they_are_asked_for() -> None:
+    entries = [line.strip().split("\t") for line in call("list", "engines").stdout.splitlines()[1:]]
+    assert [spec.split(":")[0] for spec, _ in entries] == ["local", "ranks", "ray", "threads"]
+    for spec, sentence in entries:
+        engines.check(spec, agents=16)
+        assert sentence
+    assert f"ranks:workers=None,timeout={TIMEOUT},partition=contiguous,backend=gloo" in dict(entries)
 
 
 def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:

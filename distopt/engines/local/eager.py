@@ -11,20 +11,20 @@ from torch import Tensor
 
 from distopt import metrics
 from distopt.costs.data import BLOCK_BYTES, evaluate
-from distopt.network.net import Link, Noise, Whole
+from distopt.network.net import Link, Uniforms, Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, here, same_form, step, violation
+from distopt.simulation.round import AgentState, here, same_form, step, violation
 from distopt.simulation.runner import Block, Carry, Stretch
 
-Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
-"""A round: (held, data, link, noise) -> (held, bits, the trackers' violation [R, n, d] or None)."""
+Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
+"""A round: (held, data, link, uniforms, t) -> (held, bits, the trackers' violation [R, n, d] or None)."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What the agents of a block went through in some rounds.
+    """The result of some rounds of a block of agents.
 
     ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
     ``held`` in the end; ``bits`` one of them broadcast in a round.
@@ -33,15 +33,17 @@ class Walk:
     points: Tensor
     violations: Tensor | None
     kept: dict[str, Tensor]
-    held: Held
+    held: AgentState
     bits: int
 
 
 def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
     """``distopt.simulation.round.step`` as a ``Step``."""
 
-    def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
-        after, net, g = step(problem, held, data, link, noise, early)
+    def one(
+        held: AgentState, data: Any, link: Link, uniforms: Uniforms, t: Tensor
+    ) -> tuple[AgentState, int, Tensor | None]:
+        after, net, g = step(problem, held, data, link, uniforms, t, early)
         return after, net.bits, violation(problem, after.state, g)
 
     return one
@@ -54,23 +56,24 @@ def room(x: Tensor) -> int:
 
 def walk(
     problem: Problem,
-    held: Held,
+    held: AgentState,
     start: int,
     rounds: range,
     data: Any,
-    noise: Noise,
+    uniforms: Uniforms,
     link: Callable[[int], Link],
     keep: tuple[str, ...],
     one: Step,
 ) -> Walk:
-    """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
+    """Let the agents of a block go through ``rounds``, places in ``data`` and ``uniforms``; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
     violations: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits, data_of, noise_of = 0, rounds_of(data), rounds_of(noise)
+    bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
         point.copy_(held.x)  # an algorithm may work in place
-        held, bits, violated = one(held, data_of(k), link(k), noise_of(k))
+        t = torch.tensor(start + k, device=points.device)
+        held, bits, violated = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if violated is not None:
             violations.append(violated)
@@ -86,8 +89,8 @@ def walk(
 
 
 def ready(block: Block) -> None:
-    """Make the data, weights and noise of a block that holds all agents."""
-    _ = block.data, block.tables, block.noise
+    """Make the data, weights and uniforms of a block that holds all agents."""
+    _ = block.data, block.tables, block.uniforms
 
 
 class Eager:
@@ -109,7 +112,7 @@ class Eager:
                 block.start,
                 rounds,
                 block.data,
-                block.noise,
+                block.uniforms,
                 lambda k: Whole(at(block.tables, k)),
                 keep,
                 stepper(problem),
