@@ -214,7 +214,8 @@ def sweep(
     with stopping() as stop:
         try:
             if engine == "ray":
-                from distopt.engines import cluster, ray
+                from distopt.engines import ray
+                from distopt.engines.ray import cluster
 
                 with cluster.cluster(address, workers):
                     runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)

@@ -292,7 +292,9 @@ def sweep(
 
 
 @cli.command("list")
-@click.argument("kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors]")
+@click.argument(
+    "kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors|engines]"
+)
 @_TRACEBACK
 def list_(kind: str | None, traceback: bool) -> None:
     """List all topologies, scenarios, algorithms and other parts."""
@@ -417,7 +419,7 @@ def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[
             f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
         )
     if engine == "ray":
-        from distopt.engines import cluster
+        from distopt.engines.ray import cluster
 
         with cluster.cluster(address or "", workers or 2):  # for all algorithms
             yield True

@@ -130,7 +130,7 @@ class InMemoryTransport:
             self.mailbox.put((receiver, self.me, tag), message.clone())
 
 
-class Threads:
+class ThreadGroup:
     """A ``WorkerGroup`` whose workers do each task in a thread of their own.
 
     Args:
@@ -212,10 +212,16 @@ class Threads:
         return results[0]
 
 
-def engine(
+def threads(
     problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous"
 ) -> WorkerEngine:
-    """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
+    """Workers in threads of this process, to test what workers exchange.
+
+    ``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``.
+
+    Raises:
+        InputError: more workers than agents.
+    """
     return WorkerEngine(
-        Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
+        ThreadGroup(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
     )

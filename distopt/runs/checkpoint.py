@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
+from distopt.network.net import Rehearsal
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
@@ -342,7 +343,9 @@ def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
         return z.clone()
 
     with default_dtype(x.dtype), torch.no_grad():
-        after, state = problem.algorithm.update(torch.zeros_like(x), problem.algorithm.init(x.clone()), x, mix)
+        after, state = problem.algorithm.update(
+            torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
+        )
         return AgentState(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.network.net import Rehearsal
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, tensors, tree_map
 from distopt.simulation.problem import Problem
@@ -211,8 +212,9 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
         x = torch.cat([drawn[0]] * points)
         with default_dtype(dtype), torch.no_grad():
             state = algorithm.init(x.clone())
-            for g in drawn[1:]:
-                x, state = algorithm.update(torch.cat([g] * points), state, x, lambda _, z: z)
+            for t, g in enumerate(drawn[1:]):
+                round = Rehearsal(lambda _, z: z, x, t, grad=torch.sin)
+                x, state = algorithm.update(torch.cat([g] * points), state, x, round)
         return tensors((x, state))
 
     try:

@@ -18,7 +18,7 @@ from distopt.errors import InputError
 from distopt.experiment import DTYPES, Experiment, of_path
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
-from distopt.network.net import widths
+from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
@@ -31,7 +31,7 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``).
+    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round.
     """
 
     experiment: Experiment
@@ -44,6 +44,7 @@ class Problem:
     x0: Tensor
     widths: dict[str, int]
     points: tuple[Experiment, ...] = ()
+    gradients: int = 1
 
     @property
     def agents(self) -> int:
@@ -129,8 +130,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
                 _require_tracker(who, tracks, state, x0)
             for name in named:
                 leaf(state, name)
-        wide = widths(algorithm, channels, x0)
-    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide)
+        asked = tried(algorithm, x0)
+    wide = widths(asked, channels, x0.shape[-1])
+    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide, gradients=asked.gradients)
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

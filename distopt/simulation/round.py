@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from distopt import metrics
 from distopt.errors import InputError
-from distopt.network.net import Link, Memory, Net, Uniforms
+from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
 from distopt.numerics.trees import default_dtype, leaf, tensors
 from distopt.simulation.problem import Problem
 
@@ -84,9 +84,10 @@ def step(
     data: Any,
     link: Link,
     uniforms: Uniforms,
+    t: Tensor,
     early: Mapping[str, int] | None = None,
 ) -> tuple[AgentState, Net, Tensor]:
-    """One round of the agents of a block: (what they hold after it, the network as it was used, g_t).
+    """Round t, an integer tensor, of the agents of a block: (what they hold after it, the network as it was used, g_t).
 
     ``data`` and ``uniforms`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
     place of their value among the leaves of (x, state) (see ``network.known_at_start``).
@@ -96,15 +97,33 @@ def step(
     if early:
         leaves = tensors((x, state))
         net.send({name: leaves[place] for name, place in early.items()})
-    g = problem.scenario.grad(x, data)
+
+    def grad(y: Tensor) -> Tensor:
+        return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
+
+    g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
+    round = Round(net.mix, t, x, grad, uniforms.get(OWN))
+    after, state = problem.algorithm.update(g.clone(), state, x, round)
+    if round.gradients + 1 != problem.gradients:
+        raise InputError(
+            f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
+            "as many in every round"
+        )
+    return AgentState(after, state, net.memory), net, g
+
+
+def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
+    """The gradients of a round's costs at x [R, n, d].
+
+    Raises:
+        InputError: the scenario returns another shape or precision.
+    """
+    g: Tensor = problem.scenario.grad(x, data)
     if g.shape != x.shape or g.dtype != x.dtype:
         raise InputError(
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
-    after, state = problem.algorithm.update(
-        g.clone(), state, x, net.mix
-    )  # a scenario may hand out one buffer every round
-    return AgentState(after, state, net.memory), net, g
+    return g
 
 
 def violation(problem: Problem, state: Any, g: Tensor) -> Tensor | None:

@@ -172,7 +172,7 @@ def with_a_loss(channel: str, lost: int | None, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(threads.InMemoryTransport, "send", send)
 
     def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        return WorkerEngine(threads.Threads(problem, blocks, Partition.even(problem.agents, 2)))
+        return WorkerEngine(threads.ThreadGroup(problem, blocks, Partition.even(problem.agents, 2)))
 
     problem = build(experiment)
     run = distopt.runs.execution.execute(

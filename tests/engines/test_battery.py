@@ -99,7 +99,7 @@ def test_ranks_have_the_bits_of_one_block(k: int, case: Case) -> None:
     problems = posed(case)
     alone = on(problems)
     assert moves(alone)
-    assert differences(alone, on(problems, partial(ranks.engine, workers=2 + 2 * (k % 2), timeout=20))) == []
+    assert differences(alone, on(problems, partial(ranks.ranks, workers=2 + 2 * (k % 2), timeout=20))) == []
 
 
 # What would be noticed
@@ -210,4 +210,4 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
 def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
-    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.ranks, workers=2, timeout=300), **SMALL)

@@ -267,9 +267,9 @@ def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: p
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
     with pytest.warns(CompileWarning, match="install g\\+\\+"):
-        assert isinstance(local.engine(problem, Comparison.of(problem).blocks), Eager)
+        assert isinstance(local.local(problem, Comparison.of(problem).blocks), Eager)
     with pytest.raises(InputError, match="no C\\+\\+ compiler; install g\\+\\+, or leave --compiled out"):
-        local.engine(problem, Comparison.of(problem).blocks, "compiled")
+        local.local(problem, Comparison.of(problem).blocks, "compiled")
 
 
 def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
@@ -291,8 +291,8 @@ def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
 def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
     blocks = Comparison.of(problem).blocks
-    assert isinstance(local.engine(problem, blocks), Eager)
+    assert isinstance(local.local(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
     monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
-    assert isinstance(local.engine(problem, blocks), local.EagerFallback)
-    assert isinstance(local.engine(problem, blocks, "eager"), Eager)
+    assert isinstance(local.local(problem, blocks), local.EagerFallback)
+    assert isinstance(local.local(problem, blocks, "eager"), Eager)

@@ -15,7 +15,7 @@ from torch import Tensor
 import distopt
 from distopt.catalog import registry
 from distopt.engines import local
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers import exchange, worker
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.halo import FRONT, halo, pack, size, unpack
@@ -56,7 +56,7 @@ def made(
 
 def on(problems: Problems, partition: Partition | None = None, mode: local.Mode = "eager", **delays: Any) -> Outcome:
     """The run on workers, or local where there is no partition."""
-    return battery.on(problems, threads(partition, **delays) if partition else local.engine, mode)
+    return battery.on(problems, threads(partition, **delays) if partition else local.local, mode)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -132,8 +132,8 @@ def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch:
     problem = made(rounds=12)
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 4)
     blocks = problem.comparison.blocks
-    whole = chunks(problem, WorkerEngine(Threads(problem.problem, blocks, PARTITIONS["3"])))
-    again = chunks(problem, WorkerEngine(Threads(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
+    whole = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["3"])))
+    again = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
     assert [chunk.start for chunk in again] == [4, 8]
     for one, other in zip(whole[1:], again, strict=True):
         assert torch.equal(one.carry.x, other.carry.x)
@@ -147,7 +147,7 @@ def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monk
     gather = worker.Worker.gather
     monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
-    engine = WorkerEngine(Threads(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
+    engine = WorkerEngine(ThreadGroup(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
     carries = [
         chunk.carry
         for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine)
@@ -168,7 +168,7 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(seen) == [(0, 1), (2, 3), (4,), (5,)]
     assert np.array_equal(shared["x"], distopt.simulate("ring", **ask)["x"])
     wrong = {
-        "thread": "no engine",
+        "thread": "no .thread. among the engines .did you mean threads",
         "threads:w=3": "no parameter 'w'",
         "threads:workers=a": "whole number",
         "threads:7": "6 agents",

@@ -13,7 +13,7 @@ import distopt
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
@@ -118,7 +118,7 @@ class Outcome(NamedTuple):
     held: AgentState
 
 
-def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode = "eager") -> Outcome:
+def on(problems: Problems, engine: MakeEngine = local.local, mode: local.Mode = "eager") -> Outcome:
     """The run on an engine, and what the agents hold in the end."""
     problem, comparison = problems
     held = []
@@ -141,7 +141,7 @@ def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode =
 def threads(partition: Partition, **delays: Any) -> MakeEngine:
     """The engine of workers in threads, whose messages are delayed and reordered."""
     return lambda problem, blocks, mode: WorkerEngine(
-        Threads(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
+        ThreadGroup(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
     )
 
 

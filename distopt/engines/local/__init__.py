@@ -51,8 +51,10 @@ def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[f
     return eager, COMPILE_SECONDS + rounds * (LOOP_SECONDS + passes(COMPILED_PASSES[0], COMPILED_PASSES[1]))
 
 
-def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
-    """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+def local(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
+    """All agents in this process.
+
+    Rounds are compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
 
     Raises:
         InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works; torch has no such ``device``.

@@ -22,13 +22,15 @@ from distopt.simulation.runner import Block, Carry, Stretch
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
 MANY = 4 * 10**6  # rounds from which sparing that pays for compiling four rounds instead of one: some 15 s
 
-Leaves = tuple[Any, Any, Any, Uniforms, Tensor]
-"""A block's data, exact data, tables, uniforms and x*_t."""
+Leaves = tuple[Any, Any, Any, Uniforms, Tensor, Tensor]
+"""A block's data, exact data, tables, uniforms, x*_t and first round."""
 
 
 def leaves_of(block: Block) -> Leaves:
     """Padded to the block's full length."""
-    leaves: Leaves = padded((block.data, block.exact, block.tables, block.uniforms, block.reference.x), block.length)
+    best = block.reference.x
+    first = torch.tensor([block.start], device=best.device)
+    leaves: Leaves = padded((block.data, block.exact, block.tables, block.uniforms, best, first), block.length)
     return leaves
 
 
@@ -78,8 +80,8 @@ class Rounds:
                 return one(*trees)
 
     def _round(self, held: AgentState, k: Tensor, leaves: Leaves) -> Round:
-        data, exact, weights, uniforms, best = (pick(tree, k) for tree in leaves)
-        after, net, g = step(self.problem, held, data, Whole(weights), uniforms)
+        data, exact, weights, uniforms, best, first = (pick(tree, k) for tree in leaves)
+        after, net, g = step(self.problem, held, data, Whole(weights), uniforms, first + k)
         self.bits = net.bits
         seen = []
         if self.observe:
@@ -176,7 +178,7 @@ def with_memory(problem: Problem, block: Block, offset: int, held: AgentState) -
         started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
         if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
             return held._replace(memory=started)
-        _, net, _ = step(
-            problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.uniforms, offset)
-        )
+        data, tables, drawn = (at(tree, offset) for tree in (block.data, block.tables, block.uniforms))
+        t = torch.tensor(block.start + offset, device=held.x.device)
+        _, net, _ = step(problem, held, data, Whole(tables), drawn, t)
     return held._replace(memory=copied(net.before))  # it may start from x itself

@@ -18,8 +18,8 @@ from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, here, same_form, step, violation
 from distopt.simulation.runner import Block, Carry, Stretch
 
-Step = Callable[[AgentState, Any, Link, Uniforms], tuple[AgentState, int, Tensor | None]]
-"""A round: (held, data, link, uniforms) -> (held, bits, the trackers' violation [R, n, d] or None)."""
+Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
+"""A round: (held, data, link, uniforms, t) -> (held, bits, the trackers' violation [R, n, d] or None)."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Walk:
 def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
     """``distopt.simulation.round.step`` as a ``Step``."""
 
-    def one(held: AgentState, data: Any, link: Link, uniforms: Uniforms) -> tuple[AgentState, int, Tensor | None]:
-        after, net, g = step(problem, held, data, link, uniforms, early)
+    def one(
+        held: AgentState, data: Any, link: Link, uniforms: Uniforms, t: Tensor
+    ) -> tuple[AgentState, int, Tensor | None]:
+        after, net, g = step(problem, held, data, link, uniforms, t, early)
         return after, net.bits, violation(problem, after.state, g)
 
     return one
@@ -70,7 +72,8 @@ def walk(
     bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
         point.copy_(held.x)  # an algorithm may work in place
-        held, bits, violated = one(held, data_of(k), link(k), uniforms_of(k))
+        t = torch.tensor(start + k, device=points.device)
+        held, bits, violated = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if violated is not None:
             violations.append(violated)

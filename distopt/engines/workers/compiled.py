@@ -125,14 +125,15 @@ class Rounds:
         """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
         weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
+        first = torch.tensor([self.exchange.round - rounds.start])
         held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
-        leaves = padded((data, weights, uniforms), self._loaded)
+        leaves = padded((data, weights, uniforms, first), self._loaded)
 
         def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
-            data, weights, uniforms = pick(leaves, k)
-            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, self.early)
+            data, weights, uniforms, first = pick(leaves, k)
+            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
             violated = violation(self.problem, after.state, g)
             self._bits, self._violated = net.bits, violated is not None
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
@@ -201,6 +202,7 @@ class Rounds:
             return held
         data, weights, uniforms = batch
         self.exchange.prefix = "memory/"
-        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, self.early)
+        t = torch.tensor(self.exchange.round)
+        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
         self.exchange.prefix = ""
         return held._replace(memory=copied(net.before))

@@ -23,13 +23,15 @@ from distopt._version import __version__
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.cluster import cluster, library
-from distopt.engines.transports.gloo import TIMEOUT, GlooTransport, Group, dist
+from distopt.engines.ray import cluster
+from distopt.engines.ray.cluster import library
+from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.numerics.trees import default_dtype
+from distopt.ranges import whole
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
 
@@ -338,22 +340,23 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
             ray.cancel(call, force=True)
 
 
-def engine(
+def ray(
     problem: Problem,
     blocks: Blocks,
     mode: local.Mode,
     workers: int = 2,
-    address: str = "",
-    timeout: int = TIMEOUT,
+    address: str | None = None,
+    timeout: int = 60,
     partition: str = "contiguous",
 ) -> WorkerEngine:
-    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.workers.partition.divide``).
+    """Workers in actors of a Ray cluster: one that runs, or one that is started here.
+
+    ``ray:workers=4,address=auto,timeout=60,partition=cut``: see ``cluster.cluster`` and ``distopt.engines.workers.partition.divide``.
 
     Raises:
         InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.
     """
-    if timeout < 1:
-        raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
+    whole("ray", 1, timeout=timeout)
 
     def share(count: int) -> Partition:
         return divide(problem.mixing, count, partition)
@@ -361,7 +364,7 @@ def engine(
     share(workers)
     compiled = local.compiles(problem, blocks, mode)
     connected = ExitStack()
-    connected.enter_context(cluster(address, workers))
+    connected.enter_context(cluster.cluster(address or "", workers))
     team = ActorGroup(
         problem, blocks, compiled, workers, share, timeout, connected.close
     )  # the group also closes it if its start fails
