@@ -172,6 +172,13 @@ def test_a_library_is_seen_wherever_it_is_taken_from(text: str) -> None:
     assert "torch.distributed" in used("distopt.metrics", ast.parse(text))
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    tops = [ROOT / "distopt", ROOT / "distopt" / "engines", ROOT]
+    for path in re.findall(r"`([a-z_]+/(?:[a-z_/]+/)?(?:\w+\.py)?)`", page.read_text()):
+        assert any((top / path).exists() for top in tops), path
+
+
 @pytest.mark.parametrize("name", [m for m in MODULES if room(m) in METHODS and m.count(".") == 2])
 def test_methods_know_torch_and_the_standard_library_only(name: str) -> None:
     assert {target.split(".")[0] for target in imports(name)} <= {"distopt", "torch", *KNOWN}
