@@ -102,8 +102,8 @@ class Net:
     Args:
         channels: the channel of each name the algorithm sends.
         link: W_t and the way to the neighbours.
-        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
-            ``self.before`` those it started from, where this round was the first.
+        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
+            A channel that has none yet starts here.
         uniforms: this round's uniforms of the channels that draw any.
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
@@ -129,7 +129,6 @@ class Net:
         self.widths = widths or {}
         self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
-        self.before = dict(memory)
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
@@ -148,7 +147,7 @@ class Net:
 
     def _encode(self, name: str, z: Tensor) -> Payload:
         if name not in self.memory:
-            self.before[name] = self.memory[name] = self.channels[name].init(z)
+            self.memory[name] = self.channels[name].init(z)
         return self.channels[name].encode(z, self.memory[name], self.uniforms.get(name))
 
     def mix(self, name: str, z: Tensor) -> Tensor:
@@ -237,14 +236,17 @@ def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
 def widths(algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: Tensor) -> dict[str, int]:
     """How many numbers an agent sends through each channel, from the points x [R, n, d] where it starts.
 
-    A channel that is left out of the first round and draws uniforms is taken to be as wide as x; one that draws none is left out.
+    A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody, because it neither draws
+    uniforms nor remembers anything, it has no entry.
     """
-    drawing = {
-        name: x.shape[-1]
-        for name, channel in channels.items()
-        if hasattr(channel, "words") and channel.words(x.shape[-1])
-    }
-    return drawing | {name: each.width for name, each in sent(algorithm, x).items()}
+    asking = {name: x.shape[-1] for name, channel in channels.items() if _width_matters(channel, x.shape[-1])}
+    return asking | {name: each.width for name, each in sent(algorithm, x).items()}
+
+
+def _width_matters(channel: Channel[Any], d: int) -> bool:
+    """Whether a channel draws uniforms or remembers anything."""
+    draws = hasattr(channel, "words") and channel.words(d) > 0
+    return draws or bool(tensors(channel.init(torch.zeros(1, 1, d))))
 
 
 def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
