@@ -143,6 +143,9 @@ class Wire(Protocol):
 class Channel(Protocol[M]):
     """How a value crosses the graph; its memory is part of the run's state and holds own agents only, leaves [R, n, *].
 
+    ``init(like)`` makes the memory before the first round, for values of the shape [R, n, d], precision and device of ``like``. The
+    numbers in ``like`` mean nothing.
+
     ``encode`` makes what travels, and the call what arrives of it. Between the two lies the time a message takes: an engine may
     encode and send at the beginning of a round, and call when the algorithm asks.
 
@@ -156,7 +159,7 @@ class Channel(Protocol[M]):
     its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 
-    def init(self, z: Tensor) -> M: ...
+    def init(self, like: Tensor) -> M: ...
     def encode(self, z: Tensor, memory: M, u: Tensor | None) -> Payload: ...
     def __call__(
         self, z: Tensor, payload: Payload, memory: M, wire: Wire, u: Tensor | None = None

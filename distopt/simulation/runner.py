@@ -23,10 +23,10 @@ from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.network.net import Memory, Uniforms, uniforms
 from distopt.network.rows import Table
-from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
+from distopt.numerics.trees import cast, part, tensors, tree_map
 from distopt.simulation import grid
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, copied, here
+from distopt.simulation.round import AgentState, Standing, begun, copied, here
 
 T = TypeVar("T")
 
@@ -72,9 +72,7 @@ class Chunk:
 
 def begin(problem: Problem) -> Carry:
     """The carry before round 0. Its leaves share no memory."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
+    return Carry(0, begun(problem), {})
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
 from distopt.network.net import Uniforms
-from distopt.numerics.trees import at, leaf, tensors
+from distopt.numerics.trees import leaf, tensors
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, copied, same_form, step, violation
+from distopt.simulation.round import AgentState, same_form, step, violation
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -126,7 +126,6 @@ class Rounds:
         weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
-        held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
         leaves = padded((data, weights, uniforms, first), self._loaded)
 
@@ -195,14 +194,3 @@ class Rounds:
             raise
         except Exception as error:
             raise refused(error) from error
-
-    def _with_memory(self, held: AgentState, batch: Any) -> AgentState:
-        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
-        if held.memory or not self.problem.algorithm.channels:
-            return held
-        data, weights, uniforms = batch
-        self.exchange.prefix = "memory/"
-        t = torch.tensor(self.exchange.round)
-        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
-        self.exchange.prefix = ""
-        return held._replace(memory=copied(net.before))
