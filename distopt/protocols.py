@@ -72,6 +72,17 @@ class Algorithm(Protocol[S]):
 
 
 @runtime_checkable
+class Schedule(Protocol):
+    """A step size that changes: given in the place of an algorithm's ``lr``.
+
+    ``__call__(t)`` takes the round, an integer tensor without axes, and returns lr_t, a number or float64 without axes (for a grid,
+    [R, 1, 1]). It must be built of operations of torch, so that it can be compiled.
+    """
+
+    def __call__(self, t: Tensor) -> Tensor | float: ...
+
+
+@runtime_checkable
 class Direction(Protocol[D]):
     """A local rule that turns the (tracked) gradient into a step direction: what Adam is.
 

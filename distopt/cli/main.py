@@ -275,7 +275,9 @@ def sweep(
 
 
 @cli.command("list")
-@click.argument("kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors]")
+@click.argument(
+    "kind", required=False, metavar="[topologies|scenarios|algorithms|directions|schedules|channels|compressors]"
+)
 @_TRACEBACK
 def list_(kind: str | None, traceback: bool) -> None:
     """What there is, with its parameters and their defaults."""

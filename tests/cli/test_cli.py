@@ -183,7 +183,7 @@ def test_toml_with_a_list_and_options_over_it() -> None:
 
 def test_list_all_and_one_kind() -> None:
     everything = call("list").stdout
-    for kind in ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors"):
+    for kind in ("topologies", "scenarios", "algorithms", "directions", "schedules", "channels", "compressors"):
         assert f"{kind}\n" in everything
     one_kind = call("list", "algorithms").stdout
     assert "topologies" not in one_kind
