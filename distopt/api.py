@@ -53,7 +53,7 @@ def simulate(
         seed: of all randomness.
         dtype: "float64" or "float32" for the iterates; metrics are float64.
         every: record every so many rounds; the last round is always recorded.
-        x0: None (zeros), a number, [d] or [N, d].
+        x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
         record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.
         agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
