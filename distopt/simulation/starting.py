@@ -63,7 +63,9 @@ def _read(text: str) -> Any:
     """The numbers of a file as ``numpy.save`` writes it."""
     path = place(text)
     if path is None:
-        raise InputError(f"x0: {missing(text)}; give a number, or a file that numpy.save wrote")
+        if "." not in text and "/" not in text:
+            raise InputError(f"x0={shown(text)}: must be a number, or the path of a .npy file")
+        raise InputError(f"x0: {missing(text)}; give a number, or a .npy file")
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path.stat().st_size:,} bytes are too many")
@@ -71,7 +73,5 @@ def _read(text: str) -> Any:
         if not isinstance(found, np.ndarray) or found.dtype.kind not in "iuf":
             raise ValueError("it holds no array of real numbers")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"x0: {path} cannot be read ({error}); give a number, or a file that numpy.save wrote"
-        ) from None
+        raise InputError(f"x0: {path} cannot be read ({error}); give a number, or a .npy file") from None
     return found

@@ -228,7 +228,7 @@ def test_the_fingerprint_knows_the_file_and_not_its_spelling(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "x0: there is no file 'start.npy' in .*; give a number, or a file that numpy.save wrote"),
+        (None, "x0: there is no file 'start.npy' in .*; give a number, or a .npy file"),
         (b"no array", "start.npy cannot be read"),
         ([1 + 2j], "it holds no array of real numbers"),
         (["a"], "it holds no array of real numbers"),
