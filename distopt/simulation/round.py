@@ -116,12 +116,20 @@ def step(
     g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
     round = Round(net.mix, t, x, grad, uniforms.get(OWN))
     after, state = problem.algorithm.update(g.clone(), state, x, round)
+    if hasattr(problem.scenario, "project"):
+        after = problem.scenario.project(after)
     if round.gradients + 1 != problem.gradients:
         raise InputError(
             f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
             "as many in every round"
         )
     return AgentState(after, state, net.memory), net, g
+
+
+def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
+    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.measured`` is the one that is measured."""
+    points = {"x": held.x}
+    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.measured == "output" else {})
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:

@@ -185,7 +185,7 @@ def together(
     first, trials = problems[0], len(problems[0].x0)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    keep = tuple(dict.fromkeys([*((first.measured,) if agentwise else ()), *first.experiment.record]))
     soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
@@ -354,7 +354,7 @@ def _chunk(
         totals[name] = values[name][-1]
     if agentwise:
         own = metrics.agentwise_costs(
-            problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count)
+            problem.scenario, stretch.kept[problem.measured].double(), part(block.exact, offset, offset + count)
         )
         sums = metrics.accumulate(before.get("agents"), own - best[..., None])
         totals["agents"] = sums[-1]

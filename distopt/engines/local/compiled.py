@@ -16,7 +16,7 @@ from distopt.network.net import Memory, Uniforms, Whole, known_at_start
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import default_dtype, leaf, tensors
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, here, same_form, step, violation
+from distopt.simulation.round import AgentState, before, here, same_form, step, violation
 from distopt.simulation.runner import Block, Carry, Stretch
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -84,13 +84,15 @@ class Rounds:
         after, net, g = step(self.problem, held, data, Whole(weights), uniforms, first + k)
         self.bits = net.bits
         seen = []
+        stood = before(self.problem, held)
         if self.observe:
-            seen = [metrics.sums(self.problem.scenario, held.x.double(), exact, best)]
+            seen = [metrics.sums(self.problem.scenario, stood[self.problem.measured].double(), exact, best)]
             violated = violation(self.problem, after.state, g)
             if violated is not None:
                 seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
         self.seen = len(seen)
-        return Round(after, [*seen, *(held.x if name == "x" else leaf(after.state, name) for name in self.keep)], k)
+        kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
+        return Round(after, [*seen, *kept], k)
 
     def __call__(self, held: AgentState, block: Block, rounds: range) -> Stretch:
         """``rounds``, places in ``block``. What ``held`` holds is written over."""

@@ -15,7 +15,7 @@ from distopt.network.net import Link, Uniforms, Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, here, same_form, step, violation
+from distopt.simulation.round import AgentState, before, here, same_form, step, violation
 from distopt.simulation.runner import Block, Carry, Stretch
 
 Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
@@ -26,7 +26,7 @@ Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int
 class Walk:
     """The result of some rounds of a block of agents.
 
-    ``points`` x_t [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
+    ``points`` that are measured [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
     ``held`` in the end; ``bits`` one of them broadcast in a round.
     """
 
@@ -71,14 +71,18 @@ def walk(
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
     bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
-        point.copy_(held.x)  # an algorithm may work in place
+        stood = before(problem, held)
+        point.copy_(stood[problem.measured])  # an algorithm may work in place
+        own = {
+            name: point if name == problem.measured else each.clone() for name, each in stood.items() if name in keep
+        }
         t = torch.tensor(start + k, device=points.device)
         held, bits, violated = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if violated is not None:
             violations.append(violated)
         for name, each in kept.items():
-            each.append(point if name == "x" else leaf(held.state, name).clone())
+            each.append(own[name] if name in own else leaf(held.state, name).clone())
     return Walk(
         points,
         torch.stack(violations) if violations else None,

@@ -23,7 +23,7 @@ from distopt.errors import InputError
 from distopt.network.net import Uniforms
 from distopt.numerics.trees import leaf, tensors
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, same_form, step, violation
+from distopt.simulation.round import AgentState, before, same_form, step, violation
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -135,7 +135,10 @@ class Rounds:
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
             violated = violation(self.problem, after.state, g)
             self._bits, self._violated = net.bits, violated is not None
-            kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
+            stood = before(self.problem, held)
+            kept = [
+                stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.measured, *keep)
+            ]
             return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
