@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distopt import metrics
 from distopt.catalog import registry
 from distopt.catalog.places import looking_in
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
 from distopt.experiment import DTYPES, Experiment, of_path
+from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
 from distopt.network.net import widths
@@ -44,6 +47,12 @@ class Problem:
     x0: Tensor
     widths: dict[str, int]
     points: tuple[Experiment, ...] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
+
+    @cached_property
+    def measured(self) -> dict[str, Metric]:
+        """The metrics that the scenario and the algorithm can have, by name."""
+        return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
 
     @property
     def agents(self) -> int:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import metrics
 from distopt.errors import InputError
 from distopt.network.net import Link, Memory, Net, Noise
-from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation.problem import Problem
 
 
@@ -100,12 +99,6 @@ def step(
         g.clone(), state, x, net.mix
     )  # a scenario may hand out one buffer every round
     return Held(after, state, net.memory), net, g
-
-
-def violation(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
-    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm that does not say that it tracks."""
-    tracker = problem.tracker
-    return None if tracker is None else metrics.tracker_violation(leaf(state, tracker), g)
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

@@ -22,8 +22,9 @@ from distopt.engines.workers.exchange import BlockLink, Post
 from distopt.errors import InputError
 from distopt.network.net import Noise
 from distopt.numerics.trees import at, leaf, tensors
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, owned, same_form, step, violation
+from distopt.simulation.round import Held, owned, same_form, step
 
 _posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
 _numbers = count()
@@ -111,7 +112,7 @@ class Rounds:
         _posts[number] = post
         self._number = torch.tensor(number)
         self._loops: dict[Any, Loop] = {}
-        self._loaded, self._bits, self._violated = 0, 0, False
+        self._loaded, self._bits, self._with_terms = 0, 0, False
 
     def through(self, held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> Walk:
         """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
@@ -125,10 +126,10 @@ class Rounds:
             opaque = Opaque(self._number, k, width)
             data, weights, noise = pick(leaves, k)
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
-            violated = violation(self.problem, after.state, g)
-            self._bits, self._violated = net.bits, violated is not None
+            of_round = measure.round_terms(self.problem, after.state, g)
+            self._bits, self._with_terms = net.bits, of_round is not None
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
-            return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
+            return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
@@ -136,8 +137,8 @@ class Rounds:
             same_form(self.problem, after.x, self.post.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
-        violations = kept.pop() if self._violated else None
-        return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
+        terms = kept.pop() if self._with_terms else None
+        return Walk(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
