@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AGENTWISE_LIMIT = 10**6
 """Agent-wise regrets evaluate N^2 costs of d coordinates a round: by default they are kept while N^2 d is at most this."""
 
+RENAMED = {"regret_no_change": "regret_previous_optimum", "accuracy_no_change": "accuracy_last_label"}
+"""What runs and checkpoints of earlier versions call some metrics."""
+
 SOURCES = ("term", "round_term", "value")
 """How a metric may be measured: a metric has one of these methods."""
 

@@ -19,7 +19,7 @@ class Accuracy(Metric):
     title = "Accuracy"
     unit = "fraction"
     smoothed = True
-    baselines = ("accuracy_best_fixed", "accuracy_no_change")
+    baselines = ("accuracy_best_fixed", "accuracy_last_label")
     head = ("", "accuracy")
     column = 7
     take = "mean"

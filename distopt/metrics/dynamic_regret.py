@@ -15,7 +15,7 @@ class DynamicRegret(Metric):
     cumulative = True
     averaged = True
     diverges = True
-    baselines = ("regret_best_fixed", "regret_no_change")
+    baselines = ("regret_best_fixed", "regret_previous_optimum")
     head = ("average", "regret")
     column = 1
     take = "last"

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
-from distopt.metrics import Metric
+from distopt.metrics import RENAMED, Metric
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
@@ -206,6 +206,7 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         )
     if wrong := _wrong(header):
         raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")
+    header["totals"] = [RENAMED.get(name, name) for name in header["totals"]]
     leaves = torch.frombuffer(data, dtype=torch.uint8)[len(begin) + length : -DIGEST]
     if sum(_bytes(each) for each in header["leaves"] if isinstance(each, list)) != len(leaves):
         raise InputError(f"{path}: no checkpoint that distopt wrote (its leaves are of other sizes); {again}")

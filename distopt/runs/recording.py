@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import RunError
+from distopt.metrics import catalogue, said
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
@@ -79,6 +80,8 @@ class Recording:
             "agents": problem.agents,
             "asked": asked,
         }
+        users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
+        self.info |= {"metrics": users} if users else {}
         self.names: set[str] = set()  # of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0

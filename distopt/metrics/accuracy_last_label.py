@@ -9,13 +9,13 @@ from torch import Tensor
 from distopt.metrics import Metric, Seen
 
 
-class AccuracyNoChange(Metric):
+class AccuracyLastLabel(Metric):
     """The accuracy of predicting that each agent's next label equals its previous one."""
 
     title = "Accuracy of repeating the last label"
     unit = "fraction"
     smoothed = True
-    label = "no change"
+    label = "last label"
     take = "mean"
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
