@@ -39,7 +39,7 @@ from distopt.catalog.registry import make
 from distopt.checks.compressors import there_and_back
 from distopt.compressors.sign import Sign
 from distopt.engines.local.while_loop import SAME_BITS, prepare_process
-from distopt.engines.transports.gloo import Group, Post, dist
+from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.partition import Partition
 from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
@@ -146,7 +146,7 @@ class Pair:
         """Walks so many rounds through a channel."""
         base = Experiment("complete", 2, Quadratics(self.dim), "gtadam:lr=0.01", channel, rounds=WALK, dtype="float32")
         problem = build(base)
-        worker = Worker(problem, Partition.even(2, 2), self.me, Post(self.group), WALK)
+        worker = Worker(problem, Partition.even(2, 2), self.me, GlooTransport(self.group), WALK)
         with default_dtype(torch.float64):
             worker.load(0, WALK)
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from distopt.engines import local, ranks, ray
 from distopt.engines.local.eager import room
-from distopt.engines.transports.gloo import Group, Post, dist
+from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.partition import Partition
 from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
@@ -141,7 +141,10 @@ def rank(port: int, me: int, boundary: int, workers: int, compiled: bool, report
         exchange = bare(group, peers, boundary)
         walk = alike(
             group,
-            walker(Worker(problem, Partition.even(problem.agents, workers), me, Post(group), length, compiled), length),
+            walker(
+                Worker(problem, Partition.even(problem.agents, workers), me, GlooTransport(group), length, compiled),
+                length,
+            ),
         )
         jobs = {"bare": exchange, "alike": alike(group, exchange), "round": walk}
         for job in jobs.values():
@@ -200,7 +203,9 @@ def alone(boundary: int, workers: int, compiled: bool) -> float:
     length = problem.rounds
     with default_dtype(problem.x0.dtype):
         walk = walker(
-            Worker(problem, Partition.even(problem.agents, 1), 0, Post(Group(None, None, 0, 1)), length, compiled),
+            Worker(
+                problem, Partition.even(problem.agents, 1), 0, GlooTransport(Group(None, None, 0, 1)), length, compiled
+            ),
             length,
         )
         walk(length)
@@ -213,21 +218,23 @@ def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
     problem = build(Experiment("ring", 16, "quadratic:dim=512", "gtadam:lr=0.01", rounds=STRETCH))
     comparison = Comparison.of(problem)
     best = comparison.comparator.reference(0).x
-    crews = {
-        name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).crew
-        for name, module in (("ranks", ranks), ("ray", ray))
+    groups = {
+        name: make(problem, comparison.blocks, mode, WORKERS, timeout=300).workers
+        for name, make in (("ranks", ranks.ranks), ("ray", ray.ray))
     }
-    found = dict.fromkeys(crews, float("inf"))
+    found = dict.fromkeys(groups, float("inf"))
     try:
-        for crew in crews.values():
-            crew.place(None)
+        for workers in groups.values():
+            workers.place(None)
         for turn in range(REPEATS):
-            for name, crew in crews.items():
-                took = seconds(lambda count, crew=crew: crew.stretch(0, count, range(count), (), best), STRETCH)
+            for name, workers in groups.items():
+                took = seconds(
+                    lambda count, workers=workers: workers.stretch(0, count, range(count), (), best), STRETCH
+                )
                 found[name] = min(found[name], took) if turn else found[name]
     finally:
-        for crew in crews.values():
-            crew.close()
+        for workers in groups.values():
+            workers.close()
     return found
 
 

@@ -43,30 +43,30 @@ def simulate(
 
     Args:
         topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix.
-        agents: N; may be left out where the topology fixes it.
+        agents: N; leave it out if the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
-        channel: how values cross the graph.
+        channel: how values are sent, such as "choco:compressor=sign"; "exact" sends them as they are.
         weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest.
-        rounds: T; None for 1000, or as many as the data last.
-        trials: independent repetitions (seeds), batched.
-        seed: of all randomness.
-        dtype: "float64" or "float32" for the iterates; metrics are float64.
-        every: record every so many rounds; the last round is always recorded.
+        rounds: T; None for 1000, or fewer if the data end.
+        trials: R, the number of independent repetitions, run in one batch.
+        seed: the random seed.
+        dtype: precision of the iterates, "float64" or "float32"; metrics are float64.
+        every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: None (zeros), a number, [d] or [N, d].
-        record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
+        record: trajectories to keep: "x", and fields of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.
-        agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
-        mode: "eager" or "compiled" rounds; "auto" compiles where that is sooner done (see ``distopt.engines.local``).
-        engine: where the rounds run, such as "threads:workers=3", or what makes an engine of (problem, blocks, mode); no engine
-            changes a number.
+        agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
+        mode: "eager" or "compiled" rounds; "auto" compiles where that saves time (see ``distopt.engines.local``).
+        engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
+            Results are bitwise the same on every engine.
 
     Returns:
-        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid a dict of the
-        runs by label ("gtadam:lr=0.01,b1=0.5", ...), each with the bits that it has alone; one that diverges stops no other.
+        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid, a dict of runs by
+        label ("gtadam:lr=0.01,b1=0.5", ...), each bitwise as if run on its own. One that diverges does not stop the others.
 
     Raises:
-        InputError: what was asked cannot be done; the message says what to change.
+        InputError: the request cannot be served; the message says what to change.
 
     >>> run = simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=0.05", rounds=50)
     >>> run["dynamic_regret"].shape

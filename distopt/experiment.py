@@ -1,4 +1,4 @@
-"""WHAT is computed: topology, scenario, algorithm, channel, seed, trials, rounds. A value; TOML in and out; a fingerprint."""
+"""The experiment: a value that says what is computed (topology, scenario, algorithm, seed, ...), with TOML in and out and a fingerprint."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from distopt.errors import InputError
 from distopt.fingerprint import plain
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
-"""What an experiment is about where a TOML file or the command line leaves it out."""
+"""Defaults for what a TOML file or the command line leaves out."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the numbers of a run, and nothing about where it runs.
+    """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
         topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
-        agents: N, or None where the topology fixes it.
+        agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it).
         drop_links: probability that a link fails in a round.
-        rounds: T, or None for the scenario's own length (1000 where it has none).
-        trials: R, independent repetitions, batched.
-        seed: of all addressed randomness.
-        dtype: of the iterates; metrics are always float64.
-        every: record metrics every so many rounds (the last round is always recorded).
+        rounds: T, or None for the scenario's own length (1000 if it has none).
+        trials: R, the number of independent repetitions, run in one batch.
+        seed: the random seed.
+        dtype: precision of the iterates; metrics are always float64.
+        every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: starting point: None (zeros), a number, [d], or [N, d].
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
@@ -98,7 +98,7 @@ class Experiment:
         object.__setattr__(self, "drop_links", float(self.drop_links))
 
     def describe(self) -> dict[str, Any]:
-        """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
+        """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "folder"}
 
@@ -133,7 +133,7 @@ class Experiment:
         return tomli_w.dumps(out)
 
     def _recorded(self, near: Path | None) -> str | None:
-        """The folder, where a relative path is of it."""
+        """The folder, if a relative path of the experiment depends on it."""
         specs = [spec for spec in (self.topology, self.scenario, self.algorithm, self.channel) if isinstance(spec, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
@@ -189,7 +189,7 @@ def of_path(part: str, path: Path) -> str:
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:
-    """The place of the first item that is there a second time."""
+    """The index of the first item that repeats an earlier one."""
     seen: set[Hashable] = set()
     for k, item in enumerate(items):
         if item in seen:
@@ -208,7 +208,7 @@ def settings(path: Path) -> dict[str, Any]:
     folder = values.get("folder", "")
     if not isinstance(folder, str):
         raise InputError(f"{path}: folder={shown(folder)}: must be the path of a folder")
-    # what older versions wrote beside a run names no folder: its paths are of where the process is
+    # files of older versions name no folder: their paths are relative to where the process is
     base = here() if "folder" not in values and (path.parent / "manifest.json").exists() else path.parent
     return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
 

@@ -6,7 +6,6 @@ agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -19,8 +18,33 @@ D = TypeVar("D")
 M = TypeVar("M")
 B = TypeVar("B")
 
-Mix = Callable[[str, Tensor], Tensor]
-"""``mix("x", x)`` is W x [R, n, d], sent through the channel called "x"."""
+
+class Mix(Protocol):
+    """One round of the network and of the costs, as an algorithm sees it. ``mix("x", x)`` is W_t x.
+
+    A direction rule whose ``__call__`` takes a third parameter is given it too.
+    """
+
+    @property
+    def t(self) -> Tensor:
+        """The round, from 0: an integer tensor without axes, in compiled rounds too."""
+
+    @property
+    def x(self) -> Tensor:
+        """x_t [R, n, d], where the gradients g of the round were taken."""
+
+    def __call__(self, name: str, z: Tensor) -> Tensor:
+        """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round."""
+
+    def grad(self, y: Tensor) -> Tensor:
+        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
+
+    def uniform(self, words: int) -> Tensor:
+        """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
+
+        A further call in a round gives the numbers that follow. All rounds must draw as many.
+        """
+
 
 Payload = Any
 """What travels: packed tensors [R, n, *], one row per agent (a tensor, or any nesting of tuples of them)."""
@@ -31,7 +55,8 @@ class Algorithm(Protocol[S]):
     """A distributed recursion. Its fields are the paper's constants.
 
     ``channels`` names the values it sends. ``init(x)`` makes the state for x [R, n, d]; ``update(g, state, x, mix)`` takes
-    the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *].
+    the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *]. ``mix`` is
+    the round (see ``Mix``).
 
     Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that of
     the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are called);
@@ -48,7 +73,10 @@ class Algorithm(Protocol[S]):
 
 @runtime_checkable
 class Direction(Protocol[D]):
-    """A local rule that turns the (tracked) gradient into a step direction: what Adam is."""
+    """A local rule that turns the (tracked) gradient into a step direction: what Adam is.
+
+    Optional: a third parameter of ``__call__``, for the round (see ``Mix``): its number, x_t, a second gradient, uniform numbers.
+    """
 
     def init(self, x: Tensor) -> D: ...
     def __call__(self, s: Tensor, state: D) -> tuple[Tensor, D]: ...
@@ -108,7 +136,7 @@ class Wire(Protocol):
 
     @property
     def slots(self) -> Slots:
-        """The own agents' links, for a channel that has ``among``; others have none (E = 0)."""
+        """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
 
 
 @runtime_checkable
@@ -124,7 +152,7 @@ class Channel(Protocol[M]):
     given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
     ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.
     ``constant = True``: the memory only makes sense while W_t does not change, so a network whose links do is refused.
-    ``among(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
+    ``for_degree(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
     its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
+from distopt.directions import direct
 from distopt.directions.sgd import SGD
 from distopt.protocols import Compressor, Direction, Mix
 from distopt.ranges import direction, named, positive, share
@@ -77,5 +78,5 @@ class CGT:
 
     def update(self, g: Tensor, state: CGTState, x: Tensor, mix: Mix) -> tuple[Tensor, CGTState]:
         s = mix("s", state.s) + g - state.g
-        d, direction = self.direction(s, state.direction)
+        d, direction = direct(self.direction, s, state.direction, mix)
         return mix("x", x) - self.lr * d, CGTState(s, g, direction)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
+from distopt.directions import direct
 from distopt.directions.sgd import SGD
 from distopt.protocols import Direction, Mix
 from distopt.ranges import choice, direction, positive
@@ -60,7 +61,7 @@ class DGD:
         return DGDState(self.direction.init(x))
 
     def update(self, g: Tensor, state: DGDState, x: Tensor, mix: Mix) -> tuple[Tensor, DGDState]:
-        d, direction = self.direction(g, state.direction)
+        d, direction = direct(self.direction, g, state.direction, mix)
         if self.form == "cta":
             return mix("x", x) - self.lr * d, DGDState(direction)
         return mix("x", x - self.lr * d), DGDState(direction)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.topk import TopK
+from distopt.directions import direct
 from distopt.directions.sgd import SGD
 from distopt.protocols import Compressor, Direction, Mix
 from distopt.ranges import compressor, direction, positive
@@ -64,5 +65,5 @@ class EFSGD:
         return StepState(self.direction.init(x))
 
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
-        d, direction = self.direction(g, state.direction)
+        d, direction = direct(self.direction, g, state.direction, mix)
         return x - mix("step", self.lr * d), StepState(direction)

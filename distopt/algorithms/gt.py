@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from distopt.directions import direct
 from distopt.directions.sgd import SGD
 from distopt.protocols import Direction, Mix
 from distopt.ranges import choice, direction, positive
@@ -86,6 +87,6 @@ class GT:
             s = torch.where(state.started[0] > 0, mix("s", fresh), fresh)
         else:
             s = mix("s", state.s) + g - state.g
-        d, direction = self.direction(s, state.direction)
+        d, direction = direct(self.direction, s, state.direction, mix)
         x = mix("x", x) - self.lr * d if self.form == "cta" else mix("x", x - self.lr * d)
         return x, GTState(s, g, direction, tuple(torch.ones_like(each) for each in state.started))

@@ -11,6 +11,7 @@ from torch import Tensor
 from distopt.algorithms.ef_sgd import StepState
 from distopt.channels.naive import Naive
 from distopt.compressors.unscaled_sign import UnscaledSign
+from distopt.directions import direct
 from distopt.directions.sgd import SGD
 from distopt.protocols import Compressor, Direction, Mix
 from distopt.ranges import compressor, direction, flag, positive
@@ -61,6 +62,6 @@ class SignSGD:
         return StepState(self.direction.init(x))
 
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
-        d, direction = self.direction(g, state.direction)
+        d, direction = direct(self.direction, g, state.direction, mix)
         signs = mix("sign", d)
         return x - self.lr * (torch.sign(signs) if self.vote else signs), StepState(direction)

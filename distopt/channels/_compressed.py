@@ -1,4 +1,4 @@
-"""What channels that compress have in common: sending a stream of values through a compressor, with its warm start as memory."""
+"""Shared by all channels that compress: a stream of values through a compressor, with its warm start as memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Warm = Tensor | tuple[()]
 
 
 def start(compressor: Compressor, z: Tensor) -> Warm:
-    """What the first encoding of rows z [R, n, d] starts from."""
+    """The start of the first encoding of rows z [R, n, d]."""
     if not hasattr(compressor, "start"):
         return ()
     first: Tensor = compressor.start(z.shape[-1], z.dtype).to(z.device)
@@ -30,7 +30,7 @@ def decode(compressor: Compressor, heard: Payload, z: Tensor, wire: Wire, u: Ten
 
 
 def warmer(compressor: Compressor, payload: Payload, d: int) -> Warm:
-    """What the encoding after this own payload starts from."""
+    """The start of the next encoding, after this own payload."""
     if not hasattr(compressor, "warm"):
         return ()
     following: Tensor = compressor.warm(payload, d)

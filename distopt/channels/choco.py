@@ -14,7 +14,7 @@ from distopt.ranges import COUNTED, choice, compressor, share, whole
 
 
 class Ledger(NamedTuple):
-    """What resynchronising needs.
+    """The memory that resynchronising needs.
 
     Attributes:
         said: the sum over all rounds of the agent's public copies [R, n, d].
@@ -28,7 +28,7 @@ class Ledger(NamedTuple):
 
 
 class ChocoMemory(NamedTuple):
-    """What an agent remembers, whatever its degree.
+    """The memory of an agent. Its size does not depend on the degree.
 
     Attributes:
         copy: what every neighbour takes its value for, h_i [R, n, d].

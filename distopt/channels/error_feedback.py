@@ -14,7 +14,7 @@ from distopt.ranges import compressor, share
 
 
 class ErrorMemory(NamedTuple):
-    """What an agent remembers: ``e``, what its messages have left out so far [R, n, d], and the compressor's warm start."""
+    """An agent's memory: the error ``e`` [R, n, d] that its messages have left out so far, and the compressor's warm start."""
 
     e: Tensor
     warm: Warm

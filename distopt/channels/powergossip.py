@@ -35,14 +35,14 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
         InputError: a rank below 1, negative rows, or gamma outside (0, 1].
 
     >>> from distopt.channels.powergossip import powergossip
-    >>> powergossip(rank=2).among(3).bits(d=100, itemsize=8)  # 3 links, 2 columns of 10 numbers each
+    >>> powergossip(rank=2).for_degree(3).bits(d=100, itemsize=8)  # 3 links, 2 columns of 10 numbers each
     3840
     """
     return PerLink(rank, rows, gamma)
 
 
 class LinkMemory(NamedTuple):
-    """What an agent remembers.
+    """The memory of an agent.
 
     Attributes:
         vectors: U_e of each of its links, column after column [R, n, E r max(a, b)]: the same bits at both ends.
@@ -67,7 +67,7 @@ class PerLink:
         whole("powergossip", 0, rows=self.rows, slots=self.slots)
         share("powergossip", gamma=self.gamma)
 
-    def among(self, slots: int) -> PerLink:
+    def for_degree(self, slots: int) -> PerLink:
         """The channel of a network in which no agent has more neighbours than ``slots``."""
         return replace(self, slots=slots)
 
@@ -92,7 +92,7 @@ class PerLink:
         m, n, r = self._shape(z)
         slots, right = wire.slots, _right(memory)
         theirs = wire.heard(payload).flatten(1, 2)[:, slots.index]
-        ahead = payload - theirs  # of the neighbour: at its end the same number with the other sign
+        ahead = payload - theirs  # the neighbour's end has the same number with the other sign
         weight = slots.weight.to(z.dtype).unsqueeze(-1)
         moves = []
         for v, difference in zip(self._directions(z, memory), ahead.chunk(r, -1), strict=True):

@@ -25,6 +25,7 @@ from distopt.checks._common import (
     weights,
 )
 from distopt.network.links import slots
+from distopt.network.net import Rehearsal, tried
 from distopt.numerics.trees import leaf
 from distopt.protocols import Slots
 
@@ -32,8 +33,12 @@ from distopt.protocols import Slots
 def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Tensor, Any]:
     """x and state after one round per gradient [K, R, n, d]."""
     state = algorithm.init(x)
-    for g in gradients:
-        x, state = algorithm.update(g + 0.3 * x, state, x, lambda _, z: mixed(w, z))
+    for t, g in enumerate(gradients):
+
+        def grad(y: Tensor, g: Tensor = g) -> Tensor:
+            return g + 0.3 * y
+
+        x, state = algorithm.update(grad(x), state, x, Rehearsal(lambda _, z: mixed(w, z), x, t, grad))
     return x, state
 
 
@@ -109,8 +114,9 @@ def check_algorithm(algorithm: Any) -> None:
     require(same_bits(alone[:, :-1], beside[:, :-1]), f"{who}: an agent learns of another one without mix")
     still = x[:, :1].expand(R, N, D).clone()
     point, state = still, algorithm.init(still)
-    for _t in range(4):
-        point, state = algorithm.update(torch.zeros_like(point), state, point, lambda _, z: mixed(w, z))
+    for t in range(4):
+        round = Rehearsal(lambda _, z: mixed(w, z), point, t)
+        point, state = algorithm.update(torch.zeros_like(point), state, point, round)
     gap = float((point - still).abs().max())
     require(gap < 1e-12, f"{who}: agents that agree and see zero gradients move (by {gap:.1e})")
 
@@ -119,7 +125,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
     """One round, done twice: same inputs, same outputs, inputs untouched, every channel once."""
     who = type(algorithm).__name__
     before = copied((g, state, x))
-    results = []
+    results, asked = [], []
     for _ in range(2):
         sent: list[str] = []
 
@@ -131,7 +137,12 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
             )
             return mixed(weights(), z)
 
-        after = algorithm.update(g, state, x, mix)
+        def grad(y: Tensor) -> Tensor:
+            return g + (y - x)
+
+        round = Rehearsal(mix, x, t, grad)
+        after = algorithm.update(g, state, x, round)
+        asked.append((round.gradients, round.words))
         right = sorted(sent) == sorted(algorithm.channels)
         require(
             right,
@@ -142,6 +153,12 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
         fits = after[0].shape == x.shape and after[0].dtype == x.dtype
         require(fits, f"{who}: update turns x {list(x.shape)} {x.dtype} into {list(after[0].shape)} {after[0].dtype}")
         results.append(after)
+    first = tried(algorithm, x)
+    require(
+        all(each == (first.gradients - 1, first.words) for each in asked),
+        f"{who}: round {t} asks for {asked[0][0]} further gradients and {asked[0][1]} uniform numbers, the first one for "
+        f"{first.gradients - 1} and {first.words}; ask for as many in every round",
+    )
     require(
         same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})"
     )
@@ -216,7 +233,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     who = type(channel).__name__
     i, j = np.array(LINKS).T
     places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
-    channel = channel.among(places.index.shape[-1]) if hasattr(channel, "among") else channel
+    channel = channel.for_degree(places.index.shape[-1]) if hasattr(channel, "for_degree") else channel
 
     class Wire:
         own = slice(None)

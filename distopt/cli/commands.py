@@ -47,7 +47,7 @@ def resume(folder: Path, engine: str | None, checkpoint_every: int | None, force
     if changed or force:
         for each in experiments:
             try:
-                build(each)  # where a file is not there, this says which, and where it was looked for
+                build(each)  # names a missing file, and where it was looked for
             except InputError as fault:
                 raise InputError(f"{folder / EXPERIMENT}: {fault}") from fault
     if force:
@@ -214,7 +214,8 @@ def sweep(
     with stopping() as stop:
         try:
             if engine == "ray":
-                from distopt.engines import cluster, ray
+                from distopt.engines import ray
+                from distopt.engines.ray import cluster
 
                 with cluster.cluster(address, workers):
                     runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
@@ -222,7 +223,7 @@ def sweep(
                 runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
         except KeyboardInterrupt:
             say(
-                f"distopt: interrupted; what was finished is kept in {folder}, and the same command goes on from there",
+                f"distopt: interrupted; finished runs are kept in {folder}; re-run the command to resume",
                 err=True,
             )
             raise SystemExit(stop.code) from None
@@ -440,7 +441,7 @@ def short(spec: Any) -> str:
 
 
 def say(text: str, err: bool = False) -> None:
-    """A line for the user; names in it do not steer the terminal."""
+    """Print a line for the user, with control characters made harmless."""
     click.echo(printable(text), err=err)
 
 

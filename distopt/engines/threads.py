@@ -1,4 +1,4 @@
-"""Workers in threads of this process, for tests: what travels is what would travel between machines, in any order one likes."""
+"""Workers in threads of this process, for tests. Messages are those that would travel between machines, in any order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines.workers.exchange import Tag
-from distopt.engines.workers.group import Led
+from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Report, Worker
 from distopt.numerics.trees import default_dtype
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held
+from distopt.simulation.round import AgentState
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Another worker failed; this one gives up waiting."""
+    """Another worker failed, so this one stops waiting."""
 
 
 class Mailbox:
@@ -73,7 +73,7 @@ class Mailbox:
         return message
 
     def begin(self, workers: int) -> None:
-        """So many workers begin a task."""
+        """Note that ``workers`` workers begin a task."""
         with self._changed:
             self._working = workers
 
@@ -109,12 +109,12 @@ class _Arriving:
     into: dict[int, Tensor]
 
     def wait(self) -> None:
-        for sender, letter in self.into.items():
-            letter.copy_(self.mailbox.take((self.me, sender, self.tag), letter.numel()))
+        for sender, buffer in self.into.items():
+            buffer.copy_(self.mailbox.take((self.me, sender, self.tag), buffer.numel()))
 
 
 @dataclass(frozen=True)
-class Post:
+class InMemoryTransport:
     """A worker's ``Transport`` through a mailbox."""
 
     mailbox: Mailbox
@@ -130,8 +130,8 @@ class Post:
             self.mailbox.put((receiver, self.me, tag), message.clone())
 
 
-class Threads:
-    """A crew (see ``distopt.engines.workers.group.Crew``) whose workers do each task in a thread of their own.
+class ThreadGroup:
+    """A ``WorkerGroup`` whose workers do each task in a thread of their own.
 
     Args:
         problem, blocks: as for every engine.
@@ -151,25 +151,25 @@ class Threads:
     ) -> None:
         self.mailbox = Mailbox(shuffled, seed)
         self.workers = [
-            Worker(problem, partition, me, Post(self.mailbox, me), blocks.length, compiled)
+            Worker(problem, partition, me, InMemoryTransport(self.mailbox, me), blocks.length, compiled)
             for me in range(len(partition.blocks))
         ]
         self._dtype, self.compiled = problem.x0.dtype, compiled
 
-    def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def place(self, held: AgentState | None) -> None:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
         report = self._all(torch.float64, lambda worker: worker.measure(best))
         assert report is not None
         return report
 
-    def gather(self) -> Held:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def gather(self) -> AgentState:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         held = self._all(self._dtype, Worker.gather)
         assert held is not None
         return held
@@ -197,7 +197,7 @@ class Threads:
         torch.set_num_threads(1)  # the workers are the parallelism
         self.mailbox.begin(len(threads))
         try:
-            with default_dtype(dtype):  # of the whole process, so not for a worker to set
+            with default_dtype(dtype):  # the default precision belongs to the whole process, so no worker sets it
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -212,8 +212,16 @@ class Threads:
         return results[0]
 
 
-def engine(problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous") -> Led:
-    """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
-    return Led(
-        Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
+def threads(
+    problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous"
+) -> WorkerEngine:
+    """Workers in threads of this process, to test what workers exchange.
+
+    ``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``.
+
+    Raises:
+        InputError: more workers than agents.
+    """
+    return WorkerEngine(
+        ThreadGroup(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
     )

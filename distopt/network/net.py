@@ -1,9 +1,9 @@
-"""What an algorithm sees of the network in one round: ``mix(name, z)``, through a channel with memory."""
+"""The network as an algorithm sees it in one round: ``mix(name, z)``, through a channel with memory."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +18,11 @@ from distopt.protocols import Algorithm, Channel, Payload, Slots
 
 Memory = dict[str, Any]
 
-Noise = dict[str, Tensor]
-"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them."""
+Uniforms = dict[str, Tensor]
+"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own stand under ``OWN``."""
+
+OWN = "mix.uniform"
+"""The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
 
 
 class Link(Protocol):
@@ -30,7 +33,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
     def send(self, payloads: dict[str, Payload]) -> None:
-        """Let the payloads of these channels leave now; ``heard`` will ask for them later."""
+        """Send the payloads of these channels now; ``heard`` asks for them later."""
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
@@ -104,7 +107,7 @@ class Net:
         link: W_t and the way to the neighbours.
         memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
             ``self.before`` those it started from, where this round was the first.
-        noise: this round's uniforms of the channels that draw any.
+        uniforms: this round's uniforms of the channels that draw any.
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
         widths: how many numbers an agent's value has, by channel (see ``widths``); another width is refused.
@@ -115,11 +118,17 @@ class Net:
         channels: Mapping[str, Channel[Any]],
         link: Link,
         memory: Memory,
-        noise: Noise | None = None,
+        uniforms: Uniforms | None = None,
         alone: bool = False,
         widths: Mapping[str, int] | None = None,
     ) -> None:
-        self.channels, self.link, self.memory, self.noise, self.alone = channels, link, dict(memory), noise or {}, alone
+        self.channels, self.link, self.memory, self.uniforms, self.alone = (
+            channels,
+            link,
+            dict(memory),
+            uniforms or {},
+            alone,
+        )
         self.widths = widths or {}
         self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
@@ -127,7 +136,7 @@ class Net:
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
-        """Encode now, and let leave together, what ``mix`` will be asked for later in the round."""
+        """Encode and send together, now, the values that ``mix`` will be asked for later in the round."""
         for name, z in values.items():
             self._require_width(name, z)
         self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
@@ -143,7 +152,7 @@ class Net:
     def _encode(self, name: str, z: Tensor) -> Payload:
         if name not in self.memory:
             self.before[name] = self.memory[name] = self.channels[name].init(z)
-        return self.channels[name].encode(z, self.memory[name], self.noise.get(name))
+        return self.channels[name].encode(z, self.memory[name], self.uniforms.get(name))
 
     def mix(self, name: str, z: Tensor) -> Tensor:
         """W_t z through the channel called ``name``."""
@@ -166,13 +175,84 @@ class Net:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
         channel = self.channels[name]
-        u = self.noise.get(name) if getattr(channel, "shared", False) else None
+        u = self.uniforms.get(name) if getattr(channel, "shared", False) else None
         out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
 
+class Round:
+    """One round as an algorithm sees it: what it is given as ``mix`` (see ``distopt.protocols.Mix``).
+
+    Args:
+        mix: W_t z through the channel of a name.
+        t: the round, an integer tensor without axes.
+        x: where the agents stand [R, n, d].
+        grad: the gradients of this round's costs at another point.
+        drawn: this round's uniforms of the algorithm [R, n, words].
+
+    ``gradients`` and ``words`` count what was asked for.
+    """
+
+    def __init__(
+        self,
+        mix: Callable[[str, Tensor], Tensor],
+        t: Tensor,
+        x: Tensor,
+        grad: Callable[[Tensor], Tensor],
+        drawn: Tensor | None = None,
+    ) -> None:
+        self._mix, self.t, self.x, self._grad, self._drawn = mix, t, x, grad, drawn
+        self.gradients, self.words = 0, 0
+
+    def __call__(self, name: str, z: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        return self._mix(name, z)
+
+    def grad(self, y: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.gradients += 1
+        return self._grad(y)
+
+    def uniform(self, words: int) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        first, self.words = self.words, self.words + words
+        have = 0 if self._drawn is None else self._drawn.shape[-1]
+        if self._drawn is None or self.words > have:
+            raise InputError(
+                f"the algorithm draws {self.words} uniform numbers an agent in one round, and {have} in the first; draw as many in every round"
+            )
+        u = self._drawn[..., first : self.words].to(self.x.dtype)
+        return u.clamp(2.0**-54, 1 - torch.finfo(u.dtype).eps / 2)  # neither 0 nor, where it is rounded, 1
+
+
+class Rehearsal(Round):
+    """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2.
+
+    For trying out an algorithm by itself:
+
+    >>> from distopt.algorithms.gt import GT
+    >>> gt, x = GT(lr=0.1), torch.ones(1, 2, 3)
+    >>> gt.update(x, gt.init(x), x, Rehearsal(lambda name, z: z, x))[0][0, 0].tolist()
+    [0.9, 0.9, 0.9]
+    """
+
+    def __init__(
+        self,
+        mix: Callable[[str, Tensor], Tensor],
+        x: Tensor,
+        t: int = 0,
+        grad: Callable[[Tensor], Tensor] = torch.zeros_like,
+    ) -> None:
+        super().__init__(mix, torch.tensor(t, device=x.device), x, grad)
+
+    def uniform(self, words: int) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.words += words
+        return self.x.new_full((*self.x.shape[:-1], words), 0.5)
+
+
 class Sent(NamedTuple):
-    """What an algorithm sends through a channel.
+    """A value that an algorithm sends through a channel.
 
     Attributes:
         width: how many numbers an agent's value has; it may be another number than x has.
@@ -183,8 +263,22 @@ class Sent(NamedTuple):
     place: int | None
 
 
-def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
-    """What an algorithm sends, by channel, in the order in which it sends.
+class Tried(NamedTuple):
+    """What an algorithm asks of a round.
+
+    Attributes:
+        sent: what it sends, by channel, in the order in which it sends.
+        gradients: how many gradients it takes of each agent, the one that it is given among them.
+        words: how many uniform numbers it draws for each agent.
+    """
+
+    sent: dict[str, Sent]
+    gradients: int
+    words: int
+
+
+def tried(algorithm: Algorithm[Any], x: Tensor) -> Tried:
+    """What an algorithm asks of a round.
 
     Found by one update with gradient zero, on copies: neither x [R, n, d] nor the algorithm is changed.
 
@@ -192,7 +286,7 @@ def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
         InputError: a value that is not [R, n, *].
 
     >>> from distopt.algorithms.gt import GT
-    >>> sent(GT(form="atc"), torch.zeros(1, 2, 5))
+    >>> tried(GT(form="atc"), torch.zeros(1, 2, 5)).sent
     {'s': Sent(width=5, place=1), 'x': Sent(width=5, place=None)}
     """
     algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
@@ -214,8 +308,9 @@ def sent(algorithm: Algorithm[Any], x: Tensor) -> dict[str, Sent]:
         found[name] = Sent(z.shape[-1], same[-1] if same else None)
         return z.clone()
 
-    algorithm.update(torch.zeros_like(x), state, x, mix)
-    return found
+    round = Rehearsal(mix, x)
+    algorithm.update(torch.zeros_like(x), state, x, round)
+    return Tried(found, 1 + round.gradients, round.words)
 
 
 def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
@@ -225,28 +320,25 @@ def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
     >>> known_at_start(GT(), torch.zeros(1, 2, 1)), known_at_start(GT(form="atc"), torch.zeros(1, 2, 1))
     ({'s': 1, 'x': 0}, {'s': 1})
     """
-    return {name: each.place for name, each in sent(algorithm, x).items() if each.place is not None}
+    return {name: each.place for name, each in tried(algorithm, x).sent.items() if each.place is not None}
 
 
-def widths(algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: Tensor) -> dict[str, int]:
-    """How many numbers an agent sends through each channel, from the points x [R, n, d] where it starts.
+def widths(asked: Tried, channels: Mapping[str, Channel[Any]], d: int) -> dict[str, int]:
+    """How many numbers an agent sends through each channel, and under ``OWN`` how many uniform ones the algorithm draws for it.
 
     A channel that is left out of the first round and draws uniforms is taken to be as wide as x; one that draws none is left out.
     """
-    drawing = {
-        name: x.shape[-1]
-        for name, channel in channels.items()
-        if hasattr(channel, "words") and channel.words(x.shape[-1])
-    }
-    return drawing | {name: each.width for name, each in sent(algorithm, x).items()}
+    drawing = {name: d for name, channel in channels.items() if hasattr(channel, "words") and channel.words(d)}
+    own = {OWN: asked.words} if asked.words else {}
+    return drawing | {name: each.width for name, each in asked.sent.items()} | own
 
 
-def noise(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Noise:
+def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
-    A channel draws as many as its own value of ``widths`` numbers needs.
+    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
     """
-    drawn: Noise = {}
+    drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
         if words:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distopt.errors import InputError
 from distopt.metrics import Metric
+from distopt.report.axes import INK, SOFT, frame, plain_ticks, spread
 from distopt.report.tables import broken
 from distopt.report.titles import averaged, common_start, heading, short, subtitle
 from distopt.runs.results import Run
@@ -28,7 +29,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 FRACTION = "fraction"
 """The unit of metrics that are drawn in percent, on linear axes."""
 
-INK, SOFT, HAIR = "#222222", "#767676", "#E3E3E3"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
 _BASE_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.6)))
 _ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
@@ -99,15 +99,15 @@ def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> F
         bands = "" if crowded else "; bands: smallest to largest trial"
         notes.append(f"Lines: mean over {longest.trials} trials{bands}.")
     if crowded:
-        # so many bands would hide the lines
+        # bands of many runs would hide the lines
         curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
     _scale(axes, curves, metric, notes)
     drawn = [curve for curve in curves if _draw(axes, curve)]
-    _frame(axes)
-    _plain_ticks(axes)
+    frame(axes)
+    plain_ticks(axes)
     axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
     fig.text(0.02, 0.935, heading(series, metric), fontsize=10.5, fontweight="bold", color=INK)
     where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
@@ -177,7 +177,7 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
     runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
-    # where a run starts, not where one that grows ends
+    # the start of a run; its end may have grown
     started = [abs(float(mean[0])) for mean in runs if len(mean) and mean[0]]
     largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
@@ -217,7 +217,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
     scale = axes.yaxis.get_transform()
-    decade = getattr(scale, "linthresh", 1.0)  # what one decade is in transformed units
+    decade = getattr(scale, "linthresh", 1.0)  # the length of one decade in transformed units
 
     def span(some: Sequence[Curve]) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):
@@ -247,7 +247,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
-    """Which points the vertical axis can show at all."""
+    """The points that the vertical axis can show."""
     able: NDArray[np.bool_] = np.isfinite(curve.mean) & ((curve.mean > 0) | (axes.get_yscale() != "log"))
     return able
 
@@ -290,7 +290,7 @@ def _draw(axes: Any, curve: Curve) -> bool:
 
 
 def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> list[str]:
-    """What a logarithmic axis cannot show, said in as few words as it takes."""
+    """Notes on values that a logarithmic axis cannot show."""
     what = "values of 0 or less" if axes.get_yscale() == "log" else "values that are not finite"
     out = []
     missing = [curve.label for curve in curves if not any(curve is other for other in drawn)]
@@ -303,39 +303,6 @@ def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> li
             f"Not drawn, {what}: " + ", ".join(f"{count} of {label}" for label, count in hidden.items() if count) + "."
         )
     return out
-
-
-def _frame(axes: Any) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set(color="#B5B5B5", linewidth=0.8)
-    axes.grid(True, which="major", color=HAIR, linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=7.5, labelcolor=INK, color="#B5B5B5", width=0.6, length=2.5)
-    axes.tick_params(which="minor", length=1.5, labelsize=6.5)
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-        axes.xaxis.set_minor_formatter(lambda v, _: "")
-    else:
-        from matplotlib.ticker import MaxNLocator
-
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-
-
-def _plain_ticks(axes: Any) -> None:
-    """Write a logarithmic axis' ticks as 0.2 instead of 2 x 10^-1 where that is short, and only as many as can be read."""
-    bottom, top = axes.get_ylim()
-    if axes.get_yscale() != "log" or bottom < 1e-4 or top > 1e5:
-        return
-    decades = np.log10(top / bottom)
-
-    def minor(value: float, _: int) -> str:
-        leading = f"{value:.0e}"[0]
-        return f"{value:.3g}" if decades < 0.7 or (decades < 2 and leading in "25") else ""
-
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.yaxis.set_minor_formatter(minor)
 
 
 def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
@@ -353,7 +320,7 @@ def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
         wanted.append(float(np.clip((y - box.y0) / box.height, 0, 1)))
         texts.append("\n".join(lines))
         heights.append(len(lines) * size * 1.32 * axes.figure.dpi / 72 / box.height)
-    places = _spread(wanted, heights)
+    places = spread(wanted, heights)
     for curve, text, y, at in zip(curves, texts, wanted, places, strict=True):
         axes.plot(
             [1.005, 1.03],
@@ -367,34 +334,3 @@ def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
         weight, style = ("normal", "italic") if curve.baseline else ("bold", "normal")
         font = {"fontsize": size, "fontweight": weight, "fontstyle": style, "linespacing": 1.1, "parse_math": False}
         axes.text(1.04, at, text, transform=axes.transAxes, va="center", color=curve.colour, **font)
-
-
-def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Centres as close to ``wanted`` as lets boxes of these heights stand apart within 0 .. 1 (as far as they fit).
-
-    Overlapping neighbours merge into a block that stands at their mean, as in isotonic regression.
-
-    >>> [round(y, 3) for y in _spread([0.5, 0.5, 0.0], [0.1, 0.1, 0.1])]
-    [0.45, 0.55, 0.0]
-    """
-
-    def settle(members: list[int]) -> float:
-        """The bottom edge at which the members, stacked, lie closest to where they want to be, kept near 0 .. 1."""
-        below = np.concatenate([[0.0], np.cumsum([heights[m] for m in members])])
-        bottom = float(np.mean([wanted[m] - b - heights[m] / 2 for m, b in zip(members, below[:-1], strict=True)]))
-        return max(-0.05, min(bottom, 1.05 - float(below[-1])))
-
-    blocks: list[tuple[list[int], float]] = []  # members from below, bottom edge
-    for k in sorted(range(len(wanted)), key=lambda k: wanted[k]):
-        members = [k]
-        bottom = settle(members)
-        while blocks and blocks[-1][1] + sum(heights[m] for m in blocks[-1][0]) > bottom:
-            members = blocks.pop()[0] + members
-            bottom = settle(members)
-        blocks.append((members, bottom))
-    places = [0.0] * len(wanted)
-    for members, bottom in blocks:
-        for m in members:
-            places[m] = bottom + heights[m] / 2
-            bottom += heights[m]
-    return places

@@ -30,7 +30,7 @@ _DRAWN = 40_000  # links at most in a picture
 
 @dataclass(frozen=True)
 class Portrait:
-    """What a network is like.
+    """Measurements of a network.
 
     Attributes:
         agents: N.

@@ -1,4 +1,4 @@
-"""The figures of a run's closing table, and what to warn of."""
+"""The summary of a run for its closing table, and warnings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CERTIFIED = 1e-6
 
 
 def weakness(certificate: float) -> str | None:
-    """What to say of a comparator whose relative gradient norm is ``certificate``; None where it is small enough."""
+    """The warning for a comparator whose relative gradient norm is ``certificate``; None if that is small enough."""
     if certificate <= CERTIFIED:
         return None
     return (
@@ -31,7 +31,7 @@ LEFT = {"float64": 1e-6, "float32": 1e-2}
 
 
 def drift(run: Run) -> str | None:
-    """What to say of a run whose trackers have left the gradients; None where their means agree, it diverged, or there are no trackers."""
+    """The warning for a run whose trackers have left the gradients; None if their means agree, it diverged, or has no trackers."""
     if run.status == "diverged":
         return None
     violation = run["tracker_invariant"].max(0) if "tracker_invariant" in run.metrics else np.zeros(0)

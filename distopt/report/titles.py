@@ -1,4 +1,4 @@
-"""What stands over a figure and beside its lines: short labels, titles, where the runs ran."""
+"""Titles of figures and labels of lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def short(label: str, width: int = 60) -> str:
 
 
 def common_start(labels: Sequence[str]) -> str:
-    """What all labels begin with, up to a ``:`` or ``,``: the part that the points of a grid share.
+    """The common start of all labels, up to a ``:`` or ``,``: the part that the points of a grid share.
 
     >>> common_start(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), common_start(["gt", "gtadam"])
     ('gt:form=atc,', '')
@@ -35,7 +35,7 @@ def common_start(labels: Sequence[str]) -> str:
 
 
 def heading(series: str, metric: Metric) -> str:
-    """What a figure of a metric, or of its average over time, is called.
+    """The title of a figure of a metric, or of its average over time.
 
     >>> from distopt.metrics import about
     >>> heading("average_dynamic_regret", about("dynamic_regret"))

@@ -87,7 +87,7 @@ class Kink:
 
     @property
     def floor(self) -> float:
-        """What signSGD never gets below."""
+        """The value below which signSGD never gets."""
         return 2 * self.eps
 
     def batch(self, t: Tensor, key: Key) -> Tensor:
@@ -129,7 +129,7 @@ class Valley:
 
     @property
     def floor(self) -> float:
-        """What signSGD never gets below."""
+        """The value below which signSGD never gets."""
         return 8 * self.eps**2
 
     @property
@@ -178,7 +178,7 @@ def halved(lr: float, stage: int) -> list[float]:
 
 
 def ways(stage: int) -> list[tuple[str, Any, str, list[float]]]:
-    """What is run on each problem: (method, algorithm, its step size in words, the step sizes)."""
+    """The runs on each problem: (method, algorithm, its step size in words, the step sizes)."""
     sign: list[tuple[str, Any, str, list[float]]] = [("signSGD", SignSGD(), f"{lr}", constant(lr)) for lr in SIGN_STEPS]
     return [
         *sign,

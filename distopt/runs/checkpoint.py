@@ -1,4 +1,4 @@
-"""Checkpoints: the carry of one run in a file, from which the run goes on with the same bits on any engine and any number of workers.
+"""Checkpoints: the carry of one run in a file. The run resumes from it with the same bits, on any engine and any number of workers.
 
 The file is a line that names it, the length of a header, the header (JSON), the leaves of the carry one after the other, and the
 SHA-256 of all that. It is written beside and renamed, and nothing in it is unpickled.
@@ -25,12 +25,13 @@ from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
 from distopt.metrics import RENAMED, Metric
+from distopt.network.net import Rehearsal
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, form, here, standing
+from distopt.simulation.round import AgentState, form, here, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -55,12 +56,12 @@ DTYPES = {
 
 HEADER_BYTES, DIGEST = 2**24, 32
 MAGIC = b"distopt checkpoint\n"
-LENGTH = struct.Struct("<Q")  # of the header
+LENGTH = struct.Struct("<Q")  # length of the header
 
 
 @dataclass(frozen=True)
 class About:
-    """Whose carry it is, and what else decides the bits of the rounds to come.
+    """The run that a carry belongs to, and everything else that decides the bits of its later rounds.
 
     ``run`` is the ``id`` of the results beside the checkpoint; ``compiled`` and ``device`` say how the rounds ran; ``seconds``
     what they have taken.
@@ -76,14 +77,14 @@ class About:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A carry read from a file, and what it is about."""
+    """A carry read from a file, with its description."""
 
     carry: Carry
     about: About
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of the software that decides the bits."""
     return {"distopt": __version__, "torch": str(torch.__version__)}
 
 
@@ -176,7 +177,7 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         leaves.append(data[start:stop].clone().view(DTYPES[each[1]]).reshape(each[0]))
         start = stop
     count = len(leaves) - len(header["totals"])
-    held: Held = standing(problem, header["memory"], leaves[:count])
+    held: AgentState = standing(problem, header["memory"], leaves[:count])
     return Checkpoint(Carry(header["t"], held, dict(zip(header["totals"], leaves[count:], strict=True))), about)
 
 
@@ -237,7 +238,7 @@ def _most(problem: Problem) -> int:
 
 
 def _wrong(header: Any) -> str | None:
-    """What no header has that ``save`` wrote; None where there is nothing."""
+    """The first fault of a header that ``save`` cannot have written; None if there is none."""
     if not isinstance(header, dict) or header.keys() != {
         "format",
         "t",
@@ -325,14 +326,16 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _begun(problem: Problem, memory: Sequence[str]) -> Held:
-    """What all agents hold in the beginning."""
+def _begun(problem: Problem, memory: Sequence[str]) -> AgentState:
+    """The agents' state at the beginning."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
-        return Held(x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory})
+        return AgentState(
+            x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory}
+        )
 
 
-def _after(problem: Problem, memory: Sequence[str]) -> Held:
+def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
     """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     sent: dict[str, Tensor] = {}
@@ -342,8 +345,10 @@ def _after(problem: Problem, memory: Sequence[str]) -> Held:
         return z.clone()
 
     with default_dtype(x.dtype), torch.no_grad():
-        after, state = problem.algorithm.update(torch.zeros_like(x), problem.algorithm.init(x.clone()), x, mix)
-        return Held(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
+        after, state = problem.algorithm.update(
+            torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
+        )
+        return AgentState(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
 
 
 def _of(problem: Problem) -> str:

@@ -1,4 +1,4 @@
-"""Runs are read back, whole or array by array."""
+"""Reading runs back, whole or array by array."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
 
 
 def stored(folder: Path) -> Run:
-    """The run in a folder, whose arrays are read when they are asked for, each time anew.
+    """The run in a folder. Its arrays are read each time they are asked for.
 
     Raises:
         InputError: as ``load``; of a damaged file, when it is read.
@@ -65,7 +65,7 @@ def stored(folder: Path) -> Run:
     if "chunks" not in content:
         raise InputError(f"{folder}: holds several runs, where one is asked for")
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
-    _last(folder, content)  # which is read when it is asked for, but refused now
+    _last(folder, content)  # refuse a damaged file now, though it is read later
     metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
     return _run(folder, content, rounds, metrics, trajectories)
 
@@ -120,7 +120,7 @@ def _now(array: str) -> str:
 
 
 def _told(content: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """What the manifest says of a file; None in those that were written before manifests said it."""
+    """The manifest's entry for a file; None in manifests of older versions."""
     told: Mapping[str, Any] | None = content["files"][name] if "files" in content else None
     return told
 

@@ -1,4 +1,4 @@
-"""The manifest of a run's folder: which files hold it, what they must be, and what is known of the run."""
+"""The manifest of a run's folder: its files with their digests, and facts about the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoi
 
 
 def manifest_text(content: Mapping[str, Any]) -> str:
-    """A manifest as it is written, with a digest of what it says."""
+    """The text of a manifest, with a digest of its content."""
     return json.dumps(
         {**content, "sha256": _said({key: value for key, value in content.items() if key != "sha256"})}, indent=1
     )
@@ -30,7 +30,7 @@ def _said(content: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says.
+    """The content of a folder's manifest.
 
     Raises:
         InputError: it holds no run, one of another version, or a manifest that is damaged or says what no run can.

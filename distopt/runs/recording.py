@@ -1,4 +1,4 @@
-"""What becomes of the runs of a batch while their rounds go on: on disk where they have folders, else in memory."""
+"""Recording the runs of a batch while they go: on disk if they have folders, else in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distopt.simulation.problem import Problem
 
 
 class Kept:
-    """What a run without a folder has so far, in arrays that are made once: of ``recorded`` rounds of its ``rounds``."""
+    """The results so far of a run without a folder, in arrays made once, for ``recorded`` of its ``rounds``."""
 
     def __init__(self, recorded: int, rounds: int) -> None:
         self._recorded, self._length = recorded, rounds + 1  # x has one more point
@@ -61,7 +61,7 @@ class Kept:
 
 
 class Recording:
-    """What becomes of one problem while it runs: written to ``folder`` as it goes, or where there is none kept in memory."""
+    """The recording of one run: written to ``folder`` as it goes, or kept in memory if there is none."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Recording:
         }
         users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
         self.info |= {"metrics": users} if users else {}
-        self.names: set[str] = set()  # of the metrics
+        self.names: set[str] = set()  # names of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
         self.writer: Writer | None = None
@@ -130,10 +130,10 @@ class Recording:
         checkpoint.save(self.folder, self.problem, carry, about)
 
     def give_up(self) -> None:
-        """Let the folder go after a failure."""
+        """Release the folder after a failure."""
         if self.writer is not None:
             with suppress(RunError):  # it may be the disk that fails
-                self.writer.flush()  # what was computed stays readable
+                self.writer.flush()  # computed rounds stay readable
             self.writer.close()
 
     def finish(self, status: Status, seconds: float, certificate: float) -> Run:
@@ -157,7 +157,7 @@ class Recording:
 
 
 def left_out(have: set[str], problem: Problem) -> dict[str, str]:
-    """Why metrics that a run might have are not among those that it has, by name."""
+    """The reasons why metrics are left out, by name."""
     n, d = problem.agents, problem.x0.shape[-1]
     missing = {name: each for name, each in problem.metrics.items() if each.stored and name not in have}
     return {name: each.absence(n, d) for name, each in missing.items()} if have else {}

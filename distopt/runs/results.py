@@ -105,7 +105,7 @@ class Run(Mapping[str, Array]):
         Raises:
             InputError: the folder cannot be written, or holds another run.
         """
-        from distopt.runs.writing import Writer  # which reads what is there, and so knows of runs
+        from distopt.runs.writing import Writer  # here, since it imports this module
 
         writer = Writer(Path(folder), self.label, self.info, toml)
         writer.add(

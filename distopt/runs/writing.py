@@ -1,4 +1,4 @@
-"""Runs are written while they go: chunks first, then a manifest that names them."""
+"""Writing runs while they go: chunks first, then a manifest that names them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class Writer:
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
-        self._files: dict[
-            str, str
-        ] = {}  # what was written, by name: ``reading.described`` as JSON, which is a fifth of its size
+        self._files: dict[str, str] = {}  # written files by name: ``reading.described`` as JSON, a fifth of its size
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
@@ -120,7 +118,7 @@ class Writer:
         self._manifest("running", {}, None)
 
     def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> bool:
-        """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay; whether there are any."""
+        """Write the rest and the final manifest, and release the folder. Without any rounds, earlier results stay. Returns whether there are any."""
         self.flush()
         if self._chunks or read_manifest(self.folder).get("status") == "running":
             last = None if x_last is None else self._save(f"last-{self._token}.npz", {"x": x_last})
@@ -132,7 +130,7 @@ class Writer:
         return bool(self._chunks)
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         self._held.close()
 
     def _save(self, name: str, arrays: Mapping[str, Array]) -> str:

@@ -1,7 +1,7 @@
-"""Several algorithms that differ in numbers alone, run as one: their copies stand one after the other in the trials axis.
+"""Grids: algorithms that differ only in numbers run as one batch, one after the other along the trials axis.
 
 With G grid points and R trials x is [G R, N, d]; point g holds rows g R .. (g + 1) R - 1. The algorithm is ONE object whose
-differing numbers are ``Numbers``: a round of 100 points costs as many operations as a round of one, on longer tensors, where
+differing numbers are ``GridScalar``: a round of 100 points costs as many operations as a round of one, on longer tensors, where
 updating slice by slice would cost 100 times as many.
 """
 
@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.network.net import Rehearsal
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, tensors, tree_map
 from distopt.simulation.problem import Problem
 
 
-class Numbers:
+class GridScalar:
     """A number per grid point that stands where an algorithm expects one float, and computes what each of them would.
 
     Among numbers it stays in Python's float64, so that ``1 - b1`` is rounded to a run's float32 only when it meets a tensor,
     as a Python number is (a float32 tensor would have rounded b1 before). With a tensor it is [G R, 1, 1] of its dtype.
 
-    >>> b = Numbers((0.25, 0.5), repeat=1)
+    >>> b = GridScalar((0.25, 0.5), repeat=1)
     >>> ((1 - b) * torch.ones(2, 1, 1)).flatten().tolist()
     [0.75, 0.5]
     """
@@ -50,15 +51,15 @@ class Numbers:
         dtype, device = (met[0].dtype, met[0].device) if met else (torch.get_default_dtype(), torch.device("cpu"))
 
         def column(value: Any) -> Any:
-            return value.columns[dtype].to(device) if isinstance(value, Numbers) else value
+            return value.columns[dtype].to(device) if isinstance(value, GridScalar) else value
 
         return f(*[column(value) for value in args], **{name: column(value) for name, value in kwargs.items()})
 
     def _with(self, f: Callable[[Any, Any], Any], other: Any) -> Any:
         if isinstance(other, Tensor):
-            return Numbers.__torch_function__(f, (), (self, other))
-        others = other.values if isinstance(other, Numbers) else (other,) * len(self.values)
-        return Numbers([f(a, b) for a, b in zip(self.values, others, strict=True)], self.repeat)
+            return GridScalar.__torch_function__(f, (), (self, other))
+        others = other.values if isinstance(other, GridScalar) else (other,) * len(self.values)
+        return GridScalar([f(a, b) for a, b in zip(self.values, others, strict=True)], self.repeat)
 
     def __add__(self, other: Any) -> Any:
         return self._with(operator.add, other)
@@ -86,8 +87,8 @@ class Numbers:
     def __rtruediv__(self, other: Any) -> Any:
         return self._with(lambda a, b: b / a, other)
 
-    def __neg__(self) -> Numbers:
-        return Numbers([-value for value in self.values], self.repeat)
+    def __neg__(self) -> GridScalar:
+        return GridScalar([-value for value in self.values], self.repeat)
 
     def __bool__(self) -> bool:
         raise TypeError("numbers of several grid points have no one truth value")
@@ -100,7 +101,7 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
     """Which problems of one comparison can run as one, by place: their algorithms differ in floats alone.
 
     An algorithm that uses such a number otherwise than in arithmetic with tensors (``if self.lr > 1``, ``x ** self.p``) may
-    fail on ``Numbers``, or round otherwise: three rounds of the update are tried, and where they do not give the bits of each
+    fail on ``GridScalar``, or round otherwise: three rounds of the update are tried, and where they do not give the bits of each
     point by itself, the points run one after the other.
     """
     found: list[list[int]] = []
@@ -154,7 +155,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def merge(parts: Sequence[Any], repeat: int) -> Any:
-    """``alike`` objects as one, a ``Numbers`` in the place of each float that differs.
+    """``alike`` objects as one, a ``GridScalar`` in the place of each float that differs.
 
     >>> from distopt.algorithms.gtadam import gtadam
     >>> both = merge([gtadam(0.1), gtadam(0.2)], repeat=3)
@@ -165,7 +166,7 @@ def merge(parts: Sequence[Any], repeat: int) -> Any:
     if all(part is first for part in parts) or isinstance(first, str | int | None):
         return first
     if isinstance(first, float):
-        return first if all(part == first for part in parts) else Numbers(parts, repeat)
+        return first if all(part == first for part in parts) else GridScalar(parts, repeat)
     if isinstance(first, dict):
         return {key: merge([part[key] for part in parts], repeat) for key in first}
     if isinstance(first, list | tuple):
@@ -211,8 +212,9 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
         x = torch.cat([drawn[0]] * points)
         with default_dtype(dtype), torch.no_grad():
             state = algorithm.init(x.clone())
-            for g in drawn[1:]:
-                x, state = algorithm.update(torch.cat([g] * points), state, x, lambda _, z: z)
+            for t, g in enumerate(drawn[1:]):
+                round = Rehearsal(lambda _, z: z, x, t, grad=torch.sin)
+                x, state = algorithm.update(torch.cat([g] * points), state, x, round)
         return tensors((x, state))
 
     try:

@@ -21,7 +21,7 @@ from distopt.experiment import DTYPES, Experiment, of_path
 from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
-from distopt.network.net import widths
+from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
@@ -34,7 +34,7 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``).
+    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round.
     """
 
     experiment: Experiment
@@ -47,6 +47,7 @@ class Problem:
     x0: Tensor
     widths: dict[str, int]
     points: tuple[Experiment, ...] = ()
+    gradients: int = 1
     metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
 
     @cached_property
@@ -58,11 +59,6 @@ class Problem:
     def agents(self) -> int:
         """N."""
         return self.key.total
-
-    @property
-    def tracker(self) -> str | None:
-        """The leaf of the algorithm's state that tracks the mean gradient, or None where it says nothing of one."""
-        return getattr(self.algorithm, "tracks", None)
 
 
 @surroundings.set_aside()
@@ -100,13 +96,15 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         else type(algorithm).__name__.lower()
     )
     kind: Kind = getattr(algorithm, "weights", "doubly")
-    mixing = network.served() if kind == "average" else network
+    mixing = network.averaged() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
-    if any(hasattr(channel, "among") for channel in channels.values()):
-        mixing = mixing.linked(who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}")
+    if any(hasattr(channel, "for_degree") for channel in channels.values()):
+        mixing = mixing.with_link_slots(
+            who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}"
+        )
         channels = {
-            name: channel.among(mixing.slots) if hasattr(channel, "among") else channel
+            name: channel.for_degree(mixing.slots) if hasattr(channel, "for_degree") else channel
             for name, channel in channels.items()
         }
     if not mixing.constant and (
@@ -136,8 +134,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
                 _require_tracker(who, tracks, state, x0)
             for name in named:
                 leaf(state, name)
-        wide = widths(algorithm, channels, x0)
-    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide)
+        asked = tried(algorithm, x0)
+    wide = widths(asked, channels, x0.shape[-1])
+    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide, gradients=asked.gradients)
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

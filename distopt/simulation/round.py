@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.net import Link, Memory, Net, Noise
+from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation.problem import Problem
 
 
-class Held(NamedTuple):
+class AgentState(NamedTuple):
     """What the agents of a block hold between two rounds: ``x`` [R, n, d], the algorithm's state and the channels' memories."""
 
     x: Tensor
@@ -24,7 +24,7 @@ class Held(NamedTuple):
 
 
 class Standing(Protocol):
-    """What all agents hold between two rounds: a ``Held``, or something that fetches it from where they are when it is asked."""
+    """What all agents hold between two rounds: a ``AgentState``, or something that fetches it from where they are when it is asked."""
 
     @property
     def x(self) -> Tensor:
@@ -39,18 +39,18 @@ class Standing(Protocol):
         """The channels'."""
 
 
-def here(standing: Standing) -> Held:
+def here(standing: Standing) -> AgentState:
     """The same in this process."""
-    return Held(standing.x, standing.state, standing.memory)
+    return AgentState(standing.x, standing.state, standing.memory)
 
 
-def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Any]) -> Held:
+def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Any]) -> AgentState:
     """What all agents hold, from its leaves; ``memory`` names the channels that remember anything.
 
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: Held = pytree.tree_unflatten(list(leaves), form(problem, memory))
+    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, memory))
     return held
 
 
@@ -62,12 +62,12 @@ def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
             name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1])))
             for name in memory
         }
-        begun = Held(x, problem.algorithm.init(x), started)
+        begun = AgentState(x, problem.algorithm.init(x), started)
     return pytree.tree_structure(begun)
 
 
-def owned(tree: Any) -> Any:
-    """The tree with leaves that share memory with nothing, copied one by one: there is never a second copy of all."""
+def copied(tree: Any) -> Any:
+    """A copy of the tree whose leaves share no memory. Leaves are copied one by one, so there is never a second copy of all."""
     leaves, form = pytree.tree_flatten(tree)
     del tree
     for k, each in enumerate(leaves):
@@ -78,27 +78,51 @@ def owned(tree: Any) -> Any:
 
 
 def step(
-    problem: Problem, held: Held, data: Any, link: Link, noise: Noise, early: Mapping[str, int] | None = None
-) -> tuple[Held, Net, Tensor]:
-    """One round of the agents of a block: (what they hold after it, the network as it was used, g_t).
+    problem: Problem,
+    held: AgentState,
+    data: Any,
+    link: Link,
+    uniforms: Uniforms,
+    t: Tensor,
+    early: Mapping[str, int] | None = None,
+) -> tuple[AgentState, Net, Tensor]:
+    """Round t, an integer tensor, of the agents of a block: (what they hold after it, the network as it was used, g_t).
 
-    ``data`` and ``noise`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
+    ``data`` and ``uniforms`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
     place of their value among the leaves of (x, state) (see ``network.known_at_start``).
     """
     x, state, memory = held
-    net = Net(problem.channels, link, memory, noise, alone=problem.agents == 1, widths=problem.widths)
+    net = Net(problem.channels, link, memory, uniforms, alone=problem.agents == 1, widths=problem.widths)
     if early:
         leaves = tensors((x, state))
         net.send({name: leaves[place] for name, place in early.items()})
-    g = problem.scenario.grad(x, data)
+
+    def grad(y: Tensor) -> Tensor:
+        return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
+
+    g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
+    round = Round(net.mix, t, x, grad, uniforms.get(OWN))
+    after, state = problem.algorithm.update(g.clone(), state, x, round)
+    if round.gradients + 1 != problem.gradients:
+        raise InputError(
+            f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
+            "as many in every round"
+        )
+    return AgentState(after, state, net.memory), net, g
+
+
+def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
+    """The gradients of a round's costs at x [R, n, d].
+
+    Raises:
+        InputError: the scenario returns another shape or precision.
+    """
+    g: Tensor = problem.scenario.grad(x, data)
     if g.shape != x.shape or g.dtype != x.dtype:
         raise InputError(
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
-    after, state = problem.algorithm.update(
-        g.clone(), state, x, net.mix
-    )  # a scenario may hand out one buffer every round
-    return Held(after, state, net.memory), net, g
+    return g
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

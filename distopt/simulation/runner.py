@@ -21,19 +21,19 @@ from torch.utils import _pytree as pytree
 from distopt import metrics
 from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
-from distopt.network.net import Memory, Noise, noise
+from distopt.network.net import Memory, Uniforms, uniforms
 from distopt.network.rows import Table
 from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
 from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, Standing, here, owned
+from distopt.simulation.round import AgentState, Standing, copied, here
 
 T = TypeVar("T")
 
 PATIENCE = 1.0
 """Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
 
-FIRST_BYTES = 2**26  # of x, over the rounds of a run's first stretch, whose time nobody knows
+FIRST_BYTES = 2**26  # size of x over a run's first segment, before any was timed
 
 
 class Carry(NamedTuple):
@@ -71,10 +71,10 @@ class Chunk:
 
 
 def begin(problem: Problem) -> Carry:
-    """The carry before round 0; its leaves share memory with nothing."""
+    """The carry before round 0. Its leaves share no memory."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
     with default_dtype(x.dtype):
-        return Carry(0, Held(x, owned(problem.algorithm.init(x.clone())), {}), {})
+        return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Block:
         return self.problem.mixing.tables(self.rounds)
 
     @cached_property
-    def noise(self) -> Noise:
+    def uniforms(self) -> Uniforms:
         """The channels' uniforms."""
-        return noise(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
+        return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Stretch:
     """What an engine made of some rounds: float64 ``observed``, ``kept`` trajectories [K, R, N, *], and where it stands.
 
     ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` says of which trials the last x is, [R]; ``bits`` is what
-    each agent broadcast in a round, ``gradients`` how many it evaluated.
+    each agent broadcast in a round.
     """
 
     observed: dict[str, Tensor]
@@ -128,7 +128,6 @@ class Stretch:
     held: Standing
     finite: Tensor
     bits: int
-    gradients: int = 1
 
 
 class Engine(Protocol):
@@ -223,17 +222,17 @@ def together(
             del stretch, chunks  # a second copy of a large network's state would be one too many
 
 
-def _joined(starts: Sequence[Carry], trials: int) -> Held:
+def _joined(starts: Sequence[Carry], trials: int) -> AgentState:
     """What the agents of several grid points hold, one point's trials after the other's; its leaves share memory with nothing."""
     if len(starts) == 1:
-        only: Held = owned(here(starts[0].held))
+        only: AgentState = copied(here(starts[0].held))
         return only
 
     def join(*leaves: Any) -> Any:
         own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
-        return torch.cat(leaves) if own else owned(leaves[0])  # what all trials share, all points share
+        return torch.cat(leaves) if own else copied(leaves[0])  # trials share it, so points do too
 
-    held: Held = pytree.tree_map(join, *(here(start.held) for start in starts))
+    held: AgentState = pytree.tree_map(join, *(here(start.held) for start in starts))
     return held
 
 
@@ -255,13 +254,13 @@ def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T
 
 
 def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
-    """What a round of a block costs beyond the scenario's own data: weights, noise, data repeated for grid points, kept trajectories."""
+    """What a round of a block costs beyond the scenario's own data: weights, uniforms, data repeated for grid points, kept trajectories."""
     repeated = sum(
         leaf[0].numel() * leaf.element_size()
         for leaf in tensors(blocks.get(0))
         if leaf.shape[0] > 1 and leaf.shape[1] > 1
     )
-    drawn = noise(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    drawn = uniforms(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = (
         whole.mixing.bytes_per_round
         + sum(8 * each.numel() for each in drawn.values())
@@ -351,7 +350,7 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (stretch.bits, stretch.gradients),
+        (stretch.bits, problem.gradients),
         stretch.kept["x"].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )

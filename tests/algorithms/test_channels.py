@@ -22,7 +22,7 @@ from distopt.compressors.identity import Identity
 from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.engines import threads
-from distopt.engines.workers.group import Led
+from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -132,6 +132,7 @@ def error(channel: Any, rounds: int = 4000) -> float:
     return float(np.abs(points[-1] - best).max())
 
 
+@pytest.mark.slow
 def test_increments_reach_the_optimum_and_values_stall() -> None:
     assert error(Choco(Sign(), gamma=0.2)) < 1e-10
     assert error(Choco(TopK(1), gamma=0.2)) < 1e-10
@@ -161,17 +162,17 @@ def test_channels_that_change_means_pass_the_rest_of_the_battery(spec: str) -> N
 def with_a_loss(channel: str, lost: int | None, monkeypatch: pytest.MonkeyPatch, rounds: int = 60) -> distopt.Run:
     """A run on two workers whose message from block 1 to block 0 in round ``lost`` arrives as zeros."""
     experiment = Experiment("ring", 8, "moving_target:dim=5", "gt:lr=0.02", channel, rounds=rounds, record=("s", "g"))
-    right = threads.Post.send
+    right = threads.InMemoryTransport.send
 
-    def send(self: threads.Post, tag: Any, outgoing: dict[int, Tensor]) -> None:
+    def send(self: threads.InMemoryTransport, tag: Any, outgoing: dict[int, Tensor]) -> None:
         if tag[0] == lost and self.me == 1 and "s" in tag[1].split("+"):
             outgoing = {block: torch.zeros_like(message) for block, message in outgoing.items()}
         right(self, tag, outgoing)
 
-    monkeypatch.setattr(threads.Post, "send", send)
+    monkeypatch.setattr(threads.InMemoryTransport, "send", send)
 
     def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        return Led(threads.Threads(problem, blocks, Partition.even(problem.agents, 2)))
+        return WorkerEngine(threads.ThreadGroup(problem, blocks, Partition.even(problem.agents, 2)))
 
     problem = build(experiment)
     run = distopt.runs.execution.execute(

@@ -204,7 +204,7 @@ def test_bits_are_those_of_the_largest_degree() -> None:
         run = distopt.simulate(topology, agents=6, algorithm="powergossip:rank=2", **{**ASK, "rounds": 3})
         assert run["bits"][0].tolist() == [degree * 2 * 4 * 64 * k for k in (1, 2, 3)]  # matrices [4, 3]
     assert distopt.simulate("ring", agents=1, algorithm="powergossip", **{**ASK, "rounds": 3})["bits"].max() == 0
-    channel = powergossip(rank=2).among(3)
+    channel = powergossip(rank=2).for_degree(3)
     z = drawn(4, 10).float()
     payload = channel.encode(z, channel.init(z), None)
     assert payload[0, 0].numel() * 32 == channel.bits(10, 4)

@@ -294,6 +294,7 @@ def test_the_catalogue_has_no_other_compressor_that_draws() -> None:
     assert drawing == {each.partition("(")[0] for each in COMPRESSORS}
 
 
+@pytest.mark.slow
 def test_compiled_rounds_have_the_numbers_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's front end alone: what is traced has the widths of an eager round."""
     compile_ = torch.compile

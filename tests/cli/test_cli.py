@@ -11,6 +11,9 @@ import pytest
 from helpers.asking import ASK, TOML, call, many, one
 
 import distopt
+from distopt import engines
+from distopt.catalog import registry
+from distopt.engines.transports.gloo import TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -190,7 +193,7 @@ def test_toml_with_a_list_and_options_over_it() -> None:
 
 def test_list_all_and_one_kind() -> None:
     everything = call("list").stdout
-    for kind in ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors"):
+    for kind in registry.KINDS:
         assert f"{kind}\n" in everything
     one_kind = call("list", "algorithms").stdout
     assert "topologies" not in one_kind
@@ -200,9 +203,16 @@ def test_list_all_and_one_kind() -> None:
     assert call(*ASK, "--algorithm", spec).exit_code == 0, "what is listed can be pasted"
 
 
-def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distopt.catalog import registry
+def test_engines_are_listed_as_they_are_asked_for() -> None:
+    entries = [line.strip().split("\t") for line in call("list", "engines").stdout.splitlines()[1:]]
+    assert [spec.split(":")[0] for spec, _ in entries] == ["local", "ranks", "ray", "threads"]
+    for spec, sentence in entries:
+        engines.check(spec, agents=16)
+        assert sentence
+    assert f"ranks:workers=None,timeout={TIMEOUT},partition=contiguous,backend=gloo" in dict(entries)
 
+
+def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "folder", lambda kind: Path("nowhere"))
     result = call("list", "compressors")
     assert result.exit_code == 0

@@ -72,7 +72,7 @@ import os, signal
 import distopt
 from distopt.engines import ranks
 
-with ranks.fleet(timeout=30) as leads:
+with ranks.torchrun_group(timeout=30) as leads:
     if leads:
         problem = dict(agents=5, scenario="moving_target", algorithm="gtadam", rounds=20, engine="ranks")
         if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":

@@ -33,9 +33,8 @@ from torch import Tensor
 
 from distopt.catalog import registry
 from distopt.engines import ranks
-from distopt.engines.workers import exchange as post
-from distopt.engines.workers import worker
-from distopt.engines.workers.halo import Stencil, stencil
+from distopt.engines.workers import exchange, worker
+from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.network import rows as table
 from distopt.numerics import sums as tree
@@ -61,23 +60,46 @@ def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_pre
     assert {case.scenario for _, case in named} == {MATRICES[0], *VECTORS}
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
-def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(case: Case) -> None:
+def quick(case: Case) -> bool:
+    """One case of each algorithm, for those who cannot wait for all."""
+    return case.scenario in VECTORS and case.channel == "exact" and "compressor=" not in case.algorithm
+
+
+PLACED = [
+    pytest.param(k, case, marks=[] if quick(case) else [pytest.mark.slow], id=str(case))
+    for k, case in enumerate(cases())
+]
+
+
+def partitions(k: int) -> list[str]:
+    """Two for a case; the four cases of an algorithm, which follow one another, meet all of them."""
+    names = list(PARTITIONS)
+    return [names[k % len(names)], names[(k + 2) % len(names)]]
+
+
+def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
+    for first in range(0, len(cases()), 4):
+        assert {name for k in range(first, first + 4) for name in partitions(k)} == set(PARTITIONS)
+        assert len({registry.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
+
+
+@pytest.mark.parametrize(("k", "case"), PLACED)
+def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(k: int, case: Case) -> None:
     problems = posed(case)
     alone = on(problems)
     assert moves(alone)
-    for seed, (name, partition) in enumerate(PARTITIONS.items()):
-        assert differences(alone, on(problems, threads(partition, shuffled=True, seed=seed))) == [], name
+    for seed, name in enumerate(partitions(k)):
+        delayed = threads(PARTITIONS[name], shuffled=True, seed=k + seed)
+        assert differences(alone, on(problems, delayed)) == [], name
 
 
 @needs.forks
-@pytest.mark.parametrize("case", cases(), ids=str)
-def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
+@pytest.mark.parametrize(("k", "case"), PLACED)
+def test_ranks_have_the_bits_of_one_block(k: int, case: Case) -> None:
     problems = posed(case)
     alone = on(problems)
     assert moves(alone)
-    for workers in (2, 4):
-        assert differences(alone, on(problems, partial(ranks.engine, workers=workers, timeout=20))) == [], workers
+    assert differences(alone, on(problems, partial(ranks.ranks, workers=2 + 2 * (k % 2), timeout=20))) == []
 
 
 # What would be noticed
@@ -90,7 +112,7 @@ def test_the_battery_notices_another_order_of_summation(monkeypatch: pytest.Monk
     def backwards(rows: table.Table, z: Tensor) -> Tensor:
         return table.apply(rows._replace(index=rows.index.flip(-1), weight=rows.weight.flip(-1)), z)
 
-    monkeypatch.setattr(post, "apply", backwards)
+    monkeypatch.setattr(exchange, "apply", backwards)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 
@@ -106,15 +128,15 @@ def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -
     """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
     problem = posed(Case("gt:lr=0.01,form=aug_dgm", "exact", "moving_target:dim=3"))
     alone = on(problem)
-    exchange = post.Post.send
+    right = exchange.HaloExchange.send
 
-    def swapped(self: post.Post, stage: str, rows: Any) -> None:
-        exchange(self, stage, rows[::-1] if len(rows) > 1 else rows)
+    def swapped(self: exchange.HaloExchange, stage: str, rows: Any) -> None:
+        right(self, stage, rows[::-1] if len(rows) > 1 else rows)
 
     assert differences(alone, on(problem, threads(PARTITIONS["3"]))) == []
     together = posed(Case("gt:lr=0.01", "exact", "moving_target:dim=3"))
     whole = on(together)
-    monkeypatch.setattr(post.Post, "send", swapped)
+    monkeypatch.setattr(exchange.HaloExchange, "send", swapped)
     assert "x" in differences(whole, on(together, threads(PARTITIONS["3"])))
 
 
@@ -122,12 +144,12 @@ def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.Monk
     problem = posed(Case("gtadam:lr=0.01", "exact", "moving_target:dim=3"))
     alone = on(problem)
 
-    def wrong(*args: Any) -> Stencil:
-        right = stencil(*args)
+    def wrong(*args: Any) -> Halo:
+        right = halo(*args)
         wide = [torch.arange(right.width) if order is None else order for order in right.order]
         return dataclasses.replace(right, order=tuple(order.flip(-1) for order in wide))
 
-    monkeypatch.setattr(worker, "stencil", wrong)
+    monkeypatch.setattr(worker, "halo", wrong)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 
@@ -188,4 +210,4 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
 def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
-    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.ranks, workers=2, timeout=300), **SMALL)

@@ -24,7 +24,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
 from distopt.simulation.problem import build
-from distopt.simulation.round import Held, here, owned
+from distopt.simulation.round import AgentState, copied, here
 
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in registry.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parents[2] / 'examples' / 'stream.csv'},label=rain"}
@@ -59,14 +59,20 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
 
 @pytest.mark.parametrize(
     "algorithm",
-    [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+    needs.slow_but(
+        "gtadam",
+        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+    ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"])
+@pytest.mark.parametrize(
+    "algorithm",
+    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"]),
+)
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
@@ -86,21 +92,24 @@ def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None)
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize("scenario", registry.names("scenarios"))
+@pytest.mark.parametrize("scenario", needs.slow_but("flights", registry.names("scenarios")))
 def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
 
 
 @pytest.mark.parametrize(
     ("topology", "settings"),
-    [
-        ("star", {}),
-        ("complete", {}),
-        ("path", {}),
-        ("resampled_erdos_renyi", {}),
-        ("random_matching", {"trials": 2}),
+    needs.slow_but(
         ("ring", {"drop_links": 0.4, "trials": 2}),
-    ],
+        [
+            ("star", {}),
+            ("complete", {}),
+            ("path", {}),
+            ("resampled_erdos_renyi", {}),
+            ("random_matching", {"trials": 2}),
+            ("ring", {"drop_links": 0.4, "trials": 2}),
+        ],
+    ),
 )
 def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
     both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
@@ -155,7 +164,7 @@ def kept(
     """The chunks of a run with copies of what the agents hold, which is written over when the run goes on."""
     out = []
     for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, start=start):
-        held = owned(here(chunk.carry.held))
+        held = copied(here(chunk.carry.held))
         out.append(replace(chunk, carry=chunk.carry._replace(held=held)))
     return out
 
@@ -169,7 +178,7 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
     real = []
     step = compiled.step
 
-    def watched(problem: Any, held: Held, *rest: Any) -> Any:
+    def watched(problem: Any, held: AgentState, *rest: Any) -> Any:
         if not torch.compiler.is_compiling():
             real.append(type(held.x))
         return step(problem, held, *rest)
@@ -258,9 +267,9 @@ def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: p
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
     with pytest.warns(CompileWarning, match="install g\\+\\+"):
-        assert isinstance(local.engine(problem, Comparison.of(problem).blocks), Eager)
+        assert isinstance(local.local(problem, Comparison.of(problem).blocks), Eager)
     with pytest.raises(InputError, match="no C\\+\\+ compiler; install g\\+\\+, or leave --compiled out"):
-        local.engine(problem, Comparison.of(problem).blocks, "compiled")
+        local.local(problem, Comparison.of(problem).blocks, "compiled")
 
 
 def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
@@ -282,8 +291,8 @@ def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
 def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
     blocks = Comparison.of(problem).blocks
-    assert isinstance(local.engine(problem, blocks), Eager)
+    assert isinstance(local.local(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
     monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
-    assert isinstance(local.engine(problem, blocks), local.Trying)
-    assert isinstance(local.engine(problem, blocks, "eager"), Eager)
+    assert isinstance(local.local(problem, blocks), local.EagerFallback)
+    assert isinstance(local.local(problem, blocks, "eager"), Eager)

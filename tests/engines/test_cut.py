@@ -15,10 +15,10 @@ from torch import Tensor
 
 import distopt
 from distopt.engines import ranks
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers import exchange
 from distopt.engines.workers.compiled import Rounds
-from distopt.engines.workers.group import Led, LossWarning
+from distopt.engines.workers.group import LossWarning, WorkerEngine
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError, WorkerLost
 from distopt.experiment import Experiment
@@ -41,9 +41,13 @@ def comparison(problem: Problem) -> Comparison:
 
 
 def on_threads(problem: Problem, comparison: Comparison) -> distopt.Run:
-    threads = Threads(problem, comparison.blocks, HALVES, compiled=True)
+    threads = ThreadGroup(problem, comparison.blocks, HALVES, compiled=True)
     return execute(
-        problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine=lambda *_: Led(threads)
+        problem.experiment,
+        problem=problem,
+        comparison=comparison,
+        mode="compiled",
+        engine=lambda *_: WorkerEngine(threads),
     )
 
 
@@ -55,16 +59,16 @@ ERRORS = [WorkerLost("rank 1 has gone"), InputError("no"), KeyboardInterrupt(), 
 def test_what_fails_in_an_exchange_is_raised_as_it_is(
     where: str, error: BaseException, problem: Problem, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = getattr(exchange.Post, where)
+    done = getattr(exchange.HaloExchange, where)
     reached = []
 
-    def failing(self: exchange.Post, *args: Any) -> Any:
+    def failing(self: exchange.HaloExchange, *args: Any) -> Any:
         reached.append(self.round)
         if self.round == 7 and not self.prefix:
             raise error
         return done(self, *args)
 
-    monkeypatch.setattr(exchange.Post, where, failing)
+    monkeypatch.setattr(exchange.HaloExchange, where, failing)
     with pytest.raises(type(error)) as told:
         on_threads(problem, comparison)
     assert told.value is error
@@ -75,22 +79,22 @@ def test_a_rank_that_is_killed_in_compiled_rounds_is_replaced(
     problem: Problem, comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
-    send, here, once = exchange.Post.send, os.getpid(), tmp_path / "once"
+    send, here, once = exchange.HaloExchange.send, os.getpid(), tmp_path / "once"
 
-    def mortal(self: exchange.Post, stage: str, rows: Any) -> None:
+    def mortal(self: exchange.HaloExchange, stage: str, rows: Any) -> None:
         if self.round == 11 and os.getpid() != here and not once.exists():
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         send(self, stage, rows)
 
-    monkeypatch.setattr(exchange.Post, "send", mortal)
+    monkeypatch.setattr(exchange.HaloExchange, "send", mortal)
     with pytest.warns(LossWarning, match="rank 1 has gone in round 1[01]; starting again"):
         shared = execute(
             problem.experiment,
             problem=problem,
             comparison=comparison,
             mode="compiled",
-            engine=lambda *_: ranks.engine(problem, comparison.blocks, "compiled", 2, 120),
+            engine=lambda *_: ranks.ranks(problem, comparison.blocks, "compiled", 2, 120),
         )
     assert once.exists()
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []

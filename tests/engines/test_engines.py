@@ -15,10 +15,10 @@ from torch import Tensor
 import distopt
 from distopt.catalog import registry
 from distopt.engines import local
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers import exchange, worker
-from distopt.engines.workers.group import Led
-from distopt.engines.workers.halo import FRONT, pack, size, stencil, unpack
+from distopt.engines.workers.group import WorkerEngine
+from distopt.engines.workers.halo import FRONT, halo, pack, size, unpack
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -56,7 +56,7 @@ def made(
 
 def on(problems: Problems, partition: Partition | None = None, mode: local.Mode = "eager", **delays: Any) -> Outcome:
     """The run on workers, or local where there is no partition."""
-    return battery.on(problems, threads(partition, **delays) if partition else local.engine, mode)
+    return battery.on(problems, threads(partition, **delays) if partition else local.local, mode)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -132,8 +132,8 @@ def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch:
     problem = made(rounds=12)
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 4)
     blocks = problem.comparison.blocks
-    whole = chunks(problem, Led(Threads(problem.problem, blocks, PARTITIONS["3"])))
-    again = chunks(problem, Led(Threads(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
+    whole = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["3"])))
+    again = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
     assert [chunk.start for chunk in again] == [4, 8]
     for one, other in zip(whole[1:], again, strict=True):
         assert torch.equal(one.carry.x, other.carry.x)
@@ -147,7 +147,7 @@ def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monk
     gather = worker.Worker.gather
     monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
-    engine = Led(Threads(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
+    engine = WorkerEngine(ThreadGroup(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
     carries = [
         chunk.carry
         for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine)
@@ -168,7 +168,7 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(seen) == [(0, 1), (2, 3), (4,), (5,)]
     assert np.array_equal(shared["x"], distopt.simulate("ring", **ask)["x"])
     wrong = {
-        "thread": "no engine",
+        "thread": "no .thread. among the engines .did you mean threads",
         "threads:w=3": "no parameter 'w'",
         "threads:workers=a": "whole number",
         "threads:7": "6 agents",
@@ -239,7 +239,7 @@ def test_a_stencil_weighs_its_rows_as_the_whole_table_does(network: str) -> None
     table, agents = problem.mixing.tables(t), problem.agents
     z = torch.randn(2, agents, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for partition in (Partition.even(agents, 4), Partition((tuple(range(0, agents, 2)), tuple(range(1, agents, 2))))):
-        parts = [stencil(table, partition, me) for me in range(len(partition.blocks))]
+        parts = [halo(table, partition, me) for me in range(len(partition.blocks))]
         for k in range(7):
             whole = apply(Table(*(at(leaf, k) for leaf in table)), z)
             for me, part in enumerate(parts):
@@ -264,12 +264,12 @@ def of(entries: tuple[Any, ...], k: int) -> Any:
 
 def test_heard_rows_stand_as_they_arrive_and_in_ascending_order_where_all_are_summed() -> None:
     scattered = Partition(((0, 4, 5), (1, 2, 3, 6, 7)))
-    part = stencil(whole_table("ring"), scattered, 0)
+    part = halo(whole_table("ring"), scattered, 0)
     assert (part.width, part.order) == (7, (None,))  # 0 4 5, then 1 3 6 7 from block 1
     assert part.own.tolist() == [[0, 1, 2]]
     assert part.receive == ({1: 4},)
     assert {b: rows.tolist() for b, rows in part.send[0].items()} == {1: [0, 1, 2]}
-    part = stencil(whole_table("complete"), scattered, 0)
+    part = halo(whole_table("complete"), scattered, 0)
     (order,) = part.order
     assert order is not None
     assert torch.tensor([0, 4, 5, 1, 2, 3, 6, 7])[order].tolist() == list(range(8))

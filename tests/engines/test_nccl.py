@@ -78,7 +78,7 @@ def test_rows_by_nccl_have_the_bits_of_one_block(
         send(self, *call)
 
     monkeypatch.setattr(StandIn, "send", counting)
-    shared = on(problems, partial(ranks.engine, workers=workers, timeout=20, backend="nccl"))
+    shared = on(problems, partial(ranks.ranks, workers=workers, timeout=20, backend="nccl"))
     assert sent > workers, "no row went this way"
     assert differences(alone, shared) == []
 
@@ -148,13 +148,13 @@ def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, m
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_nothing_is_reported_of_rows_that_were_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    front = nccl.Post._front
+    front = nccl.NcclTransport._front
 
-    def other(self: nccl.Post, tag: Tag) -> Tensor:
+    def other(self: nccl.NcclTransport, tag: Tag) -> Tensor:
         late = tag[0] == 2 and multiprocessing.current_process().name == "rank 1"
         return front(self, (tag[0] - late, tag[1]))
 
-    monkeypatch.setattr(nccl.Post, "_front", other)
+    monkeypatch.setattr(nccl.NcclTransport, "_front", other)
     with pytest.raises(
         RunError, match=r"^rank 0 got a message \(round 1, s\+x\) from rank 1 where \(round 2, s\+x\) was due$"
     ):
@@ -164,33 +164,33 @@ def test_nothing_is_reported_of_rows_that_were_taken_for_others(monkeypatch: pyt
 
 
 @pytest.fixture
-def pair() -> Iterator[list[nccl.Post]]:
+def pair() -> Iterator[list[nccl.NcclTransport]]:
     """Two ranks of this process."""
     store = dist.HashStore()
 
-    def meet(rank: int) -> nccl.Post:
+    def meet(rank: int) -> nccl.NcclTransport:
         group = gloo.Group.connect(store, rank, 2, 1, "127.0.0.1")
-        return nccl.Post(group, StandIn(group), torch.device("cpu"))
+        return nccl.NcclTransport(group, StandIn(group), torch.device("cpu"))
 
     with ThreadPoolExecutor(2) as pool:
-        posts = list(pool.map(meet, range(2)))
-    yield posts
-    for post in posts:
-        post.leave()
+        transports = list(pool.map(meet, range(2)))
+    yield transports
+    for transport in transports:
+        transport.leave()
 
 
-def letter() -> Tensor:
+def buffer() -> Tensor:
     return torch.zeros(FRONT + 8, dtype=torch.uint8)
 
 
-def test_a_message_of_another_round_or_name_is_refused_naming_both(pair: list[nccl.Post]) -> None:
+def test_a_message_of_another_round_or_name_is_refused_naming_both(pair: list[nccl.NcclTransport]) -> None:
     for wrong, said in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
         arriving = [
-            post.expect(tag, {1 - k: letter()})
-            for k, (post, tag) in enumerate(zip(pair, ((4, "x"), wrong), strict=True))
+            transport.expect(tag, {1 - k: buffer()})
+            for k, (transport, tag) in enumerate(zip(pair, ((4, "x"), wrong), strict=True))
         ]
-        for k, (post, tag) in enumerate(zip(pair, ((4, "x"), wrong), strict=True)):
-            post.send(tag, {1 - k: letter()})
+        for k, (transport, tag) in enumerate(zip(pair, ((4, "x"), wrong), strict=True)):
+            transport.send(tag, {1 - k: buffer()})
         for each in arriving:
             each.wait()
         pair[0].group.store.delete_key("failed")
@@ -198,48 +198,52 @@ def test_a_message_of_another_round_or_name_is_refused_naming_both(pair: list[nc
             RunError, match=rf"^rank 0 got a message \({said}\) from rank 1 where \(round 4, x\) was due$"
         ):
             pair[0].confirm()
-        for post in pair:
-            post.heads.clear()
+        for transport in pair:
+            transport.heads.clear()
 
 
-def test_what_comes_is_what_was_sent_and_a_tag_without_messages_waits_for_nobody(pair: list[nccl.Post]) -> None:
+def test_what_comes_is_what_was_sent_and_a_tag_without_messages_waits_for_nobody(
+    pair: list[nccl.NcclTransport],
+) -> None:
     carrier: Rows = pair[0]
     for k in range(7):
-        into = [letter(), letter()]
-        arriving = [post.expect((k, "x"), {1 - me: into[me]}) for me, post in enumerate(pair)]
-        for me, post in enumerate(pair):
-            message = letter()
+        into = [buffer(), buffer()]
+        arriving = [transport.expect((k, "x"), {1 - me: into[me]}) for me, transport in enumerate(pair)]
+        for me, transport in enumerate(pair):
+            message = buffer()
             message[FRONT:] = 10 * k + me
-            post.send((k, "x"), {1 - me: message})
+            transport.send((k, "x"), {1 - me: message})
         for each in arriving:
             each.wait()
         assert [each[FRONT:].tolist() for each in into] == [[10 * k + 1] * 8, [10 * k] * 8]
         carrier.expect((k, "y"), {}).wait()
         carrier.send((k, "y"), {})
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(nccl.Post.confirm, pair))
-    assert not any(post.heads for post in pair)
+        list(pool.map(nccl.NcclTransport.confirm, pair))
+    assert not any(transport.heads for transport in pair)
 
 
-def test_nobody_reports_before_all_have_their_rows(pair: list[nccl.Post]) -> None:
+def test_nobody_reports_before_all_have_their_rows(pair: list[nccl.NcclTransport]) -> None:
     with pytest.raises(RunError, match="^rank 1 did not answer within 1 s in round 0$"):
         pair[0].confirm()
 
 
-def test_a_host_runs_two_exchanges_ahead_and_no_more(pair: list[nccl.Post], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_runs_two_exchanges_ahead_and_no_more(
+    pair: list[nccl.NcclTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Work, "patience", 0.0)
     for k in range(nccl.AHEAD):
-        pair[0].expect((k, "x"), {1: letter()})
-        pair[0].send((k, "x"), {1: letter()})
-    pair[0].expect((nccl.AHEAD, "x"), {1: letter()})
+        pair[0].expect((k, "x"), {1: buffer()})
+        pair[0].send((k, "x"), {1: buffer()})
+    pair[0].expect((nccl.AHEAD, "x"), {1: buffer()})
     began = time.monotonic()
     with pytest.raises(RunError, match=r"^rank 1 did not answer within 1 s in round 0$"):
-        pair[0].send((nccl.AHEAD, "x"), {1: letter()})
+        pair[0].send((nccl.AHEAD, "x"), {1: buffer()})
     assert time.monotonic() - began >= 1
     assert pair[0].pg is None
 
 
-def test_who_waits_too_is_not_to_blame(pair: list[nccl.Post]) -> None:
+def test_who_waits_too_is_not_to_blame(pair: list[nccl.NcclTransport]) -> None:
     waits: Any = SimpleNamespace(is_completed=lambda: False)
     exchange = nccl._Exchange(pair[0], (4, "x"), {}, [1, 2], waits)
     pair[0].group.store.set("waits for rows/1", "yes")
@@ -251,27 +255,29 @@ def test_who_waits_too_is_not_to_blame(pair: list[nccl.Post]) -> None:
         pair[0]._end(exchange)
 
 
-def test_what_another_rank_noted_is_told_at_once(pair: list[nccl.Post]) -> None:
+def test_what_another_rank_noted_is_told_at_once(pair: list[nccl.NcclTransport]) -> None:
     pair[0].group.timeout = 60
-    pair[1].group.blame("input", "agent 15 was given nonsense")
-    pair[0].expect((4, "x"), {1: letter()})
-    pair[0].send((4, "x"), {1: letter()})
+    pair[1].group.report_failure("input", "agent 15 was given nonsense")
+    pair[0].expect((4, "x"), {1: buffer()})
+    pair[0].send((4, "x"), {1: buffer()})
     with pytest.raises(InputError, match="^agent 15 was given nonsense$"):
         pair[0].confirm()
 
 
-def test_a_failing_call_names_whom_it_was_between(pair: list[nccl.Post], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_call_names_whom_it_was_between(
+    pair: list[nccl.NcclTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails() -> None:
         pair[0].pg.calls = None
         raise RuntimeError("NCCL error: remote process exited")
 
     monkeypatch.setattr(pair[0].pg, "_end_coalescing", fails)
-    pair[0].expect((4, "x"), {1: letter()})
+    pair[0].expect((4, "x"), {1: buffer()})
     with pytest.raises(RunError, match="^rank 1 has gone in round 4$"):
-        pair[0].send((4, "x"), {1: letter()})
+        pair[0].send((4, "x"), {1: buffer()})
     pair[0].group.store.delete_key("failed")
     with pytest.raises(RunError, match="^rank 1 has gone in round 0$"):
-        pair[0].greet()
+        pair[0].handshake()
 
 
 # Refusals
@@ -387,11 +393,19 @@ cli()
 
 @pytest.mark.slow
 def test_ranks_of_torchrun_take_a_gpu_each_for_all_they_run(tmp_path: Path) -> None:
-    (tmp_path / "fleet.py").write_text(FLEET)
+    (tmp_path / "torchrun_group.py").write_text(FLEET)
     words = ["--algorithm", "gtadam:lr=0.01", "--algorithm", "dgd:lr=0.1", "--record", "x", "--out", "shared"]
     ask = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "20"]
     done = torchrun(
-        tmp_path, "fleet.py", str(Path(__file__).parents[1]), *ask, *words, "--engine", "ranks", "--backend", "nccl"
+        tmp_path,
+        "torchrun_group.py",
+        str(Path(__file__).parents[1]),
+        *ask,
+        *words,
+        "--engine",
+        "ranks",
+        "--backend",
+        "nccl",
     )
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.glob("gpu-*")} == {"gpu-0-of-rank-0", "gpu-1-of-rank-1"}

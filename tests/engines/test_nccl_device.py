@@ -46,8 +46,8 @@ class Nobody:
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         self._see(outgoing)
 
-    def _see(self, letters: dict[int, Tensor]) -> None:
-        for each in letters.values():
+    def _see(self, buffers: dict[int, Tensor]) -> None:
+        for each in buffers.values():
             self.carried[each.device.type] += 1
 
     def confirm(self) -> None: ...
@@ -172,10 +172,10 @@ def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(
 
 LOST = """
 import distopt
-from distopt.engines.workers import group as crew
+from distopt.engines.workers import group
 from engines.test_ranks import Fails, {how}
 
-crew.PATIENCE = 0
+workers.PATIENCE = 0
 ask = dict(agents=16, scenario="moving_target", algorithm=Fails({how}), rounds=9)
 distopt.simulate("ring", engine="ranks:workers=3,timeout=5,backend=nccl", **ask)
 """

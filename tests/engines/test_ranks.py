@@ -26,6 +26,7 @@ from torch import Tensor
 import distopt
 from distopt import engines
 from distopt.engines import local, ranks
+from distopt.engines.ranks.orders import Order, Orders
 from distopt.engines.transports import gloo
 from distopt.engines.workers.exchange import Transport
 from distopt.engines.workers.group import LossWarning
@@ -67,7 +68,7 @@ def test_ranks_have_the_bits_of_one_block(
     alone = on(problems)
     assert moves(alone)
     for workers in (2, 4):
-        shared = on(problems, partial(ranks.engine, workers=workers, timeout=20))
+        shared = on(problems, partial(ranks.ranks, workers=workers, timeout=20))
         assert differences(alone, shared) == []
         assert shared.run.info["fingerprint"] == alone.run.info["fingerprint"]
 
@@ -107,7 +108,7 @@ def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -
     problem = made(network, algorithm=Sparing(), rounds=8)
     comparison = Comparison.of(problem)
     alone, _ = on(Problems(problem, comparison))
-    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 3, 20)
     try:
         for _ in range(2):  # the same rounds again, between the same processes
             *_, last = runner.run(problem, comparison.comparator, comparison.blocks, engine)
@@ -121,13 +122,13 @@ def test_a_run_goes_on_from_what_all_agents_hold() -> None:
     problem = made()
     comparison = Comparison.of(problem)
     *_, whole = runner.run(
-        problem, comparison.comparator, comparison.blocks, local.engine(problem, comparison.blocks, "eager")
+        problem, comparison.comparator, comparison.blocks, local.local(problem, comparison.blocks, "eager")
     )
     early = build(Experiment("ring", 16, "moving_target:dim=3", "gtadam:lr=0.01", rounds=2, x0=0.3))
     start = Comparison.of(early)
-    *_, half = runner.run(early, start.comparator, start.blocks, local.engine(early, start.blocks, "eager"))
+    *_, half = runner.run(early, start.comparator, start.blocks, local.local(early, start.blocks, "eager"))
     assert half.stop == 2
-    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 3, 20)
     try:
         *_, rest = runner.run(problem, comparison.comparator, comparison.blocks, engine, start=half.carry)
         assert rest.start == 2
@@ -139,19 +140,19 @@ def test_a_run_goes_on_from_what_all_agents_hold() -> None:
 
 
 def test_the_garbage_of_an_earlier_group_harms_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = ranks.Orders.take
+    take = Orders.take
 
-    def collecting(self: ranks.Orders) -> ranks.Order:
+    def collecting(self: Orders) -> Order:
         gc.collect()
         return take(self)
 
-    monkeypatch.setattr(ranks.Orders, "take", collecting)
+    monkeypatch.setattr(Orders, "take", collecting)
     problem = made()
     comparison = Comparison.of(problem)
     gc.disable()
     try:
         for _ in range(2):
-            engine: Any = ranks.engine(problem, comparison.blocks, "eager", 2, 20)
+            engine: Any = ranks.ranks(problem, comparison.blocks, "eager", 2, 20)
             engine.itself = engine  # garbage, once it is dropped
             list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
             engine.close()
@@ -293,7 +294,7 @@ def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
 def test_a_rank_that_is_killed_between_two_stretches_is_replaced() -> None:
     problem = made()
     comparison = Comparison.of(problem)
-    engine = ranks.engine(problem, comparison.blocks, "eager", 4, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 4, 20)
     try:
         *_, first = runner.run(problem, comparison.comparator, comparison.blocks, engine)
         stood = here(first.carry.held)
@@ -315,9 +316,9 @@ class Work:
 class Wrong:
     """Delivers a message of round 4 whatever is asked for."""
 
-    def recv(self, letters: list[Tensor], source: int, number: int) -> Work:
+    def recv(self, buffers: list[Tensor], source: int, number: int) -> Work:
         head, _ = gloo.header((4, "x"))
-        letters[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
+        buffers[0][: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
         return Work()
 
     send = recv
@@ -329,21 +330,24 @@ class Store:
 
 
 def test_a_message_of_another_round_or_name_is_refused_naming_both() -> None:
-    post, letter = gloo.Post(gloo.Group(Wrong(), Store(), rank=1, size=2)), torch.empty(FRONT + 8, dtype=torch.uint8)
-    post.expect((4, "x"), {0: letter}).wait()
+    transport, buffer = (
+        gloo.GlooTransport(gloo.Group(Wrong(), Store(), rank=1, size=2)),
+        torch.empty(FRONT + 8, dtype=torch.uint8),
+    )
+    transport.expect((4, "x"), {0: buffer}).wait()
     for tag, due in (((5, "x"), "round 5, x"), ((4, "s"), "round 4, s")):
         with pytest.raises(
             RunError, match=rf"^rank 1 got a message \(round 4, x\) from rank 0 where \({due}\) was due$"
         ):
-            post.expect(tag, {0: letter}).wait()
+            transport.expect(tag, {0: buffer}).wait()
     long = "x" * 60
     assert gloo.header((4, long + "a"))[0] != gloo.header((4, long + "b"))[0]
 
 
 def test_a_post_is_a_transport() -> None:
-    post: Transport = gloo.Post(gloo.Group(Wrong(), Store(), rank=0, size=1))
-    post.send((0, "x"), {})
-    post.expect((0, "x"), {}).wait()
+    transport: Transport = gloo.GlooTransport(gloo.Group(Wrong(), Store(), rank=0, size=1))
+    transport.send((0, "x"), {})
+    transport.expect((0, "x"), {}).wait()
 
 
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +365,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="torchrun started 4 ranks, not 3"):
         engines.make("ranks:workers=3", problem, blocks)
-    with pytest.raises(InputError, match="call distopt.engines.ranks.fleet"):
+    with pytest.raises(InputError, match="call distopt.engines.ranks.torchrun_group"):
         engines.make("ranks", problem, blocks)
     with pytest.raises(InputError, match="only spec strings"):
         made(algorithm=Fails(divide)).experiment.to_toml()

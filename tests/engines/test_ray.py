@@ -33,8 +33,8 @@ from distopt import engines
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
-from distopt.engines.cluster import library
-from distopt.engines.workers.group import Led, LossWarning, Surviving
+from distopt.engines.ray.cluster import library
+from distopt.engines.workers.group import FaultTolerant, LossWarning, WorkerEngine
 from distopt.engines.workers.partition import divide as shares
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
@@ -71,7 +71,12 @@ def nodes() -> Iterator[Nodes]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(
+                [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+            ),
+        )
         patch.setenv("OMP_NUM_THREADS", "1")
         started = Nodes()
         yield started
@@ -107,15 +112,15 @@ def test_actors_have_the_bits_of_one_block() -> None:
     assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
 
 
-class Lent(Led):
-    """An engine whose crew stays when it is closed."""
+class Lent(WorkerEngine):
+    """An engine whose workers stays when it is closed."""
 
     def close(self) -> None:
         pass
 
 
-class Kept(engine_of_ray.Team):
-    """A crew that is told one problem after another, since actors take seconds to start."""
+class Kept(engine_of_ray.ActorGroup):
+    """A group of workers that is told one problem after another, since actors take seconds to start."""
 
     def engine(self, problem: Problem, blocks: Blocks, mode: local.Mode) -> Lent:
         self._hear([actor.leave.remote() for actor in self._actors])
@@ -126,7 +131,7 @@ class Kept(engine_of_ray.Team):
         )
         self._hear([actor.learn.remote(self._problem) for actor in self._actors])
         self._form()
-        return Lent(Surviving(self, lambda crew: self.mended()))
+        return Lent(FaultTolerant(self, lambda workers: self.rebuild()))
 
 
 def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:
@@ -251,20 +256,20 @@ def test_without_room_for_another_fewer_actors_go_on(
     }
     alone = distopt.simulate("ring", **ask)
     teams = []
-    form, stretch = engine_of_ray.Team._form, engine_of_ray.Team.stretch
+    form, stretch = engine_of_ray.ActorGroup._form, engine_of_ray.ActorGroup.stretch
 
-    def formed(self: engine_of_ray.Team) -> None:
+    def formed(self: engine_of_ray.ActorGroup) -> None:
         form(self)
         teams.append({node for node, _ in (where for _, where in self._seats.values())})
         teams.append(len(self._actors))
 
-    def shrinking(self: engine_of_ray.Team, start: int, *args: Any) -> Any:
+    def shrinking(self: engine_of_ray.ActorGroup, start: int, *args: Any) -> Any:
         if len(teams) == 2 and args[1].start >= 15:
             nodes.shrink()
         return stretch(self, start, *args)
 
-    monkeypatch.setattr(engine_of_ray.Team, "_form", formed)
-    monkeypatch.setattr(engine_of_ray.Team, "stretch", shrinking)
+    monkeypatch.setattr(engine_of_ray.ActorGroup, "_form", formed)
+    monkeypatch.setattr(engine_of_ray.ActorGroup, "stretch", shrinking)
     try:
         run, told = losses(ask, "ray:workers=4")
     finally:
@@ -293,9 +298,9 @@ def test_what_ends_a_run_is_told_in_one_line(
     algorithm = Mortal(file, how)
     problem = made(algorithm=algorithm, agents=15)
     comparison = Comparison.of(problem)
-    team = engine_of_ray.engine(problem, comparison.blocks, "eager", 2)
-    team.crew.crew._timeout = 3  # of messages; the actors may take longer to start
-    team.crew.crew._form()
+    team = engine_of_ray.ray(problem, comparison.blocks, "eager", 2)
+    team.workers.workers._timeout = 3  # of messages; the actors may take longer to start
+    team.workers.workers._form()
     try:
         with pytest.raises(RunError, match=message) as caught:
             list(runner.run(problem, comparison.comparator, comparison.blocks, team))
@@ -341,7 +346,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError, match=r"has distopt 0 where the driver has distopt .*, torch .*; install the same on all nodes"
     ):
-        raise engine_of_ray.Seat.learn(engine_of_ray.Seat(), here)
+        raise engine_of_ray.WorkerActor.learn(engine_of_ray.WorkerActor(), here)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="install it with: pip install 'distopt"):
         engines.make("ray", problem, blocks)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, retry, typed
+from helpers.mutation import damage
 
 from distopt.simulation.problem import build_topology
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fuzzing import CHARS, NUMBERS, Kinds, Outcome, asked, hunt, mutate, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, retry, typed
+from helpers.mutation import CHARS, NUMBERS, mutate
 
 import distopt
 from distopt.catalog import registry

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, retry, typed
+from helpers.mutation import damage
 
 from distopt.experiment import Experiment
 from distopt.simulation.problem import build

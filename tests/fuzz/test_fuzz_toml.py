@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fuzzing import CHARS, NUMBERS, Kinds, Outcome, damage, hunt, mutate, retry, typed
+from helpers.fuzzing import Kinds, Outcome, hunt, retry, typed
+from helpers.mutation import CHARS, NUMBERS, damage, mutate
 
 from distopt.runs.loading import load
 from distopt.runs.results import Run

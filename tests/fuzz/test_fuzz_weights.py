@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, retry, typed
+from helpers.mutation import damage
 
 import distopt
 from distopt.simulation.problem import build_topology

@@ -13,15 +13,15 @@ import distopt
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.threads import Threads
-from distopt.engines.workers.group import Led
+from distopt.engines.threads import ThreadGroup
+from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, MakeEngine, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import Held, here
+from distopt.simulation.round import AgentState, here
 
 N = 16
 PARTITIONS = {
@@ -115,10 +115,10 @@ def solved(scenario: str, agents: int, rounds: int, trials: int) -> Comparison:
 
 class Outcome(NamedTuple):
     run: distopt.Run
-    held: Held
+    held: AgentState
 
 
-def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode = "eager") -> Outcome:
+def on(problems: Problems, engine: MakeEngine = local.local, mode: local.Mode = "eager") -> Outcome:
     """The run on an engine, and what the agents hold in the end."""
     problem, comparison = problems
     held = []
@@ -140,8 +140,8 @@ def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode =
 
 def threads(partition: Partition, **delays: Any) -> MakeEngine:
     """The engine of workers in threads, whose messages are delayed and reordered."""
-    return lambda problem, blocks, mode: Led(
-        Threads(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
+    return lambda problem, blocks, mode: WorkerEngine(
+        ThreadGroup(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
     )
 
 

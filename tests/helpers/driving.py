@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.network.net import Net
+from distopt.network.net import Net, Rehearsal
 
 Floats = NDArray[np.float64]
 N, D, ROUNDS = 6, 5, 300
@@ -62,7 +62,7 @@ def driven(
     state, memory, points = algorithm.init(x), {}, [x[0].numpy()]
     for t in range(rounds):
         net = Net(named, Linked(W), memory)
-        x, state = algorithm.update(torch.tensor(costs.grad(x[0].numpy(), t))[None], state, x, net.mix)
+        x, state = algorithm.update(torch.tensor(costs.grad(x[0].numpy(), t))[None], state, x, Rehearsal(net.mix, x, t))
         memory = net.memory
         points.append(x[0].numpy())
     return np.stack(points), state, memory

@@ -12,7 +12,7 @@ import torch
 from distopt.errors import InputError
 from distopt.network.graphs import Arcs, graph_from_edges, graph_from_matrix, graph_from_networkx
 from distopt.numerics.random import Key
-from distopt.report import curves, network, tables
+from distopt.report import axes, curves, network, tables
 from distopt.runs.manifest import Status
 from distopt.runs.results import Run
 
@@ -149,7 +149,7 @@ def test_labels_stand_apart_and_inside() -> None:
     for _ in range(200):
         n = int(rng.integers(1, 9))
         wanted, heights = rng.random(n).tolist(), rng.uniform(0.03, 0.11, n).tolist()
-        places = curves._spread(wanted, heights)
+        places = axes.spread(wanted, heights)
         order = np.argsort(places)
         below = np.array(places)[order] + np.array(heights)[order] / 2
         above = np.array(places)[order] - np.array(heights)[order] / 2

@@ -360,7 +360,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(images.Training, "run", counted)
     cut = call("ef-signsgd", "--only", "images", "--out", str(tmp_path / "cut"))
-    assert cut.exit_code == 130 and "the same command goes on" in cut.output
+    assert cut.exit_code == 130 and "re-run the command to resume" in cut.output
     assert not (tmp_path / "cut" / "images.csv").exists()
     monkeypatch.setattr(images.Training, "run", lambda training: ran.append(training.method) or train(training))
     assert call("ef-signsgd", "--only", "images", "--out", str(tmp_path / "cut")).exit_code == 0

@@ -231,7 +231,7 @@ def test_what_cannot_be_stacked_runs_one_after_the_other() -> None:
 
 def test_numbers_compute_in_float64_until_they_meet_a_tensor() -> None:
     values = (0.9, 0.999)
-    numbers, x = grid.Numbers(values, 1), torch.linspace(0.1, 3, 8, dtype=torch.float32).reshape(2, 2, 2)
+    numbers, x = grid.GridScalar(values, 1), torch.linspace(0.1, 3, 8, dtype=torch.float32).reshape(2, 2, 2)
     for f in (
         lambda b: (1 - b) * x,
         lambda b: x / (2 + b),

@@ -28,7 +28,7 @@ MODES = get_args(Mode)
 
 COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
 OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
-OPERATIONS = 70  # of them in an eager round with its measurements
+OPERATIONS = 70  # in an eager round with its measurements
 LOOP_SECONDS = 1e-5  # a compiled round of a small problem
 PASS_SECONDS = 1.2e-10  # reading or writing one byte
 EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data
@@ -51,8 +51,10 @@ def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[f
     return eager, COMPILE_SECONDS + rounds * (LOOP_SECONDS + passes(COMPILED_PASSES[0], COMPILED_PASSES[1]))
 
 
-def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
-    """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+def local(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
+    """All agents in this process.
+
+    Rounds are compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
 
     Raises:
         InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works; torch has no such ``device``.
@@ -60,7 +62,7 @@ def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = 
     if compiles(problem, blocks, mode):
         from distopt.engines.local.compiled import Compiled  # imports the compiler's front end: seconds
 
-        chosen: Engine = Trying(Compiled(), forced=mode == "compiled")
+        chosen: Engine = EagerFallback(Compiled(), forced=mode == "compiled")
     else:
         chosen = Eager()
     return chosen if device == "cpu" else OnDevice(chosen, device)
@@ -96,7 +98,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
 
 
 def check(mode: object, engine: object = "local", agentwise: object = None) -> None:
-    """Refuse what is none of the ways to make a run."""
+    """Refuse an unknown mode."""
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
@@ -108,7 +110,7 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
 
 
 class OnDevice:
-    """Rounds on another device, such as "cuda": what they need goes there block by block, what they made comes back.
+    """Rounds on another device, such as "cuda". Inputs are sent there block by block, and results are fetched.
 
     The comparator and the data are made on the host, so an experiment sees the same costs on every device; the iterates equal
     those of the host to rounding.
@@ -136,9 +138,9 @@ class OnDevice:
         return self._engine.compiled
 
     def _moved(self, block: Block) -> Block:
-        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.noise), self.device)
+        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.uniforms), self.device)
         twin = replace(block, exact=exact, reference=block.reference._replace(x=best))
-        twin.__dict__.update(tables=tables, noise=drawn)  # its cached properties
+        twin.__dict__.update(tables=tables, uniforms=drawn)  # its cached properties
         return twin
 
     def prepare(self, block: Block) -> None:
@@ -157,7 +159,7 @@ class OnDevice:
         return Stretch(observed, kept, held, finite, stretch.bits)
 
 
-class Trying:
+class EagerFallback:
     """Compiled rounds. Where the algorithm or the scenario cannot be compiled: eager ones with a warning, or an InputError if ``forced``."""
 
     def __init__(self, compiled: Engine, forced: bool = False) -> None:

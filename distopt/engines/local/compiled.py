@@ -11,24 +11,26 @@ from torch import Tensor
 from distopt.engines.local.eager import ready
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
-from distopt.network.net import Memory, Noise, Whole, known_at_start
+from distopt.network.net import Memory, Uniforms, Whole, known_at_start
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, here, owned, same_form, step
+from distopt.simulation.round import AgentState, copied, here, same_form, step
 from distopt.simulation.runner import Block, Carry, Stretch
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
 MANY = 4 * 10**6  # rounds from which sparing that pays for compiling four rounds instead of one: some 15 s
 
-Leaves = tuple[Any, Any, Any, Noise, Tensor]
-"""A block's data, exact data, tables, noise and x*_t."""
+Leaves = tuple[Any, Any, Any, Uniforms, Tensor, Tensor]
+"""A block's data, exact data, tables, uniforms, x*_t and first round."""
 
 
 def leaves_of(block: Block) -> Leaves:
     """Padded to the block's full length."""
-    leaves: Leaves = padded((block.data, block.exact, block.tables, block.noise, block.reference.x), block.length)
+    best = block.reference.x
+    first = torch.tensor([block.start], device=best.device)
+    leaves: Leaves = padded((block.data, block.exact, block.tables, block.uniforms, best, first), block.length)
     return leaves
 
 
@@ -48,7 +50,7 @@ class Rounds:
         self,
         problem: Problem,
         keep: tuple[str, ...],
-        held: Held,
+        held: AgentState,
         block: Block,
         observe: bool = True,
         unroll: int | None = None,
@@ -62,10 +64,10 @@ class Rounds:
         turns = unroll or (4 if held.x.numel() <= SMALL and problem.rounds >= MANY else 1)
         self.loop = Loop(self._round, held, rows, block.length, moving, turns)
 
-    def _forms(self, held: Held, leaves: Leaves) -> tuple[list[int], Round]:
-        """The leaves that neighbours read, and what a round gives, as to its forms."""
+    def _forms(self, held: AgentState, leaves: Leaves) -> tuple[list[int], Round]:
+        """The leaves that neighbours read, and the shapes and dtypes of a round's results."""
 
-        def one(held: Held, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
+        def one(held: AgentState, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
             return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)
 
         trees = held, torch.zeros((), dtype=torch.int64, device=held.x.device), leaves
@@ -73,13 +75,13 @@ class Rounds:
             return traced(one, *trees)
         except InputError:
             raise
-        except Exception:  # what asks a tensor for its value, for one, has to be tried in earnest
+        except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
             with torch.no_grad():
                 return one(*trees)
 
-    def _round(self, held: Held, k: Tensor, leaves: Leaves) -> Round:
-        data, exact, weights, noise, best = (pick(tree, k) for tree in leaves)
-        after, net, g = step(self.problem, held, data, Whole(weights), noise)
+    def _round(self, held: AgentState, k: Tensor, leaves: Leaves) -> Round:
+        data, exact, weights, uniforms, best, first = (pick(tree, k) for tree in leaves)
+        after, net, g = step(self.problem, held, data, Whole(weights), uniforms, first + k)
         self.bits = net.bits
         seen = []
         if self.observe:
@@ -90,7 +92,7 @@ class Rounds:
         self.seen = len(seen)
         return Round(after, [*seen, *(held.x if name == "x" else leaf(after.state, name) for name in self.keep)], k)
 
-    def __call__(self, held: Held, block: Block, rounds: range) -> Stretch:
+    def __call__(self, held: AgentState, block: Block, rounds: range) -> Stretch:
         """``rounds``, places in ``block``. What ``held`` holds is written over."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
@@ -109,15 +111,15 @@ class Rounds:
 class Lent:
     """What the agents hold, until the next rounds write over it."""
 
-    def __init__(self, held: Held) -> None:
-        self._held: Held | None = held
+    def __init__(self, held: AgentState) -> None:
+        self._held: AgentState | None = held
 
-    def take(self) -> Held:
+    def take(self) -> AgentState:
         """Take it back: nobody else can ask for it any more."""
         held, self._held = self._here(), None
         return held
 
-    def _here(self) -> Held:
+    def _here(self) -> AgentState:
         if self._held is None:
             raise RuntimeError("the rounds have gone on: ask for x, state or memory before the next stretch of them")
         return self._held
@@ -166,7 +168,7 @@ class Compiled:
         return replace(stretch, held=Lent(here(stretch.held)))
 
 
-def with_memory(problem: Problem, block: Block, offset: int, held: Held) -> Held:
+def with_memory(problem: Problem, block: Block, offset: int, held: AgentState) -> AgentState:
     """What is held, with the channels' memories; before the first round, those that the values of that round start."""
     if held.memory or not problem.algorithm.channels:
         return held
@@ -174,7 +176,7 @@ def with_memory(problem: Problem, block: Block, offset: int, held: Held) -> Held
         started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
         if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
             return held._replace(memory=started)
-        _, net, _ = step(
-            problem, held, at(block.data, offset), Whole(at(block.tables, offset)), at(block.noise, offset)
-        )
-    return held._replace(memory=owned(net.before))  # it may start from x itself
+        data, tables, drawn = (at(tree, offset) for tree in (block.data, block.tables, block.uniforms))
+        t = torch.tensor(block.start + offset, device=held.x.device)
+        _, net, _ = step(problem, held, data, Whole(tables), drawn, t)
+    return held._replace(memory=copied(net.before))  # it may start from x itself

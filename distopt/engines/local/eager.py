@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from distopt.costs.data import BLOCK_BYTES, evaluate
-from distopt.network.net import Link, Noise, Whole
+from distopt.network.net import Link, Uniforms, Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, here, same_form, step
+from distopt.simulation.round import AgentState, here, same_form, step
 from distopt.simulation.runner import Block, Carry, Stretch
 
-Step = Callable[[Held, Any, Link, Noise], tuple[Held, int, Tensor | None]]
-"""A round: (held, data, link, noise) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
+Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
+"""A round: (held, data, link, uniforms, t) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What the agents of a block went through in some rounds.
+    """The result of some rounds of a block of agents.
 
     ``points`` x_t [K, R, n, d]; what they add to metrics of the rounds, ``round_terms`` [K, R, n, *] or None (see
     ``distopt.simulation.measure``); ``kept`` trajectories [K, R, n, *]; what they ``held`` in the end; ``bits`` one of them broadcast
@@ -34,15 +34,17 @@ class Walk:
     points: Tensor
     round_terms: Tensor | None
     kept: dict[str, Tensor]
-    held: Held
+    held: AgentState
     bits: int
 
 
 def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
     """``distopt.simulation.round.step`` as a ``Step``."""
 
-    def one(held: Held, data: Any, link: Link, noise: Noise) -> tuple[Held, int, Tensor | None]:
-        after, net, g = step(problem, held, data, link, noise, early)
+    def one(
+        held: AgentState, data: Any, link: Link, uniforms: Uniforms, t: Tensor
+    ) -> tuple[AgentState, int, Tensor | None]:
+        after, net, g = step(problem, held, data, link, uniforms, t, early)
         return after, net.bits, measure.round_terms(problem, after.state, g)
 
     return one
@@ -55,23 +57,24 @@ def room(x: Tensor) -> int:
 
 def walk(
     problem: Problem,
-    held: Held,
+    held: AgentState,
     start: int,
     rounds: range,
     data: Any,
-    noise: Noise,
+    uniforms: Uniforms,
     link: Callable[[int], Link],
     keep: tuple[str, ...],
     one: Step,
 ) -> Walk:
-    """Let the agents of a block go through ``rounds``, places in ``data`` and ``noise``; place 0 is round ``start``."""
+    """Let the agents of a block go through ``rounds``, places in ``data`` and ``uniforms``; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits, data_of, noise_of = 0, rounds_of(data), rounds_of(noise)
+    bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
         point.copy_(held.x)  # an algorithm may work in place
-        held, bits, of_round = one(held, data_of(k), link(k), noise_of(k))
+        t = torch.tensor(start + k, device=points.device)
+        held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if of_round is not None:
             terms.append(of_round)
@@ -87,8 +90,8 @@ def walk(
 
 
 def ready(block: Block) -> None:
-    """Make the data, weights and noise of a block that holds all agents."""
-    _ = block.data, block.tables, block.noise
+    """Make the data, weights and uniforms of a block that holds all agents."""
+    _ = block.data, block.tables, block.uniforms
 
 
 class Eager:
@@ -110,7 +113,7 @@ class Eager:
                 block.start,
                 rounds,
                 block.data,
-                block.noise,
+                block.uniforms,
                 lambda k: Whole(at(block.tables, k)),
                 keep,
                 stepper(problem),

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from distopt.engines.local import compiler
 from distopt.numerics.trees import tensors, tree_map
-from distopt.simulation.round import Held
+from distopt.simulation.round import AgentState
 
 T = TypeVar("T")
 
@@ -80,16 +80,16 @@ class Round(NamedTuple):
 
 
 One = Callable[[Any, Tensor, Any], Round]
-"""A round: (what is held, its place k, leaves of all rounds). What is held is a tree: a ``Held``, or nothing."""
+"""A round: (what is held, its place k, leaves of all rounds). What is held is a tree: a ``AgentState``, or nothing."""
 
 
 def traced(f: Callable[..., T], *trees: Any) -> T:
-    """What f gives of these trees, as to the forms: no number is computed."""
+    """Shapes and dtypes of what f returns for these trees; no number is computed."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         return f(*(tree_map(fake.from_tensor, tree) for tree in trees))
 
 
-def layout(held: Held, neighbours: Collection[int], points: int = 1) -> tuple[list[int], int]:
+def layout(held: AgentState, neighbours: Collection[int], points: int = 1) -> tuple[list[int], int]:
     """(which leaves to carry in fresh buffers, how many threads to use); neighbours read ``neighbours`` of them.
 
     Threads share sums: each of the ``points`` of a grid gets as many as it has alone.

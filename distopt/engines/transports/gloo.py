@@ -1,4 +1,4 @@
-"""Messages between processes by gloo (torch.distributed): connected workers, and the post that carries their rows.
+"""Messages between processes by gloo (torch.distributed): connected workers, and the transport that carries their rows.
 
 A message carries its round and its name, and is refused under any other. Nobody waits for ever: whoever first finds that another
 is gone, fails or stays silent notes it, and all tell of that one.
@@ -28,12 +28,12 @@ from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 
-dist: Any = torch.distributed  # which does not declare all that it exports
+dist: Any = torch.distributed  # torch does not declare all that it exports
 
 TIMEOUT = 60
 """Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
 
-HEADER = struct.Struct("<qI52s")  # of FRONT bytes
+HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 ORDER = "order"
@@ -50,8 +50,8 @@ def header(tag: Tag) -> tuple[bytes, int]:
     return head, zlib.crc32(head) >> 1
 
 
-def told(head: bytes) -> str:
-    """What a header says, in words."""
+def describe(head: bytes) -> str:
+    """A header in words."""
     number, _, name = HEADER.unpack(head)
     return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
 
@@ -102,7 +102,7 @@ class Group:
         if not tag[1].startswith(ORDER):
             self.round = tag[0]
 
-    def blame(self, kind: str, message: str) -> Exception:
+    def report_failure(self, kind: str, message: str) -> Exception:
         """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
         with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
@@ -111,25 +111,26 @@ class Group:
     def alive(self) -> None:
         """Raise if a rank is known to have ended."""
         for rank in self.ended():
-            raise self.blame("lost", f"rank {rank} has gone in round {self.round}")
+            raise self.report_failure("lost", f"rank {rank} has gone in round {self.round}")
 
     def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
         """The error to raise when nothing comes from one of ``peers``."""
-        return self.blame(
+        return self.report_failure(
             "lost", f"{_one_of(peers)} did not answer within {self.timeout} s in round {self._round(tag)}"
         )
 
-    def look(self) -> None:
-        """Raise what any rank has noted, or that one is known to have ended."""
+    def poll(self) -> None:
+        """Raise the failure that any rank has noted, or that a rank has ended."""
         self.alive()
         if self.store.check(["failed"]):
-            raise self.blame("run", "")  # which it takes the place of
+            raise self.report_failure("run", "")  # raises the failure that is noted in the store
 
-    def same(self, head: bytes, due: bytes, sender: int) -> None:
-        """Refuse a message under another header than was due."""
+    def check_header(self, head: bytes, due: bytes, sender: int) -> None:
+        """Refuse a message whose header is not the expected one."""
         if head != due:
-            raise self.blame(
-                "run", f"rank {self.rank} got a message ({told(head)}) from rank {sender} where ({told(due)}) was due"
+            raise self.report_failure(
+                "run",
+                f"rank {self.rank} got a message ({describe(head)}) from rank {sender} where ({describe(due)}) was due",
             )
 
     def _round(self, tag: Tag) -> int:
@@ -153,20 +154,20 @@ class Group:
             _schedule(threads, "SCHED_OTHER")
 
     def failed(self, error: Exception) -> Exception:
-        """What an error on this rank is to all of them."""
+        """The error to raise, on all ranks, for an error on this one."""
         if isinstance(error, RunError):
             return error  # noted already
         if isinstance(error, InputError):
-            return self.blame("input", str(error))
-        return self.blame(
+            return self.report_failure("input", str(error))
+        return self.report_failure(
             "run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}"
         )
 
     def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
-        """What an error between this rank and one of ``peers`` is to all of them."""
+        """The error to raise, on all ranks, for one between this rank and one of ``peers``."""
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
-        return self.blame("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
+        return self.report_failure("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
 
 
 def _one_of(peers: Sequence[int]) -> str:
@@ -195,16 +196,16 @@ class _Arriving:
     def wait(self, patience: timedelta | None = None) -> None:
         due, patience = header(self.tag)[0], patience or timedelta(seconds=self.group.timeout)
         self.group.reach(self.tag)
-        for sender, letter, work in self.coming:
+        for sender, buffer, work in self.coming:
             try:
                 work.wait(patience)
             except RuntimeError as error:
                 raise self.group.lost([sender], self.tag, error) from error
-            self.group.same(letter.numpy()[:FRONT].tobytes(), due, sender)
+            self.group.check_header(buffer.numpy()[:FRONT].tobytes(), due, sender)
 
 
 @dataclass
-class Post:
+class GlooTransport:
     """A worker's ``Transport`` through a group."""
 
     group: Group
@@ -213,9 +214,9 @@ class Post:
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
         """See ``distopt.engines.workers.exchange.Transport``."""
         (_, number), coming = header(tag), []
-        for sender, letter in into.items():
+        for sender, buffer in into.items():
             try:
-                coming.append((sender, letter, self.group.pg.recv([letter], sender, number)))
+                coming.append((sender, buffer, self.group.pg.recv([buffer], sender, number)))
             except RuntimeError as error:
                 raise self.group.lost([sender], tag, error) from error
         return _Arriving(self.group, tag, coming)
@@ -225,10 +226,10 @@ class Post:
         self.settle()
         self.group.reach(tag)
         head, number = header(tag)
-        for receiver, letter in outgoing.items():
-            letter.numpy().data[:FRONT] = head
+        for receiver, buffer in outgoing.items():
+            buffer.numpy().data[:FRONT] = head
             try:
-                self._leaving.append((receiver, tag, self.group.pg.send([letter], receiver, number), letter))
+                self._leaving.append((receiver, tag, self.group.pg.send([buffer], receiver, number), buffer))
             except RuntimeError as error:
                 raise self.group.lost([receiver], tag, error) from error
 
@@ -243,6 +244,6 @@ class Post:
         self._leaving.clear()
 
     def leave(self) -> None:
-        """Drop the connections, which the other ranks notice at once."""
+        """Drop the connections. The other ranks notice that at once."""
         self._leaving.clear()
         self.group.pg = None

@@ -28,14 +28,14 @@ from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError
 
 AHEAD = 2
-"""So many exchanges may be on their way when the next one begins: the GPU always has work, and the host is never far from what it does."""
+"""The most exchanges on their way when the next one begins. The GPU always has work, and the host stays close behind it."""
 
 LOOK = 0.1
 """Seconds from one look at what others noted to the next."""
 
 
 def check(ranks: int) -> None:
-    """Refuse what cannot be: so many ranks on this machine, each with a GPU of its own."""
+    """Refuse more ranks on this machine than it has GPUs, and a torch without NCCL."""
     if not dist.is_nccl_available():
         raise InputError(
             "ranks: backend=nccl: this build of torch has no NCCL; install one for CUDA, or leave backend out (gloo)"
@@ -46,15 +46,15 @@ def check(ranks: int) -> None:
         raise InputError(f"ranks: backend=nccl: {numbers}; NCCL needs one each")
 
 
-def connect(group: Group, place: int) -> Post:
+def connect(group: Group, place: int) -> NcclTransport:
     """Wait until the GPUs of all ranks are connected; this rank's is number ``place`` of its machine.
 
     Raises:
         WorkerLost: some rank did not come in time.
     """
-    post = Post(group, communicator(group), gpu(place))
-    post.greet()
-    return post
+    transport = NcclTransport(group, communicator(group), gpu(place))
+    transport.handshake()
+    return transport
 
 
 def gpu(place: int) -> torch.device:
@@ -70,7 +70,7 @@ def communicator(group: Group) -> Any:
     """
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timedelta(seconds=2 * group.timeout)  # when ``Post`` should have noticed
+    options._timeout = timedelta(seconds=2 * group.timeout)  # when ``NcclTransport`` should have noticed
     return dist.ProcessGroupNCCL(dist.PrefixStore("nccl", group.store), group.rank, group.size, options)
 
 
@@ -78,21 +78,23 @@ def communicator(group: Group) -> Any:
 class _Exchange:
     """The messages of a tag; ``work`` once they are on their way, if there are any."""
 
-    post: Post
+    transport: NcclTransport
     tag: Tag
     coming: dict[int, Tensor]
     peers: Sequence[int] = ()
     work: Any = None
 
     def wait(self) -> None:
-        """What the GPU is told from now on waits for the messages."""
+        """Later work on the GPU waits for the messages."""
         if self.work is not None:
             self.work.wait()
-            self.post.heads += [(self.tag, sender, letter[:FRONT].clone()) for sender, letter in self.coming.items()]
+            self.transport.heads += [
+                (self.tag, sender, buffer[:FRONT].clone()) for sender, buffer in self.coming.items()
+            ]
 
 
 @dataclass
-class Post:
+class NcclTransport:
     """A worker's ``Rows`` through a group.
 
     Attributes:
@@ -109,18 +111,18 @@ class Post:
     _fronts: dict[str, Tensor] = field(default_factory=dict)
     _confirmed: int = 0
 
-    def greet(self) -> None:
+    def handshake(self) -> None:
         """Exchange a message with every other rank, which makes the connections. NCCL lets its caller wait meanwhile, so another thread calls it."""
         tag, others = (0, "greeting"), self._others
-        letters, failures = (
+        buffers, failures = (
             torch.empty(2 * len(others), FRONT, dtype=torch.uint8, device=self.device),
             list[Exception](),
         )
-        arriving = self.expect(tag, dict(zip(others, letters, strict=False)))
+        arriving = self.expect(tag, dict(zip(others, buffers, strict=False)))
 
         def call() -> None:
             try:
-                self.send(tag, dict(zip(others, letters[len(others) :], strict=True)))
+                self.send(tag, dict(zip(others, buffers[len(others) :], strict=True)))
             except Exception as error:
                 failures.append(error)
 
@@ -147,14 +149,14 @@ class Post:
         if not exchange.peers:
             return
         front = self._front(tag)
-        for letter in outgoing.values():
-            letter[:FRONT] = front
+        for buffer in outgoing.values():
+            buffer[:FRONT] = front
         try:
             self.pg._start_coalescing()
-            for sender, letter in exchange.coming.items():
-                self.pg.recv([letter], sender, 0)
-            for receiver, letter in outgoing.items():
-                self.pg.send([letter], receiver, 0)
+            for sender, buffer in exchange.coming.items():
+                self.pg.recv([buffer], sender, 0)
+            for receiver, buffer in outgoing.items():
+                self.pg.send([buffer], receiver, 0)
             exchange.work = self.pg._end_coalescing()
         except RuntimeError as error:
             raise self.group.lost(exchange.peers, tag, error) from error
@@ -167,7 +169,7 @@ class Post:
         if self.heads:
             whole = torch.stack([head for _, _, head in self.heads]).cpu().numpy()
             for (tag, sender, _), head in zip(self.heads, whole, strict=True):
-                self.group.same(head.tobytes(), header(tag)[0], sender)
+                self.group.check_header(head.tobytes(), header(tag)[0], sender)
             self.heads.clear()
         self._confirmed += 1
         self.group.store.add("confirmed", 1)
@@ -198,7 +200,7 @@ class Post:
         """Wait until an exchange is over."""
         self._until(exchange.work.is_completed, exchange.peers, exchange.tag)
         try:
-            exchange.work.wait()  # which tells of one that ended by failing
+            exchange.work.wait()  # raises if it ended by failing
         except RuntimeError as error:
             raise self.group.lost(exchange.peers, exchange.tag, error) from error
 
@@ -216,7 +218,7 @@ class Post:
                 waited = now - began
                 if now - looked > LOOK:
                     looked = now
-                    self.group.look()
+                    self.group.poll()
                     if waited > self.group.timeout / 2 and not noted:
                         noted = True
                         self.group.store.set(f"{key}{self.group.rank}", "yes")

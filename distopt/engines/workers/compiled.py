@@ -18,52 +18,52 @@ from torch._dynamo.exc import TorchDynamoException
 from distopt.engines.local.compiler import refused
 from distopt.engines.local.eager import Walk
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
-from distopt.engines.workers.exchange import BlockLink, Post
+from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
-from distopt.network.net import Noise
+from distopt.network.net import Uniforms
 from distopt.numerics.trees import at, leaf, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, owned, same_form, step
+from distopt.simulation.round import AgentState, copied, same_form, step
 
-_posts: WeakValueDictionary[int, Post] = WeakValueDictionary()
+_exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
 
 library: Any = torch.library  # torch gives it no types
-# Of one result each, and not of ``library.custom_op``: other ones would take 20 us to call.
+# Operations with one result each, made without ``library.custom_op``: any others take 20 us to call.
 _operations = library.Library("distopt", "DEF")
-_operations.define("send(str stage, Tensor[] rows, Tensor post, Tensor k) -> Tensor")
-_operations.define("heard(str stage, int place, Tensor row, int width, Tensor post, Tensor k) -> Tensor")
+_operations.define("send(str stage, Tensor[] rows, Tensor exchange, Tensor k) -> Tensor")
+_operations.define("heard(str stage, int place, Tensor row, int width, Tensor exchange, Tensor k) -> Tensor")
 
 
-def _of(post: Tensor, do: Callable[[Post], Tensor]) -> Tensor:
-    own = _posts[int(post)]
+def _of(exchange: Tensor, do: Callable[[HaloExchange], Tensor]) -> Tensor:
+    own = _exchanges[int(exchange)]
     try:
         return do(own)
-    except BaseException as error:  # of which compiled code would pass on the text alone
+    except BaseException as error:  # compiled code re-raises only the message; keep the exception itself
         own.failure = error
         raise
 
 
-def _send(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
-    def do(own: Post) -> Tensor:
+def _send(stage: str, rows: Sequence[Tensor], exchange: Tensor, k: Tensor) -> Tensor:
+    def do(own: HaloExchange) -> Tensor:
         own.go(int(k))
         own.send(stage, rows)
         return k.clone()
 
-    return _of(post, do)
+    return _of(exchange, do)
 
 
-def _heard(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
-    return _of(post, lambda own: own.leaf(stage, place, row))
+def _heard(stage: str, place: int, row: Tensor, width: int, exchange: Tensor, k: Tensor) -> Tensor:
+    return _of(exchange, lambda own: own.leaf(stage, place, row))
 
 
-def _sent(stage: str, rows: Sequence[Tensor], post: Tensor, k: Tensor) -> Tensor:
+def _sent(stage: str, rows: Sequence[Tensor], exchange: Tensor, k: Tensor) -> Tensor:
     """The form of what ``_send`` returns."""
     return torch.empty_like(k)
 
 
-def _arrived(stage: str, place: int, row: Tensor, width: int, post: Tensor, k: Tensor) -> Tensor:
+def _arrived(stage: str, place: int, row: Tensor, width: int, exchange: Tensor, k: Tensor) -> Tensor:
     """The form of what ``_heard`` returns."""
     return row.new_empty(row.shape[0], width, *row.shape[2:])
 
@@ -75,20 +75,21 @@ for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived
 
 @dataclass
 class Opaque:
-    """A post as compiled code sees it: its number, and the place k of the round, which threads what is sent on a string to keep its order."""
+    """A exchange as compiled code sees it: its number, and the place k of the round, which threads what is sent on a string to keep its order."""
 
-    post: Tensor
+    exchange: Tensor
     k: Tensor
     width: int
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
-        """See ``Post``."""
-        self.k = torch.ops.distopt.send(stage, rows, self.post, self.k)
+        """See ``HaloExchange``."""
+        self.k = torch.ops.distopt.send(stage, rows, self.exchange, self.k)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
-        """See ``Post``."""
+        """See ``HaloExchange``."""
         return [
-            torch.ops.distopt.heard(stage, place, row, self.width, self.post, self.k) for place, row in enumerate(rows)
+            torch.ops.distopt.heard(stage, place, row, self.width, self.exchange, self.k)
+            for place, row in enumerate(rows)
         ]
 
 
@@ -98,34 +99,42 @@ class Rounds:
     Args:
         problem: with the worker's own agents.
         early: channels that are sent at the beginning of a round (see ``distopt.simulation.round.step``).
-        post: the worker's.
+        exchange: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
         most: rounds of a stretch.
     """
 
     def __init__(
-        self, problem: Problem, early: Mapping[str, int], post: Post, terms: Callable[..., Tensor], most: int
+        self,
+        problem: Problem,
+        early: Mapping[str, int],
+        exchange: HaloExchange,
+        terms: Callable[..., Tensor],
+        most: int,
     ) -> None:
         prepare_process()
-        self.problem, self.early, self.post, self.terms, self.most = problem, early, post, terms, most
+        self.problem, self.early, self.exchange, self.terms, self.most = problem, early, exchange, terms, most
         number = next(_numbers)
-        _posts[number] = post
+        _exchanges[number] = exchange
         self._number = torch.tensor(number)
         self._loops: dict[Any, Loop] = {}
         self._loaded, self._bits, self._with_terms = 0, 0, False
 
-    def through(self, held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]) -> Walk:
+    def through(
+        self, held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
+    ) -> Walk:
         """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
-        weights, width = (self.post.stencil.table, self.post.stencil.own), self.post.stencil.width
-        self.post.go(rounds.start)
-        held = self._with_memory(held, at((data, weights, noise), rounds.start))
+        weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
+        self.exchange.go(rounds.start)
+        first = torch.tensor([self.exchange.round - rounds.start])
+        held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
-        leaves = padded((data, weights, noise), self._loaded)
+        leaves = padded((data, weights, uniforms, first), self._loaded)
 
-        def one(held: Held, k: Tensor, leaves: Any) -> Round:
+        def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
-            data, weights, noise = pick(leaves, k)
-            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), noise, self.early)
+            data, weights, uniforms, first = pick(leaves, k)
+            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
             kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
@@ -134,7 +143,7 @@ class Rounds:
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
             after, rows, _ = self._forms(one, held, leaves)
-            same_form(self.problem, after.x, self.post.round)
+            same_form(self.problem, after.x, self.exchange.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
         terms = kept.pop() if self._with_terms else None
@@ -144,7 +153,7 @@ class Rounds:
         """See ``distopt.engines.workers.worker.Measure``."""
         found = padded(
             (points, mean), self._longest, constant=False
-        )  # of these rounds, the rest is of all that are loaded
+        )  # points and means of these rounds; data and x* of all loaded rounds
         leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
 
         def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
@@ -159,19 +168,17 @@ class Rounds:
         return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
 
     def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
-        """A loop that may be one that cannot be compiled, or in which exchanges may fail."""
-        self.post.failure = None
+        """Run a loop. Its compilation may be refused, and its exchanges may fail."""
+        self.exchange.failure = None
         failure: BaseException
         try:
             return loop(held, leaves, rounds)
         except RuntimeError as error:
-            failure = self.post.failure or error
+            failure = self.exchange.failure or error
             if isinstance(error, TorchDynamoException):
                 failure = refused(error)
-            elif str(error).startswith(
-                "KeyboardInterrupt"
-            ):  # which came before an operation had begun to look out for it
-                failure = self.post.failure or KeyboardInterrupt()
+            elif str(error).startswith("KeyboardInterrupt"):  # it came before an operation could catch it
+                failure = self.exchange.failure or KeyboardInterrupt()
         raise failure
 
     @property
@@ -181,7 +188,7 @@ class Rounds:
 
     @staticmethod
     def _forms(one: Any, held: Any, leaves: Any) -> Round:
-        """A round, as to its forms."""
+        """The shapes and dtypes of a round's results."""
         try:
             found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
             return found
@@ -190,12 +197,13 @@ class Rounds:
         except Exception as error:
             raise refused(error) from error
 
-    def _with_memory(self, held: Held, batch: Any) -> Held:
+    def _with_memory(self, held: AgentState, batch: Any) -> AgentState:
         """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
         if held.memory or not self.problem.algorithm.channels:
             return held
-        data, weights, noise = batch
-        self.post.prefix = "memory/"
-        _, net, _ = step(self.problem, held, data, BlockLink(self.post, *weights), noise, self.early)
-        self.post.prefix = ""
-        return held._replace(memory=owned(net.before))
+        data, weights, uniforms = batch
+        self.exchange.prefix = "memory/"
+        t = torch.tensor(self.exchange.round)
+        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
+        self.exchange.prefix = ""
+        return held._replace(memory=copied(net.before))

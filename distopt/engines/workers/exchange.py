@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt.engines.workers.halo import Stencil, size, unpack
+from distopt.engines.workers.halo import Halo, size, unpack
 from distopt.errors import InputError
 from distopt.network.net import slots
 from distopt.network.rows import Table, apply
@@ -28,7 +28,7 @@ Tag = tuple[int, str]
 
 
 class Arriving(Protocol):
-    """Messages that are on their way."""
+    """Messages under way."""
 
     def wait(self) -> None:
         """Return when all are here, as they were sent, where they were expected."""
@@ -37,11 +37,11 @@ class Arriving(Protocol):
 class Transport(Protocol):
     """How a worker's messages travel. Both methods return at once; nobody waits for a message to be taken.
 
-    The first ``stencil.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
+    The first ``halo.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
     """
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
-        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+        """Expect messages of this tag, to fill uint8 [bytes] by sending worker. Announced early, they cost the carrier less."""
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
@@ -56,11 +56,11 @@ class Rows(Transport, Protocol):
         """Where this worker's agents live."""
 
     def confirm(self) -> None:
-        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
+        """Return when all rows have arrived with the expected headers. Results made of them may be reported only then."""
 
 
-class Letter(NamedTuple):
-    """A message of so many rows, and views of what is in it."""
+class Buffer(NamedTuple):
+    """A message of ``rows`` rows, and views of its parts."""
 
     rows: int
     message: Tensor
@@ -68,7 +68,7 @@ class Letter(NamedTuple):
 
 
 @dataclass
-class Due:
+class Pending:
     """What is to arrive of a stage in round k: the messages, what will be in them, block after block, and whether it is ``here``."""
 
     k: int
@@ -83,31 +83,33 @@ class Due:
             self.here = True
 
 
-class Post:
-    """A worker's exchanges, in round ``start + k`` entry ``k`` of its stencil.
+class HaloExchange:
+    """A worker's exchanges, in round ``start + k`` entry ``k`` of its halo.
 
     The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out, and send a message without a meaning to those who expect one.
+    workers leave it out and send a padding message to those who expect one.
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
         self.transport, self.device, self.prefix, self.k = transport, device, "", 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
-        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
-        self._letters: dict[tuple[str, int, int, bool], Letter] = {}  # (stage, block, turn, whether it comes)
+        self._forms: dict[
+            str, list[tuple[torch.Size, torch.dtype]]
+        ] = {}  # shapes and precisions of the own rows, by stage
+        self._buffers: dict[tuple[str, int, int, bool], Buffer] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
-        self._ahead: dict[str, Due] = {}
-        self._sent: dict[str, Due] = {}
+        self._ahead: dict[str, Pending] = {}
+        self._sent: dict[str, Pending] = {}
 
     @property
     def round(self) -> int:
         """The round it is in."""
         return self._start + self.k
 
-    def begin(self, stencil: Stencil, start: int, rounds: range) -> None:
-        """Go through ``rounds`` of a stencil."""
-        self.stencil, self._start, self._rounds = stencil, start, rounds
+    def begin(self, halo: Halo, start: int, rounds: range) -> None:
+        """Go through ``rounds`` of a halo."""
+        self.halo, self._start, self._rounds = halo, start, rounds
         self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
 
     def go(self, k: int) -> None:
@@ -117,11 +119,11 @@ class Post:
         for due in self._sent.values():
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
-            letters = {
-                block: self._letter(stage, block, places.shape[0], False)
-                for block, places in self._entry(self.stencil.send, due.k).items()
+            buffers = {
+                block: self._buffer(stage, block, places.shape[0], False)
+                for block, places in self._entry(self.halo.send, due.k).items()
             }
-            self.transport.send(self._tag(due.k, stage), {block: letter.message for block, letter in letters.items()})
+            self.transport.send(self._tag(due.k, stage), {block: buffer.message for block, buffer in buffers.items()})
             due.wait()
             del self._ahead[stage]
         self.k = k
@@ -137,11 +139,11 @@ class Post:
             self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
         )
         outgoing = {}
-        for block, places in self._entry(self.stencil.send, self.k).items():
-            letter = outgoing[block] = self._letter(stage, block, places.shape[0], False)
-            for row, into in zip(rows, letter.parts, strict=True):
+        for block, places in self._entry(self.halo.send, self.k).items():
+            buffer = outgoing[block] = self._buffer(stage, block, places.shape[0], False)
+            for row, into in zip(rows, buffer.parts, strict=True):
                 torch.index_select(row, 1, places, out=into)
-        self.transport.send(self._tag(self.k, stage), {block: letter.message for block, letter in outgoing.items()})
+        self.transport.send(self._tag(self.k, stage), {block: buffer.message for block, buffer in outgoing.items()})
         if not self.prefix and self.k + 1 in self._rounds:
             self._ahead[stage] = self._expect(self.k + 1, stage)
 
@@ -155,68 +157,70 @@ class Post:
         due.wait()
         whole, order = (
             torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1),
-            self._entry(self.stencil.order, self.k),
+            self._entry(self.halo.order, self.k),
         )
         return whole if order is None else whole.index_select(1, order)
 
-    def _expect(self, k: int, stage: str) -> Due:
-        letters = {
-            block: self._letter(stage, block, count, True)
-            for block, count in sorted(self._entry(self.stencil.receive, k).items())
+    def _expect(self, k: int, stage: str) -> Pending:
+        buffers = {
+            block: self._buffer(stage, block, count, True)
+            for block, count in sorted(self._entry(self.halo.receive, k).items())
         }
-        into = {block: letter.message for block, letter in letters.items()}
-        return Due(k, self.transport.expect(self._tag(k, stage), into), [letter.parts for letter in letters.values()])
+        into = {block: buffer.message for block, buffer in buffers.items()}
+        return Pending(
+            k, self.transport.expect(self._tag(k, stage), into), [buffer.parts for buffer in buffers.values()]
+        )
 
     def _tag(self, k: int, stage: str) -> Tag:
         return self._start + k, self.prefix + stage
 
-    def _letter(self, stage: str, block: int, count: int, comes: bool) -> Letter:
-        """A letter with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
+    def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
+        """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
         turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
-        letter = self._letters.get((stage, block, turn, comes))
-        if letter is None or letter.rows != count:
+        buffer = self._buffers.get((stage, block, turn, comes))
+        if buffer is None or buffer.rows != count:
             forms = [((shape[0], count, *shape[2:]), dtype) for shape, dtype in self._forms[stage]]
             message = torch.empty(size(forms), dtype=torch.uint8, device=self.device)
-            letter = self._letters[stage, block, turn, comes] = Letter(count, message, unpack(message, forms))
-        return letter
+            buffer = self._buffers[stage, block, turn, comes] = Buffer(count, message, unpack(message, forms))
+        return buffer
 
     @staticmethod
     def _entry(entries: tuple[E, ...], k: int) -> E:
         return entries[k if len(entries) > 1 else 0]
 
 
-class Posting(Protocol):
-    """What a link needs of a ``Post``."""
+class Exchange(Protocol):
+    """What a link needs of a ``HaloExchange``."""
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
-        """See ``Post``."""
+        """See ``HaloExchange``."""
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
-        """See ``Post``."""
+        """See ``HaloExchange``."""
 
 
 class BlockLink:
     """The link of a worker's round (see ``distopt.network.net.Link``)."""
 
-    def __init__(self, post: Posting, table: Table, own: Tensor) -> None:
-        self.post, self.table, self.own = post, table, own
+    def __init__(self, exchange: Exchange, table: Table, own: Tensor) -> None:
+        self.exchange, self.table, self.own = exchange, table, own
         self._early: dict[str, Payload] = {}
         self._heard: dict[str, Payload] = {}
 
     def send(self, payloads: dict[str, Payload]) -> None:
         """All of them in one message per neighbouring block."""
         self._early = payloads
-        self.post.send("+".join(payloads), pytree.tree_leaves(payloads))
+        self.exchange.send("+".join(payloads), pytree.tree_leaves(payloads))
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """Rows of one early message serve several channels."""
         if name not in self._early:
             leaves, form = pytree.tree_flatten(payload)
-            self.post.send(name, leaves)
-            return pytree.tree_unflatten(self.post.heard(name, leaves), form)
+            self.exchange.send(name, leaves)
+            return pytree.tree_unflatten(self.exchange.heard(name, leaves), form)
         if not self._heard:
             leaves, form = pytree.tree_flatten(self._early)
-            self._heard = pytree.tree_unflatten(self.post.heard("+".join(self._early), leaves), form)
+            self._heard = pytree.tree_unflatten(self.exchange.heard("+".join(self._early), leaves), form)
         return self._heard[name]
 
     def weigh(self, rows: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from distopt.engines.workers.worker import Report
 from distopt.errors import RunError, WorkerLost
 from distopt.network.net import Memory
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, here
+from distopt.simulation.round import AgentState, here
 from distopt.simulation.runner import Block, Carry, Stretch
 
 T = TypeVar("T")
 
 
-class Crew(Protocol):
+class WorkerGroup(Protocol):
     """All workers at once: each method tells every worker to run its method of that name, and returns what worker 0 gives.
 
     Where a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` where it is gone or silent.
@@ -30,13 +30,13 @@ class Crew(Protocol):
     def compiled(self) -> bool:
         """Whether the workers compile their rounds."""
 
-    def place(self, held: Held | None) -> None:
+    def place(self, held: AgentState | None) -> None:
         """See ``distopt.engines.workers.worker.Worker``."""
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
         """See ``distopt.engines.workers.worker.Worker``."""
 
-    def gather(self) -> Held:
+    def gather(self) -> AgentState:
         """See ``distopt.engines.workers.worker.Worker``."""
 
     def close(self) -> None:
@@ -48,47 +48,47 @@ class LossWarning(UserWarning):
 
 
 Order = tuple[int, int, range, tuple[str, ...], Tensor]
-"""What ``Crew.stretch`` is told."""
+"""What ``WorkerGroup.stretch`` is told."""
 
 PATIENCE = 3
-"""So many losses in a row without a stretch in between end a run: whatever kills the workers will do so again."""
+"""This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
 
 RARELY, MOST = 50, 100
-"""A copy of what the agents hold is taken when the stretches since the last one took so many times as long as taking it did, and after so many."""
+"""A copy of what the agents hold is renewed when the segments since took RARELY times as long as copying, and after MOST segments."""
 
 
-class Surviving:
-    """A crew that goes on when it loses workers.
+class FaultTolerant:
+    """A group that goes on when it loses workers.
 
-    It remembers what all agents held some stretches ago and what was ordered since. A new crew, perhaps a smaller one, is placed
+    It remembers what all agents held some stretches ago and what was ordered since. A new group, perhaps a smaller one, is placed
     there and does the same again; a stretch has the same bits on any workers, so nothing that was reported changes.
 
     Args:
-        crew: the first one.
-        renew: ends a crew that lost workers, as far as it still is there, and gives another. It may raise ``WorkerLost`` too.
+        workers: the first one.
+        renew: ends a group that lost workers, as far as it still is there, and gives another. It may raise ``WorkerLost`` too.
     """
 
-    def __init__(self, crew: Crew, renew: Callable[[Crew], Crew]) -> None:
-        self.crew, self._renew = crew, renew
-        self._stood: Held | None = None
+    def __init__(self, workers: WorkerGroup, renew: Callable[[WorkerGroup], WorkerGroup]) -> None:
+        self.workers, self._renew = workers, renew
+        self._stood: AgentState | None = None
         self._since: list[Order] = []
         self._losses = 0
         self._spent, self._cost = 0.0, 0.0
 
     @property
     def compiled(self) -> bool:
-        """See ``Crew``."""
-        return self.crew.compiled
+        """See ``WorkerGroup``."""
+        return self.workers.compiled
 
-    def place(self, held: Held | None) -> None:
-        """See ``Crew``."""
+    def place(self, held: AgentState | None) -> None:
+        """See ``WorkerGroup``."""
         self._stood, self._since = held, []
-        self._through(lambda crew: crew.place(held))
+        self._through(lambda workers: workers.place(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``Crew``."""
+        """See ``WorkerGroup``."""
         order, began = (start, count, rounds, keep, best), time.perf_counter()
-        report = self._through(lambda crew: crew.stretch(*order))
+        report = self._through(lambda workers: workers.stretch(*order))
         self._since.append(order)
         self._losses = 0
         self._spent += time.perf_counter() - began
@@ -96,23 +96,23 @@ class Surviving:
             self.gather()
         return report
 
-    def gather(self) -> Held:
-        """See ``Crew``."""
+    def gather(self) -> AgentState:
+        """See ``WorkerGroup``."""
         if self._stood is not None and not self._since:
             return self._stood
         began = time.perf_counter()
-        self._stood = self._through(lambda crew: crew.gather())
+        self._stood = self._through(lambda workers: workers.gather())
         self._since, self._spent, self._cost = [], 0.0, time.perf_counter() - began
         return self._stood
 
     def close(self) -> None:
-        """See ``Crew``."""
-        self.crew.close()
+        """See ``WorkerGroup``."""
+        self.workers.close()
 
-    def _through(self, task: Callable[[Crew], T]) -> T:
-        """What a task gives, by this crew or by those after it."""
+    def _through(self, task: Callable[[WorkerGroup], T]) -> T:
+        """What a task gives, by this group or by those after it."""
         try:
-            return task(self.crew)
+            return task(self.workers)
         except WorkerLost as loss:
             lost = loss
         while True:
@@ -122,11 +122,11 @@ class Surviving:
             where = "".join(f" from round {start + rounds.start}" for start, _, rounds, *_ in self._since[:1])
             warnings.warn(f"{lost}; starting again{where}", LossWarning, stacklevel=2)
             try:
-                self.crew = self._renew(self.crew)
-                self.crew.place(self._stood)
+                self.workers = self._renew(self.workers)
+                self.workers.place(self._stood)
                 for order in self._since:
-                    self.crew.stretch(*order)
-                return task(self.crew)
+                    self.workers.stretch(*order)
+                return task(self.workers)
             except WorkerLost as loss:
                 lost = loss
 
@@ -134,11 +134,11 @@ class Surviving:
 class Elsewhere:
     """What the agents hold, while it lies with the workers; fetched when asked for, which must be before they go on."""
 
-    def __init__(self, fetch: Callable[[], Held]) -> None:
-        self._fetch: Callable[[], Held] | None = fetch
-        self._held: Held | None = None
+    def __init__(self, fetch: Callable[[], AgentState]) -> None:
+        self._fetch: Callable[[], AgentState] | None = fetch
+        self._held: AgentState | None = None
 
-    def _here(self) -> Held:
+    def _here(self) -> AgentState:
         if self._held is None:
             if self._fetch is None:
                 raise RuntimeError(
@@ -167,17 +167,20 @@ class Elsewhere:
         return self._here().memory
 
 
-class Led:
-    """The engine that leads a crew, whose rounds run on ``device``. x, state and memory stay with the workers until somebody asks for them."""
+class WorkerEngine:
+    """The engine that leads a group of workers, whose rounds run on ``device``.
 
-    def __init__(self, crew: Crew, device: str = "cpu") -> None:
-        self.crew, self.device = crew, device
+    x, state and memory stay with the workers until somebody asks for them.
+    """
+
+    def __init__(self, workers: WorkerGroup, device: str = "cpu") -> None:
+        self.workers, self.device = workers, device
         self._stands: Elsewhere | None = None
 
     @property
     def compiled(self) -> bool:
         """See ``distopt.simulation.runner.Engine``."""
-        return self.crew.compiled
+        return self.workers.compiled
 
     def prepare(self, block: Block) -> None:
         """Each worker makes its own agents' data."""
@@ -185,13 +188,13 @@ class Led:
     def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.simulation.runner.Engine``."""
         if self._stands is None or carry.held is not self._stands:
-            self.crew.place(here(carry.held) if carry.t else None)
+            self.workers.place(here(carry.held) if carry.t else None)
         if self._stands is not None:
             self._stands.leave()
-        report = self.crew.stretch(block.start, block.count, rounds[: room(problem.x0)], keep, block.reference.x)
-        self._stands = Elsewhere(self.crew.gather)
+        report = self.workers.stretch(block.start, block.count, rounds[: room(problem.x0)], keep, block.reference.x)
+        self._stands = Elsewhere(self.workers.gather)
         return Stretch(report.observed, report.kept, self._stands, report.finite, report.bits)
 
     def close(self) -> None:
         """No more stretches: the workers may go."""
-        self.crew.close()
+        self.workers.close()

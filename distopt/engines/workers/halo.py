@@ -1,6 +1,6 @@
 """A block's part of the weights: which rows it hears and sends in a round, and how it weighs them.
 
-Everybody makes the stencil of its own block from the table of the whole network, so both ends of every message know its
+Everybody makes the halo of its own block from the table of the whole network, so both ends of every message know its
 size and its order, and none carries an address.
 """
 
@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Stencil:
+class Halo:
     """One block's weights in a chunk of rounds. Round k is entry k, or 0 where one entry serves all rounds.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stencil:
     send: tuple[dict[int, Tensor], ...]
     receive: tuple[dict[int, int], ...]
 
-    def on(self, device: torch.device) -> Stencil:
+    def on(self, device: torch.device) -> Halo:
         """The same with its tensors on a device."""
         if device.type == "cpu":
             return self
@@ -51,8 +51,8 @@ class Stencil:
         return replace(self, table=table, own=own, order=order, send=send)
 
 
-def stencil(table: Table, partition: Partition, me: int) -> Stencil:
-    """The stencil of block ``me`` of a network whose weights are ``table``."""
+def halo(table: Table, partition: Partition, me: int) -> Halo:
+    """The halo of block ``me`` of a network whose weights are ``table``."""
     agents, blocks, owner = partition.agents, len(partition.blocks), partition.owner()
     ids = np.asarray(partition.blocks[me])
     rounds = max(leaf.shape[0] for leaf in table)
@@ -67,7 +67,7 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
     width = len(ids) + (most if rounds == 1 else min(-(-most // 8) * 8, others))
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
     ascends = table.everyone.shape[-1] > 0  # a sum over all rows as they stand: their order decides its bits
-    place = np.full((rounds, agents), -1)  # of each agent among the heard ones
+    place = np.full((rounds, agents), -1)  # each agent's place among the heard ones
     receive = []
     for t in range(rounds):
         halo = needed[starts[t] : starts[t + 1]] % agents
@@ -84,7 +84,7 @@ def stencil(table: Table, partition: Partition, me: int) -> Stencil:
     for group, start, count in zip(groups.tolist(), first.tolist(), counts.tolist(), strict=True):
         rows = asked[start : start + count] % agents
         send[group // blocks][group % blocks] = torch.from_numpy(np.searchsorted(ids, rows))
-    return Stencil(_rows(table, ids, place), torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
+    return Halo(_rows(table, ids, place), torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
 
 
 def _rows(table: Table, ids: Ints, place: Ints) -> Table:

@@ -27,7 +27,7 @@ SMOOTHINGS = 200
 """Steps of the random walk that turns an order of the agents into one in which neighbours are close."""
 
 SWAPS = 200
-"""At most so many pairs are exchanged in a row before it is looked whether that was good; each costs O(N)."""
+"""The most pairs that are exchanged before the gain is measured; each exchange costs O(N)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def divide(mixing: Mixing, workers: int, way: str = "contiguous") -> Partition:
     the Fiedler vector), and exchanges pairs across each cut as long as that removes links [kernighan1970]. Where contiguous
     blocks cut no more, they are taken. Of a network that changes, the links of the first rounds count, each as often as it is there.
 
-    Numbers never depend on it. One worker finds it and tells the others: eigenvector-like iterations round differently elsewhere.
+    GridScalar never depend on it. One worker finds it and tells the others: eigenvector-like iterations round differently elsewhere.
 
     Raises:
         InputError: more workers than agents, or no such way.

@@ -18,24 +18,25 @@ from torch.utils import _pytree as pytree
 
 from distopt.costs.data import Blocks, evaluate
 from distopt.engines.local import compiler, eager
-from distopt.engines.workers.exchange import CPU, BlockLink, Post, Rows, Transport
-from distopt.engines.workers.halo import pack, size, stencil, unpack
+from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Rows, Transport
+from distopt.engines.workers.halo import halo, pack, size, unpack
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.net import Noise, known_at_start, noise
+from distopt.network.net import Uniforms, known_at_start, uniforms
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
 from distopt.simulation import measure, runner
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held, Standing, here
+from distopt.simulation.round import AgentState, Standing, here
 
 Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
 """Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
 rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 
-Through = Callable[[Held, range, Any, Noise, int, tuple[str, ...]], eager.Walk]
-"""What goes through rounds: (what is held; their places among those loaded; data and noise of these, and how many they are; trajectories to keep)."""
+Through = Callable[[AgentState, range, Any, Uniforms, int, tuple[str, ...]], eager.Walk]
+"""What goes through rounds, from (what is held; their places among those loaded; data and uniforms of these, and how many they are;
+trajectories to keep)."""
 
 
 class Report(NamedTuple):
@@ -75,14 +76,14 @@ class Worker:
     ) -> None:
         self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
         self.device = rows.device if rows else CPU
-        self.post = Post(rows or transport, self.device)
+        self.exchange = HaloExchange(rows or transport, self.device)
         self.ids = partition.blocks[me]
         self.whole = problem
         key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
         self.problem = replace(problem, key=key, x0=problem.x0[:, list(self.ids)].clone())
         self.blocks = Blocks(problem.scenario, key, problem.rounds, length)
         self.nodes = [tree.nodes(ids, problem.agents) for ids in partition.blocks]
-        self.held: Held | None = None
+        self.held: AgentState | None = None
         self.compiled = compiled
         self._span = range(0)
         self._through: Through | None = None
@@ -114,7 +115,7 @@ class Worker:
                 compiler.settle()
                 from distopt.engines.workers import compiled as cut  # imports the compiler's front end: seconds
 
-                rounds = cut.Rounds(self.problem, early, self.post, self._terms, eager.room(self.whole.x0))
+                rounds = cut.Rounds(self.problem, early, self.exchange, self._terms, eager.room(self.whole.x0))
                 self._through, self._measure = rounds.through, rounds.measure
 
     def _there(self, tree: Any) -> Any:
@@ -139,31 +140,31 @@ class Worker:
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
-        self.stencil = stencil(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
-        self.noise: Noise = self._there(noise(self.problem.channels, self.problem.key, self.problem.widths, t))
+        self.halo = halo(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.uniforms: Uniforms = self._there(uniforms(self.problem.channels, self.problem.key, self.problem.widths, t))
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
         assert self.held is not None and self._through is not None
         self._rounds = rounds
-        self.post.begin(self.stencil, self._span.start, rounds)
-        self._walked = self._through(self.held, rounds, self.data, self.noise, len(self._span), keep)
-        self.post.go(rounds.stop)
+        self.exchange.begin(self.halo, self._span.start, rounds)
+        self._walked = self._through(self.held, rounds, self.data, self.uniforms, len(self._span), keep)
+        self.exchange.go(rounds.stop)
         self.held = self._walked.held
 
     def _one_by_one(self, one: eager.Step) -> Through:
         """Rounds in Python."""
 
         def through(
-            held: Held, rounds: range, data: Any, noise: Noise, count: int, keep: tuple[str, ...]
+            held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
         ) -> eager.Walk:
-            weights = rounds_of((self.stencil.table, self.stencil.own))
+            weights = rounds_of((self.halo.table, self.halo.own))
 
             def link(k: int) -> BlockLink:
-                self.post.go(k)
-                return BlockLink(self.post, *weights(k))
+                self.exchange.go(k)
+                return BlockLink(self.exchange, *weights(k))
 
-            return eager.walk(self.problem, held, self._span.start, rounds, data, noise, link, keep, one)
+            return eager.walk(self.problem, held, self._span.start, rounds, data, uniforms, link, keep, one)
 
         return through
 
@@ -200,13 +201,13 @@ class Worker:
         terms = measure.terms(self.problem, x, mean, data, best)
         return measure.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
 
-    def gather(self) -> Held | None:
+    def gather(self) -> AgentState | None:
         """What all agents hold, on worker 0."""
         leaves, form = pytree.tree_flatten(self.held)
         whole = self.collect("held", [(leaf, self._sizes) for leaf in leaves])
         if self.me:
             return None
-        held: Held = pytree.tree_unflatten([self._in_order(rows) for rows in whole], form)
+        held: AgentState = pytree.tree_unflatten([self._in_order(rows) for rows in whole], form)
         return held
 
     @property

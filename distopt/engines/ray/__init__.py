@@ -1,7 +1,7 @@
 """Workers in actors of a Ray cluster: Ray places and supervises them, their rows travel by gloo from actor to actor.
 
 The program (comparator, progress, files) stays with the driver, which holds no agents: it tells all actors the same thing, as
-every crew's leader does (``distopt.engines.workers.group``), and hears reports from the first. No number differs from those of any other
+every group's leader does (``distopt.engines.workers.group``), and hears reports from the first. No number differs from those of any other
 engine. Where an actor dies, another takes its place; where the cluster has no room for one, the others share its agents.
 """
 
@@ -23,15 +23,17 @@ from distopt._version import __version__
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.cluster import cluster, library
-from distopt.engines.transports.gloo import TIMEOUT, Group, Post, dist
-from distopt.engines.workers.group import Led, Surviving
+from distopt.engines.ray import cluster
+from distopt.engines.ray.cluster import library
+from distopt.engines.transports.gloo import GlooTransport, Group, dist
+from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Report, Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.numerics.trees import default_dtype
+from distopt.ranges import whole
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import Held
+from distopt.simulation.round import AgentState
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -46,7 +48,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Meeting(NamedTuple):
-    """How the workers of a crew find each other: the store's address and port, and whether all of them are on one machine."""
+    """How the workers of a group find each other: the store's address and port, and whether all of them are on one machine."""
 
     address: str
     port: int
@@ -54,8 +56,8 @@ class Meeting(NamedTuple):
     size: int
 
 
-class Seat:
-    """What runs in an actor: a worker, as long as it is one of a crew's.
+class WorkerActor:
+    """What runs in an actor: a worker, as long as it is in a group.
 
     Every method gives its result, or the error that it is for all workers.
     """
@@ -96,7 +98,7 @@ class Seat:
     def join(
         self, meeting: Meeting, me: int, partition: Partition, length: int, compiled: bool, timeout: int
     ) -> Exception | None:
-        """Become worker ``me`` of a crew."""
+        """Become worker ``me`` of a group."""
         try:
             limit = timedelta(seconds=timeout)
             store = (
@@ -108,8 +110,8 @@ class Seat:
             self.group = Group.connect(store, me, meeting.size, timeout, here)
         except RuntimeError as error:
             return WorkerLost(first_line(error))
-        self.post = Post(self.group)
-        self.worker = Worker(self.problem, partition, me, self.post, length, compiled)
+        self.transport = GlooTransport(self.group)
+        self.worker = Worker(self.problem, partition, me, self.transport, length, compiled)
         return None
 
     def do(self, what: str, *args: Any) -> Any:
@@ -118,32 +120,32 @@ class Seat:
         try:
             with default_dtype(self.problem.x0.dtype), self.group.busy():
                 result = getattr(self.worker, what)(*args)
-            self.post.settle()
+            self.transport.settle()
             return result
         except Exception as error:
             failure = self.group.failed(error)
-        self.post.leave()  # which lets the others know at once
+        self.transport.leave()  # tells the others at once
         return failure
 
     def leave(self) -> None:
-        """Leave a crew that has lost others."""
+        """Leave a group that has lost others."""
         if self.group is not None:
-            self.post.leave()
+            self.transport.leave()
 
 
-class Team:
-    """A crew (see ``distopt.engines.workers.group.Crew``) of actors, each in a place of its own on the cluster, spread over its nodes.
+class ActorGroup:
+    """A ``WorkerGroup`` of actors, each in a place of its own on the cluster, spread over its nodes.
 
     Args:
         problem, blocks: as for every engine.
         compiled: whether the rounds are.
         workers: how many.
-        share: the agents among so many workers.
+        share: the partition of the agents among a number of workers.
         timeout: seconds that a message may take, and an actor to start.
         end: lets the cluster go.
 
     Raises:
-        InputError: the cluster has no room for so many, or a node cannot take the experiment in.
+        InputError: the cluster has no room for the workers, or a node cannot load the experiment.
         RunError: they did not start in time.
     """
 
@@ -181,8 +183,8 @@ class Team:
             self.close()
             raise
 
-    def mended(self) -> Team:
-        """The same crew after a loss: those who answer, and others in the places of those who do not, where the cluster has room."""
+    def rebuild(self) -> ActorGroup:
+        """The same group after a loss: those who answer, and others in the places of those who do not, where the cluster has room."""
         calls = {actor.leave.remote(): place for place, (actor, _) in self._seats.items()}
         done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER)
         answered = {calls[call] for call in done if not isinstance(self._result(call, 0), Exception)}
@@ -200,7 +202,7 @@ class Team:
         new = {}
         for place in sorted(set(range(self._workers)) - self._seats.keys()):
             where = strategy(self._places, placement_group_bundle_index=place)
-            actor = self._ray.remote(Seat).options(**options, scheduling_strategy=where).remote()
+            actor = self._ray.remote(WorkerActor).options(**options, scheduling_strategy=where).remote()
             new[actor.learn.remote(self._problem)] = (place, actor)
         done, late = self._ray.wait(list(new), num_returns=len(new), timeout=patience) if new else ([], [])
         for call in done:
@@ -264,23 +266,23 @@ class Team:
     def _all(self, what: str, *args: Any) -> Any:
         return self._hear([actor.do.remote(what, *args) for actor in self._actors])
 
-    def place(self, held: Held | None) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+    def place(self, held: AgentState | None) -> None:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all("place", None if held is None else self._ray.put(held))
 
     def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._round = start + rounds.start
         report: Report = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
         return report
 
-    def gather(self) -> Held:
-        """See ``distopt.engines.workers.group.Crew``."""
-        held: Held = self._all("gather")
+    def gather(self) -> AgentState:
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
+        held: AgentState = self._all("gather")
         return held
 
     def close(self) -> None:
-        """See ``distopt.engines.workers.group.Crew``."""
+        """See ``distopt.engines.workers.group.WorkerGroup``."""
         if self._ray.is_initialized():
             for actor, _ in self._seats.values():
                 self._ray.kill(actor)
@@ -290,13 +292,13 @@ class Team:
 
 
 def versions() -> str:
-    """What decides the bits of a worker beside the experiment."""
+    """The versions that, besides the experiment, decide a worker's bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
 
 
 def packed(problem: Problem) -> bytes:
-    """A problem for other nodes, with the users' own files in it: they need not be there.
+    """A problem for other nodes, with users' own files packed into it.
 
     Raises:
         InputError: a part of it cannot be sent.
@@ -338,22 +340,23 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
             ray.cancel(call, force=True)
 
 
-def engine(
+def ray(
     problem: Problem,
     blocks: Blocks,
     mode: local.Mode,
     workers: int = 2,
-    address: str = "",
-    timeout: int = TIMEOUT,
+    address: str | None = None,
+    timeout: int = 60,
     partition: str = "contiguous",
-) -> Led:
-    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.workers.partition.divide``).
+) -> WorkerEngine:
+    """Workers in actors of a Ray cluster: one that runs, or one that is started here.
+
+    ``ray:workers=4,address=auto,timeout=60,partition=cut``: see ``cluster.cluster`` and ``distopt.engines.workers.partition.divide``.
 
     Raises:
         InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.
     """
-    if timeout < 1:
-        raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
+    whole("ray", 1, timeout=timeout)
 
     def share(count: int) -> Partition:
         return divide(problem.mixing, count, partition)
@@ -361,8 +364,8 @@ def engine(
     share(workers)
     compiled = local.compiles(problem, blocks, mode)
     connected = ExitStack()
-    connected.enter_context(cluster(address, workers))
-    team = Team(
+    connected.enter_context(cluster.cluster(address or "", workers))
+    team = ActorGroup(
         problem, blocks, compiled, workers, share, timeout, connected.close
-    )  # which closes it too where it fails
-    return Led(Surviving(team, lambda crew: team.mended()))
+    )  # the group also closes it if its start fails
+    return WorkerEngine(FaultTolerant(team, lambda workers: team.rebuild()))
