@@ -34,7 +34,17 @@ __all__ = [
     "values",
 ]  # for those who use names and what they stand for together
 
-KINDS = ("topologies", "scenarios", "algorithms", "directions", "schedules", "channels", "compressors", "engines")
+KINDS = (
+    "topologies",
+    "scenarios",
+    "algorithms",
+    "directions",
+    "schedules",
+    "channels",
+    "compressors",
+    "metrics",
+    "engines",
+)
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
 """Parameters that no spec sets: they have options of their own."""
 _USERS = "distopt_user_"
@@ -132,14 +142,15 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
     method = {
-        "algorithms": "update",
-        "scenarios": "batch",
-        "compressors": "encode",
-        "directions": "__call__",
-        "schedules": "__call__",
-        "channels": "init",
-    }
-    fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
+        "algorithms": ("update",),
+        "scenarios": ("batch",),
+        "compressors": ("encode",),
+        "directions": ("__call__",),
+        "schedules": ("__call__",),
+        "channels": ("init",),
+        "metrics": ("term", "round_term", "value"),
+    }.get(kind, ())
+    fitting = [v for v in found.values() if inspect.isclass(v) and any(hasattr(v, each) for each in method)]
     candidates: list[Any] = [*fitting] or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])

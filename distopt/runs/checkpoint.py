@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
+from distopt.metrics import RENAMED, Metric
 from distopt.network.net import Rehearsal
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs.files import written
@@ -52,10 +53,6 @@ DTYPES = {
     )
 }
 """What a leaf's numbers may be, by the names that a header has."""
-
-TOTALS = {"dynamic_regret", "regret_no_change", "path_length", "gradient_variation", "function_variation", "bits"}
-MAYBE = {"static_regret", "regret_best_fixed", "agents"}
-"""The cumulative metrics of every run, and of some (see ``distopt.simulation.runner``)."""
 
 HEADER_BYTES, DIGEST = 2**24, 32
 MAGIC = b"distopt checkpoint\n"
@@ -210,10 +207,16 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         )
     if wrong := _wrong(header):
         raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")
+    header["totals"] = [RENAMED.get(name, name) for name in header["totals"]]
     leaves = torch.frombuffer(data, dtype=torch.uint8)[len(begin) + length : -DIGEST]
     if sum(_bytes(each) for each in header["leaves"] if isinstance(each, list)) != len(leaves):
         raise InputError(f"{path}: no checkpoint that distopt wrote (its leaves are of other sizes); {again}")
     return header, leaves
+
+
+def cumulative(problem: Problem) -> dict[str, Metric]:
+    """The metrics whose sums are in a checkpoint; it may lack those that are optional."""
+    return {name: each for name, each in problem.measured.items() if each.cumulative}
 
 
 def _most(problem: Problem) -> int:
@@ -224,7 +227,7 @@ def _most(problem: Problem) -> int:
         Exception
     ):  # a user's own update, on numbers that it was not made for: then what it begins with must do
         trees.append(_after(problem, names))
-    sums = 8 * len(problem.x0) * (problem.agents + len(TOTALS | MAYBE))
+    sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
         len(MAGIC)
         + LENGTH.size
@@ -290,11 +293,10 @@ def _bytes(form: list[Any]) -> int:
 def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     """Whether the carry has the leaves that the problem's has, each of its shape and precision."""
     memory, totals, forms = header["memory"], header["totals"], header["leaves"]
-    if (
-        not 0 < header["t"] < problem.rounds
-        or not set(memory) <= problem.channels.keys()
-        or not TOTALS <= set(totals) <= TOTALS | MAYBE
-    ):
+    if not 0 < header["t"] < problem.rounds or not set(memory) <= problem.channels.keys():
+        return False
+    metrics = cumulative(problem)
+    if not {name for name, each in metrics.items() if not each.optional} <= set(totals) <= metrics.keys():
         return False
     trials = len(problem.x0)
     sums = [[[trials, problem.agents] if name == "agents" else [trials], "float64"] for name in totals]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import metrics
 from distopt.errors import InputError
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
-from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation.problem import Problem
 
 
@@ -127,9 +126,9 @@ def step(
 
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
-    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.measured`` is the one that is measured."""
+    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
     points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.measured == "output" else {})
+    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
@@ -144,12 +143,6 @@ def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
     return g
-
-
-def violation(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
-    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm that does not say that it tracks."""
-    tracker = problem.tracker
-    return None if tracker is None else metrics.tracker_violation(leaf(state, tracker), g)
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

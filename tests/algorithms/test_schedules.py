@@ -13,6 +13,7 @@ import networkx as nx
 import pytest
 import torch
 from helpers import oracles
+from helpers.surviving import TOTALS
 from torch import Tensor
 
 from distopt.catalog import registry
@@ -22,7 +23,7 @@ from distopt.compressors.topk import TopK
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.network.net import Net, Rehearsal
-from distopt.runs.checkpoint import TOTALS, About, load, save, versions
+from distopt.runs.checkpoint import About, load, save, versions
 from distopt.schedules.inverse_sqrt import InverseSqrt
 from distopt.simulation.problem import build
 from distopt.simulation.runner import begin

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distopt import metrics
 from distopt.engines.local.eager import ready
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
 from distopt.network.net import Memory, Uniforms, Whole, known_at_start
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, here, same_form, step, violation
+from distopt.simulation.round import AgentState, before, here, same_form, step
 from distopt.simulation.runner import Block, Carry, Stretch
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -86,10 +86,10 @@ class Rounds:
         seen = []
         stood = before(self.problem, held)
         if self.observe:
-            seen = [metrics.sums(self.problem.scenario, stood[self.problem.measured].double(), exact, best)]
-            violated = violation(self.problem, after.state, g)
-            if violated is not None:
-                seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
+            seen = [measure.sums(self.problem, stood[self.problem.answer].double(), exact, best)]
+            of_round = measure.round_terms(self.problem, after.state, g)
+            if of_round is not None:
+                seen.append(tree_sum(of_round))
         self.seen = len(seen)
         kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
         return Round(after, [*seen, *kept], k)
@@ -105,9 +105,7 @@ class Rounds:
         sums, kept = rows[: self.seen], rows[self.seen :]
         observed: dict[str, Tensor] = {}
         if sums:
-            observed = metrics.totals(self.problem.scenario, sums[0], self.problem.agents)
-        if len(sums) > 1:
-            observed["tracker_invariant"] = sums[1]
+            observed = measure.observed(self.problem, sums[0], sums[1] if len(sums) > 1 else None)
         finite = torch.isfinite(held.x).flatten(1).all(1)
         return Stretch(observed, dict(zip(self.keep, kept, strict=True)), held, finite, self.bits)
 
