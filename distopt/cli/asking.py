@@ -74,14 +74,18 @@ def engine_spec(
 def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
     from distopt.catalog.spec import rebased
-    from distopt.experiment import Experiment, compared, settings
+    from distopt.experiment import Experiment, compared, settings, start
 
     values: dict[str, Any]
     if topology.endswith(".toml"):
         values, where = settings(Path(topology)), topology
+        if "x0" in given:
+            given["x0"] = start(given["x0"])
         # paths typed here are relative to this folder; those of the TOML file to its own
         given = {
-            key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
+            key: rebased(value, values["folder"])
+            if key in ("scenario", "channel", "x0") and isinstance(value, str)
+            else value
             for key, value in given.items()
         }
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)

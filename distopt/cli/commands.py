@@ -111,11 +111,12 @@ def report(folder: Folder) -> None:
     """Show the closing table and what to be warned of, and write the table and the figure."""
     from distopt.experiment import titled
     from distopt.report import tables
-    from distopt.report.summary import drift, summary, weakness
+    from distopt.report.summary import columns, drift, summary, weakness
 
     runs = folder.labelled
     shown = [{**row, "algorithm": titled(row["algorithm"])} for row in map(summary, runs.values())]
-    lines = tables.text(shown, width() if sys.stdout.isatty() else None).splitlines()
+    wide = width() if sys.stdout.isatty() else None
+    lines = tables.text(shown, wide, shown=columns(runs.values())).splitlines()
     click.echo()
     for k, line in enumerate(lines):
         click.echo(click.style(line, bold=True) if k < tables.HEAD_LINES else line)
@@ -125,18 +126,15 @@ def report(folder: Folder) -> None:
             where = run.path or folder.path
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             say(f"distopt: {message}", err=True)
-    for name, what in (
-        ("dynamic_regret_worst", "the regrets at each agent's own point"),
-        ("static_regret", "the static regret"),
-    ):
-        left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
-        if left:
-            say(f"left out: {what}: {left[0].split(';')[0]}")
+    left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
+    for metric, why in left.values():
+        if metric.announced:
+            say(f"left out: {metric.announced}: {why.split(';')[0]}")
     for doubt in (weakness(folder.certificate), *map(drift, runs.values())):
         if doubt is not None:
             say(f"distopt: warning: {doubt}", err=True)
-    files, failure = folder.report()
-    if failure is not None:
+    files, failures = folder.report()
+    for failure in failures:
         say(f"distopt: warning: {failure}", err=True)
     say(f"written: {folder.path}")
     for path in files:
@@ -180,19 +178,15 @@ def sweep(
 def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str], folder: Path) -> None:
     """The closing table of a sweep, and what went wrong."""
     from distopt.report import tables
+    from distopt.report.summary import columns
     from distopt.runs import sweep as sweeps
     from distopt.runs.files import write_text
 
     rows = sweeps.rows(points, runs)
     if rows:
-        shown = [
-            {
-                **{key: row[key] for key in row if not key.startswith("average_regret_")},
-                "algorithm": printable(row["run"]),
-            }
-            for row in rows
-        ]
-        click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
+        shown = [{**row, "algorithm": printable(row["run"])} for row in rows]
+        wide = width() if sys.stdout.isatty() else None
+        click.echo("\n" + tables.text(shown, wide, "run", columns(runs.values()), baselines=False) + "\n")
         write_text(folder / "sweep.csv", tables.to_csv(rows))
         say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
     for k, reason in failed.items():

@@ -23,6 +23,7 @@ COMMANDS = {
     "algorithms": "distopt simulate ring --agents 16 --algorithm {}",
     "channels": "distopt simulate ring --agents 16 --channel {}",
     "directions": "distopt simulate ring --agents 16 --algorithm gt:direction={}",
+    "schedules": "distopt simulate ring --agents 16 --algorithm gt:lr={}",
     "compressors": "distopt simulate ring --agents 16 --algorithm gt --channel choco:compressor={}",
     "engines": "distopt simulate ring --agents 16 --engine {name}",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,43 +212,43 @@ class Folder:
         finally:
             self.runs.update(zip(batch, done, strict=False))
 
-    def report(self) -> tuple[list[Path], str | None]:
-        """Write the table and the figure of the runs that have ended; what cannot be drawn does not cost the run.
+    def report(self) -> tuple[list[Path], list[str]]:
+        """Write the table and the figures of the runs that have ended; what cannot be drawn does not cost the run.
 
         Returns:
-            The files, and what to say where the figure could not be drawn.
+            The files, and what to say of figures that could not be drawn.
 
         Raises:
             RunError: the table cannot be written.
         """
-        runs = self.labelled
+        runs, failures = self.labelled, []
         summaries = [summary(run) for run in runs.values()]
         write_text(self.path / TABLE, tables.to_csv(summaries))
-        if not any(run.rounds.size for run in runs.values()):
-            return [self.path / TABLE], None
-        try:
-            from distopt.report.curves import figure
+        files = [self.path / TABLE]
+        for name, series in _pictures(runs.values()).items():
+            try:
+                from distopt.report.curves import figure
 
-            drawn = figure(runs)
-            with written(self.path / FIGURE) as file:
-                drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
-        except Exception as error:
-            failure = " ".join(f"{type(error).__name__}: {error}".split())
-            return [self.path / TABLE], f"{FIGURE} could not be drawn: {failure}"
-        return [self.path / TABLE, self.path / FIGURE], None
+                drawn = figure(runs, series)
+                with written(self.path / name) as file:
+                    drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
+                files.append(self.path / name)
+            except Exception as error:
+                failures.append(f"{name} could not be drawn: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        return files, failures
 
     def _reported(self) -> bool:
-        """Whether the table and the figure are there, are those of these runs, and are no older than they are."""
+        """Whether the table and the figures are there, are those of these runs, and are no older than they are."""
         runs = self.labelled.values()
-        summaries, table, drawn = [summary(run) for run in runs], self.path / TABLE, self.path / FIGURE
-        files = [table, drawn] if any(run.rounds.size for run in runs) else [table]
+        summaries, table = [summary(run) for run in runs], self.path / TABLE
+        figures = [self.path / name for name in _pictures(runs)]
         try:
             ended = max((each / MANIFEST).stat().st_mtime_ns for each in self._places)
             current = (
-                all(each.stat().st_mtime_ns >= ended for each in files)
+                all(each.stat().st_mtime_ns >= ended for each in (table, *figures))
                 and table.read_bytes() == tables.to_csv(summaries).encode()
             )
-            return current and (drawn not in files or _mark(summaries).encode() in drawn.read_bytes())
+            return current and all(_mark(summaries).encode() in each.read_bytes() for each in figures)
         except OSError:
             return False
 
@@ -327,6 +327,13 @@ def default_path(experiments: Sequence[Experiment], agents: int) -> Path:
     what = experiments[0]
     name = f"{titled(what.topology)}-{agents}-{titled(what.scenario)}"
     return Path("runs") / f"{folder_name(name)[:120]}-{fingerprint(experiments)[:8]}"
+
+
+def _pictures(runs: Iterable[Run]) -> dict[str, str]:
+    """The figures beside the table, and what they show: the regret, and each metric that a user has added."""
+    there = [run for run in runs if run.rounds.size]
+    added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
+    return {FIGURE: "average_dynamic_regret", **{f"metric-{name}.png": name for name in added}} if there else {}
 
 
 def _mark(summaries: Sequence[dict[str, Any]]) -> str:
