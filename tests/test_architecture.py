@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 HEAVY = {"torch", "ray", "matplotlib", "networkx", "scipy", "pandas", "sklearn", "cvxpy"}
-METHODS = ("algorithms", "directions", "channels", "compressors")
+METHODS = ("algorithms", "directions", "schedules", "channels", "compressors")
 KNOWN = ("__future__", "dataclasses", "typing", "math", "re", "collections")
 CONFINED = ("matplotlib", "torch.distributed", "ray")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,19 +234,15 @@ def sweep(
 def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str], folder: Path) -> None:
     """The closing table of a sweep, and what went wrong."""
     from distopt.report import tables
+    from distopt.report.summary import columns
     from distopt.runs import sweep as sweeps
     from distopt.runs.files import write_text
 
     rows = sweeps.rows(points, runs)
     if rows:
-        shown = [
-            {
-                **{key: row[key] for key in row if not key.startswith("average_regret_")},
-                "algorithm": printable(row["run"]),
-            }
-            for row in rows
-        ]
-        click.echo("\n" + tables.text(shown, width() if sys.stdout.isatty() else None, "run") + "\n")
+        shown = [{**row, "algorithm": printable(row["run"])} for row in rows]
+        wide = width() if sys.stdout.isatty() else None
+        click.echo("\n" + tables.text(shown, wide, "run", columns(runs.values()), baselines=False) + "\n")
         write_text(folder / "sweep.csv", tables.to_csv(rows))
         say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
     for k, reason in failed.items():
@@ -309,17 +305,24 @@ def _reported(folder: Path, folders: Sequence[Path], runs: Sequence[Run]) -> boo
     from distopt.report.summary import summary
     from distopt.runs.manifest import MANIFEST
 
-    summaries, table, drawn = [summary(run) for run in runs], folder / TABLE, folder / FIGURE
-    files = [table, drawn] if any(run.rounds.size for run in runs) else [table]
+    summaries, table = [summary(run) for run in runs], folder / TABLE
+    figures = [folder / name for name in _pictures(runs)]
     try:
         ended = max((each / MANIFEST).stat().st_mtime_ns for each in folders)
         current = (
-            all(each.stat().st_mtime_ns >= ended for each in files)
+            all(each.stat().st_mtime_ns >= ended for each in (table, *figures))
             and table.read_bytes() == tables.to_csv(summaries).encode()
         )
-        return current and (drawn not in files or _mark(summaries).encode() in drawn.read_bytes())
+        return current and all(_mark(summaries).encode() in each.read_bytes() for each in figures)
     except OSError:
         return False
+
+
+def _pictures(runs: Iterable[Run]) -> dict[str, str]:
+    """The figures beside the table, and what they show: the regret, and each metric that a user has added."""
+    there = [run for run in runs if run.rounds.size]
+    added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
+    return {FIGURE: "average_dynamic_regret", **{f"metric-{name}.png": name for name in added}} if there else {}
 
 
 def _mark(summaries: Sequence[dict[str, Any]]) -> str:
@@ -386,13 +389,13 @@ def _lay_out(folder: Path, experiments: Sequence[Experiment], asked: dict[str, A
 def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
     """The closing table, the warnings, and the files; what cannot be drawn does not cost the run."""
     from distopt.report import tables
-    from distopt.report.summary import drift, summary, weakness
+    from distopt.report.summary import columns, drift, summary, weakness
     from distopt.runs.files import write_text, written
 
     summaries = [summary(run) for run in runs.values()]
     shown = [{**row, "algorithm": short(row["algorithm"])} for row in summaries]
     wide = sys.stdout.isatty()
-    lines = tables.text(shown, width() if wide else None).splitlines()
+    lines = tables.text(shown, width() if wide else None, shown=columns(runs.values())).splitlines()
     click.echo()
     for k, line in enumerate(lines):
         click.echo(click.style(line, bold=True) if k < tables.HEAD_LINES else line)
@@ -402,13 +405,10 @@ def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
             where = run.path or folder
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             say(f"distopt: {message}", err=True)
-    for name, what in (
-        ("dynamic_regret_worst", "the regrets at each agent's own point"),
-        ("static_regret", "the static regret"),
-    ):
-        left = [run.info["left_out"][name] for run in runs.values() if name in run.info["left_out"]]
-        if left:
-            say(f"left out: {what}: {left[0].split(';')[0]}")
+    left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
+    for metric, why in left.values():
+        if metric.announced:
+            say(f"left out: {metric.announced}: {why.split(';')[0]}")
     if (doubt := weakness(certificate)) is not None:
         say(f"distopt: warning: {doubt}", err=True)
     for run in runs.values():
@@ -416,17 +416,17 @@ def report(runs: dict[str, Run], folder: Path, certificate: float) -> None:
             say(f"distopt: warning: {said}", err=True)
     write_text(folder / TABLE, tables.to_csv(summaries))
     there = [folder, folder / TABLE]
-    if any(run.rounds.size for run in runs.values()):
+    for name, series in _pictures(runs.values()).items():
         try:
             from distopt.report.curves import figure
 
-            drawn = figure(runs)
-            with written(folder / FIGURE) as file:
+            drawn = figure(runs, series)
+            with written(folder / name) as file:
                 drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
-            there.append(folder / FIGURE)
+            there.append(folder / name)
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            say(f"distopt: warning: regret.png could not be drawn: {what}", err=True)
+            say(f"distopt: warning: {name} could not be drawn: {what}", err=True)
     for k, path in enumerate(there):
         say(("written: " if k == 0 else "         ") + str(path))
 

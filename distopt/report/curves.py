@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
+from distopt.metrics import Metric
 from distopt.report.axes import INK, SOFT, frame, plain_ticks, spread
 from distopt.report.tables import broken
-from distopt.report.titles import common_start, heading, short, subtitle
+from distopt.report.titles import averaged, common_start, heading, short, subtitle
 from distopt.runs.results import Run
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,11 @@ Floats = NDArray[np.float64]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#5B5B5B")
 """Eight colours that the common kinds of colour blindness keep apart."""
 
+FRACTION = "fraction"
+"""The unit of metrics that are drawn in percent, on linear axes."""
+
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
-_BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
-_BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
+_BASE_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.6)))
 _ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
 _LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
 _NAMES = 16  # as many names as the height holds beside the baselines
@@ -48,17 +51,17 @@ class Curve(NamedTuple):
     diverged: bool
 
 
-def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> Figure:
+def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> Figure:
     """A metric against rounds: one line per run (mean over trials) with a band from the smallest to the largest trial.
 
-    Regrets carry their baselines, the best fixed point (dashed) and no change (dotted), unless they are zero up to rounding,
-    as where the costs do not change; so does accuracy, which is drawn as its mean over the rounds so far. Axes are logarithmic
-    where the values allow it: with a few values <= 0 those are left out, with many (or a static regret, which may be negative)
-    the axis is linear around 0; the note under the figure says which. A diverged run ends in a cross.
+    A metric says what its baselines are (dashed and dotted grey lines). Those of a regret are left out where they are zero up to
+    rounding, as where the costs do not change. Axes are logarithmic where the values allow it: with a few values <= 0 those are left
+    out, with many (or where values below zero mean something) the axis is linear around 0; the note under the figure says which.
+    Fractions have linear axes. A diverged run ends in a cross.
 
     Args:
         runs: what to compare, by name; a run that lacks the metric is left out and named in the note.
-        metric: a name that ``run[metric]`` knows as a metric [trials, rounds].
+        series: a name that ``run[series]`` knows as a metric [trials, rounds].
 
     Raises:
         InputError: no run has the metric.
@@ -67,27 +70,27 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     >>> figure({"gt": run}, "consensus_error").axes[0].get_yscale()
     'log'
     """
-    have = {name: run for name, run in runs.items() if metric in run and metric not in run.trajectories}
+    have = {name: run for name, run in runs.items() if series in run and series not in run.trajectories}
     if not have:
         known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
-        raise InputError(f"no run has the metric {metric!r}; metrics: {', '.join(known) or 'none'}")
+        raise InputError(f"no run has the metric {series!r}; metrics: {', '.join(known) or 'none'}")
     crowded = len(runs) > len(COLOURS)
     common = common_start(list(runs)) if crowded else ""
+    longest = max(have.values(), key=lambda run: len(run.rounds))
+    metric = longest.about(series)
     styles = _shades(len(runs)) if crowded else [(colour, "-") for colour in COLOURS]
     curves = [  # a run keeps its colour in every figure, whichever runs have the metric
-        _curve(short(name[len(common) :]), run, metric, *style)
+        _curve(short(name[len(common) :]), run, series, metric, *style)
         for (name, run), style in zip(runs.items(), styles, strict=False)
         if name in have
     ]
-    longest = max(have.values(), key=lambda run: len(run.rounds))
-    if metric in ("accuracy", "average_dynamic_regret", "dynamic_regret"):
-        stem = metric.replace("dynamic_", "")
-        for key, label in _BASELINES.items():
-            if f"{stem}_{key}" in longest:
-                curves.append(_curve(label, longest, f"{stem}_{key}", SOFT, _BASE_STYLES[key], baseline=True))
+    for each, dashes in zip(metric.baselines, _BASE_STYLES, strict=False):
+        beside, base = longest.about(each), f"average_{each}" if averaged(series, metric) else each
+        if base in longest:
+            curves.append(_curve(beside.label, longest, base, beside, SOFT, dashes, baseline=True))
 
     notes = []
-    if not _accuracy_like(metric):
+    if metric.unit != FRACTION:
         zero = [curve for curve in curves if curve.baseline and _is_rounding(curve, curves)]
         curves = [curve for curve in curves if not any(curve is other for other in zero)]
         if zero:
@@ -96,9 +99,8 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         bands = "" if crowded else "; bands: smallest to largest trial"
         notes.append(f"Lines: mean over {longest.trials} trials{bands}.")
     if crowded:
-        curves = [
-            curve._replace(low=curve.mean, high=curve.mean) for curve in curves
-        ]  # bands of many runs would hide the lines
+        # bands of many runs would hide the lines
+        curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
@@ -107,7 +109,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     frame(axes)
     plain_ticks(axes)
     axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
-    fig.text(0.02, 0.935, heading(metric), fontsize=10.5, fontweight="bold", color=INK)
+    fig.text(0.02, 0.935, heading(series, metric), fontsize=10.5, fontweight="bold", color=INK)
     where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
     fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
     notes += _omissions(axes, curves, drawn)
@@ -119,8 +121,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
             f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}."
         )
     lines = textwrap.wrap(" ".join(notes), 125)
-    if len(lines) > 2:
-        lines = [lines[0], lines[1][:122] + " …"]
+    lines = lines if len(lines) <= 2 else [lines[0], lines[1][:122] + " …"]
     fig.text(0.02, 0.068, "\n".join(lines), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
@@ -145,14 +146,16 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for k, curve in enumerate(curves) if curve.baseline or k in lowest]
 
 
-def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, baseline: bool = False) -> Curve:
-    values = np.asarray(run[metric], dtype=np.float64)
-    if metric.startswith("accuracy"):  # single rounds hold few samples; the mean so far is what can be read
+def _curve(
+    label: str, run: Run, series: str, metric: Metric, colour: str, dashes: Any, *, baseline: bool = False
+) -> Curve:
+    values = np.asarray(run[series], dtype=np.float64)
+    if metric.smoothed:  # single rounds hold few samples; the mean so far is what can be read
         seen = np.isfinite(values)
         with np.errstate(invalid="ignore"):
             values = np.where(seen, values, 0.0).cumsum(1) / seen.cumsum(1)
     x = run.rounds.astype(np.float64) + 1
-    keep = _thin(x, _accuracy_like(metric))
+    keep = _thin(x, metric.unit == FRACTION)
     values, x = values[:, keep], x[keep]
     diverged = run.status == "diverged" and not baseline
     if values.size == 0:
@@ -161,10 +164,6 @@ def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, basel
         mean = values.mean(0)
     low, high = (mean, mean) if baseline else (values.min(0), values.max(0))
     return Curve(label, x, mean, low, high, colour, dashes, baseline, diverged)
-
-
-def _accuracy_like(metric: str) -> bool:
-    return metric.startswith("accuracy")
 
 
 def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
@@ -178,28 +177,27 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
     runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
-    started = [
-        abs(float(mean[0])) for mean in runs if len(mean) and mean[0]
-    ]  # the start of a run; its end may have grown
+    # the start of a run; its end may have grown
+    started = [abs(float(mean[0])) for mean in runs if len(mean) and mean[0]]
     largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
 
-def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) -> None:
+def _scale(axes: Any, curves: Sequence[Curve], metric: Metric, notes: list[str]) -> None:
     """Choose the axes' scales and limits from the values, before anything is drawn."""
     ends = [(curve.x[0], curve.x[-1]) for curve in curves if len(curve.x)]
     first, last = min((a for a, _ in ends), default=1.0), max((b for _, b in ends), default=1.0)
     if last > first:
-        axes.set_xscale("linear" if _accuracy_like(metric) else "log")
+        axes.set_xscale("linear" if metric.unit == FRACTION else "log")
         axes.set_xlim(first, last)
-    if _accuracy_like(metric):
+    if metric.unit == FRACTION:
         axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
         return
     values = np.concatenate([curve.mean for curve in curves] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if not values.any():
         return  # nothing, or zeros only: a linear axis shows that as it is
-    below = np.count_nonzero(values < 0 if metric.endswith("static_regret") else values <= 0)
+    below = np.count_nonzero(values < 0 if metric.signed else values <= 0)
     if below <= 0.1 * len(values):
         axes.set_yscale("log", nonpositive="mask")
     else:
@@ -298,7 +296,7 @@ def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> li
     missing = [curve.label for curve in curves if not any(curve is other for other in drawn)]
     if missing:
         out.append(f"Nothing to draw of: {', '.join(missing)} (only {what}).")
-    # in the very first round "no change" is no change, and a tracker is exact: a 0 there is no news
+    # in the very first round the costs have not changed, and a tracker is exact: a 0 there is no news
     hidden = {c.label: int((~_visible(axes, c)[c.x > 1]).sum()) for c in drawn}
     if any(hidden.values()):
         out.append(

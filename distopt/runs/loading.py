@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
+from distopt.metrics import RENAMED
 from distopt.runs import reading
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
 
@@ -100,16 +101,22 @@ def parts(
     first: Part | None = None
     before: Part | None = None
     for name in content["chunks"]:
-        arrays = reading.arrays(folder / name, _told(content, name), wanted)
+        arrays = reading.arrays(folder / name, _told(content, name), lambda array: wanted(_now(array)))
         if "rounds" not in arrays:
             raise InputError(f"{folder / name}: damaged or not a chunk of a run (it names no rounds)")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
+        named["m."] = {RENAMED.get(key, key): value for key, value in named["m."].items()}
         part = Part(arrays["rounds"], named["m."], named["t."])
         first = first or part
         if said := misfit(first, part, before):
             raise InputError(f"{folder / name}: damaged or not a chunk of this run ({said})")
         yield part
         before = Part(part.rounds[-1:], {}, {})
+
+
+def _now(array: str) -> str:
+    """What an array of a chunk is called now."""
+    return f"m.{RENAMED.get(array[2:], array[2:])}" if array.startswith("m.") else array
 
 
 def _told(content: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -147,6 +154,8 @@ def _run(
         for key, value in content.items()
         if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")
     }
+    if "left_out" in info:
+        info["left_out"] = {RENAMED.get(name, name): why for name, why in info["left_out"].items()}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distopt.errors import InputError
+from distopt.metrics import SAID, Metric
 from distopt.runs import reading
 
 Status = Literal["running", "done", "interrupted", "diverged"]
@@ -113,6 +114,20 @@ def _asked(value: Any) -> bool:
     )
 
 
+def _shown(value: Any) -> bool:
+    """Whether a value can be what metrics say of how they are shown."""
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and all(key in SAID and _like(getattr(Metric, key), said) for key, said in each.items())
+        for each in value.values()
+    )
+
+
+def _like(default: Any, said: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(said, list) and all(isinstance(each, str) for each in said)
+    return type(said) is type(default)
+
+
 SAYS: dict[str, Callable[[Any], object]] = {
     "label": lambda value: isinstance(value, str),
     "id": lambda value: isinstance(value, str),
@@ -125,6 +140,7 @@ SAYS: dict[str, Callable[[Any], object]] = {
     "asked": _asked,
     "versions": _texts,
     "left_out": _texts,
+    "metrics": _shown,
     "files": _forms,
     "rounds": _whole,
     "agents": _whole,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt import metrics
 from distopt.errors import RunError
+from distopt.metrics import catalogue, said
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
@@ -80,6 +80,8 @@ class Recording:
             "agents": problem.agents,
             "asked": asked,
         }
+        users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
+        self.info |= {"metrics": users} if users else {}
         self.names: set[str] = set()  # names of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
@@ -156,16 +158,6 @@ class Recording:
 
 def left_out(have: set[str], problem: Problem) -> dict[str, str]:
     """The reasons why metrics are left out, by name."""
-    out = {}
-    if have and "dynamic_regret_worst" not in have:
-        n, d = problem.agents, problem.x0.shape[-1]
-        reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
-        out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
-    if have and "tracker_invariant" not in have:
-        out["tracker_invariant"] = 'the algorithm has no tracker: it names none, as in tracks = "s"'
-    if have and "static_regret" not in have:
-        reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
-        out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)
-    if have and "accuracy" not in have:
-        out["accuracy"] = "the scenario is no classification"
-    return out
+    n, d = problem.agents, problem.x0.shape[-1]
+    missing = {name: each for name, each in problem.metrics.items() if each.stored and name not in have}
+    return {name: each.absence(n, d) for name, each in missing.items()} if have else {}

@@ -62,7 +62,7 @@ class Writer:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
-        self._files.update({name: json.dumps(told) for name, told in read_manifest(folder).get("files", {}).items()})
+        self._files.update({name: _short(told) for name, told in read_manifest(folder).get("files", {}).items()})
 
     def keep(self, t: int, every: int) -> Part | None:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
@@ -137,7 +137,7 @@ class Writer:
         with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
             file.flush()
-            self._files[name] = json.dumps(reading.described(Path(file.name), arrays))
+            self._files[name] = _short(reading.described(Path(file.name), arrays))
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
@@ -152,12 +152,17 @@ class Writer:
             **info,
         }
         named = [*self._chunks, *([last] if last else [])]
-        self._files = {name: self._files.get(name) or json.dumps(_described(self.folder / name)) for name in named}
+        self._files = {name: self._files.get(name) or _short(_described(self.folder / name)) for name in named}
         files = {name: json.loads(told) for name, told in self._files.items()}
         write_text(self.folder / MANIFEST, manifest_text({**content, "files": files}))
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
                 _remove(old)
+
+
+def _short(told: Any) -> str:
+    """What is told of a file, as text: there is one for every chunk, and a run may have many."""
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _remove(path: Path) -> None:

@@ -23,10 +23,10 @@ from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.network.net import Memory, Uniforms, uniforms
 from distopt.network.rows import Table
-from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
-from distopt.simulation import grid
+from distopt.numerics.trees import cast, part, tensors, tree_map
+from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, copied, here
+from distopt.simulation.round import AgentState, Standing, begun, copied, here
 
 T = TypeVar("T")
 
@@ -72,9 +72,7 @@ class Chunk:
 
 def begin(problem: Problem) -> Carry:
     """The carry before round 0. Its leaves share no memory."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
+    return Carry(0, begun(problem), {})
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What an engine made of some rounds: float64 ``observed`` [K, R] by name, ``kept`` trajectories [K, R, N, *], and where it stands.
+    """What an engine made of some rounds: float64 ``observed``, ``kept`` trajectories [K, R, N, *], and where it stands.
 
-    ``finite`` says of which trials the last x is, [R]; ``bits`` is what each agent broadcast in a round.
+    ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` says of which trials the last x is, [R]; ``bits`` is what
+    each agent broadcast in a round.
     """
 
     observed: dict[str, Tensor]
@@ -187,7 +186,7 @@ def together(
     first, trials = problems[0], len(problems[0].x0)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
     soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
@@ -312,8 +311,12 @@ def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
     def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value[:, rows].contiguous() for name, value in named.items()}
 
-    return Stretch(
-        each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits
+    return replace(
+        stretch,
+        observed=each(stretch.observed),
+        kept=each(stretch.kept),
+        held=_Rows(stretch.held, rows),
+        finite=stretch.finite[rows],
     )
 
 
@@ -331,44 +334,28 @@ def _chunk(
     problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool
 ) -> Chunk:
     """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
-    count, trials = stretch.observed["cost"].shape
-    rows = slice(offset, offset + count)
+    count, trials = len(stretch.observed["cost"]), len(problem.x0)
+    start, rows = block.start + offset, slice(offset, offset + count)
 
-    def each(value: Tensor) -> Tensor:
-        return value[rows].expand(count, trials)
+    def each(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[rows].expand(count, trials)
 
-    values = {name: value for name, value in stretch.observed.items() if name != "cost"}
-    cost, best = stretch.observed["cost"], each(block.reference.cost)
-    increments = {"dynamic_regret": cost - best}
-    if block.fixed_cost is not None:
-        fixed = each(block.fixed_cost)
-        increments |= {"static_regret": cost - fixed, "regret_best_fixed": fixed - best}
-    increments |= {
-        "regret_no_change": each(block.reference.no_change),
-        "path_length": each(block.reference.path),
-        "gradient_variation": each(block.reference.gradient_variation),
-        "function_variation": each(block.reference.function_variation),
-        "bits": torch.full_like(cost, stretch.bits),
-    }
-    totals: dict[str, Tensor] = {}
-    for name, added in increments.items():
-        values[name] = metrics.accumulate(before.get(name), added)
-        totals[name] = values[name][-1]
-    if agentwise:
-        own = metrics.agentwise_costs(
-            problem.scenario, stretch.kept["x"].double(), part(block.exact, offset, offset + count)
-        )
-        sums = metrics.accumulate(before.get("agents"), own - best[..., None])
-        totals["agents"] = sums[-1]
-        values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
-    if block.fixed_accuracy is not None:
-        values["accuracy_best_fixed"] = each(block.fixed_accuracy)
-    if block.reference.persistence is not None:
-        values["accuracy_no_change"] = each(block.reference.persistence)
+    figures: dict[str, Any] = {name: each(value) for name, value in block.reference._asdict().items() if name != "x"}
+    seen = measure.Rounds(
+        problem,
+        start,
+        stretch.observed,
+        before,
+        block.reference._replace(**figures),
+        (each(block.fixed_cost), each(block.fixed_accuracy)),
+        (stretch.bits, problem.gradients),
+        stretch.kept[problem.answer].double() if agentwise else None,
+        part(block.exact, offset, offset + count),
+    )
+    values = seen.all()
 
-    start = block.start + offset
-    good = torch.isfinite(cost) & torch.isfinite(values["dynamic_regret"]) & torch.isfinite(values["consensus_error"])
-    bad = torch.nonzero(~good.all(-1))
+    good = [value.isfinite().all(-1) for name, value in values.items() if problem.measured[name].diverges]
+    bad = torch.nonzero(~torch.stack(good).all(0))
     diverged = start + int(bad[0, 0]) if len(bad) else None
     if diverged is None and not bool(stretch.finite.all()):
         diverged = start + count
@@ -384,8 +371,8 @@ def _chunk(
         start,
         start + kept,
         np.asarray([start + k for k in chosen], dtype=np.int64),
-        {name: value[chosen].T.contiguous().numpy() for name, value in values.items()},
+        {name: value[chosen].T.contiguous().numpy() for name, value in values.items() if problem.measured[name].stored},
         {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
-        Carry(start + count, stretch.held, totals),
+        Carry(start + count, stretch.held, seen.totals),
         diverged,
     )

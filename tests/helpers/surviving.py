@@ -21,6 +21,7 @@ import torch
 import distopt
 from distopt.cli.main import cli
 from distopt.experiment import Experiment
+from distopt.metrics import catalogue
 from distopt.runs import checkpoint
 from distopt.simulation.problem import build
 from distopt.simulation.runner import Carry, begin
@@ -40,6 +41,11 @@ ASK = ["simulate", "ring", "--agents", "6", "--scenario", "moving_target:dim=2",
 
 def call(*words: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(cli, list(words))
+
+
+MAYBE = {name for name, each in catalogue().items() if each.cumulative and each.optional}
+TOTALS = {name for name, each in catalogue().items() if each.cumulative} - MAYBE
+"""The cumulative metrics of every run, and those that a checkpoint may lack."""
 
 
 def runs(folder: str | Path) -> dict[str, distopt.Run]:
@@ -73,7 +79,7 @@ def same_folders(one: str, other: str) -> None:
 
 def saved(where: Path, **changes: Any) -> tuple[Any, Carry, checkpoint.About]:
     problem = build(Experiment(**{**BASE, **changes}))
-    totals = {name: torch.rand(2, dtype=torch.float64) for name in sorted(checkpoint.TOTALS)} | {
+    totals = {name: torch.rand(2, dtype=torch.float64) for name in sorted(TOTALS)} | {
         "agents": torch.rand(2, 6, dtype=torch.float64)
     }
     carry = Carry(7, begin(problem).held, totals)

@@ -21,9 +21,10 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
 from distopt.network.net import Uniforms
-from distopt.numerics.trees import at, leaf, tensors
+from distopt.numerics.trees import leaf, tensors
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, copied, same_form, step, violation
+from distopt.simulation.round import AgentState, before, same_form, step
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -117,7 +118,7 @@ class Rounds:
         _exchanges[number] = exchange
         self._number = torch.tensor(number)
         self._loops: dict[Any, Loop] = {}
-        self._loaded, self._bits, self._violated = 0, 0, False
+        self._loaded, self._bits, self._with_terms = 0, 0, False
 
     def through(
         self, held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
@@ -126,7 +127,6 @@ class Rounds:
         weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
-        held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
         leaves = padded((data, weights, uniforms, first), self._loaded)
 
@@ -134,10 +134,11 @@ class Rounds:
             opaque = Opaque(self._number, k, width)
             data, weights, uniforms, first = pick(leaves, k)
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
-            violated = violation(self.problem, after.state, g)
-            self._bits, self._violated = net.bits, violated is not None
-            kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
-            return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
+            of_round = measure.round_terms(self.problem, after.state, g)
+            self._bits, self._with_terms = net.bits, of_round is not None
+            stood = before(self.problem, held)
+            kept = [stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.answer, *keep)]
+            return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
@@ -145,8 +146,8 @@ class Rounds:
             same_form(self.problem, after.x, self.exchange.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
-        violations = kept.pop() if self._violated else None
-        return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
+        terms = kept.pop() if self._with_terms else None
+        return Walk(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
@@ -195,14 +196,3 @@ class Rounds:
             raise
         except Exception as error:
             raise refused(error) from error
-
-    def _with_memory(self, held: AgentState, batch: Any) -> AgentState:
-        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
-        if held.memory or not self.problem.algorithm.channels:
-            return held
-        data, weights, uniforms = batch
-        self.exchange.prefix = "memory/"
-        t = torch.tensor(self.exchange.round)
-        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
-        self.exchange.prefix = ""
-        return held._replace(memory=copied(net.before))

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import metrics
 from distopt.costs.data import Blocks, evaluate
 from distopt.engines.local import compiler, eager
 from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Rows, Transport
@@ -27,7 +26,7 @@ from distopt.network.net import Uniforms, known_at_start, uniforms
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
-from distopt.simulation import runner
+from distopt.simulation import measure, runner
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, Standing, here
 
@@ -176,7 +175,7 @@ class Worker:
         walked, agents, ids = self._walked, self.problem.agents, self.ids
         counts = [len(nodes) for nodes in self.nodes]
         points = walked.points.double()
-        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.violations) if each is not None]
+        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.round_terms) if each is not None]
         sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
@@ -189,9 +188,8 @@ class Worker:
         )
         if self.me:
             return None
-        observed = metrics.totals(self.problem.scenario, self._combine(whole[0]), agents)
-        if walked.violations is not None:
-            observed["tracker_invariant"] = metrics.tracker_invariant(sums[1], agents)
+        terms = None if walked.round_terms is None else sums[1]
+        observed = measure.observed(self.problem, self._combine(whole[0]), terms)
         kept = {name: self._in_order(rows) for name, rows in zip(walked.kept, whole[2:], strict=True)}
         return Report(observed, kept, torch.cat(whole[1], -2)[0, :, :, 0].all(-1), walked.bits)
 
@@ -200,8 +198,8 @@ class Worker:
         return evaluate(lambda x, each: self._terms(x, *each), points, batch)
 
     def _terms(self, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> Tensor:
-        terms = metrics.per_agent(self.problem.scenario, x, mean, data, best)
-        return metrics.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
+        terms = measure.terms(self.problem, x, mean, data, best)
+        return measure.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
 
     def gather(self) -> AgentState | None:
         """What all agents hold, on worker 0."""
