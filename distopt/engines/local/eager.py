@@ -74,9 +74,7 @@ def walk(
     for point, k in zip(points.unbind(), rounds, strict=True):
         stood = before(problem, held)
         point.copy_(stood[problem.answer])  # an algorithm may work in place
-        own = {
-            name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep
-        }
+        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
         t = torch.tensor(start + k, device=points.device)
         held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
