@@ -59,14 +59,14 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
 
 @pytest.mark.parametrize(
     "algorithm",
-    [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+    [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "dadam:b3=0.5"],
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"])
+@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"])
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
