@@ -18,7 +18,7 @@ from distopt.directions.momentum import Momentum, MomentumState
 
 
 @pytest.mark.parametrize(
-    "spec", [*names("algorithms"), "gt:form=atc", "gt:form=aug_dgm,direction=amsgrad(bias_correction=true)"]
+    "spec", [*names("algorithms"), "gt:form=atc", "aug_dgm:direction=amsgrad(bias_correction=true)"]
 )
 def test_algorithms(spec: str) -> None:
     check_algorithm(make("algorithms", spec))

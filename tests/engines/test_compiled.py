@@ -61,7 +61,7 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
     "algorithm",
     needs.slow_but(
         "gtadam",
-        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm", "dadam:b3=0.5"],
+        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "dadam:b3=0.5"],
     ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
@@ -71,7 +71,7 @@ def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: No
 
 @pytest.mark.parametrize(
     "algorithm",
-    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc", "gt:form=aug_dgm"]),
+    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"]),
 )
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""

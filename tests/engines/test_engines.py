@@ -322,12 +322,12 @@ class InPlace:
 
 def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
     x = torch.zeros(1, 2, 3)
-    specs = ("gt", "gt:form=atc", "gt:form=aug_dgm", "dgd", "nids", "extra")
+    specs = ("gt", "gt:form=atc", "aug_dgm", "dgd", "nids", "extra")
     early = {spec: set(known_at_start(registry.make("algorithms", spec), x)) for spec in specs}
     assert early == {
         "gt": {"x", "s"},
         "gt:form=atc": {"s"},
-        "gt:form=aug_dgm": set(),
+        "aug_dgm": set(),
         "dgd": {"x"},
         "nids": set(),
         "extra": {"x"},

@@ -31,7 +31,7 @@ PARTITIONS = {
     "13": Partition.even(N, 13),
     "scattered": Partition((tuple(range(0, N, 3)), tuple(range(1, N, 3)), tuple(range(2, N, 3)))),
 }
-FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc", "gt:lr=0.01,form=aug_dgm")
+FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc")
 ALGORITHMS = [*(f"{name}:lr=0.01" for name in registry.names("algorithms")), *FORMS]
 CHOCO = "choco:compressor=sign,gamma=0.3"
 MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")

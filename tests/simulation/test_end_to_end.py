@@ -30,7 +30,7 @@ ORACLES: dict[str, Callable[[Problem], list[Rows]]] = {
     f"gtadam:lr={LR}": adam,
     f"gt:lr={LR}": plain(oracles.gt, "cta"),
     f"gt:lr={LR},form=atc": plain(oracles.gt, "atc"),
-    f"gt:lr={LR},form=aug_dgm": plain(oracles.gt, "aug_dgm"),
+    f"aug_dgm:lr={LR}": plain(oracles.gt, "aug_dgm"),
     f"dgd:lr={LR}": plain(oracles.dgd, "cta"),
     f"dgd:lr={LR},form=atc": plain(oracles.dgd, "atc"),
     f"dadam:lr={LR}": lambda p: oracles.dadam(p, LR, 0.9, 0.999, eps=1e-8, cap=1e6, b3=None),
