@@ -105,6 +105,9 @@ def cli() -> None:
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
 @click.option(
+    "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
+)
+@click.option(
     "--dtype",
     metavar="float64",
     help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
@@ -170,7 +173,7 @@ def simulate(
     if eager and compiled:
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings = {key: value for key, value in given.items() if value not in (None, ())}
     where = _where(engine, device, workers, partition, backend, address)
     with polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
@@ -293,7 +296,7 @@ def sweep(
 
 @cli.command("list")
 @click.argument(
-    "kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors|engines]"
+    "kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors|metrics|engines]"
 )
 @_TRACEBACK
 def list_(kind: str | None, traceback: bool) -> None:
@@ -466,6 +469,8 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
             key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
             for key, value in given.items()
         }
+        if "metrics" in given:
+            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"
