@@ -106,6 +106,9 @@ def cli() -> None:
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
 @click.option(
+    "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
+)
+@click.option(
     "--dtype",
     metavar="float64",
     help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
@@ -171,7 +174,7 @@ def simulate(
     if eager and compiled:
         raise click.UsageError("--eager and --compiled exclude each other")
     mode = "eager" if eager else "compiled" if compiled else "auto"
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings = {key: value for key, value in given.items() if value not in (None, ())}
     where = _where(engine, device, workers, partition, backend, address)
     with polite(traceback), _leading(engine, workers, address) as leads:
         if leads:
@@ -296,7 +299,7 @@ def sweep(
 @click.argument(
     "kind",
     required=False,
-    metavar="[topologies|scenarios|algorithms|directions|schedules|channels|compressors|engines]",
+    metavar="[topologies|scenarios|algorithms|directions|schedules|channels|compressors|metrics|engines]",
 )
 @_TRACEBACK
 def list_(kind: str | None, traceback: bool) -> None:
@@ -473,6 +476,8 @@ def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, An
             else value
             for key, value in given.items()
         }
+        if "metrics" in given:
+            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"
