@@ -16,7 +16,7 @@ import torch
 
 from distopt.catalog import registry
 from distopt.catalog.places import here, looking_in, rooted, toml
-from distopt.catalog.spec import LARGEST, files, quoted, shown
+from distopt.catalog.spec import LARGEST, files, quoted, real, shown
 from distopt.errors import InputError
 from distopt.fingerprint import plain
 
@@ -42,7 +42,8 @@ class Experiment:
         seed: the random seed.
         dtype: precision of the iterates; metrics are always float64.
         every: record metrics every ``every`` rounds. The last round is always recorded.
-        x0: starting point: None (zeros), a number, [d], or [N, d].
+        x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a
+            file of such numbers (``numpy.save``).
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
@@ -72,6 +73,8 @@ class Experiment:
         for name in ("topology", "scenario", "algorithm", "channel"):
             if isinstance(value := getattr(self, name), Path):  # the file of a class, or of a graph
                 object.__setattr__(self, name, of_path(name, value))
+        if isinstance(self.x0, str | Path):
+            object.__setattr__(self, "x0", start(str(self.x0)))
         if not isinstance(self.folder, str | Path):
             raise InputError(f"folder={shown(self.folder)}: must be the path of a folder")
         object.__setattr__(self, "folder", os.path.abspath(os.path.expanduser(self.folder)))
@@ -145,7 +148,7 @@ class Experiment:
 
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""
-        parts = (self.topology, self.scenario, self.algorithm, self.channel, *self.metrics)
+        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
         specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
@@ -198,6 +201,18 @@ def of_path(part: str, path: Path) -> str:
     if path.suffix != ".py" and part != "topology":
         raise InputError(f"{part}={str(path)!r}: a path of a {part} is that of a Python file, with .py at its end")
     return str(path) if path.suffix == ".py" else f"file:path={quoted(str(path))}"
+
+
+def start(text: str) -> float | str:
+    """A starting point that is given as text: a number, or the spec of a file, whose content then is part of the fingerprint.
+
+    >>> start("0.5"), start("start.npy"), start("file:path=start.npy")
+    (0.5, 'file:path=start.npy', 'file:path=start.npy')
+    """
+    try:
+        return real(text)
+    except ValueError:
+        return text if text.startswith("file:path=") else f"file:path={quoted(text)}"
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:

@@ -59,16 +59,28 @@ class Algorithm(Protocol[S]):
     the round (see ``Mix``).
 
     Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that of
-    the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are called);
-    ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all
-    entries 1/N, or a star, whose hub is then a server); ``channel``, the ``Channel`` through which it sends, or a dict of them by name,
-    where its paper says which.
+    the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are
+    called); ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all entries 1/N, or a
+    star, whose hub is then a server); ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the
+    points so far: all that is measured is measured there, before each round; ``channel``, the ``Channel`` through which it sends, or a dict
+    of them by name, where its paper says which.
     """
 
     channels: ClassVar[tuple[str, ...]]
 
     def init(self, x: Tensor) -> S: ...
     def update(self, g: Tensor, state: S, x: Tensor, mix: Mix) -> tuple[Tensor, S]: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A step size that changes: given in the place of an algorithm's ``lr``.
+
+    ``__call__(t)`` takes the round, an integer tensor without axes, and returns lr_t, a number or float64 without axes (for a grid,
+    [R, 1, 1]). It must be built of operations of torch, so that it can be compiled.
+    """
+
+    def __call__(self, t: Tensor) -> Tensor | float: ...
 
 
 @runtime_checkable
@@ -143,6 +155,9 @@ class Wire(Protocol):
 class Channel(Protocol[M]):
     """How a value crosses the graph; its memory is part of the run's state and holds own agents only, leaves [R, n, *].
 
+    ``init(like)`` makes the memory before the first round, for values of the shape [R, n, d], precision and device of ``like``. The
+    numbers in ``like`` mean nothing.
+
     ``encode`` makes what travels, and the call what arrives of it. Between the two lies the time a message takes: an engine may
     encode and send at the beginning of a round, and call when the algorithm asks.
 
@@ -156,7 +171,7 @@ class Channel(Protocol[M]):
     its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 
-    def init(self, z: Tensor) -> M: ...
+    def init(self, like: Tensor) -> M: ...
     def encode(self, z: Tensor, memory: M, u: Tensor | None) -> Payload: ...
     def __call__(
         self, z: Tensor, payload: Payload, memory: M, wire: Wire, u: Tensor | None = None
@@ -178,7 +193,9 @@ class Scenario(Protocol[B]):
     up; ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
     fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan where none arrived);
     ``persistence(b)`` [R, n], the same for repeating the last label; ``length(agents)``, how many rounds the data last for so
-    many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents.
+    many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents; ``project(x)`` [R, n, d], the
+    nearest points that are allowed, each agent's by itself, which takes x to where the next round begins; ``start(key)`` [R|1, n|1, d],
+    where agents start unless the experiment says so (``key`` draws for all agents and trials).
     """
 
     dim: int

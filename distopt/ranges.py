@@ -32,6 +32,18 @@ def positive(part: str, **values: Any) -> None:
     _numbers(part, "must be positive", lambda v: v > 0, values)
 
 
+def step_size(part: str, lr: Any) -> None:
+    """Refuse what can be no step size: neither a number above 0 nor a schedule (``distopt.protocols.Schedule``).
+
+    >>> from distopt.ranges import step_size
+    >>> step_size("gt", -1)
+    Traceback (most recent call last):
+    distopt.errors.InputError: gt: lr must be positive, got -1
+    """
+    if isinstance(lr, type) or not callable(lr):
+        positive(part, lr=lr)
+
+
 def fraction(part: str, **values: Any) -> None:
     """Refuse values outside [0, 1). In float32, 0.99999999 would be 1.
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 HEAVY = {"torch", "ray", "matplotlib", "networkx", "scipy", "pandas", "sklearn", "cvxpy"}
-METHODS = ("algorithms", "directions", "channels", "compressors")
+METHODS = ("algorithms", "directions", "schedules", "channels", "compressors")
 KNOWN = ("__future__", "dataclasses", "typing", "math", "re", "collections")
 CONFINED = ("matplotlib", "torch.distributed", "ray")
 
@@ -170,6 +170,13 @@ def test_libraries_stay_in_their_places(library: str) -> None:
 )
 def test_a_library_is_seen_wherever_it_is_taken_from(text: str) -> None:
     assert "torch.distributed" in used("distopt.metrics", ast.parse(text))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    tops = [ROOT / "distopt", ROOT / "distopt" / "engines", ROOT]
+    for path in re.findall(r"`([a-z_]+/(?:[a-z_/]+/)?(?:\w+\.py)?)`", page.read_text()):
+        assert any((top / path).exists() for top in tops), path
 
 
 @pytest.mark.parametrize("name", [m for m in MODULES if room(m) in METHODS and m.count(".") == 2])

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import named, positive, share
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import named, share, step_size
+from distopt.schedules import rate
 
 sign = Sign()
 
@@ -34,7 +35,7 @@ class BEER:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers, h_t and k_t
     [..., n, d] the public copies of both, memory of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a
-    number, or a tensor [R, 1, 1], gamma in (0, 1]. Copies start at zero and nobody mixes x_0 and s_0: those rounds send zeros, so that
+    number, a schedule or a tensor [R, 1, 1], gamma in (0, 1]. Copies start at zero and nobody mixes x_0 and s_0: those rounds send zeros, so that
     all rounds look alike to the network. From then on it is ``c_gt`` with alpha = 1; in particular mean s = mean g for every C.
 
     Raises:
@@ -50,7 +51,7 @@ class BEER:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = sign
     gamma: float = 0.3
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
@@ -58,7 +59,7 @@ class BEER:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        positive("beer", lr=self.lr)
+        step_size("beer", self.lr)
         share("beer", gamma=self.gamma)
         with named("beer"):
             _ = self.channel  # checks the rest
@@ -73,5 +74,5 @@ class BEER:
     def update(self, g: Tensor, state: BeerState, x: Tensor, mix: Mix) -> tuple[Tensor, BeerState]:
         late_s, late_x = torch.where(state.age > 1, state.s, 0.0), torch.where(state.age > 0, x, 0.0)
         s = mix("s", late_s) + (state.s - late_s) + g - state.g
-        x = mix("x", late_x) + (x - late_x) - self.lr * s
+        x = mix("x", late_x) + (x - late_x) - rate(self.lr, mix) * s
         return x, BeerState(s, g, (state.age + 1).clamp(max=2))

@@ -12,8 +12,9 @@ from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Compressor, Direction, Mix
-from distopt.ranges import direction, named, positive, share
+from distopt.protocols import Compressor, Direction, Mix, Schedule
+from distopt.ranges import direction, named, share, step_size
+from distopt.schedules import rate
 
 sgd, sign = SGD(), Sign()
 
@@ -35,7 +36,7 @@ class CGT:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers (s_{-1} = g_{-1}
     = 0), h [..., n, d] copies that all neighbours hold, memory of the channel that this algorithm brings, C the compressor, W the mixing
-    matrix, lr > 0 a number, or a tensor [R, 1, 1], gamma and alpha in (0, 1]. d is the direction rule: the tracker itself in the paper;
+    matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma and alpha in (0, 1]. d is the direction rule: the tracker itself in the paper;
     ``direction=adam`` is GTAdam with compression, which no paper that we know of proves. As gamma (I - W) takes nothing from the mean,
     mean s = mean g for every C, and the method converges linearly where gradient tracking does, for gamma and lr small enough. With C the
     identity and gamma = 1 it is ``gt``.
@@ -53,7 +54,7 @@ class CGT:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = sign
     gamma: float = 0.3
     alpha: float = 1.0
@@ -63,7 +64,7 @@ class CGT:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        positive("c_gt", lr=self.lr)
+        step_size("c_gt", self.lr)
         share("c_gt", gamma=self.gamma)
         direction("c_gt", self.direction)
         with named("c_gt"):
@@ -79,4 +80,4 @@ class CGT:
     def update(self, g: Tensor, state: CGTState, x: Tensor, mix: Mix) -> tuple[Tensor, CGTState]:
         s = mix("s", state.s) + g - state.g
         d, direction = direct(self.direction, s, state.direction, mix)
-        return mix("x", x) - self.lr * d, CGTState(s, g, direction)
+        return mix("x", x) - rate(self.lr, mix) * d, CGTState(s, g, direction)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import named, positive
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import named, positive, step_size
+from distopt.schedules import rate
 
 dither = Dither()
 
@@ -39,7 +40,7 @@ class CEDAS:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the correction, h_t [..., n, d]
     copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
-    doubly stochastic, lr > 0 a number, or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. It is LEAD with lr taken into D, so
+    doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. It is LEAD with lr taken into D, so
     that lr may change from round to round, as in the paper; at a constant one the points are those of ``lead``, with whose first round it begins.
     With C the identity and gamma = 1 it is exact diffusion (D_t = psi_{t-1} - x_t) whose first round does not mix. (Checked against
     exact diffusion and LEAD's compression, of which its abstract says it is made, and not against the paper's text; the first round is ours.)
@@ -57,7 +58,7 @@ class CEDAS:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = dither
     gamma: float = 1.0
     alpha: float = 0.5
@@ -65,7 +66,8 @@ class CEDAS:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("cedas", lr=self.lr, gamma=self.gamma)
+        step_size("cedas", self.lr)
+        positive("cedas", gamma=self.gamma)
         with named("cedas"):
             _ = self.channel  # checks the rest
 
@@ -77,7 +79,7 @@ class CEDAS:
         return CedasState(torch.zeros_like(x), torch.zeros_like(x[..., :1]))
 
     def update(self, g: Tensor, state: CedasState, x: Tensor, mix: Mix) -> tuple[Tensor, CedasState]:
-        psi = x - self.lr * g
+        psi = x - rate(self.lr, mix) * g
         y = torch.where(state.started > 0, psi - state.correction, 0.0)
         correction = state.correction + self.gamma / 2 * (y - mix("y", y))  # the channel gives y - (yhat - W yhat)
         return psi - correction, CedasState(correction, torch.ones_like(state.started))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import named, positive, share
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import named, share, step_size
+from distopt.schedules import rate
 
 sign = Sign()
 
@@ -22,7 +23,7 @@ class ChocoSGD:
         y_t = x_t - lr g_t,    h_{t+1} = h_t + C(y_t - h_t),    x_{t+1} = y_t + gamma (W - I) h_{t+1},    h_0 = 0
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), h_t [..., n, d] the public copies, memory
-    of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, or a tensor [R, 1, 1], gamma in
+    of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma in
     (0, 1]. The same as ``dgd:form=atc`` through the channel ``choco``. Local gradients that differ keep the agents apart, so with a
     constant step it stops at a distance from the optimum; gradient tracking through the same channel (``c_gt``) does not.
 
@@ -37,14 +38,14 @@ class ChocoSGD:
     1.6
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = sign
     gamma: float = 0.3
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        positive("choco_sgd", lr=self.lr)
+        step_size("choco_sgd", self.lr)
         share("choco_sgd", gamma=self.gamma)
         with named("choco_sgd"):
             _ = self.channel  # checks the rest
@@ -57,4 +58,4 @@ class ChocoSGD:
         return ()
 
     def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - self.lr * g), ()
+        return mix("x", x - rate(self.lr, mix) * g), ()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from distopt.algorithms.dgd import DGD, Form
 from distopt.directions.adam import Adam
 from distopt.directions.amsgrad import AMSGrad
+from distopt.protocols import Schedule
 from distopt.ranges import named
 
 
 def dadam(
-    lr: float = 0.01,
+    lr: float | Schedule = 0.01,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.sign import Sign
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import named, positive, share
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import named, share, step_size
+from distopt.schedules import rate
 
 sign = Sign()
 
@@ -22,7 +23,7 @@ class DeepSqueeze:
         y_t = x_t - lr g_t,    v_t = y_t + e_t,    e_{t+1} = v_t - C(v_t),    x_{t+1} = y_t + gamma (W - I) C(v_t),    e_0 = 0
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), e_t [..., n, d] the errors, memory of the
-    channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, or a tensor [R, 1, 1], gamma in (0, 1]. It
+    channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma in (0, 1]. It
     compresses values, not increments, so what C loses stays of the size of x: gamma must be small, and with a constant one it stops at a
     floor. It needs no constant W.
 
@@ -37,14 +38,14 @@ class DeepSqueeze:
     1.6
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = sign
     gamma: float = 0.1
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        positive("deepsqueeze", lr=self.lr)
+        step_size("deepsqueeze", self.lr)
         share("deepsqueeze", gamma=self.gamma)
         with named("deepsqueeze"):
             _ = self.channel  # checks the rest
@@ -57,4 +58,4 @@ class DeepSqueeze:
         return ()
 
     def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - self.lr * g), ()
+        return mix("x", x - rate(self.lr, mix) * g), ()

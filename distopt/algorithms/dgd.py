@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Direction, Mix
-from distopt.ranges import choice, direction, positive
+from distopt.protocols import Direction, Mix, Schedule
+from distopt.ranges import choice, direction, step_size
+from distopt.schedules import rate
 
 Form = Literal["cta", "atc"]
 sgd = SGD()
@@ -30,9 +31,9 @@ class DGD:
         atc:  x_{t+1} = W_t (x_t - lr d(g_t))         adapt, then combine
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), d is the direction rule (the
-    gradient itself by default), W_t the mixing matrix of round t, lr > 0 the step size: a number, or a tensor [R, 1, 1] of
+    gradient itself by default), W_t the mixing matrix of round t, lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of
     x's dtype with one value per trial. With a constant step the agents stop at a distance O(lr) from the optimum, because W
-    and the local gradients pull apart there; the papers therefore let lr fall with t, we keep it constant. Projections are
+    and the local gradients pull apart there; the papers therefore let lr fall with t, as ``lr=inverse_sqrt(0.1)`` does. Projections are
     left out. W needs rows that sum to one; unless its columns do so too, the optimum approached is that of a weighted sum.
 
     Raises:
@@ -46,14 +47,14 @@ class DGD:
     1.2
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     form: Form = "cta"
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "row"
 
     def __post_init__(self) -> None:
-        positive("dgd", lr=self.lr)
+        step_size("dgd", self.lr)
         choice("dgd", get_args(Form), form=self.form)
         direction("dgd", self.direction)
 
@@ -62,6 +63,7 @@ class DGD:
 
     def update(self, g: Tensor, state: DGDState, x: Tensor, mix: Mix) -> tuple[Tensor, DGDState]:
         d, direction = direct(self.direction, g, state.direction, mix)
+        step = rate(self.lr, mix) * d
         if self.form == "cta":
-            return mix("x", x) - self.lr * d, DGDState(direction)
-        return mix("x", x - self.lr * d), DGDState(direction)
+            return mix("x", x) - step, DGDState(direction)
+        return mix("x", x - step), DGDState(direction)

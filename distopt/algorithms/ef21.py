@@ -9,8 +9,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.topk import TopK
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import compressor, positive
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import compressor, step_size
+from distopt.schedules import rate
 
 topk = TopK()
 
@@ -22,9 +23,9 @@ class EF21:
         h_{i,t} = h_{i,t-1} + C(g_{i,t} - h_{i,t-1}),    x_{t+1} = x_t - lr (1/N) sum_i h_{i,t},    h_{-1} = 0
 
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), h_t [..., n, d] the
-    copies, memory of the channel that this algorithm brings, C the compressor, lr > 0 a number, or a tensor [R, 1, 1]. The paper starts from
-    copies of its choice, such as g_0 itself; here the first message is compressed too. W is 1/N everywhere: the hub of a star is the
-    server, and a worker too; the complete graph stands for one.
+    copies, memory of the channel that this algorithm brings, C the compressor, lr > 0 a number, a schedule or a tensor [R, 1, 1]. The paper
+    starts from copies of its choice, such as g_0 itself; here the first message is compressed too. W is 1/N everywhere: the hub of a star
+    is the server, and a worker too; the complete graph stands for one.
 
     Raises:
         InputError: ``lr`` not positive.
@@ -38,13 +39,13 @@ class EF21:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = topk
     channels: ClassVar[tuple[str, ...]] = ("g",)
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        positive("ef21", lr=self.lr)
+        step_size("ef21", self.lr)
         compressor("ef21", self.compressor)
 
     @property
@@ -55,4 +56,4 @@ class EF21:
         return ()
 
     def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return x - self.lr * mix("g", g), ()
+        return x - rate(self.lr, mix) * mix("g", g), ()

@@ -11,8 +11,9 @@ from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.topk import TopK
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Compressor, Direction, Mix
-from distopt.ranges import compressor, direction, positive
+from distopt.protocols import Compressor, Direction, Mix, Schedule
+from distopt.ranges import compressor, direction, step_size
+from distopt.schedules import rate
 
 sgd, topk = SGD(), TopK()
 
@@ -31,7 +32,7 @@ class EFSGD:
 
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), C the compressor,
     e_0 = 0 [..., n, d] the memory of the channel that this algorithm brings, d the direction rule (the gradient itself by default), lr > 0
-    a number, or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W is
+    a number, a schedule or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W is
     1/N everywhere: the hub of a star is the server, and a worker too, which answers in the same round; the complete graph stands for
     one. The answer is the average itself, uncompressed; bits are those of a worker's message, and the server's 8 itemsize d are not counted.
 
@@ -46,14 +47,14 @@ class EFSGD:
     [-0.2, 0.0]
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = topk
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("step",)
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        positive("ef_sgd", lr=self.lr)
+        step_size("ef_sgd", self.lr)
         direction("ef_sgd", self.direction)
         compressor("ef_sgd", self.compressor)
 
@@ -66,4 +67,4 @@ class EFSGD:
 
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
         d, direction = direct(self.direction, g, state.direction, mix)
-        return x - mix("step", self.lr * d), StepState(direction)
+        return x - mix("step", rate(self.lr, mix) * d), StepState(direction)

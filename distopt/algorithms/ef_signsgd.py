@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from distopt.algorithms.ef_sgd import EFSGD
 from distopt.compressors.sign import Sign
+from distopt.protocols import Schedule
 from distopt.ranges import named
 
 
-def ef_signsgd(lr: float = 0.01, segments: str = "") -> EFSGD:
+def ef_signsgd(lr: float | Schedule = 0.01, segments: str = "") -> EFSGD:
     """EF-signSGD: signs of the steps with one scale each, and error feedback [karimireddy2019].
 
         p_{i,t} = lr g_{i,t} + e_{i,t},    delta_{i,t} = (|p_{i,t}|_1 / d) sign(p_{i,t}),    e_{i,t+1} = p_{i,t} - delta_{i,t}

@@ -7,8 +7,9 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from distopt.protocols import Mix
-from distopt.ranges import positive
+from distopt.protocols import Mix, Schedule
+from distopt.ranges import step_size
+from distopt.schedules import rate
 
 
 class ExactDiffusionState(NamedTuple):
@@ -26,7 +27,7 @@ class ExactDiffusion:
         x_{t+1}   = (I + W_t) phi_{t+1} / 2                   combine
 
     x_t, psi_t and phi_t [..., n, d], row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t symmetric and doubly stochastic,
-    lr > 0 a number, or a tensor [R, 1, 1] of x's dtype. The paper also covers left-stochastic weights with a Perron scaling
+    lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype. The paper also covers left-stochastic weights with a Perron scaling
     of the steps; that is left out. NIDS is the same recursion without mixing in the first round.
 
     Raises:
@@ -43,17 +44,17 @@ class ExactDiffusion:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("exact_diffusion", lr=self.lr)
+        step_size("exact_diffusion", self.lr)
 
     def init(self, x: Tensor) -> ExactDiffusionState:
         return ExactDiffusionState(x.clone())
 
     def update(self, g: Tensor, state: ExactDiffusionState, x: Tensor, mix: Mix) -> tuple[Tensor, ExactDiffusionState]:
-        psi = x - self.lr * g
+        psi = x - rate(self.lr, mix) * g
         phi = psi + x - state.psi
         return (phi + mix("x", phi)) / 2, ExactDiffusionState(psi)

@@ -8,8 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.protocols import Mix
-from distopt.ranges import positive
+from distopt.protocols import Mix, Schedule
+from distopt.ranges import step_size
+from distopt.schedules import rate
 
 
 class EXTRAState(NamedTuple):
@@ -34,7 +35,7 @@ class EXTRA:
         x_{t+1} = (I + W) x_t - (I + W) x_{t-1} / 2 - (lr_t g_t - lr_{t-1} g_{t-1})
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W is symmetric and doubly
-    stochastic, lr > 0 a number, or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second
+    stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second
     matrix. The second line is the first one when x_{-1} and W x_{-1} both mean x_0 and g_{-1} = 0, so no round is special, and
     (I + W) x_{t-1} / 2 is kept from the round before instead of being sent again. A W that changes with t (not in the paper)
     meets each x_t once, in round t. The paper's lr is constant. Here it may change from round to round: each gradient leaves with
@@ -54,20 +55,18 @@ class EXTRA:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("extra", lr=self.lr)
+        step_size("extra", self.lr)
 
     def init(self, x: Tensor) -> EXTRAState:
         return EXTRAState(x.clone(), torch.zeros_like(x), torch.zeros_like(x[..., :1]))
 
     def update(self, g: Tensor, state: EXTRAState, x: Tensor, mix: Mix) -> tuple[Tensor, EXTRAState]:
-        twice = x + mix("x", x)
-        lr = self.lr + torch.zeros_like(state.lr)
-        new = (
-            twice - state.half - self.lr * (g - state.g) - (lr - state.lr) * state.g
-        )  # the last term is 0 while lr stays
+        step, twice = rate(self.lr, mix), x + mix("x", x)
+        lr = step + torch.zeros_like(state.lr)
+        new = twice - state.half - step * (g - state.g) - (lr - state.lr) * state.g  # the last term is 0 while lr stays
         return new, EXTRAState(twice / 2, g, lr)

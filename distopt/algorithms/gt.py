@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Direction, Mix
-from distopt.ranges import choice, direction, positive
+from distopt.protocols import Direction, Mix, Schedule
+from distopt.ranges import choice, direction, step_size
+from distopt.schedules import rate
 
 Form = Literal["cta", "atc", "aug_dgm"]
 sgd = SGD()
@@ -43,7 +44,7 @@ class GT:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers,
     W_t the doubly stochastic mixing matrix of round t, d the direction rule (s itself by default; Adam gives GTAdam), and
-    lr > 0 the step size: a number, or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the OLD gradient,
+    lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the OLD gradient,
     stored: the new cost evaluated at the old point would destroy mean s_t = mean g_t, on which everything rests.
 
     The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at
@@ -65,7 +66,7 @@ class GT:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     form: Form = "cta"
     direction: Direction[Any] = sgd
     channels: ClassVar[tuple[str, ...]] = ("x", "s")
@@ -73,7 +74,7 @@ class GT:
     weights: ClassVar[str] = "doubly"
 
     def __post_init__(self) -> None:
-        positive("gt", lr=self.lr)
+        step_size("gt", self.lr)
         choice("gt", get_args(Form), form=self.form)
         direction("gt", self.direction)
 
@@ -88,5 +89,6 @@ class GT:
         else:
             s = mix("s", state.s) + g - state.g
         d, direction = direct(self.direction, s, state.direction, mix)
-        x = mix("x", x) - self.lr * d if self.form == "cta" else mix("x", x - self.lr * d)
+        step = rate(self.lr, mix) * d
+        x = mix("x", x) - step if self.form == "cta" else mix("x", x - step)
         return x, GTState(s, g, direction, tuple(torch.ones_like(each) for each in state.started))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from distopt.algorithms.gt import GT, Form
 from distopt.directions.adam import Adam
+from distopt.protocols import Schedule
 from distopt.ranges import named
 
 
 def gtadam(
-    lr: float = 0.01, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, cap: float = 1e6, *, form: Form = "cta"
+    lr: float | Schedule = 0.01,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    cap: float = 1e6,
+    *,
+    form: Form = "cta",
 ) -> GT:
     """GTAdam [carnevale2023]: Adam's moments of the TRACKED gradient, so that only two vectors travel and none of Adam's.
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
-from distopt.protocols import Compressor, Mix
-from distopt.ranges import named, positive
+from distopt.protocols import Compressor, Mix, Schedule
+from distopt.ranges import named, positive, step_size
+from distopt.schedules import rate
 
 dither = Dither()
 
@@ -39,7 +40,7 @@ class LEAD:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the dual variable, h_t [..., n, d]
     copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
-    doubly stochastic, lr > 0 a number, or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. One message a round; the first round, a
+    doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. One message a round; the first round, a
     gradient step alone, sends zeros so that all rounds look alike to the network. With C the identity and gamma = 1 it is ``nids``.
     The paper's lr is constant. Where lr changes, the mean still moves by lr_t mean g_t; but D is a dual divided by lr, so an lr that rises by
     a factor multiplies gamma by it for a round. ``cedas`` is the method for such an lr.
@@ -57,7 +58,7 @@ class LEAD:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     compressor: Compressor = dither
     gamma: float = 1.0
     alpha: float = 0.5
@@ -65,7 +66,8 @@ class LEAD:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("lead", lr=self.lr, gamma=self.gamma)
+        step_size("lead", self.lr)
+        positive("lead", gamma=self.gamma)
         with named("lead"):
             _ = self.channel  # checks the rest
 
@@ -77,7 +79,8 @@ class LEAD:
         return LeadState(torch.zeros_like(x), torch.zeros_like(x[..., :1]))
 
     def update(self, g: Tensor, state: LeadState, x: Tensor, mix: Mix) -> tuple[Tensor, LeadState]:
-        step = x - self.lr * g
-        y = torch.where(state.started > 0, step - self.lr * state.dual, 0.0)
-        dual = state.dual + self.gamma / (2 * self.lr) * (y - mix("y", y))  # the channel gives y - (yhat - W yhat)
-        return step - self.lr * dual, LeadState(dual, torch.ones_like(state.started))
+        lr = rate(self.lr, mix)
+        step = x - lr * g
+        y = torch.where(state.started > 0, step - lr * state.dual, 0.0)
+        dual = state.dual + self.gamma / (2 * lr) * (y - mix("y", y))  # the channel gives y - (yhat - W yhat)
+        return step - lr * dual, LeadState(dual, torch.ones_like(state.started))

@@ -8,8 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.protocols import Mix
-from distopt.ranges import positive
+from distopt.protocols import Mix, Schedule
+from distopt.ranges import step_size
+from distopt.schedules import rate
 
 
 class NIDSState(NamedTuple):
@@ -32,7 +33,7 @@ class NIDS:
         x_{t+1} = (I + W_t) (2 x_t - x_{t-1} - lr (g_t - g_{t-1})) / 2                  t >= 1
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t symmetric and doubly
-    stochastic, L the largest Lipschitz constant of the local gradients, lr > 0 a number, or a tensor [R, 1, 1] of x's dtype.
+    stochastic, L the largest Lipschitz constant of the local gradients, lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype.
     x_{t-1} and g_{t-1} only occur as z_{t-1} = x_{t-1} - lr g_{t-1}, so that is what is kept. Every round sends one message,
     the first one too, so that all rounds look alike to the network; its answer is then not used. The paper also has one step
     size per agent and a matrix (I + W) / 2 rescaled by them; we take one step size for all, and (I + W) / 2 itself.
@@ -51,18 +52,18 @@ class NIDS:
     3.0
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     channels: ClassVar[tuple[str, ...]] = ("x",)
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("nids", lr=self.lr)
+        step_size("nids", self.lr)
 
     def init(self, x: Tensor) -> NIDSState:
         return NIDSState(x.clone(), torch.zeros_like(x[..., :1]))
 
     def update(self, g: Tensor, state: NIDSState, x: Tensor, mix: Mix) -> tuple[Tensor, NIDSState]:
-        z = x - self.lr * g
+        z = x - rate(self.lr, mix) * g
         y = (
             z + x - state.z
         )  # 2 x_t - x_{t-1} - lr (g_t - g_{t-1}); z_{-1} = x_0 makes it x_0 - lr g_0 in the first round

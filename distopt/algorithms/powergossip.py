@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from distopt.channels.powergossip import PerLink, powergossip
-from distopt.protocols import Mix
-from distopt.ranges import positive
+from distopt.protocols import Mix, Schedule
+from distopt.ranges import step_size
+from distopt.schedules import rate
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class PowerGossip:
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), C_ij the projection of the difference, as a
     matrix, to the ``rank`` directions that link (i, j) has found by power iteration (see the channel ``powergossip``, which this
-    algorithm brings, also for ``rows`` and gamma), W the mixing matrix, constant and symmetric, lr > 0 a number, or a tensor [R, 1, 1]. The
-    same as ``dgd:form=atc`` through that channel. Like every decentralised gradient descent it stops, with a constant step, at
+    algorithm brings, also for ``rows`` and gamma), W the mixing matrix, constant and symmetric, lr > 0 a number, a schedule or a tensor [R, 1, 1].
+    The same as ``dgd:form=atc`` through that channel. Like every decentralised gradient descent it stops, with a constant step, at
     a distance from the optimum.
 
     Raises:
@@ -35,7 +36,7 @@ class PowerGossip:
     1.6
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     rank: int = 1
     rows: int = 0
     gamma: float = 1.0
@@ -43,7 +44,7 @@ class PowerGossip:
     weights: ClassVar[str] = "symmetric"
 
     def __post_init__(self) -> None:
-        positive("powergossip", lr=self.lr)
+        step_size("powergossip", self.lr)
         _ = self.channel  # checks the rest
 
     @property
@@ -54,4 +55,4 @@ class PowerGossip:
         return ()
 
     def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - self.lr * g), ()
+        return mix("x", x - rate(self.lr, mix) * g), ()

@@ -13,8 +13,9 @@ from distopt.channels.naive import Naive
 from distopt.compressors.unscaled_sign import UnscaledSign
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Compressor, Direction, Mix
-from distopt.ranges import compressor, direction, flag, positive
+from distopt.protocols import Compressor, Direction, Mix, Schedule
+from distopt.ranges import compressor, direction, flag, step_size
+from distopt.schedules import rate
 
 sgd, unscaled = SGD(), UnscaledSign()
 
@@ -27,7 +28,7 @@ class SignSGD:
         vote:  x_{t+1} = x_t - lr sign(sum_i C(d(g_{i,t})))
 
     x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), d the direction rule
-    (the gradient itself by default), lr > 0 a number, or a tensor [R, 1, 1]. What the signs leave out is lost: there are problems on which
+    (the gradient itself by default), lr > 0 a number, a schedule or a tensor [R, 1, 1]. What the signs leave out is lost: there are problems on which
     this never converges whatever lr is [karimireddy2019]; ``ef_signsgd`` does. ``compressor=sign`` is the scaled sign without
     memory, which that paper's experiments call signSGD. W is 1/N everywhere: the hub of a star is the server, and a worker too; the
     complete graph stands for one. A tied vote moves nothing.
@@ -41,7 +42,7 @@ class SignSGD:
     1008
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     vote: bool = False
     compressor: Compressor = unscaled
     direction: Direction[Any] = sgd
@@ -49,7 +50,7 @@ class SignSGD:
     weights: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        positive("signsgd", lr=self.lr)
+        step_size("signsgd", self.lr)
         flag("signsgd", vote=self.vote)
         direction("signsgd", self.direction)
         compressor("signsgd", self.compressor)
@@ -64,4 +65,4 @@ class SignSGD:
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
         d, direction = direct(self.direction, g, state.direction, mix)
         signs = mix("sign", d)
-        return x - self.lr * (torch.sign(signs) if self.vote else signs), StepState(direction)
+        return x - rate(self.lr, mix) * (torch.sign(signs) if self.vote else signs), StepState(direction)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from distopt.algorithms.signsgd import SignSGD
 from distopt.directions.momentum import Momentum
+from distopt.protocols import Schedule
 from distopt.ranges import named
 
 
-def signum(lr: float = 0.01, b: float = 0.9, vote: bool = False) -> SignSGD:
+def signum(lr: float | Schedule = 0.01, b: float = 0.9, vote: bool = False) -> SignSGD:
     """Signum: the signs of accumulated gradients [bernstein2018].
 
         m_{i,t} = b m_{i,t-1} + g_{i,t},    x_{t+1} = x_t - lr (1/N) sum_i sign(m_{i,t})

@@ -34,11 +34,21 @@ __all__ = [
     "values",
 ]  # for those who use names and what they stand for together
 
-KINDS = ("topologies", "scenarios", "algorithms", "directions", "channels", "compressors", "metrics", "engines")
+KINDS = (
+    "topologies",
+    "scenarios",
+    "algorithms",
+    "directions",
+    "schedules",
+    "channels",
+    "compressors",
+    "metrics",
+    "engines",
+)
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
 """Parameters that no spec sets: they have options of their own."""
 _USERS = "distopt_user_"
-_NESTED = {"Direction": "directions", "Compressor": "compressors"}
+_NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
 
 def folder(kind: str) -> Path:
@@ -96,6 +106,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def unknown(kind: str, name: str) -> str:
+    """What to tell whose name is none of a kind."""
+    known = names(kind)
+    return f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
+
+
 def maker(kind: str, name: str) -> Callable[..., Any]:
     """The class or function behind a catalogue name or the path of a user's Python file."""
     if name.endswith(".py"):
@@ -111,9 +127,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         if name not in known and name.replace("-", "_") in known:
             name = name.replace("-", "_")
         if name not in known:
-            raise InputError(
-                f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
-            )
+            raise InputError(unknown(kind, name))
         module = importlib.import_module(f"distopt.{kind}.{name}")
         stem = name
     found = {
@@ -132,6 +146,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         "scenarios": ("batch",),
         "compressors": ("encode",),
         "directions": ("__call__",),
+        "schedules": ("__call__",),
         "channels": ("init",),
         "metrics": ("term", "round_term", "value"),
     }.get(kind, ())
@@ -311,9 +326,20 @@ def _is_path(hint: Any) -> bool:
     return hint is Path or Path in typing.get_args(hint)
 
 
+def _kind(hint: Any) -> str | None:
+    """The kind that a parameter of this type takes a spec of."""
+    return _NESTED.get(getattr(hint, "__name__", ""))
+
+
+def _names(value: str, kind: str) -> bool:
+    """Whether a value is a spec of a kind."""
+    name = parse(value).name
+    return name.endswith(".py") or name.replace("-", "_") in names(kind)
+
+
 def _convert(value: str, hint: Any, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    nested = _NESTED.get(getattr(origin or hint, "__name__", ""))
+    nested = _kind(origin or hint)
     if nested:
         return make(nested, value)
     if origin is Literal:
@@ -327,8 +353,11 @@ def _convert(value: str, hint: Any, where: str) -> Any:
         for option in choices[:-1]:
             try:
                 return _convert(value, option, where)
-            except InputError:  # the next alternative may fit; the last one speaks for all
-                continue
+            except InputError as error:  # the next alternative may fit; the last one speaks for all
+                fault = error
+        if _kind(choices[-1]) == "schedules" and not _names(value, "schedules"):
+            brackets = parse(value).name != value
+            raise InputError(f"{fault}, and {unknown('schedules', parse(value).name)}" if brackets else str(fault))
         return _convert(value, choices[-1], where)
     if hint is bool:
         if value.lower() in ("true", "yes", "1", "on"):

@@ -10,12 +10,12 @@ Warm = Tensor | tuple[()]
 """What the next encoding starts from [R, n, *], or nothing."""
 
 
-def start(compressor: Compressor, z: Tensor) -> Warm:
-    """The start of the first encoding of rows z [R, n, d]."""
+def start(compressor: Compressor, like: Tensor) -> Warm:
+    """The start of the first encoding of rows of the form of ``like`` [R, n, d]."""
     if not hasattr(compressor, "start"):
         return ()
-    first: Tensor = compressor.start(z.shape[-1], z.dtype).to(z.device)
-    return first.expand(*z.shape[:-1], *first.shape).clone()
+    first: Tensor = compressor.start(like.shape[-1], like.dtype).to(like.device)
+    return first.expand(*like.shape[:-1], *first.shape).clone()
 
 
 def encode(compressor: Compressor, z: Tensor, u: Tensor | None, warm: Warm) -> Payload:

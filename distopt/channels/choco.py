@@ -103,10 +103,10 @@ class Choco:
     def words(self, d: int) -> int:
         return words(self.compressor, d)
 
-    def init(self, z: Tensor) -> ChocoMemory:
-        zero = torch.zeros_like(z)
+    def init(self, like: Tensor) -> ChocoMemory:
+        zero = torch.zeros_like(like)
         ledger = Ledger(zero.clone(), zero.clone(), zero[..., :1].clone()) if self.resync else ()
-        return ChocoMemory(zero, zero.clone(), start(self.compressor, z), ledger)
+        return ChocoMemory(zero, zero.clone(), start(self.compressor, like), ledger)
 
     def encode(self, z: Tensor, memory: ChocoMemory, u: Tensor | None) -> Payload:
         payload = encode(self.compressor, z - memory.copy, u, memory.warm)

@@ -71,9 +71,11 @@ class PerLink:
         """The channel of a network in which no agent has more neighbours than ``slots``."""
         return replace(self, slots=slots)
 
-    def init(self, z: Tensor) -> LinkMemory:
-        turn = torch.zeros_like(z[..., :1])
-        return LinkMemory(self._start(z, turn).expand(*z.shape[:-1], self.slots, -1, -1).flatten(-3).clone(), turn)
+    def init(self, like: Tensor) -> LinkMemory:
+        turn = torch.zeros_like(like[..., :1])
+        return LinkMemory(
+            self._start(like, turn).expand(*like.shape[:-1], self.slots, -1, -1).flatten(-3).clone(), turn
+        )
 
     def encode(self, z: Tensor, memory: LinkMemory, u: Tensor | None) -> Tensor:
         """Z_i V_e (or Z_i' V_e) for each link, [R, n, E, r max(a, b)]."""

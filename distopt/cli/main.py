@@ -102,6 +102,7 @@ def cli() -> None:
 @click.option("--seed", type=_WHOLE, metavar="K", help="Random seed.  [default: 0]")
 @click.option("--weights", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
 @click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
+@click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]")
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
 @click.option(
@@ -296,7 +297,9 @@ def sweep(
 
 @cli.command("list")
 @click.argument(
-    "kind", required=False, metavar="[topologies|scenarios|algorithms|directions|channels|compressors|metrics|engines]"
+    "kind",
+    required=False,
+    metavar="[topologies|scenarios|algorithms|directions|schedules|channels|compressors|metrics|engines]",
 )
 @_TRACEBACK
 def list_(kind: str | None, traceback: bool) -> None:
@@ -459,14 +462,18 @@ def _where(
 def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
     from distopt.catalog.spec import rebased
-    from distopt.experiment import Experiment, label, repeated, settings
+    from distopt.experiment import Experiment, label, repeated, settings, start
 
     values: dict[str, Any]
     if topology.endswith(".toml"):
         values, where = settings(Path(topology)), topology
+        if "x0" in given:
+            given["x0"] = start(given["x0"])
         # paths typed here are relative to this folder; those of the TOML file to its own
         given = {
-            key: rebased(value, values["folder"]) if key in ("scenario", "channel") else value
+            key: rebased(value, values["folder"])
+            if key in ("scenario", "channel", "x0") and isinstance(value, str)
+            else value
             for key, value in given.items()
         }
         if "metrics" in given:

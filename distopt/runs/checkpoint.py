@@ -31,7 +31,7 @@ from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, form, here, standing
+from distopt.simulation.round import AgentState, begun, form, here, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -222,7 +222,7 @@ def cumulative(problem: Problem) -> dict[str, Metric]:
 def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
     names = list(problem.channels)
-    trees = [_begun(problem, names)]
+    trees = [begun(problem, names)]
     with suppress(
         Exception
     ):  # a user's own update, on numbers that it was not made for: then what it begins with must do
@@ -303,7 +303,7 @@ def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     count = len(forms) - len(totals)
     if forms[count:] != sums:
         return False
-    if _alike(_begun(problem, memory), forms[:count]):
+    if _alike(begun(problem, memory), forms[:count]):
         return True
     try:
         return _alike(_after(problem, memory), forms[:count])
@@ -326,29 +326,18 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _begun(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """The agents' state at the beginning."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return AgentState(
-            x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory}
-        )
-
-
 def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
     """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
-    sent: dict[str, Tensor] = {}
 
     def mix(name: str, z: Tensor) -> Tensor:
-        sent[name] = z
         return z.clone()
 
     with default_dtype(x.dtype), torch.no_grad():
         after, state = problem.algorithm.update(
             torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
         )
-        return AgentState(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
+    return AgentState(after, state, begun(problem, memory).memory)
 
 
 def _of(problem: Problem) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from distopt import metrics
@@ -17,7 +16,7 @@ from distopt.catalog import registry
 from distopt.catalog.places import looking_in
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
-from distopt.experiment import DTYPES, Experiment, of_path
+from distopt.experiment import Experiment, of_path
 from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
@@ -26,7 +25,7 @@ from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
 from distopt.protocols import Channel
-from distopt.simulation import limits, surroundings
+from distopt.simulation import limits, starting, surroundings
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Problem:
     def agents(self) -> int:
         """N."""
         return self.key.total
+
+    @property
+    def answer(self) -> str:
+        """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
+        return "output" if hasattr(self.algorithm, "output") else "x"
 
 
 @surroundings.set_aside()
@@ -125,10 +129,13 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             f"rounds={experiment.rounds}: the data of scenario {_label(experiment.scenario)} last {limit} rounds"
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
-    x0 = _start(experiment, agents, int(scenario.dim))
-    named = [name for name in experiment.record if name != "x"]
+    x0 = starting.points(experiment, scenario, key, _label(experiment.scenario))
+    recordable = ("x", "output") if hasattr(algorithm, "output") else ("x",)
+    named = [name for name in experiment.record if name not in recordable]
     tracks = getattr(algorithm, "tracks", None)
     with default_dtype(x0.dtype):
+        if hasattr(algorithm, "output"):
+            _require_output(who, algorithm, x0)
         if named or tracks is not None:
             state = algorithm.init(x0.clone())
             if tracks is not None:
@@ -164,6 +171,14 @@ def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
             f"algorithm {who}: tracks={tracks!r} must name the leaf of its state that tracks the mean gradient, of x's shape {list(x.shape)}, as in "
             f'tracks = "s"; the state has: {", ".join(getattr(state, "_fields", ())) or "no leaf with a name"}'
         )
+
+
+def _require_output(who: str, algorithm: Any, x: Tensor) -> None:
+    """Refuse an answer that is none of x's form."""
+    answer = algorithm.output(x.clone(), algorithm.init(x.clone()))
+    if not isinstance(answer, Tensor) or answer.shape != x.shape or answer.dtype != x.dtype:
+        found = f"{list(answer.shape)} and {answer.dtype}" if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(f"algorithm {who}: output gives {found}, not {list(x.shape)} and {x.dtype} as x has")
 
 
 def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:
@@ -251,26 +266,3 @@ def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -
 
 def _label(spec: Any) -> str:
     return spec if isinstance(spec, str) else type(spec).__name__
-
-
-def _start(experiment: Experiment, agents: int, dim: int) -> Tensor:
-    if dim < 1:
-        raise InputError(f"scenario {_label(experiment.scenario)}: dim={dim}, must be at least 1")
-    shape = (experiment.trials, agents, dim)
-    x0 = 0.0 if experiment.x0 is None else experiment.x0
-    if isinstance(x0, bool | np.ma.MaskedArray) or (
-        isinstance(x0, Tensor) and (x0.is_complex() or x0.layout != torch.strided)
-    ):
-        raise InputError(f"x0={shown(x0)}: must be real numbers, all of them there")
-    try:
-        start = torch.as_tensor(x0, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(f"x0={shown(x0)}: must be a number or an array of shape [{agents}, {dim}]") from None
-    if start.ndim > 3 or (start.ndim > 0 and start.shape not in {(dim,), (agents, dim), shape}):
-        raise InputError(
-            f"x0 has shape {list(start.shape)}; give a number, [{dim}], [{agents}, {dim}] or {list(shape)}"
-        )
-    start = start.to(DTYPES[experiment.dtype])
-    if not bool(torch.isfinite(start).all()):
-        raise InputError(f"x0 is not finite in {experiment.dtype}")
-    return start.clone().expand(shape)

@@ -44,26 +44,38 @@ def here(standing: Standing) -> AgentState:
     return AgentState(standing.x, standing.state, standing.memory)
 
 
-def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Any]) -> AgentState:
-    """What all agents hold, from its leaves; ``memory`` names the channels that remember anything.
+def begun(problem: Problem, names: Sequence[str] | None = None) -> AgentState:
+    """What the agents hold before the first round: x_0, and what the algorithm and the channels begin with. Its leaves share no memory.
+
+    ``names`` are the channels whose memory it has, in this order; by default all.
+    """
+    x = problem.x0.clone(memory_format=torch.contiguous_format)
+
+    def memory(name: str) -> Any:
+        width = problem.widths.get(name, x.shape[-1])
+        return problem.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
+
+    with default_dtype(x.dtype):
+        state = copied(problem.algorithm.init(x.clone()))
+        return AgentState(
+            x, state, {name: copied(memory(name)) for name in (problem.channels if names is None else names)}
+        )
+
+
+def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> AgentState:
+    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others begin anew.
 
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, memory))
-    return held
+    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    missing = [name for name in problem.channels if name not in names]
+    return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
 
 
-def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it."""
-    x = problem.x0.clone()
-    with default_dtype(x.dtype):
-        started = {
-            name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1])))
-            for name in memory
-        }
-        begun = AgentState(x, problem.algorithm.init(x), started)
-    return pytree.tree_structure(begun)
+def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
+    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
+    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
@@ -103,12 +115,20 @@ def step(
     g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
     round = Round(net.mix, t, x, grad, uniforms.get(OWN))
     after, state = problem.algorithm.update(g.clone(), state, x, round)
+    if hasattr(problem.scenario, "project"):
+        after = problem.scenario.project(after)
     if round.gradients + 1 != problem.gradients:
         raise InputError(
             f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
             "as many in every round"
         )
     return AgentState(after, state, net.memory), net, g
+
+
+def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
+    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
+    points = {"x": held.x}
+    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:

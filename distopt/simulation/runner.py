@@ -23,10 +23,10 @@ from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.network.net import Memory, Uniforms, uniforms
 from distopt.network.rows import Table
-from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
+from distopt.numerics.trees import cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, copied, here
+from distopt.simulation.round import AgentState, Standing, begun, copied, here
 
 T = TypeVar("T")
 
@@ -72,9 +72,7 @@ class Chunk:
 
 def begin(problem: Problem) -> Carry:
     """The carry before round 0. Its leaves share no memory."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
+    return Carry(0, begun(problem), {})
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ def together(
     first, trials = problems[0], len(problems[0].x0)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    keep = tuple(dict.fromkeys([*(("x",) if agentwise else ()), *first.experiment.record]))
+    keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
     soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
@@ -351,7 +349,7 @@ def _chunk(
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
         (stretch.bits, problem.gradients),
-        stretch.kept["x"].double() if agentwise else None,
+        stretch.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )
     values = seen.all()

@@ -22,8 +22,9 @@ from distopt.compressors.sign import Sign
 from distopt.compressors.topk import TopK
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.network.net import Net
+from distopt.network.net import Net, Rehearsal
 from distopt.runs.checkpoint import About, load, save, versions
+from distopt.schedules.inverse_sqrt import InverseSqrt
 from distopt.simulation.problem import build
 from distopt.simulation.runner import begin
 
@@ -107,7 +108,7 @@ def walked(algorithm: Any, weights: list[list[list[float]]], lrs: list[Any], tri
             Net(dict.fromkeys(algorithm.channels, getattr(algorithm, "channel", Exact())), Linked(w), memory),
             torch_gradient(t, x),
         )
-        after, state = algorithm.update(g, state, x, net.mix)
+        after, state = algorithm.update(g, state, x, Rehearsal(net.mix, x, t))
         out.append(Moment(x, after, state, memory, net.memory, lr, g))
         x, memory = after, net.memory
     return out
@@ -334,6 +335,18 @@ def test_extra_has_the_bits_that_it_had_while_the_step_size_stays(lr: float, dty
         g, twice = torch_gradient(t, other.double()).to(dtype), other + w @ other
         other, half, before = twice - half - lr * (g - before), twice / 2, g
         assert torch.equal(x, other)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_schedule_is_the_step_size_of_each_round(spec: str) -> None:
+    algorithm, schedule = undrawn(registry.make("algorithms", spec)), InverseSqrt(0.3, shift=4.0)
+    weights = network("average" if getattr(algorithm, "weights", "") == "average" else "static")
+    lrs = [float(schedule(torch.tensor(t))) for t in range(ROUNDS)]
+    falling, given = (points(walked(algorithm, weights, each)) for each in ([schedule] * ROUNDS, lrs))
+    same = (
+        (falling - given).abs().max() < 1e-12 if spec.startswith("lead") else torch.equal(falling, given)
+    )  # LEAD divides by lr
+    assert same and not torch.equal(falling[-1], falling[0])
 
 
 @pytest.mark.parametrize("name", ["extra", "nids", "exact_diffusion", "lead", "cedas", "gt"])

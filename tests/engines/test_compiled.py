@@ -169,6 +169,7 @@ def kept(
     return out
 
 
+@pytest.mark.slow
 def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(
     traced: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

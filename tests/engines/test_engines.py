@@ -26,7 +26,7 @@ from distopt.network.mixing import Mixing
 from distopt.network.net import known_at_start
 from distopt.network.rows import Table, apply
 from distopt.numerics.random import Key
-from distopt.numerics.trees import at
+from distopt.numerics.trees import at, tensors
 from distopt.protocols import Wire
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
@@ -340,8 +340,8 @@ def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
 class Dithered:
     """A channel that rounds to whole multiples of 2^-10 at random, and remembers how often each agent sent."""
 
-    def init(self, z: Tensor) -> Tensor:
-        return torch.zeros_like(z[..., :1])
+    def init(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like[..., :1])
 
     def words(self, d: int) -> int:
         return d
@@ -359,6 +359,33 @@ class Dithered:
 
     def bits(self, d: int, itemsize: int) -> int:
         return 32 * d + 8 * itemsize
+
+
+class Lending:
+    """A channel whose memory begins with the tensor that it is given."""
+
+    def init(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like, like
+
+    def encode(self, z: Tensor, memory: tuple[Tensor, Tensor], u: Tensor | None) -> Tensor:
+        return z
+
+    def __call__(
+        self, z: Tensor, payload: Tensor, memory: tuple[Tensor, Tensor], wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return wire.weigh(wire.heard(payload)), memory
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return 8 * itemsize * d
+
+
+def test_memory_begins_with_the_run_and_shares_nothing() -> None:
+    problem = made(algorithm="gt:lr=0.01,form=atc", channel=Lending(), trials=2).problem
+    held = runner.begin(problem).held
+    leaves = [leaf for name in ("s", "x") for leaf in held.memory[name]]
+    assert [leaf.shape for leaf in leaves] == [problem.x0.shape] * 4
+    assert len({leaf.untyped_storage().data_ptr() for leaf in tensors(held)}) == len(tensors(held))
+    assert not any(leaf.any() for leaf in leaves)
 
 
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.01", "gt:lr=0.01,form=atc"])
@@ -405,8 +432,8 @@ def test_a_worker_that_fails_stops_all_and_is_raised_once() -> None:
 class Growing:
     """A channel whose payload grows from round to round."""
 
-    def init(self, z: Tensor) -> Tensor:
-        return torch.zeros_like(z[..., :1])
+    def init(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like[..., :1])
 
     def encode(self, z: Tensor, memory: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
         return z, memory.repeat(1, 1, 1 + int(memory.max()))

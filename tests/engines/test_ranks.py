@@ -262,6 +262,7 @@ class Mortal:
         return mix("x", x) - 0.01 * g, state + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", ["x", ""])
 def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
     record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import pytest
 
 from distopt.cli.main import cli
 from distopt.errors import InputError, RunError
@@ -246,6 +247,26 @@ class Hunt:
 
 Kinds = dict[str, tuple[int, Callable[[str, random.Random], tuple[Any, Outcome]]]]
 """How many inputs there are of each kind, and what makes and tries one of them."""
+
+LONG = {
+    "checkpoints",
+    "command lines",
+    "damaged streams",
+    "experiments in TOML",
+    "run folders to resume",
+    "specs of algorithms",
+    "specs of channels",
+    "specs of scenarios",
+    "streams",
+    "streams in odd dialects",
+    "weight files",
+}
+"""Hunts that take several seconds."""
+
+
+def hunts(kinds: Kinds) -> list[Any]:
+    """The kinds as cases of a test."""
+    return [pytest.param(kind, marks=[pytest.mark.slow] if kind in LONG else []) for kind in kinds]
 
 
 def hunt(kinds: Kinds, kind: str, where: str, record_property: Callable[[str, object], None]) -> None:

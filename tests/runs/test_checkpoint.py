@@ -66,6 +66,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path, algorithm: str, dtype: str) -> 
     assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
+def test_memory_that_a_checkpoint_lacks_begins_anew(tmp_path: Path) -> None:
+    """A checkpoint may lack the memory of a channel that had sent nothing yet: earlier versions began it with the first value."""
+    problem, carry, about = saved(tmp_path, algorithm="gt:lr=0.01", channel="choco:compressor=sign", record=())
+    kept = {"x": carry.held.memory["x"]}
+    checkpoint.save(tmp_path, problem, carry._replace(held=carry.held._replace(memory=kept)), about)
+    found = checkpoint.load(tmp_path, problem, "a")
+    assert found is not None
+    memory, new = found.carry.held.memory, begin(problem).held.memory
+    assert memory.keys() == new.keys() == {"s", "x"}
+    for name, expected in (("x", kept["x"]), ("s", new["s"])):
+        assert all(torch.equal(a, b) for a, b in zip(tensors(memory[name]), tensors(expected), strict=True))
+
+
 def test_a_checkpoint_of_other_results_is_none(tmp_path: Path) -> None:
     problem, _, _ = saved(tmp_path)
     assert checkpoint.load(tmp_path, problem, "b") is None

@@ -13,10 +13,10 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.errors import InputError
 from distopt.network.net import Memory, Uniforms, Whole, known_at_start
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import at, default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, leaf, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, copied, here, same_form, step
+from distopt.simulation.round import AgentState, before, here, same_form, step
 from distopt.simulation.runner import Block, Carry, Stretch
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -84,13 +84,15 @@ class Rounds:
         after, net, g = step(self.problem, held, data, Whole(weights), uniforms, first + k)
         self.bits = net.bits
         seen = []
+        stood = before(self.problem, held)
         if self.observe:
-            seen = [measure.sums(self.problem, held.x.double(), exact, best)]
+            seen = [measure.sums(self.problem, stood[self.problem.answer].double(), exact, best)]
             of_round = measure.round_terms(self.problem, after.state, g)
             if of_round is not None:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
-        return Round(after, [*seen, *(held.x if name == "x" else leaf(after.state, name) for name in self.keep)], k)
+        kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
+        return Round(after, [*seen, *kept], k)
 
     def __call__(self, held: AgentState, block: Block, rounds: range) -> Stretch:
         """``rounds``, places in ``block``. What ``held`` holds is written over."""
@@ -155,9 +157,7 @@ class Compiled:
     def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
         """See ``distopt.simulation.runner.Engine``."""
         dtype = carry.x.dtype
-        held = with_memory(
-            problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held)
-        )
+        held = carry.held.take() if isinstance(carry.held, Lent) else here(carry.held)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves_of(block))))
         if shapes not in self._rounds:
             prepare_process()
@@ -166,17 +166,3 @@ class Compiled:
         with default_dtype(dtype):
             stretch = self._rounds[shapes](held, block, rounds)
         return replace(stretch, held=Lent(here(stretch.held)))
-
-
-def with_memory(problem: Problem, block: Block, offset: int, held: AgentState) -> AgentState:
-    """What is held, with the channels' memories; before the first round, those that the values of that round start."""
-    if held.memory or not problem.algorithm.channels:
-        return held
-    with default_dtype(held.x.dtype):
-        started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
-        if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
-            return held._replace(memory=started)
-        data, tables, drawn = (at(tree, offset) for tree in (block.data, block.tables, block.uniforms))
-        t = torch.tensor(block.start + offset, device=held.x.device)
-        _, net, _ = step(problem, held, data, Whole(tables), drawn, t)
-    return held._replace(memory=copied(net.before))  # it may start from x itself

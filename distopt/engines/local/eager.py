@@ -15,7 +15,7 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, here, same_form, step
+from distopt.simulation.round import AgentState, before, here, same_form, step
 from distopt.simulation.runner import Block, Carry, Stretch
 
 Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
@@ -26,7 +26,7 @@ Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int
 class Walk:
     """The result of some rounds of a block of agents.
 
-    ``points`` x_t [K, R, n, d]; what they add to metrics of the rounds, ``round_terms`` [K, R, n, *] or None (see
+    ``points`` that are measured [K, R, n, d]; what they add to metrics of the rounds, ``round_terms`` [K, R, n, *] or None (see
     ``distopt.simulation.measure``); ``kept`` trajectories [K, R, n, *]; what they ``held`` in the end; ``bits`` one of them broadcast
     in a round.
     """
@@ -72,14 +72,16 @@ def walk(
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
     bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
-        point.copy_(held.x)  # an algorithm may work in place
+        stood = before(problem, held)
+        point.copy_(stood[problem.answer])  # an algorithm may work in place
+        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
         t = torch.tensor(start + k, device=points.device)
         held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if of_round is not None:
             terms.append(of_round)
         for name, each in kept.items():
-            each.append(point if name == "x" else leaf(held.state, name).clone())
+            each.append(own[name] if name in own else leaf(held.state, name).clone())
     return Walk(
         points,
         torch.stack(terms) if terms else None,

@@ -21,10 +21,10 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
 from distopt.network.net import Uniforms
-from distopt.numerics.trees import at, leaf, tensors
+from distopt.numerics.trees import leaf, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, copied, same_form, step
+from distopt.simulation.round import AgentState, before, same_form, step
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -127,7 +127,6 @@ class Rounds:
         weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
-        held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
         leaves = padded((data, weights, uniforms, first), self._loaded)
 
@@ -137,7 +136,8 @@ class Rounds:
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
-            kept = [held.x if name == "x" else leaf(after.state, name) for name in ("x", *keep)]
+            stood = before(self.problem, held)
+            kept = [stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.answer, *keep)]
             return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
@@ -196,14 +196,3 @@ class Rounds:
             raise
         except Exception as error:
             raise refused(error) from error
-
-    def _with_memory(self, held: AgentState, batch: Any) -> AgentState:
-        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
-        if held.memory or not self.problem.algorithm.channels:
-            return held
-        data, weights, uniforms = batch
-        self.exchange.prefix = "memory/"
-        t = torch.tensor(self.exchange.round)
-        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
-        self.exchange.prefix = ""
-        return held._replace(memory=copied(net.before))

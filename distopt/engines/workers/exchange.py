@@ -92,7 +92,7 @@ class HaloExchange:
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
-        self.transport, self.device, self.prefix, self.k = transport, device, "", 0
+        self.transport, self.device, self.k = transport, device, 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
         self._forms: dict[
             str, list[tuple[torch.Size, torch.dtype]]
@@ -135,16 +135,14 @@ class HaloExchange:
             raise InputError(
                 f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
             )
-        self._sent[stage] = (
-            self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
-        )
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead else self._expect(self.k, stage)
         outgoing = {}
         for block, places in self._entry(self.halo.send, self.k).items():
             buffer = outgoing[block] = self._buffer(stage, block, places.shape[0], False)
             for row, into in zip(rows, buffer.parts, strict=True):
                 torch.index_select(row, 1, places, out=into)
         self.transport.send(self._tag(self.k, stage), {block: buffer.message for block, buffer in outgoing.items()})
-        if not self.prefix and self.k + 1 in self._rounds:
+        if self.k + 1 in self._rounds:
             self._ahead[stage] = self._expect(self.k + 1, stage)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
@@ -172,7 +170,7 @@ class HaloExchange:
         )
 
     def _tag(self, k: int, stage: str) -> Tag:
-        return self._start + k, self.prefix + stage
+        return self._start + k, stage
 
     def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
         """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
