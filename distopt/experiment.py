@@ -134,7 +134,7 @@ class Experiment:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
-            if value is None or value == ():
+            if value is None or (isinstance(value, tuple) and not value):
                 continue
             if isinstance(value, tuple):
                 value = list(value)
@@ -225,6 +225,22 @@ def repeated(items: Sequence[Hashable]) -> int | None:
     return None
 
 
+def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The single experiments of several, whose runs are told apart by their labels (see ``Experiment.points``).
+
+    Raises:
+        InputError: a malformed list, or two runs of the same label.
+    """
+    points = [point for experiment in experiments for point in experiment.points()]
+    labels = [label(point) for point in points]
+    if (twice := repeated(labels)) is not None:
+        each = labels[twice]
+        raise InputError(
+            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
+        )
+    return points
+
+
 def settings(path: Path) -> dict[str, Any]:
     """What a TOML file says of an experiment, and the ``folder`` that relative paths in it are of: where the file lies, if it says no other.
 
@@ -255,3 +271,10 @@ def label(experiment: Experiment) -> str:
     """The name of an experiment's run: its algorithm's spec, or the type of its object."""
     what = experiment.algorithm
     return what if isinstance(what, str) else type(what).__name__.lower()
+
+
+def titled(spec: Any) -> str:
+    """A part of an experiment for a title: a spec with the paths of files cut short, or the type of an object."""
+    if isinstance(spec, str):
+        return registry.brief(spec)
+    return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()

@@ -227,14 +227,14 @@ def test_imports_are_light(code: str) -> None:
 
 
 def test_every_folder_of_the_catalogue_has_one_maker_per_file() -> None:
-    from distopt.catalog import registry
+    from distopt.catalog import entries, registry
 
     for kind in registry.KINDS:
         found = registry.names(kind)
         assert found
         for name in found:
             assert callable(registry.maker(kind, name))
-            _, sentence = registry.describe(kind, name)
+            sentence = entries.entry(kind, name).sentence
             assert sentence.endswith("."), f"{kind}/{name}: the first line of the docstring is not a sentence"
 
 

@@ -1,11 +1,10 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-What a spec is says ``distopt.catalog.spec``. Listing reads the files as text, so nothing heavy is imported.
+What a spec is says ``distopt.catalog.spec``; what the entries are is read by ``distopt.catalog.entries``.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -48,7 +47,7 @@ KINDS = (
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
 """Parameters that no spec sets: they have options of their own."""
 _USERS = "distopt_user_"
-_NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
+NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
 
 def folder(kind: str) -> Path:
@@ -61,10 +60,10 @@ def names(kind: str) -> list[str]:
     """The catalogue of a kind, sorted."""
     if kind not in KINDS:
         raise InputError(f"no kind {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
-    return sorted(_files(kind))
+    return sorted(files(kind))
 
 
-def _files(kind: str) -> dict[str, Path]:
+def files(kind: str) -> dict[str, Path]:
     """The file of each entry: ``NAME.py``, or ``NAME/__init__.py`` where that defines NAME and is no helper of other entries."""
     found = {path.stem: path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")}
     for path in folder(kind).glob("*/__init__.py"):
@@ -74,30 +73,9 @@ def _files(kind: str) -> dict[str, Path]:
     return found
 
 
-def describe(kind: str, name: str) -> tuple[str, str]:
-    """(signature, first sentence) of a catalogue entry, read from its text without importing it."""
-    tree = ast.parse(_files(kind)[name].read_text())
-    makers = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _key(n.name) == _key(name)]
-    if not makers:
-        return "", (ast.get_docstring(tree) or "").split("\n")[0]
-    maker = makers[0]
-    if isinstance(maker, ast.FunctionDef):
-        arguments = maker.args.args + maker.args.kwonlyargs
-        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [
-            *maker.args.defaults,
-            *maker.args.kw_defaults,
-        ]
-        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
-    else:
-        fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
-        pairs = [(ast.unparse(n.target), n.value) for n in fields]
-    pairs = [(key, value) for key, value in pairs if key not in ("agents", "key", *OPTIONS.get(kind, ()))]
-    signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
-    return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "").lower()
+def same_name(one: str, other: str) -> bool:
+    """Whether a file and a class or function in it have the same name, as ``gtadam`` and ``GTAdam``, or ``c_gt`` and ``CGT``."""
+    return one.replace("_", "").lower() == other.replace("_", "").lower()
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -138,7 +116,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         and value.__module__ == module.__name__
         and not (inspect.isclass(value) and issubclass(value, tuple))
     }
-    exact = [value for key, value in found.items() if _key(key) == _key(stem)]
+    exact = [value for key, value in found.items() if same_name(key, stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
     method = {
@@ -328,7 +306,7 @@ def _is_path(hint: Any) -> bool:
 
 def _kind(hint: Any) -> str | None:
     """The kind that a parameter of this type takes a spec of."""
-    return _NESTED.get(getattr(hint, "__name__", ""))
+    return NESTED.get(getattr(hint, "__name__", ""))
 
 
 def _names(value: str, kind: str) -> bool:

@@ -8,23 +8,18 @@ Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from distopt._version import __version__
 from distopt.catalog.spec import real, whole
-from distopt.cli import commands
-from distopt.cli.streams import lasting_streams
-from distopt.errors import InputError, printable
-
-if TYPE_CHECKING:
-    from distopt.experiment import Experiment
+from distopt.cli import asking, commands
 from distopt.cli.polite import polite
+from distopt.cli.streams import lasting_streams
+from distopt.errors import printable
 
 
 class _Number(click.ParamType[Any]):
@@ -171,21 +166,20 @@ def simulate(
     regret. Ctrl-C and SIGTERM save the run and end it; `distopt resume` continues it. After a kill it continues from the last
     checkpoint, if --checkpoint-every was given. torchrun --max-restarts resumes by itself, given --out and --checkpoint-every.
     """
-    if eager and compiled:
-        raise click.UsageError("--eager and --compiled exclude each other")
-    mode = "eager" if eager else "compiled" if compiled else "auto"
+    mode = asking.mode(eager, compiled)
     settings = {key: value for key, value in given.items() if value not in (None, ())}
-    where = _where(engine, device, workers, partition, backend, address)
-    with polite(traceback), _leading(engine, workers, address) as leads:
+    where = asking.engine_spec(engine, device, workers, partition, backend, address)
+    with polite(traceback), asking.leading(engine, workers, address) as leads:
         if leads:
             again = (
                 bool(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
                 and out is not None
                 and checkpoint_every is not None
             )
-            commands.simulate(
-                _experiments(topology, algorithm, settings), out, mode, where, checkpoint_every, resume=again
-            )
+            from distopt.runs.execution import Asked
+
+            asked = Asked(mode, where, checkpoint_every)
+            commands.simulate(asking.experiments(topology, algorithm, settings), out, asked, resume=again)
 
 
 @cli.command()
@@ -229,10 +223,13 @@ def resume(
             if device != "cpu"
             else None
         )
-    with polite(traceback), _leading(engine or "local", workers, address) as leads:
+    with polite(traceback), asking.leading(engine or "local", workers, address) as leads:
         if leads:
             commands.resume(
-                run, engine and _where(engine, device, workers, partition, backend, address), checkpoint_every, force
+                run,
+                engine and asking.engine_spec(engine, device, workers, partition, backend, address),
+                checkpoint_every,
+                force,
             )
 
 
@@ -281,8 +278,7 @@ def sweep(
     commas in quotes. Each experiment is a run in a folder of its own; sweep.csv holds the table. Re-run the command to resume.
     An experiment that fails does not stop the others.
     """
-    if eager and compiled:
-        raise click.UsageError("--eager and --compiled exclude each other")
+    mode = asking.mode(eager, compiled)
     if workers is not None and workers < 1:
         raise click.UsageError("--workers must be at least 1")
     if address is not None and engine != "ray":
@@ -290,30 +286,29 @@ def sweep(
     if address is not None and workers is not None:
         raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
     with polite(traceback):
-        mode = "eager" if eager else "compiled" if compiled else "auto"
         folder = out or Path("runs") / f"sweep-{file.stem}"
         commands.sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, folder)
 
 
 @cli.command("list")
-@click.argument(
-    "kind",
-    required=False,
-    metavar="[topologies|scenarios|algorithms|directions|schedules|channels|compressors|metrics|engines]",
-)
+@click.argument("what", required=False, metavar="[KIND|NAME]")
 @_TRACEBACK
-def list_(kind: str | None, traceback: bool) -> None:
-    """List all topologies, scenarios, algorithms and other parts."""
-    from distopt.catalog import registry
+def list_(what: str | None, traceback: bool) -> None:
+    """List all topologies, scenarios, algorithms and other parts, or explain one of them.
 
+    \b
+    distopt list                what there is
+    distopt list algorithms     one kind, with parameters and their defaults
+    distopt list gtadam         what it computes, its parameters, papers and an example
+    """
     with polite(traceback):
-        for number, each in enumerate(registry.KINDS if kind is None else (kind,)):
-            names = registry.names(each)
-            click.echo(("\n" if number else "") + click.style(each, bold=True))
-            if not names:
-                click.echo(f"  (this version has no {each})")
-            for name in names:
-                _entry(name, *registry.describe(each, name))
+        from distopt.catalog.registry import KINDS
+        from distopt.cli import listing
+
+        if what is None or what in KINDS:
+            listing.shown(what)
+        else:
+            listing.explained(what)
 
 
 @cli.command()
@@ -333,7 +328,7 @@ def show(
 ) -> None:
     """Show a network: degrees, diameter, spectral gap, and a picture."""
     with polite(traceback):
-        from distopt.experiment import Experiment
+        from distopt.experiment import Experiment, titled
         from distopt.report import network
         from distopt.runs.results import folder_name
         from distopt.simulation.problem import build_topology
@@ -341,29 +336,11 @@ def show(
         Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
         graph = build_topology(topology, agents, seed)
         what = network.portrait(graph, weights, seed, drop_links)
-        title = f"{commands.short(topology)}, {what.agents} agents"
-        path = out or Path(f"{folder_name(commands.short(topology))}-{what.agents}.png")
+        title = f"{titled(topology)}, {what.agents} agents"
+        path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
         network.save(network.figure(what, title), path)
-        seen = f"over {what.rounds} rounds"
-        fading = bool((what.presence < 1).any())
-        low, mean, high = what.degrees
-        many = "not computed: too many agents"
-        rows = {
-            "agents": f"{what.agents:,}",
-            "links": f"{len(what.links):,}{f' different ones {seen}' if fading else ''}",
-            "degree": f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}",
-            "diameter": f"{what.diameter}{f' (of all links {seen})' if fading else ''}",
-            "weights": "given by the topology" if what.own_weights else weights,
-            "time-varying": "no"
-            if what.rounds == 1
-            else "yes"
-            if what.gap is None
-            else f"yes; W below is the mean {seen}",
-            "second largest |eigenvalue| of W": many if what.second is None else f"{what.second:.6g}",
-            "spectral gap": many if what.gap is None else f"{what.gap:.6g}",
-        }
         click.echo(click.style(title, bold=True))
-        for name, value in rows.items():
+        for name, value in what.rows(weights).items():
             click.echo(f"  {name:<34}{value}")
         for note in getattr(graph, "notes", ()):
             click.echo(f"distopt: note: {printable(note)}", err=True)
@@ -407,119 +384,3 @@ def main() -> None:
     )  # a second thread that spins between small operations doubles the CPU time
     lasting_streams()
     cli(prog_name="distopt")
-
-
-# ---------------------------------------------------------------------------------------------------------------- simulate
-
-
-@contextmanager
-def _leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
-    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others serve it here."""
-    if engine == "local" and workers is not None:
-        raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
-    if engine != "ray" and address is not None:
-        raise InputError("--address is that of a Ray cluster; add --engine ray")
-    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-    if started > 1 and engine != "ranks":
-        raise InputError(
-            f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
-        )
-    if engine == "ray":
-        from distopt.engines.ray import cluster
-
-        with cluster.cluster(address or "", workers or 2):  # for all algorithms
-            yield True
-        return
-    if engine != "ranks" or not started:
-        yield True
-        return
-    from distopt.engines import ranks
-
-    with ranks.torchrun_group() as leads:
-        yield leads
-
-
-def _where(
-    engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None
-) -> str:
-    """The spec of the engine asked for."""
-    if device != "cpu" and engine != "local":
-        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
-    asked = [f"device={device}"] if device != "cpu" else []
-    if partition is not None and engine == "local":
-        raise click.UsageError(
-            "--partition says how workers share the agents; choose who with --engine threads, ranks or ray"
-        )
-    if backend is not None and engine != "ranks":
-        raise click.UsageError("--backend says what carries the rows of ranks; add --engine ranks")
-    asked += [] if workers is None else [f"workers={workers}"]
-    asked += [] if partition is None else [f"partition={partition}"]
-    asked += [] if backend is None else [f"backend={backend}"]
-    asked += [] if address is None else [f"address={address}"]
-    return f"{engine}:{','.join(asked)}" if asked else engine
-
-
-def _experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
-    """The experiments asked for: from options, or from a file with the options laid over it."""
-    from distopt.catalog.spec import rebased
-    from distopt.experiment import Experiment, label, repeated, settings, start
-
-    values: dict[str, Any]
-    if topology.endswith(".toml"):
-        values, where = settings(Path(topology)), topology
-        if "x0" in given:
-            given["x0"] = start(given["x0"])
-        # paths typed here are relative to this folder; those of the TOML file to its own
-        given = {
-            key: rebased(value, values["folder"])
-            if key in ("scenario", "channel", "x0") and isinstance(value, str)
-            else value
-            for key, value in given.items()
-        }
-        if "metrics" in given:
-            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
-        algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
-    else:
-        values, where = {"topology": topology}, "the command line"
-    values |= given
-    named = list(algorithms) or values.get("algorithm")
-    named = named if isinstance(named, list) else [named]
-    if not named:
-        raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
-    named = [name.strip() if isinstance(name, str) else name for name in named]
-    asked = [
-        Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named
-    ]
-    experiments = [point for experiment in asked for point in experiment.points()]
-    labels = [label(experiment) for experiment in experiments]
-    if (twice := repeated(labels)) is not None:
-        each = labels[twice]
-        raise InputError(
-            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
-        )
-    return experiments
-
-
-# ---------------------------------------------------------------------------------------------------------------- terminal
-
-
-def _entry(name: str, signature: str, sentence: str) -> None:
-    """One line of ``distopt list`` on a pipe, its spec first; on a terminal the sentence, and the parameters below it."""
-    signature = signature.replace("'", "")  # as it is typed
-    if not sys.stdout.isatty():
-        spec = f"{name}:{signature.replace(', ', ',')}" if signature else name
-        click.echo(f"  {spec}\t{sentence}")
-        return
-    import textwrap
-
-    room = max(24, commands.width() - 24)
-    lines = textwrap.wrap(sentence, room) or [""]
-    parameters = textwrap.wrap(signature, room)
-    head = (
-        click.style(f"  {name:<20}", fg="cyan") if len(name) <= 20 else click.style(f"  {name}\n", fg="cyan") + " " * 22
-    )
-    click.echo(f"{head}  {lines[0]}")
-    for line in lines[1:]:
-        click.echo(" " * 24 + line)
-    for line in parameters:
-        click.echo(" " * 24 + click.style(line, dim=True))

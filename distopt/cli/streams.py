@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Any
+
+import click
+
+from distopt.errors import printable
 
 
 def lasting_streams() -> None:
@@ -50,3 +55,13 @@ class Lasting:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line for the user, with control characters made harmless."""
+    click.echo(printable(text), err=err)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return max(40, shutil.get_terminal_size().columns)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from helpers.asking import ASK, TOML, call, many, one
@@ -13,6 +15,7 @@ from helpers.asking import ASK, TOML, call, many, one
 import distopt
 from distopt import engines
 from distopt.catalog import registry
+from distopt.cli import listing
 from distopt.engines.transports.gloo import TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -21,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 # ------------------------------------------------------------------------------------------------- what a command imports
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "algorithms"], ["simulate", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["list"], ["list", "algorithms"], ["list", "gtadam"], ["simulate", "--help"]]
+)
 def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\nfrom distopt.cli.main import cli\n"
@@ -201,6 +206,38 @@ def test_list_all_and_one_kind() -> None:
     spec, sentence = line.strip().split("\t")
     assert sentence
     assert call(*ASK, "--algorithm", spec).exit_code == 0, "what is listed can be pasted"
+
+
+def test_list_explains_a_name_with_its_recursion_parameters_papers_and_example() -> None:
+    page = call("list", "gtadam").stdout
+    for part in (
+        "gtadam, one of the algorithms\n",
+        "    v_t = min(b2 v_{t-1} + (1 - b2) s_t^2, cap)               v_{-1} = 0\n",
+        '  form  cta        "cta" | "atc" | "aug_dgm"\n',
+        "  [carnevale2023] Carnevale, Farina, Notarnicola, Notarstefano: GTAdam: Gradient\n",
+        "  distopt simulate ring --agents 16 --algorithm gtadam:lr=0.01\n",
+        "  >>> algorithm, x = gtadam(lr=0.1), torch.zeros(1, 2, 1)\n",
+    ):
+        assert part in page
+    assert page.index("Parameters") < page.index("Papers") < page.index("Use") < page.index("Example")
+    assert call("list", "gtadam:lr=0.1").stdout == page
+    both = call("list", "powergossip").stdout
+    assert "one of the algorithms" in both and "one of the channels" in both
+    wrong = call("list", "gtadm")
+    assert wrong.exit_code == 2 and "did you mean gtadam" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 80, 132])
+def test_on_a_terminal_columns_are_aligned_and_fit(columns: int) -> None:
+    for kind in registry.KINDS:
+        found = [listing.entries.entry(kind, name) for name in registry.names(kind)]
+        for parameters in (False, True):
+            rows = [click.unstyle(line) for line in listing.lines(found, columns, parameters)]
+            assert max(map(len, rows)) <= columns
+            starts = [row for row in rows if row[2] != " "]
+            assert [row.split()[0] for row in starts] == registry.names(kind)
+            (at,) = {re.match(r"  \S+ +", row).end() for row in starts}
+            assert all(row[:at].strip() == "" for row in rows if row not in starts)
 
 
 def test_engines_are_listed_as_they_are_asked_for() -> None:

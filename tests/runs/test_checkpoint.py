@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import random
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
-from helpers.surviving import ASK, BASE, call, runs, same, same_folders, saved
+from helpers.surviving import ASK, BASE, call, runs, same, same_folders, saved, short, struck
 
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -28,27 +26,6 @@ from distopt.simulation.problem import build
 from distopt.simulation.runner import begin
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-
-@contextlib.contextmanager
-def struck(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """Within it a signal arrives, once, when ``at`` rounds of a run are done."""
-    take, due = execution.Recording.take, [number]
-
-    def taking(self: Any, chunk: Any) -> None:
-        take(self, chunk)
-        if due and chunk.start < at <= chunk.stop:
-            os.kill(os.getpid(), due.pop())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution.Recording, "take", taking)
-        yield
-
-
-def short(monkeypatch: pytest.MonkeyPatch, rounds: int = 7) -> None:
-    """Stretches of a few rounds."""
-    for module in ("local.eager", "workers.group"):
-        monkeypatch.setattr(f"distopt.engines.{module}.room", lambda x: rounds)
 
 
 # The file
