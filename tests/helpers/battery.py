@@ -21,7 +21,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, MakeEngine, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import AgentState, here
+from distopt.simulation.round import AgentState
 
 N = 16
 PARTITIONS = {
@@ -127,10 +127,10 @@ def on(problems: Problems, engine: MakeEngine = local.local, mode: local.Mode = 
         made: Any = engine(problem, blocks, mode)
         advance = made.advance
 
-        def noted(*args: Any) -> runner.Stretch:
-            stretch: runner.Stretch = advance(*args)
-            held[:] = [here(stretch.held)]
-            return stretch
+        def noted(*args: Any) -> runner.Segment:
+            segment: runner.Segment = advance(*args)
+            held[:] = [made.fetch()]
+            return segment
 
         made.advance = noted
         return made
