@@ -4,8 +4,8 @@ The problem is static, since most of them know nothing else: f_i(x) = 1/2 sum_k 
 on a ring, x_0 = 0, each of the three weights 1/3. The offsets are such that all agents' first gradients are equal, because
 packages disagree on whether Aug-DGM mixes the first gradient or not, and so need not be told apart here.
 
-    decent-bench   AugDGM                               our gt:form=aug_dgm     simulated agent by agent in one process
-    tvopt          aug_dgm                              our gt:form=aug_dgm     the same
+    decent-bench   AugDGM                               our aug_dgm             simulated agent by agent in one process
+    tvopt          aug_dgm                              our aug_dgm             the same
     disropt        GradientTracking                     our gt                  one MPI process per agent; with fewer cores than
                                                                                 agents they wait for one another's time slices
     nvflare        GTADAMExecutor, one thread per agent our gtadam              its messages handed over in memory by a stub of its
@@ -55,8 +55,8 @@ class Peer:
 
 
 PEERS = (
-    Peer("decent-bench", "gt:form=aug_dgm", 200),
-    Peer("tvopt", "gt:form=aug_dgm", 200),
+    Peer("decent-bench", "aug_dgm", 200),
+    Peer("tvopt", "aug_dgm", 200),
     Peer("disropt", "gt", 100),
     Peer("nvflare", "gtadam", 100),
 )
@@ -87,17 +87,19 @@ def ours(peer: Peer) -> Array:
     """x [N, D] after the same rounds of distopt's own algorithm, mixed by a plain matrix product."""
     import torch
 
+    from distopt.algorithms.aug_dgm import AugDGM
     from distopt.algorithms.gt import GT
     from distopt.algorithms.gtadam import gtadam
+    from distopt.network.net import Rehearsal
 
-    algorithm = {"gt": GT(LR), "gt:form=aug_dgm": GT(LR, "aug_dgm"), "gtadam": gtadam(LR)}[peer.ours]
+    algorithm = {"gt": GT(LR), "aug_dgm": AugDGM(LR), "gtadam": gtadam(LR)}[peer.ours]
     a, c = (torch.from_numpy(z) for z in problem_data())
     one = torch.eye(N, dtype=torch.float64)
     W = (one + one.roll(1, 0) + one.roll(-1, 0)) / 3
     x = torch.zeros(1, N, D, dtype=torch.float64)
     state = algorithm.init(x)
-    for _ in range(peer.rounds):
-        x, state = algorithm.update(a * (x - c), state, x, lambda name, z: W @ z)
+    for t in range(peer.rounds):
+        x, state = algorithm.update(a * (x - c), state, x, Rehearsal(lambda name, z: W @ z, x, t))
     return np.asarray(x[0])
 
 

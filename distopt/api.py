@@ -42,6 +42,7 @@ def simulate(
     record: str | Sequence[str] = (),
     drop_links: float = 0.0,
     agentwise: bool | None = None,
+    metrics: str | Sequence[Any] = (),
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
     out: str | Path | None = None,
@@ -66,6 +67,7 @@ def simulate(
         record: trajectories to keep: "x", and fields of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
+        metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         mode: "eager" or "compiled" rounds; "auto" compiles where that saves time (see ``distopt.engines.local``).
         engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
             Results are bitwise the same on every engine.
@@ -107,6 +109,7 @@ def simulate(
             every,
             x0,
             record,  # type: ignore[arg-type]  # a string is split there
+            metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
         )
         for one in algorithms
     ]

@@ -45,6 +45,7 @@ class Experiment:
         x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a
             file of such numbers (``numpy.save``).
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+        metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
@@ -65,6 +66,7 @@ class Experiment:
     every: int = 1
     x0: Any = None
     record: tuple[str, ...] = field(default=())
+    metrics: tuple[Any, ...] = ()
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,11 @@ class Experiment:
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
             raise InputError(f'record={shown(self.record)}: must be names, such as x,s or ("x", "s")')
         object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
+        metrics = [self.metrics] if isinstance(self.metrics, str | Path) else self.metrics
+        if not isinstance(metrics, list | tuple):
+            raise InputError(f'metrics={shown(self.metrics)}: must be a list of Python files, as in ["mine.py"]')
+        found = (of_path("metric", each) if isinstance(each, Path) else each for each in metrics)
+        object.__setattr__(self, "metrics", tuple(found))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("agents", "rounds"):
@@ -102,8 +109,11 @@ class Experiment:
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
+        left = (
+            {"folder"} if self.metrics else {"folder", "metrics"}
+        )  # experiments without any keep their old fingerprints
         with looking_in(self.folder):
-            return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "folder"}
+            return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
 
     def fingerprint(self) -> str:
         """Sixteen hex digits: equal fingerprints mean equal bits on one version of the program."""
@@ -128,17 +138,18 @@ class Experiment:
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            if not isinstance(value, str | int | float | list):
+            each = value if f.name == "metrics" else [value]
+            if strange := [one for one in each if not isinstance(one, str | int | float | list)]:
                 raise InputError(
-                    f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML"
+                    f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
                 )
             out[f.name] = value
         return tomli_w.dumps(out)
 
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""
-        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0)
-        specs = [spec for spec in parts if isinstance(spec, str)]
+        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
+        specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
         if all(map(rooted, named)):

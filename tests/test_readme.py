@@ -73,6 +73,7 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
+        "docs/metrics.md",
         "docs/simulate.md",
         "docs/training-script.md",
     }

@@ -18,11 +18,10 @@ sign = Sign()
 
 
 class BeerState(NamedTuple):
-    """What BEER carries: trackers s and last gradients g [..., n, d], and ``age``, the rounds so far, at most 2 [..., n, 1]."""
+    """What BEER carries: trackers s and last gradients g [..., n, d]."""
 
     s: Tensor
     g: Tensor
-    age: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,12 @@ class BEER:
 
     >>> import torch
     >>> from distopt.algorithms.beer import BEER
+    >>> from distopt.network.net import Rehearsal
     >>> beer, x, a = BEER(lr=0.3), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
     >>> state = beer.init(x)
-    >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
-    ...     x, state = beer.update(x - a, state, x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> for t in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    ...     x, state = beer.update(x - a, state, x, Rehearsal(mean, x, t))
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
@@ -69,10 +70,10 @@ class BEER:
         return Choco(self.compressor, self.gamma)
 
     def init(self, x: Tensor) -> BeerState:
-        return BeerState(torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x[..., :1]))
+        return BeerState(torch.zeros_like(x), torch.zeros_like(x))
 
     def update(self, g: Tensor, state: BeerState, x: Tensor, mix: Mix) -> tuple[Tensor, BeerState]:
-        late_s, late_x = torch.where(state.age > 1, state.s, 0.0), torch.where(state.age > 0, x, 0.0)
+        late_s, late_x = torch.where(mix.t > 1, state.s, 0.0), torch.where(mix.t > 0, x, 0.0)
         s = mix("s", late_s) + (state.s - late_s) + g - state.g
         x = mix("x", late_x) + (x - late_x) - rate(self.lr, mix) * s
-        return x, BeerState(s, g, (state.age + 1).clamp(max=2))
+        return x, BeerState(s, g)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor
-
+from distopt.algorithms._through import Through
+from distopt.algorithms.gt import GT
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.directions import direct
 from distopt.directions.sgd import SGD
-from distopt.protocols import Compressor, Direction, Mix, Schedule
-from distopt.ranges import direction, named, share, step_size
-from distopt.schedules import rate
+from distopt.protocols import Compressor, Direction, Schedule
+from distopt.ranges import named, share
 
 sgd, sign = SGD(), Sign()
 
 
-class CGTState(NamedTuple):
-    """What C-GT carries: trackers s and last gradients g [..., n, d], and the state of the direction rule, leaves [..., n, *]."""
-
-    s: Tensor
-    g: Tensor
-    direction: Any
-
-
-@dataclass(frozen=True)
-class CGT:
+def c_gt(
+    lr: float | Schedule = 0.01,
+    compressor: Compressor = sign,
+    gamma: float = 0.3,
+    alpha: float = 1.0,
+    direction: Direction[Any] = sgd,
+) -> Through:
     """C-GT: gradient tracking in which points and trackers travel as compressed increments [liao2022].
 
         s_t = s_{t-1} - gamma (shat_{t-1} - W shat_{t-1}) + g_t - g_{t-1},     x_{t+1} = x_t - gamma (xhat_t - W xhat_t) - lr d(s_t)
@@ -45,39 +38,15 @@ class CGT:
         InputError: ``lr`` not positive, or gamma or alpha outside (0, 1].
 
     >>> import torch
-    >>> from distopt.algorithms.c_gt import CGT
-    >>> cgt, x, a = CGT(lr=0.3), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> from distopt.algorithms.c_gt import c_gt
+    >>> cgt, x, a = c_gt(lr=0.3), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
     >>> state = cgt.init(x)
     >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
     ...     x, state = cgt.update(x - a, state, x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
-
-    lr: float | Schedule = 0.01
-    compressor: Compressor = sign
-    gamma: float = 0.3
-    alpha: float = 1.0
-    direction: Direction[Any] = sgd
-    channels: ClassVar[tuple[str, ...]] = ("x", "s")
-    tracks: ClassVar[str] = "s"
-    weights: ClassVar[str] = "doubly"
-
-    def __post_init__(self) -> None:
-        step_size("c_gt", self.lr)
-        share("c_gt", gamma=self.gamma)
-        direction("c_gt", self.direction)
-        with named("c_gt"):
-            _ = self.channel  # checks the rest
-
-    @property
-    def channel(self) -> Choco:
-        return Choco(self.compressor, self.gamma, self.alpha)
-
-    def init(self, x: Tensor) -> CGTState:
-        return CGTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x))
-
-    def update(self, g: Tensor, state: CGTState, x: Tensor, mix: Mix) -> tuple[Tensor, CGTState]:
-        s = mix("s", state.s) + g - state.g
-        d, direction = direct(self.direction, s, state.direction, mix)
-        return mix("x", x) - rate(self.lr, mix) * d, CGTState(s, g, direction)
+    with named("c_gt"):
+        algorithm = GT(lr, direction=direction)
+        share("c_gt", gamma=gamma)
+        return Through(algorithm, Choco(compressor, gamma, alpha))

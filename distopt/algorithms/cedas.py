@@ -18,15 +18,9 @@ dither = Dither()
 
 
 class CedasState(NamedTuple):
-    """What CEDAS carries.
-
-    Attributes:
-        correction: D_t [..., n, d]; its mean over the agents is zero.
-        started: 0 before the first round, 1 after it [..., n, 1].
-    """
+    """What CEDAS carries: the correction D_t [..., n, d], whose mean over the agents is zero."""
 
     correction: Tensor
-    started: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,10 +44,12 @@ class CEDAS:
 
     >>> import torch
     >>> from distopt.algorithms.cedas import CEDAS
+    >>> from distopt.network.net import Rehearsal
     >>> cedas, x, a = CEDAS(lr=0.5), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
     >>> state = cedas.init(x)
-    >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
-    ...     x, state = cedas.update(x - a, state, x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> for t in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    ...     x, state = cedas.update(x - a, state, x, Rehearsal(mean, x, t))
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
@@ -76,10 +72,10 @@ class CEDAS:
         return Choco(self.compressor, gamma=1.0, alpha=self.alpha)
 
     def init(self, x: Tensor) -> CedasState:
-        return CedasState(torch.zeros_like(x), torch.zeros_like(x[..., :1]))
+        return CedasState(torch.zeros_like(x))
 
     def update(self, g: Tensor, state: CedasState, x: Tensor, mix: Mix) -> tuple[Tensor, CedasState]:
         psi = x - rate(self.lr, mix) * g
-        y = torch.where(state.started > 0, psi - state.correction, 0.0)
+        y = torch.where(mix.t > 0, psi - state.correction, 0.0)
         correction = state.correction + self.gamma / 2 * (y - mix("y", y))  # the channel gives y - (yhat - W yhat)
-        return psi - correction, CedasState(correction, torch.ones_like(state.started))
+        return psi - correction, CedasState(correction)

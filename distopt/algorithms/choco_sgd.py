@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
-
+from distopt.algorithms._through import Through
+from distopt.algorithms.dgd import DGD
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
-from distopt.protocols import Compressor, Mix, Schedule
-from distopt.ranges import named, share, step_size
-from distopt.schedules import rate
+from distopt.protocols import Compressor, Schedule
+from distopt.ranges import named, share
 
 sign = Sign()
 
 
-@dataclass(frozen=True)
-class ChocoSGD:
+def choco_sgd(lr: float | Schedule = 0.01, compressor: Compressor = sign, gamma: float = 0.3) -> Through:
     """CHOCO-SGD: a local step, then gossip about public copies [koloskova2019].
 
         y_t = x_t - lr g_t,    h_{t+1} = h_t + C(y_t - h_t),    x_{t+1} = y_t + gamma (W - I) h_{t+1},    h_0 = 0
@@ -31,31 +26,13 @@ class ChocoSGD:
         InputError: ``lr`` not positive, or gamma outside (0, 1].
 
     >>> import torch
-    >>> from distopt.algorithms.choco_sgd import ChocoSGD
-    >>> choco, x = ChocoSGD(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> from distopt.algorithms.choco_sgd import choco_sgd
+    >>> choco, x = choco_sgd(lr=0.1), torch.tensor([[[0.0], [4.0]]])
     >>> x, _ = choco.update(2 * x, choco.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
     >>> round(x[0, 1, 0].item(), 4)
     1.6
     """
-
-    lr: float | Schedule = 0.01
-    compressor: Compressor = sign
-    gamma: float = 0.3
-    channels: ClassVar[tuple[str, ...]] = ("x",)
-    weights: ClassVar[str] = "doubly"
-
-    def __post_init__(self) -> None:
-        step_size("choco_sgd", self.lr)
-        share("choco_sgd", gamma=self.gamma)
-        with named("choco_sgd"):
-            _ = self.channel  # checks the rest
-
-    @property
-    def channel(self) -> Choco:
-        return Choco(self.compressor, self.gamma)
-
-    def init(self, x: Tensor) -> tuple[()]:
-        return ()
-
-    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - rate(self.lr, mix) * g), ()
+    with named("choco_sgd"):
+        algorithm = DGD(lr, "atc")
+        share("choco_sgd", gamma=gamma)
+        return Through(algorithm, Choco(compressor, gamma))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
-
+from distopt.algorithms._through import Through
+from distopt.algorithms.dgd import DGD
 from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.sign import Sign
-from distopt.protocols import Compressor, Mix, Schedule
-from distopt.ranges import named, share, step_size
-from distopt.schedules import rate
+from distopt.protocols import Compressor, Schedule
+from distopt.ranges import named, share
 
 sign = Sign()
 
 
-@dataclass(frozen=True)
-class DeepSqueeze:
+def deepsqueeze(lr: float | Schedule = 0.01, compressor: Compressor = sign, gamma: float = 0.1) -> Through:
     """DeepSqueeze: a local step, then gossip about its compressed value, errors added to the next [tang2019].
 
         y_t = x_t - lr g_t,    v_t = y_t + e_t,    e_{t+1} = v_t - C(v_t),    x_{t+1} = y_t + gamma (W - I) C(v_t),    e_0 = 0
@@ -31,31 +26,13 @@ class DeepSqueeze:
         InputError: ``lr`` not positive, or gamma outside (0, 1].
 
     >>> import torch
-    >>> from distopt.algorithms.deepsqueeze import DeepSqueeze
-    >>> squeeze, x = DeepSqueeze(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> from distopt.algorithms.deepsqueeze import deepsqueeze
+    >>> squeeze, x = deepsqueeze(lr=0.1), torch.tensor([[[0.0], [4.0]]])
     >>> x, _ = squeeze.update(2 * x, squeeze.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
     >>> round(x[0, 1, 0].item(), 4)
     1.6
     """
-
-    lr: float | Schedule = 0.01
-    compressor: Compressor = sign
-    gamma: float = 0.1
-    channels: ClassVar[tuple[str, ...]] = ("x",)
-    weights: ClassVar[str] = "doubly"
-
-    def __post_init__(self) -> None:
-        step_size("deepsqueeze", self.lr)
-        share("deepsqueeze", gamma=self.gamma)
-        with named("deepsqueeze"):
-            _ = self.channel  # checks the rest
-
-    @property
-    def channel(self) -> ErrorFeedback:
-        return ErrorFeedback(self.compressor, self.gamma)
-
-    def init(self, x: Tensor) -> tuple[()]:
-        return ()
-
-    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - rate(self.lr, mix) * g), ()
+    with named("deepsqueeze"):
+        algorithm = DGD(lr, "atc")
+        share("deepsqueeze", gamma=gamma)
+        return Through(algorithm, ErrorFeedback(compressor, gamma))

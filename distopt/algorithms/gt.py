@@ -1,4 +1,4 @@
-"""Gradient tracking: DIGing, NEXT/SONATA and Aug-DGM are its three forms."""
+"""Gradient tracking: DIGing and NEXT/SONATA are its two forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import choice, direction, step_size
 from distopt.schedules import rate
 
-Form = Literal["cta", "atc", "aug_dgm"]
+Form = Literal["cta", "atc"]
 sgd = SGD()
 
 
@@ -25,32 +25,28 @@ class GTState(NamedTuple):
         s: tracker [..., n, d]; its mean over all agents is the mean of g.
         g: the gradients of the round before, old cost at old point [..., n, d].
         direction: the state of the direction rule, leaves [..., n, *].
-        started: for aug_dgm, 0 before the first round and 1 after it [..., n, 1]; empty for the other forms.
     """
 
     s: Tensor
     g: Tensor
     direction: Any
-    started: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class GT:
     """Gradient tracking: every agent follows an estimate of the network's average gradient.
 
-        cta:      s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t x_t - lr d(s_t)      DIGing [nedic2017] [qu2018]
-        atc:      s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t (x_t - lr d(s_t))    NEXT, SONATA [dilorenzo2016]
-        aug_dgm:  s_t = W_t (s_{t-1} + g_t - g_{t-1}),   x_{t+1} = W_t (x_t - lr d(s_t))    Aug-DGM [xu2015]
+        cta:  s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t x_t - lr d(s_t)      DIGing [nedic2017] [qu2018]
+        atc:  s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t (x_t - lr d(s_t))    NEXT, SONATA [dilorenzo2016]
 
     x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers,
     W_t the doubly stochastic mixing matrix of round t, d the direction rule (s itself by default; Adam gives GTAdam), and
     lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the OLD gradient,
     stored: the new cost evaluated at the old point would destroy mean s_t = mean g_t, on which everything rests.
 
-    The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at
-    its beginning are the same recursion, and no round is special but the first of aug_dgm, which sends a message whose answer
-    is not used. One difference remains: in a time-varying network x_t and s_{t-1} both travel in round t, hence both meet W_t. NEXT's convex
-    surrogates and SONATA's push-sum are left out.
+    The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at its beginning
+    are the same recursion, and no round is special. One difference remains: in a time-varying network x_t and s_{t-1} both travel in
+    round t, hence both meet W_t. NEXT's convex surrogates and SONATA's push-sum are left out.
 
     Raises:
         InputError: ``lr`` not positive, or an unknown ``form``.
@@ -79,16 +75,10 @@ class GT:
         direction("gt", self.direction)
 
     def init(self, x: Tensor) -> GTState:
-        started = (torch.zeros_like(x[..., :1]),) if self.form == "aug_dgm" else ()
-        return GTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x), started)
+        return GTState(torch.zeros_like(x), torch.zeros_like(x), self.direction.init(x))
 
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
-        if self.form == "aug_dgm":
-            fresh = state.s + g - state.g
-            s = torch.where(state.started[0] > 0, mix("s", fresh), fresh)
-        else:
-            s = mix("s", state.s) + g - state.g
+        s = mix("s", state.s) + g - state.g
         d, direction = direct(self.direction, s, state.direction, mix)
         step = rate(self.lr, mix) * d
-        x = mix("x", x) - step if self.form == "cta" else mix("x", x - step)
-        return x, GTState(s, g, direction, tuple(torch.ones_like(each) for each in state.started))
+        return mix("x", x) - step if self.form == "cta" else mix("x", x - step), GTState(s, g, direction)

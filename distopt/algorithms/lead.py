@@ -18,15 +18,9 @@ dither = Dither()
 
 
 class LeadState(NamedTuple):
-    """What LEAD carries.
-
-    Attributes:
-        dual: D_t [..., n, d]; its mean over the agents is zero.
-        started: 0 before the first round, 1 after it [..., n, 1].
-    """
+    """What LEAD carries: the dual variable D_t [..., n, d], whose mean over the agents is zero."""
 
     dual: Tensor
-    started: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,10 +44,12 @@ class LEAD:
 
     >>> import torch
     >>> from distopt.algorithms.lead import LEAD
+    >>> from distopt.network.net import Rehearsal
     >>> lead, x, a = LEAD(lr=0.5), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
+    >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
     >>> state = lead.init(x)
-    >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
-    ...     x, state = lead.update(x - a, state, x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
+    >>> for t in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    ...     x, state = lead.update(x - a, state, x, Rehearsal(mean, x, t))
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
@@ -76,11 +72,11 @@ class LEAD:
         return Choco(self.compressor, gamma=1.0, alpha=self.alpha)
 
     def init(self, x: Tensor) -> LeadState:
-        return LeadState(torch.zeros_like(x), torch.zeros_like(x[..., :1]))
+        return LeadState(torch.zeros_like(x))
 
     def update(self, g: Tensor, state: LeadState, x: Tensor, mix: Mix) -> tuple[Tensor, LeadState]:
         lr = rate(self.lr, mix)
         step = x - lr * g
-        y = torch.where(state.started > 0, step - lr * state.dual, 0.0)
+        y = torch.where(mix.t > 0, step - lr * state.dual, 0.0)
         dual = state.dual + self.gamma / (2 * lr) * (y - mix("y", y))  # the channel gives y - (yhat - W yhat)
-        return step - lr * dual, LeadState(dual, torch.ones_like(state.started))
+        return step - lr * dual, LeadState(dual)

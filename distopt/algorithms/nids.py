@@ -14,15 +14,9 @@ from distopt.schedules import rate
 
 
 class NIDSState(NamedTuple):
-    """What NIDS carries.
-
-    Attributes:
-        z: x_{t-1} - lr g_{t-1}, the local gradient step of the round before [..., n, d].
-        started: 0 before the first round, 1 after it [..., n, 1].
-    """
+    """What NIDS carries: z = x_{t-1} - lr g_{t-1}, the local gradient step of the round before [..., n, d]."""
 
     z: Tensor
-    started: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,11 +37,12 @@ class NIDS:
 
     >>> import torch
     >>> from distopt.algorithms.nids import NIDS
+    >>> from distopt.network.net import Rehearsal
     >>> nids, x, a = NIDS(lr=1.5), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
     >>> mean = lambda name, z: z.mean(-2, keepdim=True).expand_as(z)
     >>> state = nids.init(x)
-    >>> for _ in range(80):  # f_i(x) = (x - a_i)^2 / 2: L = 1, the optimum is the mean, 3
-    ...     x, state = nids.update(x - a, state, x, mean)
+    >>> for t in range(80):  # f_i(x) = (x - a_i)^2 / 2: L = 1, the optimum is the mean, 3
+    ...     x, state = nids.update(x - a, state, x, Rehearsal(mean, x, t))
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
@@ -60,7 +55,7 @@ class NIDS:
         step_size("nids", self.lr)
 
     def init(self, x: Tensor) -> NIDSState:
-        return NIDSState(x.clone(), torch.zeros_like(x[..., :1]))
+        return NIDSState(x.clone())
 
     def update(self, g: Tensor, state: NIDSState, x: Tensor, mix: Mix) -> tuple[Tensor, NIDSState]:
         z = x - rate(self.lr, mix) * g
@@ -68,4 +63,4 @@ class NIDS:
             z + x - state.z
         )  # 2 x_t - x_{t-1} - lr (g_t - g_{t-1}); z_{-1} = x_0 makes it x_0 - lr g_0 in the first round
         mixed = (y + mix("x", y)) / 2
-        return torch.where(state.started > 0, mixed, y), NIDSState(z, torch.ones_like(state.started))
+        return torch.where(mix.t > 0, mixed, y), NIDSState(z)

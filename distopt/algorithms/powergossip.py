@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
-
-from distopt.channels.powergossip import PerLink, powergossip
-from distopt.protocols import Mix, Schedule
-from distopt.ranges import step_size
-from distopt.schedules import rate
+from distopt.algorithms._through import Through
+from distopt.algorithms.dgd import DGD
+from distopt.channels.powergossip import powergossip as link_gossip
+from distopt.protocols import Schedule
+from distopt.ranges import named
 
 
-@dataclass(frozen=True)
-class PowerGossip:
+def powergossip(lr: float | Schedule = 0.01, rank: int = 1, rows: int = 0, gamma: float = 1.0) -> Through:
     """PowerGossip: a local step, then gossip about low-rank differences along each link [vogels2020].
 
         y_t = x_t - lr g_t,    x_{i,t+1} = y_{i,t} - gamma sum_j w_ij C_ij(y_{i,t} - y_{j,t}),    C_ji(-z) = -C_ij(z)
@@ -29,30 +24,11 @@ class PowerGossip:
         InputError: ``lr`` not positive, a rank below 1, negative rows, or gamma outside (0, 1].
 
     >>> import torch
-    >>> from distopt.algorithms.powergossip import PowerGossip
-    >>> power, x = PowerGossip(lr=0.1), torch.tensor([[[0.0], [4.0]]])
+    >>> from distopt.algorithms.powergossip import powergossip
+    >>> power, x = powergossip(lr=0.1), torch.tensor([[[0.0], [4.0]]])
     >>> x, _ = power.update(2 * x, power.init(x), x, lambda name, z: z.mean(-2, keepdim=True).expand_as(z))
     >>> round(x[0, 1, 0].item(), 4)
     1.6
     """
-
-    lr: float | Schedule = 0.01
-    rank: int = 1
-    rows: int = 0
-    gamma: float = 1.0
-    channels: ClassVar[tuple[str, ...]] = ("x",)
-    weights: ClassVar[str] = "symmetric"
-
-    def __post_init__(self) -> None:
-        step_size("powergossip", self.lr)
-        _ = self.channel  # checks the rest
-
-    @property
-    def channel(self) -> PerLink:
-        return powergossip(self.rank, self.rows, self.gamma)
-
-    def init(self, x: Tensor) -> tuple[()]:
-        return ()
-
-    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Mix) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x - rate(self.lr, mix) * g), ()
+    with named("powergossip"):
+        return Through(DGD(lr, "atc"), link_gossip(rank, rows, gamma), weights="symmetric")

@@ -323,7 +323,8 @@ def _convert(value: str, hint: Any, where: str) -> Any:
     if origin is Literal:
         if value in options:
             return value
-        raise InputError(f"{where}={value} is not one of {', '.join(map(str, options))}")
+        other = next((f"; {value} stands among the {kind}" for kind in KINDS if value in names(kind)), "")
+        raise InputError(f"{where}={value} is not one of {', '.join(map(str, options))}{other}")
     if origin in (typing.Union, types.UnionType):
         if type(None) in options and value in ("none", "None"):
             return None

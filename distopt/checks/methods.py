@@ -24,6 +24,7 @@ from distopt.checks._common import (
     sliced,
     weights,
 )
+from distopt.directions import direct
 from distopt.network.links import slots
 from distopt.network.net import Rehearsal, tried
 from distopt.numerics.trees import leaf
@@ -45,10 +46,10 @@ def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Ten
 def check_algorithm(algorithm: Any) -> None:
     """Check an algorithm against ``distopt.protocols.Algorithm``.
 
-    Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype
-    whose shapes never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents
-    learn of each other through ``mix`` only, and their numbering does not matter; agents that agree and see zero gradients stay
-    where they are; with ``tracks``, the tracker's mean is the mean of the gradients after every round.
+    Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype whose shapes
+    never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents learn of each other
+    through ``mix`` only (``output`` knows of one agent at a time), and their numbering does not matter; agents that agree and see zero
+    gradients stay where they are; with ``tracks``, the tracker's mean is the mean of the gradients after every round.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -82,6 +83,8 @@ def check_algorithm(algorithm: Any) -> None:
         for t, g in enumerate(gradients.to(dtype)):
             x, state = _check_round(algorithm, g, state, x, t)
             check_leaves(state, (R, N), dtype, f"{who}: state after round {t}")
+            if hasattr(algorithm, "output"):
+                _check_output(algorithm, x, state, t)
             require(
                 alike(state, form),
                 f"{who}: the state changes its structure or shapes in round {t}; keep them as init makes them",
@@ -119,6 +122,24 @@ def check_algorithm(algorithm: Any) -> None:
         point, state = algorithm.update(torch.zeros_like(point), state, point, round)
     gap = float((point - still).abs().max())
     require(gap < 1e-12, f"{who}: agents that agree and see zero gradients move (by {gap:.1e})")
+
+
+def _check_output(algorithm: Any, x: Tensor, state: Any, t: int) -> None:
+    """The answer before round t + 1: x's form, pure, and every agent's by itself."""
+    who = type(algorithm).__name__
+    held = copied((x, state))
+    answer = algorithm.output(x, state)
+    fits = isinstance(answer, Tensor) and answer.shape == x.shape and answer.dtype == x.dtype
+    require(fits, f"{who}: output must give {list(x.shape)} and {x.dtype} as x has")
+    require(same_bits(held, (x, state)), f"{who}: output changes its inputs in place (round {t})")
+    require(same_bits(answer, algorithm.output(x, state)), f"{who}: output is not pure (round {t})")
+    for r in range(R):
+        for i in range(N):
+            rows = slice(r, r + 1), slice(i, i + 1)
+            alone = algorithm.output(x[rows], sliced(state, *rows))
+            require(
+                same_bits(alone, answer[rows]), f"{who}: output gives an agent alone another answer than among others"
+            )
 
 
 def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tuple[Tensor, Any]:
@@ -182,11 +203,15 @@ def check_direction(direction: Any) -> None:
 
     def drive(stream: Tensor) -> list[tuple[Tensor, Any]]:
         state, out = direction.init(torch.zeros_like(stream[0])), []
-        for s in stream:
+        for t, s in enumerate(stream):
             before = copied((s, state))
-            d, after = direction(s, state)
+
+            def turned(s: Tensor = s, state: Any = state, t: int = t) -> tuple[Tensor, Any]:
+                return direct(direction, s, state, Rehearsal(lambda _, z: z, s, t, torch.neg))
+
+            d, after = turned()
             require(same_bits(before, (s, state)), f"{who}: changes its inputs in place")
-            require(same_bits((d, after), direction(s, state)), f"{who}: not pure: the same inputs give other outputs")
+            require(same_bits((d, after), turned()), f"{who}: not pure: the same inputs give other outputs")
             fits = d.shape == s.shape and d.dtype == s.dtype
             require(fits, f"{who}: turns s {list(s.shape)} {s.dtype} into {list(d.shape)} {d.dtype}")
             require(

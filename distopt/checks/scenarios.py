@@ -14,10 +14,10 @@ from distopt.numerics.trees import at, cast, tensors, tree_map
 def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     """Check a scenario for ``agents`` agents against ``distopt.protocols.Scenario``.
 
-    Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and
-    in which order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an
-    agent's row has the same bits in every block; at ``optimum`` the gradients sum to zero; ``hessian`` is the derivative of
-    ``grad``; accuracies lie in [0, 1] or are nan.
+    Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
+    order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
+    same bits in every block; at ``optimum`` the gradients sum to zero; ``hessian`` is the derivative of ``grad``; ``project`` leaves
+    allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -54,6 +54,42 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     for k in range(K):
         _check_costs(scenario, at(full, k), agents, times[k])
     _check_optimum(scenario, whole, full, K, who)
+    if hasattr(scenario, "project"):
+        _check_projection(scenario, agents, who)
+    if hasattr(scenario, "start"):
+        _check_start(scenario, agents, seed, who)
+
+
+def _check_projection(scenario: Any, agents: int, who: str) -> None:
+    for size in (0.1, 100.0):
+        x = size * normals(R, agents, scenario.dim, seed=8)
+        before = x.clone()
+        allowed = scenario.project(x)
+        require(same_bits(x, before), f"{who}: project changes x in place")
+        fits = allowed.shape == x.shape and allowed.dtype == x.dtype
+        require(fits, f"{who}: project turns x {list(x.shape)} {x.dtype} into {list(allowed.shape)} {allowed.dtype}")
+        gap = float((scenario.project(allowed) - allowed).abs().max())
+        require(gap < 1e-9 * size, f"{who}: project moves a point that is allowed (by {gap:.1e})")
+        for i in range(agents):
+            rows = slice(i, i + 1)
+            alone = scenario.project(x[:, rows])
+            require(
+                same_bits(alone, allowed[:, rows]), f"{who}: project moves an agent otherwise alone than among others"
+            )
+
+
+def _check_start(scenario: Any, agents: int, seed: int, who: str) -> None:
+    whole = scenario.start(Key(seed, range(agents), range(R), agents))
+    lead = (R, agents)
+    fits = whole.dim() == 3 and whole.shape[-1] == scenario.dim
+    fits = fits and all(size in (1, want) for size, want in zip(whole.shape, lead, strict=False))
+    require(fits, f"{who}: start has shape {list(whole.shape)}, not [{R}|1, {agents}|1, {scenario.dim}]")
+    require(bool(torch.isfinite(whole).all()), f"{who}: start gives points that are not finite")
+    whole = whole.expand(*lead, scenario.dim)
+    part = scenario.start(Key(seed, range(agents), [R - 1], agents)).expand(1, agents, scenario.dim)
+    require(
+        same_bits(part, whole[-1:]), f"{who}: start is not addressed: a trial alone starts elsewhere than among others"
+    )
 
 
 def _expanded(batch: Any, lead: tuple[int, int, int], who: str) -> Any:

@@ -88,6 +88,8 @@ def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any
             else value
             for key, value in given.items()
         }
+        if "metrics" in given:
+            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"

@@ -101,6 +101,9 @@ def cli() -> None:
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
 @click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
 @click.option(
+    "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
+)
+@click.option(
     "--dtype",
     metavar="float64",
     help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
@@ -164,7 +167,7 @@ def simulate(
     checkpoint, if --checkpoint-every was given. torchrun --max-restarts resumes by itself, given --out and --checkpoint-every.
     """
     mode = asking.mode(eager, compiled)
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings = {key: value for key, value in given.items() if value not in (None, ())}
     where = asking.engine_spec(engine, device, workers, partition, backend, address)
     with polite(traceback), asking.leading(engine, workers, address) as leads:
         if leads:

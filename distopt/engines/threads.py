@@ -17,10 +17,11 @@ from distopt.engines import local
 from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
-from distopt.engines.workers.worker import Report, Worker
+from distopt.engines.workers.worker import Worker
 from distopt.numerics.trees import default_dtype
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
+from distopt.simulation.runner import Segment
 
 T = TypeVar("T")
 
@@ -160,7 +161,7 @@ class ThreadGroup:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))

@@ -221,6 +221,6 @@ def about(name: str, users: Mapping[str, Mapping[str, Any]] | None = None) -> Me
     for key, value in (users or {}).get(name, {}).items():
         setattr(found, key, tuple(value) if isinstance(value, list) else value)
     if users and name in users and not found.head:
-        first, _, rest = found.title.rpartition(" ")
-        found.head = (first, rest)
+        first, _, rest = name.rpartition("_")
+        found.head = (first.replace("_", " "), rest)
     return found

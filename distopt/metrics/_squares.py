@@ -9,8 +9,8 @@ from torch import Tensor
 from distopt.numerics.sums import tree_sum
 
 NARROW = 64
-"""Up to so many coordinates, squares are summed over agents before coordinates: one vectorised pass, where sums of short rows are
-slow, and rounded alike in any code. Longer rows are summed first, so that workers send one number for each."""
+"""Rows of at most this many coordinates are summed over agents first, in one vectorised pass: sums of short rows are slow. Either code
+rounds alike. Longer rows are summed over coordinates first, so that workers send one number for each."""
 
 
 def columns(dim: int) -> int:

@@ -31,7 +31,7 @@ from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, begun, form, here, standing
+from distopt.simulation.round import AgentState, begun, form, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
         InputError: the state or a channel's memory holds more than tensors and numbers, or is not nested as at the beginning.
         RunError: it cannot be written.
     """
-    held = here(carry.held)
+    held = carry.held
     memory = list(held.memory)
     if pytree.tree_structure(held) != form(problem, memory):
         raise InputError(

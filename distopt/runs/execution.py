@@ -202,11 +202,13 @@ def execute_together(
                 stop.patient = True
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
-                done = max(chunk.carry.t for chunk in chunks.values())
+                done = max(chunk.t for chunk in chunks.values())
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
+                    held = where.fetch()
                     for g, chunk in chunks.items():
                         if chunk.diverged is None:
-                            recordings[g].save(chunk.carry, where, began)
+                            own = runner.of_point(held, g, len(problems), len(problems[g].x0))
+                            recordings[g].save(chunk.carry(own), where, began)
                 if progress:
                     progress("rounds", max(recording.done for recording in recordings), total)
                 if done < total and stop.signal is not None:

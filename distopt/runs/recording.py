@@ -100,12 +100,10 @@ class Recording:
             self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
 
     def take(self, chunk: runner.Chunk) -> None:
-        """Record what a stretch of rounds made."""
+        """Record a segment of rounds."""
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
-        self.x_last = (
-            chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
-        )
+        self.x_last = chunk.last if chunk.diverged is None else None
         self.names = set(chunk.metrics)
         store = self.writer or self.kept
         assert store is not None

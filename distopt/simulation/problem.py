@@ -33,7 +33,8 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round.
+    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round;
+    ``metrics`` by name what is measured, where it applies.
     """
 
     experiment: Experiment
@@ -143,7 +144,20 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
                 leaf(state, name)
         asked = tried(algorithm, x0)
     wide = widths(asked, channels, x0.shape[-1])
-    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide, gradients=asked.gradients)
+    measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
+    return Problem(
+        experiment,
+        mixing,
+        scenario,
+        algorithm,
+        channels,
+        key,
+        rounds,
+        x0,
+        wide,
+        gradients=asked.gradients,
+        metrics=measured,
+    )
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

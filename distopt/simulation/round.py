@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,27 +21,6 @@ class AgentState(NamedTuple):
     x: Tensor
     state: Any
     memory: Memory
-
-
-class Standing(Protocol):
-    """What all agents hold between two rounds: a ``AgentState``, or something that fetches it from where they are when it is asked."""
-
-    @property
-    def x(self) -> Tensor:
-        """[R, N, d]."""
-
-    @property
-    def state(self) -> Any:
-        """The algorithm's."""
-
-    @property
-    def memory(self) -> Memory:
-        """The channels'."""
-
-
-def here(standing: Standing) -> AgentState:
-    """The same in this process."""
-    return AgentState(standing.x, standing.state, standing.memory)
 
 
 def begun(problem: Problem, names: Sequence[str] | None = None) -> AgentState:

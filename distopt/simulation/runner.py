@@ -21,12 +21,12 @@ from torch.utils import _pytree as pytree
 from distopt import metrics
 from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
-from distopt.network.net import Memory, Uniforms, uniforms
+from distopt.network.net import Uniforms, uniforms
 from distopt.network.rows import Table
 from distopt.numerics.trees import cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, begun, copied, here
+from distopt.simulation.round import AgentState, begun, copied
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Carry(NamedTuple):
     """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N]."""
 
     t: int
-    held: Standing
+    held: AgentState
     totals: dict[str, Tensor]
 
     @property
@@ -51,13 +51,15 @@ class Carry(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a stretch of rounds start .. stop-1 produced.
+    """What is recorded of a segment of rounds start .. stop-1.
 
     Attributes:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
         trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
-        carry: where to go on; x, state and memory must be asked for (and copied, to be kept) before the next chunk is.
+        last: x after the last of these rounds [R, N, d], where x is recorded.
+        t: the round before which the agents stand.
+        totals: the cumulative metrics, [R] or [R, N].
         diverged: the round at which something stopped being finite, or None; nothing from it on is kept.
     """
 
@@ -66,8 +68,14 @@ class Chunk:
     rounds: NDArray[np.int64]
     metrics: dict[str, NDArray[np.float64]]
     trajectories: dict[str, NDArray[Any]]
-    carry: Carry
+    last: NDArray[Any] | None
+    t: int
+    totals: dict[str, Tensor]
     diverged: int | None = None
+
+    def carry(self, held: AgentState) -> Carry:
+        """Where to go on, from what the agents hold now (see ``Engine.fetch``)."""
+        return Carry(self.t, held, self.totals)
 
 
 def begin(problem: Problem) -> Carry:
@@ -113,9 +121,8 @@ class Block:
         return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """What an engine made of some rounds: float64 ``observed``, ``kept`` trajectories [K, R, N, *], and where it stands.
+class Segment(NamedTuple):
+    """What an engine made of some rounds: float64 ``observed`` and ``kept`` trajectories [K, R, N, *].
 
     ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` says of which trials the last x is, [R]; ``bits`` is what
     each agent broadcast in a round.
@@ -123,13 +130,12 @@ class Stretch:
 
     observed: dict[str, Tensor]
     kept: dict[str, Tensor]
-    held: Standing
     finite: Tensor
     bits: int
 
 
 class Engine(Protocol):
-    """Where the rounds run."""
+    """Where the rounds run, and where the agents' state is meanwhile: ``place`` puts it there, ``fetch`` asks for it."""
 
     @property
     def compiled(self) -> bool:
@@ -138,13 +144,17 @@ class Engine(Protocol):
     def prepare(self, block: Block) -> None:
         """Make what ``advance`` will need of a block, while earlier rounds run: called from another thread."""
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
-        """Run ``rounds``, places in ``block``: one or several of the first, or all.
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """The agents hold this from now on; None: what they hold before the first round. The engine may write to it."""
 
-        What ``carry.held`` holds is the engine's from now on: it may write to it, and nobody may ask for it any more.
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round. Where ``carry.held`` is
-        the very object that the last stretch returned, the agents already hold it, wherever they are.
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
+        """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
+
+        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
         """
+
+    def fetch(self) -> AgentState:
+        """What the agents hold, here. Whoever keeps it copies it: the next ``advance`` may write to it."""
 
 
 def run(
@@ -155,7 +165,7 @@ def run(
     start: Carry | None = None,
     agentwise: bool | None = None,
 ) -> Iterator[Chunk]:
-    """Run from ``start`` (or from the beginning) to the last round or to divergence, stretch by stretch.
+    """Run from ``start`` (or from the beginning) to the last round or to divergence, segment by segment.
 
     ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
     """
@@ -172,22 +182,22 @@ def together(
     agentwise: bool | None = None,
     pause: int | None = None,
 ) -> Iterator[dict[int, Chunk]]:
-    """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each stretch by place in ``problems``.
+    """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each segment by place in ``problems``.
 
     Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
     rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
 
-    ``starts`` are the points' carries, all before the same round. A stretch ends at every ``pause``-th round, and when it has
-    taken about ``PATIENCE`` seconds; where a stretch begins changes no bit.
+    ``starts`` are the points' carries, all before the same round. A segment ends at every ``pause``-th round, and when it has
+    taken about ``PATIENCE`` seconds; where a segment begins changes no bit.
     """
     points, whole = len(problems), grid.stack(problems)
     totals = {g: starts[g].totals if starts else {} for g in range(points)}
-    carry = Carry(starts[0].t, _joined(starts, len(problems[0].x0)), {}) if starts else begin(whole)
-    first, trials = problems[0], len(problems[0].x0)
+    first, t = problems[0], starts[0].t if starts else 0
+    engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
     keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
-    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
+    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a segment may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
         length //= 2
@@ -198,39 +208,38 @@ def together(
         engine.prepare(wide)
         return block, wide
 
-    for block, wide in _ahead(
-        made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64
-    ):
-        while carry.t < block.start + block.count:
-            offset = carry.t - block.start
-            count = min(soon, block.count - offset, pause - carry.t % pause if pause else soon)
+    for block, wide in _ahead(made, range(t - t % length, first.rounds, length), first.x0.dtype == torch.float64):
+        while t < block.start + block.count:
+            offset = t - block.start
+            count = min(soon, block.count - offset, pause - t % pause if pause else soon)
             began = time.perf_counter()
-            stretch = engine.advance(whole, wide, range(offset, offset + count), carry, keep)
-            count = len(stretch.observed["cost"])
+            segment = engine.advance(wide, range(offset, offset + count), keep)
+            count = len(segment.observed["cost"])
             soon = max(1, int(count * PATIENCE / max(time.perf_counter() - began, 1e-6)))
-            carry = Carry(carry.t + count, stretch.held, {})
+            t += count
+            x = engine.fetch().x.clone() if "x" in first.experiment.record else None
             chunks = {
-                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise)
+                g: _chunk(problems[g], block, offset, before, *_point(segment, x, g, points), agentwise)
                 for g, before in totals.items()
             }
-            totals = {g: chunk.carry.totals for g, chunk in chunks.items() if chunk.diverged is None}
+            totals = {g: chunk.totals for g, chunk in chunks.items() if chunk.diverged is None}
             yield chunks
             if not totals:
                 return
-            del stretch, chunks  # a second copy of a large network's state would be one too many
+            del segment, chunks  # a second copy of a large network's trajectories would be one too many
 
 
 def _joined(starts: Sequence[Carry], trials: int) -> AgentState:
     """What the agents of several grid points hold, one point's trials after the other's; its leaves share memory with nothing."""
     if len(starts) == 1:
-        only: AgentState = copied(here(starts[0].held))
+        only: AgentState = copied(starts[0].held)
         return only
 
     def join(*leaves: Any) -> Any:
         own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
         return torch.cat(leaves) if own else copied(leaves[0])  # trials share it, so points do too
 
-    held: AgentState = pytree.tree_map(join, *(here(start.held) for start in starts))
+    held: AgentState = pytree.tree_map(join, *(start.held for start in starts))
     return held
 
 
@@ -275,49 +284,24 @@ def _wide(block: Block, whole: Problem, points: int) -> Block:
     return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What the agents hold, of some rows of the trials axis alone; looked up when asked."""
-
-    held: Any
-    rows: slice
-
-    def _part(self, tree: Any) -> Any:
-        return tree_map(
-            lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree
-        )  # one row is shared by all
-
-    @property
-    def x(self) -> Tensor:
-        x: Tensor = self._part(self.held.x)
-        return x
-
-    @property
-    def state(self) -> Any:
-        return self._part(self.held.state)
-
-    @property
-    def memory(self) -> Memory:
-        memory: Memory = self._part(self.held.memory)
-        return memory
+def of_point(held: Any, g: int, points: int, trials: int) -> Any:
+    """The rows of grid point g in a tree of what the agents of all ``points`` hold; what all share, it shares."""
+    rows = slice(g * trials, (g + 1) * trials)
+    return tree_map(lambda leaf: leaf[rows] if points > 1 and leaf.dim() and len(leaf) > 1 else leaf, held)
 
 
-def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
-    """What a stretch made of grid point g: its rows, laid out as if it had run alone."""
+def _point(segment: Segment, x: Tensor | None, g: int, points: int) -> tuple[Segment, Tensor | None]:
+    """A segment of grid point g, and its rows of ``x``, laid out as if it had run alone."""
     if points == 1:
-        return stretch
+        return segment, x
+    trials = len(segment.finite) // points
     rows = slice(g * trials, (g + 1) * trials)
 
     def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value[:, rows].contiguous() for name, value in named.items()}
 
-    return replace(
-        stretch,
-        observed=each(stretch.observed),
-        kept=each(stretch.kept),
-        held=_Rows(stretch.held, rows),
-        finite=stretch.finite[rows],
-    )
+    own = Segment(each(segment.observed), each(segment.kept), segment.finite[rows], segment.bits)
+    return own, None if x is None else x[rows]
 
 
 def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
@@ -331,10 +315,16 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
 
 
 def _chunk(
-    problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool
+    problem: Problem,
+    block: Block,
+    offset: int,
+    before: dict[str, Tensor],
+    segment: Segment,
+    x: Tensor | None,
+    agentwise: bool,
 ) -> Chunk:
-    """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
-    count, trials = len(stretch.observed["cost"]), len(problem.x0)
+    """Cumulate a segment's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
+    count, trials = len(segment.observed["cost"]), len(problem.x0)
     start, rows = block.start + offset, slice(offset, offset + count)
 
     def each(value: Tensor | None) -> Tensor | None:
@@ -344,12 +334,12 @@ def _chunk(
     seen = measure.Rounds(
         problem,
         start,
-        stretch.observed,
+        segment.observed,
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (stretch.bits, problem.gradients),
-        stretch.kept[problem.answer].double() if agentwise else None,
+        (segment.bits, problem.gradients),
+        segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )
     values = seen.all()
@@ -357,7 +347,7 @@ def _chunk(
     good = [value.isfinite().all(-1) for name, value in values.items() if problem.measured[name].diverges]
     bad = torch.nonzero(~torch.stack(good).all(0))
     diverged = start + int(bad[0, 0]) if len(bad) else None
-    if diverged is None and not bool(stretch.finite.all()):
+    if diverged is None and not bool(segment.finite.all()):
         diverged = start + count
     kept = count if diverged is None else diverged - start
 
@@ -372,7 +362,9 @@ def _chunk(
         start + kept,
         np.asarray([start + k for k in chosen], dtype=np.int64),
         {name: value[chosen].T.contiguous().numpy() for name, value in values.items() if problem.measured[name].stored},
-        {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
-        Carry(start + count, stretch.held, seen.totals),
+        {name: segment.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
+        None if x is None else x.numpy(),
+        start + count,
+        seen.totals,
         diverged,
     )

@@ -12,8 +12,10 @@ import networkx as nx
 import pytest
 import torch
 from helpers import oracles
+from helpers.driving import tracking
 from torch import Tensor
 
+from distopt.algorithms.aug_dgm import AugDGM
 from distopt.algorithms.dadam import dadam
 from distopt.algorithms.dgd import DGD
 from distopt.algorithms.exact_diffusion import ExactDiffusion
@@ -27,6 +29,7 @@ from distopt.directions.momentum import Momentum
 from distopt.directions.nesterov import Nesterov
 from distopt.directions.sgd import SGD
 from distopt.errors import InputError
+from distopt.network.net import Rehearsal
 
 N, D, ROUNDS = 6, 3, 200
 Matrices = list[list[list[float]]]
@@ -93,7 +96,7 @@ def simulate(
             names.add(name)
             return torch.tensor(w, dtype=torch.float64) @ z
 
-        x, state = algorithm.update(torch_gradient(t, x), state, x, mix)
+        x, state = algorithm.update(torch_gradient(t, x), state, x, Rehearsal(mix, x, t))
         path.append(x)
         if sent is not None:
             sent.append(names)
@@ -155,7 +158,7 @@ def test_dgd(form: Any, direction: str, network: str) -> None:
 def test_gt(form: Any, direction: str, network: str) -> None:
     rule, oracle = DIRECTIONS[direction]
     weights = networks(network)
-    path = simulate(GT(0.02, form, rule), weights)
+    path = simulate(tracking(0.02, form, rule), weights)
     close(path, oracles.gt(problem(weights), form, 0.02, [oracle() for _ in range(N)]))
 
 
@@ -189,7 +192,7 @@ EVERY: dict[str, Any] = {
     "dgd_atc": DGD(0.05, "atc", Nesterov(0.5)),
     "gt": GT(0.05),
     "gt_atc": GT(0.05, "atc"),
-    "aug_dgm": GT(0.05, "aug_dgm", AMSGrad(bias_correction=True)),
+    "aug_dgm": AugDGM(0.05, direction=AMSGrad(bias_correction=True)),
     "gtadam": gtadam(0.05),
     "dadam": dadam(0.05, b3=0.5),
     "extra": EXTRA(0.05),
@@ -217,9 +220,8 @@ def test_step_size_per_trial(name: str) -> None:
         x = torch.tensor(START, dtype=torch.float64).repeat(trials, 1, 1)
         state = algorithm.init(x)
         for t in range(20):
-            x, state = algorithm.update(
-                torch_gradient(t, x), state, x, lambda _, z: (w[:, :, None] * z[:, None]).sum(-2)
-            )
+            round = Rehearsal(lambda _, z: (w[:, :, None] * z[:, None]).sum(-2), x, t)
+            x, state = algorithm.update(torch_gradient(t, x), state, x, round)
         return x
 
     together = run(replace(algorithm, lr=torch.tensor(rates, dtype=torch.float64).reshape(3, 1, 1)), 3)
@@ -236,7 +238,7 @@ def test_whole_run_is_one_graph(name: str) -> None:
     def two_rounds(x: Tensor) -> Tensor:
         state = algorithm.init(x)
         for t in range(2):
-            x, state = algorithm.update(torch_gradient(t, x), state, x, lambda _, z: w @ z)
+            x, state = algorithm.update(torch_gradient(t, x), state, x, Rehearsal(lambda _, z: w @ z, x, t))
         return x
 
     x = torch.tensor(START, dtype=torch.float64).unsqueeze(0)
@@ -304,7 +306,7 @@ def test_bad_parameters_name_the_field() -> None:
             _bad(lambda make=make, lr=lr: make(lr=lr), "lr must be positive")
         _bad(lambda make=make: make(lr=torch.tensor([[[0.1]], [[0.0]]])), "lr must be positive")
     _bad(lambda: DGD(form="aug_dgm"), "form must be one of cta, atc")
-    _bad(lambda: GT(form="x"), "form must be one of cta, atc, aug_dgm")
+    _bad(lambda: GT(form="x"), "form must be one of cta, atc")
     _bad(lambda: Momentum(1.0), "momentum: b must")
     _bad(lambda: Nesterov(-0.1), "nesterov: b must")
     _bad(lambda: gtadam(b1=1.0), "^gtadam: b1 must")

@@ -107,7 +107,7 @@ def test_each_round_is_that_of_the_loop_where_rounding_grows() -> None:
         net = Net(built.channels, link, memory)
         g = gradient(t, x[0].numpy())
         expected, keep = gossiped(x[0].numpy() - 0.05 * g, kept, t, (4, 3), 1.0)
-        x, _ = built.algorithm.update(torch.tensor(g)[None], (), x, net.mix)
+        x, _ = built.algorithm.update(torch.tensor(g)[None], built.algorithm.init(x), x, net.mix)
         memory = net.memory
         assert np.abs(x[0].numpy() - expected).max() < 1e-13
         for (i, j), U in keep.items():

@@ -94,7 +94,7 @@ def texts(*options: str) -> Range:
     )
 
 
-FORM = texts("cta", "atc", "aug_dgm")
+FORM = texts("cta", "atc")
 SEGMENTS = Range(
     ["x", "0", "3+0", "3+", "+3", "3 4", "-3", "3.5", "1_0", "٣", "３", None, 3, ["3"], math.nan, object()],
     ["", "3", "784+10"],
@@ -105,6 +105,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         **{name: {"lr": POSITIVE} for name in ("extra", "nids", "exact_diffusion")},
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
+        "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gtadam": {
             "lr": POSITIVE,
             "b1": FRACTION,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +14,7 @@ from helpers import needs
 from torch import Tensor
 
 import distopt
+from distopt.catalog import registry
 from distopt.engines import local
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -218,7 +219,6 @@ class Plain:
 
 @pytest.mark.parametrize("name", ["gt", "dgd", "c_gt", "ef_sgd", "signsgd"])
 def test_a_direction_that_asks_for_the_round_gets_it(name: str) -> None:
-    from distopt.catalog import registry
 
     topology = "star" if name in ("ef_sgd", "signsgd") else "ring"
     plain, decayed = (
@@ -226,7 +226,7 @@ def test_a_direction_that_asks_for_the_round_gets_it(name: str) -> None:
             topology,
             agents=N,
             scenario=f"moving_target:dim={D}",
-            algorithm=replace(registry.make("algorithms", name), direction=rule),
+            algorithm=registry.maker("algorithms", name)(direction=rule),
             rounds=12,
             x0=0.5,
             record="x",

@@ -13,6 +13,7 @@ import networkx as nx
 import pytest
 import torch
 from helpers import oracles
+from helpers.driving import at_rate
 from helpers.surviving import TOTALS
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def walked(algorithm: Any, weights: list[list[list[float]]], lrs: list[Any], tri
     x = torch.tensor(START, dtype=torch.float64).repeat(trials, 1, 1)
     state, memory, out = algorithm.init(x), {}, []
     for t, (w, lr) in enumerate(zip(weights, lrs, strict=True)):
-        algorithm = replace(algorithm, lr=lr)
+        algorithm = at_rate(algorithm, lr)
         net, g = (
             Net(dict.fromkeys(algorithm.channels, getattr(algorithm, "channel", Exact())), Linked(w), memory),
             torch_gradient(t, x),
@@ -232,7 +233,20 @@ def signs_of_momentum(moment: Moment) -> Tensor:
 
 MEANS: dict[str, Callable[[Moment], Tensor]] = {
     **dict.fromkeys(
-        ("dgd", "gt", "extra", "nids", "exact_diffusion", "lead", "cedas", "choco_sgd", "deepsqueeze", "beer", "c_gt"),
+        (
+            "dgd",
+            "gt",
+            "aug_dgm",
+            "extra",
+            "nids",
+            "exact_diffusion",
+            "lead",
+            "cedas",
+            "choco_sgd",
+            "deepsqueeze",
+            "beer",
+            "c_gt",
+        ),
         step,
     ),
     "gtadam": adam,
@@ -247,9 +261,8 @@ SPECS = [
     *MEANS,
     "dgd:form=atc",
     "gt:form=atc",
-    "gt:form=aug_dgm",
     "gtadam:form=atc",
-    "gtadam:form=aug_dgm",
+    "aug_dgm:direction=adam",
     "dadam:form=atc",
     "lead:compressor=topk(k=2),gamma=0.4",
     "cedas:compressor=topk(k=2),gamma=0.4",
@@ -275,7 +288,10 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
     ("spec", "schedule"), [(s, t) for s in SPECS for t in SCHEDULES if not (s.startswith("lead") and t == "zigzag")]
 )
 def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: str) -> None:
-    algorithm, relation = undrawn(registry.make("algorithms", spec)), MEANS[spec.partition(":")[0]]
+    algorithm, relation = (
+        undrawn(registry.make("algorithms", spec)),
+        adam if spec == "aug_dgm:direction=adam" else MEANS[spec.partition(":")[0]],
+    )
     brings = hasattr(algorithm, "channel")
     for kind in (
         ["average"]
@@ -301,7 +317,7 @@ def test_the_mean_moves_alike_through_a_channel_that_keeps_means(spec: str, chan
     for t, (w, lr) in enumerate(zip(network("static"), SCHEDULES["drops"], strict=True)):
         object.__setattr__(algorithm, "lr", lr)
         net, g = Net(dict.fromkeys(algorithm.channels, through), Linked(w), memory), torch_gradient(t, x)
-        after, state = algorithm.update(g, state, x, net.mix)
+        after, state = algorithm.update(g, state, x, Rehearsal(net.mix, x, t))
         assert float((mean(after) - mean(x) + lr * mean(g)).abs().max()) < 1e-12
         x, memory = after, net.memory
 
@@ -314,9 +330,9 @@ def test_powergossip_keeps_the_relation() -> None:
     tables = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     algorithm, memory, x = problem.algorithm, {}, torch.tensor(START, dtype=torch.float64)[None]
     for t, lr in enumerate(SCHEDULES["zigzag"]):
-        algorithm = replace(algorithm, lr=lr)
+        algorithm = at_rate(algorithm, lr)
         net, g = Net(problem.channels, Whole(at(tables, 0)), memory), torch_gradient(t, x)
-        after, _ = algorithm.update(g, (), x, net.mix)
+        after, _ = algorithm.update(g, algorithm.init(x), x, net.mix)
         assert float((mean(after) - mean(x) + lr * mean(g)).abs().max()) < 1e-12
         x, memory = after, net.memory
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.driving import tracking
 from torch import Tensor
 
+from distopt.algorithms.aug_dgm import AugDGM
 from distopt.algorithms.dadam import dadam
 from distopt.algorithms.dgd import DGD
 from distopt.algorithms.exact_diffusion import ExactDiffusion
@@ -24,6 +26,7 @@ from distopt.directions.amsgrad import AMSGrad
 from distopt.directions.momentum import Momentum
 from distopt.directions.nesterov import Nesterov
 from distopt.directions.sgd import SGD
+from distopt.network.net import Rehearsal
 
 F64 = torch.float64
 
@@ -89,7 +92,8 @@ def run(
     state, path, states = algorithm.init(x), [x], []
     for t in range(rounds):
         weights = w if isinstance(w, Tensor) else w(t)
-        x, state = algorithm.update(gradient(t, x), state, x, lambda _, z, weights=weights: weights @ z)
+        round = Rehearsal(lambda _, z, weights=weights: weights @ z, x, t)
+        x, state = algorithm.update(gradient(t, x), state, x, round)
         path.append(x)
         states.append(state)
     return torch.stack(path), states
@@ -133,7 +137,7 @@ def gt_matrix(form: str, lr: float, q: Quadratics, w: Tensor) -> Tensor:
 def test_tracking_converges_at_the_spectral_radius(form: Any, lr: float) -> None:
     q, w = Quadratics.draw(6, 2, 0.5, 2.0), ring(6)
     rho = radius(gt_matrix(form, lr, q, w), conserved=2)  # sum s - sum H x is conserved: two eigenvalues are one
-    path, _ = run(GT(lr, form), q.gradient, w, start(6, 2), 1500)
+    path, _ = run(tracking(lr, form), q.gradient, w, start(6, 2), 1500)
     distance = errors(path, q.optimum)
     assert distance[-1] < 1e-12
     assert rho < 1
@@ -224,7 +228,7 @@ def failing_links(agents: int) -> Callable[[int], Tensor]:
     [
         GT(0.1),
         GT(0.1, "atc"),
-        GT(0.1, "aug_dgm"),
+        AugDGM(0.1),
         gtadam(0.01),
         GT(0.02, "atc", AMSGrad()),
         GT(0.02, "cta", Momentum(0.8)),
@@ -274,7 +278,7 @@ def test_complete_graph_with_equal_costs_is_centralised_adam(form: Any) -> None:
         k = torch.arange(2, dtype=F64)
         return (k + 1) * (x - 3 * torch.sin(0.02 * t + k)) + torch.tanh(x)
 
-    path, _ = run(gtadam(lr, b1, b2, eps, form=form), gradient, w, torch.ones(5, 2, dtype=F64), 500)
+    path, _ = run(tracking(lr, form, Adam(b1, b2, eps)), gradient, w, torch.ones(5, 2, dtype=F64), 500)
     for k in range(2):
         x, m, v = 1.0, 0.0, 0.0
         for t in range(500):
@@ -298,7 +302,7 @@ def test_alone_every_method_is_the_direction_itself(direction: Any) -> None:
     """W = I: no form mixes, tracking tracks nothing but the own gradient."""
     q, w = Quadratics.draw(4, 3, 0.5, 2.0), torch.eye(4, dtype=F64)
     reference, _ = run(DGD(0.05, "cta", direction), moving(q), w, start(4, 3), 200)
-    for other in (DGD(0.05, "atc", direction), *(GT(0.05, f, direction) for f in ("cta", "atc", "aug_dgm"))):
+    for other in (DGD(0.05, "atc", direction), *(tracking(0.05, f, direction) for f in ("cta", "atc", "aug_dgm"))):
         path, _ = run(other, moving(q), w, start(4, 3), 200)
         assert (path - reference).abs().max() < 1e-12
 
@@ -346,7 +350,7 @@ def test_aug_dgm_is_next_with_a_mixed_direction() -> None:
     q, w = Quadratics.draw(6, 3, 0.5, 2.0), ring(6)
     own = torch.linalg.solve(q.h, q.b)
     assert q.gradient(0, own).abs().max() < 1e-12
-    augmented, _ = run(GT(0.1, "aug_dgm"), moving(q), w, own, 200)
+    augmented, _ = run(AugDGM(0.1), moving(q), w, own, 200)
     atc, _ = run(GT(0.1, "atc", Premixed(w)), moving(q), w, own, 200)
     assert (augmented - atc).abs().max() < 1e-12
     assert (augmented[-1] - own).abs().max() > 0.1

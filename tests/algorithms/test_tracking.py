@@ -18,7 +18,7 @@ from distopt.checks import check_algorithm
 from distopt.errors import InputError
 
 ASK: dict[str, Any] = {"agents": 6, "scenario": "moving_target:dim=3", "rounds": 30}
-TRACKING = {"gt", "gtadam", "c_gt", "beer"}
+TRACKING = {"gt", "aug_dgm", "gtadam", "c_gt", "beer"}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heavy_ball.py"
 
 
@@ -93,7 +93,7 @@ def test_trackers_of_the_house_and_no_others_are_measured() -> None:
         average = getattr(registry.make("algorithms", name), "weights", "") == "average"
         run = distopt.simulate("complete" if average else "ring", algorithm=name, **ASK)
         assert ("tracker_invariant" in run.metrics) == (name in TRACKING), name
-    for spec in ("gt:form=atc", "gt:form=aug_dgm", "gtadam:form=aug_dgm"):
+    for spec in ("gt:form=atc", "aug_dgm", "aug_dgm:direction=adam"):
         assert distopt.simulate("ring", algorithm=spec, **ASK)["tracker_invariant"].max() < 1e-13
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from distopt.algorithms.gtadam import gtadam
+from distopt.network.net import Rehearsal
 
 if shutil.which("gcc") is None:
     pytest.skip("the C loops need gcc", allow_module_level=True)
@@ -40,7 +41,7 @@ def by_distopt(problem, W, gradient):
     state, W = algorithm.init(x), torch.from_numpy(W)
     for t in range(problem.rounds):
         g = torch.from_numpy(gradient(x[0].numpy(), t))[None]
-        x, state = algorithm.update(g, state, x, lambda name, z: W @ z)
+        x, state = algorithm.update(g, state, x, Rehearsal(lambda name, z: W @ z, x))
     return x[0].numpy()
 
 

@@ -18,7 +18,7 @@ from distopt.directions.momentum import Momentum, MomentumState
 
 
 @pytest.mark.parametrize(
-    "spec", [*names("algorithms"), "gt:form=atc", "gt:form=aug_dgm,direction=amsgrad(bias_correction=true)"]
+    "spec", [*names("algorithms"), "gt:form=atc", "aug_dgm:direction=amsgrad(bias_correction=true)"]
 )
 def test_algorithms(spec: str) -> None:
     check_algorithm(make("algorithms", spec))
@@ -134,6 +134,53 @@ class WrongTracker(Good):
         return mix("x", x) - 0.05 * s, GTState(s, g, ())
 
 
+class MoreGradients(CouplesAgents):
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
+        return mix("x", x) - 0.1 * (mix.grad(x - g) if int(mix.t) else g), ()
+
+
+class MoreNumbers(CouplesAgents):
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
+        return mix("x", x) - 0.1 * g * (mix.uniform(1).to(g.dtype) if int(mix.t) else 0.5), ()
+
+
+class KnowsOthersByGradients(CouplesAgents):
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
+        return mix("x", x) - 0.1 * mix.grad(x - g.mean(-2, keepdim=True)), ()
+
+
+class FlatOutput(Good):
+    def output(self, x: Tensor, state: Any) -> Tensor:
+        return x[..., :1]
+
+
+class MeanOutput(Good):
+    def output(self, x: Tensor, state: Any) -> Tensor:
+        return x.mean(-2, keepdim=True).expand_as(x)
+
+
+class OutputInPlace(Good):
+    def output(self, x: Tensor, state: Any) -> Tensor:
+        return x.mul_(0.5)
+
+
+class CountingOutput(Good):
+    def output(self, x: Tensor, state: Any) -> Tensor:
+        self.count += 1
+        return x + self.count
+
+
+class Extragradient(CouplesAgents):
+    """What keeps all promises and asks for all that a round has."""
+
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
+        lr = 0.1 / (1 + mix.t)
+        return mix("x", x) - lr * mix.grad(mix.x - lr * g) * (0.5 + mix.uniform(1)), ()
+
+    def output(self, x: Tensor, state: Any) -> Tensor:
+        return x + 0.0
+
+
 class Explodes(CouplesAgents):
     def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
         return mix("x", x) - g / 0.0, ()
@@ -141,6 +188,7 @@ class Explodes(CouplesAgents):
 
 def test_an_algorithm_that_keeps_all_promises_passes() -> None:
     check_algorithm(Good())
+    check_algorithm(Extragradient())
 
 
 @pytest.mark.parametrize(
@@ -162,6 +210,13 @@ def test_an_algorithm_that_keeps_all_promises_passes() -> None:
         (Drifts, "agents that agree and see zero gradients move"),
         (WrongTracker, "mean of the trackers"),
         (Explodes, "not finite after round 0"),
+        (MoreGradients, "round 1 asks for 1 further gradients and 0 uniform numbers, the first one for 0 and 0"),
+        (MoreNumbers, "round 1 asks for 0 further gradients and 1 uniform numbers"),
+        (KnowsOthersByGradients, "learns of another one without mix"),
+        (FlatOutput, "output must give"),
+        (MeanOutput, "output gives an agent alone another answer"),
+        (OutputInPlace, "output changes its inputs in place"),
+        (CountingOutput, "output is not pure"),
     ],
 )
 def test_broken_algorithms(broken: Callable[[], Any], words: str) -> None:
@@ -191,6 +246,23 @@ class DirectionStartsAtOne(Momentum):
         return MomentumState(torch.ones_like(x))
 
 
+class DirectionAsks(Momentum):
+    """What keeps all promises and asks for the round."""
+
+    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # type: ignore[override]
+        m = self.b * state.m + s + 0.1 * mix.x
+        return m / (1 + mix.t), MomentumState(m)
+
+
+class DirectionAsksForTheMean(Momentum):
+    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # type: ignore[override]
+        return s + mix.x.mean(-2, keepdim=True), state
+
+
+def test_a_direction_that_asks_for_the_round_passes() -> None:
+    check_direction(DirectionAsks())
+
+
 class DirectionWidens(Momentum):
     def __call__(self, s: Tensor, state: MomentumState) -> tuple[Tensor, MomentumState]:
         return s.double(), state
@@ -209,6 +281,7 @@ class DirectionForgetsShape(Momentum):
         (DirectionDividesByZero, "not finite at gradients|not zero"),
         (DirectionStartsAtOne, "not zero"),
         (DirectionWidens, "float32 into"),
+        (DirectionAsksForTheMean, "alone gets another direction"),
         (DirectionForgetsShape, "structure or shapes"),
     ],
 )

@@ -79,6 +79,69 @@ class Percent(Moving):
         return 50 + 0 * x[..., 0]
 
 
+class Boxed(Moving):
+    """What keeps all promises, in a box and from random points."""
+
+    def project(self, x: Tensor) -> Tensor:
+        return x.clamp(-1, 1)
+
+    def start(self, key: Key) -> Tensor:
+        return key.normal("test.start", self.dim)[0].clamp(-1, 1)
+
+
+class ShrinkingProjection(Boxed):
+    def project(self, x: Tensor) -> Tensor:
+        return 0.9 * x
+
+
+class JointProjection(Boxed):
+    def project(self, x: Tensor) -> Tensor:
+        return x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1)
+
+
+class FlatProjection(Boxed):
+    def project(self, x: Tensor) -> Tensor:
+        return x[..., :1]
+
+
+class ProjectionInPlace(Boxed):
+    def project(self, x: Tensor) -> Tensor:
+        return x.clamp_(-1, 1)
+
+
+class FlatStart(Boxed):
+    def start(self, key: Key) -> Tensor:
+        return torch.zeros(2, dtype=torch.float64)
+
+
+class EndlessStart(Boxed):
+    def start(self, key: Key) -> Tensor:
+        return torch.full((1, 1, self.dim), torch.inf)
+
+
+class ConsumedStart(Boxed):
+    def start(self, key: Key) -> Tensor:
+        generator = torch.Generator().manual_seed(key.seed)
+        return torch.randn(len(key.trials), len(key.agents), self.dim, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (ShrinkingProjection(), "project moves a point that is allowed"),
+        (JointProjection(), "project moves an agent otherwise alone"),
+        (FlatProjection(), "project turns x"),
+        (ProjectionInPlace(), "project changes x in place"),
+        (FlatStart(), "start has shape"),
+        (EndlessStart(), "start gives points that are not finite"),
+        (ConsumedStart(), "start is not addressed"),
+    ],
+)
+def test_broken_projections_and_starts(broken: Any, words: str) -> None:
+    check_scenario(Boxed())
+    fails(check_scenario, broken, words)
+
+
 def test_a_scenario_that_keeps_all_promises_passes() -> None:
     check_scenario(Moving())
 

@@ -126,7 +126,7 @@ def test_the_battery_notices_metrics_summed_block_by_block(monkeypatch: pytest.M
 
 def test_the_battery_notices_swapped_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """x and s have one shape: taken in the order of arrival instead of by name, nothing else would complain."""
-    problem = posed(Case("gt:lr=0.01,form=aug_dgm", "exact", "moving_target:dim=3"))
+    problem = posed(Case("aug_dgm:lr=0.01", "exact", "moving_target:dim=3"))
     alone = on(problem)
     right = exchange.HaloExchange.send
 

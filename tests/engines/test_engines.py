@@ -31,7 +31,7 @@ from distopt.protocols import Wire
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
 from distopt.simulation.problem import build, build_topology
-from distopt.simulation.round import here
+from distopt.simulation.round import copied
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ring": {},
@@ -117,13 +117,14 @@ def test_a_run_of_several_stretches_continues_on_the_workers(monkeypatch: pytest
     assert differences(alone, shared) == []
 
 
-def chunks(problem: Problems, engine: Any, start: runner.Carry | None = None) -> list[runner.Chunk]:
+def chunks(
+    problem: Problems, engine: Any, start: runner.Carry | None = None
+) -> list[tuple[runner.Chunk, runner.Carry]]:
     out = []
     for chunk in runner.run(
         problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine, start=start
     ):
-        carry = chunk.carry._replace(held=here(chunk.carry.held))
-        out.append(dataclasses.replace(chunk, carry=carry))
+        out.append((chunk, chunk.carry(copied(engine.fetch()))))
     return out
 
 
@@ -133,14 +134,14 @@ def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch:
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 4)
     blocks = problem.comparison.blocks
     whole = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["3"])))
-    again = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
-    assert [chunk.start for chunk in again] == [4, 8]
-    for one, other in zip(whole[1:], again, strict=True):
-        assert torch.equal(one.carry.x, other.carry.x)
+    again = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["5"])), whole[0][1])
+    assert [chunk.start for chunk, _ in again] == [4, 8]
+    for (one, stood), (other, stands) in zip(whole[1:], again, strict=True):
+        assert torch.equal(stood.x, stands.x)
         assert all(np.array_equal(one.metrics[name], other.metrics[name]) for name in one.metrics)
 
 
-def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_agents_hold_is_fetched_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made("ring", "moving_target:dim=3", rounds=6)
     fetched = []
@@ -148,15 +149,15 @@ def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monk
     monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
     engine = WorkerEngine(ThreadGroup(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
-    carries = [
-        chunk.carry
-        for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine)
-    ]
-    assert fetched == []
-    assert carries[-1].x.shape == (1, N, 3)
-    assert sorted(fetched) == [0, 1]
-    with pytest.raises(RuntimeError, match="have gone on"):
-        _ = carries[0].x
+    plain = dataclasses.replace(problem.problem, experiment=dataclasses.replace(problem.problem.experiment, record=()))
+    for each, fetches in ((plain, 0), (problem.problem, 3)):  # the runner asks where x is recorded
+        run = runner.run(each, problem.comparison.comparator, problem.comparison.blocks, engine)
+        assert len(list(run)) == 3 and sorted(fetched) == [0] * fetches + [1] * fetches
+        fetched.clear()
+        held = engine.fetch()
+        assert held.x.shape == (1, N, 3) and engine.fetch() is held
+        assert sorted(fetched) == ([] if fetches else [0, 1])
+        fetched.clear()
 
 
 def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,12 +323,12 @@ class InPlace:
 
 def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
     x = torch.zeros(1, 2, 3)
-    specs = ("gt", "gt:form=atc", "gt:form=aug_dgm", "dgd", "nids", "extra")
+    specs = ("gt", "gt:form=atc", "aug_dgm", "dgd", "nids", "extra")
     early = {spec: set(known_at_start(registry.make("algorithms", spec), x)) for spec in specs}
     assert early == {
         "gt": {"x", "s"},
         "gt:form=atc": {"s"},
-        "gt:form=aug_dgm": set(),
+        "aug_dgm": set(),
         "dgd": {"x"},
         "nids": set(),
         "extra": {"x"},

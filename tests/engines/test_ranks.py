@@ -37,7 +37,6 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import here
 
 pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
 
@@ -121,20 +120,20 @@ def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -
 def test_a_run_goes_on_from_what_all_agents_hold() -> None:
     problem = made()
     comparison = Comparison.of(problem)
-    *_, whole = runner.run(
-        problem, comparison.comparator, comparison.blocks, local.local(problem, comparison.blocks, "eager")
-    )
+    alone = local.local(problem, comparison.blocks, "eager")
+    list(runner.run(problem, comparison.comparator, comparison.blocks, alone))
     early = build(Experiment("ring", 16, "moving_target:dim=3", "gtadam:lr=0.01", rounds=2, x0=0.3))
     start = Comparison.of(early)
-    *_, half = runner.run(early, start.comparator, start.blocks, local.local(early, start.blocks, "eager"))
+    half_way = local.local(early, start.blocks, "eager")
+    *_, half = runner.run(early, start.comparator, start.blocks, half_way)
     assert half.stop == 2
     engine = ranks.ranks(problem, comparison.blocks, "eager", 3, 20)
     try:
-        *_, rest = runner.run(problem, comparison.comparator, comparison.blocks, engine, start=half.carry)
-        assert rest.start == 2
-        assert all(
-            torch.equal(a, b) for a, b in zip(tensors(here(rest.carry.held)), tensors(whole.carry.held), strict=True)
+        *_, rest = runner.run(
+            problem, comparison.comparator, comparison.blocks, engine, start=half.carry(half_way.fetch())
         )
+        assert rest.start == 2
+        assert all(torch.equal(a, b) for a, b in zip(tensors(engine.fetch()), tensors(alone.fetch()), strict=True))
     finally:
         engine.close()
 
@@ -297,14 +296,14 @@ def test_a_rank_that_is_killed_between_two_stretches_is_replaced() -> None:
     comparison = Comparison.of(problem)
     engine = ranks.ranks(problem, comparison.blocks, "eager", 4, 20)
     try:
-        *_, first = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        stood = here(first.carry.held)
+        list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+        stood = engine.fetch()
         (victim,) = [process for process in multiprocessing.active_children() if process.name == "rank 3"]
         victim.kill()
         victim.join()
         with pytest.warns(LossWarning, match="^rank 3 has gone in round"):
-            *_, second = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(here(second.carry.held)), strict=True))
+            list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(engine.fetch()), strict=True))
     finally:
         engine.close()
 

@@ -21,7 +21,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, MakeEngine, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import AgentState, here
+from distopt.simulation.round import AgentState
 
 N = 16
 PARTITIONS = {
@@ -31,7 +31,7 @@ PARTITIONS = {
     "13": Partition.even(N, 13),
     "scattered": Partition((tuple(range(0, N, 3)), tuple(range(1, N, 3)), tuple(range(2, N, 3)))),
 }
-FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc", "gt:lr=0.01,form=aug_dgm")
+FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc")
 ALGORITHMS = [*(f"{name}:lr=0.01" for name in registry.names("algorithms")), *FORMS]
 CHOCO = "choco:compressor=sign,gamma=0.3"
 MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")
@@ -127,10 +127,10 @@ def on(problems: Problems, engine: MakeEngine = local.local, mode: local.Mode = 
         made: Any = engine(problem, blocks, mode)
         advance = made.advance
 
-        def noted(*args: Any) -> runner.Stretch:
-            stretch: runner.Stretch = advance(*args)
-            held[:] = [here(stretch.held)]
-            return stretch
+        def noted(*args: Any) -> runner.Segment:
+            segment: runner.Segment = advance(*args)
+            held[:] = [made.fetch()]
+            return segment
 
         made.advance = noted
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distopt.algorithms._through import Through
+from distopt.algorithms.aug_dgm import AugDGM
+from distopt.algorithms.gt import GT
+from distopt.directions.sgd import SGD
 from distopt.network.net import Net, Rehearsal
 
+sgd = SGD()
 Floats = NDArray[np.float64]
 N, D, ROUNDS = 6, 5, 300
 
@@ -51,6 +57,18 @@ class Linked:
 
     def weigh(self, rows: Tensor) -> Tensor:
         return torch.einsum("ij,rjd->rid", self.W.to(rows.dtype), rows)
+
+
+def tracking(lr: Any, form: Any, direction: Any = sgd) -> GT | AugDGM:
+    """Gradient tracking in one of its three forms."""
+    return AugDGM(lr, direction) if form == "aug_dgm" else GT(lr, form, direction)
+
+
+def at_rate(algorithm: Any, lr: Any) -> Any:
+    """The same algorithm with another step size."""
+    if isinstance(algorithm, Through):
+        return replace(algorithm, algorithm=at_rate(algorithm.algorithm, lr))
+    return replace(algorithm, lr=lr)
 
 
 def driven(

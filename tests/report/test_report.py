@@ -210,6 +210,7 @@ def test_values_near_the_largest_number_draw(tmp_path: Path) -> None:
         assert np.isfinite(fig.axes[0].get_ylim()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["quadratic", "moving_target:speed=0,radius=0"])
 def test_static_scenarios_draw_whatever_the_seed(scenario: str, tmp_path: Path) -> None:
     import distopt

@@ -50,6 +50,7 @@ def test_signs_drift_to_the_wrong_end(lrs: list[float]) -> None:
     assert (x[400:].mean((0, 2, 3)) > 1 - lrs[-1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [Drift(), Kink(), Valley()], ids=["drift", "kink", "valley"])
 def test_error_feedback_solves_what_signs_do_not(problem: Drift | Kink | Valley) -> None:
     """Where f is not smooth, with falling steps; a constant step is enough for the valley, whose gradients all vanish at its bottom."""
@@ -332,6 +333,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(counterexamples, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_all_parts_write_a_table_and_a_figure(tmp_path: Path) -> None:
     done = call("ef-signsgd", "--out", str(tmp_path / "out"), "--traceback")

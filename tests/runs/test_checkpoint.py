@@ -132,6 +132,7 @@ def test_a_checkpoint_needs_a_folder() -> None:
 # Resumed runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -70,7 +70,7 @@ CASES = [
     ),
     ("random_matching", "dadam:lr=[0.01,0.02],b3=[0.1,0.7]", 4, {"scenario": "rbf_drift"}),
     ("resampled_erdos_renyi", "nids:lr=[0.01,0.02]", 2, {"scenario": "moving_target:motion=walk"}),
-    ("complete", "gt:lr=[0.001,0.002],form=aug_dgm,direction=nesterov(b=[0.1,0.9])", 4, {"scenario": "quadratic"}),
+    ("complete", "aug_dgm:lr=[0.001,0.002],direction=nesterov(b=[0.1,0.9])", 4, {"scenario": "quadratic"}),
     ("star", "exact_diffusion:lr=[0.001,0.002]", 2, {"scenario": "drifting_logistic"}),
     ("path", "dgd:lr=[0.01,0.02],direction=momentum(b=[0.1,0.9])", 4, {"scenario": "localization"}),
     ("ring", "extra:lr=[0.001,0.002]", 2, {"scenario": "hyperplane"}),

@@ -15,8 +15,8 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, here, same_form, step
-from distopt.simulation.runner import Block, Carry, Stretch
+from distopt.simulation.round import AgentState, before, begun, same_form, step
+from distopt.simulation.runner import Block, Segment
 
 Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
 """A round: (held, data, link, uniforms, t) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
@@ -96,22 +96,45 @@ def ready(block: Block) -> None:
     _ = block.data, block.tables, block.uniforms
 
 
-class Eager:
-    """Calls ``step`` round by round, then measures all the rounds of the stretch at once."""
+class InThisProcess:
+    """The part of an engine that holds the agents' state, in this process."""
 
-    compiled = False
+    _problem: Problem
+    _held: AgentState | None = None
 
     def prepare(self, block: Block) -> None:
         """See ``distopt.simulation.runner.Engine``."""
         ready(block)
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
-        rounds = rounds[: room(carry.x)]
-        with default_dtype(carry.x.dtype):
+        self._problem, self._held = problem, begun(problem) if held is None else held
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        if self._held is None:
+            raise RuntimeError("no agents are here: place them before the first rounds")
+        return self._held
+
+    def take(self) -> AgentState:
+        """The state, for rounds that write over it: nobody else has it any more."""
+        held, self._held = self.fetch(), None
+        return held
+
+
+class Eager(InThisProcess):
+    """Calls ``step`` round by round, then measures all the rounds of the segment at once."""
+
+    compiled = False
+
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
+        """See ``distopt.simulation.runner.Engine``."""
+        problem, held = self._problem, self.take()
+        rounds = rounds[: room(held.x)]
+        with default_dtype(held.x.dtype):
             walked = walk(
                 problem,
-                here(carry.held),
+                held,
                 block.start,
                 rounds,
                 block.data,
@@ -120,9 +143,10 @@ class Eager:
                 keep,
                 stepper(problem),
             )
+        self._held = walked.held
 
         batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)
         sums = evaluate(lambda x, each: measure.sums(problem, x, *each), walked.points.double(), batch)
         terms = None if walked.round_terms is None else tree_sum(walked.round_terms)
         observed = measure.observed(problem, sums, terms)
-        return Stretch(observed, walked.kept, walked.held, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)
+        return Segment(observed, walked.kept, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)

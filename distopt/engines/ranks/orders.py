@@ -20,13 +20,14 @@ from distopt.engines.transports import nccl
 from distopt.engines.transports.gloo import ORDER, GlooTransport
 from distopt.engines.workers.halo import pack, size, unpack
 from distopt.engines.workers.partition import Partition
-from distopt.engines.workers.worker import Report, Worker
+from distopt.engines.workers.worker import Worker
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import default_dtype
 from distopt.simulation import grid
 from distopt.simulation.problem import Problem, build
 from distopt.simulation.round import AgentState, standing
+from distopt.simulation.runner import Segment
 
 DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 """Where the agents live, by what carries their rows."""
@@ -134,7 +135,7 @@ class RankGroup:
         with default_dtype(self.problem.x0.dtype):
             self.worker.place(held)
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._tell(
             Order(

@@ -28,12 +28,13 @@ from distopt.engines.ray.cluster import library
 from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
-from distopt.engines.workers.worker import Report, Worker
+from distopt.engines.workers.worker import Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.numerics.trees import default_dtype
 from distopt.ranges import whole
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
+from distopt.simulation.runner import Segment
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -270,10 +271,10 @@ class ActorGroup:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all("place", None if held is None else self._ray.put(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._round = start + rounds.start
-        report: Report = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
+        report: Segment = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
         return report
 
     def gather(self) -> AgentState:

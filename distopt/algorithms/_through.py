@@ -1,0 +1,42 @@
+"""An algorithm and the channel that it sends through, as one algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from distopt.protocols import Algorithm, Channel, Mix
+
+
+@dataclass(frozen=True)
+class Through:
+    """``algorithm`` whose messages all go through ``channel``; ``weights`` says what W must then be.
+
+    >>> from distopt.algorithms.gt import GT
+    >>> from distopt.channels.choco import Choco
+    >>> from distopt.compressors.sign import Sign
+    >>> Through(GT(lr=0.1), Choco(Sign(), gamma=0.3)).channels
+    ('x', 's')
+    """
+
+    algorithm: Algorithm[Any]
+    channel: Channel[Any]
+    weights: str = "doubly"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Those of the algorithm."""
+        return self.algorithm.channels
+
+    @property
+    def tracks(self) -> str | None:
+        """The algorithm's tracker."""
+        return getattr(self.algorithm, "tracks", None)
+
+    def init(self, x: Tensor) -> Any:
+        return self.algorithm.init(x)
+
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Mix) -> tuple[Tensor, Any]:
+        return self.algorithm.update(g, state, x, mix)
