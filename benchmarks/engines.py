@@ -219,8 +219,8 @@ def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
     comparison = Comparison.of(problem)
     best = comparison.comparator.reference(0).x
     groups = {
-        name: module.engine(problem, comparison.blocks, mode, WORKERS, timeout=300).workers
-        for name, module in (("ranks", ranks), ("ray", ray))
+        name: make(problem, comparison.blocks, mode, WORKERS, timeout=300).workers
+        for name, make in (("ranks", ranks.ranks), ("ray", ray.ray))
     }
     found = dict.fromkeys(groups, float("inf"))
     try:

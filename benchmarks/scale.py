@@ -68,7 +68,6 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     from distopt.runs.execution import Comparison
     from distopt.simulation import runner
     from distopt.simulation.problem import build
-    from distopt.simulation.round import here
 
     phases = Phases()
     rounds = max(16, min(1024, 2 * 10**6 // agents))
@@ -80,11 +79,10 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     phases.end("data and comparator")
     engine = Compiled()
     for name in ("first run", *AGAIN):
-        carry = chunk = None  # the end of the first run is no part of the second
-        for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, agentwise=False):
-            carry = chunk.carry
+        for _ in runner.run(problem, comparison.comparator, comparison.blocks, engine, agentwise=False):
+            pass
         phases.end(name)
-    held = here(carry.held)
+    held = engine.fetch()
     state = sum(leaf.numel() * leaf.element_size() for leaf in tensors((held.x, held.state)))
     links = len(problem.mixing._topology.edges)
     peak = max(phases.peak.values())

@@ -9,17 +9,23 @@ from distopt._version import __version__
 
 if TYPE_CHECKING:
     from distopt.api import load as load
+    from distopt.api import resume as resume
     from distopt.api import simulate as simulate
     from distopt.runs.results import Run as Run
 
-__all__ = ["Run", "__version__", "load", "simulate"]
+__all__ = ["Run", "__version__", "load", "resume", "simulate"]
 
 if not (
     Path(__file__).parent / "topologies"
 ).is_dir():  # a bare checkout: topologies/ and scenarios/ lie beside this folder
     __path__.append(str(Path(__file__).parent.parent))
 
-_LAZY = {"simulate": "distopt.api", "load": "distopt.api", "Run": "distopt.runs.results"}
+_LAZY = {
+    "simulate": "distopt.api",
+    "resume": "distopt.api",
+    "load": "distopt.api",
+    "Run": "distopt.runs.results",
+}
 
 
 def __getattr__(name: str) -> Any:  # torch takes seconds to import: only those who compute pay for it

@@ -1,21 +1,27 @@
-"""The Python API: ``simulate`` and ``load``."""
+"""The Python API: ``simulate``, ``resume`` and ``load``."""
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+from distopt.catalog.spec import shown
 from distopt.engines import local
-from distopt.experiment import Experiment
+from distopt.errors import InputError
+from distopt.experiment import Experiment, compared
 from distopt.report.summary import drift, weakness
-from distopt.runs.execution import Comparison, MakeEngine, execute, execute_together
+from distopt.runs.execution import Asked, Comparison, MakeEngine, execute, execute_together, whole
+from distopt.runs.folder import Folder, opened, reopened
 from distopt.runs.loading import load
 from distopt.runs.results import Run
 from distopt.simulation import grid, surroundings
 from distopt.simulation.problem import build
 
-__all__ = ["Comparison", "execute", "load", "simulate"]
+__all__ = ["Comparison", "execute", "load", "resume", "simulate"]
 
 
 @surroundings.set_aside()
@@ -36,37 +42,47 @@ def simulate(
     record: str | Sequence[str] = (),
     drop_links: float = 0.0,
     agentwise: bool | None = None,
+    metrics: str | Sequence[Any] = (),
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
+    out: str | Path | None = None,
+    checkpoint_every: int | None = None,
 ) -> Run | Any:
-    """Simulate one algorithm, or a grid of its parameters, on one scenario over one network.
+    """Simulate one or several algorithms, or a grid of their parameters, on one scenario over one network.
 
     Args:
         topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix.
-        agents: N; may be left out where the topology fixes it.
+        agents: N; leave it out if the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
-        channel: how values cross the graph.
+            ``algorithm`` may be a list of several, which are compared on the same data.
+        channel: how values are sent, such as "choco:compressor=sign"; "exact" sends them as they are.
         weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest.
-        rounds: T; None for 1000, or as many as the data last.
-        trials: independent repetitions (seeds), batched.
-        seed: of all randomness.
-        dtype: "float64" or "float32" for the iterates; metrics are float64.
-        every: record every so many rounds; the last round is always recorded.
+        rounds: T; None for 1000, or fewer if the data end.
+        trials: R, the number of independent repetitions, run in one batch.
+        seed: the random seed.
+        dtype: precision of the iterates, "float64" or "float32"; metrics are float64.
+        every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
-        record: trajectories to keep, of "x" and the leaves of the algorithm's state, such as "s".
+        record: trajectories to keep: "x", and fields of the algorithm's state, such as "s".
         drop_links: probability with which a link fails in a round.
-        agentwise: keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
-        mode: "eager" or "compiled" rounds; "auto" compiles where that is sooner done (see ``distopt.engines.local``).
-        engine: where the rounds run, such as "threads:workers=3", or what makes an engine of (problem, blocks, mode); no engine
-            changes a number.
+        agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
+        metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
+        mode: "eager" or "compiled" rounds; "auto" compiles where that saves time (see ``distopt.engines.local``).
+        engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
+            Results are bitwise the same on every engine.
+        out: a folder to write to as the runs go on: the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate``
+            writes them. All parts must be specs then, so that ``resume`` can build them again.
+        checkpoint_every: rounds from one checkpoint in ``out`` to the next.
 
     Returns:
-        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid a dict of the
-        runs by label ("gtadam:lr=0.01,b1=0.5", ...), each with the bits that it has alone; one that diverges stops no other.
+        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid or a list, a dict of runs by
+        label ("gtadam:lr=0.01,b1=0.5", ...), each bitwise as if run on its own. One that diverges does not stop the others.
 
     Raises:
-        InputError: what was asked cannot be done; the message says what to change.
+        InputError: the request cannot be served; the message says what to change.
+        KeyboardInterrupt: Ctrl-C. With ``out`` the run saves itself first, and ``resume(out)`` goes on. SIGTERM saves the run, too,
+            before it ends the process.
 
     >>> run = simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=0.05", rounds=50)
     >>> run["dynamic_regret"].shape
@@ -74,38 +90,119 @@ def simulate(
     >>> list(simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=[0.05,0.1]", rounds=50))
     ['gtadam:lr=0.05', 'gtadam:lr=0.1']
     """
-    experiment = Experiment(
-        topology,
-        agents,
-        scenario,
-        algorithm,
-        channel,
-        weights,
-        drop_links,
-        rounds,
-        trials,
-        seed,
-        dtype,
-        every,
-        x0,
-        record,  # type: ignore[arg-type]  # a string is split there
-    )
-    points = experiment.points()
-    first = build(points[0])
-    problems = [first, *(build(point, first) for point in points[1:])]
-    for note in first.mixing.notes:
-        warnings.warn(note, stacklevel=2)
+    algorithms = algorithm if isinstance(algorithm, list) else [algorithm]
+    if not algorithms:
+        raise InputError('algorithm is an empty list; write algorithm=["gtadam", "dgd"]')
+    each = [
+        Experiment(
+            topology,
+            agents,
+            scenario,
+            one,
+            channel,
+            weights,
+            drop_links,
+            rounds,
+            trials,
+            seed,
+            dtype,
+            every,
+            x0,
+            record,  # type: ignore[arg-type]  # a string is split there
+            metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
+        )
+        for one in algorithms
+    ]
+    points = compared(each)
+    several = isinstance(algorithm, list) or points[0] is not each[0]
+    asked = Asked(mode, engine, checkpoint_every)
+    if out is None:
+        runs = _in_memory(points, asked, agentwise)
+    else:
+        runs = _through(opened(points, Path(out), asked, agentwise=agentwise))
+    return runs if several else next(iter(runs.values()))
+
+
+@surroundings.set_aside()
+def resume(
+    folder: str | Path,
+    *,
+    engine: str | MakeEngine | None = None,
+    checkpoint_every: int | None = None,
+    force: bool = False,
+) -> Run | Any:
+    """Go on with runs that were interrupted or killed, from their last checkpoints, as ``distopt resume`` does.
+
+    Args:
+        folder: the folder that ``distopt simulate`` or ``simulate(..., out=folder)`` wrote.
+        engine: where the rounds to come run; None for where they ran before. No engine changes a number.
+        checkpoint_every: rounds from one checkpoint to the next; None for as many as before.
+        force: go on although a file that the experiment names, the program or the device has changed. The bits are then others.
+
+    Returns:
+        The run, or for a folder of several a dict of the runs by label. They are the same to the bit as runs that nothing
+        disturbed, and so are the table and the figure, which are made again where they are missing or old.
+
+    Raises:
+        InputError: the folder holds no runs, or what it holds has changed and there is no ``force``.
+        KeyboardInterrupt: as ``simulate``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     run = simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=9, out=out)
+    ...     bool((resume(out)["dynamic_regret"] == run["dynamic_regret"]).all())
+    True
+    """
+    if not isinstance(folder, str | Path):
+        raise InputError(f"{shown(folder)}: not the path of a folder")
+    runs = _through(reopened(Path(folder), engine=engine, checkpoint_every=checkpoint_every, force=force))
+    return runs if len(runs) > 1 else next(iter(runs.values()))
+
+
+def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
+    """Run what is left in a folder and report on it; the runs by label, in memory."""
+    folder = None
+    try:
+        with opening as folder:
+            if not (folder.resumed and folder.finished):
+                _warn(folder.problems[0].mixing.notes)
+                try:
+                    folder.run()
+                finally:
+                    failures = folder.report()[1] if folder.runs else []
+                _warn([weakness(folder.certificate), *map(drift, folder.runs.values()), *failures])
+            return {label: whole(run) for label, run in folder.labelled.items()}
+    except KeyboardInterrupt:
+        if folder is not None and folder.stop.signal == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)  # the folder is whole now, and the process is asked to end
+        raise
+
+
+def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool | None) -> dict[str, Run]:
+    """The runs of experiments by label."""
+    first = build(experiments[0])
+    problems = [first, *(build(each, first) for each in experiments[1:])]
+    _warn(first.mixing.notes)
     comparison = Comparison.of(first)
     runs: dict[int, Run] = {}
     for batch in grid.batches(problems):
         together = [problems[k] for k in batch]
         done = execute_together(
-            together, comparison, folders=[None] * len(batch), agentwise=agentwise, mode=mode, engine=engine
+            together,
+            comparison,
+            folders=[None] * len(batch),
+            agentwise=agentwise,
+            mode=asked.mode,
+            engine=asked.engine,
+            checkpoint_every=asked.checkpoint_every,
         )
         runs.update(zip(batch, done, strict=True))
-    if (doubt := weakness(comparison.comparator.certificate())) is not None:
-        warnings.warn(doubt, stacklevel=3)
-    for run in runs.values():
-        if (left := drift(run)) is not None:
-            warnings.warn(left, stacklevel=3)
-    return runs[0] if points[0] is experiment else {runs[k].label: runs[k] for k in range(len(points))}
+    _warn([weakness(comparison.comparator.certificate()), *map(drift, runs.values())])
+    return {runs[k].label: runs[k] for k in range(len(experiments))}
+
+
+def _warn(notes: Sequence[str | None]) -> None:
+    """Warn the caller of ``simulate`` or ``resume``."""
+    for note in notes:
+        if note is not None:
+            warnings.warn(note, stacklevel=5)

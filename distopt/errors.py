@@ -1,4 +1,4 @@
-"""The errors a user meets: a mistake in what was asked, and a run that could not go on."""
+"""Errors for the user: a request that cannot be served, and a run that failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 
 
 class InputError(ValueError):
-    """What was asked cannot be done. The message says what, where, and what to do; the command line exits with 2."""
+    """A request that cannot be served. The message says what, where, and what to do; the command line exits with 2."""
 
 
 class RunError(RuntimeError):
@@ -18,7 +18,7 @@ class WorkerLost(RunError):
 
 
 def printable(text: str) -> str:
-    """A text without what would steer a terminal: its control characters are shown as such, as are those that reverse what is read.
+    """A text that is safe to print: control characters, and those that reverse text, are shown as escapes.
 
     >>> printable("a\\x1b[31mb\\n")
     'a\\\\x1b[31mb\\\\n'

@@ -1,4 +1,4 @@
-"""WHAT is computed: topology, scenario, algorithm, channel, seed, trials, rounds. A value; TOML in and out; a fingerprint."""
+"""The experiment: a value that says what is computed (topology, scenario, algorithm, seed, ...), with TOML in and out and a fingerprint."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ from distopt.errors import InputError
 from distopt.fingerprint import plain
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
-"""What an experiment is about where a TOML file or the command line leaves it out."""
+"""Defaults for what a TOML file or the command line leaves out."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the numbers of a run, and nothing about where it runs.
+    """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
         topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
-        agents: N, or None where the topology fixes it.
+        agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it).
         drop_links: probability that a link fails in a round.
-        rounds: T, or None for the scenario's own length (1000 where it has none).
-        trials: R, independent repetitions, batched.
-        seed: of all addressed randomness.
-        dtype: of the iterates; metrics are always float64.
-        every: record metrics every so many rounds (the last round is always recorded).
-        x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a file of such numbers
-            (``numpy.save``).
+        rounds: T, or None for the scenario's own length (1000 if it has none).
+        trials: R, the number of independent repetitions, run in one batch.
+        seed: the random seed.
+        dtype: precision of the iterates; metrics are always float64.
+        every: record metrics every ``every`` rounds. The last round is always recorded.
+        x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a
+            file of such numbers (``numpy.save``).
         record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+        metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
@@ -65,6 +66,7 @@ class Experiment:
     every: int = 1
     x0: Any = None
     record: tuple[str, ...] = field(default=())
+    metrics: tuple[Any, ...] = ()
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,11 @@ class Experiment:
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
             raise InputError(f'record={shown(self.record)}: must be names, such as x,s or ("x", "s")')
         object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
+        metrics = [self.metrics] if isinstance(self.metrics, str | Path) else self.metrics
+        if not isinstance(metrics, list | tuple):
+            raise InputError(f'metrics={shown(self.metrics)}: must be a list of Python files, as in ["mine.py"]')
+        found = (of_path("metric", each) if isinstance(each, Path) else each for each in metrics)
+        object.__setattr__(self, "metrics", tuple(found))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("agents", "rounds"):
@@ -101,9 +108,12 @@ class Experiment:
         object.__setattr__(self, "drop_links", float(self.drop_links))
 
     def describe(self) -> dict[str, Any]:
-        """The experiment as plain JSON values; objects are described by type, fields and content hashes."""
+        """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
+        left = (
+            {"folder"} if self.metrics else {"folder", "metrics"}
+        )  # experiments without any keep their old fingerprints
         with looking_in(self.folder):
-            return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "folder"}
+            return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
 
     def fingerprint(self) -> str:
         """Sixteen hex digits: equal fingerprints mean equal bits on one version of the program."""
@@ -124,21 +134,22 @@ class Experiment:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
-            if value is None or value == ():
+            if value is None or (isinstance(value, tuple) and not value):
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            if not isinstance(value, str | int | float | list):
+            each = value if f.name == "metrics" else [value]
+            if strange := [one for one in each if not isinstance(one, str | int | float | list)]:
                 raise InputError(
-                    f"{f.name} was given as a Python object ({type(value).__name__}); only spec strings can be written as TOML"
+                    f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
                 )
             out[f.name] = value
         return tomli_w.dumps(out)
 
     def _recorded(self, near: Path | None) -> str | None:
-        """The folder, where a relative path is of it."""
-        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0)
-        specs = [spec for spec in parts if isinstance(spec, str)]
+        """The folder, if a relative path of the experiment depends on it."""
+        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
+        specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
         if all(map(rooted, named)):
@@ -205,13 +216,29 @@ def start(text: str) -> float | str:
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:
-    """The place of the first item that is there a second time."""
+    """The index of the first item that repeats an earlier one."""
     seen: set[Hashable] = set()
     for k, item in enumerate(items):
         if item in seen:
             return k
         seen.add(item)
     return None
+
+
+def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The single experiments of several, whose runs are told apart by their labels (see ``Experiment.points``).
+
+    Raises:
+        InputError: a malformed list, or two runs of the same label.
+    """
+    points = [point for experiment in experiments for point in experiment.points()]
+    labels = [label(point) for point in points]
+    if (twice := repeated(labels)) is not None:
+        each = labels[twice]
+        raise InputError(
+            f"algorithm {each} is given twice; to run it with different parameters, write {each}:key=value"
+        )
+    return points
 
 
 def settings(path: Path) -> dict[str, Any]:
@@ -224,7 +251,7 @@ def settings(path: Path) -> dict[str, Any]:
     folder = values.get("folder", "")
     if not isinstance(folder, str):
         raise InputError(f"{path}: folder={shown(folder)}: must be the path of a folder")
-    # what older versions wrote beside a run names no folder: its paths are of where the process is
+    # files of older versions name no folder: their paths are relative to where the process is
     base = here() if "folder" not in values and (path.parent / "manifest.json").exists() else path.parent
     return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
 
@@ -244,3 +271,10 @@ def label(experiment: Experiment) -> str:
     """The name of an experiment's run: its algorithm's spec, or the type of its object."""
     what = experiment.algorithm
     return what if isinstance(what, str) else type(what).__name__.lower()
+
+
+def titled(spec: Any) -> str:
+    """A part of an experiment for a title: a spec with the paths of files cut short, or the type of an object."""
+    if isinstance(spec, str):
+        return registry.brief(spec)
+    return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()

@@ -1,4 +1,4 @@
-"""A value as plain JSON, for fingerprints: what two values have in common that give the same numbers."""
+"""A value as plain JSON, for fingerprints: equal for values that give the same results."""
 
 from __future__ import annotations
 

@@ -155,6 +155,9 @@ class Wire(Protocol):
 class Channel(Protocol[M]):
     """How a value crosses the graph; its memory is part of the run's state and holds own agents only, leaves [R, n, *].
 
+    ``init(like)`` makes the memory before the first round, for values of the shape [R, n, d], precision and device of ``like``. The
+    numbers in ``like`` mean nothing.
+
     ``encode`` makes what travels, and the call what arrives of it. Between the two lies the time a message takes: an engine may
     encode and send at the beginning of a round, and call when the algorithm asks.
 
@@ -168,7 +171,7 @@ class Channel(Protocol[M]):
     its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
     """
 
-    def init(self, z: Tensor) -> M: ...
+    def init(self, like: Tensor) -> M: ...
     def encode(self, z: Tensor, memory: M, u: Tensor | None) -> Payload: ...
     def __call__(
         self, z: Tensor, payload: Payload, memory: M, wire: Wire, u: Tensor | None = None
@@ -189,7 +192,7 @@ class Scenario(Protocol[B]):
     it is found by Newton's method); ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i, to speed that
     up; ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
     fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan where none arrived);
-    ``persistence(b)`` [R, n], the same for the no-change prediction; ``length(agents)``, how many rounds the data last for so
+    ``persistence(b)`` [R, n], the same for repeating the last label; ``length(agents)``, how many rounds the data last for so
     many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents; ``project(x)`` [R, n, d], the
     nearest points that are allowed, each agent's by itself, which takes x to where the next round begins; ``start(key)`` [R|1, n|1, d],
     where agents start unless the experiment says so (``key`` draws for all agents and trials).

@@ -10,7 +10,7 @@ from distopt.errors import InputError
 from distopt.numerics.room import memory
 
 LARGEST = 1e100  # so that squares stay finite
-SMALLEST = 1e-100  # of what must be above 0, so that squares stay above it
+SMALLEST = 1e-100  # for values that must be positive: their squares stay positive
 _BYTES = 32  # memory for each number, with the copies that are made on the way
 WHOLE = 2**53  # beyond it whole numbers are not exact in float64
 

@@ -266,9 +266,7 @@ def _read(path: str, roles: Roles, standardise: bool, version: Version) -> Table
     except UnicodeDecodeError:
         raise file.undecodable() from None
     except csv.Error:
-        raise file.fault(
-            version.size, ""
-        ) from None  # no file has so many rows: the slow way comes to the same error and knows its line
+        raise file.fault(version.size, "") from None  # the slow way meets the same error and knows its line
     except OSError as error:
         raise InputError(f"stream: cannot read {path}: {error.strerror}") from None
     except MemoryError:

@@ -42,7 +42,7 @@ MISSING = frozenset(  # compared in lower case
 )
 MISSING_AS_WRITTEN = frozenset(
     {"None", "NaT"}
-)  # what Python and pandas write; none is a name, as in none, mild, severe
+)  # as Python and pandas write them; "none" may be a category (none, mild, severe)
 
 
 def missing(text: str) -> bool:

@@ -38,9 +38,8 @@ LAUNCHED = [line for _, line in SHELL if re.search(r"launch/\S+ simulate|-m dist
 MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
-SECONDS = re.compile(
-    r"trials 10|\[0\.001|gamma=1$|fraction=0\.05"
-)  # of those in this process, the ones that take several
+# Commands of this process that take several seconds: compiled ones, and long ones.
+SECONDS = re.compile(r"ring --agents 16$|trials 10|\[0\.001|k=5")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -74,6 +73,7 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
+        "docs/metrics.md",
         "docs/simulate.md",
         "docs/training-script.md",
     }

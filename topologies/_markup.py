@@ -59,7 +59,7 @@ class _GraphML:
                 raise error(self.path, self.line, f"not GraphML (it begins with <{name[:60]}>)")
             self.namespace = namespace
         elif namespace != self.namespace or self.above[-1] in ("data", ""):
-            name = ""  # what editors add
+            name = ""  # editors add such entries
         above = self.above[-1] if self.above else ""
         self.above.append(name)
         if name == "graph":
@@ -125,8 +125,8 @@ _TOKEN = re.compile(r"""(?P<blank>\s+|\#[^\n]*)|(?P<text>"[^"]*")|(?P<word>[^\s\
 def gml(path: Path, text: str) -> Graph:
     """The one graph of a GML file. Nodes are told apart by ``id``; labels are not looked at."""
     links = Links(path, declares=True)
-    fields: list[dict[str, str]] = [{}]  # of each list that is open, the outermost first ...
-    names: list[tuple[str, int]] = []  # ... which but for the outermost have a key and a line
+    fields: list[dict[str, str]] = [{}]  # the open lists, outermost first ...
+    names: list[tuple[str, int]] = []  # ... with key and line, except the outermost
     key, graphs, position, line = "", 0, 0, 1
     while position < len(text):
         token = _TOKEN.match(text, position)

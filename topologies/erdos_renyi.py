@@ -30,7 +30,7 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
             gaps = rng.geometric(p, int(p * (pairs - last)) + 16)
             chunk = last + np.cumsum(
                 np.where((gaps < 1) | (gaps > pairs), pairs + 1, gaps)
-            )  # of a tiny p they overflow
+            )  # a tiny p makes them overflow
             last = int(chunk[-1])
             parts.append(chunk[chunk < pairs])
         chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -47,7 +47,7 @@ class ResampledErdosRenyi:
         count = min(pairs, math.ceil(mean + 9 * math.sqrt(mean) + 30))
         drawn = key.shared.uniform("topologies/resampled_erdos_renyi", count, t).numpy()[:, :, 0]
         if self.p < 1:
-            with np.errstate(over="ignore"):  # of a tiny p
+            with np.errstate(over="ignore"):  # a tiny p overflows
                 gap = np.floor(np.log1p(-drawn) / math.log1p(-self.p)).clip(max=pairs).astype(np.int64)
         else:
             gap = np.zeros(drawn.shape, np.int64)

@@ -8,7 +8,7 @@ from distopt.errors import InputError
 from distopt.network.graphs import Graph, check_links, connected, graph_from_edges
 from distopt.numerics.random import Key
 
-_TRIES = 3e7  # of finding an agent that is not linked yet: about a minute
+_TRIES = 3e7  # attempts to find an agent that is not linked yet: about a minute
 
 
 def watts_strogatz(agents: int, key: Key, k: int = 4, p: float = 0.1) -> Graph:

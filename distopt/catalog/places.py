@@ -1,4 +1,4 @@
-"""Where the files of an experiment lie: relative paths are of the folder where it was started, or of its TOML file's, wherever the process is."""
+"""The files of an experiment. Relative paths are relative to the folder where it was started, or to that of its TOML file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _folder: ContextVar[str | None] = ContextVar("folder", default=None)
 
 @contextmanager
 def looking_in(folder: str | None) -> Iterator[None]:
-    """Meanwhile relative paths are of ``folder``, and not of the folder where the process is."""
+    """Within it, relative paths are relative to ``folder``, in place of the folder where the process is."""
     token = _folder.set(folder)
     try:
         yield
@@ -28,7 +28,7 @@ def looking_in(folder: str | None) -> Iterator[None]:
 
 
 def whereabouts(text: str) -> Path:
-    """The path that a text names, ``~`` expanded, in the folder that relative paths are of."""
+    """The path that a text names, ``~`` expanded; a relative one in the present folder for relative paths."""
     path = Path(os.path.expanduser(text))  # leaves an unknown ~user alone, where Path.expanduser raises
     folder = _folder.get()
     if (
@@ -47,7 +47,7 @@ def here() -> Path:
 
 
 def place(text: str) -> Path | None:
-    """The file that a text names (see ``whereabouts``), if there is one. Its letters may be composed otherwise: ``ü`` of one sign or two."""
+    """The file that a text names (see ``whereabouts``), if there is one. Its name may be in another Unicode form: ``ü`` as one sign or two."""
     for form in (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)):
         path = whereabouts(form)
         try:
@@ -64,12 +64,12 @@ def rooted(path: str) -> bool:
 
 
 def missing(text: str) -> str:
-    """What to say of a file that is not there: which, and where it was looked for."""
+    """The message for a missing file: its name, and where it was looked for."""
     return f"there is no file {text!r}" + ("" if rooted(text) else f" in {(here() / whereabouts('.')).resolve()}")
 
 
 def toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says.
+    """The content of a TOML file.
 
     Raises:
         InputError: it cannot be read, or is no TOML.

@@ -1,11 +1,10 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-What a spec is says ``distopt.catalog.spec``. Listing reads the files as text, so nothing heavy is imported.
+What a spec is says ``distopt.catalog.spec``; what the entries are is read by ``distopt.catalog.entries``.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -16,6 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +33,21 @@ __all__ = [
     "values",
 ]  # for those who use names and what they stand for together
 
-KINDS = ("topologies", "scenarios", "algorithms", "directions", "schedules", "channels", "compressors")
-OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",)}
-"""Parameters that have options of their own."""
+KINDS = (
+    "topologies",
+    "scenarios",
+    "algorithms",
+    "directions",
+    "schedules",
+    "channels",
+    "compressors",
+    "metrics",
+    "engines",
+)
+OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
+"""Parameters that no spec sets: they have options of their own."""
 _USERS = "distopt_user_"
-_NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
+NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
 
 def folder(kind: str) -> Path:
@@ -50,33 +60,22 @@ def names(kind: str) -> list[str]:
     """The catalogue of a kind, sorted."""
     if kind not in KINDS:
         raise InputError(f"no kind {kind!r}{nearest(kind, KINDS)}; kinds: {', '.join(KINDS)}")
-    return sorted(path.stem for path in folder(kind).glob("*.py") if not path.stem.startswith("_"))
+    return sorted(files(kind))
 
 
-def describe(kind: str, name: str) -> tuple[str, str]:
-    """(signature, first sentence) of a catalogue entry, read from its text without importing it."""
-    tree = ast.parse((folder(kind) / f"{name}.py").read_text())
-    makers = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _key(n.name) == _key(name)]
-    if not makers:
-        return "", (ast.get_docstring(tree) or "").split("\n")[0]
-    maker = makers[0]
-    if isinstance(maker, ast.FunctionDef):
-        arguments = maker.args.args + maker.args.kwonlyargs
-        defaults = [None] * (len(maker.args.args) - len(maker.args.defaults)) + [
-            *maker.args.defaults,
-            *maker.args.kw_defaults,
-        ]
-        pairs = [(a.arg, d) for a, d in zip(arguments, defaults, strict=True)]
-    else:
-        fields = [n for n in maker.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n.annotation)]
-        pairs = [(ast.unparse(n.target), n.value) for n in fields]
-    pairs = [(name, value) for name, value in pairs if name not in ("agents", "key")]  # set by options of their own
-    signature = ", ".join(key if value is None else f"{key}={ast.unparse(value)}" for key, value in pairs)
-    return signature, (ast.get_docstring(maker) or ast.get_docstring(tree) or "").split("\n")[0]
+def files(kind: str) -> dict[str, Path]:
+    """The file of each entry: ``NAME.py``, or ``NAME/__init__.py`` where that defines NAME and is no helper of other entries."""
+    found = {path.stem: path for path in folder(kind).glob("*.py") if not path.stem.startswith("_")}
+    for path in folder(kind).glob("*/__init__.py"):
+        name = path.parent.name
+        if re.search(rf"^(?:def|class) {re.escape(name)}\b", path.read_text(), re.MULTILINE):
+            found[name] = path
+    return found
 
 
-def _key(name: str) -> str:
-    return name.replace("_", "").lower()
+def same_name(one: str, other: str) -> bool:
+    """Whether a file and a class or function in it have the same name, as ``gtadam`` and ``GTAdam``, or ``c_gt`` and ``CGT``."""
+    return one.replace("_", "").lower() == other.replace("_", "").lower()
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -117,18 +116,19 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         and value.__module__ == module.__name__
         and not (inspect.isclass(value) and issubclass(value, tuple))
     }
-    exact = [value for key, value in found.items() if _key(key) == _key(stem)]
+    exact = [value for key, value in found.items() if same_name(key, stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
     method = {
-        "algorithms": "update",
-        "scenarios": "batch",
-        "compressors": "encode",
-        "directions": "__call__",
-        "schedules": "__call__",
-        "channels": "init",
-    }
-    fitting = [v for v in found.values() if inspect.isclass(v) and kind in method and hasattr(v, method[kind])]
+        "algorithms": ("update",),
+        "scenarios": ("batch",),
+        "compressors": ("encode",),
+        "directions": ("__call__",),
+        "schedules": ("__call__",),
+        "channels": ("init",),
+        "metrics": ("term", "round_term", "value"),
+    }.get(kind, ())
+    fitting = [v for v in found.values() if inspect.isclass(v) and any(hasattr(v, each) for each in method)]
     candidates: list[Any] = [*fitting] or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
@@ -176,8 +176,28 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     """
     if isinstance(spec, str):
         spec = parse(spec)
+    build = bound(kind, spec, given)
+    try:
+        return build()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a user's own class may raise anything
+        raise InputError(f"{_where(kind, spec.name)}: {type(error).__name__}: {error}") from error
+
+
+def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -> partial[Any]:
+    """The maker that a spec names, with its values and with ``given``, not called yet.
+
+    >>> bound("algorithms", "gtadam:lr=0.01,b2=0.99").keywords
+    {'lr': 0.01, 'b2': 0.99}
+
+    Raises:
+        InputError: as ``make``, but for what the maker itself refuses.
+    """
+    if isinstance(spec, str):
+        spec = parse(spec)
     build = maker(kind, spec.name)
-    where = f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {spec.name}"
+    where = _where(kind, spec.name)
     known, hints = _parameters(build, where)
     own = {key: value for key, value in (given or {}).items() if key in known}
     given_values = _named(spec, [key for key in known if key not in own], own, where)
@@ -192,16 +212,16 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
     ]
     if left:
         raise InputError(f"{where}: {', '.join(left)} must be given, as in {spec.name}:{left[0]}=...")
-    try:
-        return build(**own, **arguments)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # of a user's own class, which may do anything
-        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
+    return partial(build, **own, **arguments)
+
+
+def _where(kind: str, name: str) -> str:
+    """A part in a message."""
+    return f"{kind[:-3] + 'y' if kind.endswith('ies') else kind[:-1]} {name}"
 
 
 def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """What a maker can be given by name, in order, and the types that it says."""
+    """The parameters of a maker that have names, in order, and their declared types."""
     try:
         known = inspect.signature(build).parameters
         hints = typing.get_type_hints(build if inspect.isfunction(build) else build.__init__)
@@ -215,7 +235,7 @@ def _parameters(build: Callable[..., Any], where: str) -> tuple[dict[str, inspec
 
 
 def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> dict[str, str]:
-    """The values of a spec by name: those without a key are the first parameters, in order."""
+    """The values of a spec by name. Values without a key are the first parameters, in order."""
     if len(spec.args) > len(free):
         raise InputError(f"{where}: unexpected value {spec.args[len(free)]!r}; parameters: {', '.join(free) or 'none'}")
     named: dict[str, str] = dict(zip(free, spec.args, strict=False))
@@ -256,7 +276,7 @@ def with_value(kind: str, spec: str, key: str, value: str) -> str:
 
 
 def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """What two specs have in common that mean the same: the name, and the values by name, sorted.
+    """The normal form of a spec, equal for specs of the same meaning: the name, and the values by name, sorted.
 
     >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
     True
@@ -266,7 +286,7 @@ def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
-    """A value that names a file, as a path that leads to it from where the process is.
+    """A value that names a file, as a path from the folder where the process is.
 
     A file is what a parameter called ``path``, or of the type ``Path``, names; in a user's own class, any text that looks like the path of one.
     """
@@ -286,7 +306,7 @@ def _is_path(hint: Any) -> bool:
 
 def _kind(hint: Any) -> str | None:
     """The kind that a parameter of this type takes a spec of."""
-    return _NESTED.get(getattr(hint, "__name__", ""))
+    return NESTED.get(getattr(hint, "__name__", ""))
 
 
 def _names(value: str, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""The grammar of specs: ``name``, ``name:key=value,key=value`` or ``name(key=value)``, its numbers, and where its files lie.
+"""The grammar of specs: ``name``, ``name:key=value,key=value`` or ``name(key=value)``, its numbers and its files.
 
 A spec can stand inside another where a parameter is such an object, as in ``gt:direction=adam(b1=0.5)``. A list ``[a,b,c]`` in
 place of a value is a grid: one spec for each (``points``). Instead of a name, the path of a Python file works too; it ends at the
@@ -165,7 +165,7 @@ def points(spec: str) -> list[str]:
 
 
 def values(listed: str) -> list[str]:
-    """The values of a list ``a,b,c``: what holds commas of its own stands in quotes or in brackets.
+    """The values of a list ``a,b,c``. A value that contains commas stands in quotes or in brackets.
 
     >>> values("sea,'moving_target:dim=3,kappa=2',gt(lr=0.1,form=atc)")
     ['sea', 'moving_target:dim=3,kappa=2', 'gt(lr=0.1,form=atc)']
@@ -201,7 +201,7 @@ def with_value(spec: str, key: str, value: str, names: Sequence[str] = ()) -> st
 
 
 def quoted(value: str) -> str:
-    """A value as it stands in a spec: in quotes where it needs them.
+    """A value as it is spelled in a spec: in quotes if it needs them.
 
     >>> quoted("0.1"), quoted("adam(b1=0.5)"), quoted("a,b.csv")
     ('0.1', 'adam(b1=0.5)', "'a,b.csv'")

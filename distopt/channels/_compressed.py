@@ -1,4 +1,4 @@
-"""What channels that compress have in common: sending a stream of values through a compressor, with its warm start as memory."""
+"""Shared by all channels that compress: a stream of values through a compressor, with its warm start as memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Warm = Tensor | tuple[()]
 """What the next encoding starts from [R, n, *], or nothing."""
 
 
-def start(compressor: Compressor, z: Tensor) -> Warm:
-    """What the first encoding of rows z [R, n, d] starts from."""
+def start(compressor: Compressor, like: Tensor) -> Warm:
+    """The start of the first encoding of rows of the form of ``like`` [R, n, d]."""
     if not hasattr(compressor, "start"):
         return ()
-    first: Tensor = compressor.start(z.shape[-1], z.dtype).to(z.device)
-    return first.expand(*z.shape[:-1], *first.shape).clone()
+    first: Tensor = compressor.start(like.shape[-1], like.dtype).to(like.device)
+    return first.expand(*like.shape[:-1], *first.shape).clone()
 
 
 def encode(compressor: Compressor, z: Tensor, u: Tensor | None, warm: Warm) -> Payload:
@@ -30,7 +30,7 @@ def decode(compressor: Compressor, heard: Payload, z: Tensor, wire: Wire, u: Ten
 
 
 def warmer(compressor: Compressor, payload: Payload, d: int) -> Warm:
-    """What the encoding after this own payload starts from."""
+    """The start of the next encoding, after this own payload."""
     if not hasattr(compressor, "warm"):
         return ()
     following: Tensor = compressor.warm(payload, d)

@@ -14,7 +14,7 @@ from distopt.ranges import COUNTED, choice, compressor, share, whole
 
 
 class Ledger(NamedTuple):
-    """What resynchronising needs.
+    """The memory that resynchronising needs.
 
     Attributes:
         said: the sum over all rounds of the agent's public copies [R, n, d].
@@ -28,7 +28,7 @@ class Ledger(NamedTuple):
 
 
 class ChocoMemory(NamedTuple):
-    """What an agent remembers, whatever its degree.
+    """The memory of an agent. Its size does not depend on the degree.
 
     Attributes:
         copy: what every neighbour takes its value for, h_i [R, n, d].
@@ -103,10 +103,10 @@ class Choco:
     def words(self, d: int) -> int:
         return words(self.compressor, d)
 
-    def init(self, z: Tensor) -> ChocoMemory:
-        zero = torch.zeros_like(z)
+    def init(self, like: Tensor) -> ChocoMemory:
+        zero = torch.zeros_like(like)
         ledger = Ledger(zero.clone(), zero.clone(), zero[..., :1].clone()) if self.resync else ()
-        return ChocoMemory(zero, zero.clone(), start(self.compressor, z), ledger)
+        return ChocoMemory(zero, zero.clone(), start(self.compressor, like), ledger)
 
     def encode(self, z: Tensor, memory: ChocoMemory, u: Tensor | None) -> Payload:
         payload = encode(self.compressor, z - memory.copy, u, memory.warm)

@@ -14,7 +14,7 @@ from distopt.ranges import compressor, share
 
 
 class ErrorMemory(NamedTuple):
-    """What an agent remembers: ``e``, what its messages have left out so far [R, n, d], and the compressor's warm start."""
+    """An agent's memory: the error ``e`` [R, n, d] that its messages have left out so far, and the compressor's warm start."""
 
     e: Tensor
     warm: Warm
@@ -64,8 +64,8 @@ class ErrorFeedback:
     def words(self, d: int) -> int:
         return words(self.compressor, d)
 
-    def init(self, z: Tensor) -> ErrorMemory:
-        return ErrorMemory(torch.zeros_like(z), start(self.compressor, z))
+    def init(self, like: Tensor) -> ErrorMemory:
+        return ErrorMemory(torch.zeros_like(like), start(self.compressor, like))
 
     def encode(self, z: Tensor, memory: ErrorMemory, u: Tensor | None) -> Payload:
         return encode(self.compressor, z + memory.e, u, memory.warm)

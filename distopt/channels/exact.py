@@ -17,7 +17,7 @@ class Exact:
     640
     """
 
-    def init(self, z: Tensor) -> tuple[()]:
+    def init(self, like: Tensor) -> tuple[()]:
         return ()
 
     def encode(self, z: Tensor, memory: tuple[()], u: Tensor | None) -> Tensor:

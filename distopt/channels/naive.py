@@ -39,8 +39,8 @@ class Naive:
     def words(self, d: int) -> int:
         return words(self.compressor, d)
 
-    def init(self, z: Tensor) -> Warm:
-        return start(self.compressor, z)
+    def init(self, like: Tensor) -> Warm:
+        return start(self.compressor, like)
 
     def encode(self, z: Tensor, memory: Warm, u: Tensor | None) -> Payload:
         return encode(self.compressor, z, u, memory)

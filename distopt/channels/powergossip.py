@@ -42,7 +42,7 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
 
 
 class LinkMemory(NamedTuple):
-    """What an agent remembers.
+    """The memory of an agent.
 
     Attributes:
         vectors: U_e of each of its links, column after column [R, n, E r max(a, b)]: the same bits at both ends.
@@ -71,9 +71,11 @@ class PerLink:
         """The channel of a network in which no agent has more neighbours than ``slots``."""
         return replace(self, slots=slots)
 
-    def init(self, z: Tensor) -> LinkMemory:
-        turn = torch.zeros_like(z[..., :1])
-        return LinkMemory(self._start(z, turn).expand(*z.shape[:-1], self.slots, -1, -1).flatten(-3).clone(), turn)
+    def init(self, like: Tensor) -> LinkMemory:
+        turn = torch.zeros_like(like[..., :1])
+        return LinkMemory(
+            self._start(like, turn).expand(*like.shape[:-1], self.slots, -1, -1).flatten(-3).clone(), turn
+        )
 
     def encode(self, z: Tensor, memory: LinkMemory, u: Tensor | None) -> Tensor:
         """Z_i V_e (or Z_i' V_e) for each link, [R, n, E, r max(a, b)]."""
@@ -92,7 +94,7 @@ class PerLink:
         m, n, r = self._shape(z)
         slots, right = wire.slots, _right(memory)
         theirs = wire.heard(payload).flatten(1, 2)[:, slots.index]
-        ahead = payload - theirs  # of the neighbour: at its end the same number with the other sign
+        ahead = payload - theirs  # the neighbour's end has the same number with the other sign
         weight = slots.weight.to(z.dtype).unsqueeze(-1)
         moves = []
         for v, difference in zip(self._directions(z, memory), ahead.chunk(r, -1), strict=True):

@@ -1,4 +1,4 @@
-"""The conformance battery: does my algorithm, direction, schedule, scenario, topology, channel or compressor keep the promises the engines rely on?
+"""The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel or compressor keeps its promises.
 
 Each check runs in well under a second, raises AssertionError with one line that names the promise and how it was broken, and
 returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.

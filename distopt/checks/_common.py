@@ -1,4 +1,4 @@
-"""What the checks share: sizes, a small network, and comparing trees of tensors bit for bit."""
+"""Shared by the checks: sizes, a small network, and comparing trees of tensors bit for bit."""
 
 from __future__ import annotations
 

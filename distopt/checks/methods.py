@@ -243,7 +243,8 @@ def check_direction(direction: Any) -> None:
 def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     """Check a channel against ``distopt.protocols.Channel``.
 
-    Promises, for values of several widths: memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes
+    Promises, for values of several widths: ``init`` goes by shape and dtype alone;
+    memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes
     that never change; pure; z's shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole
     number that does not shrink as d grows; and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly
     stochastic W), without which gradient tracking fails.
@@ -273,9 +274,11 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     shared = bool(getattr(channel, "shared", False))
 
     def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
-        memory, out = channel.init(stream[0]), []
+        memory, out = channel.init(torch.zeros_like(stream[0])), []
         lead = (stream.shape[1], stream.shape[2])
         check_leaves(memory, lead, stream.dtype, f"{who}: init")
+        blind = same_bits(memory, channel.init(stream[0]))
+        require(blind, f"{who}: init looks at the numbers that it is given; memory begins before any value is known")
         first: Any = None
         for z, drawn in zip(stream, noise, strict=True):
             u = drawn if drawn.shape[-1] else None

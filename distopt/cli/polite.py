@@ -1,4 +1,4 @@
-"""How a command ends: what goes wrong becomes one line and an exit code."""
+"""How a command ends: an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distopt.errors import InputError, RunError, printable, shortened
 
 @contextmanager
 def polite(traceback: bool) -> Iterator[None]:
-    """Turn what goes wrong into one line on stderr and an exit code; ``traceback`` shows where it came from too."""
+    """Turn an error into one line on stderr and an exit code; ``traceback`` shows its traceback too."""
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):

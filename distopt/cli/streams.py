@@ -1,14 +1,19 @@
-"""Standard output and error that last as long as the command: closed ones, and those whose reader leaves, take what is written and lose it."""
+"""Standard output and error for the whole command: a stream that is closed, or has lost its reader, drops what is written."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Any
 
+import click
+
+from distopt.errors import printable
+
 
 def lasting_streams() -> None:
-    """Make them so for this process."""
+    """Make the streams of this process such ones."""
     null = os.open(os.devnull, os.O_RDWR)
     while null <= 2:  # else the first file that is opened would be the standard output of whatever writes there
         null = os.dup(null)
@@ -23,7 +28,7 @@ def lasting_streams() -> None:
 
 
 class Lasting:
-    """A text stream; when its reader is gone, what is written goes nowhere."""
+    """A text stream. Once its reader is gone, writing to it has no effect."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -50,3 +55,13 @@ class Lasting:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line for the user, with control characters made harmless."""
+    click.echo(printable(text), err=err)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return max(40, shutil.get_terminal_size().columns)

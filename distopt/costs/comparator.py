@@ -22,11 +22,11 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
 
 MEMORY_BYTES = 4 * 2**20
-"""So much of what it found for all rounds a comparator holds in memory: a run may be of any length."""
+"""The most that a comparator holds in memory of its results for all rounds, since a run may have any length."""
 
 
 class Reference(NamedTuple):
-    """What a block of rounds has whatever algorithm runs on it (R is 1 where trials share their data).
+    """The part of a block's results that does not depend on the algorithm (R is 1 where trials share their data).
 
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
@@ -51,7 +51,7 @@ def mean_accuracy(each: Tensor) -> Tensor:
 
 
 def _repeated(one: Reference, rounds: int) -> Reference:
-    """A round's reference for so many rounds that are like it."""
+    """The reference of one round, repeated for ``rounds`` rounds that equal it."""
     again: Reference = tree_map(lambda leaf: leaf.expand(rounds, *leaf.shape[1:]).contiguous(), one)
     return again
 
@@ -65,7 +65,7 @@ def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
 
 
 class _Away(NamedTuple):
-    """Where in the file the tensors of a block lie, and how they are put together."""
+    """The place of a block's tensors in the file, and their structure."""
 
     place: int
     shapes: tuple[torch.Size | None, ...]
@@ -73,7 +73,7 @@ class _Away(NamedTuple):
 
 
 class Store(dict[int, Any]):
-    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in one file without a name, which ends with the process.
+    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in a nameless file that ends with the process.
 
     Raises:
         RunError: the file cannot be written.
@@ -150,7 +150,7 @@ class Comparator:
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
         if self.blocks.static:
-            return _repeated(self._solved(0), len(self.blocks.span(b)))  # of one round
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)
@@ -163,7 +163,7 @@ class Comparator:
         return there
 
     def _rounds(self, b: int) -> int:
-        """How many rounds of block b differ: of static data one."""
+        """The number of distinct rounds in block b; one for static data."""
         return 1 if self.blocks.static else len(self.blocks.span(b))
 
     def _solve(self, b: int) -> Reference:
@@ -211,7 +211,7 @@ class Comparator:
         return found[..., :-1], found[..., -1]
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
-        """What the scenario says, a few rounds at a time: it may hold all agents' rows of those it is asked for."""
+        """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
         if not hasattr(self.scenario, "optimum"):
             return None
         rounds, trials = problem.rounds, problem.trials
@@ -289,7 +289,7 @@ class Comparator:
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
-        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None where there is no such thing."""
+        """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None if there is no such point."""
         fixed = self.fixed()
         if fixed is None:
             return None, None

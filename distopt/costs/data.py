@@ -70,14 +70,14 @@ class Blocks:
         self._first = self._make(0, min(2, rounds))
         first = tensors(self._first)
         self.static = all(leaf.shape[0] == 1 for leaf in first)
-        if self.static and rounds > 2:  # what changes rarely may stand still in the first rounds
+        if self.static and rounds > 2:  # data that change rarely may stand still in the first rounds
             last = tensors(self._make(rounds - 2, rounds))
             self.static = len(first) == len(last) and all(map(torch.equal, first, last))
         self.length = length or self._fitting(first)
         self.count = -(-rounds // self.length)
 
     def _fitting(self, first: list[Tensor]) -> int:
-        """L by what a round adds: its own leaves, and in the comparator x*_t with its companions and the Hessian it is found by."""
+        """The block length L, from the size of a round: its leaves, and the comparator's x*_t, its companions and Hessian."""
         dim, searched = (
             int(self.scenario.dim),
             hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum"),
@@ -134,7 +134,7 @@ class Blocks:
         return batch
 
     def _with_shared(self, batch: Any) -> Any:
-        """The batch with the first one's leaf in the place of every leaf that is still the same."""
+        """The batch, with every leaf that equals the first batch's replaced by that one."""
         leaves, form = pytree.tree_flatten(batch)
         known, known_form = pytree.tree_flatten(self._first)
         if form != known_form:

@@ -75,7 +75,7 @@ class Sum:
         return torch.cat(out).reshape(len(x), d, d)
 
     def scale(self, x: Tensor) -> Tensor:
-        """sum_i ||grad f_{i,t}(x)|| [P]: what the summed gradient is small against."""
+        """sum_i ||grad f_{i,t}(x)|| [P]: the scale against which the summed gradient is small."""
         return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(
             -1
         )

@@ -1,4 +1,4 @@
-"""Workers in threads of this process, for tests: what travels is what would travel between machines, in any order one likes."""
+"""Workers in threads of this process, for tests. Messages are those that would travel between machines, in any order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from distopt.engines import local
 from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
-from distopt.engines.workers.worker import Report, Worker
+from distopt.engines.workers.worker import Worker
 from distopt.numerics.trees import default_dtype
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
+from distopt.simulation.runner import Segment
 
 T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Another worker failed; this one gives up waiting."""
+    """Another worker failed, so this one stops waiting."""
 
 
 class Mailbox:
@@ -73,7 +74,7 @@ class Mailbox:
         return message
 
     def begin(self, workers: int) -> None:
-        """So many workers begin a task."""
+        """Note that ``workers`` workers begin a task."""
         with self._changed:
             self._working = workers
 
@@ -130,7 +131,7 @@ class InMemoryTransport:
             self.mailbox.put((receiver, self.me, tag), message.clone())
 
 
-class Threads:
+class ThreadGroup:
     """A ``WorkerGroup`` whose workers do each task in a thread of their own.
 
     Args:
@@ -160,7 +161,7 @@ class Threads:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
@@ -197,7 +198,7 @@ class Threads:
         torch.set_num_threads(1)  # the workers are the parallelism
         self.mailbox.begin(len(threads))
         try:
-            with default_dtype(dtype):  # of the whole process, so not for a worker to set
+            with default_dtype(dtype):  # the default precision belongs to the whole process, so no worker sets it
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -212,10 +213,16 @@ class Threads:
         return results[0]
 
 
-def engine(
+def threads(
     problem: Problem, blocks: Blocks, mode: local.Mode, workers: int = 2, partition: str = "contiguous"
 ) -> WorkerEngine:
-    """``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``."""
+    """Workers in threads of this process, to test what workers exchange.
+
+    ``threads:workers=3,partition=cut``: see ``distopt.engines.workers.partition.divide``.
+
+    Raises:
+        InputError: more workers than agents.
+    """
     return WorkerEngine(
-        Threads(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
+        ThreadGroup(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
     )

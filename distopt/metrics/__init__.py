@@ -1,96 +1,226 @@
-"""Dynamic regret and its companions: plain functions on the snapshots of a block of rounds. Formulas: docs/metrics.md.
+"""What is measured: one metric a file, and the folder is the list of them. Formulas: docs/metrics.md.
 
-Everything is float64. F_t = sum_i f_{i,t}; xbar_t is the network average; x*_t minimises F_t. Sums over agents follow the
-tree of ``distopt.numerics.sums``, so that they have the same bits whichever block holds which agents.
+A metric says how it is measured and how it is shown. Engines sum its columns over the agents and know no metric; the loop over
+rounds, tables, figures and docs read what it says of itself. F_t = sum_i f_{i,t}; xbar_t is the network average; x*_t minimises F_t.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
+from distopt.catalog import registry
+from distopt.errors import InputError
 
-from distopt.costs.data import evaluate
-from distopt.numerics.sums import tree_sum
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AGENTWISE_LIMIT = 10**6
 """Agent-wise regrets evaluate N^2 costs of d coordinates a round: by default they are kept while N^2 d is at most this."""
 
+RENAMED = {"regret_no_change": "regret_previous_optimum", "accuracy_no_change": "accuracy_last_label"}
+"""What runs and checkpoints of earlier versions call some metrics."""
 
-NARROW = 64
-"""Up to so many coordinates, squares are summed over agents before coordinates: one vectorised pass, where sums of short rows are
-slow, and rounded alike in any code. Longer rows are summed first, so that workers send one number for each."""
+SOURCES = ("term", "round_term", "value")
+"""How a metric may be measured: a metric has one of these methods."""
 
 
-def per_agent(scenario: Any, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What each agent adds to the network's measurements, [R, n, *] each: |x_i - x*|^2, |x_i - xbar|^2, and its values at xbar.
+class Missing(LookupError):
+    """What a metric asks for is not there, so the run does not have the metric."""
 
-    For x [R, n, d], the network average xbar [R, 1, d], the agents' data and x*_t [R|1, d], all float64. Squares are left by
-    coordinate where d is small (see ``NARROW``). The values [R, n, q] are f_i(xbar) and, of a classification, the accuracy (0 where
-    no sample arrived) and whether any did. One round or many folded into the trials axis, eager or inside a compiled loop, for any
-    block of agents: this is the only place that measures.
+
+class View(NamedTuple):
+    """Some agents in one round, or in several that are folded into the trials axis. All numbers are float64.
+
+    ``x`` [R, n, d] are their points, ``mean`` [R, 1, d] the network average, ``best`` [R|1, 1, d] the minimiser of the round's cost, and
+    ``data`` what the scenario's ``loss(x, data)`` takes.
     """
-    values = [scenario.loss(mean.expand_as(x), data)]
-    if hasattr(scenario, "accuracy"):
-        accuracy = scenario.accuracy(mean.expand_as(x), data)
-        values += [accuracy.nan_to_num(nan=0.0), (~accuracy.isnan()).to(x.dtype)]
-    return (
-        _squares(x - best.unsqueeze(-2)),
-        _squares(x - mean),
-        torch.stack([value.expand(x.shape[:-1]) for value in values], -1),
-    )
+
+    scenario: Any
+    x: Tensor
+    mean: Tensor
+    data: Any
+    best: Tensor
 
 
-def _squares(z: Tensor) -> Tensor:
-    return z.square() if z.shape[-1] <= NARROW else z.square().sum(-1, keepdim=True)
+class Seen(Protocol):
+    """K rounds of a run with R trials. What is not there raises ``Missing``.
 
-
-def summed(terms: tuple[Tensor, ...], add: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sums over agents of ``per_agent`` side by side [R, m, c]: over all of them (``add`` is ``tree_sum``, m = 1) or node by node."""
-    return torch.cat([add(each) for each in terms], -1)
-
-
-def totals(scenario: Any, sums: Tensor, agents: int) -> dict[str, Tensor]:
-    """The sums over all agents [K, R, 1, c] as measurements, name -> [K, R].
-
-    Roots are NumPy's, which are correctly rounded; torch's own are not, unless compiled.
+    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``); ``fixed_cost`` and
+    ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts ``bits`` bits and evaluates ``gradients``
+    gradients. ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
-    count = 3 if hasattr(scenario, "accuracy") else 1
-    width = (sums.shape[-1] - count) // 2
-    squares = (sums[..., :width], sums[..., width : 2 * width])
-    cost, *accuracy = sums[..., 0, 2 * width :].unbind(-1)
-    tracking, consensus = (
-        torch.from_numpy(np.sqrt((tree_sum(each.mT)[..., 0, 0] / agents).cpu().numpy())) for each in squares
-    )
-    found = {"cost": cost, "tracking_error": tracking, "consensus_error": consensus}
-    return found | ({"accuracy": accuracy[0] / accuracy[1]} if accuracy else {})  # 0 / 0 is nan: nobody had a sample
+
+    @property
+    def scenario(self) -> Any: ...  # noqa: D102  # these are said above
+    @property
+    def agents(self) -> int: ...  # noqa: D102
+    @property
+    def bits(self) -> int: ...  # noqa: D102
+    @property
+    def gradients(self) -> int: ...  # noqa: D102
+    @property
+    def reference(self) -> Any: ...  # noqa: D102
+    @property
+    def fixed_cost(self) -> Tensor: ...  # noqa: D102
+    @property
+    def fixed_accuracy(self) -> Tensor: ...  # noqa: D102
+    @property
+    def points(self) -> Tensor: ...  # noqa: D102
+    @property
+    def data(self) -> Any: ...  # noqa: D102
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Another metric of the same rounds, [K, R]."""
+
+    def same(self, value: float) -> Tensor:
+        """A number as [K, R]."""
 
 
-def sums(scenario: Any, x: Tensor, data: Any, best: Tensor) -> Tensor:
-    """The sums of ``per_agent`` [R, 1, c] of a round where one block holds all agents, for ``totals``."""
-    return summed(per_agent(scenario, x, tree_sum(x) / x.shape[-2], data, best), tree_sum)
+class Metric:
+    """What a metric says of itself unless its file says otherwise. A user's class need not inherit from it.
+
+    A metric has exactly one of three methods. ``term(view)`` gives what each agent of a ``View`` adds, [R, n] or [R, n, columns(d)].
+    ``round_term(algorithm, state, g)`` gives the same from the algorithm's state after a round and the gradients [R, n, d] of that
+    round. Both are summed over all agents, and ``finish(sums, agents)`` makes [K, R] of the sums [K, R, columns(d)]; by default it takes
+    the mean over the agents. ``value(seen)`` gives [K, R] from what is known of the whole network (see ``Seen``).
+
+    Attributes:
+        title: what figures and tables call it. By default the name, which is that of its file.
+        unit: "" (a plain number), "cost", "bits", "evaluations" or "fraction".
+        cumulative: whether its values are summed over all rounds so far.
+        averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
+        smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
+        signed: whether values below zero are meaningful.
+        needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
+        stored: whether a run keeps it. One that is not stored is there for other metrics.
+        optional: whether a checkpoint may lack its sum, as where a run has no such metric.
+        diverges: whether a value that is not finite means that the run has diverged.
+        baselines: the metrics that are drawn beside it.
+        label: what it is called as a baseline.
+        head: the two lines over its column in the closing table; without them the table leaves it out.
+        column: the place of that column, from the left.
+        take: its closing figure, "last", "largest" or "mean" over the rounds, or "" for none.
+        key: what its closing figure is called in ``summary.csv``; by default its name.
+        announced: what the terminal calls it where a run leaves it out; "" says nothing.
+    """
+
+    title: str = ""
+    unit: str = ""
+    cumulative: bool = False
+    averaged: bool = False
+    smoothed: bool = False
+    signed: bool = False
+    needs_points: bool = False
+    stored: bool = True
+    optional: bool = False
+    diverges: bool = False
+    baselines: tuple[str, ...] = ()
+    label: str = ""
+    head: tuple[str, ...] = ()
+    column: int = 9
+    take: str = ""
+    key: str = ""
+    announced: str = ""
+
+    term: Any = None
+    round_term: Any = None
+    value: Any = None
+
+    def applies(self, scenario: Any, algorithm: Any) -> bool:
+        """Whether these can have such a metric at all."""
+        return True
+
+    def absence(self, agents: int, dim: int) -> str:
+        """Why a run of N agents in dimension d does not have it."""
+        return "the scenario or the algorithm has no such thing"
+
+    def columns(self, dim: int) -> int:
+        """How many numbers an agent adds, in dimension d."""
+        return 1
+
+    def finish(self, sums: Tensor, agents: int) -> Tensor:
+        """The metric [K, R] from the sums over all agents [K, R, columns]."""
+        return sums[..., 0] / agents
 
 
-def agentwise_costs(scenario: Any, xs: Tensor, batch: Any) -> Tensor:
-    """F_t at every agent's own point: xs [K, R, N, d] -> [K, R, N]."""
-    costs = [evaluate(scenario.loss, xs[:, :, j : j + 1].expand_as(xs), batch) for j in range(xs.shape[2])]
-    return torch.cat([tree_sum(each.unsqueeze(-1)).squeeze(-1) for each in costs], -1)
+SAID = tuple(
+    name for name, value in vars(Metric).items() if isinstance(value, bool | int | str | tuple) and name[0] != "_"
+)
+"""The attributes that say how a metric is shown: plain values, which a run's manifest can hold."""
 
 
-def tracker_violation(s: Tensor, g: Tensor) -> Tensor:
-    """s_i - g_i in float64, [..., n, d]: its sum over all agents is zero while the tracker tracks."""
-    return s.double() - g.double()
+class _Users(Metric):
+    """A user's object, with the defaults of ``Metric`` where it says nothing."""
+
+    def __init__(self, own: Any) -> None:
+        for name in (name for name in vars(Metric) if not name.startswith("_")):
+            if hasattr(own, name):
+                setattr(self, name, getattr(own, name))
 
 
-def tracker_invariant(total: Tensor, agents: int) -> Tensor:
-    """Largest |mean_i s_i - mean_i g_i| over coordinates, from the sum of ``tracker_violation`` [..., 1, d]: [...]."""
-    return total.abs().amax((-2, -1)) / agents
+@cache
+def catalogue() -> Mapping[str, Metric]:
+    """The metrics that every run has where they apply, by name.
+
+    >>> catalogue()["bits"].unit
+    'bits'
+    """
+    return {name: registry.make("metrics", name) for name in registry.names("metrics")}
 
 
-def accumulate(total: Tensor | None, increments: Tensor) -> Tensor:
-    """Running sums [K, ...] continued from ``total`` [...], added one round after the other whatever the block length."""
-    start = torch.zeros_like(increments[:1]) if total is None else total[None]
-    return torch.cat([start, increments]).cumsum(0)[1:]
+def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]:
+    """A user's metrics by name: paths of Python files, or objects. A metric is called as its file, or as its class.
+
+    Raises:
+        InputError: one that measures nothing, or whose name is taken.
+    """
+    found: dict[str, Metric] = {}
+    for spec in specs:
+        own = registry.make("metrics", spec) if isinstance(spec, str) else spec
+        name = Path(registry.parse(spec).name).stem if isinstance(spec, str) else type(own).__name__.lower()
+        if isinstance(own, type):
+            raise InputError(
+                f"metric {own.__name__} was given as a class; give an object of it, as in {own.__name__}()"
+            )
+        has = [each for each in SOURCES if callable(getattr(own, each, None))]
+        if len(has) != 1:
+            raise InputError(
+                f"metric {name}: it must have one of the methods {', '.join(SOURCES)}; it has {' and '.join(has) or 'none'}"
+            )
+        if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
+            raise InputError(f"metric {name}: a run has something of this name already; give the file another name")
+        metric = own if isinstance(own, Metric) else _Users(own)
+        for each in SAID:
+            said, default = getattr(metric, each), getattr(Metric, each)
+            if type(said) is not type(default) and not (isinstance(said, list) and isinstance(default, tuple)):
+                raise InputError(f"metric {name}: {each} must be of the type {type(default).__name__}")
+        found[name] = metric
+    return found
+
+
+def said(metric: Metric) -> dict[str, Any]:
+    """What a metric says of how it is shown, as plain values; what it leaves at its default is left out."""
+    values = {name: getattr(metric, name) for name in SAID}
+    return {name: value for name, value in values.items() if value != getattr(Metric, name)}
+
+
+def about(name: str, users: Mapping[str, Mapping[str, Any]] | None = None) -> Metric:
+    """How a metric is shown, by the name of its series. ``users`` is what the run's manifest holds of a user's metrics.
+
+    >>> about("tracking_error").title, about("something").title
+    ('Tracking error', 'Something')
+    """
+    if name in catalogue():
+        return catalogue()[name]
+    found = Metric()
+    found.title = name.replace("_", " ").capitalize()
+    found.take = "last"
+    for key, value in (users or {}).get(name, {}).items():
+        setattr(found, key, tuple(value) if isinstance(value, list) else value)
+    if users and name in users and not found.head:
+        first, _, rest = name.rpartition("_")
+        found.head = (first.replace("_", " "), rest)
+    return found

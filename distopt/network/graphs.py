@@ -57,7 +57,7 @@ class Graph:
     notes: tuple[str, ...] = ()
 
     def called(self, agent: int) -> str:
-        """An agent as messages name it.
+        """The name of an agent in messages.
 
         >>> Graph(2, np.array([[0, 1]]), names=("Oslo", "Rome")).called(1), Graph(1, np.empty((0, 2), np.int64)).called(0)
         ("'Rome'", 'agent 0')
@@ -231,7 +231,7 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         values = W[rows, columns]
     else:
         rows = columns = values = np.empty(0)
-    with np.errstate(invalid="ignore"):  # what is not finite is refused by name
+    with np.errstate(invalid="ignore"):  # values that are not finite are refused later, by name
         return W.shape, rows.astype(np.int64), columns.astype(np.int64), values.astype(np.float64), precision
 
 
@@ -244,7 +244,7 @@ def _scaled(
     W = coo_array((values, (rows, columns)), shape=(agents, agents)).tocsr()
     symmetric = (
         abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))
-    ).max() <= 1e-7  # of either half, rounded by itself
+    ).max() <= 1e-7  # each half is rounded by itself
     W = ((W + W.T) / 2 if symmetric else W).tocoo()
     rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
     if values.min() >= 0 and (symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding):

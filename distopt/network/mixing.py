@@ -1,4 +1,4 @@
-"""The mixing matrix W as an operator that is applied, never stored as an N x N array.
+"""The mixing matrix W as an operator; it is never stored as an N x N array.
 
 It makes the tables of weights of a chunk of rounds (see ``distopt.network.rows``).
 """
@@ -166,7 +166,7 @@ class Mixing:
 
     @staticmethod
     def _give_back(p: Pattern, values: Floats, lost: Floats) -> Floats:
-        """Add what each row [..., terms] lost to its self term."""
+        """Add the weight that each row [..., terms] lost to its self term."""
         own = np.empty(len(p.order), np.int64)
         own[p.order] = np.arange(len(p.order))
         values[..., own[len(p.order) - len(p.first) :]] += np.add.reduceat(lost, p.first, axis=-1)
@@ -246,7 +246,7 @@ class Mixing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of how the network was read, a line each."""
+        """Notes for the user on how the network was read, one line each."""
         return getattr(self._topology, "notes", ())
 
     @property
@@ -287,7 +287,7 @@ class Mixing:
         self.require("symmetric", who)
         once = (self._receiver < self._sender) & (
             np.abs(self._weight) > TOLERANCE
-        )  # of weights that were given, one serves both ends
+        )  # given weights may differ by rounding; one serves both ends
         twin = copy.copy(self)
         index, weight, side = slots(self.agents, self._receiver[once], self._sender[once], self._weight[once])
         twin._network, twin._fixed = (
@@ -315,7 +315,7 @@ class Mixing:
             and self._complete
             and np.abs(np.concatenate([self._own, self._weight[:1]]) - 1 / self.agents).max() <= TOLERANCE
         ):
-            return  # such a network keeps no list of its links
+            return  # the complete graph keeps no list of its links
         if isinstance(self._topology, Graph):
             if (
                 self._topology.matrix is not None or kind == "average"

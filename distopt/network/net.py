@@ -1,4 +1,4 @@
-"""What an algorithm sees of the network in one round: ``mix(name, z)``, through a channel with memory."""
+"""The network as an algorithm sees it in one round: ``mix(name, z)``, through a channel with memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
     def send(self, payloads: dict[str, Payload]) -> None:
-        """Let the payloads of these channels leave now; ``heard`` will ask for them later."""
+        """Send the payloads of these channels now; ``heard`` asks for them later."""
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
@@ -105,8 +105,8 @@ class Net:
     Args:
         channels: the channel of each name the algorithm sends.
         link: W_t and the way to the neighbours.
-        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one, and
-            ``self.before`` those it started from, where this round was the first.
+        memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
+            A channel that has none yet starts here.
         uniforms: this round's uniforms of the channels that draw any.
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
@@ -132,11 +132,10 @@ class Net:
         self.widths = widths or {}
         self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
-        self.before = dict(memory)
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
-        """Encode now, and let leave together, what ``mix`` will be asked for later in the round."""
+        """Encode and send together, now, the values that ``mix`` will be asked for later in the round."""
         for name, z in values.items():
             self._require_width(name, z)
         self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
@@ -151,7 +150,7 @@ class Net:
 
     def _encode(self, name: str, z: Tensor) -> Payload:
         if name not in self.memory:
-            self.before[name] = self.memory[name] = self.channels[name].init(z)
+            self.memory[name] = self.channels[name].init(z)
         return self.channels[name].encode(z, self.memory[name], self.uniforms.get(name))
 
     def mix(self, name: str, z: Tensor) -> Tensor:
@@ -252,7 +251,7 @@ class Rehearsal(Round):
 
 
 class Sent(NamedTuple):
-    """What an algorithm sends through a channel.
+    """A value that an algorithm sends through a channel.
 
     Attributes:
         width: how many numbers an agent's value has; it may be another number than x has.
@@ -326,11 +325,18 @@ def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
 def widths(asked: Tried, channels: Mapping[str, Channel[Any]], d: int) -> dict[str, int]:
     """How many numbers an agent sends through each channel, and under ``OWN`` how many uniform ones the algorithm draws for it.
 
-    A channel that is left out of the first round and draws uniforms is taken to be as wide as x; one that draws none is left out.
+    A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody, because it neither draws
+    uniforms nor remembers anything, it has no entry.
     """
-    drawing = {name: d for name, channel in channels.items() if hasattr(channel, "words") and channel.words(d)}
+    asking = {name: d for name, channel in channels.items() if _width_matters(channel, d)}
     own = {OWN: asked.words} if asked.words else {}
-    return drawing | {name: each.width for name, each in asked.sent.items()} | own
+    return asking | {name: each.width for name, each in asked.sent.items()} | own
+
+
+def _width_matters(channel: Channel[Any], d: int) -> bool:
+    """Whether a channel draws uniforms or remembers anything."""
+    draws = hasattr(channel, "words") and channel.words(d) > 0
+    return draws or bool(tensors(channel.init(torch.zeros(1, 1, d))))
 
 
 def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:

@@ -1,4 +1,4 @@
-"""Tables of weights: how the rows of W are stored, and the sums by them.
+"""Padded sparse rows: how W is stored, and sums over its rows.
 
 Neighbours are summed in ascending global id, the agent itself in its place among them. A row of more than 32 terms is cut
 into blocks of 32; each block is summed in that order and the block sums are added pairwise. This order belongs to the row

@@ -1,4 +1,4 @@
-"""Mixing weights: the rules that make them from a graph, their spectra, and what is wrong with weights that a user gave.
+"""Mixing weights: the rules that make them from a graph, their spectra, and checks of weights that a user gave.
 
 Weights of a link (i, j) by rule, with degrees d without self loops; the self weight is 1 minus the others:
 
@@ -272,7 +272,7 @@ def _fastest(graph: Graph) -> Floats:
     w, s = cp.Variable(count, nonneg=True), cp.Variable()
     off = np.eye(n) - np.ones((n, n)) / n - cp.reshape(laplacians @ w, (n, n), order="C")  # type: ignore[attr-defined]  # cvxpy gives it no types
     problem = cp.Problem(cp.Minimize(s), [off << s * np.eye(n), off >> -s * np.eye(n), touches @ w <= 1])
-    problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]  # nor this
+    problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]  # cvxpy is untyped
     if w.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
         raise InputError(f'weight rule "fastest" found no solution ({problem.status}); use best_constant or metropolis')
     weight = np.maximum(np.asarray(w.value, dtype=np.float64), 0.0)

@@ -1,4 +1,4 @@
-"""The memory and the disk of the machine, and what needs more of them than there is."""
+"""Memory and disk of the machine. Requests that need more than there is are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def available() -> int:
 
 
 def memory(needed: float, what: str, lower: str) -> None:
-    """Refuse ``what`` where it needs more memory than there is; ``lower`` says which settings to lower.
+    """Refuse ``what`` if it needs more memory than is available; ``lower`` names the settings to lower.
 
     Raises:
         InputError: it does.
@@ -62,7 +62,7 @@ def memory(needed: float, what: str, lower: str) -> None:
 
 
 def disk(needed: float, folder: Path, what: str, lower: str) -> None:
-    """Refuse ``what`` where it needs more room than the disk of ``folder`` has.
+    """Refuse ``what`` if it needs more room than the disk of ``folder`` has.
 
     Raises:
         InputError: it does.

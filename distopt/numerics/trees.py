@@ -50,7 +50,7 @@ def at(tree: Any, k: int) -> Any:
 
 
 def rounds_of(tree: Any) -> Callable[[int], Any]:
-    """``at`` for many rounds of one block: what no round changes is sliced once.
+    """``at`` for many rounds of one block. Leaves that no round changes are sliced once.
 
     >>> each = rounds_of((torch.tensor([[1], [2]]), torch.tensor([[7]])))
     >>> each(1)
@@ -73,7 +73,7 @@ def part(tree: Any, start: int, stop: int) -> Any:
 
 
 def leaf(state: Any, name: str) -> Tensor:
-    """The leaf of a state that ``name`` names, such as "s" or "direction.m"; InputError says which there are."""
+    """The leaf of a state by name, such as "s" or "direction.m". An InputError lists the known names."""
     try:
         found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
     except AttributeError:

@@ -2,7 +2,6 @@
 
 import atexit
 import dataclasses
-import numbers
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +16,13 @@ from torch.utils import _pytree as pytree
 from distopt.catalog import registry
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.optim.memory import Kept, bare, counts, loaded, precision, started
 
-dist: Any = torch.distributed  # which does not declare all that it exports
-
-_SAVED = {"step", "bytes_sent", "kept", "compressor", "rank", "order"}
-_EACH = {"number", "error", "warm", "shape"}
-_LATER = {"compressor", "rank", "order", "shape"}  # what states did not have at first
-
-
-class _Kept:
-    """Of one parameter: its number in the order in which parameters first came, e [1, d], and where its next encoding starts from."""
-
-    def __init__(self, number: int, error: Any, warm: Tensor | None) -> None:
-        self.number, self.error, self.warm = number, error, warm
+dist: Any = torch.distributed  # torch does not declare all that it exports
 
 
 class ErrorFeedbackState:
-    """What ``error_feedback_hook`` keeps: for each parameter what its messages have left out so far [karimireddy2019].
+    """The memory of ``error_feedback_hook``: for each parameter, what its messages have left out so far [karimireddy2019].
 
     With the gradient g_i of rank i, of n, for one parameter tensor of d numbers:
 
@@ -54,7 +43,7 @@ class ErrorFeedbackState:
         compressor: a spec such as "sign" or "topk(fraction=0.01)" (``distopt list compressors``), or an object with its methods.
             One that loses nothing ("identity") goes through the all-reduce that DDP does without a hook, with the same bits.
         process_group: the ranks; None: all of them.
-        start_iter: so many first steps are sent uncompressed, by DDP's own all-reduce.
+        start_iter: number of first steps that are sent uncompressed, by DDP's own all-reduce.
         seed: of compressors that draw; what they draw is addressed by step, parameter and rank.
 
     Attributes:
@@ -71,7 +60,7 @@ class ErrorFeedbackState:
 
     def __init__(self, compressor: Any = "sign", process_group: Any = None, start_iter: int = 0, seed: int = 0) -> None:
         for name, value in (("start_iter", start_iter), ("seed", seed)):
-            if not _counts(value):
+            if not counts(value):
                 raise InputError(f"{name}={value!r}: must be a whole number, 0 or more")
         self.compressor = registry.make("compressors", compressor) if isinstance(compressor, str) else compressor
         if isinstance(self.compressor, type) or not all(
@@ -82,7 +71,7 @@ class ErrorFeedbackState:
             )
         self.process_group, self.start_iter, self.seed = process_group, start_iter, seed
         self.step, self.bytes_sent = 0, 0
-        self._kept: dict[Tensor, _Kept] = {}
+        self._kept: dict[Tensor, Kept] = {}
 
     def state_dict(self, model: torch.nn.Module) -> dict[str, Any]:
         """What THIS rank must save to go on with the same bits, by the names of the model's parameters; ``torch.save`` takes it.
@@ -92,7 +81,7 @@ class ErrorFeedbackState:
         Raises:
             InputError: the hook has worked on another model.
         """
-        names: dict[Tensor, str] = {parameter: name for name, parameter in _bare(model).named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in bare(model).named_parameters()}
         if any(parameter not in names for parameter in self._kept):
             raise InputError(
                 "the hook has worked on parameters that this model does not have; give state_dict the model that was trained with it"
@@ -116,104 +105,8 @@ class ErrorFeedbackState:
         Raises:
             InputError: not what ``state_dict`` gave, or saved with another model, with another compressor or on another rank.
         """
-        parameters, whose = (
-            dict(_bare(model).named_parameters()),
-            "what load_state_dict was given is not what state_dict gave",
-        )
-        if not isinstance(content, Mapping) or content.keys() not in (_SAVED, _SAVED - _LATER):
-            has = ", ".join(map(_told, content)) if isinstance(content, Mapping) else _told(content)
-            raise InputError(f"{whose}: it has {has or 'nothing'}, not {', '.join(map(repr, sorted(_SAVED)))}")
-        full, kept = "order" in content, content["kept"]
-        for name in ("step", "bytes_sent"):
-            if not _counts(content[name]):
-                raise InputError(f"{whose}: {name} is {_told(content[name])}, not a whole number, 0 or more")
-        if full:
-            self._same(content["compressor"], content["rank"], whose)
-        if not isinstance(kept, Mapping):
-            raise InputError(f"{whose}: kept is {_told(kept)}, not a memory for each parameter")
-        found: dict[Tensor, _Kept] = {}
-        for name, each in kept.items():
-            if name not in parameters:
-                whom = name if isinstance(name, str) else _told(name)
-                raise InputError(
-                    f"the saved memory is that of another model: for {whom} this one has no such parameter"
-                )
-            if not isinstance(each, Mapping) or each.keys() != (_EACH if full else _EACH - _LATER):
-                raise InputError(f"{whose}: for {name} it has {_told(each)}, not {', '.join(map(repr, sorted(_EACH)))}")
-            if not _counts(each["number"]):
-                raise InputError(
-                    f"{whose}: the number of {name} is {_told(each['number'])}, not a whole number, 0 or more"
-                )
-            found[parameters[name]] = self._loaded(name, parameters[name], each, whose)
-        places = {name: int(each["number"]) for name, each in kept.items()}
-        if sorted(places.values()) != list(range(len(places))):
-            raise InputError(
-                f"{whose}: its {len(places)} parameters do not have the numbers 0 to {len(places) - 1}, each once"
-            )
-        if full and not _equal(content["order"], sorted(places, key=lambda name: places[name])):
-            raise InputError(f"{whose}: order does not name the parameters that it has a memory of, by their numbers")
-        self.step, self.bytes_sent, self._kept = int(content["step"]), int(content["bytes_sent"]), found
-
-    def _loaded(self, name: str, parameter: Tensor, each: Mapping[str, Any], whose: str) -> _Kept:
-        """The memory of one parameter, where it fits."""
-        if parameter.is_meta:
-            raise InputError(
-                f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers"
-            )
-        if "shape" in each and not _equal(each["shape"], list(parameter.shape)):
-            raise InputError(
-                f"the saved memory is that of another model: for {name} this one has the shape {list(parameter.shape)}, not {_told(each['shape'])}"
-            )
-        d, dtype = parameter.numel(), _precision(parameter)
-        warm = _started(self.compressor, d, dtype)
-        for what, leaf, like in (
-            ("error", each["error"], torch.empty(1, d, dtype=dtype, device="cpu")),
-            ("warm start", each["warm"], warm),
-        ):
-            if leaf is None and like is None:
-                continue
-            if what == "warm start" and (leaf is None or like is None):
-                raise InputError(
-                    f"the memory was saved with another compressor: for {name} it has {_told(leaf)} as {what}, not {_told(like)}"
-                )
-            if not isinstance(leaf, Tensor) or leaf.layout != torch.strided or leaf.is_meta or leaf.is_quantized:
-                raise InputError(f"{whose}: the {what} of {name} is {_told(leaf)}, not a tensor of numbers")
-            if what == "error" and leaf.numel() != d:
-                raise InputError(
-                    f"the saved memory is that of another model: for {name} this one has one of {d} numbers, not {leaf.numel()}"
-                )
-            assert like is not None
-            if leaf.shape != like.shape or leaf.dtype != like.dtype:
-                other = "model or compressor" if what == "error" else "compressor"
-                raise InputError(
-                    f"the memory was saved with another {other}: for {name} it has {_told(leaf)} as {what}, not {_told(like)}"
-                )
-            if not bool(torch.isfinite(leaf).all()):
-                raise InputError(f"{whose}: the {what} of {name} is not finite (nan or inf)")
-        moved = [
-            None if leaf is None else leaf.detach().to(parameter.device).clone()
-            for leaf in (each["error"], each["warm"])
-        ]
-        return _Kept(int(each["number"]), moved[0], moved[1])
-
-    def _same(self, compressor: Any, rank: Any, whose: str) -> None:
-        """Refuse what was saved with another compressor, or on another rank."""
-        if not isinstance(compressor, str):
-            raise InputError(f"{whose}: compressor is {_told(compressor)}, not a text")
-        if rank is not None and not (
-            isinstance(rank, list) and len(rank) == 2 and all(map(_counts, rank)) and rank[0] < rank[1]
-        ):
-            raise InputError(f"{whose}: rank is {_told(rank)}, not a rank and how many there are")
-        if compressor != self._described():
-            raise InputError(
-                f"the memory was saved with another compressor: with {compressor}, and this one is {self._described()}"
-            )
-        here = self._rank()
-        if rank is not None and here is not None and rank != here:
-            raise InputError(
-                f"the memory was saved on rank {rank[0]} of {rank[1]}, and this is rank {here[0]} of {here[1]}: each rank goes on from its own; "
-                "of other ranks, begin with a new ErrorFeedbackState"
-            )
+        about = self._described(), self._rank()
+        self.step, self.bytes_sent, self._kept = loaded(content, bare(model), self.compressor, *about)
 
     def _described(self) -> str:
         """The compressor with its parameters, and the seed of what it draws."""
@@ -246,7 +139,7 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
     buffer: Tensor = bucket.buffer()
     pairs = [
         (p, g) for p, g in zip(bucket.parameters(), bucket.gradients(), strict=True) if g.numel()
-    ]  # of no numbers there is nothing to send
+    ]  # an empty parameter has nothing to send
     step = state.step
     if bucket.is_last():
         state.step += 1
@@ -303,13 +196,13 @@ class _Part:
 
     def __init__(self, state: "ErrorFeedbackState", parameter: Tensor, gradient: Tensor, step: int, group: Any) -> None:
         self.compressor, self.gradient, self.d = state.compressor, gradient, gradient.numel()
-        self.dtype = _precision(gradient)
+        self.dtype = precision(gradient)
         if parameter not in state._kept:
             error, first = (
                 torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device),
-                _started(self.compressor, self.d, self.dtype),
+                started(self.compressor, self.d, self.dtype),
             )
-            state._kept[parameter] = _Kept(len(state._kept), error, first)
+            state._kept[parameter] = Kept(len(state._kept), error, first)
         self.kept = state._kept[parameter]
         self.kept.error, warm = (
             self.kept.error.to(gradient.device, self.dtype),
@@ -362,49 +255,3 @@ def _parted(message: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
         out[k] = message[start : start + length].view(leaves[k].dtype).reshape(leaves[k].shape)
         start += length
     return out
-
-
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside DDP, whose names a saved state has."""
-    inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
-    if not isinstance(inner, torch.nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; give the model that the hook works on")
-    return inner
-
-
-def _precision(gradient: Tensor) -> torch.dtype:
-    """That of the memory: half precision loses too much to remember."""
-    return torch.float32 if gradient.element_size() < 4 else gradient.dtype
-
-
-def _started(compressor: Any, d: int, dtype: torch.dtype) -> Tensor | None:
-    """What the first encoding of d numbers starts from [1, *], if from anything."""
-    if not d or not hasattr(compressor, "start"):
-        return None
-    with torch.device("cpu"):
-        start: Tensor = compressor.start(d, dtype).expand(1, -1)
-    return start
-
-
-def _counts(value: Any) -> bool:
-    """Whether a value is a whole number from 0 to what an index may be."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**62
-
-
-def _equal(value: Any, like: list[Any]) -> bool:
-    """Whether a value is this list of numbers or texts."""
-    return isinstance(value, list) and list(map(type, value)) == list(map(type, like)) and value == like
-
-
-def _told(value: Any) -> str:
-    """A value in few words."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"[:200]
-    text = (
-        " ".join(repr(value).split())
-        if isinstance(value, bool | int | float | str | list | None)
-        else f"a {type(value).__name__}"
-    )
-    return text if len(text) <= 60 else text[:57] + "..."

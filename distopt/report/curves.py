@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
+from distopt.metrics import Metric
+from distopt.report.axes import INK, SOFT, frame, plain_ticks, spread
 from distopt.report.tables import broken
-from distopt.report.titles import common_start, heading, short, subtitle
+from distopt.report.titles import averaged, common_start, heading, short, subtitle
 from distopt.runs.results import Run
 
 Floats = NDArray[np.float64]
@@ -24,10 +26,11 @@ Floats = NDArray[np.float64]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#5B5B5B")
 """Eight colours that the common kinds of colour blindness keep apart."""
 
-INK, SOFT, HAIR = "#222222", "#767676", "#E3E3E3"
+FRACTION = "fraction"
+"""The unit of metrics that are drawn in percent, on linear axes."""
+
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
-_BASELINES = {"best_fixed": "best fixed point", "no_change": "no change"}
-_BASE_STYLES: dict[str, Any] = {"best_fixed": (0, (5, 2)), "no_change": (0, (1, 1.6))}
+_BASE_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.6)))
 _ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
 _LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
 _NAMES = 16  # as many names as the height holds beside the baselines
@@ -48,17 +51,17 @@ class Curve(NamedTuple):
     diverged: bool
 
 
-def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> Figure:
+def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> Figure:
     """A metric against rounds: one line per run (mean over trials) with a band from the smallest to the largest trial.
 
-    Regrets carry their baselines, the best fixed point (dashed) and no change (dotted), unless they are zero up to rounding,
-    as where the costs do not change; so does accuracy, which is drawn as its mean over the rounds so far. Axes are logarithmic
-    where the values allow it: with a few values <= 0 those are left out, with many (or a static regret, which may be negative)
-    the axis is linear around 0; the note under the figure says which. A diverged run ends in a cross.
+    A metric says what its baselines are (dashed and dotted grey lines). Those of a regret are left out where they are zero up to
+    rounding, as where the costs do not change. Axes are logarithmic where the values allow it: with a few values <= 0 those are left
+    out, with many (or where values below zero mean something) the axis is linear around 0; the note under the figure says which.
+    Fractions have linear axes. A diverged run ends in a cross.
 
     Args:
         runs: what to compare, by name; a run that lacks the metric is left out and named in the note.
-        metric: a name that ``run[metric]`` knows as a metric [trials, rounds].
+        series: a name that ``run[series]`` knows as a metric [trials, rounds].
 
     Raises:
         InputError: no run has the metric.
@@ -67,27 +70,27 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
     >>> figure({"gt": run}, "consensus_error").axes[0].get_yscale()
     'log'
     """
-    have = {name: run for name, run in runs.items() if metric in run and metric not in run.trajectories}
+    have = {name: run for name, run in runs.items() if series in run and series not in run.trajectories}
     if not have:
         known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
-        raise InputError(f"no run has the metric {metric!r}; metrics: {', '.join(known) or 'none'}")
+        raise InputError(f"no run has the metric {series!r}; metrics: {', '.join(known) or 'none'}")
     crowded = len(runs) > len(COLOURS)
     common = common_start(list(runs)) if crowded else ""
+    longest = max(have.values(), key=lambda run: len(run.rounds))
+    metric = longest.about(series)
     styles = _shades(len(runs)) if crowded else [(colour, "-") for colour in COLOURS]
     curves = [  # a run keeps its colour in every figure, whichever runs have the metric
-        _curve(short(name[len(common) :]), run, metric, *style)
+        _curve(short(name[len(common) :]), run, series, metric, *style)
         for (name, run), style in zip(runs.items(), styles, strict=False)
         if name in have
     ]
-    longest = max(have.values(), key=lambda run: len(run.rounds))
-    if metric in ("accuracy", "average_dynamic_regret", "dynamic_regret"):
-        stem = metric.replace("dynamic_", "")
-        for key, label in _BASELINES.items():
-            if f"{stem}_{key}" in longest:
-                curves.append(_curve(label, longest, f"{stem}_{key}", SOFT, _BASE_STYLES[key], baseline=True))
+    for each, dashes in zip(metric.baselines, _BASE_STYLES, strict=False):
+        beside, base = longest.about(each), f"average_{each}" if averaged(series, metric) else each
+        if base in longest:
+            curves.append(_curve(beside.label, longest, base, beside, SOFT, dashes, baseline=True))
 
     notes = []
-    if not _accuracy_like(metric):
+    if metric.unit != FRACTION:
         zero = [curve for curve in curves if curve.baseline and _is_rounding(curve, curves)]
         curves = [curve for curve in curves if not any(curve is other for other in zero)]
         if zero:
@@ -96,18 +99,17 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
         bands = "" if crowded else "; bands: smallest to largest trial"
         notes.append(f"Lines: mean over {longest.trials} trials{bands}.")
     if crowded:
-        curves = [
-            curve._replace(low=curve.mean, high=curve.mean) for curve in curves
-        ]  # so many bands would hide the lines
+        # bands of many runs would hide the lines
+        curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
     _scale(axes, curves, metric, notes)
     drawn = [curve for curve in curves if _draw(axes, curve)]
-    _frame(axes)
-    _plain_ticks(axes)
+    frame(axes)
+    plain_ticks(axes)
     axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
-    fig.text(0.02, 0.935, heading(metric), fontsize=10.5, fontweight="bold", color=INK)
+    fig.text(0.02, 0.935, heading(series, metric), fontsize=10.5, fontweight="bold", color=INK)
     where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
     fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
     notes += _omissions(axes, curves, drawn)
@@ -119,8 +121,7 @@ def figure(runs: Mapping[str, Run], metric: str = "average_dynamic_regret") -> F
             f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}."
         )
     lines = textwrap.wrap(" ".join(notes), 125)
-    if len(lines) > 2:
-        lines = [lines[0], lines[1][:122] + " …"]
+    lines = lines if len(lines) <= 2 else [lines[0], lines[1][:122] + " …"]
     fig.text(0.02, 0.068, "\n".join(lines), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
@@ -145,14 +146,16 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
     return [curve for k, curve in enumerate(curves) if curve.baseline or k in lowest]
 
 
-def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, baseline: bool = False) -> Curve:
-    values = np.asarray(run[metric], dtype=np.float64)
-    if metric.startswith("accuracy"):  # single rounds hold few samples; the mean so far is what can be read
+def _curve(
+    label: str, run: Run, series: str, metric: Metric, colour: str, dashes: Any, *, baseline: bool = False
+) -> Curve:
+    values = np.asarray(run[series], dtype=np.float64)
+    if metric.smoothed:  # single rounds hold few samples; the mean so far is what can be read
         seen = np.isfinite(values)
         with np.errstate(invalid="ignore"):
             values = np.where(seen, values, 0.0).cumsum(1) / seen.cumsum(1)
     x = run.rounds.astype(np.float64) + 1
-    keep = _thin(x, _accuracy_like(metric))
+    keep = _thin(x, metric.unit == FRACTION)
     values, x = values[:, keep], x[keep]
     diverged = run.status == "diverged" and not baseline
     if values.size == 0:
@@ -161,10 +164,6 @@ def _curve(label: str, run: Run, metric: str, colour: str, dashes: Any, *, basel
         mean = values.mean(0)
     low, high = (mean, mean) if baseline else (values.min(0), values.max(0))
     return Curve(label, x, mean, low, high, colour, dashes, baseline, diverged)
-
-
-def _accuracy_like(metric: str) -> bool:
-    return metric.startswith("accuracy")
 
 
 def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
@@ -178,28 +177,27 @@ def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     """Whether a baseline is nothing but rounding errors beside the runs that did not diverge."""
     runs = [c.mean[np.isfinite(c.mean)] for c in curves if not (c.baseline or c.diverged)]
-    started = [
-        abs(float(mean[0])) for mean in runs if len(mean) and mean[0]
-    ]  # where a run starts, not where one that grows ends
+    # the start of a run; its end may have grown
+    started = [abs(float(mean[0])) for mean in runs if len(mean) and mean[0]]
     largest = max(started or [float(np.abs(mean).max(initial=0)) for mean in runs], default=0.0)
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
 
-def _scale(axes: Any, curves: Sequence[Curve], metric: str, notes: list[str]) -> None:
+def _scale(axes: Any, curves: Sequence[Curve], metric: Metric, notes: list[str]) -> None:
     """Choose the axes' scales and limits from the values, before anything is drawn."""
     ends = [(curve.x[0], curve.x[-1]) for curve in curves if len(curve.x)]
     first, last = min((a for a, _ in ends), default=1.0), max((b for _, b in ends), default=1.0)
     if last > first:
-        axes.set_xscale("linear" if _accuracy_like(metric) else "log")
+        axes.set_xscale("linear" if metric.unit == FRACTION else "log")
         axes.set_xlim(first, last)
-    if _accuracy_like(metric):
+    if metric.unit == FRACTION:
         axes.yaxis.set_major_formatter(lambda v, _: f"{100 * v:g} %")
         return
     values = np.concatenate([curve.mean for curve in curves] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if not values.any():
         return  # nothing, or zeros only: a linear axis shows that as it is
-    below = np.count_nonzero(values < 0 if metric.endswith("static_regret") else values <= 0)
+    below = np.count_nonzero(values < 0 if metric.signed else values <= 0)
     if below <= 0.1 * len(values):
         axes.set_yscale("log", nonpositive="mask")
     else:
@@ -219,7 +217,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
     scale = axes.yaxis.get_transform()
-    decade = getattr(scale, "linthresh", 1.0)  # what one decade is in transformed units
+    decade = getattr(scale, "linthresh", 1.0)  # the length of one decade in transformed units
 
     def span(some: Sequence[Curve]) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):
@@ -249,7 +247,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
-    """Which points the vertical axis can show at all."""
+    """The points that the vertical axis can show."""
     able: NDArray[np.bool_] = np.isfinite(curve.mean) & ((curve.mean > 0) | (axes.get_yscale() != "log"))
     return able
 
@@ -292,52 +290,19 @@ def _draw(axes: Any, curve: Curve) -> bool:
 
 
 def _omissions(axes: Any, curves: Sequence[Curve], drawn: Sequence[Curve]) -> list[str]:
-    """What a logarithmic axis cannot show, said in as few words as it takes."""
+    """Notes on values that a logarithmic axis cannot show."""
     what = "values of 0 or less" if axes.get_yscale() == "log" else "values that are not finite"
     out = []
     missing = [curve.label for curve in curves if not any(curve is other for other in drawn)]
     if missing:
         out.append(f"Nothing to draw of: {', '.join(missing)} (only {what}).")
-    # in the very first round "no change" is no change, and a tracker is exact: a 0 there is no news
+    # in the very first round the costs have not changed, and a tracker is exact: a 0 there is no news
     hidden = {c.label: int((~_visible(axes, c)[c.x > 1]).sum()) for c in drawn}
     if any(hidden.values()):
         out.append(
             f"Not drawn, {what}: " + ", ".join(f"{count} of {label}" for label, count in hidden.items() if count) + "."
         )
     return out
-
-
-def _frame(axes: Any) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set(color="#B5B5B5", linewidth=0.8)
-    axes.grid(True, which="major", color=HAIR, linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=7.5, labelcolor=INK, color="#B5B5B5", width=0.6, length=2.5)
-    axes.tick_params(which="minor", length=1.5, labelsize=6.5)
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
-        axes.xaxis.set_minor_formatter(lambda v, _: "")
-    else:
-        from matplotlib.ticker import MaxNLocator
-
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-
-
-def _plain_ticks(axes: Any) -> None:
-    """Write a logarithmic axis' ticks as 0.2 instead of 2 x 10^-1 where that is short, and only as many as can be read."""
-    bottom, top = axes.get_ylim()
-    if axes.get_yscale() != "log" or bottom < 1e-4 or top > 1e5:
-        return
-    decades = np.log10(top / bottom)
-
-    def minor(value: float, _: int) -> str:
-        leading = f"{value:.0e}"[0]
-        return f"{value:.3g}" if decades < 0.7 or (decades < 2 and leading in "25") else ""
-
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.yaxis.set_minor_formatter(minor)
 
 
 def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
@@ -355,7 +320,7 @@ def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
         wanted.append(float(np.clip((y - box.y0) / box.height, 0, 1)))
         texts.append("\n".join(lines))
         heights.append(len(lines) * size * 1.32 * axes.figure.dpi / 72 / box.height)
-    places = _spread(wanted, heights)
+    places = spread(wanted, heights)
     for curve, text, y, at in zip(curves, texts, wanted, places, strict=True):
         axes.plot(
             [1.005, 1.03],
@@ -369,34 +334,3 @@ def _name_lines(axes: Any, curves: Sequence[Curve]) -> None:
         weight, style = ("normal", "italic") if curve.baseline else ("bold", "normal")
         font = {"fontsize": size, "fontweight": weight, "fontstyle": style, "linespacing": 1.1, "parse_math": False}
         axes.text(1.04, at, text, transform=axes.transAxes, va="center", color=curve.colour, **font)
-
-
-def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Centres as close to ``wanted`` as lets boxes of these heights stand apart within 0 .. 1 (as far as they fit).
-
-    Overlapping neighbours merge into a block that stands at their mean, as in isotonic regression.
-
-    >>> [round(y, 3) for y in _spread([0.5, 0.5, 0.0], [0.1, 0.1, 0.1])]
-    [0.45, 0.55, 0.0]
-    """
-
-    def settle(members: list[int]) -> float:
-        """The bottom edge at which the members, stacked, lie closest to where they want to be, kept near 0 .. 1."""
-        below = np.concatenate([[0.0], np.cumsum([heights[m] for m in members])])
-        bottom = float(np.mean([wanted[m] - b - heights[m] / 2 for m, b in zip(members, below[:-1], strict=True)]))
-        return max(-0.05, min(bottom, 1.05 - float(below[-1])))
-
-    blocks: list[tuple[list[int], float]] = []  # members from below, bottom edge
-    for k in sorted(range(len(wanted)), key=lambda k: wanted[k]):
-        members = [k]
-        bottom = settle(members)
-        while blocks and blocks[-1][1] + sum(heights[m] for m in blocks[-1][0]) > bottom:
-            members = blocks.pop()[0] + members
-            bottom = settle(members)
-        blocks.append((members, bottom))
-    places = [0.0] * len(wanted)
-    for members, bottom in blocks:
-        for m in members:
-            places[m] = bottom + heights[m] / 2
-            bottom += heights[m]
-    return places

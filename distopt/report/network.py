@@ -30,7 +30,7 @@ _DRAWN = 40_000  # links at most in a picture
 
 @dataclass(frozen=True)
 class Portrait:
-    """What a network is like.
+    """Measurements of a network.
 
     Attributes:
         agents: N.
@@ -58,6 +58,27 @@ class Portrait:
     def gap(self) -> float | None:
         """Spectral gap 1 - |lambda_2|: what disagreement loses per round of mixing."""
         return None if self.second is None else 1.0 - self.second
+
+    def rows(self, weights: str) -> dict[str, str]:
+        """What ``distopt show`` says, line by line; ``weights`` is the rule that was asked for."""
+        seen = f"over {self.rounds} rounds"
+        fading = bool((self.presence < 1).any())
+        low, mean, high = self.degrees
+        many = "not computed: too many agents"
+        return {
+            "agents": f"{self.agents:,}",
+            "links": f"{len(self.links):,}{f' different ones {seen}' if fading else ''}",
+            "degree": f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}",
+            "diameter": f"{self.diameter}{f' (of all links {seen})' if fading else ''}",
+            "weights": "given by the topology" if self.own_weights else weights,
+            "time-varying": "no"
+            if self.rounds == 1
+            else "yes"
+            if self.gap is None
+            else f"yes; W below is the mean {seen}",
+            "second largest |eigenvalue| of W": many if self.second is None else f"{self.second:.6g}",
+            "spectral gap": many if self.gap is None else f"{self.gap:.6g}",
+        }
 
 
 def portrait(

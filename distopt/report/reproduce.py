@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from distopt.report.curves import COLOURS, HAIR, INK, SOFT
+from distopt.report.axes import HAIR, INK, SOFT
+from distopt.report.curves import COLOURS
 
 _SGD, _SCALED, _SIGN, _EF, _OTHER = SOFT, COLOURS[4], COLOURS[1], COLOURS[0], COLOURS[3]
 _COLOUR = {

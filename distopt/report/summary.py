@@ -1,11 +1,16 @@
-"""The figures of a run's closing table, and what to warn of."""
+"""The summary of a run for its closing table, and warnings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from distopt.metrics import Metric, about, catalogue
+from distopt.report import tables
+from distopt.report.tables import Column, closing_key
 from distopt.runs.results import Run
 
 CERTIFIED = 1e-6
@@ -13,7 +18,7 @@ CERTIFIED = 1e-6
 
 
 def weakness(certificate: float) -> str | None:
-    """What to say of a comparator whose relative gradient norm is ``certificate``; None where it is small enough."""
+    """The warning for a comparator whose relative gradient norm is ``certificate``; None if that is small enough."""
     if certificate <= CERTIFIED:
         return None
     return (
@@ -26,7 +31,7 @@ LEFT = {"float64": 1e-6, "float32": 1e-2}
 
 
 def drift(run: Run) -> str | None:
-    """What to say of a run whose trackers have left the gradients; None where their means agree, it diverged, or there are no trackers."""
+    """The warning for a run whose trackers have left the gradients; None if their means agree, it diverged, or has no trackers."""
     if run.status == "diverged":
         return None
     violation = run["tracker_invariant"].max(0) if "tracker_invariant" in run.metrics else np.zeros(0)
@@ -40,28 +45,43 @@ def drift(run: Run) -> str | None:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The figures of the closing table: final average dynamic regret with its spread over trials, and what goes with it."""
-    last = {name: run[name][:, -1] for name in run.metrics if run[name].shape[1]}
-    average = run["average_dynamic_regret"][:, -1] if last else np.full(1, np.nan)
-    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges may end near the largest number
-        middle, spread = float(average.mean()), float(average.std(ddof=1)) if len(average) > 1 else float("nan")
+    """The figures of the closing table: final average dynamic regret with its spread over trials, and each metric's closing figure."""
+    average = run["average_dynamic_regret"][:, -1] if run.rounds.size else np.full(1, np.nan)
     row: dict[str, Any] = {
         "algorithm": run.label,
         "status": run.status,
         "rounds": int(run.info.get("completed", 0)),
-        "average_dynamic_regret": middle,
-        "spread": spread,
-        "consensus_error": float(last["consensus_error"].mean()) if last else float("nan"),
-        "tracker_invariant": float(run["tracker_invariant"].max())
-        if "tracker_invariant" in run.metrics and last
-        else float("nan"),
-        "bits_per_agent": float(last["bits"].max()) if last else float("nan"),
+        "average_dynamic_regret": _mean(average),
+        "spread": _spread(average),
         "rounds_per_second": float(run.info.get("rounds_per_second", float("nan"))),
     }
-    for name in ("accuracy", "accuracy_best_fixed", "accuracy_no_change"):
-        if name in run.metrics and run.metrics[name].size:
-            row[name] = float(np.nanmean(run.metrics[name]))
-    for name in ("regret_best_fixed", "regret_no_change"):
-        if name in last:
-            row[f"average_{name}"] = float(run[f"average_{name}"][:, -1].mean())
+    for name in dict.fromkeys([*catalogue(), *run.metrics]):
+        metric = run.about(name)
+        there = name in run.metrics and run.metrics[name].size
+        if metric.take and (there or metric.head):
+            row.setdefault(closing_key(name, metric), _closing(run, name, metric) if there else float("nan"))
     return row
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges may end near the largest number
+        return float(values.mean())
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _closing(run: Run, name: str, metric: Metric) -> float:
+    """What is left of a metric [R, k] in the end."""
+    values = run[f"average_{name}" if metric.averaged else name]
+    if metric.take == "mean":
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return float(values.max()) if metric.take == "largest" else _mean(values[:, -1])
+
+
+def columns(runs: Iterable[Run]) -> list[Column]:
+    """The columns of the closing table of some runs, their users' metrics last."""
+    users = {name: about(name, run.info["metrics"]) for run in runs for name in run.info.get("metrics", {})}
+    return tables.closing(users)

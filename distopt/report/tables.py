@@ -7,21 +7,23 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-HEADS = (
-    ("", "algorithm"),
-    ("average", "regret"),
-    ("", "spread"),
-    ("consensus", "error"),
-    ("tracker", "violation"),
-    ("bits per", "agent"),
-    ("rounds", "per s"),
-    ("", "accuracy"),
-)
+from distopt.metrics import Metric, catalogue
 
 
-STAR = " *"
+class Column(NamedTuple):
+    """A column of the closing table: where its figure stands in a summary, the lines over it, the unit, and its baselines by label."""
+
+    key: str
+    head: tuple[str, ...]
+    unit: str = ""
+    baselines: Mapping[str, str] = {}
+
+
+BEST, STAR = "average_dynamic_regret", " *"
+"""The figure of which the smallest is marked, and the mark."""
+
 HEAD_LINES = 2
 """How many lines of ``text`` are its head."""
 
@@ -54,18 +56,63 @@ def amount(value: float) -> str:
     return f"{value:.0f}"
 
 
-def cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``HEADS``.
+def closing_key(name: str, metric: Metric) -> str:
+    """What a metric's closing figure is called."""
+    return metric.key or (f"average_{name}" if metric.averaged else name)
 
-    ``summaries`` are ``api.summary`` of the runs. Of several, a star marks the smallest average regret among those that ran to
+
+def closing(users: Mapping[str, Metric] | None = None) -> list[Column]:
+    """The columns of the closing table: what the metrics say, with those that ``users`` have added, beside the spread and the speed.
+
+    >>> [column.key for column in closing()][:3]
+    ['average_dynamic_regret', 'spread', 'consensus_error']
+    """
+    every = {**catalogue(), **(users or {})}
+    named = {each: closing_key(each, metric) for each, metric in every.items()}
+    found = [
+        (
+            metric.column,
+            Column(
+                named[name],
+                ("", *metric.head)[-HEAD_LINES:],
+                metric.unit,
+                {every[each].label: named[each] for each in metric.baselines if each in every},
+            ),
+        )
+        for name, metric in every.items()
+        if metric.head
+    ]
+    found += [
+        (2, Column("spread", ("", "spread"), "±")),
+        (6, Column("rounds_per_second", ("rounds", "per s"), "rounds")),
+    ]
+    return [column for _, column in sorted(found, key=lambda each: each[0])]
+
+
+def figure(value: float, unit: str) -> str:
+    """A figure with its unit, in few characters; nothing for nan.
+
+    >>> figure(0.791, "fraction"), figure(128_000.0, "bits"), figure(0.5, "")
+    ('79.1 %', '128 k', '0.5')
+    """
+    if math.isnan(value):
+        return ""
+    if unit == "fraction":
+        return f"{100 * value:.1f} %"
+    if unit == "±":
+        return f"±{number(value, 2)}" if math.isfinite(value) else ""
+    return number(value) if unit in ("", "cost") else amount(value)
+
+
+def cells(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Column], baselines: bool = True) -> list[list[str]]:
+    """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``shown`` and the names.
+
+    ``summaries`` are ``summary.summary`` of the runs. Of several, a star marks the smallest average regret among those that ran to
     the end. The baselines are those of the longest run: others saw fewer rounds.
     """
     rows = []
-    ended = [
-        row["average_dynamic_regret"]
-        for row in summaries
-        if row["status"] == "done" and math.isfinite(row["average_dynamic_regret"])
-    ]
+    done = [row for row in summaries if row["status"] == "done"]
+    ended = [value for row in done if math.isfinite(value := row[BEST])]
     best = min(ended) if len(summaries) > 1 and ended else math.nan
     for row in summaries:
         label = (
@@ -73,51 +120,45 @@ def cells(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             if row["status"] == "done"
             else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
         )
-        spread = "" if not math.isfinite(row["spread"]) else f"±{number(row['spread'], 2)}"
-        names = ("consensus_error", "tracker_invariant")
+        star = {BEST: STAR} if row["status"] == "done" and row[BEST] == best else {}
         rows.append(
-            [
-                label,
-                number(row["average_dynamic_regret"])
-                + (STAR if row["status"] == "done" and row["average_dynamic_regret"] == best else ""),
-                spread,
-                *(number(row[name]) for name in names),
-                amount(row["bits_per_agent"]),
-                amount(row["rounds_per_second"]),
-                _percent(row.get("accuracy", math.nan)),
-            ]
+            [label, *(figure(row.get(each.key, math.nan), each.unit) + star.get(each.key, "") for each in shown)]
         )
     longest = max(summaries, key=lambda row: int(row["rounds"]), default={})
-    for key, label in (("best_fixed", "best fixed"), ("no_change", "no change")):
-        if f"average_regret_{key}" in longest:
-            regret, hits = longest[f"average_regret_{key}"], longest.get(f"accuracy_{key}", math.nan)
-            rows.append([label, number(regret), "", "", "", "", "", _percent(hits)])
+    labels = dict.fromkeys(label for each in shown for label in each.baselines) if baselines else {}
+    for label in labels:
+        found = [figure(longest.get(each.baselines.get(label, ""), math.nan), each.unit) for each in shown]
+        if any(found):
+            rows.append([label, *found])
     return rows
 
 
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def text(summaries: Sequence[Mapping[str, Any]], width: int | None = None, first: str = HEADS[0][1]) -> str:
+def text(
+    summaries: Sequence[Mapping[str, Any]],
+    width: int | None = None,
+    first: str = "algorithm",
+    shown: Sequence[Column] | None = None,
+    baselines: bool = True,
+) -> str:
     """The closing table as lines. With a ``width`` names are broken after ``:`` and ``,`` so that it fits; columns without
-    any entry are left out. ``first`` is the head of the names.
+    any entry are left out. ``first`` is the head of the names, ``shown`` the columns (by default those of the metrics that every run has).
 
     >>> row = dict(algorithm="gt", status="done", rounds=9, average_dynamic_regret=0.5, spread=float("nan"), consensus_error=0.1,
     ...            tracker_invariant=0.0, bits_per_agent=640.0, rounds_per_second=100.0)
     >>> print(text([row]).splitlines()[2])
     gt             0.5        0.1          0       640     100
     """
-    rows = cells(summaries)
+    shown = closing() if shown is None else shown
+    rows = cells(summaries, shown, baselines)
     if any(row[1].endswith(STAR) for row in rows):
         for row in rows:
             row[1] += "" if row[1].endswith(STAR) else " " * len(STAR)  # figures stay below each other
-    used = [c for c in range(len(HEADS)) if c == 0 or any(row[c] for row in rows)]
-    widths = {c: max([len(part) for part in HEADS[c]] + [len(row[c]) for row in rows]) for c in used}
+    heads = [("", first), *(each.head for each in shown)]
+    used = [c for c in range(len(heads)) if c == 0 or any(row[c] for row in rows)]
+    widths = {c: max([len(part) for part in heads[c]] + [len(row[c]) for row in rows]) for c in used}
     if width is not None:
         widths[0] = min(widths[0], max(12, width - sum(widths[c] + 2 for c in used if c)))
     lines = []
-    heads = ((HEADS[0][0], first), *HEADS[1:])
     for part in range(HEAD_LINES):
         head = [heads[c][part].rjust(widths[c]) if c else heads[c][part].ljust(widths[c]) for c in used]
         lines.append("  ".join(head))

@@ -1,4 +1,4 @@
-"""What stands over a figure and beside its lines: short labels, titles, where the runs ran."""
+"""Titles of figures and labels of lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from distopt.catalog import registry
+from distopt.metrics import Metric
 from distopt.runs.results import Run
 
 
@@ -21,7 +22,7 @@ def short(label: str, width: int = 60) -> str:
 
 
 def common_start(labels: Sequence[str]) -> str:
-    """What all labels begin with, up to a ``:`` or ``,``: the part that the points of a grid share.
+    """The common start of all labels, up to a ``:`` or ``,``: the part that the points of a grid share.
 
     >>> common_start(["gt:form=atc,lr=0.1", "gt:form=atc,lr=0.2"]), common_start(["gt", "gtadam"])
     ('gt:form=atc,', '')
@@ -33,11 +34,21 @@ def common_start(labels: Sequence[str]) -> str:
     return start[: max(start.rfind(":"), start.rfind(",")) + 1] if ":" in start else ""
 
 
-def heading(metric: str) -> str:
-    """What a figure of a metric is called."""
-    if metric == "accuracy":
-        return "Accuracy, mean over the rounds so far"
-    return metric.replace("_", " ").capitalize()
+def heading(series: str, metric: Metric) -> str:
+    """The title of a figure of a metric, or of its average over time.
+
+    >>> from distopt.metrics import about
+    >>> heading("average_dynamic_regret", about("dynamic_regret"))
+    'Average dynamic regret'
+    """
+    if metric.smoothed:
+        return f"{metric.title}, mean over the rounds so far"
+    return f"Average {metric.title[:1].lower()}{metric.title[1:]}" if averaged(series, metric) else metric.title
+
+
+def averaged(series: str, metric: Metric) -> bool:
+    """Whether a series is the average over time of its metric."""
+    return metric.averaged and series.startswith("average_")
 
 
 def subtitle(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The experiments of papers, run with the algorithms and compressors of the house: a figure and a table each, beside what the paper says.
+"""The experiments of papers, run with the algorithms and compressors of distopt: each with a figure and a table beside the paper's results.
 
 Imports nothing heavy before an experiment runs.
 """
@@ -73,7 +73,7 @@ def run(paper: str, only: str | None, out: Path | None, data: Path | None, say: 
                 say(f"{name} ...")
                 _report(folder, name, part, part.measure(store, data, say), show)
     except KeyboardInterrupt:
-        say(f"what is finished is kept in {folder}, and the same command goes on from there")
+        say(f"finished results are kept in {folder}; re-run the command to resume")
         raise
 
 

@@ -91,7 +91,7 @@ class Kink:
 
     @property
     def floor(self) -> float:
-        """What signSGD never gets below."""
+        """The value below which signSGD never gets."""
         return 2 * self.eps
 
     def batch(self, t: Tensor, key: Key) -> Tensor:
@@ -136,7 +136,7 @@ class Valley:
 
     @property
     def floor(self) -> float:
-        """What signSGD never gets below."""
+        """The value below which signSGD never gets."""
         return 8 * self.eps**2
 
     @property
@@ -179,7 +179,7 @@ def halved(lr: float, stage: int) -> Step:
 
 
 def ways(stage: int) -> list[tuple[str, Any, str, int]]:
-    """What is run on each problem: (method, algorithm, its step size in words, rounds)."""
+    """The runs on each problem: (method, algorithm, its step size in words, rounds)."""
     sign: list[tuple[str, Any, str, int]] = [("signSGD", SignSGD(lr), f"{lr}", ROUNDS) for lr in SIGN_STEPS]
     first = SIGN_STEPS[0]
     return [

@@ -1,4 +1,4 @@
-"""How dense what EF-signSGD compresses is while it trains: phi, which is its contraction [karimireddy2019]."""
+"""The density phi of what EF-signSGD compresses during training, which is its contraction [karimireddy2019]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distopt.reproduce.store import Store
 
 PAPER_FLOOR = 0.134
 """What phi stays above while VGG-19 trains, in the notebooks of the authors' repository."""
-POINTS = 200  # of a curve
+POINTS = 200  # in a curve
 
 
 def density(z: Tensor, segments: str = "") -> Tensor:

@@ -26,7 +26,7 @@ from distopt.reproduce.worker import Step, steps
 BATCHES = (128, 32, 8)
 SEEDS = 3
 EPOCHS = {"digits": 40, "mnist-5k": 15, "cifar-10": 20, "cifar-100": 20}
-DECAY = 5e-4  # of the weights, added to the gradient
+DECAY = 5e-4  # weight decay, added to the gradient
 TUNED_AT = 128
 
 RATES = {
@@ -111,7 +111,7 @@ class Network:
 
 
 def methods(segments: str) -> dict[str, Any]:
-    """The algorithms of the house that the paper compares; "signSGD" has the scaled sign without memory, as in the authors' code."""
+    """The algorithms of distopt that the paper compares; "signSGD" has the scaled sign without memory, as in the authors' code."""
     return {
         "SGDM": DGD(direction=Momentum(0.9)),
         "signSGD": SignSGD(compressor=Sign(segments)),

@@ -1,4 +1,4 @@
-"""What experiments have computed, one JSON file each, so that an interrupted run goes on with what is missing."""
+"""Results of experiments, one JSON file each, so that an interrupted run computes only what is missing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Store:
             try:
                 write_text(self.folder / f"{name}.json", json.dumps(found))
             except RunError as error:
-                raise RunError(f"{error}; the same command goes on from there") from error
+                raise RunError(f"{error}; re-run the command to resume") from error
         return json.loads(json.dumps(found["results"]))
 
     def _read(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:

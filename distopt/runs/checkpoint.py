@@ -1,4 +1,4 @@
-"""Checkpoints: the carry of one run in a file, from which the run goes on with the same bits on any engine and any number of workers.
+"""Checkpoints: the carry of one run in a file. The run resumes from it with the same bits, on any engine and any number of workers.
 
 The file is a line that names it, the length of a header, the header (JSON), the leaves of the carry one after the other, and the
 SHA-256 of all that. It is written beside and renamed, and nothing in it is unpickled.
@@ -24,13 +24,14 @@ from torch.utils import _pytree as pytree
 from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
+from distopt.metrics import RENAMED, Metric
 from distopt.network.net import Rehearsal
 from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, form, here, standing
+from distopt.simulation.round import AgentState, begun, form, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -53,18 +54,14 @@ DTYPES = {
 }
 """What a leaf's numbers may be, by the names that a header has."""
 
-TOTALS = {"dynamic_regret", "regret_no_change", "path_length", "gradient_variation", "function_variation", "bits"}
-MAYBE = {"static_regret", "regret_best_fixed", "agents"}
-"""The cumulative metrics of every run, and of some (see ``distopt.simulation.runner``)."""
-
 HEADER_BYTES, DIGEST = 2**24, 32
 MAGIC = b"distopt checkpoint\n"
-LENGTH = struct.Struct("<Q")  # of the header
+LENGTH = struct.Struct("<Q")  # length of the header
 
 
 @dataclass(frozen=True)
 class About:
-    """Whose carry it is, and what else decides the bits of the rounds to come.
+    """The run that a carry belongs to, and everything else that decides the bits of its later rounds.
 
     ``run`` is the ``id`` of the results beside the checkpoint; ``compiled`` and ``device`` say how the rounds ran; ``seconds``
     what they have taken.
@@ -80,14 +77,14 @@ class About:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A carry read from a file, and what it is about."""
+    """A carry read from a file, with its description."""
 
     carry: Carry
     about: About
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of the software that decides the bits."""
     return {"distopt": __version__, "torch": str(torch.__version__)}
 
 
@@ -98,7 +95,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
         InputError: the state or a channel's memory holds more than tensors and numbers, or is not nested as at the beginning.
         RunError: it cannot be written.
     """
-    held = here(carry.held)
+    held = carry.held
     memory = list(held.memory)
     if pytree.tree_structure(held) != form(problem, memory):
         raise InputError(
@@ -210,21 +207,27 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         )
     if wrong := _wrong(header):
         raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")
+    header["totals"] = [RENAMED.get(name, name) for name in header["totals"]]
     leaves = torch.frombuffer(data, dtype=torch.uint8)[len(begin) + length : -DIGEST]
     if sum(_bytes(each) for each in header["leaves"] if isinstance(each, list)) != len(leaves):
         raise InputError(f"{path}: no checkpoint that distopt wrote (its leaves are of other sizes); {again}")
     return header, leaves
 
 
+def cumulative(problem: Problem) -> dict[str, Metric]:
+    """The metrics whose sums are in a checkpoint; it may lack those that are optional."""
+    return {name: each for name, each in problem.measured.items() if each.cumulative}
+
+
 def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
     names = list(problem.channels)
-    trees = [_begun(problem, names)]
+    trees = [begun(problem, names)]
     with suppress(
         Exception
     ):  # a user's own update, on numbers that it was not made for: then what it begins with must do
         trees.append(_after(problem, names))
-    sums = 8 * len(problem.x0) * (problem.agents + len(TOTALS | MAYBE))
+    sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
         len(MAGIC)
         + LENGTH.size
@@ -235,7 +238,7 @@ def _most(problem: Problem) -> int:
 
 
 def _wrong(header: Any) -> str | None:
-    """What no header has that ``save`` wrote; None where there is nothing."""
+    """The first fault of a header that ``save`` cannot have written; None if there is none."""
     if not isinstance(header, dict) or header.keys() != {
         "format",
         "t",
@@ -290,18 +293,17 @@ def _bytes(form: list[Any]) -> int:
 def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     """Whether the carry has the leaves that the problem's has, each of its shape and precision."""
     memory, totals, forms = header["memory"], header["totals"], header["leaves"]
-    if (
-        not 0 < header["t"] < problem.rounds
-        or not set(memory) <= problem.channels.keys()
-        or not TOTALS <= set(totals) <= TOTALS | MAYBE
-    ):
+    if not 0 < header["t"] < problem.rounds or not set(memory) <= problem.channels.keys():
+        return False
+    metrics = cumulative(problem)
+    if not {name for name, each in metrics.items() if not each.optional} <= set(totals) <= metrics.keys():
         return False
     trials = len(problem.x0)
     sums = [[[trials, problem.agents] if name == "agents" else [trials], "float64"] for name in totals]
     count = len(forms) - len(totals)
     if forms[count:] != sums:
         return False
-    if _alike(_begun(problem, memory), forms[:count]):
+    if _alike(begun(problem, memory), forms[:count]):
         return True
     try:
         return _alike(_after(problem, memory), forms[:count])
@@ -324,29 +326,18 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _begun(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """What all agents hold in the beginning."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return AgentState(
-            x, problem.algorithm.init(x.clone()), {name: problem.channels[name].init(x) for name in memory}
-        )
-
-
 def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
     """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
     x = problem.x0.clone(memory_format=torch.contiguous_format)
-    sent: dict[str, Tensor] = {}
 
     def mix(name: str, z: Tensor) -> Tensor:
-        sent[name] = z
         return z.clone()
 
     with default_dtype(x.dtype), torch.no_grad():
         after, state = problem.algorithm.update(
             torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
         )
-        return AgentState(after, state, {name: problem.channels[name].init(sent.get(name, x)) for name in memory})
+    return AgentState(after, state, begun(problem, memory).memory)
 
 
 def _of(problem: Problem) -> str:

@@ -37,6 +37,27 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How runs are asked to run. No number depends on it, but for the mode: compiled rounds equal eager ones to rounding."""
+
+    mode: local.Mode = "auto"
+    engine: str | MakeEngine = "local"
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise InputError(f"checkpoint_every={self.checkpoint_every}: must be at least 1")
+
+    def recorded(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {
+            "mode": self.mode,
+            "engine": self.engine if isinstance(self.engine, str) else "local",
+            "checkpoint_every": self.checkpoint_every,
+        }
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A scenario's data and comparator, made once and shared by all algorithms compared on it."""
 
@@ -80,7 +101,7 @@ def execute(
     comparison = comparison or Comparison.of(problem)
     found = whereabouts(folder, problem) if resume and folder is not None else None
     if isinstance(found, Run):
-        return _whole(found)
+        return whole(found)
     starts = None if found is None else [found]
     run = execute_together(
         [problem],
@@ -93,10 +114,10 @@ def execute(
         checkpoint_every=checkpoint_every,
         starts=starts,
     )[0]
-    return _whole(run)
+    return whole(run)
 
 
-def _whole(run: Run) -> Run:
+def whole(run: Run) -> Run:
     """The run with its arrays in memory."""
     return replace(run, metrics=dict(run.metrics), trajectories=dict(run.trajectories))
 
@@ -144,16 +165,12 @@ def execute_together(
     run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
     (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
     """
-    if checkpoint_every is not None and (checkpoint_every < 1 or None in folders):
-        raise InputError(f"checkpoint_every={checkpoint_every}: must be at least 1, for a run that has a folder")
+    asked = Asked(mode, engine, checkpoint_every).recorded()
+    if checkpoint_every is not None and None in folders:
+        raise InputError(f"checkpoint_every={checkpoint_every}: a checkpoint needs a folder")
     local.check(mode, engine, agentwise)
     stop = stop or Stop()
     stop.patient = False
-    asked = {
-        "mode": mode,
-        "engine": engine if isinstance(engine, str) else "local",
-        "checkpoint_every": checkpoint_every,
-    }
     if starts:
         mode, agentwise = "compiled" if starts[0].about.compiled else "eager", "agents" in starts[0].carry.totals
     if not mine:
@@ -185,11 +202,13 @@ def execute_together(
                 stop.patient = True
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
-                done = max(chunk.carry.t for chunk in chunks.values())
+                done = max(chunk.t for chunk in chunks.values())
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
+                    held = where.fetch()
                     for g, chunk in chunks.items():
                         if chunk.diverged is None:
-                            recordings[g].save(chunk.carry, where, began)
+                            own = runner.of_point(held, g, len(problems), len(problems[g].x0))
+                            recordings[g].save(chunk.carry(own), where, began)
                 if progress:
                     progress("rounds", max(recording.done for recording in recordings), total)
                 if done < total and stop.signal is not None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the right to write to a folder, which one process has at a time."""
+"""Files that are either whole or absent, and locks on folders: one process writes at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCK = ".lock"
 
 @contextmanager
 def written(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``path`` that takes its place when it is whole and on the disk: whatever happens, ``path`` is the old one or the new one.
+    """A file beside ``path`` that takes its place once it is whole and on the disk, so ``path`` is always the old file or the new one.
 
     Raises:
         RunError: it cannot be written; the old one stays.

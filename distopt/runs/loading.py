@@ -1,4 +1,4 @@
-"""Runs are read back, whole or array by array."""
+"""Reading runs back, whole or array by array."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.errors import InputError
+from distopt.metrics import RENAMED
 from distopt.runs import reading
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
 
@@ -55,7 +56,7 @@ def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
 
 
 def stored(folder: Path) -> Run:
-    """The run in a folder, whose arrays are read when they are asked for, each time anew.
+    """The run in a folder. Its arrays are read each time they are asked for.
 
     Raises:
         InputError: as ``load``; of a damaged file, when it is read.
@@ -64,7 +65,7 @@ def stored(folder: Path) -> Run:
     if "chunks" not in content:
         raise InputError(f"{folder}: holds several runs, where one is asked for")
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
-    _last(folder, content)  # which is read when it is asked for, but refused now
+    _last(folder, content)  # refuse a damaged file now, though it is read later
     metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
     return _run(folder, content, rounds, metrics, trajectories)
 
@@ -100,10 +101,11 @@ def parts(
     first: Part | None = None
     before: Part | None = None
     for name in content["chunks"]:
-        arrays = reading.arrays(folder / name, _told(content, name), wanted)
+        arrays = reading.arrays(folder / name, _told(content, name), lambda array: wanted(_now(array)))
         if "rounds" not in arrays:
             raise InputError(f"{folder / name}: damaged or not a chunk of a run (it names no rounds)")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}
+        named["m."] = {RENAMED.get(key, key): value for key, value in named["m."].items()}
         part = Part(arrays["rounds"], named["m."], named["t."])
         first = first or part
         if said := misfit(first, part, before):
@@ -112,8 +114,13 @@ def parts(
         before = Part(part.rounds[-1:], {}, {})
 
 
+def _now(array: str) -> str:
+    """What an array of a chunk is called now."""
+    return f"m.{RENAMED.get(array[2:], array[2:])}" if array.startswith("m.") else array
+
+
 def _told(content: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """What the manifest says of a file; None in those that were written before manifests said it."""
+    """The manifest's entry for a file; None in manifests of older versions."""
     told: Mapping[str, Any] | None = content["files"][name] if "files" in content else None
     return told
 
@@ -147,6 +154,8 @@ def _run(
         for key, value in content.items()
         if key not in ("format", "label", "id", "status", "chunks", "last", "files", "sha256")
     }
+    if "left_out" in info:
+        info["left_out"] = {RENAMED.get(name, name): why for name, why in info["left_out"].items()}
     status: Status = "interrupted" if content["status"] == "running" else content["status"]
     return Run(content["label"], status, rounds, metrics, trajectories, info, folder)
 

@@ -1,4 +1,4 @@
-"""The manifest of a run's folder: which files hold it, what they must be, and what is known of the run."""
+"""The manifest of a run's folder: its files with their digests, and facts about the run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distopt.errors import InputError
+from distopt.metrics import SAID, Metric
 from distopt.runs import reading
 
 Status = Literal["running", "done", "interrupted", "diverged"]
@@ -18,7 +19,7 @@ MANIFEST, EXPERIMENT, CHECKPOINT = "manifest.json", "experiment.toml", "checkpoi
 
 
 def manifest_text(content: Mapping[str, Any]) -> str:
-    """A manifest as it is written, with a digest of what it says."""
+    """The text of a manifest, with a digest of its content."""
     return json.dumps(
         {**content, "sha256": _said({key: value for key, value in content.items() if key != "sha256"})}, indent=1
     )
@@ -29,7 +30,7 @@ def _said(content: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says.
+    """The content of a folder's manifest.
 
     Raises:
         InputError: it holds no run, one of another version, or a manifest that is damaged or says what no run can.
@@ -113,6 +114,20 @@ def _asked(value: Any) -> bool:
     )
 
 
+def _shown(value: Any) -> bool:
+    """Whether a value can be what metrics say of how they are shown."""
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and all(key in SAID and _like(getattr(Metric, key), said) for key, said in each.items())
+        for each in value.values()
+    )
+
+
+def _like(default: Any, said: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(said, list) and all(isinstance(each, str) for each in said)
+    return type(said) is type(default)
+
+
 SAYS: dict[str, Callable[[Any], object]] = {
     "label": lambda value: isinstance(value, str),
     "id": lambda value: isinstance(value, str),
@@ -125,6 +140,7 @@ SAYS: dict[str, Callable[[Any], object]] = {
     "asked": _asked,
     "versions": _texts,
     "left_out": _texts,
+    "metrics": _shown,
     "files": _forms,
     "rounds": _whole,
     "agents": _whole,

@@ -1,4 +1,4 @@
-"""Files that may be damaged, crafted or no files at all, read so that all they can do is be refused in one line."""
+"""Safe reading of files that may be damaged, crafted or special: the worst outcome is a refusal in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT_BYTES = 2**27
 """No manifest is longer: it would be that of some hundred thousand chunks."""
 
 _BLOCK = 2**20
-_LOCAL = struct.Struct("<26x2H")  # what stands before a member's name: the lengths of the name and of what follows it
+_LOCAL = struct.Struct("<26x2H")  # before a member's name: the lengths of the name and of its extra field
 _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,

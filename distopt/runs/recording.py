@@ -1,4 +1,4 @@
-"""What becomes of the runs of a batch while their rounds go on: on disk where they have folders, else in memory."""
+"""Recording the runs of a batch while they go: on disk if they have folders, else in memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt import metrics
 from distopt.errors import RunError
+from distopt.metrics import catalogue, said
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
@@ -24,7 +24,7 @@ from distopt.simulation.problem import Problem
 
 
 class Kept:
-    """What a run without a folder has so far, in arrays that are made once: of ``recorded`` rounds of its ``rounds``."""
+    """The results so far of a run without a folder, in arrays made once, for ``recorded`` of its ``rounds``."""
 
     def __init__(self, recorded: int, rounds: int) -> None:
         self._recorded, self._length = recorded, rounds + 1  # x has one more point
@@ -61,7 +61,7 @@ class Kept:
 
 
 class Recording:
-    """What becomes of one problem while it runs: written to ``folder`` as it goes, or where there is none kept in memory."""
+    """The recording of one run: written to ``folder`` as it goes, or kept in memory if there is none."""
 
     def __init__(
         self,
@@ -80,7 +80,9 @@ class Recording:
             "agents": problem.agents,
             "asked": asked,
         }
-        self.names: set[str] = set()  # of the metrics
+        users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
+        self.info |= {"metrics": users} if users else {}
+        self.names: set[str] = set()  # names of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
         self.writer: Writer | None = None
@@ -98,12 +100,10 @@ class Recording:
             self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
 
     def take(self, chunk: runner.Chunk) -> None:
-        """Record what a stretch of rounds made."""
+        """Record a segment of rounds."""
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
-        self.x_last = (
-            chunk.carry.x.clone().numpy() if "x" in self.problem.experiment.record and chunk.diverged is None else None
-        )
+        self.x_last = chunk.last if chunk.diverged is None else None
         self.names = set(chunk.metrics)
         store = self.writer or self.kept
         assert store is not None
@@ -128,10 +128,10 @@ class Recording:
         checkpoint.save(self.folder, self.problem, carry, about)
 
     def give_up(self) -> None:
-        """Let the folder go after a failure."""
+        """Release the folder after a failure."""
         if self.writer is not None:
             with suppress(RunError):  # it may be the disk that fails
-                self.writer.flush()  # what was computed stays readable
+                self.writer.flush()  # computed rounds stay readable
             self.writer.close()
 
     def finish(self, status: Status, seconds: float, certificate: float) -> Run:
@@ -155,17 +155,7 @@ class Recording:
 
 
 def left_out(have: set[str], problem: Problem) -> dict[str, str]:
-    """Why metrics that a run might have are not among those that it has, by name."""
-    out = {}
-    if have and "dynamic_regret_worst" not in have:
-        n, d = problem.agents, problem.x0.shape[-1]
-        reason = f"it evaluates {n}^2 costs of {d} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; ask with agentwise=True"
-        out = {"dynamic_regret_worst": reason, "dynamic_regret_agents": reason}
-    if have and "tracker_invariant" not in have:
-        out["tracker_invariant"] = 'the algorithm has no tracker: it names none, as in tracks = "s"'
-    if have and "static_regret" not in have:
-        reason = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
-        out |= dict.fromkeys(("static_regret", "regret_best_fixed", "accuracy_best_fixed"), reason)
-    if have and "accuracy" not in have:
-        out["accuracy"] = "the scenario is no classification"
-    return out
+    """The reasons why metrics are left out, by name."""
+    n, d = problem.agents, problem.x0.shape[-1]
+    missing = {name: each for name, each in problem.metrics.items() if each.stored and name not in have}
+    return {name: each.absence(n, d) for name, each in missing.items()} if have else {}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.metrics import Metric, about
 from distopt.runs.manifest import Status
 
 Array = NDArray[Any]
@@ -53,14 +54,14 @@ class Run(Mapping[str, Array]):
             if name in store:
                 return store[name]
         base = name.removeprefix("average_")
-        if base != name and base in self.metrics and "regret" in base:
+        if base != name and base in self.metrics and self.about(base).averaged:
             return self.metrics[base] / (self.rounds + 1)
         note = self.info.get("left_out", {}).get(base)
         have = ", ".join(self)
         raise KeyError(f"{name} is not in this run{f': {note}' if note else ''}; it has: {have}")
 
     def __iter__(self) -> Iterator[str]:
-        averages = [f"average_{name}" for name in self.metrics if "regret" in name]
+        averages = [f"average_{name}" for name in self.metrics if self.about(name).averaged]
         return iter([*self.metrics, *averages, *self.trajectories])
 
     def __len__(self) -> int:
@@ -74,6 +75,11 @@ class Run(Mapping[str, Array]):
     def trials(self) -> int:
         """R."""
         return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
+
+    def about(self, series: str) -> Metric:
+        """How a metric of the run, or the metric of an average, is shown."""
+        name = series if series in self.metrics else series.removeprefix("average_")
+        return about(name, self.info.get("metrics"))
 
     def to_pandas(self) -> Any:
         """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame)."""
@@ -99,7 +105,7 @@ class Run(Mapping[str, Array]):
         Raises:
             InputError: the folder cannot be written, or holds another run.
         """
-        from distopt.runs.writing import Writer  # which reads what is there, and so knows of runs
+        from distopt.runs.writing import Writer  # here, since it imports this module
 
         writer = Writer(Path(folder), self.label, self.info, toml)
         writer.add(

@@ -69,7 +69,7 @@ def stopping() -> Iterator[Stop]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within it both signals wait. A process that is started here inherits that, and so do those that it starts.
+    """Within it both signals wait. Processes started here inherit that, and so do their children.
 
     A process for which SIGTERM waits for ever is ended by SIGKILL.
     """
@@ -81,7 +81,7 @@ def held() -> Iterator[None]:
 
 
 def follow(parent: int) -> None:
-    """Let this process, which ``parent`` started within ``held``, ignore both signals and end when its parent ends, by whatever."""
+    """Let this process, which ``parent`` started within ``held``, ignore both signals and end with its parent, however that ends."""
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)

@@ -1,4 +1,4 @@
-"""Many experiments that differ in some settings, each a run of its own in a folder of its own, side by side.
+"""Sweeps: many experiments that differ in some settings, side by side, each a run in a folder of its own.
 
 What is finished is found again by its fingerprint, so a sweep that was interrupted goes on where it was. One that fails is
 reported and stops no other.
@@ -186,7 +186,7 @@ def work(job: Job) -> Run | Exception:
 
 
 def _live(parent: int, job: Job, reply: Any) -> None:
-    """The life of a process that does one job."""
+    """The main function of a process that does one job."""
     follow(parent)
     try:
         reply.send(work(job))
@@ -197,7 +197,7 @@ def _live(parent: int, job: Job, reply: Any) -> None:
 
 
 def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Exception]]:
-    """What the jobs give, each in a process of its own, ``workers`` at a time; those first that are first done."""
+    """The results of the jobs, in order of completion. Each runs in a process of its own, ``workers`` at a time."""
     surroundings.may_start_processes("a sweep")
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting = list(range(len(jobs)))[::-1]

@@ -1,4 +1,4 @@
-"""Runs are written while they go: chunks first, then a manifest that names them."""
+"""Writing runs while they go: chunks first, then a manifest that names them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class Writer:
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
-        self._files: dict[
-            str, str
-        ] = {}  # what was written, by name: ``reading.described`` as JSON, which is a fifth of its size
+        self._files: dict[str, str] = {}  # written files by name: ``reading.described`` as JSON, a fifth of its size
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
@@ -64,7 +62,7 @@ class Writer:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
-        self._files.update({name: json.dumps(told) for name, told in read_manifest(folder).get("files", {}).items()})
+        self._files.update({name: _short(told) for name, told in read_manifest(folder).get("files", {}).items()})
 
     def keep(self, t: int, every: int) -> Part | None:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
@@ -120,7 +118,7 @@ class Writer:
         self._manifest("running", {}, None)
 
     def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> bool:
-        """Write the rest and the final manifest, and let the folder go. Without any rounds, earlier results stay; whether there are any."""
+        """Write the rest and the final manifest, and release the folder. Without any rounds, earlier results stay. Returns whether there are any."""
         self.flush()
         if self._chunks or read_manifest(self.folder).get("status") == "running":
             last = None if x_last is None else self._save(f"last-{self._token}.npz", {"x": x_last})
@@ -132,14 +130,14 @@ class Writer:
         return bool(self._chunks)
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         self._held.close()
 
     def _save(self, name: str, arrays: Mapping[str, Array]) -> str:
         with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
             file.flush()
-            self._files[name] = json.dumps(reading.described(Path(file.name), arrays))
+            self._files[name] = _short(reading.described(Path(file.name), arrays))
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
@@ -154,12 +152,17 @@ class Writer:
             **info,
         }
         named = [*self._chunks, *([last] if last else [])]
-        self._files = {name: self._files.get(name) or json.dumps(_described(self.folder / name)) for name in named}
+        self._files = {name: self._files.get(name) or _short(_described(self.folder / name)) for name in named}
         files = {name: json.loads(told) for name, told in self._files.items()}
         write_text(self.folder / MANIFEST, manifest_text({**content, "files": files}))
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
                 _remove(old)
+
+
+def _short(told: Any) -> str:
+    """What is told of a file, as text: there is one for every chunk, and a run may have many."""
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _remove(path: Path) -> None:

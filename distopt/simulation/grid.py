@@ -1,4 +1,4 @@
-"""Several algorithms that differ in numbers alone, run as one: their copies stand one after the other in the trials axis.
+"""Grids: algorithms that differ only in numbers run as one batch, one after the other along the trials axis.
 
 With G grid points and R trials x is [G R, N, d]; point g holds rows g R .. (g + 1) R - 1. The algorithm is ONE object whose
 differing numbers are ``GridScalar``: a round of 100 points costs as many operations as a round of one, on longer tensors, where

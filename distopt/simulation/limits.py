@@ -1,6 +1,6 @@
-"""What cannot fit is refused before it begins, with the bytes that it would need and what to lower.
+"""Runs that cannot fit are refused before they begin, with the bytes they would need and what to lower.
 
-Estimates are what a run needs at least, as measured; a run somewhat too large may still pass, and then ends with one line.
+Estimates are measured lower bounds. A run somewhat too large may still pass, and then ends with one line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def agents(experiment: Any) -> None:
     needed, what, lower = float(NETWORK * count), f"{count:,} agents", "agents"
     memory(needed, what, lower)
     memory(needed + 100.0 * count * experiment.trials, f"{what} in {experiment.trials:,} trials", "agents or trials")
-    with contextlib.suppress(Exception):  # what is wrong is told where it is made
+    with contextlib.suppress(Exception):  # errors are reported where the parts are made
         needed += count * _each(experiment, count)
     if experiment.trials > 1:
         what, lower = f"{what} in {experiment.trials:,} trials", "agents or trials"

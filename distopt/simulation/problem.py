@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from distopt import metrics
 from distopt.catalog import registry
 from distopt.catalog.places import looking_in
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
 from distopt.experiment import Experiment, of_path
+from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
 from distopt.network.net import tried, widths
@@ -30,7 +33,8 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round.
+    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round;
+    ``metrics`` by name what is measured, where it applies.
     """
 
     experiment: Experiment
@@ -44,6 +48,12 @@ class Problem:
     widths: dict[str, int]
     points: tuple[Experiment, ...] = ()
     gradients: int = 1
+    metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
+
+    @cached_property
+    def measured(self) -> dict[str, Metric]:
+        """The metrics that the scenario and the algorithm can have, by name."""
+        return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
 
     @property
     def agents(self) -> int:
@@ -51,14 +61,9 @@ class Problem:
         return self.key.total
 
     @property
-    def measured(self) -> str:
+    def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
         return "output" if hasattr(self.algorithm, "output") else "x"
-
-    @property
-    def tracker(self) -> str | None:
-        """The leaf of the algorithm's state that tracks the mean gradient, or None where it says nothing of one."""
-        return getattr(self.algorithm, "tracks", None)
 
 
 @surroundings.set_aside()
@@ -139,7 +144,20 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
                 leaf(state, name)
         asked = tried(algorithm, x0)
     wide = widths(asked, channels, x0.shape[-1])
-    return Problem(experiment, mixing, scenario, algorithm, channels, key, rounds, x0, wide, gradients=asked.gradients)
+    measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
+    return Problem(
+        experiment,
+        mixing,
+        scenario,
+        algorithm,
+        channels,
+        key,
+        rounds,
+        x0,
+        wide,
+        gradients=asked.gradients,
+        metrics=measured,
+    )
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

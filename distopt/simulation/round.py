@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import metrics
 from distopt.errors import InputError
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
-from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation.problem import Problem
 
 
@@ -24,51 +23,42 @@ class AgentState(NamedTuple):
     memory: Memory
 
 
-class Standing(Protocol):
-    """What all agents hold between two rounds: a ``AgentState``, or something that fetches it from where they are when it is asked."""
+def begun(problem: Problem, names: Sequence[str] | None = None) -> AgentState:
+    """What the agents hold before the first round: x_0, and what the algorithm and the channels begin with. Its leaves share no memory.
 
-    @property
-    def x(self) -> Tensor:
-        """[R, N, d]."""
+    ``names`` are the channels whose memory it has, in this order; by default all.
+    """
+    x = problem.x0.clone(memory_format=torch.contiguous_format)
 
-    @property
-    def state(self) -> Any:
-        """The algorithm's."""
+    def memory(name: str) -> Any:
+        width = problem.widths.get(name, x.shape[-1])
+        return problem.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
 
-    @property
-    def memory(self) -> Memory:
-        """The channels'."""
-
-
-def here(standing: Standing) -> AgentState:
-    """The same in this process."""
-    return AgentState(standing.x, standing.state, standing.memory)
+    with default_dtype(x.dtype):
+        state = copied(problem.algorithm.init(x.clone()))
+        return AgentState(
+            x, state, {name: copied(memory(name)) for name in (problem.channels if names is None else names)}
+        )
 
 
-def standing(problem: Problem, memory: Sequence[str], leaves: Sequence[Any]) -> AgentState:
-    """What all agents hold, from its leaves; ``memory`` names the channels that remember anything.
+def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> AgentState:
+    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others begin anew.
 
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, memory))
-    return held
+    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    missing = [name for name in problem.channels if name not in names]
+    return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
 
 
-def form(problem: Problem, memory: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it."""
-    x = problem.x0.clone()
-    with default_dtype(x.dtype):
-        started = {
-            name: problem.channels[name].init(x.new_zeros(*x.shape[:-1], problem.widths.get(name, x.shape[-1])))
-            for name in memory
-        }
-        begun = AgentState(x, problem.algorithm.init(x), started)
-    return pytree.tree_structure(begun)
+def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
+    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
+    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
-    """The tree with leaves that share memory with nothing, copied one by one: there is never a second copy of all."""
+    """A copy of the tree whose leaves share no memory. Leaves are copied one by one, so there is never a second copy of all."""
     leaves, form = pytree.tree_flatten(tree)
     del tree
     for k, each in enumerate(leaves):
@@ -115,9 +105,9 @@ def step(
 
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
-    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.measured`` is the one that is measured."""
+    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
     points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.measured == "output" else {})
+    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
@@ -132,12 +122,6 @@ def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
     return g
-
-
-def violation(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
-    """Each agent's tracker against its gradient after a round [R, n, d], or None for an algorithm that does not say that it tracks."""
-    tracker = problem.tracker
-    return None if tracker is None else metrics.tracker_violation(leaf(state, tracker), g)
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

@@ -21,26 +21,26 @@ from torch.utils import _pytree as pytree
 from distopt import metrics
 from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
-from distopt.network.net import Memory, Uniforms, uniforms
+from distopt.network.net import Uniforms, uniforms
 from distopt.network.rows import Table
-from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
-from distopt.simulation import grid
+from distopt.numerics.trees import cast, part, tensors, tree_map
+from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, copied, here
+from distopt.simulation.round import AgentState, begun, copied
 
 T = TypeVar("T")
 
 PATIENCE = 1.0
 """Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
 
-FIRST_BYTES = 2**26  # of x, over the rounds of a run's first stretch, whose time nobody knows
+FIRST_BYTES = 2**26  # size of x over a run's first segment, before any was timed
 
 
 class Carry(NamedTuple):
     """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N]."""
 
     t: int
-    held: Standing
+    held: AgentState
     totals: dict[str, Tensor]
 
     @property
@@ -51,13 +51,15 @@ class Carry(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a stretch of rounds start .. stop-1 produced.
+    """What is recorded of a segment of rounds start .. stop-1.
 
     Attributes:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
         trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
-        carry: where to go on; x, state and memory must be asked for (and copied, to be kept) before the next chunk is.
+        last: x after the last of these rounds [R, N, d], where x is recorded.
+        t: the round before which the agents stand.
+        totals: the cumulative metrics, [R] or [R, N].
         diverged: the round at which something stopped being finite, or None; nothing from it on is kept.
     """
 
@@ -66,15 +68,19 @@ class Chunk:
     rounds: NDArray[np.int64]
     metrics: dict[str, NDArray[np.float64]]
     trajectories: dict[str, NDArray[Any]]
-    carry: Carry
+    last: NDArray[Any] | None
+    t: int
+    totals: dict[str, Tensor]
     diverged: int | None = None
+
+    def carry(self, held: AgentState) -> Carry:
+        """Where to go on, from what the agents hold now (see ``Engine.fetch``)."""
+        return Carry(self.t, held, self.totals)
 
 
 def begin(problem: Problem) -> Carry:
-    """The carry before round 0; its leaves share memory with nothing."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-    with default_dtype(x.dtype):
-        return Carry(0, AgentState(x, copied(problem.algorithm.init(x.clone())), {}), {})
+    """The carry before round 0. Its leaves share no memory."""
+    return Carry(0, begun(problem), {})
 
 
 @dataclass(frozen=True)
@@ -115,22 +121,21 @@ class Block:
         return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """What an engine made of some rounds: float64 ``observed`` [K, R] by name, ``kept`` trajectories [K, R, N, *], and where it stands.
+class Segment(NamedTuple):
+    """What an engine made of some rounds: float64 ``observed`` and ``kept`` trajectories [K, R, N, *].
 
-    ``finite`` says of which trials the last x is, [R]; ``bits`` is what each agent broadcast in a round.
+    ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` says of which trials the last x is, [R]; ``bits`` is what
+    each agent broadcast in a round.
     """
 
     observed: dict[str, Tensor]
     kept: dict[str, Tensor]
-    held: Standing
     finite: Tensor
     bits: int
 
 
 class Engine(Protocol):
-    """Where the rounds run."""
+    """Where the rounds run, and where the agents' state is meanwhile: ``place`` puts it there, ``fetch`` asks for it."""
 
     @property
     def compiled(self) -> bool:
@@ -139,13 +144,17 @@ class Engine(Protocol):
     def prepare(self, block: Block) -> None:
         """Make what ``advance`` will need of a block, while earlier rounds run: called from another thread."""
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
-        """Run ``rounds``, places in ``block``: one or several of the first, or all.
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """The agents hold this from now on; None: what they hold before the first round. The engine may write to it."""
 
-        What ``carry.held`` holds is the engine's from now on: it may write to it, and nobody may ask for it any more.
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round. Where ``carry.held`` is
-        the very object that the last stretch returned, the agents already hold it, wherever they are.
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
+        """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
+
+        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
         """
+
+    def fetch(self) -> AgentState:
+        """What the agents hold, here. Whoever keeps it copies it: the next ``advance`` may write to it."""
 
 
 def run(
@@ -156,7 +165,7 @@ def run(
     start: Carry | None = None,
     agentwise: bool | None = None,
 ) -> Iterator[Chunk]:
-    """Run from ``start`` (or from the beginning) to the last round or to divergence, stretch by stretch.
+    """Run from ``start`` (or from the beginning) to the last round or to divergence, segment by segment.
 
     ``agentwise`` keeps the regrets at each agent's own point; None decides by size (see ``metrics.AGENTWISE_LIMIT``).
     """
@@ -173,22 +182,22 @@ def together(
     agentwise: bool | None = None,
     pause: int | None = None,
 ) -> Iterator[dict[int, Chunk]]:
-    """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each stretch by place in ``problems``.
+    """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each segment by place in ``problems``.
 
     Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
     rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
 
-    ``starts`` are the points' carries, all before the same round. A stretch ends at every ``pause``-th round, and when it has
-    taken about ``PATIENCE`` seconds; where a stretch begins changes no bit.
+    ``starts`` are the points' carries, all before the same round. A segment ends at every ``pause``-th round, and when it has
+    taken about ``PATIENCE`` seconds; where a segment begins changes no bit.
     """
     points, whole = len(problems), grid.stack(problems)
     totals = {g: starts[g].totals if starts else {} for g in range(points)}
-    carry = Carry(starts[0].t, _joined(starts, len(problems[0].x0)), {}) if starts else begin(whole)
-    first, trials = problems[0], len(problems[0].x0)
+    first, t = problems[0], starts[0].t if starts else 0
+    engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
-    keep = tuple(dict.fromkeys([*((first.measured,) if agentwise else ()), *first.experiment.record]))
-    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a stretch may have
+    keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
+    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a segment may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
         length //= 2
@@ -199,39 +208,38 @@ def together(
         engine.prepare(wide)
         return block, wide
 
-    for block, wide in _ahead(
-        made, range(carry.t - carry.t % length, first.rounds, length), first.x0.dtype == torch.float64
-    ):
-        while carry.t < block.start + block.count:
-            offset = carry.t - block.start
-            count = min(soon, block.count - offset, pause - carry.t % pause if pause else soon)
+    for block, wide in _ahead(made, range(t - t % length, first.rounds, length), first.x0.dtype == torch.float64):
+        while t < block.start + block.count:
+            offset = t - block.start
+            count = min(soon, block.count - offset, pause - t % pause if pause else soon)
             began = time.perf_counter()
-            stretch = engine.advance(whole, wide, range(offset, offset + count), carry, keep)
-            count = len(stretch.observed["cost"])
+            segment = engine.advance(wide, range(offset, offset + count), keep)
+            count = len(segment.observed["cost"])
             soon = max(1, int(count * PATIENCE / max(time.perf_counter() - began, 1e-6)))
-            carry = Carry(carry.t + count, stretch.held, {})
+            t += count
+            x = engine.fetch().x.clone() if "x" in first.experiment.record else None
             chunks = {
-                g: _chunk(problems[g], block, offset, before, _point(stretch, g, points, trials), agentwise)
+                g: _chunk(problems[g], block, offset, before, *_point(segment, x, g, points), agentwise)
                 for g, before in totals.items()
             }
-            totals = {g: chunk.carry.totals for g, chunk in chunks.items() if chunk.diverged is None}
+            totals = {g: chunk.totals for g, chunk in chunks.items() if chunk.diverged is None}
             yield chunks
             if not totals:
                 return
-            del stretch, chunks  # a second copy of a large network's state would be one too many
+            del segment, chunks  # a second copy of a large network's trajectories would be one too many
 
 
 def _joined(starts: Sequence[Carry], trials: int) -> AgentState:
     """What the agents of several grid points hold, one point's trials after the other's; its leaves share memory with nothing."""
     if len(starts) == 1:
-        only: AgentState = copied(here(starts[0].held))
+        only: AgentState = copied(starts[0].held)
         return only
 
     def join(*leaves: Any) -> Any:
         own = isinstance(leaves[0], Tensor) and leaves[0].dim() > 0 and len(leaves[0]) == trials
-        return torch.cat(leaves) if own else copied(leaves[0])  # what all trials share, all points share
+        return torch.cat(leaves) if own else copied(leaves[0])  # trials share it, so points do too
 
-    held: AgentState = pytree.tree_map(join, *(here(start.held) for start in starts))
+    held: AgentState = pytree.tree_map(join, *(start.held for start in starts))
     return held
 
 
@@ -276,45 +284,24 @@ def _wide(block: Block, whole: Problem, points: int) -> Block:
     return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What the agents hold, of some rows of the trials axis alone; looked up when asked."""
-
-    held: Any
-    rows: slice
-
-    def _part(self, tree: Any) -> Any:
-        return tree_map(
-            lambda leaf: leaf[self.rows] if leaf.dim() and len(leaf) > 1 else leaf, tree
-        )  # one row is shared by all
-
-    @property
-    def x(self) -> Tensor:
-        x: Tensor = self._part(self.held.x)
-        return x
-
-    @property
-    def state(self) -> Any:
-        return self._part(self.held.state)
-
-    @property
-    def memory(self) -> Memory:
-        memory: Memory = self._part(self.held.memory)
-        return memory
+def of_point(held: Any, g: int, points: int, trials: int) -> Any:
+    """The rows of grid point g in a tree of what the agents of all ``points`` hold; what all share, it shares."""
+    rows = slice(g * trials, (g + 1) * trials)
+    return tree_map(lambda leaf: leaf[rows] if points > 1 and leaf.dim() and len(leaf) > 1 else leaf, held)
 
 
-def _point(stretch: Stretch, g: int, points: int, trials: int) -> Stretch:
-    """What a stretch made of grid point g: its rows, laid out as if it had run alone."""
+def _point(segment: Segment, x: Tensor | None, g: int, points: int) -> tuple[Segment, Tensor | None]:
+    """A segment of grid point g, and its rows of ``x``, laid out as if it had run alone."""
     if points == 1:
-        return stretch
+        return segment, x
+    trials = len(segment.finite) // points
     rows = slice(g * trials, (g + 1) * trials)
 
     def each(named: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value[:, rows].contiguous() for name, value in named.items()}
 
-    return Stretch(
-        each(stretch.observed), each(stretch.kept), _Rows(stretch.held, rows), stretch.finite[rows], stretch.bits
-    )
+    own = Segment(each(segment.observed), each(segment.kept), segment.finite[rows], segment.bits)
+    return own, None if x is None else x[rows]
 
 
 def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int, length: int) -> Block:
@@ -328,49 +315,39 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
 
 
 def _chunk(
-    problem: Problem, block: Block, offset: int, before: dict[str, Tensor], stretch: Stretch, agentwise: bool
+    problem: Problem,
+    block: Block,
+    offset: int,
+    before: dict[str, Tensor],
+    segment: Segment,
+    x: Tensor | None,
+    agentwise: bool,
 ) -> Chunk:
-    """Cumulate a stretch's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
-    count, trials = stretch.observed["cost"].shape
-    rows = slice(offset, offset + count)
+    """Cumulate a segment's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
+    count, trials = len(segment.observed["cost"]), len(problem.x0)
+    start, rows = block.start + offset, slice(offset, offset + count)
 
-    def each(value: Tensor) -> Tensor:
-        return value[rows].expand(count, trials)
+    def each(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[rows].expand(count, trials)
 
-    values = {name: value for name, value in stretch.observed.items() if name != "cost"}
-    cost, best = stretch.observed["cost"], each(block.reference.cost)
-    increments = {"dynamic_regret": cost - best}
-    if block.fixed_cost is not None:
-        fixed = each(block.fixed_cost)
-        increments |= {"static_regret": cost - fixed, "regret_best_fixed": fixed - best}
-    increments |= {
-        "regret_no_change": each(block.reference.no_change),
-        "path_length": each(block.reference.path),
-        "gradient_variation": each(block.reference.gradient_variation),
-        "function_variation": each(block.reference.function_variation),
-        "bits": torch.full_like(cost, stretch.bits),
-    }
-    totals: dict[str, Tensor] = {}
-    for name, added in increments.items():
-        values[name] = metrics.accumulate(before.get(name), added)
-        totals[name] = values[name][-1]
-    if agentwise:
-        own = metrics.agentwise_costs(
-            problem.scenario, stretch.kept[problem.measured].double(), part(block.exact, offset, offset + count)
-        )
-        sums = metrics.accumulate(before.get("agents"), own - best[..., None])
-        totals["agents"] = sums[-1]
-        values["dynamic_regret_worst"], values["dynamic_regret_agents"] = sums.amax(-1), sums.mean(-1)
-    if block.fixed_accuracy is not None:
-        values["accuracy_best_fixed"] = each(block.fixed_accuracy)
-    if block.reference.persistence is not None:
-        values["accuracy_no_change"] = each(block.reference.persistence)
+    figures: dict[str, Any] = {name: each(value) for name, value in block.reference._asdict().items() if name != "x"}
+    seen = measure.Rounds(
+        problem,
+        start,
+        segment.observed,
+        before,
+        block.reference._replace(**figures),
+        (each(block.fixed_cost), each(block.fixed_accuracy)),
+        (segment.bits, problem.gradients),
+        segment.kept[problem.answer].double() if agentwise else None,
+        part(block.exact, offset, offset + count),
+    )
+    values = seen.all()
 
-    start = block.start + offset
-    good = torch.isfinite(cost) & torch.isfinite(values["dynamic_regret"]) & torch.isfinite(values["consensus_error"])
-    bad = torch.nonzero(~good.all(-1))
+    good = [value.isfinite().all(-1) for name, value in values.items() if problem.measured[name].diverges]
+    bad = torch.nonzero(~torch.stack(good).all(0))
     diverged = start + int(bad[0, 0]) if len(bad) else None
-    if diverged is None and not bool(stretch.finite.all()):
+    if diverged is None and not bool(segment.finite.all()):
         diverged = start + count
     kept = count if diverged is None else diverged - start
 
@@ -384,8 +361,10 @@ def _chunk(
         start,
         start + kept,
         np.asarray([start + k for k in chosen], dtype=np.int64),
-        {name: value[chosen].T.contiguous().numpy() for name, value in values.items()},
-        {name: stretch.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
-        Carry(start + count, stretch.held, totals),
+        {name: value[chosen].T.contiguous().numpy() for name, value in values.items() if problem.measured[name].stored},
+        {name: segment.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
+        None if x is None else x.numpy(),
+        start + count,
+        seen.totals,
         diverged,
     )

@@ -1,4 +1,4 @@
-"""The process around a run: what its owner has set in it for other work is set aside while a run needs it otherwise."""
+"""Settings of the process: a run sets aside those that its owner made, and restores them at the end."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _set(stack: ExitStack) -> None:
 
 
 def may_start_processes(who: str) -> None:
-    """Refuse what starts processes in one that may have none.
+    """Refuse to start processes where the process may have no children.
 
     Raises:
         InputError: this is a worker of a ``multiprocessing.Pool``.

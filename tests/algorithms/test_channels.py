@@ -132,6 +132,7 @@ def error(channel: Any, rounds: int = 4000) -> float:
     return float(np.abs(points[-1] - best).max())
 
 
+@pytest.mark.slow
 def test_increments_reach_the_optimum_and_values_stall() -> None:
     assert error(Choco(Sign(), gamma=0.2)) < 1e-10
     assert error(Choco(TopK(1), gamma=0.2)) < 1e-10
@@ -171,7 +172,7 @@ def with_a_loss(channel: str, lost: int | None, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(threads.InMemoryTransport, "send", send)
 
     def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        return WorkerEngine(threads.Threads(problem, blocks, Partition.even(problem.agents, 2)))
+        return WorkerEngine(threads.ThreadGroup(problem, blocks, Partition.even(problem.agents, 2)))
 
     problem = build(experiment)
     run = distopt.runs.execution.execute(

@@ -230,6 +230,7 @@ def distance(algorithm: Any, rounds: int) -> float:
     return float(np.abs(found[-1] - best).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [BEER(0.03, Sign(), 0.2), c_gt(0.03, Sign(), 0.2, 0.5), LEAD(0.1, TopK(2), 0.5), CEDAS(0.1, TopK(2), 0.5)],

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers import oracles
 from helpers.driving import at_rate
+from helpers.surviving import TOTALS
 from torch import Tensor
 
 from distopt.catalog import registry
@@ -23,7 +24,7 @@ from distopt.compressors.topk import TopK
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.network.net import Net, Rehearsal
-from distopt.runs.checkpoint import TOTALS, About, load, save, versions
+from distopt.runs.checkpoint import About, load, save, versions
 from distopt.schedules.inverse_sqrt import InverseSqrt
 from distopt.simulation.problem import build
 from distopt.simulation.runner import begin

@@ -272,6 +272,23 @@ def test_a_channel_that_the_first_round_leaves_out_is_as_wide_as_x(channel: str)
     assert alone.status == "done" and np.array_equal(alone["x"], spread["x"])
 
 
+class LateAndWide(EverySecond):
+    """Sends twice as many numbers as x has, and none in the first round."""
+
+    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
+        def wide(name: str, z: Tensor) -> Tensor:
+            return mix(name, torch.cat([z, z], -1))[..., : z.shape[-1]]
+
+        return super().update(g, state, x, wide)
+
+
+def test_a_late_value_that_is_remembered_must_be_as_wide_as_x() -> None:
+    ask = {**asked("naive", "sign"), "algorithm": LateAndWide()}
+    assert distopt.simulate(**{**ask, "channel": "exact"}).status == "done"
+    with pytest.raises(InputError, match=r"\(or as x, where the first round does not send it\)"):
+        distopt.simulate(**{**ask, "channel": "choco:compressor=sign"})
+
+
 def test_an_algorithm_that_counts_its_rounds_counts_no_more_than_there_are() -> None:
     class Counting(PushSum):
         count = 0
@@ -294,6 +311,7 @@ def test_the_catalogue_has_no_other_compressor_that_draws() -> None:
     assert drawing == {each.partition("(")[0] for each in COMPRESSORS}
 
 
+@pytest.mark.slow
 def test_compiled_rounds_have_the_numbers_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """With torch's front end alone: what is traced has the widths of an eager round."""
     compile_ = torch.compile

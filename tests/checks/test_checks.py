@@ -295,8 +295,13 @@ class ChannelLosesMean(Exact):
 
 
 class ChannelFlatMemory(Exact):
-    def init(self, z: Tensor) -> Any:
-        return (z[0],)
+    def init(self, like: Tensor) -> Any:
+        return (like[0],)
+
+
+class ChannelStartsFromValue(Exact):
+    def init(self, like: Tensor) -> Any:
+        return (like.clone(),)
 
 
 class ChannelCouplesTrials(Exact):
@@ -332,6 +337,7 @@ class ChannelFreeOfCharge(Exact):
     [
         (ChannelLosesMean, "mean over the agents changes"),
         (ChannelFlatMemory, "a leaf has shape"),
+        (ChannelStartsFromValue, "init looks at the numbers"),
         (ChannelCouplesTrials, "trial 0 alone differs"),
         (ChannelInPlace, "in place"),
         (ChannelEncodesByChance, "not pure"),

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from helpers.asking import ASK, TOML, call, many, one
 
 import distopt
+from distopt import engines
+from distopt.catalog import registry
+from distopt.cli import listing
+from distopt.engines.transports.gloo import TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -18,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 # ------------------------------------------------------------------------------------------------- what a command imports
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"], ["list", "algorithms"], ["simulate", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["list"], ["list", "algorithms"], ["list", "gtadam"], ["simulate", "--help"]]
+)
 def test_light_commands_import_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\nfrom distopt.cli.main import cli\n"
@@ -62,7 +70,7 @@ def test_one_algorithm_writes_a_run_a_table_and_a_figure() -> None:
     assert (folder / "regret.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert f"{last.mean():.3g}" in result.stdout
     assert "best fixed" in result.stdout
-    assert "no change" in result.stdout
+    assert "previous optimum (hindsight)" in result.stdout
     assert str(folder / "regret.png") in result.stdout
     assert "gtadam: round 20 of 20" in result.stderr
     assert not list(folder.rglob("*part*"))
@@ -84,7 +92,7 @@ def test_several_algorithms_share_the_comparator_and_load_by_label() -> None:
     assert result.exit_code == 0, result.output
     runs = many("o")
     assert list(runs) == ["gtadam", "dgd:lr=0.1", "gt"]
-    for name in ("regret_best_fixed", "regret_no_change", "path_length"):
+    for name in ("regret_best_fixed", "regret_previous_optimum", "path_length"):
         for run in runs.values():
             np.testing.assert_array_equal(run[name], runs["gt"][name])
     alone = distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="dgd:lr=0.1", rounds=20)
@@ -142,16 +150,23 @@ def test_table_fits_eighty_columns() -> None:
         "rounds_per_second": 12345.6,
         "accuracy": 0.7912,
         "average_regret_best_fixed": 0.5,
-        "average_regret_no_change": 0.25,
+        "average_regret_previous_optimum": 0.25,
         "accuracy_best_fixed": 0.6,
-        "accuracy_no_change": 0.7,
+        "accuracy_last_label": 0.7,
     }
     lines = tables.text([row], 80).splitlines()
     assert max(map(len, lines)) <= 80
-    names = "".join(line[:13].strip() for line in lines[2:-2])
+    names = "".join(line[:13].strip() for line in lines[2:-6])
     assert names == row["algorithm"], "a broken name loses nothing"
-    assert lines[-1].split() == ["no", "change", "0.25", "70.0", "%"]
-    assert len(tables.text([row]).splitlines()) == 5, "on a pipe nothing is broken"
+    assert [line.split() for line in lines[-6:]] == [
+        ["best", "fixed", "0.5", "60.0", "%"],
+        ["point"],
+        ["previous", "0.25"],
+        ["optimum"],
+        ["(hindsight)"],
+        ["last", "label", "70.0", "%"],
+    ]
+    assert len(tables.text([row]).splitlines()) == 6, "on a pipe nothing is broken"
 
 
 # ---------------------------------------------------------------------------------------------------------------- TOML
@@ -183,7 +198,7 @@ def test_toml_with_a_list_and_options_over_it() -> None:
 
 def test_list_all_and_one_kind() -> None:
     everything = call("list").stdout
-    for kind in ("topologies", "scenarios", "algorithms", "directions", "schedules", "channels", "compressors"):
+    for kind in registry.KINDS:
         assert f"{kind}\n" in everything
     one_kind = call("list", "algorithms").stdout
     assert "topologies" not in one_kind
@@ -193,9 +208,48 @@ def test_list_all_and_one_kind() -> None:
     assert call(*ASK, "--algorithm", spec).exit_code == 0, "what is listed can be pasted"
 
 
-def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distopt.catalog import registry
+def test_list_explains_a_name_with_its_recursion_parameters_papers_and_example() -> None:
+    page = call("list", "gtadam").stdout
+    for part in (
+        "gtadam, one of the algorithms\n",
+        "    v_t = min(b2 v_{t-1} + (1 - b2) s_t^2, cap)               v_{-1} = 0\n",
+        '  form  cta        "cta" | "atc" | "aug_dgm"\n',
+        "  [carnevale2023] Carnevale, Farina, Notarnicola, Notarstefano: GTAdam: Gradient\n",
+        "  distopt simulate ring --agents 16 --algorithm gtadam:lr=0.01\n",
+        "  >>> algorithm, x = gtadam(lr=0.1), torch.zeros(1, 2, 1)\n",
+    ):
+        assert part in page
+    assert page.index("Parameters") < page.index("Papers") < page.index("Use") < page.index("Example")
+    assert call("list", "gtadam:lr=0.1").stdout == page
+    both = call("list", "powergossip").stdout
+    assert "one of the algorithms" in both and "one of the channels" in both
+    wrong = call("list", "gtadm")
+    assert wrong.exit_code == 2 and "did you mean gtadam" in wrong.stderr and wrong.stderr.count("\n") == 1
 
+
+@pytest.mark.parametrize("columns", [40, 80, 132])
+def test_on_a_terminal_columns_are_aligned_and_fit(columns: int) -> None:
+    for kind in registry.KINDS:
+        found = [listing.entries.entry(kind, name) for name in registry.names(kind)]
+        for parameters in (False, True):
+            rows = [click.unstyle(line) for line in listing.lines(found, columns, parameters)]
+            assert max(map(len, rows)) <= columns
+            starts = [row for row in rows if row[2] != " "]
+            assert [row.split()[0] for row in starts] == registry.names(kind)
+            (at,) = {re.match(r"  \S+ +", row).end() for row in starts}
+            assert all(row[:at].strip() == "" for row in rows if row not in starts)
+
+
+def test_engines_are_listed_as_they_are_asked_for() -> None:
+    entries = [line.strip().split("\t") for line in call("list", "engines").stdout.splitlines()[1:]]
+    assert [spec.split(":")[0] for spec, _ in entries] == ["local", "ranks", "ray", "threads"]
+    for spec, sentence in entries:
+        engines.check(spec, agents=16)
+        assert sentence
+    assert f"ranks:workers=None,timeout={TIMEOUT},partition=contiguous,backend=gloo" in dict(entries)
+
+
+def test_an_empty_kind_reads_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "folder", lambda kind: Path("nowhere"))
     result = call("list", "compressors")
     assert result.exit_code == 0

@@ -258,6 +258,7 @@ class Slow:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_ctrl_c_leaves_loadable_runs(several: bool) -> None:
     Path("slow.py").write_text(SLOW)

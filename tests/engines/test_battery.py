@@ -60,23 +60,46 @@ def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_pre
     assert {case.scenario for _, case in named} == {MATRICES[0], *VECTORS}
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
-def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(case: Case) -> None:
+def quick(case: Case) -> bool:
+    """One case of each algorithm, for those who cannot wait for all."""
+    return case.scenario in VECTORS and case.channel == "exact" and "compressor=" not in case.algorithm
+
+
+PLACED = [
+    pytest.param(k, case, marks=[] if quick(case) else [pytest.mark.slow], id=str(case))
+    for k, case in enumerate(cases())
+]
+
+
+def partitions(k: int) -> list[str]:
+    """Two for a case; the four cases of an algorithm, which follow one another, meet all of them."""
+    names = list(PARTITIONS)
+    return [names[k % len(names)], names[(k + 2) % len(names)]]
+
+
+def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
+    for first in range(0, len(cases()), 4):
+        assert {name for k in range(first, first + 4) for name in partitions(k)} == set(PARTITIONS)
+        assert len({registry.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
+
+
+@pytest.mark.parametrize(("k", "case"), PLACED)
+def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(k: int, case: Case) -> None:
     problems = posed(case)
     alone = on(problems)
     assert moves(alone)
-    for seed, (name, partition) in enumerate(PARTITIONS.items()):
-        assert differences(alone, on(problems, threads(partition, shuffled=True, seed=seed))) == [], name
+    for seed, name in enumerate(partitions(k)):
+        delayed = threads(PARTITIONS[name], shuffled=True, seed=k + seed)
+        assert differences(alone, on(problems, delayed)) == [], name
 
 
 @needs.forks
-@pytest.mark.parametrize("case", cases(), ids=str)
-def test_ranks_have_the_bits_of_one_block(case: Case) -> None:
+@pytest.mark.parametrize(("k", "case"), PLACED)
+def test_ranks_have_the_bits_of_one_block(k: int, case: Case) -> None:
     problems = posed(case)
     alone = on(problems)
     assert moves(alone)
-    for workers in (2, 4):
-        assert differences(alone, on(problems, partial(ranks.engine, workers=workers, timeout=20))) == [], workers
+    assert differences(alone, on(problems, partial(ranks.ranks, workers=2 + 2 * (k % 2), timeout=20))) == []
 
 
 # What would be noticed
@@ -187,4 +210,4 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
 def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
-    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.engine, workers=2, timeout=300), **SMALL)
+    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.ranks, workers=2, timeout=300), **SMALL)

@@ -1,7 +1,6 @@
 """Compiled rounds: every part of the house compiles without a graph break, and the numbers are those of the eager rounds."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
 from distopt.simulation.problem import build
-from distopt.simulation.round import AgentState, copied, here
+from distopt.simulation.round import AgentState, copied
 
 DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in registry.names("directions")]
 EXAMPLE = {"stream": f"stream:{Path(__file__).parents[2] / 'examples' / 'stream.csv'},label=rain"}
@@ -59,14 +58,20 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
 
 @pytest.mark.parametrize(
     "algorithm",
-    [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "dadam:b3=0.5"],
+    needs.slow_but(
+        "gtadam",
+        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "dadam:b3=0.5"],
+    ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize("algorithm", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"])
+@pytest.mark.parametrize(
+    "algorithm",
+    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"]),
+)
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
     around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
@@ -86,21 +91,24 @@ def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None)
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize("scenario", registry.names("scenarios"))
+@pytest.mark.parametrize("scenario", needs.slow_but("flights", registry.names("scenarios")))
 def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
 
 
 @pytest.mark.parametrize(
     ("topology", "settings"),
-    [
-        ("star", {}),
-        ("complete", {}),
-        ("path", {}),
-        ("resampled_erdos_renyi", {}),
-        ("random_matching", {"trials": 2}),
+    needs.slow_but(
         ("ring", {"drop_links": 0.4, "trials": 2}),
-    ],
+        [
+            ("star", {}),
+            ("complete", {}),
+            ("path", {}),
+            ("resampled_erdos_renyi", {}),
+            ("random_matching", {"trials": 2}),
+            ("ring", {"drop_links": 0.4, "trials": 2}),
+        ],
+    ),
 )
 def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
     both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
@@ -136,34 +144,34 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
     comparison.blocks.count = 3
     engine = Compiled()
     whole = kept(problem, comparison, engine)
-    again = kept(problem, comparison, engine, whole[0].carry)
-    assert [chunk.start for chunk in again] == [16, 32]
-    for one, other in zip(whole[1:], again, strict=True):
-        assert torch.equal(one.carry.x, other.carry.x)
+    again = kept(problem, comparison, engine, whole[0][1])
+    assert [chunk.start for chunk, _ in again] == [16, 32]
+    for (one, stood), (other, stands) in zip(whole[1:], again, strict=True):
+        assert torch.equal(stood.x, stands.x)
         for name in one.metrics:
             assert np.array_equal(one.metrics[name], other.metrics[name]), name
     assert len(engine._rounds) == 1, "a shorter last block must not compile again"
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
     start = runner.begin(problem)
     loop = Rounds(problem, (), start.held, block, observe=False, unroll=3)
-    assert torch.equal(loop(start.held, block, range(block.count)).held.x, whole[0].carry.x)
+    assert torch.equal(loop(start.held, block, range(block.count))[1].x, whole[0][1].x)
 
 
 def kept(
     problem: Any, comparison: Comparison, engine: Compiled, start: runner.Carry | None = None
-) -> list[runner.Chunk]:
-    """The chunks of a run with copies of what the agents hold, which is written over when the run goes on."""
+) -> list[tuple[runner.Chunk, runner.Carry]]:
+    """The chunks of a run, each with a copy of what the agents hold, which is written over when the run goes on."""
     out = []
     for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine, start=start):
-        held = copied(here(chunk.carry.held))
-        out.append(replace(chunk, carry=chunk.carry._replace(held=held)))
+        out.append((chunk, chunk.carry(copied(engine.fetch()))))
     return out
 
 
+@pytest.mark.slow
 def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(
     traced: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No round runs before the compiled ones, leaves that nobody hears are written in place, and a stale chunk says so."""
+    """No round runs before the compiled ones, leaves that nobody hears are written in place, and chunks hold none of it."""
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     monkeypatch.setattr("distopt.engines.local.while_loop.LARGE", 10)
     real = []
@@ -179,16 +187,13 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
     comparison, engine = Comparison.of(problem), Compiled()
     monkeypatch.setattr(comparison.blocks, "length", 8)
     comparison.blocks.count = 3
-    places, chunks = [], []
-    for chunk in runner.run(problem, comparison.comparator, comparison.blocks, engine):
-        state = chunk.carry.held.state
+    places = []
+    for _ in runner.run(problem, comparison.comparator, comparison.blocks, engine):
+        state = engine.fetch().state
         places.append(tuple(leaf.data_ptr() for leaf in tensors((state.g, state.direction))))
-        chunks.append(chunk)
     assert real and torch.Tensor not in real
     assert len(set(places)) == 1 and len(places) == 3
-    with pytest.raises(RuntimeError, match="rounds have gone on"):
-        _ = chunks[0].carry.x
-    assert chunks[-1].carry.x.shape == (1, 6, 3)
+    assert engine.fetch().x.shape == (1, 6, 3)
 
 
 def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place(
@@ -258,9 +263,9 @@ def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: p
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
     with pytest.warns(CompileWarning, match="install g\\+\\+"):
-        assert isinstance(local.engine(problem, Comparison.of(problem).blocks), Eager)
+        assert isinstance(local.local(problem, Comparison.of(problem).blocks), Eager)
     with pytest.raises(InputError, match="no C\\+\\+ compiler; install g\\+\\+, or leave --compiled out"):
-        local.engine(problem, Comparison.of(problem).blocks, "compiled")
+        local.local(problem, Comparison.of(problem).blocks, "compiled")
 
 
 def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
@@ -282,8 +287,8 @@ def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
 def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
     blocks = Comparison.of(problem).blocks
-    assert isinstance(local.engine(problem, blocks), Eager)
+    assert isinstance(local.local(problem, blocks), Eager)
     monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
     monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
-    assert isinstance(local.engine(problem, blocks), local.EagerFallback)
-    assert isinstance(local.engine(problem, blocks, "eager"), Eager)
+    assert isinstance(local.local(problem, blocks), local.EagerFallback)
+    assert isinstance(local.local(problem, blocks, "eager"), Eager)

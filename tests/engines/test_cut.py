@@ -15,7 +15,7 @@ from torch import Tensor
 
 import distopt
 from distopt.engines import ranks
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers import exchange
 from distopt.engines.workers.compiled import Rounds
 from distopt.engines.workers.group import LossWarning, WorkerEngine
@@ -41,7 +41,7 @@ def comparison(problem: Problem) -> Comparison:
 
 
 def on_threads(problem: Problem, comparison: Comparison) -> distopt.Run:
-    threads = Threads(problem, comparison.blocks, HALVES, compiled=True)
+    threads = ThreadGroup(problem, comparison.blocks, HALVES, compiled=True)
     return execute(
         problem.experiment,
         problem=problem,
@@ -64,7 +64,7 @@ def test_what_fails_in_an_exchange_is_raised_as_it_is(
 
     def failing(self: exchange.HaloExchange, *args: Any) -> Any:
         reached.append(self.round)
-        if self.round == 7 and not self.prefix:
+        if self.round == 7:
             raise error
         return done(self, *args)
 
@@ -94,7 +94,7 @@ def test_a_rank_that_is_killed_in_compiled_rounds_is_replaced(
             problem=problem,
             comparison=comparison,
             mode="compiled",
-            engine=lambda *_: ranks.engine(problem, comparison.blocks, "compiled", 2, 120),
+            engine=lambda *_: ranks.ranks(problem, comparison.blocks, "compiled", 2, 120),
         )
     assert once.exists()
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []

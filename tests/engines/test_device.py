@@ -80,10 +80,10 @@ class Waiting(local.Eager):
         self.asked = asked
         self.in_time: list[bool] = []
 
-    def advance(self, problem: Problem, block: runner.Block, *rest: Any) -> runner.Stretch:
+    def advance(self, block: runner.Block, *rest: Any) -> runner.Segment:
         if not self.in_time:
             self.in_time.append(self.asked.wait(30))
-        return super().advance(problem, block, *rest)
+        return super().advance(block, *rest)
 
 
 def test_the_data_of_the_next_block_are_made_while_the_rounds_of_this_one_run(monkeypatch: pytest.MonkeyPatch) -> None:

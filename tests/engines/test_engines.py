@@ -15,7 +15,7 @@ from torch import Tensor
 import distopt
 from distopt.catalog import registry
 from distopt.engines import local
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers import exchange, worker
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.halo import FRONT, halo, pack, size, unpack
@@ -26,12 +26,12 @@ from distopt.network.mixing import Mixing
 from distopt.network.net import known_at_start
 from distopt.network.rows import Table, apply
 from distopt.numerics.random import Key
-from distopt.numerics.trees import at
+from distopt.numerics.trees import at, tensors
 from distopt.protocols import Wire
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
 from distopt.simulation.problem import build, build_topology
-from distopt.simulation.round import here
+from distopt.simulation.round import copied
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "ring": {},
@@ -56,7 +56,7 @@ def made(
 
 def on(problems: Problems, partition: Partition | None = None, mode: local.Mode = "eager", **delays: Any) -> Outcome:
     """The run on workers, or local where there is no partition."""
-    return battery.on(problems, threads(partition, **delays) if partition else local.engine, mode)
+    return battery.on(problems, threads(partition, **delays) if partition else local.local, mode)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -117,13 +117,14 @@ def test_a_run_of_several_stretches_continues_on_the_workers(monkeypatch: pytest
     assert differences(alone, shared) == []
 
 
-def chunks(problem: Problems, engine: Any, start: runner.Carry | None = None) -> list[runner.Chunk]:
+def chunks(
+    problem: Problems, engine: Any, start: runner.Carry | None = None
+) -> list[tuple[runner.Chunk, runner.Carry]]:
     out = []
     for chunk in runner.run(
         problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine, start=start
     ):
-        carry = chunk.carry._replace(held=here(chunk.carry.held))
-        out.append(dataclasses.replace(chunk, carry=carry))
+        out.append((chunk, chunk.carry(copied(engine.fetch()))))
     return out
 
 
@@ -132,31 +133,31 @@ def test_what_the_agents_hold_goes_on_in_any_other_number_of_blocks(monkeypatch:
     problem = made(rounds=12)
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 4)
     blocks = problem.comparison.blocks
-    whole = chunks(problem, WorkerEngine(Threads(problem.problem, blocks, PARTITIONS["3"])))
-    again = chunks(problem, WorkerEngine(Threads(problem.problem, blocks, PARTITIONS["5"])), whole[0].carry)
-    assert [chunk.start for chunk in again] == [4, 8]
-    for one, other in zip(whole[1:], again, strict=True):
-        assert torch.equal(one.carry.x, other.carry.x)
+    whole = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["3"])))
+    again = chunks(problem, WorkerEngine(ThreadGroup(problem.problem, blocks, PARTITIONS["5"])), whole[0][1])
+    assert [chunk.start for chunk, _ in again] == [4, 8]
+    for (one, stood), (other, stands) in zip(whole[1:], again, strict=True):
+        assert torch.equal(stood.x, stands.x)
         assert all(np.array_equal(one.metrics[name], other.metrics[name]) for name in one.metrics)
 
 
-def test_x_is_fetched_only_when_asked_for_and_not_after_the_workers_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_agents_hold_is_fetched_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made("ring", "moving_target:dim=3", rounds=6)
     fetched = []
     gather = worker.Worker.gather
     monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
-    engine = WorkerEngine(Threads(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
-    carries = [
-        chunk.carry
-        for chunk in runner.run(problem.problem, problem.comparison.comparator, problem.comparison.blocks, engine)
-    ]
-    assert fetched == []
-    assert carries[-1].x.shape == (1, N, 3)
-    assert sorted(fetched) == [0, 1]
-    with pytest.raises(RuntimeError, match="have gone on"):
-        _ = carries[0].x
+    engine = WorkerEngine(ThreadGroup(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
+    plain = dataclasses.replace(problem.problem, experiment=dataclasses.replace(problem.problem.experiment, record=()))
+    for each, fetches in ((plain, 0), (problem.problem, 3)):  # the runner asks where x is recorded
+        run = runner.run(each, problem.comparison.comparator, problem.comparison.blocks, engine)
+        assert len(list(run)) == 3 and sorted(fetched) == [0] * fetches + [1] * fetches
+        fetched.clear()
+        held = engine.fetch()
+        assert held.x.shape == (1, N, 3) and engine.fetch() is held
+        assert sorted(fetched) == ([] if fetches else [0, 1])
+        fetched.clear()
 
 
 def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(seen) == [(0, 1), (2, 3), (4,), (5,)]
     assert np.array_equal(shared["x"], distopt.simulate("ring", **ask)["x"])
     wrong = {
-        "thread": "no engine",
+        "thread": "no .thread. among the engines .did you mean threads",
         "threads:w=3": "no parameter 'w'",
         "threads:workers=a": "whole number",
         "threads:7": "6 agents",
@@ -340,8 +341,8 @@ def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
 class Dithered:
     """A channel that rounds to whole multiples of 2^-10 at random, and remembers how often each agent sent."""
 
-    def init(self, z: Tensor) -> Tensor:
-        return torch.zeros_like(z[..., :1])
+    def init(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like[..., :1])
 
     def words(self, d: int) -> int:
         return d
@@ -359,6 +360,33 @@ class Dithered:
 
     def bits(self, d: int, itemsize: int) -> int:
         return 32 * d + 8 * itemsize
+
+
+class Lending:
+    """A channel whose memory begins with the tensor that it is given."""
+
+    def init(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like, like
+
+    def encode(self, z: Tensor, memory: tuple[Tensor, Tensor], u: Tensor | None) -> Tensor:
+        return z
+
+    def __call__(
+        self, z: Tensor, payload: Tensor, memory: tuple[Tensor, Tensor], wire: Wire, u: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return wire.weigh(wire.heard(payload)), memory
+
+    def bits(self, d: int, itemsize: int) -> int:
+        return 8 * itemsize * d
+
+
+def test_memory_begins_with_the_run_and_shares_nothing() -> None:
+    problem = made(algorithm="gt:lr=0.01,form=atc", channel=Lending(), trials=2).problem
+    held = runner.begin(problem).held
+    leaves = [leaf for name in ("s", "x") for leaf in held.memory[name]]
+    assert [leaf.shape for leaf in leaves] == [problem.x0.shape] * 4
+    assert len({leaf.untyped_storage().data_ptr() for leaf in tensors(held)}) == len(tensors(held))
+    assert not any(leaf.any() for leaf in leaves)
 
 
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.01", "gt:lr=0.01,form=atc"])
@@ -405,8 +433,8 @@ def test_a_worker_that_fails_stops_all_and_is_raised_once() -> None:
 class Growing:
     """A channel whose payload grows from round to round."""
 
-    def init(self, z: Tensor) -> Tensor:
-        return torch.zeros_like(z[..., :1])
+    def init(self, like: Tensor) -> Tensor:
+        return torch.zeros_like(like[..., :1])
 
     def encode(self, z: Tensor, memory: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
         return z, memory.repeat(1, 1, 1 + int(memory.max()))

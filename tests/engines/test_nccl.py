@@ -78,7 +78,7 @@ def test_rows_by_nccl_have_the_bits_of_one_block(
         send(self, *call)
 
     monkeypatch.setattr(StandIn, "send", counting)
-    shared = on(problems, partial(ranks.engine, workers=workers, timeout=20, backend="nccl"))
+    shared = on(problems, partial(ranks.ranks, workers=workers, timeout=20, backend="nccl"))
     assert sent > workers, "no row went this way"
     assert differences(alone, shared) == []
 

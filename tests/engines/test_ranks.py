@@ -26,6 +26,7 @@ from torch import Tensor
 import distopt
 from distopt import engines
 from distopt.engines import local, ranks
+from distopt.engines.ranks.orders import Order, Orders
 from distopt.engines.transports import gloo
 from distopt.engines.workers.exchange import Transport
 from distopt.engines.workers.group import LossWarning
@@ -36,7 +37,6 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import here
 
 pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
 
@@ -67,7 +67,7 @@ def test_ranks_have_the_bits_of_one_block(
     alone = on(problems)
     assert moves(alone)
     for workers in (2, 4):
-        shared = on(problems, partial(ranks.engine, workers=workers, timeout=20))
+        shared = on(problems, partial(ranks.ranks, workers=workers, timeout=20))
         assert differences(alone, shared) == []
         assert shared.run.info["fingerprint"] == alone.run.info["fingerprint"]
 
@@ -107,7 +107,7 @@ def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -
     problem = made(network, algorithm=Sparing(), rounds=8)
     comparison = Comparison.of(problem)
     alone, _ = on(Problems(problem, comparison))
-    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 3, 20)
     try:
         for _ in range(2):  # the same rounds again, between the same processes
             *_, last = runner.run(problem, comparison.comparator, comparison.blocks, engine)
@@ -120,38 +120,38 @@ def test_rounds_that_send_nothing_leave_nothing_for_the_next_run(network: str) -
 def test_a_run_goes_on_from_what_all_agents_hold() -> None:
     problem = made()
     comparison = Comparison.of(problem)
-    *_, whole = runner.run(
-        problem, comparison.comparator, comparison.blocks, local.engine(problem, comparison.blocks, "eager")
-    )
+    alone = local.local(problem, comparison.blocks, "eager")
+    list(runner.run(problem, comparison.comparator, comparison.blocks, alone))
     early = build(Experiment("ring", 16, "moving_target:dim=3", "gtadam:lr=0.01", rounds=2, x0=0.3))
     start = Comparison.of(early)
-    *_, half = runner.run(early, start.comparator, start.blocks, local.engine(early, start.blocks, "eager"))
+    half_way = local.local(early, start.blocks, "eager")
+    *_, half = runner.run(early, start.comparator, start.blocks, half_way)
     assert half.stop == 2
-    engine = ranks.engine(problem, comparison.blocks, "eager", 3, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 3, 20)
     try:
-        *_, rest = runner.run(problem, comparison.comparator, comparison.blocks, engine, start=half.carry)
-        assert rest.start == 2
-        assert all(
-            torch.equal(a, b) for a, b in zip(tensors(here(rest.carry.held)), tensors(whole.carry.held), strict=True)
+        *_, rest = runner.run(
+            problem, comparison.comparator, comparison.blocks, engine, start=half.carry(half_way.fetch())
         )
+        assert rest.start == 2
+        assert all(torch.equal(a, b) for a, b in zip(tensors(engine.fetch()), tensors(alone.fetch()), strict=True))
     finally:
         engine.close()
 
 
 def test_the_garbage_of_an_earlier_group_harms_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = ranks.Orders.take
+    take = Orders.take
 
-    def collecting(self: ranks.Orders) -> ranks.Order:
+    def collecting(self: Orders) -> Order:
         gc.collect()
         return take(self)
 
-    monkeypatch.setattr(ranks.Orders, "take", collecting)
+    monkeypatch.setattr(Orders, "take", collecting)
     problem = made()
     comparison = Comparison.of(problem)
     gc.disable()
     try:
         for _ in range(2):
-            engine: Any = ranks.engine(problem, comparison.blocks, "eager", 2, 20)
+            engine: Any = ranks.ranks(problem, comparison.blocks, "eager", 2, 20)
             engine.itself = engine  # garbage, once it is dropped
             list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
             engine.close()
@@ -261,6 +261,7 @@ class Mortal:
         return mix("x", x) - 0.01 * g, state + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", ["x", ""])
 def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
     record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -293,16 +294,16 @@ def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
 def test_a_rank_that_is_killed_between_two_stretches_is_replaced() -> None:
     problem = made()
     comparison = Comparison.of(problem)
-    engine = ranks.engine(problem, comparison.blocks, "eager", 4, 20)
+    engine = ranks.ranks(problem, comparison.blocks, "eager", 4, 20)
     try:
-        *_, first = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        stood = here(first.carry.held)
+        list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+        stood = engine.fetch()
         (victim,) = [process for process in multiprocessing.active_children() if process.name == "rank 3"]
         victim.kill()
         victim.join()
         with pytest.warns(LossWarning, match="^rank 3 has gone in round"):
-            *_, second = runner.run(problem, comparison.comparator, comparison.blocks, engine)
-        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(here(second.carry.held)), strict=True))
+            list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(engine.fetch()), strict=True))
     finally:
         engine.close()
 

@@ -33,7 +33,7 @@ from distopt import engines
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
-from distopt.engines.cluster import library
+from distopt.engines.ray.cluster import library
 from distopt.engines.workers.group import FaultTolerant, LossWarning, WorkerEngine
 from distopt.engines.workers.partition import divide as shares
 from distopt.errors import InputError, RunError
@@ -71,7 +71,12 @@ def nodes() -> Iterator[Nodes]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(
+                [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+            ),
+        )
         patch.setenv("OMP_NUM_THREADS", "1")
         started = Nodes()
         yield started
@@ -293,7 +298,7 @@ def test_what_ends_a_run_is_told_in_one_line(
     algorithm = Mortal(file, how)
     problem = made(algorithm=algorithm, agents=15)
     comparison = Comparison.of(problem)
-    team = engine_of_ray.engine(problem, comparison.blocks, "eager", 2)
+    team = engine_of_ray.ray(problem, comparison.blocks, "eager", 2)
     team.workers.workers._timeout = 3  # of messages; the actors may take longer to start
     team.workers.workers._form()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distopt.engines import cluster
+from distopt.engines.ray import cluster
 from distopt.errors import InputError
 
 

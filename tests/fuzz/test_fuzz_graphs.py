@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fuzzing import Kinds, Outcome, asked, damage, hunt, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, hunts, retry, typed
+from helpers.mutation import damage
 
 from distopt.simulation.problem import build_topology
 
@@ -372,7 +373,7 @@ def again(kind: str, number: int, seed: int) -> None:
     retry(KINDS, kind, number, seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_graph_file_keeps_its_agents_apart_or_is_refused_in_a_line(
     kind: str, record_property: Callable[[str, object], None]

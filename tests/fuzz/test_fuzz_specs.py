@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fuzzing import CHARS, NUMBERS, Kinds, Outcome, asked, hunt, mutate, retry, typed
+from helpers.fuzzing import Kinds, Outcome, asked, hunt, hunts, retry, typed
+from helpers.mutation import CHARS, NUMBERS, mutate
 
 import distopt
 from distopt.catalog import registry
@@ -326,7 +327,7 @@ def again(kind: str, number: int, seed: int) -> None:
     retry(KINDS, kind, number, seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_spec_is_taken_at_its_word_or_refused_in_a_line(
     kind: str, record_property: Callable[[str, object], None]

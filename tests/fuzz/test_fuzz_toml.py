@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.fuzzing import CHARS, NUMBERS, Kinds, Outcome, damage, hunt, mutate, retry, typed
+from helpers.fuzzing import Kinds, Outcome, hunt, hunts, retry, typed
+from helpers.mutation import CHARS, NUMBERS, damage, mutate
 
 from distopt.runs.loading import load
 from distopt.runs.results import Run
@@ -198,7 +199,7 @@ def again(kind: str, number: int, seed: int) -> None:
     retry(KINDS, kind, number, seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_an_experiment_is_read_as_it_stands_or_refused_in_a_line(
     kind: str, record_property: Callable[[str, object], None]

@@ -13,7 +13,7 @@ import distopt
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.threads import Threads
+from distopt.engines.threads import ThreadGroup
 from distopt.engines.workers.group import WorkerEngine
 from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
@@ -21,7 +21,7 @@ from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, MakeEngine, execute
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
-from distopt.simulation.round import AgentState, here
+from distopt.simulation.round import AgentState
 
 N = 16
 PARTITIONS = {
@@ -118,7 +118,7 @@ class Outcome(NamedTuple):
     held: AgentState
 
 
-def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode = "eager") -> Outcome:
+def on(problems: Problems, engine: MakeEngine = local.local, mode: local.Mode = "eager") -> Outcome:
     """The run on an engine, and what the agents hold in the end."""
     problem, comparison = problems
     held = []
@@ -127,10 +127,10 @@ def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode =
         made: Any = engine(problem, blocks, mode)
         advance = made.advance
 
-        def noted(*args: Any) -> runner.Stretch:
-            stretch: runner.Stretch = advance(*args)
-            held[:] = [here(stretch.held)]
-            return stretch
+        def noted(*args: Any) -> runner.Segment:
+            segment: runner.Segment = advance(*args)
+            held[:] = [made.fetch()]
+            return segment
 
         made.advance = noted
         return made
@@ -141,7 +141,7 @@ def on(problems: Problems, engine: MakeEngine = local.engine, mode: local.Mode =
 def threads(partition: Partition, **delays: Any) -> MakeEngine:
     """The engine of workers in threads, whose messages are delayed and reordered."""
     return lambda problem, blocks, mode: WorkerEngine(
-        Threads(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
+        ThreadGroup(problem, blocks, partition, local.compiles(problem, blocks, mode), **delays)
     )
 
 

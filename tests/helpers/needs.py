@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -22,3 +24,12 @@ def gpus(count: int) -> pytest.MarkDecorator:
     """So many GPUs, a rank on each."""
     why = f"{GPUS} of {count} GPUs on this machine, {'with' if NCCL else 'without'} NCCL in torch"
     return pytest.mark.skipif(count > GPUS or not NCCL, reason=why)
+
+
+def slow_but(quick: Any, cases: Iterable[Any]) -> list[Any]:
+    """The cases of a test, all marked slow but one."""
+    return [case if case == quick else pytest.param(*as_tuple(case), marks=pytest.mark.slow) for case in cases]
+
+
+def as_tuple(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from typing import Any
 
 import numpy as np
@@ -29,3 +31,12 @@ def dense(graph: Any, rule: str = "metropolis") -> np.ndarray:
 
 
 SMALL = graph_from_edges(7, [[0, 1], [1, 2], [2, 3], [3, 0], [0, 2], [3, 4], [4, 5], [5, 6]])
+
+
+def make(name: str, agents: int | None, seed: int = 0, /, **parameters: Any) -> Any:
+    """Build by the rule that the catalogue follows: the maker is named like the file."""
+    module = importlib.import_module(f"distopt.topologies.{name}")
+    (maker,) = [v for k, v in vars(module).items() if k.lower() == name.replace("_", "") or k == name]
+    if "key" in inspect.signature(maker).parameters:
+        parameters["key"] = Key(seed, range(agents or 1), [0], agents or 1)
+    return maker(agents=agents, **parameters)

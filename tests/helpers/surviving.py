@@ -8,20 +8,23 @@ import gc
 import multiprocessing
 import multiprocessing.context
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click.testing
 import numpy as np
+import pytest
 import torch
 
 import distopt
 from distopt.cli.main import cli
 from distopt.experiment import Experiment
-from distopt.runs import checkpoint
+from distopt.metrics import catalogue
+from distopt.runs import checkpoint, execution
 from distopt.simulation.problem import build
 from distopt.simulation.runner import Carry, begin
 
@@ -40,6 +43,11 @@ ASK = ["simulate", "ring", "--agents", "6", "--scenario", "moving_target:dim=2",
 
 def call(*words: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(cli, list(words))
+
+
+MAYBE = {name for name, each in catalogue().items() if each.cumulative and each.optional}
+TOTALS = {name for name, each in catalogue().items() if each.cumulative} - MAYBE
+"""The cumulative metrics of every run, and those that a checkpoint may lack."""
 
 
 def runs(folder: str | Path) -> dict[str, distopt.Run]:
@@ -73,13 +81,34 @@ def same_folders(one: str, other: str) -> None:
 
 def saved(where: Path, **changes: Any) -> tuple[Any, Carry, checkpoint.About]:
     problem = build(Experiment(**{**BASE, **changes}))
-    totals = {name: torch.rand(2, dtype=torch.float64) for name in sorted(checkpoint.TOTALS)} | {
+    totals = {name: torch.rand(2, dtype=torch.float64) for name in sorted(TOTALS)} | {
         "agents": torch.rand(2, 6, dtype=torch.float64)
     }
     carry = Carry(7, begin(problem).held, totals)
     about = checkpoint.About(problem.experiment.fingerprint(), "a", False, "cpu", 1.5, checkpoint.versions())
     checkpoint.save(where, problem, carry, about)
     return problem, carry, about
+
+
+@contextlib.contextmanager
+def struck(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
+    """Within it a signal arrives, once, when ``at`` rounds of a run are done."""
+    take, due = execution.Recording.take, [number]
+
+    def taking(self: Any, chunk: Any) -> None:
+        take(self, chunk)
+        if due and chunk.start < at <= chunk.stop:
+            os.kill(os.getpid(), due.pop())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution.Recording, "take", taking)
+        yield
+
+
+def short(monkeypatch: pytest.MonkeyPatch, rounds: int = 7) -> None:
+    """Stretches of a few rounds."""
+    for module in ("local.eager", "workers.group"):
+        monkeypatch.setattr(f"distopt.engines.{module}.room", lambda x: rounds)
 
 
 def forked(do: Callable[[], Any]) -> Any:

@@ -113,6 +113,7 @@ def trained(
     return values(model), shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_a_compressor_that_loses_nothing_has_the_bits_of_no_hook(world: int, tmp_path: Path) -> None:
     def work(rank: int) -> Any:
@@ -135,6 +136,7 @@ def sign(z: Tensor) -> Tensor:
     return z.abs().sum() / z.numel() * torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"bucket_cap_mb": MANY}, {"gradient_as_bucket_view": True, "bucket_cap_mb": MANY}]
 )
@@ -172,6 +174,7 @@ def test_signs_with_memory_are_ef_signsgd_tensor_by_tensor(settings: dict[str, A
         assert float(memory["first.weight"].abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_every_compressor_keeps_replicas_alike_sends_its_bits_and_goes_on_from_a_saved_state(tmp_path: Path) -> None:
     names = [name for name in SPECS if name != "identity"]
 

@@ -50,6 +50,7 @@ def test_signs_drift_to_the_wrong_end(lr: Any) -> None:
     assert (x[400:].mean((0, 2, 3)) > 1 - (lr if isinstance(lr, float) else 0.3 / 800**0.5)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [Drift(), Kink(), Valley()], ids=["drift", "kink", "valley"])
 def test_error_feedback_solves_what_signs_do_not(problem: Drift | Kink | Valley) -> None:
     """Where f is not smooth, with falling steps; a constant step is enough for the valley, whose gradients all vanish at its bottom."""
@@ -316,6 +317,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(counterexamples, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_all_parts_write_a_table_and_a_figure(tmp_path: Path) -> None:
     done = call("ef-signsgd", "--out", str(tmp_path / "out"), "--traceback")
@@ -344,7 +346,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(images.Training, "run", counted)
     cut = call("ef-signsgd", "--only", "images", "--out", str(tmp_path / "cut"))
-    assert cut.exit_code == 130 and "the same command goes on" in cut.output
+    assert cut.exit_code == 130 and "re-run the command to resume" in cut.output
     assert not (tmp_path / "cut" / "images.csv").exists()
     monkeypatch.setattr(images.Training, "run", lambda training: ran.append(training.method) or train(training))
     assert call("ef-signsgd", "--only", "images", "--out", str(tmp_path / "cut")).exit_code == 0

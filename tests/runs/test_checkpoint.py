@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import random
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
-from helpers.surviving import ASK, BASE, call, runs, same, same_folders, saved
+from helpers.surviving import ASK, BASE, call, runs, same, same_folders, saved, short, struck
 
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -28,27 +26,6 @@ from distopt.simulation.problem import build
 from distopt.simulation.runner import begin
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-
-@contextlib.contextmanager
-def struck(at: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """Within it a signal arrives, once, when ``at`` rounds of a run are done."""
-    take, due = execution.Recording.take, [number]
-
-    def taking(self: Any, chunk: Any) -> None:
-        take(self, chunk)
-        if due and chunk.start < at <= chunk.stop:
-            os.kill(os.getpid(), due.pop())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution.Recording, "take", taking)
-        yield
-
-
-def short(monkeypatch: pytest.MonkeyPatch, rounds: int = 7) -> None:
-    """Stretches of a few rounds."""
-    for module in ("local.eager", "workers.group"):
-        monkeypatch.setattr(f"distopt.engines.{module}.room", lambda x: rounds)
 
 
 # The file
@@ -64,6 +41,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path, algorithm: str, dtype: str) -> 
     mine, theirs = (tensors((each.held, each.totals)) for each in (carry, found.carry))
     assert len(mine) == len(theirs) > 2
     assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_memory_that_a_checkpoint_lacks_begins_anew(tmp_path: Path) -> None:
+    """A checkpoint may lack the memory of a channel that had sent nothing yet: earlier versions began it with the first value."""
+    problem, carry, about = saved(tmp_path, algorithm="gt:lr=0.01", channel="choco:compressor=sign", record=())
+    kept = {"x": carry.held.memory["x"]}
+    checkpoint.save(tmp_path, problem, carry._replace(held=carry.held._replace(memory=kept)), about)
+    found = checkpoint.load(tmp_path, problem, "a")
+    assert found is not None
+    memory, new = found.carry.held.memory, begin(problem).held.memory
+    assert memory.keys() == new.keys() == {"s", "x"}
+    for name, expected in (("x", kept["x"]), ("s", new["s"])):
+        assert all(torch.equal(a, b) for a, b in zip(tensors(memory[name]), tensors(expected), strict=True))
 
 
 def test_a_checkpoint_of_other_results_is_none(tmp_path: Path) -> None:
@@ -142,6 +132,7 @@ def test_a_checkpoint_needs_a_folder() -> None:
 # Resumed runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.surviving import BASE, saved
+from helpers.surviving import BASE, MAYBE, TOTALS, saved
 
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -130,7 +130,7 @@ def test_every_leaf_has_the_shape_and_precision_that_the_problem_begins_with(tmp
         refused(path, crafted({**header, "leaves": twin_leaves}, data), problem)
 
 
-@pytest.mark.parametrize("name", sorted(checkpoint.TOTALS))
+@pytest.mark.parametrize("name", sorted(TOTALS))
 def test_no_cumulative_metric_may_be_missing(tmp_path: Path, name: str) -> None:
     problem, _, _ = saved(tmp_path, x0=0.3)
     path = tmp_path / "checkpoint"
@@ -150,8 +150,8 @@ def test_a_run_saves_the_cumulative_metrics_that_are_asked_for(tmp_path: Path, m
     for k, scenario in enumerate(("moving_target:dim=2", "sea", "localization")):
         experiment = Experiment(**{**BASE, "scenario": scenario, "rounds": 8, "algorithm": "gt:lr=0.01", "record": ()})
         execution.execute(experiment, folder=tmp_path / str(k), checkpoint_every=4, agentwise=k < 2)
-    assert len(seen) == 3 and all(checkpoint.TOTALS <= each <= checkpoint.TOTALS | checkpoint.MAYBE for each in seen)
-    assert set.union(*seen) == checkpoint.TOTALS | checkpoint.MAYBE
+    assert len(seen) == 3 and all(TOTALS <= each <= TOTALS | MAYBE for each in seen)
+    assert set.union(*seen) == TOTALS | MAYBE
 
 
 CASES = [

@@ -231,6 +231,6 @@ def test_a_sweep_whose_whole_group_is_asked_to_end_says_so_once() -> None:
     found = workers(2)
     os.killpg(process.pid, signal.SIGTERM)
     process.join(60)
-    said = "distopt: interrupted; what was finished is kept in b, and the same command goes on from there"
+    said = "distopt: interrupted; finished runs are kept in b; re-run the command to resume"
     assert process.exitcode == 143 and Path("log").read_text().splitlines() == ["3 experiments", said]
     assert gone(found)

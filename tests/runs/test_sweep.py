@@ -213,7 +213,7 @@ def test_an_interrupted_sweep_goes_on() -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told == "distopt: interrupted; what was finished is kept in out, and the same command goes on from there\n"
+    assert told == "distopt: interrupted; finished runs are kept in out; re-run the command to resume\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert [run.status for run in runs().values()] == ["done", "done"]

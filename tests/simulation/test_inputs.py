@@ -305,6 +305,7 @@ CLOSED: dict[str, Callable[[int, str], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", list(CLOSED))
 def test_closed_streams_and_readers_that_leave(command: str) -> None:
     code, said = run(f"set -o pipefail; {sys.executable} -m distopt {command}")

@@ -322,6 +322,7 @@ def test_a_rerun_replaces_results_only_when_it_has_some(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
     held = writing.Writer(tmp_path / "r", "gt", {"fingerprint": Experiment(**BASE).fingerprint()})
     imports = "from distopt.runs.execution import execute; from distopt.experiment import Experiment; from pathlib import Path"

@@ -196,6 +196,7 @@ def pooled(method: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_pool_have_the_right_numbers_or_one_line(method: str) -> None:
     fresh(f"simulation.test_surroundings.pooled({method!r})")
@@ -217,6 +218,7 @@ def swept(_: int) -> str:
     return "went on"
 
 
+@pytest.mark.slow
 def test_workers_of_an_executor_may_have_ranks() -> None:
     fresh("simulation.test_surroundings.executed()")
 
@@ -226,6 +228,7 @@ def swept_in_a_pool() -> None:
         assert "a sweep starts processes" in pool.map_async(swept, [0]).get(100)[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_worker_of_a_pool_is_one_line() -> None:
     fresh("simulation.test_surroundings.swept_in_a_pool()")
 
@@ -250,5 +253,6 @@ def forked_beside_a_thread() -> None:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_runs_does_not_wait_for_it() -> None:
     fresh("simulation.test_surroundings.forked_beside_a_thread()")

@@ -20,15 +20,15 @@ from distopt.engines.local.eager import Eager
 from distopt.errors import InputError, first_line
 from distopt.numerics.trees import moved, tensors, tree_map
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import here
-from distopt.simulation.runner import Block, Carry, Engine, Stretch
+from distopt.simulation.round import AgentState, begun
+from distopt.simulation.runner import Block, Engine, Segment
 
 Mode = Literal["auto", "eager", "compiled"]
 MODES = get_args(Mode)
 
 COMPILE_SECONDS = 25.0  # a cold compilation on two cores; a warm cache takes about a third
 OPERATION_SECONDS = 3.5e-6  # an eager operation on a small tensor
-OPERATIONS = 70  # of them in an eager round with its measurements
+OPERATIONS = 70  # in an eager round with its measurements
 LOOP_SECONDS = 1e-5  # a compiled round of a small problem
 PASS_SECONDS = 1.2e-10  # reading or writing one byte
 EAGER_PASSES, COMPILED_PASSES = (35, 10), (10, 3)  # over the state vector, over the round's data
@@ -51,8 +51,10 @@ def predicted_seconds(state_bytes: int, data_bytes: int, rounds: int) -> tuple[f
     return eager, COMPILE_SECONDS + rounds * (LOOP_SECONDS + passes(COMPILED_PASSES[0], COMPILED_PASSES[1]))
 
 
-def engine(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
-    """The engine for a problem: compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
+def local(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
+    """All agents in this process.
+
+    Rounds are compiled where ``predicted_seconds`` says that it is sooner done, or as ``mode`` forces.
 
     Raises:
         InputError: ``mode`` is none, or it is "compiled" and there is no C++ compiler that works; torch has no such ``device``.
@@ -96,7 +98,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
 
 
 def check(mode: object, engine: object = "local", agentwise: object = None) -> None:
-    """Refuse what is none of the ways to make a run."""
+    """Refuse an unknown mode."""
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
@@ -108,7 +110,7 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
 
 
 class OnDevice:
-    """Rounds on another device, such as "cuda": what they need goes there block by block, what they made comes back.
+    """Rounds on another device, such as "cuda". Inputs are sent there block by block, and results are fetched.
 
     The comparator and the data are made on the host, so an experiment sees the same costs on every device; the iterates equal
     those of the host to rounding.
@@ -145,16 +147,22 @@ class OnDevice:
         """See ``distopt.simulation.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        self._engine.place(problem, moved(begun(problem) if held is None else held, self.device))
+
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
         if self._block is None or self._here is not block:
             self._here, self._block = block, self._moved(block)
-        start = carry._replace(held=moved(here(carry.held), self.device))
-        stretch = self._engine.advance(problem, self._block, rounds, start, keep)
-        observed, kept, held, finite = tree_map(
-            lambda leaf: leaf.cpu(), (stretch.observed, stretch.kept, here(stretch.held), stretch.finite)
-        )
-        return Stretch(observed, kept, held, finite, stretch.bits)
+        segment = self._engine.advance(self._block, rounds, keep)
+        observed, kept, finite = tree_map(lambda leaf: leaf.cpu(), (segment.observed, segment.kept, segment.finite))
+        return Segment(observed, kept, finite, segment.bits)
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        held: AgentState = tree_map(lambda leaf: leaf.cpu(), self._engine.fetch())
+        return held
 
 
 class EagerFallback:
@@ -162,6 +170,7 @@ class EagerFallback:
 
     def __init__(self, compiled: Engine, forced: bool = False) -> None:
         self._engine, self._forced = compiled, forced
+        self._placed: tuple[Problem, AgentState | None] | None = None  # until the first rounds have run
 
     @property
     def compiled(self) -> bool:
@@ -172,22 +181,34 @@ class EagerFallback:
         """See ``distopt.simulation.runner.Engine``."""
         self._engine.prepare(block)
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        self._engine.place(problem, held)
+        self._placed = problem, held
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        return self._engine.fetch()
+
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
         try:
-            return self._engine.advance(problem, block, rounds, carry, keep)
+            segment = self._engine.advance(block, rounds, keep)
         except (InputError, KeyboardInterrupt):
             raise
         except Exception as error:
             from torch._dynamo.exc import TorchDynamoException
 
-            if isinstance(self._engine, Eager):
+            if self._placed is None or isinstance(self._engine, Eager):
                 raise
-            if self._forced or carry.t:  # eager rounds would have other bits
+            if self._forced or block.start + rounds.start:  # eager rounds would have other bits
                 if isinstance(error, TorchDynamoException):
                     raise compiler.refused(error) from error
                 raise
             message = f"the rounds could not be compiled and run several times slower ({compiler.told(error)}); --eager leaves this warning out"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
-            return self._engine.advance(problem, block, rounds, carry, keep)
+            self._engine.place(*self._placed)
+            segment = self._engine.advance(block, rounds, keep)
+        self._placed = None
+        return segment

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distopt import metrics
-from distopt.engines.local.eager import ready
+from distopt.engines.local.eager import InThisProcess
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
-from distopt.network.net import Memory, Uniforms, Whole, known_at_start
+from distopt.network.net import Uniforms, Whole, known_at_start
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import at, default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, copied, here, same_form, step, violation
-from distopt.simulation.runner import Block, Carry, Stretch
+from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.runner import Block, Segment
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
 MANY = 4 * 10**6  # rounds from which sparing that pays for compiling four rounds instead of one: some 15 s
@@ -42,7 +41,7 @@ class Rounds:
         keep: trajectories to return.
         held: leaves (x, state, memory) as they enter.
         block: a block whose leaves show the shapes.
-        observe: whether to measure; without, ``Stretch.observed`` is empty (for benchmarks of the bare recursion).
+        observe: whether to measure; without, ``Segment.observed`` is empty (for benchmarks of the bare recursion).
         unroll: rounds per turn of the loop; None for as many as pay.
     """
 
@@ -65,7 +64,7 @@ class Rounds:
         self.loop = Loop(self._round, held, rows, block.length, moving, turns)
 
     def _forms(self, held: AgentState, leaves: Leaves) -> tuple[list[int], Round]:
-        """The leaves that neighbours read, and what a round gives, as to its forms."""
+        """The leaves that neighbours read, and the shapes and dtypes of a round's results."""
 
         def one(held: AgentState, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
             return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)
@@ -75,7 +74,7 @@ class Rounds:
             return traced(one, *trees)
         except InputError:
             raise
-        except Exception:  # what asks a tensor for its value, for one, has to be tried in earnest
+        except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
             with torch.no_grad():
                 return one(*trees)
 
@@ -86,16 +85,16 @@ class Rounds:
         seen = []
         stood = before(self.problem, held)
         if self.observe:
-            seen = [metrics.sums(self.problem.scenario, stood[self.problem.measured].double(), exact, best)]
-            violated = violation(self.problem, after.state, g)
-            if violated is not None:
-                seen.append(metrics.tracker_invariant(tree_sum(violated), self.problem.agents))
+            seen = [measure.sums(self.problem, stood[self.problem.answer].double(), exact, best)]
+            of_round = measure.round_terms(self.problem, after.state, g)
+            if of_round is not None:
+                seen.append(tree_sum(of_round))
         self.seen = len(seen)
         kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
         return Round(after, [*seen, *kept], k)
 
-    def __call__(self, held: AgentState, block: Block, rounds: range) -> Stretch:
-        """``rounds``, places in ``block``. What ``held`` holds is written over."""
+    def __call__(self, held: AgentState, block: Block, rounds: range) -> tuple[Segment, AgentState]:
+        """``rounds``, places in ``block``, and what the agents hold after them. What ``held`` holds is written over."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -105,46 +104,12 @@ class Rounds:
         sums, kept = rows[: self.seen], rows[self.seen :]
         observed: dict[str, Tensor] = {}
         if sums:
-            observed = metrics.totals(self.problem.scenario, sums[0], self.problem.agents)
-        if len(sums) > 1:
-            observed["tracker_invariant"] = sums[1]
+            observed = measure.observed(self.problem, sums[0], sums[1] if len(sums) > 1 else None)
         finite = torch.isfinite(held.x).flatten(1).all(1)
-        return Stretch(observed, dict(zip(self.keep, kept, strict=True)), held, finite, self.bits)
+        return Segment(observed, dict(zip(self.keep, kept, strict=True)), finite, self.bits), held
 
 
-class Lent:
-    """What the agents hold, until the next rounds write over it."""
-
-    def __init__(self, held: AgentState) -> None:
-        self._held: AgentState | None = held
-
-    def take(self) -> AgentState:
-        """Take it back: nobody else can ask for it any more."""
-        held, self._held = self._here(), None
-        return held
-
-    def _here(self) -> AgentState:
-        if self._held is None:
-            raise RuntimeError("the rounds have gone on: ask for x, state or memory before the next stretch of them")
-        return self._held
-
-    @property
-    def x(self) -> Tensor:
-        """[R, N, d]."""
-        return self._here().x
-
-    @property
-    def state(self) -> Any:
-        """The algorithm's."""
-        return self._here().state
-
-    @property
-    def memory(self) -> Memory:
-        """The channels'."""
-        return self._here().memory
-
-
-class Compiled:
+class Compiled(InThisProcess):
     """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes)."""
 
     compiled = True
@@ -152,35 +117,13 @@ class Compiled:
     def __init__(self) -> None:
         self._rounds: dict[Any, Rounds] = {}
 
-    def prepare(self, block: Block) -> None:
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        ready(block)
-
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
-        """See ``distopt.simulation.runner.Engine``."""
-        dtype = carry.x.dtype
-        held = with_memory(
-            problem, block, rounds.start, carry.held.take() if isinstance(carry.held, Lent) else here(carry.held)
-        )
+        held = self.take()
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves_of(block))))
-        if shapes not in self._rounds:
-            prepare_process()
-            with default_dtype(dtype):
-                self._rounds[shapes] = Rounds(problem, keep, held, block)
-        with default_dtype(dtype):
-            stretch = self._rounds[shapes](held, block, rounds)
-        return replace(stretch, held=Lent(here(stretch.held)))
-
-
-def with_memory(problem: Problem, block: Block, offset: int, held: AgentState) -> AgentState:
-    """What is held, with the channels' memories; before the first round, those that the values of that round start."""
-    if held.memory or not problem.algorithm.channels:
-        return held
-    with default_dtype(held.x.dtype):
-        started = {name: channel.init(held.x[:, :1]) for name, channel in problem.channels.items()}
-        if not tensors(started):  # nothing to keep, so nothing that a round would have to tell
-            return held._replace(memory=started)
-        data, tables, drawn = (at(tree, offset) for tree in (block.data, block.tables, block.uniforms))
-        t = torch.tensor(block.start + offset, device=held.x.device)
-        _, net, _ = step(problem, held, data, Whole(tables), drawn, t)
-    return held._replace(memory=copied(net.before))  # it may start from x itself
+        with default_dtype(held.x.dtype):
+            if shapes not in self._rounds:
+                prepare_process()
+                self._rounds[shapes] = Rounds(self._problem, keep, held, block)
+            segment, self._held = self._rounds[shapes](held, block, rounds)
+        return segment

@@ -1,4 +1,4 @@
-"""The C++ compiler of compiled rounds, and the folder where its libraries are kept: the user's own, into which nobody else can write.
+"""The C++ compiler of compiled rounds, and the folder of its libraries, into which only the user can write.
 
 Libraries are loaded from that folder without a question. So it is never one whose name others can guess and make first, as torch's
 own choice is: a folder of the system's directory for temporary files.
@@ -31,7 +31,7 @@ _settled: set[Path] = set()
 
 
 class CompileWarning(UserWarning):
-    """A run that was to be compiled runs eagerly, or is compiled anew each time."""
+    """A run that should be compiled runs eagerly, or is compiled again each time."""
 
 
 def compiler() -> str | None:
@@ -51,7 +51,7 @@ def fault() -> str | None:
 
 @functools.cache
 def _tried(compiler: str, folder: Path) -> str | None:
-    """What goes wrong when the compiler makes a library in the folder, and the library is loaded."""
+    """The error, if any, of building a library in the folder and loading it."""
     if not _PLAIN.fullmatch(str(folder)):
         return f"the compiler's folder {str(folder)!r} has a blank or a quote in its name; set XDG_CACHE_HOME to one without"
     other = "put a working g++ first in PATH, or name one in CXX"
@@ -80,19 +80,19 @@ def _tried(compiler: str, folder: Path) -> str | None:
 
 
 def told(error: Exception) -> str:
-    """What torch's compiler says, in one line: its own, and the first error of the C++ compiler."""
+    """The error of torch's compiler in one line, with the first error of the C++ compiler."""
     lines = [line.strip() for line in str(error).splitlines()]
     deeper = next((line for line in lines[1:] if "error: " in line), None)
     return first_line(error) + (f": {deeper}" if deeper else "")
 
 
 def refused(error: Exception) -> InputError:
-    """What to do about rounds that cannot be compiled."""
+    """The error for rounds that cannot be compiled, with advice."""
     return InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {told(error)}")
 
 
 def settle() -> Path:
-    """The folder of compiled rounds, which torch is told of: call it before anything of ``torch._dynamo`` or ``torch._inductor`` is imported.
+    """Tell torch the folder of compiled rounds, and return it. Call it before anything of ``torch._dynamo`` or ``torch._inductor`` is imported.
 
     A folder that the user names in TORCHINDUCTOR_CACHE_DIR is taken where nobody else can write into it; a folder that torch chose is not.
     """
@@ -137,7 +137,7 @@ def _home() -> Path:
 
 @functools.cache
 def _private(why: str) -> Path:
-    """A folder of this process and those that it starts."""
+    """A temporary folder for this process and its children."""
     folder, maker = Path(tempfile.mkdtemp(prefix="distopt-")), os.getpid()
 
     def tidy() -> None:

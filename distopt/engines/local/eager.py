@@ -9,29 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distopt import metrics
 from distopt.costs.data import BLOCK_BYTES, evaluate
 from distopt.network.net import Link, Uniforms, Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, here, same_form, step, violation
-from distopt.simulation.runner import Block, Carry, Stretch
+from distopt.simulation.round import AgentState, before, begun, same_form, step
+from distopt.simulation.runner import Block, Segment
 
 Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
-"""A round: (held, data, link, uniforms, t) -> (held, bits, the trackers' violation [R, n, d] or None)."""
+"""A round: (held, data, link, uniforms, t) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What the agents of a block went through in some rounds.
+    """The result of some rounds of a block of agents.
 
-    ``points`` that are measured [K, R, n, d]; ``violations`` of their trackers, likewise, or None; ``kept`` trajectories [K, R, n, *]; what they
-    ``held`` in the end; ``bits`` one of them broadcast in a round.
+    ``points`` that are measured [K, R, n, d]; what they add to metrics of the rounds, ``round_terms`` [K, R, n, *] or None (see
+    ``distopt.simulation.measure``); ``kept`` trajectories [K, R, n, *]; what they ``held`` in the end; ``bits`` one of them broadcast
+    in a round.
     """
 
     points: Tensor
-    violations: Tensor | None
+    round_terms: Tensor | None
     kept: dict[str, Tensor]
     held: AgentState
     bits: int
@@ -44,7 +45,7 @@ def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
         held: AgentState, data: Any, link: Link, uniforms: Uniforms, t: Tensor
     ) -> tuple[AgentState, int, Tensor | None]:
         after, net, g = step(problem, held, data, link, uniforms, t, early)
-        return after, net.bits, violation(problem, after.state, g)
+        return after, net.bits, measure.round_terms(problem, after.state, g)
 
     return one
 
@@ -67,25 +68,23 @@ def walk(
 ) -> Walk:
     """Let the agents of a block go through ``rounds``, places in ``data`` and ``uniforms``; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
-    violations: list[Tensor] = []
+    terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
     bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
     for point, k in zip(points.unbind(), rounds, strict=True):
         stood = before(problem, held)
-        point.copy_(stood[problem.measured])  # an algorithm may work in place
-        own = {
-            name: point if name == problem.measured else each.clone() for name, each in stood.items() if name in keep
-        }
+        point.copy_(stood[problem.answer])  # an algorithm may work in place
+        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
         t = torch.tensor(start + k, device=points.device)
-        held, bits, violated = one(held, data_of(k), link(k), uniforms_of(k), t)
+        held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
-        if violated is not None:
-            violations.append(violated)
+        if of_round is not None:
+            terms.append(of_round)
         for name, each in kept.items():
             each.append(own[name] if name in own else leaf(held.state, name).clone())
     return Walk(
         points,
-        torch.stack(violations) if violations else None,
+        torch.stack(terms) if terms else None,
         {name: torch.stack(each) for name, each in kept.items()},
         held,
         bits,
@@ -97,22 +96,45 @@ def ready(block: Block) -> None:
     _ = block.data, block.tables, block.uniforms
 
 
-class Eager:
-    """Calls ``step`` round by round, then measures all the rounds of the stretch at once."""
+class InThisProcess:
+    """The part of an engine that holds the agents' state, in this process."""
 
-    compiled = False
+    _problem: Problem
+    _held: AgentState | None = None
 
     def prepare(self, block: Block) -> None:
         """See ``distopt.simulation.runner.Engine``."""
         ready(block)
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
-        rounds = rounds[: room(carry.x)]
-        with default_dtype(carry.x.dtype):
+        self._problem, self._held = problem, begun(problem) if held is None else held
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        if self._held is None:
+            raise RuntimeError("no agents are here: place them before the first rounds")
+        return self._held
+
+    def take(self) -> AgentState:
+        """The state, for rounds that write over it: nobody else has it any more."""
+        held, self._held = self.fetch(), None
+        return held
+
+
+class Eager(InThisProcess):
+    """Calls ``step`` round by round, then measures all the rounds of the segment at once."""
+
+    compiled = False
+
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
+        """See ``distopt.simulation.runner.Engine``."""
+        problem, held = self._problem, self.take()
+        rounds = rounds[: room(held.x)]
+        with default_dtype(held.x.dtype):
             walked = walk(
                 problem,
-                here(carry.held),
+                held,
                 block.start,
                 rounds,
                 block.data,
@@ -121,10 +143,10 @@ class Eager:
                 keep,
                 stepper(problem),
             )
+        self._held = walked.held
 
         batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)
-        sums = evaluate(lambda x, each: metrics.sums(problem.scenario, x, *each), walked.points.double(), batch)
-        observed = metrics.totals(problem.scenario, sums, problem.agents)
-        if walked.violations is not None:
-            observed["tracker_invariant"] = metrics.tracker_invariant(tree_sum(walked.violations), problem.agents)
-        return Stretch(observed, walked.kept, walked.held, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)
+        sums = evaluate(lambda x, each: measure.sums(problem, x, *each), walked.points.double(), batch)
+        terms = None if walked.round_terms is None else tree_sum(walked.round_terms)
+        observed = measure.observed(problem, sums, terms)
+        return Segment(observed, walked.kept, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)

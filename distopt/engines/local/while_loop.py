@@ -84,7 +84,7 @@ One = Callable[[Any, Tensor, Any], Round]
 
 
 def traced(f: Callable[..., T], *trees: Any) -> T:
-    """What f gives of these trees, as to the forms: no number is computed."""
+    """Shapes and dtypes of what f returns for these trees; no number is computed."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         return f(*(tree_map(fake.from_tensor, tree) for tree in trees))
 

@@ -1,1 +1,1 @@
-"""What carries the messages of workers."""
+"""Transports: they carry the messages between workers."""

@@ -28,12 +28,12 @@ from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 
-dist: Any = torch.distributed  # which does not declare all that it exports
+dist: Any = torch.distributed  # torch does not declare all that it exports
 
 TIMEOUT = 60
 """Seconds that a rank waits for a message of another. Ranks that compile wait for each other's compilation too."""
 
-HEADER = struct.Struct("<qI52s")  # of FRONT bytes
+HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 ORDER = "order"
@@ -51,7 +51,7 @@ def header(tag: Tag) -> tuple[bytes, int]:
 
 
 def describe(head: bytes) -> str:
-    """What a header says, in words."""
+    """A header in words."""
     number, _, name = HEADER.unpack(head)
     return f"round {number}, {name.rstrip(bytes(1)).decode(errors='replace')}"
 
@@ -120,13 +120,13 @@ class Group:
         )
 
     def poll(self) -> None:
-        """Raise what any rank has noted, or that one is known to have ended."""
+        """Raise the failure that any rank has noted, or that a rank has ended."""
         self.alive()
         if self.store.check(["failed"]):
-            raise self.report_failure("run", "")  # which it takes the place of
+            raise self.report_failure("run", "")  # raises the failure that is noted in the store
 
     def check_header(self, head: bytes, due: bytes, sender: int) -> None:
-        """Refuse a message under another header than was due."""
+        """Refuse a message whose header is not the expected one."""
         if head != due:
             raise self.report_failure(
                 "run",
@@ -154,7 +154,7 @@ class Group:
             _schedule(threads, "SCHED_OTHER")
 
     def failed(self, error: Exception) -> Exception:
-        """What an error on this rank is to all of them."""
+        """The error to raise, on all ranks, for an error on this one."""
         if isinstance(error, RunError):
             return error  # noted already
         if isinstance(error, InputError):
@@ -164,7 +164,7 @@ class Group:
         )
 
     def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
-        """What an error between this rank and one of ``peers`` is to all of them."""
+        """The error to raise, on all ranks, for one between this rank and one of ``peers``."""
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
         return self.report_failure("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
@@ -244,6 +244,6 @@ class GlooTransport:
         self._leaving.clear()
 
     def leave(self) -> None:
-        """Drop the connections, which the other ranks notice at once."""
+        """Drop the connections. The other ranks notice that at once."""
         self._leaving.clear()
         self.group.pg = None

@@ -28,14 +28,14 @@ from distopt.engines.workers.halo import FRONT
 from distopt.errors import InputError
 
 AHEAD = 2
-"""So many exchanges may be on their way when the next one begins: the GPU always has work, and the host is never far from what it does."""
+"""The most exchanges on their way when the next one begins. The GPU always has work, and the host stays close behind it."""
 
 LOOK = 0.1
 """Seconds from one look at what others noted to the next."""
 
 
 def check(ranks: int) -> None:
-    """Refuse what cannot be: so many ranks on this machine, each with a GPU of its own."""
+    """Refuse more ranks on this machine than it has GPUs, and a torch without NCCL."""
     if not dist.is_nccl_available():
         raise InputError(
             "ranks: backend=nccl: this build of torch has no NCCL; install one for CUDA, or leave backend out (gloo)"
@@ -85,7 +85,7 @@ class _Exchange:
     work: Any = None
 
     def wait(self) -> None:
-        """What the GPU is told from now on waits for the messages."""
+        """Later work on the GPU waits for the messages."""
         if self.work is not None:
             self.work.wait()
             self.transport.heads += [
@@ -200,7 +200,7 @@ class NcclTransport:
         """Wait until an exchange is over."""
         self._until(exchange.work.is_completed, exchange.peers, exchange.tag)
         try:
-            exchange.work.wait()  # which tells of one that ended by failing
+            exchange.work.wait()  # raises if it ended by failing
         except RuntimeError as error:
             raise self.group.lost(exchange.peers, exchange.tag, error) from error
 

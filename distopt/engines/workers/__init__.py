@@ -1,1 +1,1 @@
-"""Blocks of agents: their rounds, what they exchange, and who leads them."""
+"""Workers: each runs the rounds of a block of agents and exchanges rows with others."""

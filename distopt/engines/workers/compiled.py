@@ -21,15 +21,16 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
 from distopt.network.net import Uniforms
-from distopt.numerics.trees import at, leaf, tensors
+from distopt.numerics.trees import leaf, tensors
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, copied, same_form, step, violation
+from distopt.simulation.round import AgentState, before, same_form, step
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
 
 library: Any = torch.library  # torch gives it no types
-# Of one result each, and not of ``library.custom_op``: other ones would take 20 us to call.
+# Operations with one result each, made without ``library.custom_op``: any others take 20 us to call.
 _operations = library.Library("distopt", "DEF")
 _operations.define("send(str stage, Tensor[] rows, Tensor exchange, Tensor k) -> Tensor")
 _operations.define("heard(str stage, int place, Tensor row, int width, Tensor exchange, Tensor k) -> Tensor")
@@ -39,7 +40,7 @@ def _of(exchange: Tensor, do: Callable[[HaloExchange], Tensor]) -> Tensor:
     own = _exchanges[int(exchange)]
     try:
         return do(own)
-    except BaseException as error:  # of which compiled code would pass on the text alone
+    except BaseException as error:  # compiled code re-raises only the message; keep the exception itself
         own.failure = error
         raise
 
@@ -117,7 +118,7 @@ class Rounds:
         _exchanges[number] = exchange
         self._number = torch.tensor(number)
         self._loops: dict[Any, Loop] = {}
-        self._loaded, self._bits, self._violated = 0, 0, False
+        self._loaded, self._bits, self._with_terms = 0, 0, False
 
     def through(
         self, held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
@@ -126,7 +127,6 @@ class Rounds:
         weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
-        held = self._with_memory(held, at((data, weights, uniforms), rounds.start))
         self._loaded = max(self._loaded, count)
         leaves = padded((data, weights, uniforms, first), self._loaded)
 
@@ -134,13 +134,11 @@ class Rounds:
             opaque = Opaque(self._number, k, width)
             data, weights, uniforms, first = pick(leaves, k)
             after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
-            violated = violation(self.problem, after.state, g)
-            self._bits, self._violated = net.bits, violated is not None
+            of_round = measure.round_terms(self.problem, after.state, g)
+            self._bits, self._with_terms = net.bits, of_round is not None
             stood = before(self.problem, held)
-            kept = [
-                stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.measured, *keep)
-            ]
-            return Round(after, [*kept, *([violated] if violated is not None else [])], opaque.k)
+            kept = [stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.answer, *keep)]
+            return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
         if shapes not in self._loops:
@@ -148,14 +146,14 @@ class Rounds:
             same_form(self.problem, after.x, self.exchange.round)
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
-        violations = kept.pop() if self._violated else None
-        return Walk(points, violations, dict(zip(keep, kept, strict=True)), held, self._bits)
+        terms = kept.pop() if self._with_terms else None
+        return Walk(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
         found = padded(
             (points, mean), self._longest, constant=False
-        )  # of these rounds, the rest is of all that are loaded
+        )  # points and means of these rounds; data and x* of all loaded rounds
         leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
 
         def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
@@ -170,7 +168,7 @@ class Rounds:
         return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
 
     def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
-        """A loop that may be one that cannot be compiled, or in which exchanges may fail."""
+        """Run a loop. Its compilation may be refused, and its exchanges may fail."""
         self.exchange.failure = None
         failure: BaseException
         try:
@@ -179,9 +177,7 @@ class Rounds:
             failure = self.exchange.failure or error
             if isinstance(error, TorchDynamoException):
                 failure = refused(error)
-            elif str(error).startswith(
-                "KeyboardInterrupt"
-            ):  # which came before an operation had begun to look out for it
+            elif str(error).startswith("KeyboardInterrupt"):  # it came before an operation could catch it
                 failure = self.exchange.failure or KeyboardInterrupt()
         raise failure
 
@@ -192,7 +188,7 @@ class Rounds:
 
     @staticmethod
     def _forms(one: Any, held: Any, leaves: Any) -> Round:
-        """A round, as to its forms."""
+        """The shapes and dtypes of a round's results."""
         try:
             found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
             return found
@@ -200,14 +196,3 @@ class Rounds:
             raise
         except Exception as error:
             raise refused(error) from error
-
-    def _with_memory(self, held: AgentState, batch: Any) -> AgentState:
-        """What is held, with the channels' memories, which the compiled loop starts from (see ``compiled.with_memory``)."""
-        if held.memory or not self.problem.algorithm.channels:
-            return held
-        data, weights, uniforms = batch
-        self.exchange.prefix = "memory/"
-        t = torch.tensor(self.exchange.round)
-        _, net, _ = step(self.problem, held, data, BlockLink(self.exchange, *weights), uniforms, t, self.early)
-        self.exchange.prefix = ""
-        return held._replace(memory=copied(net.before))

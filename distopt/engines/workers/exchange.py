@@ -28,7 +28,7 @@ Tag = tuple[int, str]
 
 
 class Arriving(Protocol):
-    """Messages that are on their way."""
+    """Messages under way."""
 
     def wait(self) -> None:
         """Return when all are here, as they were sent, where they were expected."""
@@ -41,7 +41,7 @@ class Transport(Protocol):
     """
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
-        """Messages of this tag are to fill uint8 [bytes], by the worker that sends them. The sooner it is said, the less a carrier has to do."""
+        """Expect messages of this tag, to fill uint8 [bytes] by sending worker. Announced early, they cost the carrier less."""
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """Send uint8 [bytes] by worker. What was sent before has been taken; a message may be written over after the next one but one is sent."""
@@ -56,11 +56,11 @@ class Rows(Transport, Protocol):
         """Where this worker's agents live."""
 
     def confirm(self) -> None:
-        """Return when all rows have arrived, as what they were taken for. What was made of them is not to be reported before."""
+        """Return when all rows have arrived with the expected headers. Results made of them may be reported only then."""
 
 
 class Buffer(NamedTuple):
-    """A message of so many rows, and views of what is in it."""
+    """A message of ``rows`` rows, and views of its parts."""
 
     rows: int
     message: Tensor
@@ -88,13 +88,15 @@ class HaloExchange:
 
     The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out, and send a message without a meaning to those who expect one.
+    workers leave it out and send a padding message to those who expect one.
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
-        self.transport, self.device, self.prefix, self.k = transport, device, "", 0
+        self.transport, self.device, self.k = transport, device, 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
-        self._forms: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}  # of the own rows of a stage
+        self._forms: dict[
+            str, list[tuple[torch.Size, torch.dtype]]
+        ] = {}  # shapes and precisions of the own rows, by stage
         self._buffers: dict[tuple[str, int, int, bool], Buffer] = {}  # (stage, block, turn, whether it comes)
         self._turns: dict[tuple[str, int, bool], int] = {}
         self._ahead: dict[str, Pending] = {}
@@ -133,16 +135,14 @@ class HaloExchange:
             raise InputError(
                 f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
             )
-        self._sent[stage] = (
-            self._ahead.pop(stage) if stage in self._ahead and not self.prefix else self._expect(self.k, stage)
-        )
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead else self._expect(self.k, stage)
         outgoing = {}
         for block, places in self._entry(self.halo.send, self.k).items():
             buffer = outgoing[block] = self._buffer(stage, block, places.shape[0], False)
             for row, into in zip(rows, buffer.parts, strict=True):
                 torch.index_select(row, 1, places, out=into)
         self.transport.send(self._tag(self.k, stage), {block: buffer.message for block, buffer in outgoing.items()})
-        if not self.prefix and self.k + 1 in self._rounds:
+        if self.k + 1 in self._rounds:
             self._ahead[stage] = self._expect(self.k + 1, stage)
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
@@ -170,7 +170,7 @@ class HaloExchange:
         )
 
     def _tag(self, k: int, stage: str) -> Tag:
-        return self._start + k, self.prefix + stage
+        return self._start + k, stage
 
     def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
         """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from distopt.engines.local.eager import room
-from distopt.engines.workers.worker import Report
 from distopt.errors import RunError, WorkerLost
-from distopt.network.net import Memory
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, here
-from distopt.simulation.runner import Block, Carry, Stretch
+from distopt.simulation.round import AgentState
+from distopt.simulation.runner import Block, Segment
 
 T = TypeVar("T")
 
@@ -33,7 +31,7 @@ class WorkerGroup(Protocol):
     def place(self, held: AgentState | None) -> None:
         """See ``distopt.engines.workers.worker.Worker``."""
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.worker.Worker``."""
 
     def gather(self) -> AgentState:
@@ -51,10 +49,10 @@ Order = tuple[int, int, range, tuple[str, ...], Tensor]
 """What ``WorkerGroup.stretch`` is told."""
 
 PATIENCE = 3
-"""So many losses in a row without a stretch in between end a run: whatever kills the workers will do so again."""
+"""This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
 
 RARELY, MOST = 50, 100
-"""A copy of what the agents hold is taken when the stretches since the last one took so many times as long as taking it did, and after so many."""
+"""A copy of what the agents hold is renewed when the segments since took RARELY times as long as copying, and after MOST segments."""
 
 
 class FaultTolerant:
@@ -85,7 +83,7 @@ class FaultTolerant:
         self._stood, self._since = held, []
         self._through(lambda workers: workers.place(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``WorkerGroup``."""
         order, began = (start, count, rounds, keep, best), time.perf_counter()
         report = self._through(lambda workers: workers.stretch(*order))
@@ -131,51 +129,12 @@ class FaultTolerant:
                 lost = loss
 
 
-class Elsewhere:
-    """What the agents hold, while it lies with the workers; fetched when asked for, which must be before they go on."""
-
-    def __init__(self, fetch: Callable[[], AgentState]) -> None:
-        self._fetch: Callable[[], AgentState] | None = fetch
-        self._held: AgentState | None = None
-
-    def _here(self) -> AgentState:
-        if self._held is None:
-            if self._fetch is None:
-                raise RuntimeError(
-                    "the workers have gone on: ask for x, state or memory before the next stretch of rounds"
-                )
-            self._held = self._fetch()
-        return self._held
-
-    def leave(self) -> None:
-        """The workers go on."""
-        self._fetch = None
-
-    @property
-    def x(self) -> Tensor:
-        """[R, N, d]."""
-        return self._here().x
-
-    @property
-    def state(self) -> Any:
-        """The algorithm's."""
-        return self._here().state
-
-    @property
-    def memory(self) -> Memory:
-        """The channels'."""
-        return self._here().memory
-
-
 class WorkerEngine:
-    """The engine that leads a group of workers, whose rounds run on ``device``.
-
-    x, state and memory stay with the workers until somebody asks for them.
-    """
+    """The engine that leads a group of workers, whose rounds run on ``device``. The agents' state stays with the workers."""
 
     def __init__(self, workers: WorkerGroup, device: str = "cpu") -> None:
         self.workers, self.device = workers, device
-        self._stands: Elsewhere | None = None
+        self._fetched: AgentState | None = None
 
     @property
     def compiled(self) -> bool:
@@ -185,16 +144,23 @@ class WorkerEngine:
     def prepare(self, block: Block) -> None:
         """Each worker makes its own agents' data."""
 
-    def advance(self, problem: Problem, block: Block, rounds: range, carry: Carry, keep: tuple[str, ...]) -> Stretch:
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """See ``distopt.simulation.runner.Engine``. The workers know the problem already."""
+        self._fetched = None
+        self.workers.place(held)
+
+    def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        if self._stands is None or carry.held is not self._stands:
-            self.workers.place(here(carry.held) if carry.t else None)
-        if self._stands is not None:
-            self._stands.leave()
-        report = self.workers.stretch(block.start, block.count, rounds[: room(problem.x0)], keep, block.reference.x)
-        self._stands = Elsewhere(self.workers.gather)
-        return Stretch(report.observed, report.kept, self._stands, report.finite, report.bits)
+        self._fetched = None
+        most = room(block.problem.x0)
+        return self.workers.stretch(block.start, block.count, rounds[:most], keep, block.reference.x)
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        if self._fetched is None:
+            self._fetched = self.workers.gather()
+        return self._fetched
 
     def close(self) -> None:
-        """No more stretches: the workers may go."""
+        """No more rounds: the workers may go."""
         self.workers.close()

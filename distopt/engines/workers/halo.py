@@ -67,7 +67,7 @@ def halo(table: Table, partition: Partition, me: int) -> Halo:
     width = len(ids) + (most if rounds == 1 else min(-(-most // 8) * 8, others))
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
     ascends = table.everyone.shape[-1] > 0  # a sum over all rows as they stand: their order decides its bits
-    place = np.full((rounds, agents), -1)  # of each agent among the heard ones
+    place = np.full((rounds, agents), -1)  # each agent's place among the heard ones
     receive = []
     for t in range(rounds):
         halo = needed[starts[t] : starts[t + 1]] % agents

@@ -27,7 +27,7 @@ SMOOTHINGS = 200
 """Steps of the random walk that turns an order of the agents into one in which neighbours are close."""
 
 SWAPS = 200
-"""At most so many pairs are exchanged in a row before it is looked whether that was good; each costs O(N)."""
+"""The most pairs that are exchanged before the gain is measured; each exchange costs O(N)."""
 
 
 @dataclass(frozen=True)

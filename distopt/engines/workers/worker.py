@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt import metrics
 from distopt.costs.data import Blocks, evaluate
 from distopt.engines.local import compiler, eager
 from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Rows, Transport
@@ -27,9 +26,10 @@ from distopt.network.net import Uniforms, known_at_start, uniforms
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
-from distopt.simulation import runner
+from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, Standing, here
+from distopt.simulation.round import AgentState, begun
+from distopt.simulation.runner import Segment
 
 Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
 """Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
@@ -38,15 +38,6 @@ rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 Through = Callable[[AgentState, range, Any, Uniforms, int, tuple[str, ...]], eager.Walk]
 """What goes through rounds, from (what is held; their places among those loaded; data and uniforms of these, and how many they are;
 trajectories to keep)."""
-
-
-class Report(NamedTuple):
-    """What worker 0 knows of a stretch when it is measured: as ``runner.Stretch``, for all agents."""
-
-    observed: dict[str, Tensor]
-    kept: dict[str, Tensor]
-    finite: Tensor
-    bits: int
 
 
 class Worker:
@@ -90,7 +81,7 @@ class Worker:
         self._through: Through | None = None
         self._measure: Measure = self._at_once
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report | None:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment | None:
         """``load``, ``walk`` and ``measure``, in a process of the worker's own."""
         with default_dtype(torch.float64):
             self.load(start, count)
@@ -99,14 +90,14 @@ class Worker:
         with default_dtype(torch.float64):
             return self.measure(best)
 
-    def place(self, held: Standing | None) -> None:
+    def place(self, held: AgentState | None) -> None:
         """Start from what all agents hold, of which this worker takes its own rows; None: from the beginning."""
         if held is None:
-            held = runner.begin(self.problem).held
-            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), here(held))
+            held = begun(self.problem)
+            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), held)
         else:
             self.held = tree_map(
-                lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), here(held)
+                lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), held
             )
         self.held = self._there(self.held)
         if self._through is None:
@@ -169,14 +160,14 @@ class Worker:
 
         return through
 
-    def measure(self, best: Tensor) -> Report | None:
+    def measure(self, best: Tensor) -> Segment | None:
         """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
         if self.rows:
             self.rows.confirm()
         walked, agents, ids = self._walked, self.problem.agents, self.ids
         counts = [len(nodes) for nodes in self.nodes]
         points = walked.points.double()
-        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.violations) if each is not None]
+        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.round_terms) if each is not None]
         sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
@@ -189,19 +180,18 @@ class Worker:
         )
         if self.me:
             return None
-        observed = metrics.totals(self.problem.scenario, self._combine(whole[0]), agents)
-        if walked.violations is not None:
-            observed["tracker_invariant"] = metrics.tracker_invariant(sums[1], agents)
+        terms = None if walked.round_terms is None else sums[1]
+        observed = measure.observed(self.problem, self._combine(whole[0]), terms)
         kept = {name: self._in_order(rows) for name, rows in zip(walked.kept, whole[2:], strict=True)}
-        return Report(observed, kept, torch.cat(whole[1], -2)[0, :, :, 0].all(-1), walked.bits)
+        return Segment(observed, kept, torch.cat(whole[1], -2)[0, :, :, 0].all(-1), walked.bits)
 
     def _at_once(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         batch = mean, *part((data, best), rounds.start, rounds.stop)
         return evaluate(lambda x, each: self._terms(x, *each), points, batch)
 
     def _terms(self, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> Tensor:
-        terms = metrics.per_agent(self.problem.scenario, x, mean, data, best)
-        return metrics.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
+        terms = measure.terms(self.problem, x, mean, data, best)
+        return measure.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
 
     def gather(self) -> AgentState | None:
         """What all agents hold, on worker 0."""

@@ -1,4 +1,4 @@
-"""Ray itself, and the clusters that a run uses: one that is there, or one of its own.
+"""Ray, and the cluster that a run uses: a running one, or one of its own.
 
 A cluster of its own listens to this machine alone, asks for a token, keeps its files in a folder that only its user can read, and
 ends with the process that started it.
@@ -80,8 +80,8 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
             raise InputError(f"{what}: {first_line(error)}") from error
         finally:
             if main and handler is not None:
-                signal.signal(signal.SIGTERM, handler)  # whose it was before Ray took it
-        if not address and "RAY_AUTH_MODE" not in os.environ:  # where Ray makes a token by itself, it says so there
+                signal.signal(signal.SIGTERM, handler)  # restore the handler that Ray replaced
+        if not address and "RAY_AUTH_MODE" not in os.environ:  # Ray sets this variable where it makes a token by itself
             raise InputError(
                 f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one"
             )
@@ -104,13 +104,13 @@ def _shutdown(ray: Any) -> None:
                 below.append(os.pidfd_open(pid))
                 stack.callback(os.close, below[-1])
         ray.shutdown()
-        for each in below:  # which would otherwise ask for a server that has gone, for a minute
+        for each in below:  # they would ask for a stopped server for another minute
             with suppress(OSError):
                 signal.pidfd_send_signal(each, signal.SIGKILL)
 
 
 def _below(pid: int) -> list[int]:
-    """The processes that a process started, and those that they did."""
+    """All descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
@@ -121,7 +121,7 @@ def _below(pid: int) -> list[int]:
 
 @contextmanager
 def _folder() -> Iterator[str]:
-    """A folder of our own for a cluster's files, removed in the end; those of processes that were killed are removed now."""
+    """A temporary folder for a cluster's files, removed at the end. Folders left by killed processes are removed now."""
     above = tempfile.gettempdir()
     above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):
@@ -137,9 +137,9 @@ def _folder() -> Iterator[str]:
         ) from error
     try:
         with locked(Path(place)):
-            yield os.path.join(place, "r")  # which Ray lets everybody into, but not through the one above
+            yield os.path.join(place, "r")  # Ray opens this folder to everybody; the folder above stays closed
     finally:
-        for _ in range(20):  # what was told to end may still write
+        for _ in range(20):  # processes that are ending may still write
             shutil.rmtree(place, ignore_errors=True)
             if not os.path.exists(place):
                 break

@@ -23,15 +23,18 @@ from distopt._version import __version__
 from distopt.catalog import registry
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.engines.cluster import cluster, library
-from distopt.engines.transports.gloo import TIMEOUT, GlooTransport, Group, dist
+from distopt.engines.ray import cluster
+from distopt.engines.ray.cluster import library
+from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
-from distopt.engines.workers.worker import Report, Worker
+from distopt.engines.workers.worker import Worker
 from distopt.errors import InputError, RunError, WorkerLost, first_line
 from distopt.numerics.trees import default_dtype
+from distopt.ranges import whole
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
+from distopt.simulation.runner import Segment
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -122,7 +125,7 @@ class WorkerActor:
             return result
         except Exception as error:
             failure = self.group.failed(error)
-        self.transport.leave()  # which lets the others know at once
+        self.transport.leave()  # tells the others at once
         return failure
 
     def leave(self) -> None:
@@ -138,12 +141,12 @@ class ActorGroup:
         problem, blocks: as for every engine.
         compiled: whether the rounds are.
         workers: how many.
-        share: the agents among so many workers.
+        share: the partition of the agents among a number of workers.
         timeout: seconds that a message may take, and an actor to start.
         end: lets the cluster go.
 
     Raises:
-        InputError: the cluster has no room for so many, or a node cannot take the experiment in.
+        InputError: the cluster has no room for the workers, or a node cannot load the experiment.
         RunError: they did not start in time.
     """
 
@@ -268,10 +271,10 @@ class ActorGroup:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all("place", None if held is None else self._ray.put(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Report:
+    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._round = start + rounds.start
-        report: Report = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
+        report: Segment = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
         return report
 
     def gather(self) -> AgentState:
@@ -290,13 +293,13 @@ class ActorGroup:
 
 
 def versions() -> str:
-    """What decides the bits of a worker beside the experiment."""
+    """The versions that, besides the experiment, decide a worker's bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     return f"distopt {__version__}, torch {torch.__version__}, numpy {np.__version__}, Python {python}"
 
 
 def packed(problem: Problem) -> bytes:
-    """A problem for other nodes, with the users' own files in it: they need not be there.
+    """A problem for other nodes, with users' own files packed into it.
 
     Raises:
         InputError: a part of it cannot be sent.
@@ -338,22 +341,23 @@ def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | E
             ray.cancel(call, force=True)
 
 
-def engine(
+def ray(
     problem: Problem,
     blocks: Blocks,
     mode: local.Mode,
     workers: int = 2,
-    address: str = "",
-    timeout: int = TIMEOUT,
+    address: str | None = None,
+    timeout: int = 60,
     partition: str = "contiguous",
 ) -> WorkerEngine:
-    """``ray:workers=4,address=auto,timeout=60,partition=cut``: agents in actors (see ``cluster`` and ``distopt.engines.workers.partition.divide``).
+    """Workers in actors of a Ray cluster: one that runs, or one that is started here.
+
+    ``ray:workers=4,address=auto,timeout=60,partition=cut``: see ``cluster.cluster`` and ``distopt.engines.workers.partition.divide``.
 
     Raises:
         InputError: more workers than agents or than the cluster has room for, a time-out under a second, no Ray.
     """
-    if timeout < 1:
-        raise InputError(f"ray: timeout={timeout} seconds, must be at least 1")
+    whole("ray", 1, timeout=timeout)
 
     def share(count: int) -> Partition:
         return divide(problem.mixing, count, partition)
@@ -361,8 +365,8 @@ def engine(
     share(workers)
     compiled = local.compiles(problem, blocks, mode)
     connected = ExitStack()
-    connected.enter_context(cluster(address, workers))
+    connected.enter_context(cluster.cluster(address or "", workers))
     team = ActorGroup(
         problem, blocks, compiled, workers, share, timeout, connected.close
-    )  # which closes it too where it fails
+    )  # the group also closes it if its start fails
     return WorkerEngine(FaultTolerant(team, lambda workers: team.rebuild()))

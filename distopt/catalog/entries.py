@@ -1,0 +1,277 @@
+"""The catalogue for readers: what each entry is, its parameters, papers and example, read from the text of its file.
+
+Nothing is imported, so listing stays light.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from distopt.catalog import registry
+from distopt.errors import InputError
+
+_HEADING = re.compile(r"[A-Z][a-z]+:")
+_KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
+_ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306\u0327\u030c\u030b", strict=True))
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a catalogue entry, as text.
+
+    Attributes:
+        name: its key in a spec.
+        values: its type, or the values that it can have, as in ``"cta" | "atc"``; empty where it says none.
+        default: None where it must be given.
+        meaning: what the docstring says of it.
+    """
+
+    name: str
+    values: str
+    default: str | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the catalogue.
+
+    Attributes:
+        kind, name: as in ``distopt list``.
+        text: the docstring without its sections and its example; the recursion is indented.
+        parameters: those that a spec may set, in order.
+        example: the doctest, which a test runs.
+    """
+
+    kind: str
+    name: str
+    text: str
+    parameters: tuple[Parameter, ...]
+    example: str
+
+    @property
+    def sentence(self) -> str:
+        """The first line: what it is."""
+        return self.text.split("\n")[0]
+
+    @property
+    def spec(self) -> str:
+        """The entry with its defaults, as it is typed; ``...`` stands for what must be given.
+
+        >>> entry("directions", "momentum").spec, entry("channels", "naive").spec
+        ('momentum:b=0.9', 'naive:compressor=...')
+        """
+        given = [(each.name, "..." if each.default is None else each.default) for each in self.parameters]
+        values = ",".join(f"{name}={value}" for name, value in given if value != "()")  # which nobody can type
+        return f"{self.name}:{values}" if values else self.name
+
+    @property
+    def papers(self) -> list[str]:
+        """The papers that it names, as lines of a list of references."""
+        known = references()
+        return [f"[{key}] {known[key]}" for key in dict.fromkeys(_KEY.findall(self.text)) if key in known]
+
+
+def entry(kind: str, name: str) -> Entry:
+    """A catalogue entry, from the text of its file.
+
+    >>> [each.values for each in entry("algorithms", "gt").parameters]
+    ['float | a schedule', '"cta" | "atc" | "aug_dgm"', 'a direction']
+
+    Raises:
+        InputError: a kind that is none.
+    """
+    if name not in registry.names(kind):
+        raise InputError(f"no {name!r} among the {kind}{registry.nearest(name, registry.names(kind))}")
+    tree = ast.parse(registry.files(kind)[name].read_text())
+    maker = next((node for node in _definitions(tree) if registry.same_name(node.name, name)), None)
+    text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
+    meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
+    given = registry.OPTIONS.get(kind, ())
+    parameters = tuple(
+        Parameter(
+            each, _values(annotation, tree), None if value is None else _default(value, tree), meanings.get(each, "")
+        )
+        for each, annotation, value in (_fields(maker) if maker else ())
+        if each not in given
+    )
+    return Entry(kind, name, text, parameters, example)
+
+
+def find(name: str) -> list[Entry]:
+    """The entries of a name, of whatever kinds.
+
+    >>> [each.kind for each in find("powergossip")]
+    ['algorithms', 'channels']
+
+    Raises:
+        InputError: there is none, with the nearest names.
+    """
+    plain = name.partition(":")[0].partition("(")[0].strip().replace("-", "_")
+    found = [entry(kind, plain) for kind in registry.KINDS if plain in registry.names(kind)]
+    if not found:
+        known = {*registry.KINDS, *(each for kind in registry.KINDS for each in registry.names(kind))}
+        raise InputError(
+            f"{name!r} is neither a kind nor a name{registry.nearest(name, sorted(known))}; kinds: {', '.join(registry.KINDS)}"
+        )
+    return found
+
+
+@cache
+def references() -> Mapping[str, str]:
+    """The papers of references.bib by key, each as a line.
+
+    >>> references()["kingma2015"][:31]
+    'Kingma, Ba: Adam: A Method for '
+    """
+    text = (Path(__file__).parent.parent / "references.bib").read_text(encoding="utf-8")
+    return {
+        key: _reference(dict(_bib_fields(body))) for key, body in re.findall(r"@\w+\{([^,]+),(.*?)\n\}", text, re.S)
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- of one file
+
+
+def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    yield from (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
+    """(name, annotation, default) of what a function takes, or of the fields of a dataclass."""
+    if isinstance(maker, ast.ClassDef):
+        init = next((n for n in maker.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        if init is None:
+            for node in maker.body:
+                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
+                    yield ast.unparse(node.target), node.annotation, node.value
+            return
+        maker = init
+    free = [each for each in maker.args.args if each.arg != "self"]
+    for each, value in zip(free, [*[None] * (len(free) - len(maker.args.defaults)), *maker.args.defaults], strict=True):
+        yield each.arg, each.annotation, value
+    for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
+        yield each.arg, each.annotation, value
+
+
+def _default(value: ast.expr, tree: ast.Module) -> str:
+    """A default as it is typed in a spec: an object that the module makes, such as ``sign = Sign()``, by the name of its entry."""
+    if isinstance(value, ast.Constant):
+        return str(value.value) or "''"
+    if isinstance(value, ast.Name) and (meant := _assigned(value.id, tree)) is not None:
+        return _default(*meant)
+    if isinstance(value, ast.Call):
+        called = ast.unparse(value.func)
+        names = {name for kind in registry.NESTED.values() for name in registry.names(kind)}
+        name = next((name for name in names if registry.same_name(name, called)), called)
+        given = [*value.args, *value.keywords]
+        return f"{name}({','.join(map(ast.unparse, given))})" if given else name
+    return ast.unparse(value).replace("'", "")
+
+
+def _values(annotation: ast.expr | None, tree: ast.Module) -> str:
+    """A type as text: the choices of a ``Literal``, wherever it has its name, and a nested part by its kind."""
+    if annotation is None:
+        return ""
+    if isinstance(annotation, ast.BinOp):
+        sides = (_values(annotation.left, tree), _values(annotation.right, tree))
+        return " | ".join(side for side in sides if side)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        return " | ".join(
+            part.strip().replace("'", '"') for part in ast.unparse(annotation.slice).strip("()").split(",")
+        )
+    text = ast.unparse(annotation)
+    nested = registry.NESTED.get(text.partition("[")[0])
+    if nested:
+        return f"a {nested[:-1]}"
+    if isinstance(annotation, ast.Name) and (meant := _assigned(text, tree)) is not None:
+        return _values(*meant)
+    return text
+
+
+def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None:
+    """What a module calls ``name``, where it assigns it or takes it from another module of ours."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
+                for each, value in pairs:
+                    if isinstance(each, ast.Name) and each.id == name:
+                        return value, tree
+        if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
+            package, *inner = (node.module or "").split(".")
+            base = Path(__file__).parent.parent.joinpath(*inner)
+            path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+            return _assigned(name, ast.parse(path.read_text())) if package == "distopt" and path.is_file() else None
+    return None
+
+
+def _parts(docstring: str) -> tuple[str, dict[str, str], str]:
+    """The text of a docstring, its sections by heading, and its doctest."""
+    blocks: dict[str, list[str]] = {"": []}
+    heading = ""
+    for line in docstring.splitlines():
+        if line.startswith(">>>") or (heading == ">>>" and line.startswith("...")):
+            heading = ">>>"
+        elif _HEADING.fullmatch(line):
+            heading = line[:-1]
+            blocks.setdefault(heading, [])
+            continue
+        elif line and not line.startswith(" ") and heading not in ("", ">>>"):
+            heading = ""  # a section has ended
+        blocks.setdefault(heading, []).append(line)
+    texts = {key: "\n".join(lines).strip("\n") for key, lines in blocks.items()}
+    return re.sub(r"\n{3,}", "\n\n", texts.pop("")), texts, texts.pop(">>>", "")
+
+
+def _meanings(section: str) -> dict[str, str]:
+    """What a section of parameters says of each: ``name: text`` or ``one, other: text``, with lines that go on."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.splitlines():
+        match = re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)
+        names = match.group(1).split(", ") if match else names
+        for name in names:
+            found[name] = f"{found.get(name, '')} {match.group(2) if match else line.strip()}".strip()
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- of a paper
+
+
+def _bib_fields(body: str) -> Iterator[tuple[str, str]]:
+    """The fields of a BibTeX entry, without braces and with their accents."""
+    for line in re.split(r",\s*\n", body):
+        key, equals, value = line.strip().partition("=")
+        if equals:
+            yield key.strip(), _plain(value.strip().rstrip(","))
+
+
+def _plain(value: str) -> str:
+    r"""A BibTeX value as text.
+
+    >>> _plain(r"{Erd{\H{o}}s, Paul and R{\'e}nyi, Alfr{\'e}d}")
+    'Erdős, Paul and Rényi, Alfréd'
+    """
+    accented = re.sub(
+        r"\\([`'^\"~=.ucvH])\s*\{?(\w)\}?", lambda match: match.group(2) + _ACCENTS[match.group(1)], value
+    )
+    return unicodedata.normalize("NFC", re.sub(r"[{}\\$]", "", accented)).replace("--", "-")
+
+
+def _reference(fields: Mapping[str, str]) -> str:
+    """Authors, title, where and when."""
+    authors = [each.partition(",")[0].strip() for each in fields.get("author", "").split(" and ")]
+    place = next((fields[key] for key in ("journal", "booktitle", "institution", "publisher") if key in fields), "")
+    number = f"{fields.get('volume', '')}{'(' + fields['number'] + ')' if 'number' in fields else ''}"
+    link = f"doi:{fields['doi']}" if "doi" in fields else f"arXiv:{fields['eprint']}" if "eprint" in fields else ""
+    pieces = [f"{place} {number}".strip(), fields.get("year", ""), link]
+    return f"{', '.join(authors)}: {fields.get('title', '')}. {', '.join(piece for piece in pieces if piece)}"

@@ -1,0 +1,105 @@
+"""What the words of a command line ask for: the experiments, the engine's spec, the mode, and which process runs the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from distopt.errors import InputError
+
+if TYPE_CHECKING:
+    from distopt.engines.local import Mode
+    from distopt.experiment import Experiment
+
+
+def mode(eager: bool, compiled: bool) -> Mode:
+    """How the rounds are to run."""
+    if eager and compiled:
+        raise click.UsageError("--eager and --compiled exclude each other")
+    return "eager" if eager else "compiled" if compiled else "auto"
+
+
+@contextmanager
+def leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
+    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others serve it here."""
+    if engine == "local" and workers is not None:
+        raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
+    if engine != "ray" and address is not None:
+        raise InputError("--address is that of a Ray cluster; add --engine ray")
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    if started > 1 and engine != "ranks":
+        raise InputError(
+            f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
+        )
+    if engine == "ray":
+        from distopt.engines.ray import cluster
+
+        with cluster.cluster(address or "", workers or 2):  # for all algorithms
+            yield True
+        return
+    if engine != "ranks" or not started:
+        yield True
+        return
+    from distopt.engines import ranks
+
+    with ranks.torchrun_group() as leads:
+        yield leads
+
+
+def engine_spec(
+    engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None
+) -> str:
+    """The spec of the engine asked for."""
+    if device != "cpu" and engine != "local":
+        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
+    asked = [f"device={device}"] if device != "cpu" else []
+    if partition is not None and engine == "local":
+        raise click.UsageError(
+            "--partition says how workers share the agents; choose who with --engine threads, ranks or ray"
+        )
+    if backend is not None and engine != "ranks":
+        raise click.UsageError("--backend says what carries the rows of ranks; add --engine ranks")
+    asked += [] if workers is None else [f"workers={workers}"]
+    asked += [] if partition is None else [f"partition={partition}"]
+    asked += [] if backend is None else [f"backend={backend}"]
+    asked += [] if address is None else [f"address={address}"]
+    return f"{engine}:{','.join(asked)}" if asked else engine
+
+
+def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
+    """The experiments asked for: from options, or from a file with the options laid over it."""
+    from distopt.catalog.spec import rebased
+    from distopt.experiment import Experiment, compared, settings, start
+
+    values: dict[str, Any]
+    if topology.endswith(".toml"):
+        values, where = settings(Path(topology)), topology
+        if "x0" in given:
+            given["x0"] = start(given["x0"])
+        # paths typed here are relative to this folder; those of the TOML file to its own
+        given = {
+            key: rebased(value, values["folder"])
+            if key in ("scenario", "channel", "x0") and isinstance(value, str)
+            else value
+            for key, value in given.items()
+        }
+        if "metrics" in given:
+            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
+        algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
+    else:
+        values, where = {"topology": topology}, "the command line"
+    values |= given
+    named = list(algorithms) or values.get("algorithm")
+    named = named if isinstance(named, list) else [named]
+    if not named:
+        raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
+    named = [name.strip() if isinstance(name, str) else name for name in named]
+    asked = [
+        Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named
+    ]
+    return compared(asked)

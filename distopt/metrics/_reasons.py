@@ -1,0 +1,13 @@
+"""Why a run may lack some metrics, where several say the same."""
+
+from distopt import metrics
+
+NO_FIXED_POINT = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
+
+
+def too_large(agents: int, dim: int) -> str:
+    """The price of the agent-wise regrets, and how to ask for them."""
+    return (
+        f"it evaluates {agents}^2 costs of {dim} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; "
+        "ask with agentwise=True"
+    )

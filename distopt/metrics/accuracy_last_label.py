@@ -1,0 +1,32 @@
+"""A baseline of the accuracy: saying each time what was right the time before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from distopt.metrics import Metric, Seen
+
+
+class AccuracyLastLabel(Metric):
+    """The accuracy of predicting that each agent's next label equals its previous one."""
+
+    title = "Accuracy of repeating the last label"
+    unit = "fraction"
+    smoothed = True
+    label = "last label"
+    take = "mean"
+
+    def applies(self, scenario: Any, algorithm: Any) -> bool:
+        """Labels must come one after the other."""
+        return hasattr(scenario, "persistence")
+
+    def value(self, seen: Seen) -> Tensor:
+        """Round by round."""
+        found: Tensor = seen.reference.persistence
+        return found
+
+    def absence(self, agents: int, dim: int) -> str:
+        """The scenario says nothing of it."""
+        return "the scenario has no labels that come one after the other"

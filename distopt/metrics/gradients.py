@@ -1,0 +1,26 @@
+"""What an agent has computed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distopt.metrics import Metric, Seen
+
+
+class Gradients(Metric):
+    """Gradients that each agent has evaluated up to and including round t."""
+
+    title = "Gradients evaluated by each agent"
+    unit = "evaluations"
+    cumulative = True
+    optional = True  # runs of earlier versions count none, and go on without
+    take = "last"
+    key = "gradients_per_agent"
+
+    def value(self, seen: Seen) -> Tensor:
+        """What each round adds."""
+        return seen.same(seen.gradients)
+
+    def absence(self, agents: int, dim: int) -> str:
+        """It began with an earlier version."""
+        return "the run was begun by a version that did not count them"

@@ -1,0 +1,342 @@
+"""A folder of runs: one run lies in the folder itself, several lie inside it, one folder each, beside their table and figure.
+
+``opened`` takes experiments and a place for them, ``reopened`` a folder that is there. Either gives a ``Folder``, which knows
+what is finished, runs the rest, and reports on all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from distopt import engines
+from distopt.errors import InputError, RunError
+from distopt.experiment import Experiment, label, read_toml, titled
+from distopt.report import tables
+from distopt.report.summary import summary
+from distopt.runs import reading
+from distopt.runs.checkpoint import Checkpoint
+from distopt.runs.execution import Asked, Comparison, MakeEngine, Progress, execute_together, whereabouts
+from distopt.runs.files import locked, write_text, written
+from distopt.runs.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text, read_manifest
+from distopt.runs.results import Run, folder_name
+from distopt.runs.signals import Stop, stopping
+from distopt.runs.writing import above, adopt, claim
+from distopt.simulation import grid, limits
+from distopt.simulation.problem import Problem, build
+
+TABLE, FIGURE = "summary.csv", "regret.png"
+
+
+@contextmanager
+def opened(
+    experiments: Sequence[Experiment],
+    path: Path | None,
+    asked: Asked,
+    *,
+    agentwise: bool | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> Iterator[Folder]:
+    """A folder for experiments on the same data. Within it, nobody else writes there, and signals ask the runs to end.
+
+    Args:
+        experiments: at least one; a mistake in any of them is found before any runs.
+        path: the folder, or None for one in ``runs`` that is named after the experiments.
+        asked: how they are to run.
+        agentwise: as in ``distopt.simulate``.
+        resume: go on with what the folder holds of them.
+        force: go on although the results there are of other files, another program or another device.
+
+    Raises:
+        InputError: an experiment cannot be run, or the folder holds something else or is being written.
+    """
+    first = build(experiments[0])
+    problems = [first, *(build(each, first) for each in experiments[1:])]
+    if isinstance(asked.engine, str):
+        engines.check(asked.engine, first.agents)
+    path = path or default_path(experiments, first.agents)
+    for each in experiments:
+        each.to_toml(path)  # refuses Python objects, which nobody could build again
+    comparison = None
+    if not resume:
+        comparison = Comparison.of(first)
+        limits.rounds(problems, comparison.blocks, path)
+    claim(path, fingerprint(experiments))
+    with locked(path, above(path)), stopping() as stop:
+        yield Folder(path, problems, asked, stop, comparison, agentwise, resume, force)
+
+
+@contextmanager
+def reopened(
+    path: Path,
+    *,
+    engine: str | MakeEngine | None = None,
+    checkpoint_every: int | None = None,
+    force: bool = False,
+) -> Iterator[Folder]:
+    """The folder ``path`` of runs that were interrupted or killed; they go on as they were asked to, but for what is given.
+
+    Raises:
+        InputError: the folder holds no runs, or of other files or another version, and there is no ``force``.
+    """
+    content = read_manifest(path)
+    if not (path / EXPERIMENT).exists():
+        raise InputError(
+            f"{path}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote"
+        )
+    reading.text(path / EXPERIMENT)  # a pipe or a device would never end
+    experiments, before = read_toml(path / EXPERIMENT), content.get("asked", {})
+    changed = content.get("fingerprint") != fingerprint(experiments)
+    if changed or force:
+        for each in experiments:
+            try:
+                build(each)  # names a missing file, and where it was looked for
+            except InputError as fault:
+                raise InputError(f"{path / EXPERIMENT}: {fault}") from fault
+    if force:
+        adopt(path, fingerprint(experiments))
+    elif changed:
+        raise InputError(
+            f"{path}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits"
+        )
+    asked = Asked(
+        before.get("mode", "auto"),
+        before.get("engine", "local") if engine is None else engine,
+        before.get("checkpoint_every") if checkpoint_every is None else checkpoint_every,
+    )
+    with opened(experiments, path, asked, resume=True, force=force) as folder:
+        yield folder
+
+
+class Folder:
+    """A folder of runs, while it is ours. ``opened`` and ``reopened`` make it.
+
+    Attributes:
+        path: the folder.
+        problems: what is to be run, one problem for each experiment, all on the same data.
+        stop: asked by Ctrl-C and SIGTERM; the rounds that run then end with a checkpoint.
+        resumed: whether results that were here before count.
+        runs: the runs that have ended, by place in ``problems``; their arrays are read from the disk when they are asked for.
+        starts: the checkpoints from which others go on, by place.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        problems: Sequence[Problem],
+        asked: Asked,
+        stop: Stop,
+        comparison: Comparison | None,
+        agentwise: bool | None,
+        resume: bool,
+        force: bool,
+    ) -> None:
+        self.path, self.problems, self.stop, self.resumed = path, problems, stop, resume
+        self.runs: dict[int, Run] = {}
+        self.starts: dict[int, Checkpoint] = {}
+        self._asked, self._comparison, self._agentwise = asked, comparison, agentwise
+        self._places = self._lay_out()
+        if resume:
+            self._look(force)
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """What is to be run."""
+        return [problem.experiment for problem in self.problems]
+
+    @property
+    def labelled(self) -> dict[str, Run]:
+        """The runs that have ended by label, in the order of the experiments."""
+        return {self.runs[k].label: self.runs[k] for k in sorted(self.runs)}
+
+    @property
+    def finished(self) -> bool:
+        """Whether all runs have ended, and the table and the figure are of them."""
+        return len(self.runs) == len(self.problems) and self._reported()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something on the disk to go on with."""
+        return all((each / MANIFEST).exists() for each in (self.path, *self._places[:1]))
+
+    @property
+    def certificate(self) -> float:
+        """The largest relative gradient norm at a point of the comparator."""
+        if self._comparison is not None:
+            return self._comparison.comparator.certificate()
+        return max(float(run.info["certificate"]) for run in self.runs.values())
+
+    def run(self, reporting: Callable[[str], Progress] | None = None) -> None:
+        """Run what has not ended, in as few batches as it fits into. ``reporting`` gives the progress function of a batch by its name.
+
+        Raises:
+            KeyboardInterrupt: asked to end; the runs that were going have saved themselves and are in ``runs``.
+            RunError: they cannot go on, as on a full disk; what was written before stays.
+        """
+        try:
+            for batch in self._batches():
+                if self.stop.signal is not None:  # it came with the last rounds of the batch before
+                    raise KeyboardInterrupt
+                self._run(batch, reporting)
+        finally:
+            self.stop.patient = True  # the table and the figure are soon written
+
+    def _run(self, batch: list[int], reporting: Callable[[str], Progress] | None) -> None:
+        name = label(self.problems[batch[0]].experiment) if len(batch) == 1 else f"{len(batch)} runs"
+        done: list[Run] = []
+        try:
+            self._comparison = self._comparison or Comparison.of(self.problems[0])
+            done = execute_together(
+                [self.problems[k] for k in batch],
+                self._comparison,
+                folders=[self._places[k] for k in batch],
+                progress=reporting(name) if reporting else None,
+                agentwise=self._agentwise,
+                mode=self._asked.mode,
+                engine=self._asked.engine,
+                checkpoint_every=self._asked.checkpoint_every,
+                starts=[self.starts[k] for k in batch] if batch[0] in self.starts else None,
+                stop=self.stop,
+                mine=True,
+            )
+        except (KeyboardInterrupt, InputError, RunError) as error:
+            done = getattr(error, "runs", [])
+            raise
+        finally:
+            self.runs.update(zip(batch, done, strict=False))
+
+    def report(self) -> tuple[list[Path], list[str]]:
+        """Write the table and the figures of the runs that have ended; what cannot be drawn does not cost the run.
+
+        Returns:
+            The files, and what to say of figures that could not be drawn.
+
+        Raises:
+            RunError: the table cannot be written.
+        """
+        runs, failures = self.labelled, []
+        summaries = [summary(run) for run in runs.values()]
+        write_text(self.path / TABLE, tables.to_csv(summaries))
+        files = [self.path / TABLE]
+        for name, series in _pictures(runs.values()).items():
+            try:
+                from distopt.report.curves import figure
+
+                drawn = figure(runs, series)
+                with written(self.path / name) as file:
+                    drawn.savefig(file, format="png", metadata={"Comment": _mark(summaries)})
+                files.append(self.path / name)
+            except Exception as error:
+                failures.append(f"{name} could not be drawn: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        return files, failures
+
+    def _reported(self) -> bool:
+        """Whether the table and the figures are there, are those of these runs, and are no older than they are."""
+        runs = self.labelled.values()
+        summaries, table = [summary(run) for run in runs], self.path / TABLE
+        figures = [self.path / name for name in _pictures(runs)]
+        try:
+            ended = max((each / MANIFEST).stat().st_mtime_ns for each in self._places)
+            current = (
+                all(each.stat().st_mtime_ns >= ended for each in (table, *figures))
+                and table.read_bytes() == tables.to_csv(summaries).encode()
+            )
+            return current and all(_mark(summaries).encode() in each.read_bytes() for each in figures)
+        except OSError:
+            return False
+
+    def _lay_out(self) -> list[Path]:
+        """A folder for each run: this one for one, one by label inside it for several, named in its manifest."""
+        experiments = self.experiments
+        if len(experiments) == 1:
+            return [self.path]
+        names: list[str] = []
+        for experiment in experiments:
+            base = folder_name(label(experiment))[:100]
+            taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
+            candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
+            names.append(next(name for name in candidates if name.lower() not in taken))
+        each = [tomllib.loads(experiment.to_toml(self.path)) for experiment in experiments]
+        all_of_them = {key: value for one in each for key, value in one.items()} | {
+            "algorithm": [experiment.algorithm for experiment in experiments]
+        }
+        write_text(self.path / EXPERIMENT, tomli_w.dumps(all_of_them))
+        content = {
+            "format": FORMAT,
+            "label": ", ".join(map(label, experiments)),
+            "runs": names,
+            "fingerprint": fingerprint(experiments),
+            "asked": self._asked.recorded(),
+        }
+        write_text(self.path / MANIFEST, manifest_text(content))
+        return [self.path / name for name in names]
+
+    def _look(self, force: bool) -> None:
+        """Find the runs that have ended, and the checkpoints of others."""
+        engine = self._asked.engine
+        now = engines.device(engine) if isinstance(engine, str) else "cpu"
+        for k, (problem, folder) in enumerate(zip(self.problems, self._places, strict=True)):
+            found = whereabouts(folder, problem, force)
+            if isinstance(found, Run):
+                self.runs[k] = found
+            elif found is not None:
+                before = found.about.device
+                if before != now and not force:
+                    there = (
+                        "leave out --device and --backend"
+                        if before == "cpu"
+                        else "add --device, or --engine ranks --backend nccl"
+                    )
+                    raise InputError(
+                        f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or --force"
+                    )
+                self.starts[k] = found
+            if force:
+                adopt(folder, problem.experiment.fingerprint())
+
+    def _batches(self) -> list[list[int]]:
+        """Which of the runs that have not ended go on as one, by place: those before the same round, in the same mode, that fit together."""
+        standing: dict[tuple[int, bool], list[int]] = {}
+        for k in range(len(self.problems)):
+            if k not in self.runs:
+                start = self.starts.get(k)
+                at = (start.carry.t, start.about.compiled) if start else (0, False)
+                standing.setdefault(at, []).append(k)
+        return [
+            [places[j] for j in batch]
+            for places in standing.values()
+            for batch in grid.batches([self.problems[k] for k in places])
+        ]
+
+
+def fingerprint(experiments: Sequence[Experiment]) -> str:
+    """The fingerprint of one experiment, or of several one that depends on all."""
+    each = [experiment.fingerprint() for experiment in experiments]
+    return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()[:16]
+
+
+def default_path(experiments: Sequence[Experiment], agents: int) -> Path:
+    """Where runs are written if no other folder is named."""
+    what = experiments[0]
+    name = f"{titled(what.topology)}-{agents}-{titled(what.scenario)}"
+    return Path("runs") / f"{folder_name(name)[:120]}-{fingerprint(experiments)[:8]}"
+
+
+def _pictures(runs: Iterable[Run]) -> dict[str, str]:
+    """The figures beside the table, and what they show: the regret, and each metric that a user has added."""
+    there = [run for run in runs if run.rounds.size]
+    added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
+    return {FIGURE: "average_dynamic_regret", **{f"metric-{name}.png": name for name in added}} if there else {}
+
+
+def _mark(summaries: Sequence[dict[str, Any]]) -> str:
+    """What a figure says of the runs that it shows, where no reader sees it: a digest of their table without the measured speed."""
+    rows = [{key: value for key, value in row.items() if key != "rounds_per_second"} for row in summaries]
+    return f"of runs {hashlib.sha256(tables.to_csv(rows).encode()).hexdigest()}"

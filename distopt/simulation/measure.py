@@ -1,0 +1,172 @@
+"""Metrics are measured here and nowhere else: their columns for an engine to sum, and what the sums over all agents come to.
+
+Everything is float64. Sums over agents follow the tree of ``distopt.numerics.sums``, so that they have the same bits whichever block
+holds which agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt.costs.comparator import Reference
+from distopt.errors import InputError
+from distopt.metrics import Metric, Missing, View
+from distopt.numerics.sums import tree_sum
+from distopt.simulation.problem import Problem
+
+
+def terms(problem: Problem, x: Tensor, mean: Tensor, data: Any, best: Tensor) -> tuple[Tensor, ...]:
+    """What each agent adds to the metrics with a ``term``, [R, n, columns] each, in the order of their names.
+
+    For x [R, n, d], the network average [R, 1, d], the agents' data and x*_t [R|1, d]: one round, or many folded into the trials axis,
+    eager or inside a compiled loop, for any block of agents.
+    """
+    view = View(problem.scenario, x, mean, data, best.unsqueeze(-2))
+    return tuple(_checked(name, metric, metric.term(view), x) for name, metric in _with(problem, "term"))
+
+
+def round_terms(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
+    """What each agent adds to the metrics with a ``round_term`` [R, n, *], side by side, after a round; None where there are none."""
+    found = [
+        _checked(name, metric, metric.round_term(problem.algorithm, state, g), g)
+        for name, metric in _with(problem, "round_term")
+    ]
+    return torch.cat(found, -1) if len(found) > 1 else found[0] if found else None
+
+
+def _with(problem: Problem, source: str) -> list[tuple[str, Metric]]:
+    return [(name, metric) for name, metric in problem.measured.items() if callable(getattr(metric, source))]
+
+
+def _checked(name: str, metric: Metric, term: Any, x: Tensor) -> Tensor:
+    """A term as [R, n, columns] in float64."""
+    shape = (*x.shape[:-1], metric.columns(x.shape[-1]))
+    try:
+        whole = term.unsqueeze(-1) if term.dim() == x.dim() - 1 and shape[-1] == 1 else term
+        checked: Tensor = whole.to(torch.float64).expand(shape)
+    except (AttributeError, RuntimeError):
+        found = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
+        raise InputError(f"metric {name}: its term is {found}, not {list(shape)}; columns(dim) says how many") from None
+    return checked
+
+
+def summed(terms: tuple[Tensor, ...], add: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums over agents of ``terms`` side by side [R, m, c]: over all of them (``add`` is ``tree_sum``, m = 1) or node by node."""
+    return torch.cat([add(each) for each in terms], -1)
+
+
+def sums(problem: Problem, x: Tensor, data: Any, best: Tensor) -> Tensor:
+    """The sums of ``terms`` [R, 1, c] of a round where one block holds all agents."""
+    return summed(terms(problem, x, tree_sum(x) / x.shape[-2], data, best), tree_sum)
+
+
+def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[str, Tensor]:
+    """Sums over all agents by metric, [K, R, columns]: of ``terms`` [K, R, 1, *] and of ``round_terms``, likewise or None."""
+    found: dict[str, Tensor] = {}
+    for source, each in (("term", sums), ("round_term", of_rounds)):
+        if each is None:
+            continue
+        named = _with(problem, source)
+        widths = [metric.columns(problem.x0.shape[-1]) for _, metric in named]
+        found |= dict(zip((name for name, _ in named), torch.split(each[..., 0, :], widths, -1), strict=True))
+    return found
+
+
+def accumulate(total: Tensor | None, increments: Tensor) -> Tensor:
+    """Running sums [K, ...] continued from ``total`` [...], added one round after the other whatever the block length."""
+    start = torch.zeros_like(increments[:1]) if total is None else total[None]
+    return torch.cat([start, increments]).cumsum(0)[1:]
+
+
+class Rounds:
+    """K rounds that an engine has run, as metrics find them (see ``distopt.metrics.Seen``): each metric is computed once, when it is asked for.
+
+    Args:
+        problem: the run's.
+        start: the first of the rounds.
+        sums: over all agents, by metric [K, R, columns].
+        before: the sums over earlier rounds by cumulative metric, [R] or [R, N].
+        reference: [K, R] each.
+        fixed: cost and accuracy of the best fixed point, [K, R] or None.
+        counted: bits and gradients of each agent in a round.
+        points, data: of all agents in float64, where metrics may need them; else None.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        start: int,
+        sums: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        reference: Reference,
+        fixed: tuple[Tensor | None, Tensor | None],
+        counted: tuple[int, int],
+        points: Tensor | None,
+        data: Any,
+    ) -> None:
+        self._problem, self._start, self._sums, self._before = problem, start, sums, before
+        self.scenario, self.agents, self.reference = problem.scenario, problem.agents, reference
+        self._fixed, (self.bits, self.gradients) = fixed, counted
+        self._points, self.data = points, data
+        self._found: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}
+
+    @property
+    def fixed_cost(self) -> Tensor:
+        """[K, R]."""
+        return _there(self._fixed[0])
+
+    @property
+    def fixed_accuracy(self) -> Tensor:
+        """[K, R]."""
+        return _there(self._fixed[1])
+
+    @property
+    def points(self) -> Tensor:
+        """[K, R, N, d]."""
+        return _there(self._points)
+
+    def same(self, value: float) -> Tensor:
+        """A number as [K, R]."""
+        return torch.full_like(self.reference.cost, value)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A metric [K, R], a cumulative one summed up to each round."""
+        if name not in self._problem.measured:
+            raise Missing(name)
+        if name not in self._found:
+            metric = self._problem.measured[name]
+            if metric.cumulative and self._start and name not in self._before:
+                raise Missing(name)  # the run has begun without it
+            value = metric.finish(self._sums[name], self.agents) if name in self._sums else metric.value(self)
+            shape = self.reference.cost.shape
+            if not isinstance(value, Tensor) or value.shape[:2] != shape or (metric.stored and value.dim() > 2):
+                what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"metric {name}: its value is {what}, not [rounds, trials], {list(shape)}")
+            value = value.to(torch.float64)
+            if metric.cumulative:
+                value = accumulate(self._before.get(name), value)
+                self.totals[name] = value[-1]
+            self._found[name] = value
+        return self._found[name]
+
+    def all(self) -> dict[str, Tensor]:
+        """Every metric that there is, by name."""
+        for name, metric in self._problem.measured.items():
+            if metric.needs_points and self._points is None:
+                continue
+            try:
+                _ = self[name]
+            except Missing:
+                continue
+        return {name: self._found[name] for name in self._problem.measured if name in self._found}
+
+
+def _there(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise Missing
+    return value
