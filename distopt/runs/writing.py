@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -51,7 +52,7 @@ class Writer:
         self._chunks: list[str] = []
         self._pending: list[Part] = []
         self._last: Part | None = None  # the last chunk, while it is small
-        self._files: dict[str, str] = {}  # written files by name: ``reading.described`` as JSON, a fifth of its size
+        self._files: dict[str, bytes] = {}  # written files by name: ``reading.described``, packed
         self._token, self._count = f"{time.time_ns():x}", 0
         self.id = id or self._token
         claim(folder, str(self.info.get("fingerprint", "")))
@@ -62,7 +63,7 @@ class Writer:
             write_text(folder / EXPERIMENT, toml)
         if not (folder / MANIFEST).exists():
             self._manifest("running", {}, None)
-        self._files.update({name: _short(told) for name, told in read_manifest(folder).get("files", {}).items()})
+        self._files.update({name: _packed(told) for name, told in read_manifest(folder).get("files", {}).items()})
 
     def keep(self, t: int, every: int) -> Part | None:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
@@ -137,7 +138,7 @@ class Writer:
         with written(self.folder / name) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for its own options
             file.flush()
-            self._files[name] = _short(reading.described(Path(file.name), arrays))
+            self._files[name] = _packed(reading.described(Path(file.name), arrays))
         return name
 
     def _manifest(self, status: str, info: Mapping[str, Any], last: str | None) -> None:
@@ -152,17 +153,21 @@ class Writer:
             **info,
         }
         named = [*self._chunks, *([last] if last else [])]
-        self._files = {name: self._files.get(name) or _short(_described(self.folder / name)) for name in named}
-        files = {name: json.loads(told) for name, told in self._files.items()}
+        self._files = {name: self._files.get(name) or _packed(_described(self.folder / name)) for name in named}
+        files = {name: _unpacked(told) for name, told in self._files.items()}
         write_text(self.folder / MANIFEST, manifest_text({**content, "files": files}))
         for old in [*self.folder.glob("chunk-*"), *self.folder.glob("last-*")]:
             if old.name not in (*self._chunks, last):
                 _remove(old)
 
 
-def _short(told: Any) -> str:
-    """What is told of a file, as text: there is one for every chunk, and a run may have many."""
-    return json.dumps(told, separators=(",", ":"))
+def _packed(told: Any) -> bytes:
+    """What is told of a file, in few bytes: there is one for every chunk, and a run may have many."""
+    return zlib.compress(json.dumps(told, separators=(",", ":")).encode())
+
+
+def _unpacked(told: bytes) -> Any:
+    return json.loads(zlib.decompress(told))
 
 
 def _remove(path: Path) -> None:
