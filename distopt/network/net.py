@@ -230,9 +230,9 @@ class Rehearsal(Round):
     For trying out an algorithm by itself:
 
     >>> from distopt.algorithms.gt import GT
-    >>> gt, x = GT(lr=0.1), torch.ones(1, 2, 3)
+    >>> gt, x = GT(lr=0.5), torch.ones(1, 2, 3)
     >>> gt.update(x, gt.init(x), x, Rehearsal(lambda name, z: z, x))[0][0, 0].tolist()
-    [0.9, 0.9, 0.9]
+    [0.5, 0.5, 0.5]
     """
 
     def __init__(

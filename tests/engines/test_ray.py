@@ -104,8 +104,11 @@ def made(
 
 
 @pytest.mark.slow
-def test_actors_have_the_bits_of_one_block() -> None:
-    problem = made("random_matching", algorithm="gt:lr=0.01,form=atc", drop_links=0.3)
+@pytest.mark.parametrize(
+    "algorithm", ["gt:lr=inverse_sqrt(0.02),form=atc", f"{ROOT}/examples/extragradient.py:lr=0.01"]
+)
+def test_actors_have_the_bits_of_one_block(algorithm: str) -> None:
+    problem = made("random_matching", algorithm=algorithm, drop_links=0.3)
     problems = Problems(problem, Comparison.of(problem))
     alone = on(problems)
     assert moves(alone)
