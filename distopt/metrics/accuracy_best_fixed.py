@@ -28,5 +28,5 @@ class AccuracyBestFixed(Metric):
         return seen.fixed_accuracy
 
     def absence(self, agents: int, dim: int) -> str:
-        """There is no best fixed point."""
-        return NO_FIXED_POINT
+        """There is no best fixed point, or nothing to classify."""
+        return f"the scenario is no classification, or {NO_FIXED_POINT}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from distopt.algorithms.ef_signsgd import ef_signsgd
 from distopt.algorithms.signsgd import SignSGD
+from distopt.api import simulate
 from distopt.numerics.random import Key
-from distopt.numerics.trees import rounds_of
 from distopt.reproduce import Results, Say
 from distopt.reproduce.store import Store
-from distopt.reproduce.worker import steps
+from distopt.schedules.inverse_sqrt import InverseSqrt
+from distopt.schedules.step import Step
 
 ROUNDS, RUNS, SEED = 2000, 20, 0
 SIGN_STEPS = (0.3, 0.1, 0.03, 0.01)
@@ -42,7 +44,6 @@ class Drift:
     """
 
     dim: ClassVar[int] = 1
-    start: ClassVar[tuple[float, ...]] = (0.0,)
     least: ClassVar[float] = -0.25
     floor: ClassVar[float] = 0.4
     stage: ClassVar[int] = (
@@ -62,6 +63,10 @@ class Drift:
         """4 or -1, wherever x is."""
         return b.expand_as(x)
 
+    def optimum(self, b: Tensor) -> Tensor:
+        """The end of [-1, 1] against the gradient."""
+        return -torch.sign(b.sum(2))
+
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of [-1, 1]."""
         return x.clamp(-1, 1)
@@ -80,7 +85,6 @@ class Kink:
 
     eps: float = 0.5
     dim: ClassVar[int] = 2
-    start: ClassVar[tuple[float, ...]] = (1.0, 1.0)
     least: ClassVar[float] = 0.0
     stage: ClassVar[int] = 200
     trap: ClassVar[str] = "f >= 2 eps for ever"
@@ -103,9 +107,13 @@ class Kink:
         plus, minus = sided(x[..., :1] + x[..., 1:]), sided(x[..., :1] - x[..., 1:])
         return torch.cat([self.eps * plus + minus, self.eps * plus - minus], -1)
 
-    def project(self, x: Tensor) -> Tensor:
-        """The whole plane is allowed."""
-        return x
+    def optimum(self, b: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros(1, 1, 2, dtype=torch.float64)
+
+    def start(self, key: Key) -> Tensor:
+        """(1, 1)."""
+        return torch.ones(1, 1, 2, dtype=torch.float64)
 
     def objective(self, x: Tensor) -> Tensor:
         """f at x [..., 2]."""
@@ -122,7 +130,6 @@ class Valley:
 
     eps: float = 0.5
     dim: ClassVar[int] = 2
-    start: ClassVar[tuple[float, ...]] = (1.0, 1.0)
     least: ClassVar[float] = 0.0
     stage: ClassVar[int] = 200
     trap: ClassVar[str] = "f >= 8 eps^2 for ever"
@@ -150,9 +157,13 @@ class Valley:
         inner = (b * x).sum(-1, keepdim=True)
         return 4 * torch.where(inner == 0, 1e-300, inner) * b
 
-    def project(self, x: Tensor) -> Tensor:
-        """The whole plane is allowed."""
-        return x
+    def optimum(self, b: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros(1, 1, 2, dtype=torch.float64)
+
+    def start(self, key: Key) -> Tensor:
+        """(1, 1)."""
+        return torch.ones(1, 1, 2, dtype=torch.float64)
 
     def objective(self, x: Tensor) -> Tensor:
         """f at x [..., 2]."""
@@ -162,41 +173,40 @@ class Valley:
 PROBLEMS: dict[str, Drift | Kink | Valley] = {"1 drift": Drift(), "2 kink": Kink(), "3 valley": Valley()}
 
 
-def constant(lr: float) -> list[float]:
-    """The same step size in every round."""
-    return [lr] * ROUNDS
-
-
-def root(lr: float) -> list[float]:
-    """lr / sqrt(t + 1)."""
-    return [lr / (t + 1) ** 0.5 for t in range(ROUNDS)]
-
-
-def halved(lr: float, stage: int) -> list[float]:
+def halved(lr: float, stage: int) -> Step:
     """Halved after every ``stage`` rounds: where f grows at least linearly away from its minimiser, as in 1 and 2, the error halves with it."""
-    return [lr * 0.5 ** (t // stage) for t in range(HALVINGS * stage)]
+    return Step(lr, every=stage, factor=0.5)
 
 
-def ways(stage: int) -> list[tuple[str, Any, str, list[float]]]:
-    """The runs on each problem: (method, algorithm, its step size in words, the step sizes)."""
-    sign: list[tuple[str, Any, str, list[float]]] = [("signSGD", SignSGD(), f"{lr}", constant(lr)) for lr in SIGN_STEPS]
+def ways(stage: int) -> list[tuple[str, Any, str, int]]:
+    """The runs on each problem: (method, algorithm, its step size in words, rounds)."""
+    sign: list[tuple[str, Any, str, int]] = [("signSGD", SignSGD(lr), f"{lr}", ROUNDS) for lr in SIGN_STEPS]
+    first = SIGN_STEPS[0]
     return [
         *sign,
-        ("signSGD", SignSGD(), f"{SIGN_STEPS[0]}/sqrt(t+1)", root(SIGN_STEPS[0])),
-        ("EF-signSGD", ef_signsgd(), f"{EF_STEP}", constant(EF_STEP)),
-        ("EF-signSGD", ef_signsgd(), f"{EF_STEP}, halved", halved(EF_STEP, stage)),
+        ("signSGD", SignSGD(InverseSqrt(first)), f"{first}/sqrt(t+1)", ROUNDS),
+        ("EF-signSGD", ef_signsgd(EF_STEP), f"{EF_STEP}", ROUNDS),
+        ("EF-signSGD", ef_signsgd(halved(EF_STEP, stage)), f"{EF_STEP}, halved", HALVINGS * stage),
     ]
 
 
-def path(
-    problem: Drift | Kink | Valley, algorithm: Any, lrs: list[float], runs: int = RUNS, seed: int = SEED
-) -> Tensor:
+def path(problem: Drift | Kink | Valley, algorithm: Any, rounds: int, runs: int = RUNS, seed: int = SEED) -> Tensor:
     """x_0 .. x_T of one worker, [T + 1, R, 1, d], in ``runs`` independent runs."""
-    key = Key(seed, range(1), range(runs), 1)
-    data = rounds_of(problem.batch(torch.arange(len(lrs)).reshape(-1, 1, 1, 1), key))
-    x = torch.tensor(problem.start, dtype=torch.float64).expand(runs, 1, -1).contiguous()
-    after = steps(algorithm, x, lambda x, t: problem.grad(x, data(t)), lrs, problem.project)
-    return torch.stack([x, *(step.x for step in after)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of minimisers that no gradient certifies: at a kink, or at an end, none is 0
+        run = simulate(
+            "ring",
+            agents=1,
+            scenario=problem,
+            algorithm=algorithm,
+            rounds=rounds,
+            trials=runs,
+            seed=seed,
+            record="x",
+            mode="eager",
+            agentwise=False,
+        )
+    return torch.from_numpy(run["x"]).transpose(0, 1)
 
 
 def measure(store: Store, data: Path | None, say: Say) -> Results:
@@ -216,8 +226,8 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
 def _one(name: str, say: Say) -> dict[str, Any]:
     problem = PROBLEMS[name]
     curves = []
-    for method, algorithm, step, lrs in ways(problem.stage):
-        gap = (problem.objective(path(problem, algorithm, lrs))[..., 0] - problem.least).numpy()  # [T + 1, R]
+    for method, algorithm, step, rounds in ways(problem.stage):
+        gap = (problem.objective(path(problem, algorithm, rounds))[..., 0] - problem.least).numpy()  # [T + 1, R]
         end = gap[-LAST:].mean(0)
         marks = np.unique(np.geomspace(1, len(gap), 80).round().astype(int)) - 1
         seen = np.add.reduceat(gap, marks) / np.diff(marks, append=len(gap))[:, None]  # the mean from mark to mark

@@ -14,8 +14,8 @@ from helpers import needs
 from torch import Tensor
 
 import distopt
+from distopt import engines
 from distopt.catalog import registry
-from distopt.engines import local
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.network.net import Rehearsal
@@ -75,6 +75,7 @@ def test_extragradient_of_a_users_file_is_the_loop(engine: str) -> None:
     loop = np.array(extragradient(0.2, 8.0))
     assert np.abs(run["x"][0] - loop).max() < 1e-12 and np.abs(loop[-1] - loop[0]).max() > 0.1
     assert np.array_equal(run["x"], asked(f"{EXTRAGRADIENT}:lr=0.2,shift=8")["x"])
+    assert run["gradients_per_agent"][0].tolist() == [2 * (t + 1) for t in range(ROUNDS)]
 
 
 @needs.compiler
@@ -94,12 +95,12 @@ def test_it_goes_on_from_any_round_as_if_it_had_not_stopped() -> None:
     comparison = Comparison.of(problem)
 
     def chunks(start: Any = None) -> Any:
-        engine = local.engine(problem, comparison.blocks, "eager")
+        engine = engines.make("local", problem, comparison.blocks, "eager")
         return together([problem], comparison.comparator, comparison.blocks, engine, start, pause=7)
 
     whole = [chunk[0] for chunk in chunks()]
     first = next(iter(chunks()))[0]
-    rest = [chunk[0].trajectories["x"] for chunk in chunks([first.carry])]
+    rest = [chunk[0].trajectories["x"] for chunk in chunks([first.carry()])]
     assert first.stop == 7 and len(rest) > 2
     assert np.array_equal(np.concatenate([chunk.trajectories["x"] for chunk in whole[1:]], 1), np.concatenate(rest, 1))
 
