@@ -94,13 +94,14 @@ def test_it_goes_on_from_any_round_as_if_it_had_not_stopped() -> None:
     )
     comparison = Comparison.of(problem)
 
+    engine = engines.make("local", problem, comparison.blocks, "eager")
+
     def chunks(start: Any = None) -> Any:
-        engine = engines.make("local", problem, comparison.blocks, "eager")
         return together([problem], comparison.comparator, comparison.blocks, engine, start, pause=7)
 
     whole = [chunk[0] for chunk in chunks()]
     first = next(iter(chunks()))[0]
-    rest = [chunk[0].trajectories["x"] for chunk in chunks([first.carry()])]
+    rest = [chunk[0].trajectories["x"] for chunk in chunks([first.carry(engine.fetch())])]
     assert first.stop == 7 and len(rest) > 2
     assert np.array_equal(np.concatenate([chunk.trajectories["x"] for chunk in whole[1:]], 1), np.concatenate(rest, 1))
 
