@@ -229,7 +229,7 @@ def ray_beside_ranks(mode: local.Mode) -> dict[str, float]:
         for turn in range(REPEATS):
             for name, workers in groups.items():
                 took = seconds(
-                    lambda count, workers=workers: workers.stretch(0, count, range(count), (), best), STRETCH
+                    lambda count, workers=workers: workers.advance(0, count, range(count), (), best), STRETCH
                 )
                 found[name] = min(found[name], took) if turn else found[name]
     finally:

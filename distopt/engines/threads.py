@@ -161,7 +161,7 @@ class ThreadGroup:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(self._dtype, lambda worker: worker.place(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all(torch.float64, lambda worker: worker.load(start, count))
         self._all(self._dtype, lambda worker: worker.walk(rounds, keep))
@@ -169,9 +169,9 @@ class ThreadGroup:
         assert report is not None
         return report
 
-    def gather(self) -> AgentState:
+    def fetch(self) -> AgentState:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
-        held = self._all(self._dtype, Worker.gather)
+        held = self._all(self._dtype, Worker.fetch)
         assert held is not None
         return held
 

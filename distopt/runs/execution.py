@@ -162,7 +162,7 @@ def execute_together(
     batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
-    run ends with its stretch of rounds, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
+    run ends with its segment, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
     (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
     """
     asked = Asked(mode, engine, checkpoint_every).recorded()

@@ -31,7 +31,7 @@ from distopt.simulation.round import AgentState, begun, copied
 T = TypeVar("T")
 
 PATIENCE = 1.0
-"""Seconds that a stretch of rounds should take at most, so that an interruption is soon acted upon. No bit depends on it."""
+"""Seconds that a segment should take at most, so that an interruption is soon acted upon. No bit depends on it."""
 
 FIRST_BYTES = 2**26  # size of x over a run's first segment, before any was timed
 

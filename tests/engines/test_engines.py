@@ -145,8 +145,8 @@ def test_what_the_agents_hold_is_fetched_when_asked_for_and_once(monkeypatch: py
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
     problem = made("ring", "moving_target:dim=3", rounds=6)
     fetched = []
-    gather = worker.Worker.gather
-    monkeypatch.setattr(worker.Worker, "gather", lambda self: fetched.append(self.me) or gather(self))
+    fetch = worker.Worker.fetch
+    monkeypatch.setattr(worker.Worker, "fetch", lambda self: fetched.append(self.me) or fetch(self))
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 2)
     engine = WorkerEngine(ThreadGroup(problem.problem, problem.comparison.blocks, PARTITIONS["2"]))
     plain = dataclasses.replace(problem.problem, experiment=dataclasses.replace(problem.problem.experiment, record=()))

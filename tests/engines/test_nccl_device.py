@@ -134,7 +134,7 @@ def all_it_does(
         with forms:
             one.walk(range(1, 6), ("x",))
     with trees.default_dtype(torch.float64), forms:
-        report, whole = one.measure(torch.zeros(6, 1, problem.x0.shape[-1])), one.gather()
+        report, whole = one.measure(torch.zeros(6, 1, problem.x0.shape[-1])), one.fetch()
     assert {leaf.device.type for leaf in tensors((report, whole))} == ({"cpu"} if me == 0 else set())
     return set(rows.carried), set(reports.carried), {leaf.device.type for leaf in tensors(one.held)}
 

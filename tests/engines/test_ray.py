@@ -259,7 +259,7 @@ def test_without_room_for_another_fewer_actors_go_on(
     }
     alone = distopt.simulate("ring", **ask)
     teams = []
-    form, stretch = engine_of_ray.ActorGroup._form, engine_of_ray.ActorGroup.stretch
+    form, advance = engine_of_ray.ActorGroup._form, engine_of_ray.ActorGroup.advance
 
     def formed(self: engine_of_ray.ActorGroup) -> None:
         form(self)
@@ -269,10 +269,10 @@ def test_without_room_for_another_fewer_actors_go_on(
     def shrinking(self: engine_of_ray.ActorGroup, start: int, *args: Any) -> Any:
         if len(teams) == 2 and args[1].start >= 15:
             nodes.shrink()
-        return stretch(self, start, *args)
+        return advance(self, start, *args)
 
     monkeypatch.setattr(engine_of_ray.ActorGroup, "_form", formed)
-    monkeypatch.setattr(engine_of_ray.ActorGroup, "stretch", shrinking)
+    monkeypatch.setattr(engine_of_ray.ActorGroup, "advance", shrinking)
     try:
         run, told = losses(ask, "ray:workers=4")
     finally:

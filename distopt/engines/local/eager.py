@@ -51,7 +51,7 @@ def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
 
 
 def room(x: Tensor) -> int:
-    """How many rounds a stretch may have: their points [R, N, d] each are held until they are measured."""
+    """How many rounds a segment may have: their points [R, N, d] each are held until they are measured."""
     return max(1, BLOCK_BYTES // (x.numel() * x.element_size()))
 
 

@@ -135,22 +135,22 @@ class RankGroup:
         with default_dtype(self.problem.x0.dtype):
             self.worker.place(held)
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._tell(
             Order(
-                "stretch", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]
+                "advance", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]
             )
         )
         with one_thread(), self.orders.transport.group.busy():  # the ranks are the parallelism
-            report = self.worker.stretch(start, count, rounds, keep, best)
+            report = self.worker.advance(start, count, rounds, keep, best)
         assert report is not None
         return report
 
-    def gather(self) -> AgentState:
+    def fetch(self) -> AgentState:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
-        self._tell(Order("gather", {}))
-        held = self.worker.gather()
+        self._tell(Order("fetch", {}))
+        held = self.worker.fetch()
         assert held is not None
         return held
 
@@ -201,17 +201,17 @@ def serve(orders: Orders, born: Problem | None = None) -> bool:
                     worker.place(
                         None if settings["memory"] is None else standing(worker.whole, settings["memory"], tensors)
                     )
-                elif what == "stretch":
+                elif what == "advance":
                     with group.busy():
-                        worker.stretch(
+                        worker.advance(
                             settings["start"],
                             settings["count"],
                             range(*settings["rounds"]),
                             tuple(settings["keep"]),
                             tensors[0],
                         )
-                elif what == "gather":
-                    worker.gather()
+                elif what == "fetch":
+                    worker.fetch()
                 orders.transport.settle()
     except Exception as error:
         group.failed(error)

@@ -271,15 +271,15 @@ class ActorGroup:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._all("place", None if held is None else self._ray.put(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._round = start + rounds.start
-        report: Segment = self._all("stretch", start, count, rounds, keep, self._ray.put(best))
+        report: Segment = self._all("advance", start, count, rounds, keep, self._ray.put(best))
         return report
 
-    def gather(self) -> AgentState:
+    def fetch(self) -> AgentState:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
-        held: AgentState = self._all("gather")
+        held: AgentState = self._all("fetch")
         return held
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 NCCL knows no tags, and a send blocks until it is received. So the messages of a tag, those that come and those that go, are one group of
 calls: all ranks make the same groups in the same order, which stands for the tag. The headers travel all the same. They are looked at
-after a stretch of rounds, since to look at one of them would make the host wait for the GPU.
+after a segment, since to look at one of them would make the host wait for the GPU.
 
 Nobody waits for ever here either. A rank runs at most ``AHEAD`` exchanges ahead of its GPU and waits for an older one by asking whether it is over,
 so that it notices what the others noted, a rank that has ended, and silence.

@@ -101,7 +101,7 @@ class Rounds:
         early: channels that are sent at the beginning of a round (see ``distopt.simulation.round.step``).
         exchange: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
-        most: rounds of a stretch.
+        most: rounds of a segment.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Rounds:
 
     @property
     def _longest(self) -> int:
-        """Rounds that a stretch of what is loaded may have."""
+        """Rounds that a segment of what is loaded may have."""
         return min(self.most, self._loaded)
 
     @staticmethod

@@ -31,10 +31,10 @@ class WorkerGroup(Protocol):
     def place(self, held: AgentState | None) -> None:
         """See ``distopt.engines.workers.worker.Worker``."""
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``distopt.engines.workers.worker.Worker``."""
 
-    def gather(self) -> AgentState:
+    def fetch(self) -> AgentState:
         """See ``distopt.engines.workers.worker.Worker``."""
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class LossWarning(UserWarning):
 
 
 Order = tuple[int, int, range, tuple[str, ...], Tensor]
-"""What ``WorkerGroup.stretch`` is told."""
+"""What ``WorkerGroup.advance`` is told."""
 
 PATIENCE = 3
 """This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
@@ -58,8 +58,8 @@ RARELY, MOST = 50, 100
 class FaultTolerant:
     """A group that goes on when it loses workers.
 
-    It remembers what all agents held some stretches ago and what was ordered since. A new group, perhaps a smaller one, is placed
-    there and does the same again; a stretch has the same bits on any workers, so nothing that was reported changes.
+    It remembers what all agents held some segments ago and what was ordered since. A new group, perhaps a smaller one, is placed
+    there and does the same again; a segment has the same bits on any workers, so nothing that was reported changes.
 
     Args:
         workers: the first one.
@@ -83,23 +83,23 @@ class FaultTolerant:
         self._stood, self._since = held, []
         self._through(lambda workers: workers.place(held))
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment:
         """See ``WorkerGroup``."""
         order, began = (start, count, rounds, keep, best), time.perf_counter()
-        report = self._through(lambda workers: workers.stretch(*order))
+        report = self._through(lambda workers: workers.advance(*order))
         self._since.append(order)
         self._losses = 0
         self._spent += time.perf_counter() - began
         if self._spent > RARELY * self._cost or len(self._since) == MOST:
-            self.gather()
+            self.fetch()
         return report
 
-    def gather(self) -> AgentState:
+    def fetch(self) -> AgentState:
         """See ``WorkerGroup``."""
         if self._stood is not None and not self._since:
             return self._stood
         began = time.perf_counter()
-        self._stood = self._through(lambda workers: workers.gather())
+        self._stood = self._through(lambda workers: workers.fetch())
         self._since, self._spent, self._cost = [], 0.0, time.perf_counter() - began
         return self._stood
 
@@ -123,7 +123,7 @@ class FaultTolerant:
                 self.workers = self._renew(self.workers)
                 self.workers.place(self._stood)
                 for order in self._since:
-                    self.workers.stretch(*order)
+                    self.workers.advance(*order)
                 return task(self.workers)
             except WorkerLost as loss:
                 lost = loss
@@ -153,12 +153,12 @@ class WorkerEngine:
         """See ``distopt.simulation.runner.Engine``."""
         self._fetched = None
         most = room(block.problem.x0)
-        return self.workers.stretch(block.start, block.count, rounds[:most], keep, block.reference.x)
+        return self.workers.advance(block.start, block.count, rounds[:most], keep, block.reference.x)
 
     def fetch(self) -> AgentState:
         """See ``distopt.simulation.runner.Engine``."""
         if self._fetched is None:
-            self._fetched = self.workers.gather()
+            self._fetched = self.workers.fetch()
         return self._fetched
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 A worker makes its own agents' data and its own part of the weights; during a round only rows travel that a neighbouring block
 weighs. Payloads that a round knows at its beginning leave in one message per neighbouring block before the gradients are
-computed, and are awaited when the algorithm mixes; others are exchanged when it mixes them. After a stretch of rounds the
+computed, and are awaited when the algorithm mixes; others are exchanged when it mixes them. After a segment the
 measurements of all of them take three messages per worker, all to or from worker 0.
 """
 
@@ -81,7 +81,7 @@ class Worker:
         self._through: Through | None = None
         self._measure: Measure = self._at_once
 
-    def stretch(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment | None:
+    def advance(self, start: int, count: int, rounds: range, keep: tuple[str, ...], best: Tensor) -> Segment | None:
         """``load``, ``walk`` and ``measure``, in a process of the worker's own."""
         with default_dtype(torch.float64):
             self.load(start, count)
@@ -193,7 +193,7 @@ class Worker:
         terms = measure.terms(self.problem, x, mean, data, best)
         return measure.summed(terms, lambda z: tree.node_sums(z, self.ids, self.problem.agents))
 
-    def gather(self) -> AgentState | None:
+    def fetch(self) -> AgentState | None:
         """What all agents hold, on worker 0."""
         leaves, form = pytree.tree_flatten(self.held)
         whole = self.collect("held", [(leaf, self._sizes) for leaf in leaves])
