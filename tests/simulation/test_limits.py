@@ -114,10 +114,10 @@ def held(rounds: int, every: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 250])
 def test_what_a_run_holds_does_not_grow_with_its_rounds(every: int) -> None:
-    for rounds in (3000, 6000):  # caches are full by then
+    for rounds in (3000, 9000):  # caches are full by then; what is on its way differs by some kilobytes from run to run
         fresh(f"simulation.test_limits.held({rounds}, {every})")
-    more, less = (int(Path(f"held-{rounds}").read_text()) for rounds in (6000, 3000))
-    assert (more - less) / 3000 < 20, "bytes a round"
+    more, less = (int(Path(f"held-{rounds}").read_text()) for rounds in (9000, 3000))
+    assert (more - less) / 6000 < 20, "bytes a round"
 
 
 def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.MonkeyPatch) -> None:
