@@ -283,7 +283,7 @@ class LateAndWide(EverySecond):
 
 
 def test_a_late_value_that_is_remembered_must_be_as_wide_as_x() -> None:
-    ask = {**asked("naive", "sign"), "algorithm": LateAndWide()}
+    ask = {**asked("naive", "sign"), "algorithm": LateAndWide(), "record": "x"}
     assert distopt.simulate(**{**ask, "channel": "exact"}).status == "done"
     with pytest.raises(InputError, match=r"\(or as x, where the first round does not send it\)"):
         distopt.simulate(**{**ask, "channel": "choco:compressor=sign"})

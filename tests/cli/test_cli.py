@@ -213,7 +213,7 @@ def test_list_explains_a_name_with_its_recursion_parameters_papers_and_example()
     for part in (
         "gtadam, one of the algorithms\n",
         "    v_t = min(b2 v_{t-1} + (1 - b2) s_t^2, cap)               v_{-1} = 0\n",
-        '  form  cta        "cta" | "atc" | "aug_dgm"\n',
+        '  form  cta        "cta" | "atc"\n',
         "  [carnevale2023] Carnevale, Farina, Notarnicola, Notarstefano: GTAdam: Gradient\n",
         "  distopt simulate ring --agents 16 --algorithm gtadam:lr=0.01\n",
         "  >>> algorithm, x = gtadam(lr=0.1), torch.zeros(1, 2, 1)\n",
