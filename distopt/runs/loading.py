@@ -35,6 +35,8 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
         runs: dict[str, Run] = {}
         for name in content["runs"]:
             if not (folder / name / MANIFEST).exists():
+                if any((folder / name).glob("chunk-*")):
+                    raise InputError(f"{folder / name / MANIFEST}: missing, although results of the run are there")
                 continue  # killed before it began
             inner = read_manifest(folder / name)
             if "runs" in inner or inner["label"] in runs:

@@ -75,7 +75,7 @@ def walk(
         stood = before(problem, held)
         point.copy_(stood[problem.answer])  # an algorithm may work in place
         own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
-        t = torch.tensor(start + k, device=points.device)
+        t = points.new_full((), start + k, dtype=torch.int64)
         held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if of_round is not None:
