@@ -171,15 +171,18 @@ def text(
 
 
 def broken(label: str, width: int) -> list[str]:
-    """A label in lines of at most ``width`` characters, broken after ``:``, ``,`` and spaces where it can be.
+    """A label in lines of at most ``width`` characters, broken after ``:``, ``,`` and spaces, or else ``(`` and ``=``, where it can be.
 
     >>> broken("gtadam:lr=0.05,b1=0.9,cap=100", 19)
     ['gtadam:lr=0.05,', 'b1=0.9,cap=100']
+    >>> broken("dgd:lr=inverse_sqrt(0.1)", 19)
+    ['dgd:', 'lr=inverse_sqrt(', '0.1)']
     """
     lines = [""]
     for piece in re.findall(r"[^:,\s]*[:,\s]?", label):
         while len(piece.rstrip()) > width:
-            lines, piece = [*lines, piece[:width]], piece[width:]
+            end = max(piece.rfind(sign, 0, width) for sign in "(=") + 1 or width
+            lines, piece = [*lines, piece[:end]], piece[end:]
         if len(lines[-1]) + len(piece.rstrip()) <= width:
             lines[-1] += piece
         else:
