@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -241,3 +242,10 @@ def test_every_folder_of_the_catalogue_has_one_maker_per_file() -> None:
 if __name__ == "__main__":
     for each in ROOMS:
         print(f"| {each} | {', '.join(sorted(imported(each))) or 'nothing'} |")
+
+
+def test_every_folder_with_modules_is_installed() -> None:
+    """An editable install finds a folder that ``packages`` forgets; a wheel does not have it."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in MODULES.items()}
+    assert set(content) == folders - {"distopt.scenarios.data"}  # a script beside the data that it made

@@ -82,7 +82,7 @@ def entry(kind: str, name: str) -> Entry:
     """A catalogue entry, from the text of its file.
 
     >>> [each.values for each in entry("algorithms", "gt").parameters]
-    ['float | a schedule', '"cta" | "atc" | "aug_dgm"', 'a direction']
+    ['float | a schedule', '"cta" | "atc"', 'a direction']
 
     Raises:
         InputError: a kind that is none.
