@@ -255,6 +255,7 @@ def test_who_waits_too_is_not_to_blame(pair: list[nccl.NcclTransport]) -> None:
         pair[0]._end(exchange)
 
 
+@pytest.mark.slow
 def test_what_another_rank_noted_is_told_at_once(pair: list[nccl.NcclTransport]) -> None:
     pair[0].group.timeout = 60
     pair[1].group.report_failure("input", "agent 15 was given nonsense")
