@@ -27,7 +27,7 @@ def direct(rule: Direction[Any], s: Tensor, state: Any, mix: Mix) -> tuple[Tenso
         _asks[kind] = _takes_round(rule)
     if not _asks[kind]:
         return rule(s, state)
-    asking: Callable[[Tensor, Any, Mix], tuple[Tensor, Any]] = rule  # type: ignore[assignment]
+    asking: Callable[[Tensor, Any, Mix], tuple[Tensor, Any]] = rule  # type: ignore[assignment]  # asked for above: it takes three
     return asking(s, state, mix)
 
 

@@ -54,23 +54,40 @@ class Seen(Protocol):
     """
 
     @property
-    def scenario(self) -> Any: ...  # noqa: D102  # these are said above
+    def scenario(self) -> Any:
+        """What gives the costs."""
+
     @property
-    def agents(self) -> int: ...  # noqa: D102
+    def agents(self) -> int:
+        """N."""
+
     @property
-    def bits(self) -> int: ...  # noqa: D102
+    def bits(self) -> int:
+        """Of an agent's messages in a round."""
+
     @property
-    def gradients(self) -> int: ...  # noqa: D102
+    def gradients(self) -> int:
+        """How many an agent evaluates in a round."""
+
     @property
-    def reference(self) -> Any: ...  # noqa: D102
+    def reference(self) -> Any:
+        """What the scenario alone decides, [K, R] each."""
+
     @property
-    def fixed_cost(self) -> Tensor: ...  # noqa: D102
+    def fixed_cost(self) -> Tensor:
+        """F_t at the best fixed point, [K, R]."""
+
     @property
-    def fixed_accuracy(self) -> Tensor: ...  # noqa: D102
+    def fixed_accuracy(self) -> Tensor:
+        """That of the best fixed point, [K, R]."""
+
     @property
-    def points(self) -> Tensor: ...  # noqa: D102
+    def points(self) -> Tensor:
+        """All agents' points [K, R, N, d]."""
+
     @property
-    def data(self) -> Any: ...  # noqa: D102
+    def data(self) -> Any:
+        """The data of all agents."""
 
     def __getitem__(self, name: str) -> Tensor:
         """Another metric of the same rounds, [K, R]."""

@@ -25,7 +25,10 @@ def size(count: float) -> str:
 
 
 def available() -> int:
-    """The bytes of memory that this process may still take: of the machine, of its control group, of its own limit."""
+    """The bytes of memory that this process may still take: of the machine, of its control group, of its own limit.
+
+    What a system does not tell (no Linux, no control group, another form of these files) sets no limit.
+    """
     found = [2**63]
     with contextlib.suppress(OSError, ValueError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

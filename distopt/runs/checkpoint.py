@@ -225,7 +225,7 @@ def _most(problem: Problem) -> int:
     trees = [begun(problem, names)]
     with suppress(
         Exception
-    ):  # a user's own update, on numbers that it was not made for: then what it begins with must do
+    ):  # a user's update may fail on numbers that it was not made for: what it begins with must do
         trees.append(_after(problem, names))
     sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (

@@ -37,7 +37,7 @@ def written(path: Path) -> Iterator[IO[bytes]]:
         finally:
             os.close(folder)
     except BaseException as error:
-        with suppress(OSError):
+        with suppress(OSError):  # the error that is on its way says more
             beside.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise

@@ -186,7 +186,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 def above(folder: Path) -> Path | None:
     """The folder of several runs that this one is of, if it is."""
-    with suppress(InputError):
+    with suppress(InputError):  # the folder above holds no runs
         return folder.parent if folder.name in read_manifest(folder.parent).get("runs", ()) else None
     return None
 

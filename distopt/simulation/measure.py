@@ -26,25 +26,23 @@ def terms(problem: Problem, x: Tensor, mean: Tensor, data: Any, best: Tensor) ->
     eager or inside a compiled loop, for any block of agents.
     """
     view = View(problem.scenario, x, mean, data, best.unsqueeze(-2))
-    return tuple(_checked(name, metric, metric.term(view), x) for name, metric in _with(problem, "term"))
+    return tuple(_checked(name, metric, metric.term(view), x) for name, metric in problem.sources["term"])
 
 
 def round_terms(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
     """What each agent adds to the metrics with a ``round_term`` [R, n, *], side by side, after a round; None where there are none."""
     found = [
         _checked(name, metric, metric.round_term(problem.algorithm, state, g), g)
-        for name, metric in _with(problem, "round_term")
+        for name, metric in problem.sources["round_term"]
     ]
     return torch.cat(found, -1) if len(found) > 1 else found[0] if found else None
-
-
-def _with(problem: Problem, source: str) -> list[tuple[str, Metric]]:
-    return [(name, metric) for name, metric in problem.measured.items() if callable(getattr(metric, source))]
 
 
 def _checked(name: str, metric: Metric, term: Any, x: Tensor) -> Tensor:
     """A term as [R, n, columns] in float64."""
     shape = (*x.shape[:-1], metric.columns(x.shape[-1]))
+    if isinstance(term, Tensor) and term.shape == shape and term.dtype == torch.float64:
+        return term
     try:
         whole = term.unsqueeze(-1) if term.dim() == x.dim() - 1 and shape[-1] == 1 else term
         checked: Tensor = whole.to(torch.float64).expand(shape)
@@ -70,7 +68,7 @@ def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[s
     for source, each in (("term", sums), ("round_term", of_rounds)):
         if each is None:
             continue
-        named = _with(problem, source)
+        named = problem.sources[source]
         widths = [metric.columns(problem.x0.shape[-1]) for _, metric in named]
         found |= dict(zip((name for name, _ in named), torch.split(each[..., 0, :], widths, -1), strict=True))
     return found

@@ -55,6 +55,14 @@ class Problem:
         """The metrics that the scenario and the algorithm can have, by name."""
         return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
 
+    @cached_property
+    def sources(self) -> dict[str, list[tuple[str, Metric]]]:
+        """The metrics that are measured, by the method that they have: they are asked for in every round."""
+        return {
+            source: [(name, each) for name, each in self.measured.items() if callable(getattr(each, source))]
+            for source in metrics.SOURCES
+        }
+
     @property
     def agents(self) -> int:
         """N."""

@@ -106,7 +106,7 @@ def test_a_run_is_where_the_rows_are() -> None:
 
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")
+@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")  # lost on purpose
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -229,7 +229,7 @@ END = "gave up after 3 new starts without a step forward"
         (sleep, RunError, rf"^rank 2 did not answer within 1 s in round 3; {END}$"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")
+@pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")  # lost on purpose
 def test_a_rank_that_fails_always_ends_the_run_with_its_name(how: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         distopt.simulate(

@@ -207,7 +207,7 @@ def test_every_type_at_every_argument_of_simulate(name: str, kind: str) -> None:
         return  # what is callable, or has the methods, is the user's own code
     asked = {**ARGUMENTS, name: WRONG[kind]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", UserWarning)  # an odd value may be warned of; here it is about errors
         try:
             run = distopt.simulate(asked.pop("topology"), **asked)
         except InputError as error:

@@ -115,7 +115,7 @@ def test_an_answer_of_another_form_is_refused() -> None:
 # What is allowed
 
 
-class Boxed(MovingTarget):  # type: ignore[misc, valid-type]
+class Boxed(MovingTarget):  # type: ignore[misc, valid-type]  # a class that the catalogue gave
     """A moving target outside the box [-1, 1]^d, whose agents may not leave it."""
 
     def project(self, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_agents_are_projected_after_each_round(algorithm: str, engine: str) -> N
 # Where agents start
 
 
-class Scattered(MovingTarget):  # type: ignore[misc, valid-type]
+class Scattered(MovingTarget):  # type: ignore[misc, valid-type]  # a class that the catalogue gave
     """Agents start at random points."""
 
     def start(self, key: Key) -> Tensor:

@@ -71,11 +71,11 @@ def walk(
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
     bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
-    for point, k in zip(points.unbind(), rounds, strict=True):
+    ts = (points.new_ones(len(rounds), dtype=torch.int64).cumsum(0) + (start + rounds.start - 1)).unbind()
+    for point, k, t in zip(points.unbind(), rounds, ts, strict=True):
         stood = before(problem, held)
         point.copy_(stood[problem.answer])  # an algorithm may work in place
         own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
-        t = points.new_full((), start + k, dtype=torch.int64)
         held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if of_round is not None:

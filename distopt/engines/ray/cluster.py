@@ -105,7 +105,7 @@ def _shutdown(ray: Any) -> None:
                 stack.callback(os.close, below[-1])
         ray.shutdown()
         for each in below:  # they would ask for a stopped server for another minute
-            with suppress(OSError):
+            with suppress(OSError):  # it has ended
                 signal.pidfd_send_signal(each, signal.SIGKILL)
 
 
@@ -113,7 +113,7 @@ def _below(pid: int) -> list[int]:
     """All descendants of a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
+        with suppress(OSError):  # it has ended
             for child in map(int, task.read_text().split()):
                 found += [child, *_below(child)]
     return found
