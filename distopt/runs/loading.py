@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.catalog.spec import shown
 from distopt.errors import InputError
 from distopt.metrics import RENAMED
 from distopt.runs import reading
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
-
-if TYPE_CHECKING:
-    pass
-from distopt.catalog.spec import shown
 from distopt.runs.results import Array, Part, Run, collect
 
 
