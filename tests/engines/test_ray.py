@@ -78,10 +78,12 @@ def nodes() -> Iterator[Nodes]:
             ),
         )
         patch.setenv("OMP_NUM_THREADS", "1")
+        handler = signal.getsignal(signal.SIGTERM)
         started = Nodes()
         yield started
         ray.shutdown()
         started.cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and later tests end processes by this signal
 
 
 @pytest.fixture(autouse=True)

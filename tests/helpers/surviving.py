@@ -117,6 +117,7 @@ def forked(do: Callable[[], Any]) -> Any:
     def live() -> None:
         gc.freeze()
         torch.set_num_threads(1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process, whatever earlier tests have set
         try:
             with Path("log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 do()
