@@ -1,0 +1,220 @@
+"""The recorder: the operations on tensors that one call of a function does.
+
+The function is called once, on real tensors, and every operation that torch carries out is written down, in order. What Python does
+between them (branches, loops, fields of objects) leaves no trace, so it must not depend on the numbers in the tensors. What asks a
+tensor for a number is refused.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distopt.errors import first_line
+
+
+class Unsupported(Exception):
+    """Rounds cannot be written out as one function; the message names what stands in the way. They can still run one by one in Python."""
+
+
+@dataclass(eq=False)
+class Array:
+    """A tensor of the recording. ``constant`` holds the numbers of one that the function found rather than made.
+
+    ``scalar`` says whether it has no axes, since torch lets such tensors give way to others when types are mixed.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    constant: Tensor | None = None
+    users: int = 0
+
+    @property
+    def scalar(self) -> bool:
+        """Whether it has no axes."""
+        return not self.shape
+
+
+@dataclass
+class Operation:
+    """One operation of torch. Arguments are arrays, numbers, and sequences of them; ``name`` is such as "add.Tensor"."""
+
+    name: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    results: tuple[Array, ...]
+
+
+@dataclass
+class Recording:
+    """``operations`` that make ``results`` of ``inputs``; what no result needs is left out."""
+
+    inputs: list[Array]
+    operations: list[Operation] = field(default_factory=list)
+    results: list[Array] = field(default_factory=list)
+
+
+ESCAPES = (
+    "numpy",
+    "tolist",
+    "item",
+    "__array__",
+    "__dlpack__",
+    "data_ptr",
+    "__bool__",
+    "__float__",
+    "__int__",
+    "__index__",
+)
+"""Functions of tensors that hand out their numbers."""
+
+
+class _Asked(TorchFunctionMode):
+    """Refuses what would let Python look at a tensor's numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ESCAPES:
+            raise Unsupported(f"the rounds look at the numbers of a tensor (Tensor.{name})")
+        return func(*args, **(kwargs or {}))
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what torch does while it is active."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler's front end at the first operation: a second
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+        self._known: dict[int, tuple[weakref.ref[Tensor], Array]] = {}
+        self._constants: list[Tensor] = []
+        self._stale: set[int] = set()
+
+    def know(self, tensor: Tensor, array: Array | None = None) -> Array:
+        """The array that stands for a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
+        array = array or Array(tuple(tensor.shape), tensor.dtype)
+        place = id(tensor)
+        self._stale.discard(place)
+        self._known[place] = weakref.ref(tensor, lambda _: self._known.pop(place, None)), array
+        return array
+
+    def array(self, tensor: Tensor) -> Array:
+        """What stands for a tensor; one that was never seen is a constant."""
+        known = self._known.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            if id(tensor) in self._stale:
+                raise Unsupported(
+                    "the rounds change a tensor in place and go on using a view of it, or what it is a view of"
+                )
+            return known[1]
+        self._constants.append(tensor)
+        return self.know(tensor, Array(tuple(tensor.shape), tensor.dtype, tensor.detach()))
+
+    def _arrays(self, x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return self.array(x)
+        if isinstance(x, list | tuple):
+            return tuple(self._arrays(each) for each in x)
+        return x
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func).removeprefix("aten.")
+        if name.startswith("_local_scalar_dense"):
+            raise Unsupported("the rounds ask a tensor for a number")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(f"the rounds draw random numbers with torch ({name})")
+        into = _changed(func, name, args)
+        arguments, options = self._arrays(tuple(args)), {key: self._arrays(value) for key, value in kwargs.items()}
+        result = func(*args, **kwargs)
+        if into is not None:
+            array = Array(tuple(into.shape), into.dtype)
+            for other, _ in list(self._known.values()):  # what shares its memory changes, too
+                tensor = other()
+                if tensor is not None and tensor is not into and _shared(tensor, into):
+                    self._stale.add(id(tensor))
+            self.know(into, array)
+            base, _, overload = name.partition(".")
+            self.operations.append(Operation(f"{base.rstrip('_')}.{overload}", arguments, options, (array,)))
+            return result
+        several = isinstance(result, list | tuple)
+        made = tuple(self.know(each) for each in (result if several else (result,)) if isinstance(each, Tensor))
+        self.operations.append(Operation(name, arguments, options, made))
+        return result
+
+
+def _changed(func: Any, name: str, args: Sequence[Any]) -> Tensor | None:
+    """The tensor that an operation writes to; None if it makes a new one."""
+    if not func._schema.is_mutable:
+        return None
+    base = name.partition(".")[0]
+    if not base.endswith("_") or base.endswith("__") or not isinstance(args[0], Tensor):
+        raise Unsupported(f"the rounds use {name}, which writes to a tensor")
+    return args[0]
+
+
+def _shared(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() and a.numel() > 0
+
+
+def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
+    """What ``do(*inputs)`` does. It is called on copies, so the inputs stay as they are.
+
+    Raises:
+        Unsupported: it asks a tensor for a number, draws random numbers, or writes to a tensor of which there are views.
+
+    >>> recording = record(lambda a, b: [a * b + 1], [torch.ones(2), torch.ones(2)])
+    >>> [operation.name for operation in recording.operations]
+    ['mul.Tensor', 'add.Tensor']
+    """
+    recorder = Recorder()
+    copies = [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs]
+    recording = Recording([recorder.know(each) for each in copies])
+    with torch.no_grad(), _Asked(), recorder:
+        results = list(do(*copies))
+    for each in results:
+        if not isinstance(each, Tensor):
+            raise Unsupported(f"the rounds return a {type(each).__name__} where a tensor is expected")
+    recording.results = [recorder.array(each) for each in results]
+    recording.operations = _needed(recorder.operations, recording.results)
+    return recording
+
+
+def arrays(x: Any) -> list[Array]:
+    """The arrays among arguments."""
+    if isinstance(x, Array):
+        return [x]
+    if isinstance(x, dict):
+        x = tuple(x.values())
+    return [each for item in x for each in arrays(item)] if isinstance(x, tuple) else []
+
+
+def _needed(operations: list[Operation], results: list[Array]) -> list[Operation]:
+    """The operations that results depend on; counts how often each array is used."""
+    live = {id(each) for each in results}
+    kept: list[Operation] = []
+    for operation in reversed(operations):
+        if any(id(each) in live for each in operation.results):
+            kept.append(operation)
+            for each in arrays((operation.args, operation.options)):
+                live.add(id(each))
+                each.users += 1
+    for each in results:
+        each.users += 1
+    return kept[::-1]
+
+
+def refused(operation: Operation, why: object = "") -> Unsupported:
+    """The error for an operation that cannot be written out."""
+    reason = first_line(why) if isinstance(why, BaseException) else str(why)
+    return Unsupported(f"the rounds use {operation.name}{f' ({reason})' if reason else ''}, which is not written out")
