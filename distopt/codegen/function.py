@@ -30,7 +30,7 @@ class Function:
     def __init__(self, routine: Routine) -> None:
         self.routine = routine
         self.text = assembly(routine)
-        self._run = objects.loaded(objects.compiled(self.text))
+        self._run = objects.function(self.text)
         dtypes = {type: dtype for dtype, type in TYPES.items()}
         own = len(routine.data) - len(routine.constants)
         self.carried = [(each.before.shape, dtypes[each.before.type]) for each in routine.carried]

@@ -22,6 +22,7 @@ LN2_HIGH, LN2_LOW = (
 )  # the first ends in zeros: k times it is exact
 MAGIC = 6755399441055744.0  # 1.5 2^52: adding it moves an integer into the last bits
 HALF_PI = (1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21)  # 33 bits each but the last
+TWO_THIRDS = (2 / 3, float(Fraction(2, 3) - Fraction(2 / 3)))
 LOG = (
     6.666666666666735130e-01,
     3.999999999940941908e-01,
@@ -108,15 +109,22 @@ def tanh(x: Expr) -> Expr:
     pool = x.pool
     size = pool.unary("abs", x)
     y = (size > 22.0).where(pool.constant("f64", 22.0), size)
-    t = expm1(-2.0 * y)
-    out = (-t) / (t + 2.0)
+    small = size < 0.26
+    t = expm1(small.where(-2.0 * y, 2.0 * y))
+    d = t + 2.0
+    q = small.where(-t, t) / d
+    left = pool.fma(-q, d, -t) - q * (t - (d - 2.0))  # what the quotient and the sum have lost, times about 1 / d
+    q = small.where(q + left * (0.5 - t * (0.25 - 0.125 * t)), q)
+    out = (size < 0.55).where(q, 1.0 - 2.0 / d)
     return (x < 0.0).where(-out, out)
 
 
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + e^-x)."""
     e = exp(-x.pool.unary("abs", x))
-    return (x < 0.0).where(e, 1.0) / (1.0 + e)
+    part = e / (1.0 + e)
+    below = (e < 0.25).where(x.pool.fma(-e, part, e), part)
+    return (x < 0.0).where(below, 1.0 / (1.0 + e))
 
 
 def _mantissa(x: Expr) -> tuple[Expr, Expr]:
@@ -158,7 +166,7 @@ def log1p(x: Expr) -> Expr:
     """ln(1 + x)."""
     u = 1.0 + x
     k, m = _mantissa(u)
-    lost = (k > 0.0).where(1.0 - (u - x), x - (u - 1.0)) / u
+    lost = (k > 1.0).where(1.0 - (u - x), x - (u - 1.0)) / u
     near = k.same(0.0)  # 1 + x is rounded, and x is not
     inside = _log_near(k, near.where(x, m - 1.0), near.where(x.pool.constant("f64", 0.0), lost))
     return _at_limits(x, -1.0, inside)
@@ -202,7 +210,7 @@ def cos(x: Expr) -> Expr:
 
 
 def power(x: Expr, y: Expr) -> Expr:
-    """x^y. Of a negative x only whole powers are numbers. The bound holds for results in 1e-100 .. 1e100."""
+    """x^y. Of a negative x only whole powers are numbers."""
     pool = x.pool
     size = pool.unary("abs", x)
     tiny = size < 2.0**-1022
@@ -210,12 +218,19 @@ def power(x: Expr, y: Expr) -> Expr:
     k = tiny.where(k - 54.0, k)
     f = m - 1.0
     d = 2.0 + f
-    s = f / d  # ln m = 2 s + 2/3 s^3 + ..., and s has a second number, the error of the quotient
-    second = (pool.fma(-s, d, f) - s * (f - (d - 2.0))) / d
+    s = f / d  # ln m = 2 s + 2/3 s^3 + 2/5 s^5 + ..., the first two terms in two numbers each
+    s_low = (pool.fma(-s, d, f) - s * (f - (d - 2.0))) / d
     z = s * s
-    cube = s * z * _polynomial(z, [2.0 / (2 * n + 3) for n in range(10)])
-    high = k * LN2_HIGH + 2.0 * s
-    low = ((k * LN2_HIGH - high) + 2.0 * s) + (2.0 * second + cube + k * LN2_LOW)
+    z_low = pool.fma(s, s, -z) + 2.0 * s * s_low
+    cube = s * z
+    cube_low = pool.fma(s, z, -cube) + (s * z_low + s_low * z)
+    third = cube * TWO_THIRDS[0]
+    third_low = pool.fma(cube, TWO_THIRDS[0], -third) + (cube * TWO_THIRDS[1] + cube_low * TWO_THIRDS[0])
+    fifth = cube * z * _polynomial(z, [2.0 / (2 * n + 5) for n in range(9)])
+    first = k * LN2_HIGH + 2.0 * s
+    high = first + third
+    low = ((k * LN2_HIGH - first) + 2.0 * s) + ((first - high) + third)
+    low = low + (third_low + (2.0 * s_low + (fifth + k * LN2_LOW)))
     total = high + low
     rest = (high - total) + low
     product = y * total
@@ -230,7 +245,7 @@ def power(x: Expr, y: Expr) -> Expr:
     out = size.same(0.0).where((y < 0.0).where(large, 0.0), out)
     out = size.same(math.inf).where((y < 0.0).where(pool.constant("f64", 0.0), large), out)
     out = (x < 0.0).where(odd.where(-out, whole.where(out, math.nan)), out)
-    out = x.differs(x).where(x, out)
+    out = (x.differs(x) | y.differs(y)).where(x + y, out)
     return (y.same(0.0) | x.same(1.0)).where(pool.constant("f64", 1.0), out)
 
 

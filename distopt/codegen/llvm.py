@@ -268,8 +268,8 @@ class Assembly(Printer):
             arguments.append((f"%row{k}", f"row {k}"))
         for k in range(len(routine.slots)):
             arguments.append((f"%slot{k}", f"slot {k}"))
-        for name, slot in routine.placed.items():
-            self._pointers[name] = f"%slot{slot}"
+        for buffer, slot in routine.placed:
+            self._pointers[buffer.name] = f"%slot{slot}"
         local = []
         for buffer in routine.locals:
             self._pointers[buffer.name] = f"%{buffer.name}"

@@ -132,7 +132,8 @@ class Nests:
         self, shape: Sequence[int], type: Type, kind: Literal["input", "output", "temporary", "local"] = "temporary"
     ) -> Buffer:
         """Memory for a tensor."""
-        made = Buffer(f"{kind[0]}{len(self.buffers)}", tuple(shape), type, kind)
+        name = {"input": "in", "local": "own"}.get(kind, "b")
+        made = Buffer(f"{name}{len(self.buffers)}", tuple(shape), type, kind)
         self.buffers.append(made)
         return made
 

@@ -46,7 +46,7 @@ class Routine:
     constants: tuple[torch.Tensor, ...]
     rows: tuple[Buffer, ...]
     slots: tuple[int, ...]
-    placed: dict[str, int]
+    placed: tuple[tuple[Buffer, int], ...]
     locals: tuple[Buffer, ...]
 
     @property
@@ -112,7 +112,7 @@ def planned(recording: Recording, carries: int) -> Routine:
         tuple(made.constants),
         tuple(each for each in outputs[carries:] if each is not None),
         tuple(slots),
-        placed,
+        tuple(placed),
         tuple(each for each in nests.buffers if each.kind == "local"),
     )
 
@@ -130,11 +130,11 @@ def _slots(
     kept: set[int],
     written: dict[int, int],
     reads: dict[int, list[tuple[int, Expr]]],
-) -> tuple[list[int], dict[str, int]]:
+) -> tuple[list[int], list[tuple[Buffer, int]]]:
     """Memory for temporaries: one that nobody reads any more gives its place to the next that is no larger, or nearly."""
     sizes: list[int] = []
     free_from: list[int] = []
-    placed: dict[str, int] = {}
+    placed: list[tuple[Buffer, int]] = []
     for at, nest in enumerate(nests):
         for buffer in nest.writes:
             if buffer.kind != "temporary" or (id(buffer) not in kept and not nest.body):
@@ -152,5 +152,6 @@ def _slots(
                 slot = len(sizes)
                 sizes.append(need)
                 free_from.append(at)
-            free_from[slot], placed[buffer.name] = last, slot
+            free_from[slot] = last
+            placed.append((buffer, slot))
     return sizes, placed

@@ -185,8 +185,8 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     for each in results:
         if not isinstance(each, Tensor):
             raise Unsupported(f"the rounds return a {type(each).__name__} where a tensor is expected")
-    recording.results = [recorder.array(each) for each in results]
-    recording.operations = _needed(recorder.operations, recording.results)
+    operations, results_of = _merged(recorder.operations, [recorder.array(each) for each in results])
+    recording.operations, recording.results = _needed(operations, results_of), results_of
     return recording
 
 
@@ -197,6 +197,35 @@ def arrays(x: Any) -> list[Array]:
     if isinstance(x, dict):
         x = tuple(x.values())
     return [each for item in x for each in arrays(item)] if isinstance(x, tuple) else []
+
+
+def _merged(operations: list[Operation], results: list[Array]) -> tuple[list[Operation], list[Array]]:
+    """Without operations that repeat an earlier one on the same arrays."""
+    first: dict[Any, Operation] = {}
+    stand_in: dict[int, Array] = {}
+
+    def replaced(x: Any) -> Any:
+        if isinstance(x, Array):
+            return stand_in.get(id(x), x)
+        return tuple(map(replaced, x)) if isinstance(x, tuple) else x
+
+    def named(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(named, x))
+        return id(x) if isinstance(x, Array) else (type(x).__name__, repr(x))  # 1, 1.0 and True are not the same
+
+    kept = []
+    for each in operations:
+        operation = Operation(
+            each.name, replaced(each.args), {key: replaced(x) for key, x in each.options.items()}, each.results
+        )
+        key = each.name, named(operation.args), named(tuple(sorted(operation.options.items(), key=str)))
+        before = first.setdefault(key, operation)
+        if before is operation:
+            kept.append(operation)
+        else:
+            stand_in.update({id(old): new for old, new in zip(operation.results, before.results, strict=True)})
+    return kept, [replaced(each) for each in results]
 
 
 def _needed(operations: list[Operation], results: list[Array]) -> list[Operation]:
