@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import torch
 
-Type = Literal["f64", "f32", "i64", "i32", "i16", "i8", "u8", "b1"]
-"""``b1`` is a truth value; it is stored in one byte."""
+Type = Literal["f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "b1"]
+"""``b1`` is a truth value; it is stored in one byte. Numbers of 16 bits, ``f16`` and ``bf16``, are only stored and converted."""
 
 TYPES: dict[torch.dtype, Type] = {
     torch.float64: "f64",
     torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
     torch.int64: "i64",
     torch.int32: "i32",
     torch.int16: "i16",
@@ -27,8 +29,20 @@ TYPES: dict[torch.dtype, Type] = {
     torch.uint8: "u8",
     torch.bool: "b1",
 }
-BYTES: dict[Type, int] = {"f64": 8, "f32": 4, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1, "b1": 1}
+BYTES: dict[Type, int] = {
+    "f64": 8,
+    "f32": 4,
+    "f16": 2,
+    "bf16": 2,
+    "i64": 8,
+    "i32": 4,
+    "i16": 2,
+    "i8": 1,
+    "u8": 1,
+    "b1": 1,
+}
 FLOATS: tuple[Type, ...] = ("f64", "f32")
+HALVES: tuple[Type, ...] = ("f16", "bf16")
 
 Index = tuple["Expr", ...]
 """A place in a tensor: one expression of type ``i64`` for each axis."""
@@ -136,6 +150,10 @@ class Expr:
             return self
         if self.op == "const" and type in ("i64", "f64") and self.type in ("i64", "b1"):
             return self.pool.constant(type, self.value)
+        if self.type in HALVES:
+            return _from_half(self).to(type)
+        if type in HALVES:
+            return _to_half(self.to("f32"), type)
         if type == "b1":
             return self.differs(0)
         return self.pool.make("to", type, self)
@@ -230,9 +248,45 @@ class Pool:
         """Exact operations of one number; a root is rounded once."""
         return self.make(op, a.type, a)
 
+    def shifted(self, a: Expr, bits: int) -> Expr:
+        """A whole number without its last bits."""
+        return self.make("shr", a.type, a, self.constant(a.type, bits))
+
     def fma(self, a: Expr, b: Expr | float, c: Expr | float) -> Expr:
         """a b + c, rounded once."""
         return self.make("fma", a.type, a, self.lifted(b, a.type), self.lifted(c, a.type))
+
+
+def _from_half(x: Expr) -> Expr:
+    """A number of 16 bits in float32, exactly."""
+    pool = x.pool
+    word = x.bits("i16").to("i64") & pool.constant("i64", 0xFFFF)
+    if x.type == "bf16":
+        return (word * 2**16).to("i32").bits("f32")
+    twice = (word * 2**17) & pool.constant("i64", 0xFFFFFFFF)
+    normal = (pool.shifted(twice, 4) + (0xE0 << 23)).to("i32").bits("f32") * 2.0**-112
+    tiny = (pool.shifted(twice, 17) | pool.constant("i64", 0x3F000000)).to("i32").bits("f32") - 0.5
+    size = (twice < 2**27).where(tiny, normal)
+    return (word >= 2**15).where(-size, size)
+
+
+def _to_half(x: Expr, type: Type) -> Expr:
+    """A number of float32 rounded to 16 bits, ties to even."""
+    pool = x.pool
+    word = x.bits("i32").to("i64") & pool.constant("i64", 0xFFFFFFFF)
+    if type == "bf16":
+        odd = pool.shifted(word, 16) & pool.constant("i64", 1)
+        near = pool.shifted(word + 0x7FFF + odd, 16)
+        return x.differs(x).where(pool.constant("i64", 0x7FC0), near).to("i16").bits(type)
+    twice = (word * 2) & pool.constant("i64", 0xFFFFFFFF)
+    lift = twice & pool.constant("i64", 0xFF000000)
+    lift = (lift < 0x71000000).where(pool.constant("i64", 0x71000000), lift)
+    base = (pool.shifted(lift, 1) + 0x07800000).to("i32").bits("f32")
+    base = base + (pool.unary("abs", x) * 2.0**112) * 2.0**-110  # its last bits are rounded as they should be
+    bits = base.bits("i32").to("i64")
+    size = (pool.shifted(bits, 13) & pool.constant("i64", 0x7C00)) + (bits & pool.constant("i64", 0x0FFF))
+    size = (twice > 0xFF000000).where(pool.constant("i64", 0x7E00), size)
+    return (size + (word >= 2**31).to("i64") * 2**15).to("i16").bits(type)
 
 
 def linear(shape: tuple[int, ...], ix: Index, pool: Pool) -> Expr:

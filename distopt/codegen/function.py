@@ -30,7 +30,7 @@ class Function:
     def __init__(self, routine: Routine) -> None:
         self.routine = routine
         self.text = assembly(routine)
-        self._run = objects.function(self.text)
+        self.run = objects.function(self.text)
         dtypes = {type: dtype for dtype, type in TYPES.items()}
         own = len(routine.data) - len(routine.constants)
         self.carried = [(each.before.shape, dtypes[each.before.type]) for each in routine.carried]
@@ -56,6 +56,7 @@ class Bound:
 
     Raises:
         ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous.
+        IndexError: data that are places in a tensor, and lie outside.
     """
 
     def __init__(
@@ -73,6 +74,10 @@ class Bound:
         self._rounds = min((len(each) for each in data if len(each) > 1), default=None)
         self._room = min((len(each) for each in rows), default=None)
         leaves = [*data, *(each.unsqueeze(0) for each in routine.constants)]
+        for leaf, buffer in zip(leaves, routine.data, strict=True):
+            n = routine.places.get(buffer.name)
+            if n is not None and leaf.numel() and not 0 <= int(leaf.min()) <= int(leaf.max()) < n:
+                raise IndexError(f"places {int(leaf.min())} .. {int(leaf.max())} in a tensor that has {n}")
         scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8)
         base = scratch.data_ptr() + -scratch.data_ptr() % 64
         both = [pointer for pair in zip(self._carry, self._spare, strict=True) for pointer in pair]
@@ -80,7 +85,7 @@ class Bound:
         self._pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         strides = [0 if len(each) == 1 else each[0].numel() * each.element_size() for each in leaves]
         self._strides = (ctypes.c_int64 * max(len(strides), 1))(*strides)
-        self._call, self._at = function._run, (ctypes.addressof(self._pointers), ctypes.addressof(self._strides))
+        self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(self._strides))
         self._kept = (leaves, rows, scratch)  # as long as the addresses are in use
 
     @property

@@ -22,6 +22,8 @@ from distopt.codegen.printer import Printer
 TYPES: dict[Type, str] = {
     "f64": "double",
     "f32": "float",
+    "f16": "i16",
+    "bf16": "i16",
     "i64": "i64",
     "i32": "i32",
     "i16": "i16",

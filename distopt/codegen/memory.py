@@ -38,6 +38,7 @@ class Routine:
         rows: what a round leaves behind.
         slots: bytes of each piece of memory for temporaries, and which temporary lies in which.
         locals: small memory of loop bodies.
+        places: of buffers whose numbers are places, in how many places they must be.
     """
 
     body: tuple[Statement, ...]
@@ -48,6 +49,7 @@ class Routine:
     slots: tuple[int, ...]
     placed: tuple[tuple[Buffer, int], ...]
     locals: tuple[Buffer, ...]
+    places: dict[str, int]
 
     @property
     def scratch(self) -> int:
@@ -63,7 +65,7 @@ def planned(recording: Recording, carries: int) -> Routine:
     >>> routine.carried[0].in_place, len(routine.rows), routine.scratch
     (True, 1, 0)
     """
-    made = translated(recording)
+    made = translated(recording, carries)
     nests, taken = made.nests, set[int]()
     outputs: list[Buffer | None] = []
     for k, lazy in enumerate(made.results):
@@ -114,6 +116,7 @@ def planned(recording: Recording, carries: int) -> Routine:
         tuple(slots),
         tuple(placed),
         tuple(each for each in nests.buffers if each.kind == "local"),
+        made.places,
     )
 
 

@@ -10,10 +10,10 @@ HANDLERS: dict[str, Handler] = {**translate.HANDLERS, **views.HANDLERS, **reduct
 """By name; those that act number by number are in ``elementwise``."""
 
 
-def translated(recording: Recording) -> Translation:
-    """A recording as loops.
+def translated(recording: Recording, carries: int = 0) -> Translation:
+    """A recording as loops; its first ``carries`` inputs go from round to round.
 
     Raises:
         Unsupported: an operation that cannot be written out, by name.
     """
-    return Translation(recording, HANDLERS)
+    return Translation(recording, HANDLERS, carries)

@@ -1,6 +1,6 @@
 """Operations of torch whose places are numbers themselves: gathering, scattering, and the largest numbers.
 
-Places that come as data are trusted, as torch has checked them; places that the rounds compute are kept inside the tensor.
+Places that come as data are looked at when they are handed over; places that the rounds compute are kept inside the tensor.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from distopt.codegen.record import Array, Operation, Unsupported
 from distopt.codegen.translate import Handler, Translation, type_of
 
 
-def _inside(place: Expr, n: int) -> Expr:
-    """A place among n: negative ones count from the end. One that was read as it stands is trusted."""
+def _inside(self: Translation, place: Expr, n: int) -> Expr:
+    """A place among n: negative ones count from the end. One that is data is used as it stands, and looked at when data are handed over."""
     place = place.to("i64")
-    if place.op == "load" and place.value.kind == "input":
+    if self.given(place):
+        self.places[place.value.name] = min(n, self.places.get(place.value.name, n))
         return place
     place = (place < 0).where(place + n, place)
     place = (place < 0).where(place.pool.constant("i64", 0), place)
@@ -39,7 +40,7 @@ def _index(self: Translation, operation: Operation) -> list[Lazy]:
 
     def number(ix: Index) -> Expr:
         at = ix[first : first + rank]
-        inner = [_inside(place(at), source.shape[axis]) for axis, place in zip(axes, places, strict=True)]
+        inner = [_inside(self, place(at), source.shape[axis]) for axis, place in zip(axes, places, strict=True)]
         return source.at((*ix[:first], *inner, *ix[first + rank :]))
 
     return [Lazy(result.shape, source.type, number, 2)]
@@ -52,7 +53,7 @@ def _index_select(self: Translation, operation: Operation) -> list[Lazy]:
 
     def number(ix: Index) -> Expr:
         place = places.at((ix[axis],) if places.shape else ())
-        return source.at((*ix[:axis], _inside(place, source.shape[axis]), *ix[axis + 1 :]))
+        return source.at((*ix[:axis], _inside(self, place, source.shape[axis]), *ix[axis + 1 :]))
 
     return [Lazy(result.shape, source.type, number, 2)]
 
@@ -65,7 +66,7 @@ def _gather(self: Translation, operation: Operation) -> list[Lazy]:
     axis %= len(source.shape)
 
     def number(ix: Index) -> Expr:
-        return source.at((*ix[:axis], _inside(places.at(ix), source.shape[axis]), *ix[axis + 1 :]))
+        return source.at((*ix[:axis], _inside(self, places.at(ix), source.shape[axis]), *ix[axis + 1 :]))
 
     return [Lazy(result.shape, source.type, number, 2)]
 
@@ -99,7 +100,7 @@ def _scatter(adds: bool) -> Handler:
         numbers = self.lazy(value) if isinstance(value, Array) else self.filled(places.shape, base.type, value)
 
         def place(ix: Index) -> Index:
-            return (*ix[:axis], _inside(places.at(ix), base.shape[axis]), *ix[axis + 1 :])
+            return (*ix[:axis], _inside(self, places.at(ix), base.shape[axis]), *ix[axis + 1 :])
 
         return [_put(self, base, places.shape, place, numbers.at, adds)]
 
@@ -118,7 +119,7 @@ def _index_put(adds: bool) -> Handler:
 
         def place(ix: Index) -> Index:
             at = places.at((ix[axis],) if places.shape else ())
-            return (*ix[:axis], _inside(at, base.shape[axis]), *ix[axis + 1 :])
+            return (*ix[:axis], _inside(self, at, base.shape[axis]), *ix[axis + 1 :])
 
         return [_put(self, base, numbers.shape, place, numbers.at, adds)]
 

@@ -15,6 +15,8 @@ from distopt.codegen.printer import Printer
 TYPES: dict[Type, str] = {
     "f64": "double",
     "f32": "float",
+    "f16": "int16_t",
+    "bf16": "int16_t",
     "i64": "int64_t",
     "i32": "int32_t",
     "i16": "int16_t",
@@ -105,7 +107,7 @@ class Source(Printer):
             whole = first in FLOATS and own not in FLOATS
             return f"({TYPES[own]}){'whole' if whole else ''}({names[0]})"
         if op == "bits":
-            if first == own or {first, own} <= {"i8", "u8", "b1"}:
+            if TYPES[first] == TYPES[own]:
                 return names[0]
             name = {"f64": "bits", "i64": "number", "f32": "bits_of_float", "i32": "float_of"}[first]
             return f"{name}({names[0]})"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distopt.codegen import elementwise
-from distopt.codegen.expressions import TYPES, Buffer, Expr, Index, Type
+from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type
 from distopt.codegen.functions import FUNCTIONS, power
 from distopt.codegen.loops import LIMIT, Lazy, Nests
 from distopt.codegen.record import Array, Operation, Recording, Unsupported, refused
@@ -21,23 +21,26 @@ INLINED = 1  # numbers of a constant that are written into the code; larger ones
 class Translation:
     """A recording as loops.
 
-    ``handlers`` say what operations do, by their full name, such as "view.default", or the part before the point. All others are those of
-    ``elementwise``.
+    The first ``carries`` inputs go from round to round. ``handlers`` say what operations do, by their full name, such as "view.default",
+    or the part before the point. All others are those of ``elementwise``.
 
     Attributes:
         nests: the loops.
         inputs: the buffers of the recording's inputs, then those of ``constants``, which the function found.
         results: the recording's results.
+        places: of inputs that are places as they stand, in how many places they must be.
     """
 
-    def __init__(self, recording: Recording, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, recording: Recording, handlers: Mapping[str, Handler], carries: int) -> None:
         self._handlers = handlers
         self.nests, self.constants = Nests(), list[torch.Tensor]()
         self.pool = self.nests.pool
+        self.places: dict[str, int] = {}
         self._lazies: dict[int, Lazy] = {}
         self.inputs: list[Buffer] = []
         for array in recording.inputs:
             self._lazies[id(array)] = self._input(array)
+        self._changing = self.inputs[:carries]
         for operation in recording.operations:
             self._add(operation)
         self.results = [self.lazy(array) for array in recording.results]
@@ -86,6 +89,10 @@ class Translation:
                 lazy = self.nests.realised(lazy)
             self._lazies[id(array)] = lazy
 
+    def given(self, number: Expr) -> bool:
+        """Whether a number is data as they stand, which no round changes."""
+        return number.op == "load" and number.value.kind == "input" and number.value not in self._changing
+
     def operand(self, operation: Operation, k: int, viewed: bool = True) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""
         lazy = self.lazy(operation.args[k])
@@ -94,12 +101,16 @@ class Translation:
         return lazy
 
     def _elementwise(self, operation: Operation) -> list[Lazy]:
-        name, (result,) = operation.name.partition(".")[0], operation.results
+        name, result = operation.name.partition(".")[0], operation.results[0]
+        if len(operation.results) > 1:
+            raise Unsupported("")
         type, shape = type_of(result.dtype), result.shape
         if name in elementwise.SAME:
             source = self.lazy(operation.args[0])
             return [source]
         make, within = self._formula(operation, name, type)
+        if within in HALVES:
+            raise Unsupported("in 16 bits")
         operands = [
             self.spread(each, shape, within) for each in operation.args if isinstance(each, Array | int | float)
         ]
