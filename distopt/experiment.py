@@ -16,7 +16,8 @@ import torch
 
 from distopt.catalog import registry
 from distopt.catalog.places import here, looking_in, rooted, toml
-from distopt.catalog.spec import LARGEST, files, quoted, real, shown
+from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
+from distopt.catalog.spec_files import files
 from distopt.errors import InputError
 from distopt.fingerprint import plain
 
@@ -169,7 +170,7 @@ class Experiment:
         if not isinstance(self.algorithm, str):
             return [self]
         with looking_in(self.folder):
-            specs = registry.points(self.algorithm)
+            specs = [str(point) for point in Spec.parse(self.algorithm).points()]
         if (twice := repeated(specs)) is not None:
             raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
         return (

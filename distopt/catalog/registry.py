@@ -20,18 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distopt.catalog.places import missing, place, rooted, whereabouts
-from distopt.catalog.spec import Spec, brief, parse, paths, points, real, values, whole
-from distopt.catalog.spec import with_value as _with_value
+from distopt.catalog.spec import Spec, Value, brief, real, whole
 from distopt.errors import InputError
 
-__all__ = [
-    "Spec",
-    "brief",
-    "parse",
-    "paths",
-    "points",
-    "values",
-]  # for those who use names and what they stand for together
+__all__ = ["Spec", "brief"]  # for those who use names and what they stand for together
 
 KINDS = (
     "topologies",
@@ -175,7 +167,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
         InputError: an unknown name or parameter (with the nearest known ones), or a value of the wrong type.
     """
     if isinstance(spec, str):
-        spec = parse(spec)
+        spec = Spec.parse(spec)
     build = bound(kind, spec, given)
     try:
         return build()
@@ -195,7 +187,7 @@ def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -
         InputError: as ``make``, but for what the maker itself refuses.
     """
     if isinstance(spec, str):
-        spec = parse(spec)
+        spec = Spec.parse(spec)
     build = maker(kind, spec.name)
     where = _where(kind, spec.name)
     known, hints = _parameters(build, where)
@@ -262,27 +254,18 @@ def free(kind: str, name: str) -> list[str]:
     return [key for key in known if key not in OPTIONS.get(kind, ())]
 
 
-def with_value(kind: str, spec: str, key: str, value: str) -> str:
-    """A spec with a parameter set: in its place, whether it is there by name or by position, or after the others.
+def normal(kind: str, spec: str) -> Spec:
+    """The normal form of a spec, equal for specs of the same meaning: all values by name, sorted.
 
-    >>> with_value("scenarios", "stream:a.csv,label=y", "path", "b.csv"), with_value("algorithms", "gt:0.1", "form", "atc")
-    ('stream:b.csv,label=y', 'gt:0.1,form=atc')
+    >>> str(normal("algorithms", "gt:0.1,form=atc")), str(normal("algorithms", "gt(form = atc, lr='0.1')"))
+    ('gt:form=atc,lr=0.1', 'gt:form=atc,lr=0.1')
 
     Raises:
-        InputError: a malformed spec, or a name that is none.
+        InputError: a malformed spec, or a name or parameter that is none.
     """
-    parsed = parse(spec)
-    return _with_value(spec, key, value, free(kind, parsed.name) if parsed.args else ())
-
-
-def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The normal form of a spec, equal for specs of the same meaning: the name, and the values by name, sorted.
-
-    >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
-    True
-    """
-    parsed = parse(spec)
-    return parsed.name, tuple(sorted(_named(parsed, free(kind, parsed.name), {}, parsed.name).items()))
+    parsed = Spec.parse(spec)
+    named = _named(parsed, free(kind, parsed.name), {}, parsed.name)
+    return Spec(parsed.name, tuple(Value(named[key], key) for key in sorted(named)))
 
 
 def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
@@ -311,7 +294,7 @@ def _kind(hint: Any) -> str | None:
 
 def _names(value: str, kind: str) -> bool:
     """Whether a value is a spec of a kind."""
-    name = parse(value).name
+    name = Spec.parse(value).name
     return name.endswith(".py") or name.replace("-", "_") in names(kind)
 
 
@@ -335,8 +318,8 @@ def _convert(value: str, hint: Any, where: str) -> Any:
             except InputError as error:  # the next alternative may fit; the last one speaks for all
                 fault = error
         if _kind(choices[-1]) == "schedules" and not _names(value, "schedules"):
-            brackets = parse(value).name != value
-            raise InputError(f"{fault}, and {unknown('schedules', parse(value).name)}" if brackets else str(fault))
+            name = Spec.parse(value).name
+            raise InputError(f"{fault}, and {unknown('schedules', name)}" if name != value else str(fault))
         return _convert(value, choices[-1], where)
     if hint is bool:
         if value.lower() in ("true", "yes", "1", "on"):

@@ -21,7 +21,9 @@ from typing import Any
 
 from distopt.catalog import registry
 from distopt.catalog.places import here, looking_in, place, rooted
-from distopt.catalog.spec import MOST_POINTS, quoted, real, rebased, whole
+from distopt.catalog.spec import MOST_POINTS, Spec, real, whole
+from distopt.catalog.spec import values as listed_values
+from distopt.catalog.spec_files import rebased
 from distopt.engines import local
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment, label, repeated
@@ -116,10 +118,10 @@ def _choices(text: str) -> tuple[str, list[str]]:
     if not equals or (dot and (part not in PARTS or not parameter.isidentifier())) or (not dot and key not in FIELDS):
         known = ", ".join([*FIELDS, *(f"{part}.PARAMETER" for part in PARTS)])
         raise InputError(f"--set {text}: no setting {key!r}; write KEY=VALUE,VALUE with a KEY among {known}")
-    values = registry.values(listed)
-    if not values:
+    found = listed_values(listed)
+    if not found:
         raise InputError(f"--set {text}: no values; write {key}=VALUE,VALUE")
-    return key, values
+    return key, found
 
 
 def _set(values: dict[str, Any], key: str, value: str, where: str) -> None:
@@ -129,7 +131,9 @@ def _set(values: dict[str, Any], key: str, value: str, where: str) -> None:
         if not isinstance(spec, str):
             raise InputError(f"--set {key}: {where} names no single {part} as text")
         with looking_in(values.get("folder")):
-            values[part] = registry.with_value(KINDS[part], spec, parameter, _typed(value, values))
+            parsed = Spec.parse(spec)
+            names = registry.free(KINDS[part], parsed.name) if parsed.args else ()
+            values[part] = str(parsed.replace(parameter, _typed(value, values), names))
         return
     try:
         values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values) if key in PARTS else value
@@ -154,8 +158,7 @@ def _meaning(experiment: Experiment) -> str:
             spec = getattr(experiment, part)
             if isinstance(spec, str):
                 with suppress(InputError):  # it fails when it is run, and stops no other
-                    name, values = registry.normal(kind, spec)
-                    spelled[part] = f"{name}:{','.join(f'{key}={quoted(value)}' for key, value in values)}"
+                    spelled[part] = str(registry.normal(kind, spec))
         return dataclasses.replace(experiment, **spelled).fingerprint()
 
 

@@ -104,7 +104,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     )
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = (
-        registry.parse(experiment.algorithm).name
+        registry.Spec.parse(experiment.algorithm).name
         if isinstance(experiment.algorithm, str)
         else type(algorithm).__name__.lower()
     )
@@ -256,7 +256,9 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
     import inspect
 
-    parameter = inspect.signature(registry.maker("topologies", registry.parse(topology).name)).parameters.get("agents")
+    parameter = inspect.signature(registry.maker("topologies", registry.Spec.parse(topology).name)).parameters.get(
+        "agents"
+    )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
         raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}

@@ -40,7 +40,7 @@ def test_the_spec_of_a_page_is_the_entry_with_its_defaults(kind: str, name: str)
         made, plain = registry.make(kind, page.spec, given), registry.make(kind, name, given)
         assert made == plain
     else:
-        spelled = registry.parse(page.spec)
+        spelled = registry.Spec.parse(page.spec)
         assert [key for key, _ in spelled.kwargs] == free
         for key, value in spelled.kwargs:
             default: Any = known[key].default

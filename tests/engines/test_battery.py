@@ -49,7 +49,7 @@ def _nothing_stays() -> Iterator[None]:
 
 
 def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_precisions() -> None:
-    named = [(registry.parse(case.algorithm).name, case) for case in cases()]
+    named = [(registry.Spec.parse(case.algorithm).name, case) for case in cases()]
     for name in registry.names("algorithms"):
         mine = [case for each, case in named if each == name]
         brings = hasattr(registry.make("algorithms", name), "channel")
@@ -80,7 +80,7 @@ def partitions(k: int) -> list[str]:
 def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
     for first in range(0, len(cases()), 4):
         assert {name for k in range(first, first + 4) for name in partitions(k)} == set(PARTITIONS)
-        assert len({registry.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
+        assert len({registry.Spec.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
 
 
 @pytest.mark.parametrize(("k", "case"), PLACED)
