@@ -68,7 +68,7 @@ class Problem:
         """N."""
         return self.key.total
 
-    @property
+    @cached_property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
         return "output" if hasattr(self.algorithm, "output") else "x"

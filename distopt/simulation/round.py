@@ -106,8 +106,9 @@ def step(
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
-    points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
+    if problem.answer == "x":
+        return {"x": held.x}
+    return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
