@@ -12,7 +12,6 @@ import math
 import os
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError
 from distopt.metrics import RENAMED, Metric
-from distopt.network.net import Rehearsal
-from distopt.numerics.trees import default_dtype, tensors
+from distopt.numerics.trees import tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
@@ -222,11 +220,7 @@ def cumulative(problem: Problem) -> dict[str, Metric]:
 def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
     names = list(problem.channels)
-    trees = [begun(problem, names)]
-    with suppress(
-        Exception
-    ):  # a user's update may fail on numbers that it was not made for: what it begins with must do
-        trees.append(_after(problem, names))
+    trees = begun(problem, names), _after(problem, names)
     sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
         len(MAGIC)
@@ -303,12 +297,7 @@ def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     count = len(forms) - len(totals)
     if forms[count:] != sums:
         return False
-    if _alike(begun(problem, memory), forms[:count]):
-        return True
-    try:
-        return _alike(_after(problem, memory), forms[:count])
-    except Exception:  # a user's own update, on numbers that it was not made for: then only what it begins with fits
-        return False
+    return any(_alike(tree, forms[:count]) for tree in (begun(problem, memory), _after(problem, memory)))
 
 
 def _alike(tree: Any, forms: list[Any]) -> bool:
@@ -327,17 +316,8 @@ def _same(leaf: Any, form: Any) -> bool:
 
 
 def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-
-    def mix(name: str, z: Tensor) -> Tensor:
-        return z.clone()
-
-    with default_dtype(x.dtype), torch.no_grad():
-        after, state = problem.algorithm.update(
-            torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
-        )
-    return AgentState(after, state, begun(problem, memory).memory)
+    """What all agents hold after a round, in form: a value that is sent may be wider than x, and a leaf may begin as a number."""
+    return AgentState(*problem.plan.after, begun(problem, memory).memory)
 
 
 def _of(problem: Problem) -> str:

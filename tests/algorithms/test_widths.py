@@ -206,10 +206,10 @@ def test_a_weight_of_one_stays_a_weight() -> None:
 
 def test_memory_and_uniforms_have_the_width_of_their_value() -> None:
     problem = build(Experiment(**asked("choco", "randomk(k=2)")))
-    assert problem.widths == WIDTHS
+    assert problem.plan.widths == WIDTHS
     assert form(problem, ["w"]).num_leaves == 1 + 3 + 2
     for name in ("exact", "choco:compressor=sign"):
-        assert build(Experiment(**{**asked("naive", "sign"), "channel": name})).widths == WIDTHS
+        assert build(Experiment(**{**asked("naive", "sign"), "channel": name})).plan.widths == WIDTHS
 
 
 # What is refused
