@@ -29,7 +29,7 @@ from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, begun, form, standing
+from distopt.simulation.round import AgentState, begun, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -90,12 +90,14 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
     """Write the checkpoint of the run in ``folder``; an earlier one stays until this one is whole.
 
     Raises:
-        InputError: the state or a channel's memory holds more than tensors and numbers, or is not nested as at the beginning.
+        InputError: the state or a channel's memory holds more than tensors and numbers, or has neither the form with which it begins nor
+            that which the first round leaves.
         RunError: it cannot be written.
     """
     held = carry.held
     memory = list(held.memory)
-    if pytree.tree_structure(held) != form(problem, memory):
+    known = _forms(problem, memory)
+    if pytree.tree_structure(held) != pytree.tree_structure(known[0]):
         raise InputError(
             f"{_of(problem)}: the algorithm's state is nested otherwise than init() gave it, which no checkpoint can hold"
         )
@@ -108,6 +110,10 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
             )
         forms.append(
             [list(leaf.shape), str(leaf.dtype).removeprefix("torch.")] if isinstance(leaf, Tensor) else {"value": leaf}
+        )
+    if not any(_alike(tree, forms[: len(leaves) - len(carry.totals)]) for tree in known):
+        raise InputError(
+            f"{_of(problem)}: the algorithm's state has other shapes or precisions than after its first round, which no checkpoint can hold"
         )
     header = {
         "format": FORMAT,
@@ -219,8 +225,7 @@ def cumulative(problem: Problem) -> dict[str, Metric]:
 
 def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
-    names = list(problem.channels)
-    trees = begun(problem, names), _after(problem, names)
+    trees = _forms(problem, list(problem.channels))
     sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
         len(MAGIC)
@@ -297,7 +302,7 @@ def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     count = len(forms) - len(totals)
     if forms[count:] != sums:
         return False
-    return any(_alike(tree, forms[:count]) for tree in (begun(problem, memory), _after(problem, memory)))
+    return any(_alike(tree, forms[:count]) for tree in _forms(problem, memory))
 
 
 def _alike(tree: Any, forms: list[Any]) -> bool:
@@ -315,9 +320,10 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """What all agents hold after a round, in form: a value that is sent may be wider than x, and a leaf may begin as a number."""
-    return AgentState(*problem.plan.after, begun(problem, memory).memory)
+def _forms(problem: Problem, memory: Sequence[str]) -> tuple[AgentState, AgentState]:
+    """What all agents hold before the first round, and after it: a leaf may begin as a number. Only forms count."""
+    started = begun(problem, memory)
+    return started, AgentState(*problem.plan.after, started.memory)
 
 
 def _of(problem: Problem) -> str:

@@ -47,14 +47,9 @@ def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> A
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    held: AgentState = pytree.tree_unflatten(list(leaves), pytree.tree_structure(begun(problem, names)))
     missing = [name for name in problem.channels if name not in names]
     return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
-
-
-def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
-    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
