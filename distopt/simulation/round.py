@@ -31,7 +31,7 @@ def begun(problem: Problem, names: Sequence[str] | None = None) -> AgentState:
     x = problem.x0.clone(memory_format=torch.contiguous_format)
 
     def memory(name: str) -> Any:
-        width = problem.widths.get(name, x.shape[-1])
+        width = problem.plan.widths.get(name, x.shape[-1])
         return problem.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
 
     with default_dtype(x.dtype):
@@ -47,14 +47,9 @@ def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> A
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    held: AgentState = pytree.tree_unflatten(list(leaves), pytree.tree_structure(begun(problem, names)))
     missing = [name for name in problem.channels if name not in names]
     return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
-
-
-def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
-    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
@@ -80,10 +75,10 @@ def step(
     """Round t, an integer tensor, of the agents of a block: (what they hold after it, the network as it was used, g_t).
 
     ``data`` and ``uniforms`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
-    place of their value among the leaves of (x, state) (see ``network.known_at_start``).
+    place of their value among the leaves of (x, state) (see ``Plan.early``).
     """
     x, state, memory = held
-    net = Net(problem.channels, link, memory, uniforms, alone=problem.agents == 1, widths=problem.widths)
+    net = Net(problem.channels, link, memory, uniforms, alone=problem.agents == 1, widths=problem.plan.widths)
     if early:
         leaves = tensors((x, state))
         net.send({name: leaves[place] for name, place in early.items()})
@@ -91,14 +86,14 @@ def step(
     def grad(y: Tensor) -> Tensor:
         return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
 
-    g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
+    g = grad(x) if problem.plan.gradients > 1 else gradient(problem, x, data)
     round = Round(net.mix, t, x, grad, uniforms.get(OWN))
     after, state = problem.algorithm.update(g.clone(), state, x, round)
     if hasattr(problem.scenario, "project"):
         after = problem.scenario.project(after)
-    if round.gradients + 1 != problem.gradients:
+    if round.gradients + 1 != problem.plan.gradients:
         raise InputError(
-            f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
+            f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.plan.gradients - 1} in the first; ask for "
             "as many in every round"
         )
     return AgentState(after, state, net.memory), net, g
@@ -106,8 +101,9 @@ def step(
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
-    points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
+    if problem.answer == "x":
+        return {"x": held.x}
+    return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt.costs.data import BLOCK_BYTES, evaluate
 from distopt.network.net import Link, Uniforms, Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
+from distopt.numerics.trees import default_dtype, leaf, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, begun, same_form, step
@@ -70,18 +70,18 @@ def walk(
     points = held.x.new_empty(len(rounds), *held.x.shape)
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
+    answer, bits, data_of, uniforms_of = problem.answer, 0, rounds_of(data), rounds_of(uniforms)
     ts = (points.new_ones(len(rounds), dtype=torch.int64).cumsum(0) + (start + rounds.start - 1)).unbind()
     for point, k, t in zip(points.unbind(), rounds, ts, strict=True):
         stood = before(problem, held)
-        point.copy_(stood[problem.answer])  # an algorithm may work in place
-        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
+        point.copy_(stood[answer])  # an algorithm may work in place
+        own = {name: point if name == answer else stood[name].clone() for name in keep if name in stood}
         held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
         same_form(problem, held.x, start + k)
         if of_round is not None:
             terms.append(of_round)
-        for name, each in kept.items():
-            each.append(own[name] if name in own else leaf(held.state, name).clone())
+        for name in keep:
+            kept[name].append(own[name] if name in own else leaf(held.state, name).clone())
     return Walk(
         points,
         torch.stack(terms) if terms else None,
@@ -129,7 +129,7 @@ class Eager(InThisProcess):
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        problem, held = self._problem, self.take()
+        problem, held, tables = self._problem, self.take(), rounds_of(block.tables)
         rounds = rounds[: room(held.x)]
         with default_dtype(held.x.dtype):
             walked = walk(
@@ -139,7 +139,7 @@ class Eager(InThisProcess):
                 rounds,
                 block.data,
                 block.uniforms,
-                lambda k: Whole(at(block.tables, k)),
+                lambda k: Whole(tables(k)),
                 keep,
                 stepper(problem),
             )

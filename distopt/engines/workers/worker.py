@@ -22,7 +22,7 @@ from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Rows,
 from distopt.engines.workers.halo import halo, pack, size, unpack
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.net import Uniforms, known_at_start, uniforms
+from distopt.network.net import Uniforms, uniforms
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
@@ -101,7 +101,7 @@ class Worker:
             )
         self.held = self._there(self.held)
         if self._through is None:
-            early = known_at_start(self.problem.algorithm, self.problem.x0)
+            early = self.problem.plan.early
             self._through = self._one_by_one(eager.stepper(self.problem, early))
             if self.compiled:
                 compiler.settle()
@@ -133,7 +133,9 @@ class Worker:
         self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
         self.halo = halo(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
-        self.uniforms: Uniforms = self._there(uniforms(self.problem.channels, self.problem.key, self.problem.widths, t))
+        self.uniforms: Uniforms = self._there(
+            uniforms(self.problem.channels, self.problem.key, self.problem.plan.widths, t)
+        )
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
