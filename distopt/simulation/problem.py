@@ -19,6 +19,7 @@ from distopt.errors import InputError
 from distopt.experiment import Experiment, of_path
 from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
+from distopt.network.method import Method
 from distopt.network.mixing import Mixing
 from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
@@ -67,6 +68,11 @@ class Problem:
     def agents(self) -> int:
         """N."""
         return self.key.total
+
+    @cached_property
+    def method(self) -> Method:
+        """What the agents follow, apart from the costs."""
+        return Method(self.algorithm, self.channels, self.agents, self.widths, self.gradients)
 
     @property
     def answer(self) -> str:
