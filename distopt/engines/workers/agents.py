@@ -113,7 +113,10 @@ class Agents:
         self.t = self._due.start
 
     def end(self) -> None:
-        """No further rounds of those begun: nothing is left under way. All blocks end after the same round."""
+        """No further rounds of those begun: nothing is left under way. All blocks end after the same round.
+
+        Where messages of one more round are expected, each block sends padding in their place.
+        """
         if self._due:
             self.exchange.go(self._due.stop - self._loaded.start)
         self._due = range(0)
