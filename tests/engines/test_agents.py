@@ -131,7 +131,7 @@ def life(
     each = [agents(task, partition, me, noted, prefix) for task, prefix in zip(tasks, prefixes, strict=True)]
     points = [[one.x.clone()] for one in each]
     for t in range(ROUNDS):
-        for task, one, path in zip(tasks, each, points, strict=True):
+        for one in each:
             assert one.t == t
             if early:
                 one.send()
@@ -233,8 +233,9 @@ def rank(tasks: Sequence[Task], partition: Partition, early: bool, me: int, stor
     group = Group.connect(torch.distributed.FileStore(store, len(partition.blocks)), me, 2, 30, "127.0.0.1")
     transport = GlooTransport(group)
     try:
-        points, _ = life(tasks, partition, early, me, transport)
-        transport.settle()
+        with group.busy():
+            points, _ = life(tasks, partition, early, me, transport)
+            transport.settle()
         group.pg.barrier().wait()
     finally:
         transport.leave()
