@@ -25,6 +25,7 @@ from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
 from distopt.protocols import Channel
 from distopt.simulation import limits, starting, surroundings
+from distopt.simulation.method import Method
 from distopt.simulation.plan import Plan
 
 
@@ -65,6 +66,11 @@ class Problem:
     def agents(self) -> int:
         """N."""
         return self.key.total
+
+    @cached_property
+    def method(self) -> Method:
+        """What the agents follow, apart from the costs."""
+        return Method(self.algorithm, self.channels, self.agents, self.plan)
 
     @cached_property
     def answer(self) -> str:
