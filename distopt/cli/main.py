@@ -287,7 +287,7 @@ def sweep(
         raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
     with polite(traceback):
         folder = out or Path("runs") / f"sweep-{file.stem}"
-        commands.sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, folder)
+        commands.sweep(file, settings, engine, workers, address, mode, folder)
 
 
 @cli.command("list")
