@@ -291,15 +291,16 @@ def sweep(
 
 
 @cli.command("list")
-@click.argument("what", required=False, metavar="[KIND|NAME]")
+@click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]")
 @_TRACEBACK
 def list_(what: str | None, traceback: bool) -> None:
-    """List all topologies, scenarios, algorithms and other parts, or explain one of them.
+    """List all topologies, scenarios, algorithms and other parts, or explain one of them, your own included.
 
     \b
     distopt list                what there is
     distopt list algorithms     one kind, with parameters and their defaults
     distopt list gtadam         what it computes, its parameters, papers and an example
+    distopt list mine.py        the same of your own class
     """
     with polite(traceback):
         from distopt.catalog.registry import KINDS
