@@ -155,8 +155,7 @@ class Experiment:
             named = [text for spec in specs for text, _ in files(spec)]
         if all(map(rooted, named)):
             return None
-        inside = near is not None and Path(self.folder).resolve() in near.resolve().parents
-        return os.path.relpath(Path(self.folder).resolve(), near.resolve()) if near and inside else self.folder
+        return moving(self.folder, near)
 
     def points(self) -> list[Experiment]:
         """The single experiments of a grid ``algorithm="gt:lr=[0.1,0.2]"``, one for each point; of any other experiment, itself.
@@ -214,6 +213,16 @@ def start(text: str) -> float | str:
         return real(text)
     except ValueError:
         return text if text.startswith("file:path=") else f"file:path={quoted(text)}"
+
+
+def moving(folder: str, near: Path | None) -> str:
+    """A folder as it is noted in a file of the folder ``near``: from there where that lies inside it, so that both can be moved together.
+
+    >>> moving("/data", Path("/data/runs/one")), moving("/data", Path("/elsewhere"))
+    ('../..', '/data')
+    """
+    inside = near is not None and Path(folder).resolve() in near.resolve().parents
+    return os.path.relpath(Path(folder).resolve(), near.resolve()) if near and inside else folder
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:

@@ -38,6 +38,19 @@ KINDS = (
 )
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
 """Parameters that no spec sets: they have options of their own."""
+SIGNS = (
+    ("algorithms", {"update"}),
+    ("scenarios", {"batch"}),
+    ("compressors", {"encode", "decode"}),
+    ("channels", {"encode", "init"}),
+    ("directions", {"init", "__call__"}),
+    ("schedules", {"__call__"}),
+    ("metrics", {"term"}),
+    ("metrics", {"round_term"}),
+    ("metrics", {"value"}),
+    ("topologies", {"arcs"}),
+)
+"""The methods by which a class's kind is told; the first that it has all of."""
 _USERS = "distopt_user_"
 NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
@@ -111,23 +124,26 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     exact = [value for key, value in found.items() if same_name(key, stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
-    method = {
-        "algorithms": ("update",),
-        "scenarios": ("batch",),
-        "compressors": ("encode",),
-        "directions": ("__call__",),
-        "schedules": ("__call__",),
-        "channels": ("init",),
-        "metrics": ("term", "round_term", "value"),
-    }.get(kind, ())
-    fitting = [v for v in found.values() if inspect.isclass(v) and any(hasattr(v, each) for each in method)]
-    candidates: list[Any] = [*fitting] or [*found.values()]
+    classes = [value for value in found.values() if inspect.isclass(value)]
+    some = set().union(*(needed for each, needed in SIGNS if each == kind))
+    fitting = [each for each in classes if told(dir(each)) == kind] or [each for each in classes if some & {*dir(each)}]
+    candidates: list[Any] = fitting or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
     raise InputError(
         f"{name}: {'nothing' if not candidates else 'more than one thing'} in it could be meant for {kind}; name one class or function "
         f"{stem!r} (found: {', '.join(found) or 'none'})"
     )
+
+
+def told(methods: typing.Iterable[str]) -> str | None:
+    """The kind that a class is of, by its methods.
+
+    >>> told(["init", "update"]), told(["init", "__call__"]), told(["run"])
+    ('algorithms', 'directions', None)
+    """
+    there = set(methods)
+    return next((kind for kind, needed in SIGNS if needed <= there), None)
 
 
 def imported() -> list[types.ModuleType]:

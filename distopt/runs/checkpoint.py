@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from distopt._version import __version__
 from distopt.catalog.spec import shown
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.metrics import RENAMED, Metric
 from distopt.numerics.trees import tensors
 from distopt.runs.files import written
@@ -142,6 +142,11 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
         file.write(digest.digest())
 
 
+def forced() -> str:
+    """What to do about results of other files or another version."""
+    return f"{either('--force', 'force=True')} goes on all the same, with other bits"
+
+
 def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Checkpoint | None:
     """The checkpoint of the run in ``folder``; None where there is none that belongs to the results beside it.
 
@@ -163,12 +168,12 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         return None
     if not force:
         if about.fingerprint != problem.experiment.fingerprint():
-            raise InputError(
-                f"{path}: another experiment's (fingerprint {about.fingerprint}); --force goes on all the same, with other bits"
-            )
+            raise InputError(f"{path}: another experiment's (fingerprint {about.fingerprint}); {forced()}")
         if about.versions != versions():
             theirs = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-            raise InputError(f"{path}: written by {theirs}, whose bits may differ; use these, or --force")
+            raise InputError(
+                f"{path}: written by {theirs}, whose bits may differ; use these, or {either('--force', 'force=True')}"
+            )
     if not _fits(problem, header):
         raise InputError(f"{path}: does not fit {_of(problem)}")
     leaves: list[Any] = []

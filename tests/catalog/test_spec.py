@@ -26,6 +26,7 @@ from distopt.catalog.spec import (
 )
 from distopt.errors import InputError, printable
 from distopt.runs import sweep
+from distopt.runs.sweep import KINDS
 
 CASES = settings(max_examples=200, deadline=None, derandomize=True)
 ODD = st.text(st.sampled_from("ab=,:()[]'\" .py/\\~\t\n_-1é\x1b[0m"), max_size=14)
@@ -264,8 +265,6 @@ def test_a_value_by_position_is_that_of_its_name_in_every_part(kind: str, name: 
                 key: "new",
             }
     if kind in ("topologies", "scenarios", "algorithms", "channels"):
-        from distopt.runs.sweep import KINDS
-
         part = next(part for part, each in KINDS.items() if each == kind)
         for key in free:
             start = {"topology": "ring", "agents": 4, "algorithm": "dgd", part: f"{name}:{','.join(given)}"}
