@@ -27,6 +27,7 @@ from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
 from distopt.protocols import Channel
 from distopt.simulation import limits, starting, surroundings
+from distopt.simulation.round import begun, recorded
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,12 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     with default_dtype(x0.dtype):
         if hasattr(algorithm, "output"):
             _require_output(who, algorithm, x0)
-        if named or tracks is not None:
-            state = algorithm.init(x0.clone())
-            if tracks is not None:
-                _require_tracker(who, tracks, state, x0)
-            for name in named:
-                leaf(state, name)
+        if tracks is not None:
+            _require_tracker(who, tracks, algorithm.init(x0.clone()), x0)
         asked = tried(algorithm, x0)
     wide = widths(asked, channels, x0.shape[-1])
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
-    return Problem(
+    problem = Problem(
         experiment,
         mixing,
         scenario,
@@ -172,6 +169,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         gradients=asked.gradients,
         metrics=measured,
     )
+    for name in named:
+        recorded(begun(problem), name)
+    return problem
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from distopt.errors import InputError
 from distopt.network.method import Method
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
-from distopt.numerics.trees import default_dtype, tensors
+from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
     from distopt.simulation.problem import Problem
@@ -150,6 +150,16 @@ def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
     points = {"x": held.x}
     return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
+
+
+def recorded(held: AgentState, name: str) -> Tensor:
+    """What is recorded under a name after a round: a leaf of the algorithm's state, "s", or of a channel's memory, "memory.x.e".
+
+    Raises:
+        InputError: there is none.
+    """
+    of_channel = name.startswith("memory.") and not hasattr(held.state, "memory")  # a state's own field comes first
+    return memory_leaf(held.memory, name) if of_channel else leaf(held.state, name)
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
