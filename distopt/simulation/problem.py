@@ -27,6 +27,7 @@ from distopt.protocols import Channel
 from distopt.simulation import limits, starting, surroundings
 from distopt.simulation.method import Method
 from distopt.simulation.plan import Plan
+from distopt.simulation.round import begun, recorded
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         plan = Plan.of(algorithm, channels, x0)
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
-        for name in named:
-            leaf(plan.begun[1], name)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
-    return Problem(
+    problem = Problem(
         experiment,
         mixing,
         scenario,
@@ -166,6 +165,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         plan,
         metrics=measured,
     )
+    for name in named:
+        recorded(begun(problem), name)
+    return problem
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
-from distopt.numerics.trees import default_dtype, tensors
+from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
@@ -146,6 +146,16 @@ def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     if problem.answer == "x":
         return {"x": held.x}
     return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}
+
+
+def recorded(held: AgentState, name: str) -> Tensor:
+    """What is recorded under a name after a round: a leaf of the algorithm's state, "s", or of a channel's memory, "memory.x.e".
+
+    Raises:
+        InputError: there is none.
+    """
+    of_channel = name.startswith("memory.") and not hasattr(held.state, "memory")  # a state's own field comes first
+    return memory_leaf(held.memory, name) if of_channel else leaf(held.state, name)
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:

@@ -56,7 +56,7 @@ class Chunk:
     Attributes:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
-        trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
+        trajectories: name -> [R, stop - start, N, *]: x_t, and what agents hold besides as it stands after round t.
         last: x after the last of these rounds [R, N, d], where x is recorded.
         t: the round before which the agents stand.
         totals: the cumulative metrics, [R] or [R, N].
@@ -150,7 +150,7 @@ class Engine(Protocol):
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
 
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
+        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories as they stand after each round.
         """
 
     def fetch(self) -> AgentState:

@@ -12,10 +12,10 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.errors import InputError
 from distopt.network.net import Uniforms, Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.round import AgentState, before, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -86,7 +86,7 @@ class Rounds:
             if of_round is not None:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
-        kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
+        kept = [stood[name] if name in stood else recorded(after, name) for name in self.keep]
         return Round(after, [*seen, *kept], k)
 
     def __call__(self, held: AgentState, block: Block, rounds: range) -> tuple[Segment, AgentState]:

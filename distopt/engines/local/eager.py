@@ -11,10 +11,10 @@ from torch import Tensor
 from distopt.costs.data import BLOCK_BYTES, evaluate
 from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, leaf, part, rounds_of
+from distopt.numerics.trees import default_dtype, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, begun, numbered, same_form, step
+from distopt.simulation.round import AgentState, before, begun, numbered, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
 Step = Callable[[AgentState, int], tuple[AgentState, int, Tensor | None]]
@@ -67,7 +67,7 @@ def walk(
         if of_round is not None:
             terms.append(of_round)
         for name, each in kept.items():
-            each.append(own[name] if name in own else leaf(held.state, name).clone())
+            each.append(own[name] if name in own else recorded(held, name).clone())
     return Trajectory(
         points,
         torch.stack(terms) if terms else None,

@@ -21,10 +21,10 @@ from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, 
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
-from distopt.numerics.trees import leaf, tensors
+from distopt.numerics.trees import tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.round import AgentState, before, recorded, same_form, step
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -135,7 +135,7 @@ class Rounds:
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
             stood = before(self.problem, held)
-            kept = [stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.answer, *keep)]
+            kept = [stood[name] if name in stood else recorded(after, name) for name in (self.problem.answer, *keep)]
             return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
