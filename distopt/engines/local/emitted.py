@@ -13,10 +13,10 @@ from distopt.codegen.function import Function, compiled
 from distopt.engines.local.eager import InThisProcess
 from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, leaf
+from distopt.numerics.trees import default_dtype
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.round import AgentState, before, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
 
@@ -89,7 +89,7 @@ class Rounds:
                 if of_round is not None:
                     seen.append(tree_sum(of_round))
             self.seen = len(seen)
-            kept = [points[name] if name in points else leaf(after.state, name) for name in keep]
+            kept = [points[name] if name in points else recorded(after, name) for name in keep]
             return pytree.tree_leaves(after), [*seen, *kept]
 
         self._problem, self.keep = problem, keep
