@@ -1,11 +1,12 @@
 """A routine as the intermediate language of LLVM.
 
 No flag allows the compiler to change the order of operations or to contract them, so vectors, single numbers and every version of LLVM
-give the same bits. Three rules decide about speed alone; each was found by a slow case:
+give the same bits. Four rules decide about speed alone; each was found by a slow case:
 
 1. Loops around a short one (fewer than 8 turns) are not vectorised: the compiler would shuffle numbers about.
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised.
+4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class Assembly(Printer):
             self._variables[loop.variable.value] = outer
 
     def _advice(self, loop: Loop) -> str:
-        """What the vectoriser is told of a loop: rules 1 and 3 of the module."""
+        """What the compiler is told of a loop: rules 1, 3 and 4 of the module."""
         notes = []
         if loop.kind != "order":
             groups = ", ".join(self._groups)
@@ -233,6 +234,8 @@ class Assembly(Printer):
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
         elif loop.kind == "each" and 0 < _innermost(loop.body) < SHORT:
             notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
+        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > SHORT or _innermost(loop.body)):
+            notes.append('!{!"llvm.loop.unroll.disable"}')
         if not notes:
             return ""
         noted = [self._noted(each) for each in notes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from distopt.codegen import objects
+from distopt.codegen.folder import CompileWarning
 from distopt.codegen.function import Function, compiled
-from distopt.engines.local.eager import InThisProcess
+from distopt.codegen.record import Unsupported
+from distopt.costs.data import Blocks
+from distopt.engines.local import Mode
+from distopt.engines.local.eager import Eager, InThisProcess
+from distopt.errors import InputError
 from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import default_dtype
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, recorded, same_form, step
-from distopt.simulation.runner import Block, Segment
+from distopt.simulation.runner import Block, Engine, Segment
 
 
 class Leaves:
@@ -111,20 +118,63 @@ class Rounds:
 
 
 class Emitted(InThisProcess):
-    """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes)."""
+    """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes).
 
-    compiled = True
+    Rounds that cannot be written out run one by one in Python, after a warning that says why.
+    """
 
     def __init__(self) -> None:
         self._rounds: dict[Any, Rounds] = {}
+        self._eager: Eager | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.simulation.runner.Engine``."""
+        return self._eager is None
+
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        super().place(problem, held)
+        self._rounds, self._eager = {}, None
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        return super().fetch() if self._eager is None else self._eager.fetch()
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
-        """See ``distopt.simulation.runner.Engine``."""
-        taken = self.take()
+        """See ``distopt.simulation.runner.Engine``.
+
+        Raises:
+            InputError: later rounds cannot be written out, and earlier ones could: eager ones would have other bits.
+        """
+        if self._eager is not None:
+            return self._eager.advance(block, rounds, keep)
+        taken = self.fetch()
         held, leaves = Leaves(taken), leaves_of(block)
         shapes = held.shape, leaves.shape, keep
         with default_dtype(taken.x.dtype):
             if shapes not in self._rounds:
-                self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
-            segment, self._held = self._rounds[shapes](held, leaves, rounds)
-        return segment
+                try:
+                    if (why := objects.fault()) is not None:
+                        raise Unsupported(why)
+                    self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
+                except Unsupported as error:
+                    if self._rounds:
+                        raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error
+                    message = f"the rounds are not compiled and run many times slower: {error}"
+                    warnings.warn(message, CompileWarning, stacklevel=2)
+                    eager = Eager()
+                    eager.place(self._problem, self.take())
+                    self._eager = eager
+            if self._eager is None:
+                segment, self._held = self._rounds[shapes](held, leaves, rounds)
+                return segment
+        return self._eager.advance(block, rounds, keep)
+
+
+def emitted(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
+    """All agents in this process, their rounds compiled as one function: ``distopt.simulate(..., engine=emitted)``.
+
+    ``mode`` is not asked: rounds that can be written out are.
+    """
+    return Emitted()
