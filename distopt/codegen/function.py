@@ -12,7 +12,7 @@ from distopt.codegen import objects
 from distopt.codegen.expressions import TYPES
 from distopt.codegen.llvm import assembly
 from distopt.codegen.memory import Routine, planned
-from distopt.codegen.record import record
+from distopt.codegen.record import Unsupported, record
 
 Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """A round: (leaves that are carried, the round's data) -> (the leaves after it, rows to keep)."""
@@ -55,7 +55,8 @@ class Bound:
         rows: [at least as many rounds as a call has, ...].
 
     Raises:
-        ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous.
+        ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous; or what is written shares
+            memory with anything else.
         IndexError: data that are places in a tensor, and lie outside.
     """
 
@@ -68,6 +69,9 @@ class Bound:
         _check("rows", [(tuple(each.shape[1:]), each.dtype) for each in rows], function.rows)
         if not all(each.is_contiguous() for each in (*carry, *data, *rows)):
             raise ValueError("a tensor is not contiguous")
+        written = [each.data_ptr() for each in (*carry, *rows) if each.numel()]
+        if len({*written}) < len(written) or {*written} & {each.data_ptr() for each in data}:
+            raise ValueError("what is written shares memory")
         turning = [not each.in_place for each in routine.carried]
         self._spare = [torch.empty_like(each) if turns else each for each, turns in zip(carry, turning, strict=True)]
         self._carry, self._turning = list(carry), any(turning)
@@ -120,8 +124,8 @@ def _check(
 def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
     """The rounds that ``do`` does, as one compiled function.
 
-    ``do`` is called once, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]). What it does then is what every
-    round does: Python code in it must not depend on numbers in tensors.
+    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]). What it does then is what every
+    round does: Python code in it must depend neither on numbers in tensors nor on how often it was called.
 
     Raises:
         Unsupported: ``do`` does something that cannot be written out; the message names it.
@@ -140,6 +144,8 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Functio
 
     def flat(*leaves: Tensor) -> list[Tensor]:
         after, rows = do(list(leaves[:count]), list(leaves[count:]))
+        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
+            raise Unsupported("a round changes the shape or precision of what goes from round to round")
         return [*after, *rows]
 
     recording = record(flat, [*carry, *(each[0] for each in data)])

@@ -148,7 +148,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.operations.append(Operation(f"{base.rstrip('_')}.{overload}", arguments, options, (array,)))
             return result
         several = isinstance(result, list | tuple)
-        made = tuple(self.know(each) for each in (result if several else (result,)) if isinstance(each, Tensor))
+        if not all(isinstance(each, Tensor) for each in (result if several else (result,))):
+            raise Unsupported(f"the rounds ask a tensor for a number ({name})")
+        made = tuple(self.know(each) for each in (result if several else (result,)))
         self.operations.append(Operation(name, arguments, options, made))
         return result
 
@@ -168,15 +170,23 @@ def _shared(a: Tensor, b: Tensor) -> bool:
 
 
 def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
-    """What ``do(*inputs)`` does. It is called on copies, so the inputs stay as they are.
+    """What ``do(*inputs)`` does. It is called twice, on copies, so the inputs stay as they are.
 
     Raises:
-        Unsupported: it asks a tensor for a number, draws random numbers, or writes to a tensor of which there are views.
+        Unsupported: it asks a tensor for a number, draws random numbers, writes to a tensor of which there are views, or does something
+            else the second time.
 
     >>> recording = record(lambda a, b: [a * b + 1], [torch.ones(2), torch.ones(2)])
     >>> [operation.name for operation in recording.operations]
     ['mul.Tensor', 'add.Tensor']
     """
+    first, second = _recorded(do, inputs), _recorded(do, inputs)
+    if _form(first) != _form(second):
+        raise Unsupported("the rounds do something else each time, such as counting in Python")
+    return first
+
+
+def _recorded(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
     recorder = Recorder()
     copies = [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs]
     recording = Recording([recorder.know(each) for each in copies])
@@ -188,6 +198,26 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     operations, results_of = _merged(recorder.operations, [recorder.array(each) for each in results])
     recording.operations, recording.results = _needed(operations, results_of), results_of
     return recording
+
+
+def _form(recording: Recording) -> list[Any]:
+    """What two recordings of the same rounds have in common: everything but the arrays themselves."""
+    places = {id(array): k for k, array in enumerate(recording.inputs)}
+
+    def of(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(of, x))
+        if not isinstance(x, Array):
+            return type(x).__name__, repr(x)
+        known = places.setdefault(id(x), len(places))
+        numbers = x.constant
+        return known, x.shape, x.dtype, None if numbers is None else (tuple(numbers.flatten()[:64].tolist()))
+
+    done = [
+        (each.name, of(each.args), of(tuple(sorted(each.options.items(), key=str))), of(each.results))
+        for each in recording.operations
+    ]
+    return [repr(done), repr(of(tuple(recording.results)))]  # as text, since NaN is not itself
 
 
 def arrays(x: Any) -> list[Array]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
 from distopt.codegen.objects import Run
+from distopt.codegen.record import Unsupported
 
 K, N, D = 7, 5, 3
 TURNED = torch.tensor([1, 2, 3, 4, 0])
@@ -144,10 +145,19 @@ def test_memory_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="does not fit|contiguous"):
             function.bound(*wrong)
+    for wrong in (([carry[0], *carry[:-1]], data, rows), ([data[0][0], *carry[1:]], data, rows)):
+        with pytest.raises(ValueError, match="shares memory"):
+            function.bound(*wrong)
     bound = function.bound(carry, data, rows)
     for first, last in ((0, 4), (6, 8), (-1, 1)):
         with pytest.raises(ValueError, match="there are data of 7 and room for 3"):
             bound(first, last)
+
+
+def test_a_round_that_changes_what_is_carried_is_refused() -> None:
+    for do in (lambda carry, data: ([carry[0].float()], []), lambda carry, data: ([carry[0].sum(0)], [])):
+        with pytest.raises(Unsupported, match="changes the shape or precision"):
+            compiled(do, [torch.ones(2, 3, dtype=torch.float64)], [])
 
 
 def test_recording_leaves_inputs_as_they_are() -> None:

@@ -24,6 +24,8 @@ ODD = torch.tensor([0.0, -0.0, 1.5, -2.5, math.inf, -math.inf, math.nan, 3.0], d
 PLACES = torch.randint(0, 10, (3, 4, 6))
 ROWS = torch.tensor([2, 0, 0, 1])
 
+COUNTED: list[int] = []
+
 Case = tuple[Callable[..., Any], tuple[Tensor, ...]]
 
 EXACT: dict[str, Case] = {
@@ -310,6 +312,8 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a list": (lambda a: [a * a[0, 0].tolist()[0]], "tolist"),
     "numpy": (lambda a: [a + torch.from_numpy(a.numpy() * 2)], "numpy"),
     "an array": (lambda a: [a + torch.from_numpy(__import__("numpy").asarray(a))], "__array__"),
+    "a comparison": (lambda a: [a * 2 if torch.equal(a, a * 1) else a], "equal"),
+    "a counter": (lambda a: [a * len(COUNTED.append(0) or COUNTED)], "each time"),
     "chance": (lambda a: [a + torch.rand_like(a)], "rand"),
     "an unknown operation": (lambda a: [torch.linalg.qr(a)[0]], "qr"),
     "a mask": (lambda a: [a[a > 0]], "index.Tensor"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -81,6 +83,11 @@ class Rounds:
         self, problem: Problem, keep: tuple[str, ...], held: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
         self.bits, self.seen = 0, 0
+        problem = dataclasses.replace(
+            problem, algorithm=copy.copy(problem.algorithm)
+        )  # one that counts would count these rounds
+
+        form = pytree.tree_structure(held.tree(held.tensors))
 
         def one(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             now: AgentState = held.tree(carry)
@@ -89,6 +96,8 @@ class Rounds:
             points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
             after, net, g = step(problem, now, own, Whole(weights), uniforms, t)
             same_form(problem, after.x, 0)
+            if pytree.tree_structure(after) != form:
+                raise Unsupported("a round changes the form of what the agents hold")
             self.bits, seen = net.bits, []
             if observe:
                 seen = [measure.sums(problem, points[problem.answer].double(), exact, best)]
