@@ -66,7 +66,7 @@ def simulate(
         dtype: precision of the iterates, "float64" or "float32"; metrics are float64.
         every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
-        record: trajectories to keep: "x", and fields of the algorithm's state, such as "s".
+        record: trajectories to keep: "x", fields of the algorithm's state, such as "s", and of a channel's memory, such as "memory.x.e".
         drop_links: probability with which a link fails in a round.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).

@@ -45,7 +45,8 @@ class Experiment:
         every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a
             file of such numbers (``numpy.save``).
-        record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+        record: trajectories to keep: "x", any leaf of the state, "s" or "direction.m", and of a channel's memory, "memory.x.e" (e of
+            the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 

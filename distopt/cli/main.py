@@ -99,7 +99,11 @@ def cli() -> None:
 @click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
 @click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]")
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
-@click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
+@click.option(
+    "--record",
+    metavar="x,s",
+    help="Trajectories to record: x, fields of the algorithm's state, and memory.x.e of channels.",
+)
 @click.option(
     "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
 )

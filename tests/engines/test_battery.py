@@ -196,8 +196,10 @@ def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
     [
         (Case("gtadam:lr=0.01", f"{CHOCO},resync=4", "drifting_logistic"), {"network": "ring"}),
         (Case("gt:lr=0.01,form=atc", "exact", "moving_target:dim=3", "float32", 2), {"network": "random_matching"}),
-        (Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL),
-        (Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}),
+        pytest.param(Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL, marks=pytest.mark.battery),
+        pytest.param(
+            Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}, marks=pytest.mark.battery
+        ),
     ],
     ids=str,
 )
