@@ -107,15 +107,15 @@ def own(name: str) -> list[Entry]:
         raise InputError(f"{missing(name)}; give the path of a Python file, or a name of the catalogue")
     try:
         tree = ast.parse(path.read_bytes())
+        public = [node for node in _definitions(tree) if not node.name.startswith("_")]
+        exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
+        meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
+        kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}") from error
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError) as error:  # classes that inherit from one another, for one
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
         raise InputError(f"{name}: {line}not Python ({getattr(error, 'msg', error)})") from error
-    public = [node for node in _definitions(tree) if not node.name.startswith("_")]
-    exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
-    meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
-    kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
     alone = [(kind, node) for kind, node in kinds if [each for each, _ in kinds].count(kind) == 1]
     if not alone:
         found = ", ".join(node.name for node in public) or "none"
@@ -196,7 +196,7 @@ def _methods(node: ast.ClassDef, tree: ast.Module) -> set[str]:
     """The methods of a class, inherited ones included."""
     above = [_class(ast.unparse(base), tree) for base in node.bases]
     own = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
-    return own.union(*(_methods(*each) for each in above if each is not None and each[0] is not node))
+    return own.union(*(_methods(*each) for each in above if each is not None))
 
 
 def _class(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
