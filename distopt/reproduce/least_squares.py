@@ -91,7 +91,8 @@ class LeastSquares:
     def optimum(self, b: tuple[Tensor, Tensor]) -> Tensor:
         """The shortest of the many that fit the data: X'(X X')^-1 y."""
         X, y = (each[:, :, 0] for each in b)
-        return (X.mT @ torch.linalg.solve(X @ X.mT, y[..., None]))[..., 0]
+        shortest: Tensor = (X.mT @ torch.linalg.solve(X @ X.mT, y[..., None]))[..., 0]
+        return shortest
 
 
 @dataclass(frozen=True)
