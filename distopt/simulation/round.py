@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.method import Method
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
+from distopt.simulation.method import Method
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
     from distopt.simulation.problem import Problem
@@ -42,7 +42,7 @@ def begin_at(method: Method, x: Tensor, names: Sequence[str] | None = None) -> A
     x = x.clone(memory_format=torch.contiguous_format)
 
     def memory(name: str) -> Any:
-        width = method.widths.get(name, x.shape[-1])
+        width = method.plan.widths.get(name, x.shape[-1])
         return method.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
 
     with default_dtype(x.dtype):
@@ -58,14 +58,9 @@ def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> A
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    held: AgentState = pytree.tree_unflatten(list(leaves), pytree.tree_structure(begun(problem, names)))
     missing = [name for name in problem.channels if name not in names]
     return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
-
-
-def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
-    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
@@ -91,7 +86,7 @@ def step(
     """Round t, an integer tensor, of the agents of a block: (what they hold after it, the network as it was used, g_t).
 
     ``data`` and ``uniforms`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
-    place of their value among the leaves of (x, state) (see ``network.known_at_start``).
+    place of their value among the leaves of (x, state) (see ``Plan.early``).
     """
     net = opened(problem.method, held, link, uniforms, early)
     g, grad = revealed(problem, held.x, data)
@@ -102,7 +97,7 @@ def opened(
     method: Method, held: AgentState, link: Link, uniforms: Uniforms, early: Mapping[str, int] | None = None
 ) -> Net:
     """The network of a round, before its gradients are known. The values of ``early`` are on their way when it returns."""
-    net = Net(method.channels, link, held.memory, uniforms, alone=method.agents == 1, widths=method.widths)
+    net = Net(method.channels, link, held.memory, uniforms, alone=method.agents == 1, widths=method.plan.widths)
     if early:
         leaves = tensors((held.x, held.state))
         net.send({name: leaves[place] for name, place in early.items()})
@@ -115,7 +110,7 @@ def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Gradient]:
     def grad(y: Tensor) -> Tensor:
         return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
 
-    return grad(x) if problem.gradients > 1 else gradient(problem, x, data), grad
+    return grad(x) if problem.plan.gradients > 1 else gradient(problem, x, data), grad
 
 
 def updated(
@@ -138,9 +133,9 @@ def updated(
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)
-    if round.gradients + 1 != method.gradients:
+    if round.gradients + 1 != method.plan.gradients:
         raise InputError(
-            f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.gradients - 1} in the first; ask for "
+            f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "
             "as many in every round"
         )
     return AgentState(x, state, net.memory)
@@ -148,8 +143,9 @@ def updated(
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
-    points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
+    if problem.answer == "x":
+        return {"x": held.x}
+    return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}
 
 
 def recorded(held: AgentState, name: str) -> Tensor:

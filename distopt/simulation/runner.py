@@ -118,7 +118,7 @@ class Block:
     @cached_property
     def uniforms(self) -> Uniforms:
         """The channels' uniforms."""
-        return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
+        return uniforms(self.problem.channels, self.problem.key, self.problem.plan.widths, self.rounds)
 
 
 class Segment(NamedTuple):
@@ -267,7 +267,7 @@ def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[st
         for leaf in tensors(blocks.get(0))
         if leaf.shape[0] > 1 and leaf.shape[1] > 1
     )
-    drawn = uniforms(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    drawn = uniforms(whole.channels, whole.key, whole.plan.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = (
         whole.mixing.bytes_per_round
         + sum(8 * each.numel() for each in drawn.values())
@@ -338,7 +338,7 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (segment.bits, problem.gradients),
+        (segment.bits, problem.plan.gradients),
         segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )

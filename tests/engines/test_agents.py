@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from distopt.engines.workers.agents import CHUNK, Agents
 from distopt.engines.workers.exchange import Tag, Transport
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.method import Method
 from distopt.network.mixing import Mixing
 from distopt.numerics.random import Key
+from distopt.simulation.method import Method
 from distopt.simulation.problem import build_topology
 
 N, D, ROUNDS = 7, 3, CHUNK + 6
@@ -56,6 +57,10 @@ class Task(NamedTuple):
     def centres(self, t: Tensor, ids: Tensor) -> Tensor:
         """[..., n, d]."""
         return torch.sin(ids[:, None].double() + t + self.shift).expand(*t.shape[:-2], len(ids), D)
+
+
+ONE_BY_ONE = threading.Lock()
+"""Agents are made under torch's default precision, which is the whole process's: threads must not set it at the same time."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ def life(
     """The points of a block's agents in several tasks side by side, [T + 1, n, d] each, and what happened."""
     noted, ids = Noted(transport), partition.blocks[me]
     prefixes = ["", *(f"{k}/" for k in range(1, len(tasks)))]
-    each = [agents(task, partition, me, noted, prefix) for task, prefix in zip(tasks, prefixes, strict=True)]
+    with ONE_BY_ONE:
+        each = [agents(task, partition, me, noted, prefix) for task, prefix in zip(tasks, prefixes, strict=True)]
     points = [[one.x.clone()] for one in each]
     for t in range(ROUNDS):
         for one in each:
@@ -295,7 +301,7 @@ def test_a_second_gradient_is_taken_from_the_caller_or_asked_for() -> None:
     x, key = torch.tensor([[[1.0], [3.0]]], dtype=torch.float64), Key(0, range(2), range(1), 2)
     exact = registry.make("channels", "exact", {})
     method = Method.of(Twice(), {"x": exact}, 2, x)
-    assert method.gradients == 2
+    assert method.plan.gradients == 2
     mixing = Mixing(build_topology("path", 2, 0), "metropolis", key)
     one = Agents(method, mixing, Partition.even(2, 1), 0, key, InMemoryTransport(Mailbox(), 0), project=torch.ceil)
     one.place(x)

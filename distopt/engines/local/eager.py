@@ -57,11 +57,11 @@ def walk(
     points = held.x.new_empty(len(rounds), *held.x.shape)
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits = 0
+    answer, bits = problem.answer, 0
     for point, k in zip(points.unbind(), rounds, strict=True):
         stood = before(problem, held)
-        point.copy_(stood[problem.answer])  # an algorithm may work in place
-        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
+        point.copy_(stood[answer])  # an algorithm may work in place
+        own = {name: point if name == answer else each.clone() for name, each in stood.items() if name in keep}
         held, bits, of_round = one(held, k)
         same_form(problem, held.x, start + k)
         if of_round is not None:
@@ -115,7 +115,7 @@ class Eager(InThisProcess):
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        problem, held = self._problem, self.take()
+        problem, held, tables = self._problem, self.take(), rounds_of(block.tables)
         rounds = rounds[: room(held.x)]
         data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
 

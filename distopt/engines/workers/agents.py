@@ -15,11 +15,11 @@ from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Trans
 from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.method import Method
 from distopt.network.mixing import Mixing
-from distopt.network.net import Net, Uniforms, known_at_start, uniforms
+from distopt.network.net import Net, Uniforms, uniforms
 from distopt.numerics.random import Key
 from distopt.numerics.trees import moved, rounds_of, tree_map
+from distopt.simulation.method import Method
 from distopt.simulation.round import AgentState, Gradient, begin_at, numbered, opened, updated
 
 CHUNK = 64
@@ -73,7 +73,6 @@ class Agents:
         self.device, self.project = device, project
         self.exchange = HaloExchange(transport, device, prefix)
         self.t, self.bits = 0, 0
-        self.early: dict[str, int] | None = None
         self._net: Net | None = None
         self._loaded, self._due = range(0), range(0)
 
@@ -91,8 +90,6 @@ class Agents:
         self.end()
         held = begin_at(self.method, held) if isinstance(held, Tensor) else held
         own = tree_map(lambda leaf: checked(leaf, len(self.partition.blocks[self.me])), held)
-        if self.early is None:
-            self.early = known_at_start(self.method.algorithm, own.x)
         self.held: AgentState = own if self.device.type == "cpu" else moved(own, self.device)
         self.t, self._net = t, None
 
@@ -100,7 +97,7 @@ class Agents:
         """Make the weights and the uniform numbers of ``count`` rounds from ``start``."""
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.halo: Halo = halo(self.mixing.tables(t), self.partition, self.me).on(self.device)
-        drawn = uniforms(self.method.channels, self.key, self.method.widths, t)
+        drawn = uniforms(self.method.channels, self.key, self.method.plan.widths, t)
         self.uniforms: Uniforms = drawn if self.device.type == "cpu" else moved(drawn, self.device)
         self._weights, self._drawn = rounds_of((self.halo.table, self.halo.own)), rounds_of(self.uniforms)
         self._loaded = range(start, start + count)
@@ -130,7 +127,7 @@ class Agents:
             k = self._turn()
             self.exchange.go(k)
             link = BlockLink(self.exchange, *self._weights(k))
-            self._net = opened(self.method, self.held, link, self._drawn(k), self.early)
+            self._net = opened(self.method, self.held, link, self._drawn(k), self.method.plan.early)
 
     def step(self, g: Tensor, grad: Gradient | None = None) -> Tensor:
         """One round, given the gradients g [R, n, d] at x_t: x_{t+1}, where the agents stand now.

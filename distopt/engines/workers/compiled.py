@@ -112,7 +112,7 @@ class Rounds:
     ) -> None:
         prepare_process()
         self.problem, self.agents, self.terms, self.most = problem, agents, terms, most
-        self.exchange, self.early = agents.exchange, agents.early or {}
+        self.exchange, self.early = agents.exchange, agents.method.plan.early
         number = next(_numbers)
         _exchanges[number] = self.exchange
         self._number = torch.tensor(number)
