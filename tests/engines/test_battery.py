@@ -1,6 +1,6 @@
 """The equality battery: every algorithm, with exact messages and with signs, has the same bits on one block, in threads and on ranks.
 
-tests/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
+tests/engines/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
 """
 
 from __future__ import annotations
