@@ -13,6 +13,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
     gather_window,
     no_change_accuracy,
@@ -72,7 +73,7 @@ def dirichlet(u: Tensor, alpha: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(ScenarioDefaults):
     """Classify 8 x 8 images of handwritten digits [digits] while each agent's mix of the ten classes drifts its own way.
 
     Agent i has two class mixes p_i, q_i ~ Dirichlet(alpha), its own in every trial, and swings between them:

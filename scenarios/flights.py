@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
     logistic_accuracy,
     logistic_grad,
@@ -150,7 +151,7 @@ def _kept(seed: int, trial: int, keep: float, by: By, total: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Flights:
+class Flights(ScenarioDefaults):
     """Predict which flights arrive more than 15 minutes late, while the year 2013 goes by: real data, real drift.
 
     In round t the flights t step .. (t + 1) step - 1 of the three New York airports depart, each one at the agent it

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
@@ -22,7 +23,7 @@ from ._logistic import (
 
 
 @dataclass(frozen=True)
-class Hyperplane:
+class Hyperplane(ScenarioDefaults):
     """Classify points on two sides of a hyperplane through the middle of the cube that turns a little every round [hulten2001].
 
     Features z are uniform in the unit cube and the label is +1 where v_t . z >= (sum of v_t) / 2. The weights v_t start

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
@@ -26,7 +27,7 @@ from ._logistic import (
 
 
 @dataclass(frozen=True)
-class RbfDrift:
+class RbfDrift(ScenarioDefaults):
     """Classify points scattered around centroids that drift through the unit cube and bounce off its walls [bifet2010].
 
     Centroid j has a start uniform in the cube, a velocity of length ``speed`` (all components positive at first), a standard

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
     logistic_accuracy,
     logistic_grad,
@@ -76,7 +77,7 @@ def _binary(x: Tensor, b: StreamBatch) -> bool:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Stream(ScenarioDefaults):
     """Classify the rows of a CSV file of yours, in the order of the file: row after row, each at its agent.
 
     In round t the rows t step .. (t + 1) step - 1 arrive. With a_r in R^p the features of row r, y_r its label and

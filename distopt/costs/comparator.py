@@ -183,7 +183,7 @@ class Comparator:
             torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
         )
         persistence = None
-        if hasattr(self.scenario, "persistence"):
+        if self.scenario.persistence is not None:
             persistence = evaluate(
                 lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch
             )
@@ -212,7 +212,7 @@ class Comparator:
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
-        if not hasattr(self.scenario, "optimum"):
+        if self.scenario.optimum is None:
             return None
         rounds, trials = problem.rounds, problem.trials
         step = max(1, BLOCK_BYTES // (8 * trials * problem.agents * dim))
@@ -241,7 +241,7 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
-        if hasattr(self.scenario, "guess"):
+        if self.scenario.guess is not None:
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
             head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents)
@@ -299,7 +299,7 @@ class Comparator:
             problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total)
             x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
             cost, accuracy = problem.value(x).reshape(rounds, trials), None
-            if hasattr(scenario, "accuracy"):
+            if scenario.accuracy is not None:
                 accuracy = evaluate(
                     lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch
                 )

@@ -21,7 +21,7 @@ class AccuracyBestFixed(Metric):
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Only a classification has accuracies."""
-        return hasattr(scenario, "accuracy")
+        return scenario.accuracy is not None
 
     def value(self, seen: Seen) -> Tensor:
         """Round by round."""

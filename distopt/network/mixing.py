@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ class Mixing:
         self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
         self._settles = False  # whether the powers of a matrix that was given have been looked at
-        same = self.constant or not (self.drop_links or getattr(topology, "random", True))
+        changes: Any = topology
+        same = self.constant or not (self.drop_links or changes.random)
         trials = key.trials.tolist()
         self._key = Key(key.seed, range(self.agents), trials[:1] if same else trials, self.agents)
         if isinstance(topology, Graph):
@@ -247,7 +249,7 @@ class Mixing:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user on how the network was read, one line each."""
-        return getattr(self._topology, "notes", ())
+        return tuple(self._topology.notes)  # type: ignore[union-attr]  # see ``TopologyDefaults``
 
     @property
     def network(self) -> Mixing:

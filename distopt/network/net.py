@@ -14,7 +14,7 @@ from distopt.errors import InputError
 from distopt.network.rows import Table, apply
 from distopt.numerics.random import Key
 from distopt.numerics.trees import tensors, tree_map
-from distopt.protocols import Algorithm, Channel, Payload, Slots
+from distopt.protocols import Algorithm, Payload, Slots
 
 Memory = dict[str, Any]
 
@@ -115,7 +115,7 @@ class Net:
 
     def __init__(
         self,
-        channels: Mapping[str, Channel[Any]],
+        channels: Mapping[str, Any],
         link: Link,
         memory: Memory,
         uniforms: Uniforms | None = None,
@@ -174,7 +174,8 @@ class Net:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
         channel = self.channels[name]
-        u = self.uniforms.get(name) if getattr(channel, "shared", False) else None
+        u = self.uniforms.get(name) if channel.shared else None
+        out: Tensor
         out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
@@ -322,7 +323,7 @@ def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
     return {name: each.place for name, each in tried(algorithm, x).sent.items() if each.place is not None}
 
 
-def widths(asked: Tried, channels: Mapping[str, Channel[Any]], d: int) -> dict[str, int]:
+def widths(asked: Tried, channels: Mapping[str, Any], d: int) -> dict[str, int]:
     """How many numbers an agent sends through each channel, and under ``OWN`` how many uniform ones the algorithm draws for it.
 
     A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody, because it neither draws
@@ -333,22 +334,19 @@ def widths(asked: Tried, channels: Mapping[str, Channel[Any]], d: int) -> dict[s
     return asking | {name: each.width for name, each in asked.sent.items()} | own
 
 
-def _width_matters(channel: Channel[Any], d: int) -> bool:
+def _width_matters(channel: Any, d: int) -> bool:
     """Whether a channel draws uniforms or remembers anything."""
-    draws = hasattr(channel, "words") and channel.words(d) > 0
-    return draws or bool(tensors(channel.init(torch.zeros(1, 1, d))))
+    return bool(channel.words(d) > 0) or bool(tensors(channel.init(torch.zeros(1, 1, d))))
 
 
-def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
+def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
     A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     for name, channel in channels.items():
-        words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
+        words = channel.words(widths[name]) if name in widths else 0
         if words:
-            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(
-                f"channel/{name}", words, t
-            )
+            drawn[name] = (key.shared if channel.shared else key).uniform(f"channel/{name}", words, t)
     return drawn

@@ -116,7 +116,7 @@ def portrait(
         for t in range(rounds):
             mean += mixing.dense(torch.full((1, 1, 1, 1), t))[0, 0].numpy() / rounds
         second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
-    positions = getattr(topology, "positions", None)
+    positions = topology.positions  # type: ignore[union-attr]  # see ``TopologyDefaults``
     degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
     return Portrait(n, links, presence, degrees, _diameter(n, links), second, rounds, own, positions)
 

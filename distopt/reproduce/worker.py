@@ -53,7 +53,7 @@ def steps(
     True
     """
     state, memory, link = algorithm.init(x), Memory(), _alone()
-    channels = dict.fromkeys(algorithm.channels, getattr(algorithm, "channel", Exact()))
+    channels = dict.fromkeys(algorithm.channels, algorithm.channel or Exact())
     e = x.new_zeros(1)
     for t, lr in enumerate(lrs):
         if lr != algorithm.lr:

@@ -24,7 +24,7 @@ from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
-from distopt.protocols import Channel
+from distopt.optional import completed
 from distopt.simulation import limits, starting, surroundings
 
 
@@ -41,7 +41,7 @@ class Problem:
     mixing: Mixing
     scenario: Any
     algorithm: Any
-    channels: dict[str, Channel[Any]]
+    channels: dict[str, Any]
     key: Key
     rounds: int
     x0: Tensor
@@ -71,7 +71,7 @@ class Problem:
     @property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
-        return "output" if hasattr(self.algorithm, "output") else "x"
+        return "x" if self.algorithm.output is None else "output"
 
 
 @surroundings.set_aside()
@@ -108,26 +108,24 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if isinstance(experiment.algorithm, str)
         else type(algorithm).__name__.lower()
     )
-    kind: Kind = getattr(algorithm, "weights", "doubly")
+    kind: Kind = algorithm.weights
     mixing = network.averaged() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
-    if any(hasattr(channel, "for_degree") for channel in channels.values()):
+    if any(channel.for_degree is not None for channel in channels.values()):
         mixing = mixing.with_link_slots(
             who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}"
         )
         channels = {
-            name: channel.for_degree(mixing.slots) if hasattr(channel, "for_degree") else channel
+            name: channel if channel.for_degree is None else completed("channels", channel.for_degree(mixing.slots))
             for name, channel in channels.items()
         }
-    if not mixing.constant and (
-        moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]
-    ):
+    if not mixing.constant and (moving := [name for name, channel in channels.items() if channel.constant]):
         raise InputError(
             f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
             "but here links come and go; use a fixed topology without drop_links, or another channel"
         )
-    limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
+    limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
             f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows"
@@ -138,11 +136,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = starting.points(experiment, scenario, key, _label(experiment.scenario))
-    recordable = ("x", "output") if hasattr(algorithm, "output") else ("x",)
+    recordable = ("x",) if algorithm.output is None else ("x", "output")
     named = [name for name in experiment.record if name not in recordable]
-    tracks = getattr(algorithm, "tracks", None)
+    tracks = algorithm.tracks
     with default_dtype(x0.dtype):
-        if hasattr(algorithm, "output"):
+        if algorithm.output is not None:
             _require_output(who, algorithm, x0)
         if named or tracks is not None:
             state = algorithm.init(x0.clone())
@@ -189,10 +187,10 @@ def _require_output(who: str, algorithm: Any, x: Tensor) -> None:
         raise InputError(f"algorithm {who}: output gives {found}, not {list(x.shape)} and {x.dtype} as x has")
 
 
-def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:
+def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Any]:
     """The channel of each name that the algorithm sends: its own, where it brings any, or the experiment's."""
     needs = ("init", "encode", "bits")
-    brought = getattr(algorithm, "channel", None)
+    brought = algorithm.channel
     if brought is None:
         return dict.fromkeys(algorithm.channels, _part("channels", experiment.channel, needs, {}))
     if experiment.channel != "exact":
@@ -250,7 +248,8 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
         )
     if isinstance(built, Graph):
         check_connected(built)
-    return built
+    whole: Graph | Switching = completed("topologies", built)
+    return whole
 
 
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
@@ -269,7 +268,7 @@ def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -
     for need in needs:
         if not hasattr(built, need):
             raise InputError(f"{_label(spec)} cannot serve among the {kind}: it has no {need!r}")
-    return built
+    return completed(kind, built)
 
 
 def _label(spec: Any) -> str:

@@ -94,7 +94,7 @@ def step(
     g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
     round = Round(net.mix, t, x, grad, uniforms.get(OWN))
     after, state = problem.algorithm.update(g.clone(), state, x, round)
-    if hasattr(problem.scenario, "project"):
+    if problem.scenario.project is not None:
         after = problem.scenario.project(after)
     if round.gradients + 1 != problem.gradients:
         raise InputError(
