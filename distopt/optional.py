@@ -80,6 +80,8 @@ class ScenarioDefaults:
 
     Attributes:
         rounds: how many rounds the data last, where that does not depend on the agents. None: without end.
+        comparator: False says that nobody knows the minimisers x*_t, as of a neural network. They are not sought, then; there are no regrets
+            and no other metrics that compare with them, and the cost stands in their place.
         optimum: ``optimum(b)`` [K|1, R|1, d], the minimiser x*_t of sum_i f_{i,t} from the batch of ALL agents, or None: then Newton's method
             finds it.
         guess: ``guess(b)`` [K|1, R|1, d], where Newton's method starts. It is needed where f is not convex.
@@ -93,6 +95,7 @@ class ScenarioDefaults:
     """
 
     rounds: ClassVar[Any] = None
+    comparator: ClassVar[Any] = True
     optimum: ClassVar[Any] = None
     guess: ClassVar[Any] = None
     hessian: ClassVar[Any] = None

@@ -16,7 +16,7 @@ from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
     gather_window,
-    no_change_accuracy,
+    last_label_accuracy,
     softmax_accuracy,
     softmax_grad,
     softmax_hessian,
@@ -171,4 +171,4 @@ class Digits(ScenarioDefaults):
 
     def persistence(self, b: DigitBatch) -> Tensor:
         """The same for the prediction that all are of the class of the newest image before this round; nan in round 0."""
-        return no_change_accuracy(b.last, b.y, b.fresh & (b.last >= 0))
+        return last_label_accuracy(b.last, b.y, b.fresh & (b.last >= 0))

@@ -16,11 +16,11 @@ from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
 )
 from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows
@@ -251,4 +251,4 @@ class Flights(ScenarioDefaults):
 
     def persistence(self, b: FlightBatch) -> Tensor:
         """The same for the prediction that all do as the agent's newest flight before this round; nan if there was none."""
-        return no_change_accuracy(b.last, b.y, b.fresh & (b.last != 0))
+        return last_label_accuracy(b.last, b.y, b.fresh & (b.last != 0))

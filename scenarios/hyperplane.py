@@ -13,11 +13,11 @@ from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
 )
 
@@ -126,4 +126,4 @@ class Hyperplane(ScenarioDefaults):
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

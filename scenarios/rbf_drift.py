@@ -13,11 +13,11 @@ from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
     softmax_accuracy,
     softmax_grad,
@@ -147,4 +147,4 @@ class RbfDrift(ScenarioDefaults):
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

@@ -16,11 +16,11 @@ from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     softmax_accuracy,
     softmax_grad,
     softmax_hessian,
@@ -212,4 +212,4 @@ class Stream(ScenarioDefaults):
 
     def persistence(self, b: StreamBatch) -> Tensor:
         """The same for the prediction that all are as the agent's newest row before this round; nan if there was none."""
-        return no_change_accuracy(b.last, b.y, b.fresh & b.known)
+        return last_label_accuracy(b.last, b.y, b.fresh & b.known)

@@ -81,5 +81,8 @@ class GT(AlgorithmDefaults):
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
         s = mix("s", state.s) + g - state.g
         d, direction = direct(self.direction, s, state.direction, mix)
-        step = rate(self.lr, mix) * d
-        return mix("x", x) - step if self.form == "cta" else mix("x", x - step), GTState(s, g, direction)
+        return self._moved(x, rate(self.lr, mix) * d, mix), GTState(s, g, direction)
+
+    def _moved(self, x: Tensor, step: Tensor, mix: Mix) -> Tensor:
+        """x_{t+1}: "cta" combines the points and then steps, "atc" steps and then combines."""
+        return mix("x", x) - step if self.form == "cta" else mix("x", x - step)

@@ -17,8 +17,9 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
 
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
-    same bits in every block; at ``optimum`` the gradients sum to zero; ``hessian`` is the derivative of ``grad``; ``project`` leaves
-    allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
+    same bits in every block; at ``optimum`` the gradients sum to zero, and ``comparator = False`` has none; ``hessian`` is the derivative
+    of ``grad``; ``project`` leaves allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie
+    in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -30,6 +31,11 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     who, scenario = type(scenario).__name__, completed("scenarios", scenario)
     dim = getattr(scenario, "dim", 0)  # the first promise
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
+    known = scenario.comparator
+    require(isinstance(known, bool), f"{who}: comparator must be True or False, not {known!r}")
+    require(
+        known or scenario.optimum is None, f"{who}: comparator = False says that nobody knows its optimum; it has one"
+    )
     last = scenario.length(agents)
     times = [t for t in (0, 1, 2, 3, 7, 40) if last is None or t < last]
     t = torch.tensor(times).reshape(-1, 1, 1, 1)

@@ -35,7 +35,7 @@ class View(NamedTuple):
     """Some agents in one round, or in several that are folded into the trials axis. All numbers are float64.
 
     ``x`` [R, n, d] are their points, ``mean`` [R, 1, d] the network average, ``best`` [R|1, 1, d] the minimiser of the round's cost, and
-    ``data`` what the scenario's ``loss(x, data)`` takes.
+    ``data`` what the scenario's ``loss(x, data)`` takes. Where no comparator is sought ``best`` is nan.
     """
 
     scenario: Any
@@ -48,7 +48,8 @@ class View(NamedTuple):
 class Seen(Protocol):
     """K rounds of a run with R trials. What is not there raises ``Missing``.
 
-    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``); ``fixed_cost`` and
+    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
+    only its ``persistence`` is there. ``fixed_cost`` and
     ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts ``bits`` bits and evaluates ``gradients``
     gradients. ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
@@ -111,6 +112,7 @@ class Metric:
         averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
         signed: whether values below zero are meaningful.
+        compares: whether it compares with minimisers. Where a scenario has none (``comparator = False``) there is no such metric.
         needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
         stored: whether a run keeps it. One that is not stored is there for other metrics.
         optional: whether a checkpoint may lack its sum, as where a run has no such metric.
@@ -130,6 +132,7 @@ class Metric:
     averaged: bool = False
     smoothed: bool = False
     signed: bool = False
+    compares: bool = False
     needs_points: bool = False
     stored: bool = True
     optional: bool = False
@@ -149,6 +152,10 @@ class Metric:
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Whether these can have such a metric at all."""
         return True
+
+    def kept(self, scenario: Any) -> bool:
+        """Whether a run of the scenario keeps it."""
+        return self.stored
 
     def absence(self, agents: int, dim: int) -> str:
         """Why a run of N agents in dimension d does not have it."""

@@ -53,7 +53,11 @@ class Problem:
     @cached_property
     def measured(self) -> dict[str, Metric]:
         """The metrics that the scenario and the algorithm can have, by name."""
-        return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
+        return {
+            name: each
+            for name, each in self.metrics.items()
+            if (self.scenario.comparator or not each.compares) and each.applies(self.scenario, self.algorithm)
+        }
 
     @cached_property
     def sources(self) -> dict[str, list[tuple[str, Metric]]]:

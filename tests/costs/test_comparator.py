@@ -103,7 +103,7 @@ def test_many_blocks_give_the_values_of_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert many.blocks.count == 4
     pieces = [many.reference(b) for b in range(4)]
     whole = one.reference(0)
-    for name in ("x", "cost", "path", "gradient_variation", "function_variation", "no_change"):
+    for name in ("x", "cost", "path", "gradient_variation", "function_variation", "previous_optimum"):
         assert torch.allclose(
             torch.cat([getattr(p, name) for p in pieces]), getattr(whole, name), rtol=1e-9, atol=1e-11
         ), name
@@ -124,7 +124,9 @@ def test_variation_is_what_its_formula_says() -> None:
         assert torch.allclose(reference.function_variation[t], cost, rtol=1e-9)
         assert torch.allclose(reference.path[t], (reference.x[t] - reference.x[t - 1]).norm(dim=-1), rtol=1e-12)
         stale = reference.x[t - 1][:, None].expand(-1, 3, -1)
-        assert torch.allclose(reference.no_change[t], scenario.loss(stale, now).sum(-1) - reference.cost[t], rtol=1e-9)
+        assert torch.allclose(
+            reference.previous_optimum[t], scenario.loss(stale, now).sum(-1) - reference.cost[t], rtol=1e-9
+        )
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def test_static_data_are_made_once_and_solved_for_one_round() -> None:
                 reference.path,
                 reference.gradient_variation,
                 reference.function_variation,
-                reference.no_change,
+                reference.previous_optimum,
             ):
                 assert not nothing.any()
             assert torch.equal(reference.x, it.reference(0).x[:1].expand_as(reference.x))
