@@ -16,7 +16,6 @@ from distopt.errors import InputError
 from distopt.network.graphs import Graph, Switching, check_connected
 from distopt.network.mixing import Mixing
 from distopt.numerics.random import Key
-from distopt.optional import completed
 
 
 def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int = 8, seed: int = 0) -> None:
@@ -34,9 +33,7 @@ def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int
     None
     """
     who = getattr(topology, "__name__", type(topology).__name__)
-    built = completed(
-        "topologies", topology if isinstance(topology, Graph | Switching) else _made(topology, agents, seed, who)
-    )
+    built = topology if isinstance(topology, Graph | Switching) else _made(topology, agents, seed, who)
     key = Key(seed, range(built.agents), range(R), built.agents)
     if isinstance(built, Graph):
         _check_graph(built, who)

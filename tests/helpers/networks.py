@@ -12,7 +12,6 @@ import torch
 from distopt.network.graphs import graph_from_edges
 from distopt.network.mixing import Mixing
 from distopt.numerics.random import Key
-from distopt.optional import completed
 
 
 def rounds(start: int, stop: int) -> torch.Tensor:
@@ -24,7 +23,7 @@ def key(n: int, trials: int = 1, seed: int = 3) -> Key:
 
 
 def mixing(graph: Any, rule: str = "metropolis", trials: int = 1, drop: float = 0.0) -> Mixing:
-    return Mixing(completed("topologies", graph), rule, key(graph.agents, trials), drop)
+    return Mixing(graph, rule, key(graph.agents, trials), drop)
 
 
 def dense(graph: Any, rule: str = "metropolis") -> np.ndarray:
