@@ -132,22 +132,22 @@ DEFAULTS: dict[str, type] = {
 }
 
 
-def completed(kind: str, part: Any) -> Any:
-    """The object, with the defaults of its kind for what it lacks. One that lacks nothing is returned as it is.
+def completed(defaults: type, part: Any) -> Any:
+    """The object, with the attributes of a class of defaults for what it lacks. One that lacks nothing is returned as it is.
 
     The result shares the object's fields, and is an instance of its class, too. The object and its class stay as they are.
 
     >>> class Mine:
     ...     weights = "row"
-    >>> mine = completed("algorithms", Mine())
+    >>> mine = completed(AlgorithmDefaults, Mine())
     >>> mine.weights, mine.tracks, isinstance(mine, Mine), hasattr(Mine, "tracks")
     ('row', None, True, False)
     """
-    missing = tuple(name for name in vars(DEFAULTS[kind]) if name[0] != "_" and not hasattr(part, name))
+    missing = tuple(name for name in vars(defaults) if name[0] != "_" and not hasattr(part, name))
     if not missing:
         return part
     own: Any = type(part)
-    made = _class(own, kind, missing)
+    made = _class(own, defaults, missing)
     twin = made.__new__(made, *(part.__getnewargs__() if hasattr(part, "__getnewargs__") else ()))
     for slot in (
         value for each in own.__mro__ for value in vars(each).values() if isinstance(value, MemberDescriptorType)
@@ -177,19 +177,19 @@ class _Completed:
         return (_blank, (*type(self)._from, *made[1][1:]), *made[2:])  # type: ignore[attr-defined]  # see ``_class``
 
 
-def _blank(own: type, kind: str, missing: tuple[str, ...], *arguments: Any) -> Any:
+def _blank(own: type, defaults: type, missing: tuple[str, ...], *arguments: Any) -> Any:
     """A completed object without its fields, for pickle and copy."""
-    made = _class(own, kind, missing)
+    made = _class(own, defaults, missing)
     return made.__new__(made, *arguments)
 
 
 @cache
-def _class(own: Any, kind: str, missing: tuple[str, ...]) -> type:
+def _class(own: Any, defaults: type, missing: tuple[str, ...]) -> type:
     """A user's class with the defaults that its object lacks. It has the same name, so that messages tell of the user's class."""
     told = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
-    given = {name: vars(DEFAULTS[kind])[name] for name in missing}
+    given = {name: vars(defaults)[name] for name in missing}
     made: type = type(own)(
-        own.__name__, (_Completed, own), {**told, **given, "__slots__": (), "_from": (own, kind, missing)}
+        own.__name__, (_Completed, own), {**told, **given, "__slots__": (), "_from": (own, defaults, missing)}
     )
     return made
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import completed
+from distopt.optional import CompressorDefaults, completed
 
 COUNTED = 2**24
 """Up to here float32 tells all whole numbers apart."""
@@ -96,7 +96,7 @@ def choice(part: str, options: tuple[str, ...], **values: Any) -> None:
 def compressor(part: str, value: Any) -> Any:
     """The compressor with the defaults of what it lacks; what cannot serve as one is refused."""
     _object(part, "compressor", value, ("encode", "decode", "bits"), "Sign()")
-    return completed("compressors", value)
+    return completed(CompressorDefaults, value)
 
 
 def direction(part: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 import distopt
 from distopt.catalog import registry
 from distopt.fingerprint import plain
-from distopt.optional import DEFAULTS, completed, users_class
+from distopt.optional import DEFAULTS, AlgorithmDefaults, ScenarioDefaults, completed, users_class
 
 
 class Counting:
@@ -59,7 +59,7 @@ class Registering:
 
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_an_object_is_given_all_that_it_lacks_and_its_class_stays_as_it_is(kind: str) -> None:
-    it = completed(kind, Counting())
+    it = completed(DEFAULTS[kind], Counting())
     for name in (name for name in vars(DEFAULTS[kind]) if name[0] != "_"):
         assert hasattr(it, name) and not hasattr(Counting, name), name
     assert isinstance(it, Counting) and type(it).__name__ == "Counting" and users_class(type(it)) is Counting
@@ -67,7 +67,7 @@ def test_an_object_is_given_all_that_it_lacks_and_its_class_stays_as_it_is(kind:
 
 def test_what_an_object_counts_it_counts_itself() -> None:
     own = Counting()
-    completed("algorithms", own).update()
+    completed(AlgorithmDefaults, own).update()
     assert own.count == 1
 
 
@@ -78,41 +78,43 @@ def test_the_catalogue_lacks_nothing(kind: str) -> None:
         if name in ("stream",):  # it needs a file
             continue
         part = registry.make(kind, name + ("" if not given else ":compressor=sign"), {"agents": 4})
-        assert completed(kind, part) is part, name
+        assert completed(DEFAULTS[kind], part) is part, name
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
 @pytest.mark.parametrize("own", [Counting, Slotted, Tupled])
 def test_copies_and_pickles_keep_the_defaults(own: Any, again: Callable[[Any], Any]) -> None:
-    it = completed("algorithms", own())
+    it = completed(AlgorithmDefaults, own())
     twin = again(it)
     assert type(twin) is type(it) and twin.weights == "doubly" and twin.output is None and twin is not it
 
 
 def test_a_copy_is_a_copy() -> None:
-    it = completed("algorithms", Counting())
+    it = completed(AlgorithmDefaults, Counting())
     copy.copy(it).update()
     assert it.count == 0
 
 
 def test_a_class_with_slots_keeps_its_values_and_can_be_replaced() -> None:
-    it = completed("algorithms", Slotted(0.5))
+    it = completed(AlgorithmDefaults, Slotted(0.5))
     assert (it.lr, it.tracks, it.weights) == (0.5, "s", "doubly")
-    assert dataclasses.replace(it, lr=0.7) == completed("algorithms", Slotted(0.7))
+    assert dataclasses.replace(it, lr=0.7) == completed(AlgorithmDefaults, Slotted(0.7))
 
 
 def test_an_object_that_asks_another_one_keeps_what_that_one_has() -> None:
-    one, other = (completed("algorithms", Delegating(inner)) for inner in (Counting(), SimpleNamespace(output=len)))
+    one, other = (
+        completed(AlgorithmDefaults, Delegating(inner)) for inner in (Counting(), SimpleNamespace(output=len))
+    )
     assert one.output is None and other.output is len and one.count == 0
 
 
 def test_an_object_of_a_plain_namespace_is_completed() -> None:
-    assert completed("algorithms", SimpleNamespace(tracks="s")).weights == "doubly"
-    assert completed("algorithms", SimpleNamespace(tracks="s")).tracks == "s"
+    assert completed(AlgorithmDefaults, SimpleNamespace(tracks="s")).weights == "doubly"
+    assert completed(AlgorithmDefaults, SimpleNamespace(tracks="s")).tracks == "s"
 
 
 def test_a_class_that_wants_to_know_its_subclasses_hears_nothing() -> None:
-    completed("scenarios", Registering())
+    completed(ScenarioDefaults, Registering())
     assert Registering.known == []
 
 

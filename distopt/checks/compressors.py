@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.checks._common import N, R, copied, normals, require, same_bits
-from distopt.optional import completed
+from distopt.optional import CompressorDefaults, completed
 
 DIMS = (1, 2, 3, 7, 8, 9, 17, 64, 100)
 DRAWS = 400
@@ -48,7 +48,7 @@ def check_compressor(compressor: Any) -> None:
     >>> print(check_compressor(TopK(k=2)))
     None
     """
-    who, compressor = type(compressor).__name__, completed("compressors", compressor)
+    who, compressor = type(compressor).__name__, completed(CompressorDefaults, compressor)
     for d in DIMS:
         for dtype in (torch.float32, torch.float64):
             _check_form(compressor, normals(R, N, d, seed=d, dtype=dtype), f"{who}, d = {d}, {dtype}")

@@ -28,7 +28,7 @@ from distopt.directions import direct
 from distopt.network.links import slots
 from distopt.network.net import Rehearsal, tried
 from distopt.numerics.trees import leaf
-from distopt.optional import completed
+from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 from distopt.protocols import Slots
 
 
@@ -59,7 +59,7 @@ def check_algorithm(algorithm: Any) -> None:
     >>> print(check_algorithm(GT(lr=0.1)))
     None
     """
-    who, algorithm = type(algorithm).__name__, completed("algorithms", algorithm)
+    who, algorithm = type(algorithm).__name__, completed(AlgorithmDefaults, algorithm)
     channels = getattr(algorithm, "channels", None)  # the first promise
     named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
     require(
@@ -257,11 +257,11 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     >>> print(check_channel(Exact()))
     None
     """
-    who, channel = type(channel).__name__, completed("channels", channel)
+    who, channel = type(channel).__name__, completed(ChannelDefaults, channel)
     i, j = np.array(LINKS).T
     places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
     if channel.for_degree is not None:
-        channel = completed("channels", channel.for_degree(places.index.shape[-1]))
+        channel = completed(ChannelDefaults, channel.for_degree(places.index.shape[-1]))
 
     class Wire:
         own = slice(None)

@@ -9,7 +9,7 @@ import torch
 from distopt.checks._common import R, normals, require, same_bits, sliced
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at, cast, tensors, tree_map
-from distopt.optional import completed
+from distopt.optional import ScenarioDefaults, completed
 
 
 def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     >>> print(check_scenario(Quadratic(dim=2)))
     None
     """
-    who, scenario = type(scenario).__name__, completed("scenarios", scenario)
+    who, scenario = type(scenario).__name__, completed(ScenarioDefaults, scenario)
     dim = getattr(scenario, "dim", 0)  # the first promise
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
     known = scenario.comparator

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distopt.catalog import registry
 from distopt.errors import InputError
+from distopt.optional import completed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,15 +177,6 @@ SAID = tuple(
 """The attributes that say how a metric is shown: plain values, which a run's manifest can hold."""
 
 
-class _Users(Metric):
-    """A user's object, with the defaults of ``Metric`` where it says nothing."""
-
-    def __init__(self, own: Any) -> None:
-        for name in (name for name in vars(Metric) if not name.startswith("_")):
-            if hasattr(own, name):
-                setattr(self, name, getattr(own, name))
-
-
 @cache
 def catalogue() -> Mapping[str, Metric]:
     """The metrics that every run has where they apply, by name.
@@ -216,7 +208,7 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
             )
         if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
             raise InputError(f"metric {name}: a run has something of this name already; give the file another name")
-        metric = own if isinstance(own, Metric) else _Users(own)
+        metric: Metric = completed(Metric, own)
         for each in SAID:
             said, default = getattr(metric, each), getattr(Metric, each)
             if type(said) is not type(default) and not (isinstance(said, list) and isinstance(default, tuple)):

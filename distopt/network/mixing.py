@@ -29,7 +29,7 @@ from distopt.network.weights import (
     second_size,
 )
 from distopt.numerics.random import Key, words
-from distopt.optional import completed
+from distopt.optional import TopologyDefaults, completed
 
 
 class Mixing:
@@ -62,7 +62,7 @@ class Mixing:
                 f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
             )
         self.constant = isinstance(topology, Graph) and not self.drop_links
-        self._topology: Any = completed("topologies", topology)
+        self._topology: Any = completed(TopologyDefaults, topology)
         self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
         self._settles = False  # whether the powers of a matrix that was given have been looked at

@@ -70,7 +70,7 @@ class ErrorFeedbackState:
             raise InputError(
                 f'compressor={compressor!r}: must be a spec such as "sign", or an object with the methods of a compressor'
             )
-        self.compressor = completed("compressors", self.compressor)
+        self.compressor = completed(CompressorDefaults, self.compressor)
         self.process_group, self.start_iter, self.seed = process_group, start_iter, seed
         self.step, self.bytes_sent = 0, 0
         self._kept: dict[Tensor, Kept] = {}

@@ -24,7 +24,7 @@ from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
-from distopt.optional import completed
+from distopt.optional import DEFAULTS, ChannelDefaults, completed
 from distopt.simulation import limits, starting, surroundings
 
 
@@ -121,7 +121,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}"
         )
         channels = {
-            name: channel if channel.for_degree is None else completed("channels", channel.for_degree(mixing.slots))
+            name: channel
+            if channel.for_degree is None
+            else completed(ChannelDefaults, channel.for_degree(mixing.slots))
             for name, channel in channels.items()
         }
     if not mixing.constant and (moving := [name for name, channel in channels.items() if channel.constant]):
@@ -271,7 +273,7 @@ def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -
     for need in needs:
         if not hasattr(built, need):
             raise InputError(f"{_label(spec)} cannot serve among the {kind}: it has no {need!r}")
-    return completed(kind, built)
+    return completed(DEFAULTS[kind], built)
 
 
 def _label(spec: Any) -> str:

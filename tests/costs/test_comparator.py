@@ -18,7 +18,7 @@ from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.numerics.random import Key
 from distopt.numerics.trees import tensors
-from distopt.optional import completed
+from distopt.optional import ScenarioDefaults, completed
 from distopt.scenarios.moving_target import MovingTarget
 from distopt.simulation.problem import build
 
@@ -55,7 +55,9 @@ class WithHessian(Logistic):
 
 
 def comparator(scenario: Any, rounds: int = 5, agents: int = 3, trials: int = 2) -> Comparator:
-    return Comparator(Blocks(completed("scenarios", scenario), Key(0, range(agents), range(trials), agents), rounds))
+    return Comparator(
+        Blocks(completed(ScenarioDefaults, scenario), Key(0, range(agents), range(trials), agents), rounds)
+    )
 
 
 def by_cvxpy(features: Tensor, labels: Tensor, weight: float) -> np.ndarray:

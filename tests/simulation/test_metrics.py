@@ -11,7 +11,7 @@ import distopt
 from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks
 from distopt.numerics.random import Key
-from distopt.optional import completed
+from distopt.optional import ScenarioDefaults, completed
 
 ROUNDS, AGENTS, TRIALS = 12, 4, 2
 
@@ -44,7 +44,7 @@ def cost(t: int, r: int, x: torch.Tensor) -> float:
 
 def test_regrets_are_the_sums_of_their_definitions(run: distopt.Run) -> None:
     comparator = Comparator(
-        Blocks(completed("scenarios", WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)
+        Blocks(completed(ScenarioDefaults, WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)
     )
     best, fixed = comparator.reference(0).x, comparator.fixed()
     x = torch.from_numpy(run["x"])
@@ -68,7 +68,9 @@ def test_regrets_are_the_sums_of_their_definitions(run: distopt.Run) -> None:
 
 def test_errors_are_root_mean_squares_over_agents(run: distopt.Run) -> None:
     best = (
-        Comparator(Blocks(completed("scenarios", WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS))
+        Comparator(
+            Blocks(completed(ScenarioDefaults, WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)
+        )
         .reference(0)
         .x.numpy()
     )
