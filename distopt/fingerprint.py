@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.catalog.spec import paths
+from distopt.catalog.spec_files import paths
 from distopt.errors import InputError
 from distopt.optional import users_class
 

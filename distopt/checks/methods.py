@@ -26,10 +26,11 @@ from distopt.checks._common import (
 )
 from distopt.directions import direct
 from distopt.network.links import slots
-from distopt.network.net import Rehearsal, tried
+from distopt.network.net import Rehearsal
 from distopt.numerics.trees import leaf
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 from distopt.protocols import Slots
+from distopt.simulation.plan import tried
 
 
 def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Tensor, Any]:
@@ -175,11 +176,11 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
         fits = after[0].shape == x.shape and after[0].dtype == x.dtype
         require(fits, f"{who}: update turns x {list(x.shape)} {x.dtype} into {list(after[0].shape)} {after[0].dtype}")
         results.append(after)
-    first = tried(algorithm, x)
+    _, first = tried(algorithm, (x, algorithm.init(x.clone())), torch.zeros_like(x))
     require(
-        all(each == (first.gradients - 1, first.words) for each in asked),
+        all(each == (first.gradients, first.words) for each in asked),
         f"{who}: round {t} asks for {asked[0][0]} further gradients and {asked[0][1]} uniform numbers, the first one for "
-        f"{first.gradients - 1} and {first.words}; ask for as many in every round",
+        f"{first.gradients} and {first.words}; ask for as many in every round",
     )
     require(
         same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})"

@@ -196,7 +196,7 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
     found: dict[str, Metric] = {}
     for spec in specs:
         own = registry.make("metrics", spec) if isinstance(spec, str) else spec
-        name = Path(registry.parse(spec).name).stem if isinstance(spec, str) else type(own).__name__.lower()
+        name = Path(registry.Spec.parse(spec).name).stem if isinstance(spec, str) else type(own).__name__.lower()
         if isinstance(own, type):
             raise InputError(
                 f"metric {own.__name__} was given as a class; give an object of it, as in {own.__name__}()"

@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.network.graphs import Graph, Switching
 from distopt.network.mixing import Mixing
 from distopt.numerics.random import Key
@@ -250,4 +250,6 @@ def save(fig: Any, path: Any) -> None:
     except ValueError as error:
         raise InputError(f"{path}: {error}; name a .png, .svg or .pdf file") from error
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another file with --out") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; choose another file{either(' with --out', '')}"
+        ) from error

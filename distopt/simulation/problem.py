@@ -15,26 +15,27 @@ from distopt import metrics
 from distopt.catalog import registry
 from distopt.catalog.places import looking_in
 from distopt.catalog.spec import shown
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.experiment import Experiment, of_path
 from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.network.mixing import Mixing
-from distopt.network.net import tried, widths
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
 from distopt.optional import DEFAULTS, ChannelDefaults, completed
 from distopt.simulation import limits, starting, surroundings
+from distopt.simulation.method import Method
+from distopt.simulation.plan import Plan
+from distopt.simulation.round import begun, recorded
 
 
 @dataclass(frozen=True)
 class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
-    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round;
-    ``metrics`` by name what is measured, where it applies.
+    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``plan`` what a round asks for; ``points`` are the experiments of a
+    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies.
     """
 
     experiment: Experiment
@@ -45,9 +46,8 @@ class Problem:
     key: Key
     rounds: int
     x0: Tensor
-    widths: dict[str, int]
+    plan: Plan
     points: tuple[Experiment, ...] = ()
-    gradients: int = 1
     metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
 
     @cached_property
@@ -72,7 +72,12 @@ class Problem:
         """N."""
         return self.key.total
 
-    @property
+    @cached_property
+    def method(self) -> Method:
+        """What the agents follow, apart from the costs."""
+        return Method(self.algorithm, self.channels, self.agents, self.plan)
+
+    @cached_property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
         return "x" if self.algorithm.output is None else "output"
@@ -108,7 +113,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     )
     algorithm = _part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = (
-        registry.parse(experiment.algorithm).name
+        registry.Spec.parse(experiment.algorithm).name
         if isinstance(experiment.algorithm, str)
         else type(algorithm).__name__.lower()
     )
@@ -148,16 +153,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     with default_dtype(x0.dtype):
         if algorithm.output is not None:
             _require_output(who, algorithm, x0)
-        if named or tracks is not None:
-            state = algorithm.init(x0.clone())
-            if tracks is not None:
-                _require_tracker(who, tracks, state, x0)
-            for name in named:
-                leaf(state, name)
-        asked = tried(algorithm, x0)
-    wide = widths(asked, channels, x0.shape[-1])
+        plan = Plan.of(algorithm, channels, x0)
+        if tracks is not None:
+            _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
-    return Problem(
+    problem = Problem(
         experiment,
         mixing,
         scenario,
@@ -166,10 +166,12 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         key,
         rounds,
         x0,
-        wide,
-        gradients=asked.gradients,
+        plan,
         metrics=measured,
     )
+    for name in named:
+        recorded(begun(problem), name)
+    return problem
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
@@ -260,9 +262,11 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
     import inspect
 
-    parameter = inspect.signature(registry.maker("topologies", registry.parse(topology).name)).parameters.get("agents")
+    parameter = inspect.signature(registry.maker("topologies", registry.Spec.parse(topology).name)).parameters.get(
+        "agents"
+    )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
-        raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
+        raise InputError(f"topology {topology}: say how many agents, as in {either('--agents 16', 'agents=16')}")
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}
 
 

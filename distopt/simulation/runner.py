@@ -56,7 +56,7 @@ class Chunk:
     Attributes:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
-        trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
+        trajectories: name -> [R, stop - start, N, *]: x_t, and what agents hold besides as it stands after round t.
         last: x after the last of these rounds [R, N, d], where x is recorded.
         t: the round before which the agents stand.
         totals: the cumulative metrics, [R] or [R, N].
@@ -118,7 +118,7 @@ class Block:
     @cached_property
     def uniforms(self) -> Uniforms:
         """The channels' uniforms."""
-        return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
+        return uniforms(self.problem.channels, self.problem.key, self.problem.plan.widths, self.rounds)
 
 
 class Segment(NamedTuple):
@@ -150,7 +150,7 @@ class Engine(Protocol):
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
 
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
+        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories as they stand after each round.
         """
 
     def fetch(self) -> AgentState:
@@ -268,7 +268,7 @@ def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[st
         for leaf in tensors(blocks.get(0))
         if leaf.shape[0] > 1 and leaf.shape[1] > 1
     )
-    drawn = uniforms(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    drawn = uniforms(whole.channels, whole.key, whole.plan.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = (
         whole.mixing.bytes_per_round
         + sum(8 * each.numel() for each in drawn.values())
@@ -339,7 +339,7 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (segment.bits, problem.gradients),
+        (segment.bits, problem.plan.gradients),
         segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )

@@ -23,13 +23,13 @@ from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.network.mixing import Mixing
-from distopt.network.net import known_at_start
 from distopt.network.rows import Table, apply
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at, tensors
 from distopt.protocols import Wire
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
+from distopt.simulation.plan import Plan
 from distopt.simulation.problem import build, build_topology
 from distopt.simulation.round import copied
 
@@ -324,7 +324,7 @@ class InPlace:
 def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
     x = torch.zeros(1, 2, 3)
     specs = ("gt", "gt:form=atc", "aug_dgm", "dgd", "nids", "extra")
-    early = {spec: set(known_at_start(registry.make("algorithms", spec), x)) for spec in specs}
+    early = {spec: set(Plan.of(registry.make("algorithms", spec), {}, x).early) for spec in specs}
     assert early == {
         "gt": {"x", "s"},
         "gt:form=atc": {"s"},
@@ -333,7 +333,7 @@ def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
         "nids": set(),
         "extra": {"x"},
     }
-    assert known_at_start(InPlace(), x) == {}
+    assert Plan.of(InPlace(), {}, x).early == {}
     problem = made(algorithm=InPlace())
     assert differences(on(problem), on(problem, PARTITIONS["3"])) == []
 

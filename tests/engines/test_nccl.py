@@ -306,7 +306,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
                 ask()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(
-        InputError, match="^ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out$"
+        InputError, match='^ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave mode="compiled" out$'
     ):
         engines.make("ranks:workers=4,backend=nccl", problem, blocks, "compiled")
     with pytest.raises(InputError, match="^ranks: no backend 'mpi'; there are gloo and nccl$"):

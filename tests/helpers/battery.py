@@ -73,7 +73,7 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
             if i and method.channel is not None:
                 chosen = (
                     "compressor"
-                    in inspect.signature(registry.maker("algorithms", registry.parse(algorithm).name)).parameters
+                    in inspect.signature(registry.maker("algorithms", registry.Spec.parse(algorithm).name)).parameters
                 )
                 channel, spec = "exact", f"{algorithm},compressor=sign" if chosen else algorithm
             for j, scenario in enumerate((matrices, VECTORS[(k + i) % 2])):
