@@ -23,6 +23,17 @@ _KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
 _ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306\u0327\u030c\u030b", strict=True))
 
 
+NOTES = {
+    "scenarios": {
+        "comparator = False": "Nobody knows its minimisers: a run has no regrets, and the cost in their place."
+    },
+    "metrics": {
+        "compares = True": "It compares with minimisers, so a scenario with ``comparator = False`` has no such metric."
+    },
+}
+"""What an attribute of a class adds to its text, by kind."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a catalogue entry, as text.
@@ -128,6 +139,7 @@ def own(name: str) -> list[Entry]:
 
 def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.ClassDef | None) -> Entry:
     text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
+    text += "".join(f"\n\n{note}" for says, note in NOTES.get(kind, {}).items() if maker and says in _attributes(maker))
     meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
     given = registry.OPTIONS.get(kind, ())
     parameters = tuple(
@@ -224,6 +236,15 @@ def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.ex
         yield each.arg, each.annotation, value
     for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
         yield each.arg, each.annotation, value
+
+
+def _attributes(maker: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """What the body of a class assigns, as text without types."""
+    return [
+        f"{ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)} = {ast.unparse(node.value)}"
+        for node in maker.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+    ]
 
 
 def _default(value: ast.expr, tree: ast.Module) -> str:
