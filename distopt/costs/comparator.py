@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.costs.data import BLOCK_BYTES, Blocks, evaluate
+from distopt.costs.linear import norm
 from distopt.costs.newton import Horizon, Sum, newton
 from distopt.errors import InputError, RunError
 from distopt.numerics.sums import tree_sum
@@ -194,6 +197,8 @@ class Comparator:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
         change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
+        if problem.pieces is not None:
+            return self._at_rows(problem, x, before, stale)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -209,6 +214,26 @@ class Comparator:
 
         found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
         return found[..., :-1], found[..., -1]
+
+    @staticmethod
+    def _at_rows(problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by the scenario's rows."""
+        assert problem.pieces is not None
+        earlier = replace(problem, batch=before).pieces
+        assert earlier is not None
+        d, stale = x.shape[-1], stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape)
+        found, largest = [], []
+        for (where, now), (_, then) in zip(problem.pieces, earlier, strict=True):
+            at, other = x[where].numpy(), stale[where].numpy()
+            g = now.gradients(at)
+            costs = [each.sum(-1, keepdims=True) for each in (now.losses(at), then.losses(at), now.losses(other))]
+            found.append(np.concatenate([*costs, norm(g).sum(-1, keepdims=True), g.sum(1)], -1))
+            largest.append(norm(g - then.gradients(at)).max(-1))
+        shape = (problem.rounds, problem.trials)
+        return (
+            torch.from_numpy(np.concatenate(found)).reshape(*shape, 4 + d),
+            torch.from_numpy(np.concatenate(largest)).reshape(shape),
+        )
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
@@ -241,6 +266,10 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
+        if problem.pieces is not None:
+            found = self._warm(problem, b, dim)
+            if found is not None:
+                return found
         if hasattr(self.scenario, "guess"):
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
@@ -255,6 +284,21 @@ class Comparator:
                 f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
             )
         return x
+
+    def _warm(self, problem: Sum, b: int, dim: int) -> Tensor | None:
+        """Newton by the scenario's rows, a few rounds after the other, each from the minimiser before it. None where some is not found."""
+        assert problem.pieces is not None
+        zero = torch.zeros(problem.rounds * problem.trials, dim, dtype=torch.float64)
+        scale = float(problem.scale(zero).max().clamp(min=1e-300))
+        last = (self._references[b - 1].x[-1] if b else zero[: problem.trials]).numpy()
+        found = []
+        for where, rows in problem.pieces:
+            x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)
+            if not (residual <= 1e-6).all():
+                return None
+            found.append(x)
+            last = x[-problem.trials :]
+        return torch.from_numpy(np.concatenate(found))
 
     def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
