@@ -190,7 +190,9 @@ class Scenario(Protocol[B]):
 
     Optional: ``optimum(b)``, the minimiser x*_t [K|1, R|1, d] of sum_i f_{i,t} from the batch of ALL agents, or None (then
     it is found by Newton's method); ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i, to speed that
-    up; ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
+    up; ``linear_rows(b)``, the same for logistic and softmax regression: features X [K|1, R|1, n|1, m, p], labels (-1.0 and 1.0, or int64
+    classes) and row weights [K|1, R|1, n|1, m], and the ridge parameter, which speeds it up much more (see ``distopt.costs.linear``);
+    ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
     fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan where none arrived);
     ``persistence(b)`` [R, n], the same for repeating the last label; ``length(agents)``, how many rounds the data last for so
     many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents; ``project(x)`` [R, n, d], the

@@ -292,7 +292,7 @@ class Comparator:
         scale = float(problem.scale(zero).max().clamp(min=1e-300))
         last = (self._references[b - 1].x[-1] if b else zero[: problem.trials]).numpy()
         found = []
-        for where, rows in problem.pieces:
+        for _, rows in problem.pieces:
             x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)
             if not (residual <= 1e-6).all():
                 return None

@@ -15,7 +15,9 @@ from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
 
 BLOCK_BYTES = 64 * 2**20
-AT_ONCE_BYTES = 4 * 2**20  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
+AT_ONCE_BYTES = (
+    4 * 2**20
+)  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
 CACHE_BYTES = 256 * 2**20
 CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
 LONGEST_BLOCK = 256

@@ -43,7 +43,8 @@ def _libraries() -> ThreadpoolController:
 def product(a: Floats, b: Floats) -> Floats:
     """a b, on one thread: on several, a library may cut a sum in pieces, and the last bits would depend on how many there are."""
     with _libraries().limit(limits=1, user_api="blas"):
-        return np.matmul(a, b)
+        found: Floats = np.matmul(a, b)
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Rows:
     l2: float
 
     @classmethod
-    def pieces(cls, rows: tuple[Tensor, Tensor, Tensor, float], rounds: int, trials: int, agents: int) -> Iterator[tuple[slice, Rows]]:
+    def pieces(
+        cls, rows: tuple[Tensor, Tensor, Tensor, float], rounds: int, trials: int, agents: int
+    ) -> Iterator[tuple[slice, Rows]]:
         """The rows of a few rounds after the other, with the places of their problems: what fits the processor's cache."""
         X, y, w, l2 = rows
         m, p = X.shape[-2:]
@@ -78,7 +81,7 @@ class Rows:
     @property
     def agents(self) -> int:
         """N."""
-        return self.X.shape[1]
+        return int(self.X.shape[1])
 
     @cached_property
     def pooled(self) -> Floats:
@@ -122,7 +125,8 @@ class Rows:
             top = z.max(-1)
             each = top + np.log(np.exp(z - top[..., None]).sum(-1))
             each -= np.take_along_axis(z, self.label[..., None], -1)[..., 0]
-        return self._of_agents(self.weight * each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
+        losses: Floats = self._of_agents(self.weight * each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
+        return losses
 
     def values(self, x: Floats) -> Floats:
         """sum_i f_i [P, Q] at Q points of each problem, x [P, Q, d]."""
@@ -139,7 +143,8 @@ class Rows:
             s = self.label * z[..., 0]
             e = np.exp(-np.abs(s))
             away = np.where(s > 0, e, 1.0) / (1.0 + e)  # 1 / (1 + exp(s)), without overflow
-            return (-self.weight * self.label * away)[..., None]
+            pull: Floats = -self.weight * self.label * away
+            return pull[..., None]
         P = self._shares(z)
         np.put_along_axis(P, self.label[..., None], np.take_along_axis(P, self.label[..., None], -1) - 1.0, -1)
         return self.weight[..., None] * P
@@ -238,7 +243,8 @@ class Rows:
 
         def solved(g: Floats) -> Floats:
             with _libraries().limit(limits=1, user_api="blas"):
-                return np.linalg.solve(H, g[..., None])[..., 0]
+                s: Floats = np.asarray(np.linalg.solve(H, g[..., None])[..., 0], dtype=np.float64)
+                return s
 
         return solved
 
