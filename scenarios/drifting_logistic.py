@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import LARGEST, real, room, whole
 
 from ._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss
@@ -23,7 +24,7 @@ class Points(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DriftingLogistic:
+class DriftingLogistic(ScenarioDefaults):
     """Binary logistic regression where every point runs on a circle around its own centre.
 
     Agent i holds m = ``rows`` labelled points of the plane, z_{ik,t} = c_ik + radius [cos(speed t), sin(speed t)], and
@@ -92,6 +93,9 @@ class DriftingLogistic:
     def hessian(self, x: Tensor, b: Points) -> Tensor:
         X, y, w = b
         return logistic_hessian(x, X, y, w, self.l2)
+
+    def linear_rows(self, b: Points) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
 
     def accuracy(self, x: Tensor, b: Points) -> Tensor:
         X, y, _ = b

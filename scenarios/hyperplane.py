@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
 )
 
 
 @dataclass(frozen=True)
-class Hyperplane:
+class Hyperplane(ScenarioDefaults):
     """Classify points on two sides of a hyperplane through the middle of the cube that turns a little every round [hulten2001].
 
     Features z are uniform in the unit cube and the label is +1 where v_t . z >= (sum of v_t) / 2. The weights v_t start
@@ -119,10 +120,13 @@ class Hyperplane:
         X, y, w, _, _ = b
         return logistic_hessian(x, X, y, w, self.l2)
 
+    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: Window) -> Tensor:
         X, y, _, fresh, _ = b
         return logistic_accuracy(x, X, y, fresh)
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.costs.data import BLOCK_BYTES, Blocks, evaluate
+from distopt.costs.linear import norm
 from distopt.costs.newton import Horizon, Sum, newton
 from distopt.errors import InputError, RunError
 from distopt.numerics.sums import tree_sum
@@ -28,9 +31,11 @@ MEMORY_BYTES = 4 * 2**20
 class Reference(NamedTuple):
     """The part of a block's results that does not depend on the algorithm (R is 1 where trials share their data).
 
+    Where no comparator is sought all is nan but ``persistence``, and x is [K, 1, 1].
+
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
-    ``function_variation`` and of the no-change regret f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
+    ``function_variation`` and of the regret of the previous optimum, f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
     """
 
     x: Tensor
@@ -39,7 +44,7 @@ class Reference(NamedTuple):
     path: Tensor
     gradient_variation: Tensor
     function_variation: Tensor
-    no_change: Tensor
+    previous_optimum: Tensor
     persistence: Tensor | None
 
 
@@ -149,11 +154,22 @@ class Comparator:
 
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
+        if not self.scenario.comparator:
+            return self._unsought(b)
         if self.blocks.static:
             return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)
+
+    def _unsought(self, b: int) -> Reference:
+        """The reference of block b where nobody knows the minimisers."""
+        batch, rounds = self.blocks.get(b), self._rounds(b)
+        problem = Sum(self.scenario, batch, rounds, self._trials(batch), self.blocks.key.total)
+        persistence = self._persistence(problem, torch.zeros(rounds * problem.trials, int(self.scenario.dim)))
+        none = torch.full((rounds, 1), torch.nan, dtype=torch.float64)
+        found = Reference(none.unsqueeze(-1), none, none, none, none, none, none, persistence)
+        return _repeated(found, len(self.blocks.span(b))) if self.blocks.static else found
 
     def _solved(self, b: int) -> Reference:
         if b not in self._references:
@@ -178,22 +194,28 @@ class Comparator:
         before_x, before = self._before(b, points, batch)
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
-        cost, old, no_change, length = sums[..., :4].unbind(-1)
+        cost, old, stale_cost, length = sums[..., :4].unbind(-1)
         scale = (
             torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
         )
-        persistence = None
-        if hasattr(self.scenario, "persistence"):
-            persistence = evaluate(
-                lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch
-            )
         residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
-        return Reference(points, cost, residual, path, change, (cost - old).abs(), no_change - cost, persistence)
+        variation, persistence = (cost - old).abs(), self._persistence(problem, x)
+        return Reference(points, cost, residual, path, change, variation, stale_cost - cost, persistence)
+
+    def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
+        """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
+        if self.scenario.persistence is None:
+            return None
+        return evaluate(
+            lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), problem.batch
+        )
 
     def _at(self, problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
         change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
+        if problem.pieces is not None:
+            return self._at_rows(problem, x, before, stale)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -210,9 +232,29 @@ class Comparator:
         found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
         return found[..., :-1], found[..., -1]
 
+    @staticmethod
+    def _at_rows(problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by the scenario's rows."""
+        assert problem.pieces is not None
+        earlier = replace(problem, batch=before).pieces
+        assert earlier is not None
+        d, stale = x.shape[-1], stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape)
+        found, largest = [], []
+        for (where, now), (_, then) in zip(problem.pieces, earlier, strict=True):
+            at, other = x[where].numpy(), stale[where].numpy()
+            g = now.gradients(at)
+            costs = [each.sum(-1, keepdims=True) for each in (now.losses(at), then.losses(at), now.losses(other))]
+            found.append(np.concatenate([*costs, norm(g).sum(-1, keepdims=True), g.sum(1)], -1))
+            largest.append(norm(g - then.gradients(at)).max(-1))
+        shape = (problem.rounds, problem.trials)
+        return (
+            torch.from_numpy(np.concatenate(found)).reshape(*shape, 4 + d),
+            torch.from_numpy(np.concatenate(largest)).reshape(shape),
+        )
+
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
-        if not hasattr(self.scenario, "optimum"):
+        if self.scenario.optimum is None:
             return None
         rounds, trials = problem.rounds, problem.trials
         step = max(1, BLOCK_BYTES // (8 * trials * problem.agents * dim))
@@ -241,7 +283,11 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
-        if hasattr(self.scenario, "guess"):
+        if problem.pieces is not None:
+            found = self._warm(problem, b, dim)
+            if found is not None:
+                return found
+        if self.scenario.guess is not None:
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
             head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents)
@@ -255,6 +301,36 @@ class Comparator:
                 f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
             )
         return x
+
+    def _warm(self, problem: Sum, b: int, dim: int) -> Tensor | None:
+        """Newton by the scenario's rows, a few rounds after the other, each from the minimiser before it. None where some is not found."""
+        assert problem.pieces is not None
+        zero = torch.zeros(problem.rounds * problem.trials, dim, dtype=torch.float64)
+        scale = float(problem.scale(zero).max().clamp(min=1e-300))
+        last = (self._references[b - 1].x[-1] if b else zero[: problem.trials]).numpy()
+        found = []
+        for _, rows in problem.pieces:
+            x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)
+            if not (residual <= 1e-6).all():
+                return None
+            found.append(x)
+            last = x[-problem.trials :]
+        self._compare(problem, b, torch.from_numpy(found[0][: problem.trials]))
+        return torch.from_numpy(np.concatenate(found))
+
+    def _compare(self, problem: Sum, b: int, x: Tensor) -> None:
+        """Refuse rows that are not those of the scenario's own costs, as where a subclass has other costs: in the block's first round at x."""
+        assert problem.pieces is not None
+        points = x.unsqueeze(1).expand(-1, problem.agents, -1)
+        own = self.scenario.loss(points, tree_map(lambda leaf: leaf[0], part(problem.batch, 0, 1))).numpy()
+        rows = replace(problem, batch=part(problem.batch, 0, 1), rounds=1).pieces
+        assert rows is not None
+        gap = np.abs(own - rows[0][1].losses(x.numpy())).max()
+        if not gap <= 1e-8 * (1 + np.abs(own).max()):
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: linear_rows gives other costs than loss in round {self.blocks.span(b)[0]} (they differ "
+                f"by {gap:.1e}); mend it, or set linear_rows = None"
+            )
 
     def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
@@ -271,9 +347,10 @@ class Comparator:
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
 
-        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser.
+        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser; and where none is
+        sought.
         """
-        if not self._sought:
+        if not self._sought and self.scenario.comparator:
             self._sought = True
             if self.blocks.static:
                 only = self.reference(0)
@@ -299,7 +376,7 @@ class Comparator:
             problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total)
             x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
             cost, accuracy = problem.value(x).reshape(rounds, trials), None
-            if hasattr(scenario, "accuracy"):
+            if scenario.accuracy is not None:
                 accuracy = evaluate(
                     lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch
                 )
@@ -308,7 +385,9 @@ class Comparator:
         return cost.expand(span, -1), None if accuracy is None else accuracy.expand(span, -1)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Solve every block and the best fixed point now, reporting (rounds solved, rounds in all)."""
+        """Solve every block and the best fixed point now, where they are sought, reporting (rounds solved, rounds in all)."""
+        if not self.scenario.comparator:
+            return
         for b in range(self.blocks.count):
             self.reference(b)
             progress(self.blocks.span(b).stop, self.blocks.rounds)

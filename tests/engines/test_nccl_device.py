@@ -173,7 +173,7 @@ def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(
 LOST = """
 import distopt
 from distopt.engines.workers import group
-from engines.test_ranks import Fails, {how}
+from helpers.ranks import Fails, {how}
 
 workers.PATIENCE = 0
 ask = dict(agents=16, scenario="moving_target", algorithm=Fails({how}), rounds=9)
