@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distopt.codegen import elementwise
-from distopt.codegen.expressions import Expr, Index, linear
+from distopt.codegen.expressions import Expr, Index, Type, linear
 from distopt.codegen.loops import Block, Lazy, Statement, Store
 from distopt.codegen.record import Operation, Unsupported
 from distopt.codegen.translate import Handler, Translation, type_of, view
@@ -150,27 +150,17 @@ def _split(self: Translation, operation: Operation) -> list[Lazy]:
     return parts
 
 
-def joined(self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, result: Lazy) -> Lazy:
+def joined(self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, shape: tuple[int, ...], type: Type) -> Lazy:
     """A new tensor, made of parts that begin at these places of an axis, each written by its own loop."""
-    buffer = self.nests.buffer(result.shape, result.type)
+    buffer = self.nests.buffer(shape, type)
     body: list[Statement] = []
     for start, part in parts:
         if math.prod(part.shape):
             ix = self.nests.index(part.shape)
             at = (*ix[:axis], ix[axis] + start, *ix[axis + 1 :])
-            body += self.nests.over(part.shape, [Block((Store(buffer, at, part.at(ix).to(result.type)),))])
+            body += self.nests.over(part.shape, [Block((Store(buffer, at, part.at(ix).to(type)),))])
     self.nests.separate(body, [buffer])
     return self.nests.held(buffer)
-
-
-def _shaped(operation: Operation) -> Lazy:
-    """A tensor of the result's shape and type whose numbers nobody asks for."""
-    (result,) = operation.results
-
-    def nothing(ix: Index) -> Expr:
-        raise AssertionError("only a shape")
-
-    return Lazy(result.shape, type_of(result.dtype), nothing)
 
 
 def _cat(self: Translation, operation: Operation) -> list[Lazy]:
@@ -181,7 +171,7 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
             continue
         parts.append((start, self.lazy(array)))
         start += array.shape[axis]
-    return [joined(self, parts, axis, _shaped(operation))]
+    return [joined(self, parts, axis, result.shape, type_of(result.dtype))]
 
 
 def _stack(self: Translation, operation: Operation) -> list[Lazy]:
@@ -192,7 +182,7 @@ def _stack(self: Translation, operation: Operation) -> list[Lazy]:
         part = self.lazy(array)
         shape = (*part.shape[:axis], 1, *part.shape[axis:])
         parts.append((k, Lazy(shape, part.type, lambda ix, part=part: part.at(ix[:axis] + ix[axis + 1 :]), part.cost)))  # type: ignore[misc]
-    return [joined(self, parts, axis, _shaped(operation))]
+    return [joined(self, parts, axis, result.shape, type_of(result.dtype))]
 
 
 def _pad(self: Translation, operation: Operation) -> list[Lazy]:
@@ -216,7 +206,7 @@ def _pad(self: Translation, operation: Operation) -> list[Lazy]:
             for at, width in ((0, before), (before + n, after))
             if width
         ]
-        source = joined(self, parts, axis, Lazy(shaped(before + n + after), source.type, lambda ix: ix[0]))
+        source = joined(self, parts, axis, shaped(before + n + after), source.type)
     return [source]
 
 

@@ -226,6 +226,27 @@ def test_bits_do_not_depend_on_vectors_or_on_the_compiler(dtype: torch.dtype, tm
         assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)), name
 
 
+def rowwise(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What an agent makes of its own numbers."""
+    (x,), (f,) = carry, data
+    step = (x.tanh() * f.exp()).sum(-1, True) / (1 + x.square().sum(-1, True)).sqrt() + x.logsumexp(-1, True)
+    return [(x - 0.1 * step * f.cos()).clamp(-3, 3)], [x.softmax(-1), (x[..., :3] * f[..., :3]).sum(-1)]
+
+
+@pytest.mark.parametrize("width", [2, 3, 7, 29])
+def test_bits_of_an_agent_do_not_depend_on_the_others(width: int) -> None:
+    (x,), (f,) = wide()
+    x, f = x[..., :width].contiguous(), f[..., :width].contiguous()
+    function = compiled(rowwise, [x], [f])
+    whole = by(function.run, function, [x], [f])
+    for block in (slice(0, 1), slice(1, 4), slice(3, 5)):
+        part = [x[block].contiguous()], [f[:, block].contiguous()]
+        own = compiled(rowwise, *part)
+        got = by(own.run, own, *part)
+        assert torch.equal(got[0], whole[0][block])
+        assert all(torch.equal(a, b[:, block]) for a, b in zip(got[1:], whole[1:], strict=True))
+
+
 def test_other_bits_would_be_noticed() -> None:
     carry, data = wide()
     function = compiled(everything, carry, data)
