@@ -16,6 +16,7 @@ import distopt
 from distopt.catalog import registry
 from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
+from distopt.engines.local import local
 from distopt.engines.local.emitted import Emitted, emitted
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
@@ -101,7 +102,7 @@ def on(problem: Problem, comparison: Comparison, engine: MakeEngine | None = Non
     made: list[Any] = []
 
     def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        made.append(engine(problem, blocks, mode) if engine else distopt.engines.local.local(problem, blocks, "eager"))
+        made.append(engine(problem, blocks, mode) if engine else local(problem, blocks, "eager"))
         return made[0]
 
     run = execute(problem.experiment, problem=problem, comparison=comparison, engine=make)
@@ -262,3 +263,32 @@ def test_the_engine_is_given_to_simulate() -> None:
     run = distopt.simulate("ring", engine=emitted, **asked)
     plain = distopt.simulate("ring", mode="eager", **asked)
     np.testing.assert_allclose(run["tracking_error"], plain["tracking_error"], rtol=1e-10)
+
+
+def stopping(engine: MakeEngine) -> MakeEngine:
+    """An engine that is interrupted before its tenth round."""
+
+    def make(problem: Problem, blocks: Any, mode: Any) -> Any:
+        made: Any = engine(problem, blocks, mode)
+        advance = made.advance
+
+        def stop(block: Any, rounds: range, keep: tuple[str, ...]) -> Any:
+            if block.start + rounds.start >= 10:
+                raise KeyboardInterrupt
+            return advance(block, rounds[:5], keep)
+
+        made.advance = stop
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("engine", [local, emitted])
+def test_a_run_goes_on_as_it_began(engine: MakeEngine, tmp_path: Any) -> None:
+    asked: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 20}
+    whole = distopt.simulate("ring", engine=engine, **asked)
+    with pytest.raises(KeyboardInterrupt):
+        distopt.simulate("ring", engine=stopping(engine), out=tmp_path / "run", checkpoint_every=5, **asked)
+    run: Any = distopt.resume(tmp_path / "run", engine=emitted)
+    assert run.status == "done" and run["tracking_error"].shape == (1, 20)
+    assert all(np.array_equal(run[name], whole[name]) for name in whole)

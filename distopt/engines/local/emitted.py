@@ -184,6 +184,7 @@ class Emitted(InThisProcess):
 def emitted(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
     """All agents in this process, their rounds compiled as one function: ``distopt.simulate(..., engine=emitted)``.
 
-    ``mode`` is not asked: rounds that can be written out are.
+    Its numbers equal those of eager rounds to rounding. A run that was interrupted goes on with ``distopt.resume(folder, engine=emitted)``;
+    with mode "eager", which a run of eager rounds goes on in, the rounds are eager.
     """
-    return Emitted()
+    return Eager() if mode == "eager" else Emitted()
