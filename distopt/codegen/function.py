@@ -124,8 +124,8 @@ def _check(
 def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
     """The rounds that ``do`` does, as one compiled function.
 
-    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]). What it does then is what every
-    round does: Python code in it must depend neither on numbers in tensors nor on how often it was called.
+    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. What it does
+    then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called.
 
     Raises:
         Unsupported: ``do`` does something that cannot be written out; the message names it.

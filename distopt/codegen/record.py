@@ -76,6 +76,9 @@ ESCAPES = (
 """Functions of tensors that hand out their numbers."""
 
 
+KEPT = "the rounds change a tensor that Python keeps from round to round"
+
+
 class _Asked(TorchFunctionMode):
     """Refuses what would let Python look at a tensor's numbers."""
 
@@ -120,6 +123,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._constants.append(tensor)
         return self.know(tensor, Array(tuple(tensor.shape), tensor.dtype, tensor.detach()))
 
+    def _require_own(self, tensor: Tensor, name: str) -> None:
+        """Refuse to change a tensor that the function found: it would be another one in the next round. A buffer that is filled first is none."""
+        known = self._known.get(id(tensor))
+        fills = name.partition(".")[0] in ("copy_", "zero_", "fill_")
+        if (known is None and not fills) or (known is not None and known[1].constant is not None):
+            raise Unsupported(KEPT)
+
     def _arrays(self, x: Any) -> Any:
         if isinstance(x, Tensor):
             return self.array(x)
@@ -135,13 +145,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(f"the rounds draw random numbers with torch ({name})")
         into = _changed(func, name, args)
+        if into is not None:
+            self._require_own(into, name)
         arguments, options = self._arrays(tuple(args)), {key: self._arrays(value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
         if into is not None:
             array = Array(tuple(into.shape), into.dtype)
-            for other, _ in list(self._known.values()):  # what shares its memory changes, too
+            for other, array_of in list(self._known.values()):  # what shares its memory changes, too
                 tensor = other()
                 if tensor is not None and tensor is not into and _shared(tensor, into):
+                    if array_of.constant is not None:
+                        raise Unsupported(KEPT)
                     self._stale.add(id(tensor))
             self.know(into, array)
             base, _, overload = name.partition(".")
@@ -170,7 +184,7 @@ def _shared(a: Tensor, b: Tensor) -> bool:
 
 
 def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
-    """What ``do(*inputs)`` does. It is called twice, on copies, so the inputs stay as they are.
+    """What ``do(*inputs)`` does. It is called on a copy of the inputs, and on other numbers, to see that it does the same.
 
     Raises:
         Unsupported: it asks a tensor for a number, draws random numbers, writes to a tensor of which there are views, or does something
@@ -180,18 +194,18 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     >>> [operation.name for operation in recording.operations]
     ['mul.Tensor', 'add.Tensor']
     """
-    first, second = _recorded(do, inputs), _recorded(do, inputs)
+    first = _recorded(do, [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs])
+    second = _recorded(do, [each * 0.75 + 2.0**-10 if each.is_floating_point() else each.clone() for each in inputs])
     if _form(first) != _form(second):
-        raise Unsupported("the rounds do something else each time, such as counting in Python")
+        raise Unsupported("the rounds do something else each time: they count in Python, or look at numbers of tensors")
     return first
 
 
-def _recorded(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
+def _recorded(do: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Recording:
     recorder = Recorder()
-    copies = [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs]
-    recording = Recording([recorder.know(each) for each in copies])
+    recording = Recording([recorder.know(each) for each in inputs])
     with torch.no_grad(), _Asked(), recorder:
-        results = list(do(*copies))
+        results = list(do(*inputs))
     for each in results:
         if not isinstance(each, Tensor):
             raise Unsupported(f"the rounds return a {type(each).__name__} where a tensor is expected")

@@ -93,17 +93,18 @@ class Translation:
         """Whether a number is data as they stand, which no round changes."""
         return number.op == "load" and number.value.kind == "input" and number.value not in self._changing
 
-    def operand(self, operation: Operation, k: int, viewed: bool = True) -> Lazy:
+    def operand(self, operation: Operation, k: int) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""
         lazy = self.lazy(operation.args[k])
-        if viewed and lazy.cost > 1 and sum(each.users for each in operation.results) > 1:
+        if lazy.cost > 1 and sum(each.users for each in operation.results) > 1:
             lazy = self._lazies[id(operation.args[k])] = self.nests.realised(lazy)
         return lazy
 
     def _elementwise(self, operation: Operation) -> list[Lazy]:
         name, result = operation.name.partition(".")[0], operation.results[0]
-        if len(operation.results) > 1:
-            raise Unsupported("")
+        unknown = operation.options.keys() - {"alpha", "rounding_mode", "memory_format"}
+        if len(operation.results) > 1 or unknown:
+            raise Unsupported(", ".join(sorted(unknown)))
         type, shape = type_of(result.dtype), result.shape
         if name in elementwise.SAME:
             source = self.lazy(operation.args[0])

@@ -25,6 +25,7 @@ PLACES = torch.randint(0, 10, (3, 4, 6))
 ROWS = torch.tensor([2, 0, 0, 1])
 
 COUNTED: list[int] = []
+SUM = torch.zeros_like(A)
 
 Case = tuple[Callable[..., Any], tuple[Tensor, ...]]
 
@@ -207,6 +208,7 @@ EXACT: dict[str, Case] = {
         (A, WHOLE),
     ),
     "in place": (lambda a, b: [_in_place(a.clone(), b)], (A, B)),
+    "a buffer": (lambda a: [SUM.copy_(a) * 2], (A,)),
     "a choice without axes": (lambda a, t: [torch.where(t > 0, a, -a), torch.where(t == 0, 0.5, a)], (A, ROWS[0])),
     "empty": (lambda a: [a[..., :0].sum(-1), torch.cat([a, a[..., :0]], -1), a[:, :0].sum(1)], (A,)),
 }
@@ -314,6 +316,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "an array": (lambda a: [a + torch.from_numpy(__import__("numpy").asarray(a))], "__array__"),
     "a comparison": (lambda a: [a * 2 if torch.equal(a, a * 1) else a], "equal"),
     "a counter": (lambda a: [a * len(COUNTED.append(0) or COUNTED)], "each time"),
+    "digits": (lambda a: [a.round(decimals=2)], "decimals"),
+    "data": (lambda a: [a.data * a.untyped_storage()[0]], "something else|not written out|number"),
+    "an accumulator": (lambda a: [a + SUM.add_(a)], "keeps from round to round"),
+    "a buffer that is read": (lambda a: [a + SUM * 2 * SUM.copy_(a)], "keeps from round to round"),
+    "a part of a buffer": (lambda a: [a + SUM * SUM[0].copy_(a[0])], "keeps from round to round"),
     "chance": (lambda a: [a + torch.rand_like(a)], "rand"),
     "an unknown operation": (lambda a: [torch.linalg.qr(a)[0]], "qr"),
     "a mask": (lambda a: [a[a > 0]], "index.Tensor"),
