@@ -125,6 +125,8 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "ge": lambda a, b: a >= b,
     "eq": lambda a, b: a.same(b),
     "ne": lambda a, b: a.differs(b),
+    "tanh_backward": lambda g, y: g * (1.0 - y * y),
+    "sigmoid_backward": lambda g, y: g * ((1.0 - y) * y),
     "logical_and": lambda a, b: a.to("b1") & b.to("b1"),
     "logical_or": lambda a, b: a.to("b1") | b.to("b1"),
     "logical_xor": lambda a, b: a.to("b1").differs(b.to("b1")),

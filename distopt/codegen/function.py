@@ -12,6 +12,7 @@ from distopt.codegen import objects
 from distopt.codegen.expressions import TYPES
 from distopt.codegen.llvm import assembly
 from distopt.codegen.memory import Routine, planned
+from distopt.codegen.readable import source
 from distopt.codegen.record import Unsupported, record
 
 Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
@@ -36,6 +37,10 @@ class Function:
         self.carried = [(each.before.shape, dtypes[each.before.type]) for each in routine.carried]
         self.data = [(each.shape, dtypes[each.type]) for each in routine.data[:own]]
         self.rows = [(each.shape, dtypes[each.type]) for each in routine.rows]
+
+    def source(self) -> str:
+        """The same loops as C, for people to read."""
+        return source(self.routine)
 
     def bound(self, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]) -> Bound:
         """The function with its memory. See ``Bound``."""
@@ -125,7 +130,8 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Functio
     """The rounds that ``do`` does, as one compiled function.
 
     ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. What it does
-    then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called.
+    then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called. It may take
+    derivatives, by ``torch.func.grad`` and ``torch.func.jvp``.
 
     Raises:
         Unsupported: ``do`` does something that cannot be written out; the message names it.

@@ -76,6 +76,9 @@ ESCAPES = (
 """Functions of tensors that hand out their numbers."""
 
 
+SHAPES = ("is_same_size", "_has_same_storage_numel")
+"""Operations that ask for shapes alone, which are the same in every round."""
+
 KEPT = "the rounds change a tensor that Python keeps from round to round"
 
 
@@ -144,6 +147,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Unsupported("the rounds ask a tensor for a number")
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(f"the rounds draw random numbers with torch ({name})")
+        if name.partition(".")[0] in SHAPES:
+            return func(*args, **kwargs)
         into = _changed(func, name, args)
         if into is not None:
             self._require_own(into, name)
@@ -180,7 +185,9 @@ def _changed(func: Any, name: str, args: Sequence[Any]) -> Tensor | None:
 
 
 def _shared(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() and a.numel() > 0
+    if not a.numel() or a._is_zerotensor():  # torch's forward mode has zeros without memory
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
@@ -289,5 +296,5 @@ def _needed(operations: list[Operation], results: list[Array]) -> list[Operation
 
 def refused(operation: Operation, why: object = "") -> Unsupported:
     """The error for an operation that cannot be written out."""
-    reason = first_line(why) if isinstance(why, BaseException) else str(why)
+    reason = first_line(why) if isinstance(why, BaseException) and str(why) else str(why)
     return Unsupported(f"the rounds use {operation.name}{f' ({reason})' if reason else ''}, which is not written out")

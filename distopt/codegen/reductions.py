@@ -255,6 +255,21 @@ def _softmax(self: Translation, operation: Operation) -> list[Lazy]:
     ]
 
 
+def _softmax_backward(self: Translation, operation: Operation) -> list[Lazy]:
+    """The derivatives of softmax and of its logarithm, times g, from what they gave."""
+    g, y = (self.nests.realised(self.lazy(each)) for each in operation.args[:2])
+    axis, zero = operation.args[2] % len(g.shape), self.nests.constant(0)
+    log = operation.name.startswith("_log")
+    part = g if log else Lazy(g.shape, g.type, lambda ix: g.at(ix) * y.at(ix), 2)
+    sums = reduced(self, part, axis, ADD)
+
+    def number(ix: Index) -> Expr:
+        total = sums.at((*ix[:axis], zero, *ix[axis + 1 :]))
+        return g.at(ix) - functions.computed("exp", y.at(ix)) * total if log else y.at(ix) * (g.at(ix) - total)
+
+    return [Lazy(g.shape, g.type, number, 3)]
+
+
 def _extreme(larger: bool, both: bool) -> Handler:
     """Where the largest (or smallest) number of each row stands first, and what it is. A NaN counts as most extreme."""
 
@@ -350,6 +365,8 @@ HANDLERS: dict[str, Handler] = {
     "logsumexp": _logsumexp,
     "_softmax": _softmax,
     "_log_softmax": _softmax,
+    "_softmax_backward_data": _softmax_backward,
+    "_log_softmax_backward_data": _softmax_backward,
     "argmax": _extreme(True, False),
     "argmin": _extreme(False, False),
     "max.dim": _extreme(True, True),

@@ -268,6 +268,18 @@ def _clamp(self: Translation, operation: Operation) -> list[Lazy]:
     return [Lazy(result.shape, type, make, cost)]
 
 
+def _threshold_backward(self: Translation, operation: Operation) -> list[Lazy]:
+    (result,), (g, x, least) = operation.results, operation.args
+    type = type_of(result.dtype)
+    first, second, zero = (
+        self.spread(g, result.shape, type),
+        self.spread(x, result.shape, type),
+        self.pool.constant(type, 0),
+    )
+    cost = self.lazy(g).cost + self.lazy(x).cost
+    return [Lazy(result.shape, type, lambda ix: (second(ix) <= least).where(zero, first(ix)), cost)]
+
+
 def _nan_to_num(self: Translation, operation: Operation) -> list[Lazy]:
     (result,) = operation.results
     source, given = self.lazy(operation.args[0]), [*operation.args[1:], None, None, None][:3]
@@ -312,6 +324,8 @@ HANDLERS: dict[str, Handler] = {
     "zeros_like": _filled(0),
     "new_zeros": _filled(0),
     "zero": _filled(0),
+    "_efficientzerotensor": _filled(0),
+    "_new_zeros_with_same_feature_meta": _filled(0),
     "ones": _filled(1),
     "ones_like": _filled(1),
     "new_ones": _filled(1),
@@ -328,6 +342,7 @@ HANDLERS: dict[str, Handler] = {
     "clamp": _clamp,
     "clamp_min": _clamp,
     "clamp_max": _clamp,
+    "threshold_backward": _threshold_backward,
     "nan_to_num": _nan_to_num,
     "lerp": _lerp,
     "addcmul": _addcmul,

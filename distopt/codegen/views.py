@@ -163,6 +163,25 @@ def joined(self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, shap
     return self.nests.held(buffer)
 
 
+def _part_backward(self: Translation, operation: Operation) -> list[Lazy]:
+    """Zeros but for the part that ``slice`` or ``select`` took."""
+    (result,), source, args = operation.results, self.lazy(operation.args[0]), operation.args
+    axis, zero = args[2] % len(result.shape), self.pool.constant(type_of(result.dtype), 0)
+    n, buffer, whole = result.shape[axis], self.nests.buffer(result.shape, source.type), self.nests.index(result.shape)
+    if operation.name.startswith("select"):
+        shape = (*source.shape[:axis], 1, *source.shape[axis:])
+        source, start, step = reshaped(self, source, shape), args[3] % n, 1
+    else:
+        start, step = min(max(args[3] + n if args[3] < 0 else args[3], 0), n), args[5]
+    ix = self.nests.index(source.shape)
+    at = (*ix[:axis], ix[axis] * step + start, *ix[axis + 1 :])
+    body = self.nests.over(result.shape, [Block((Store(buffer, whole, zero),))])
+    if math.prod(source.shape):
+        body += self.nests.over(source.shape, [Block((Store(buffer, at, source.at(ix)),))])
+    self.nests.separate(body, [buffer])
+    return [self.nests.held(buffer)]
+
+
 def _cat(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), parts, start = operation.results, [], 0
     axis = _argument(operation, 1, "dim", 0) % len(result.shape)
@@ -239,6 +258,8 @@ HANDLERS: dict[str, Handler] = {
     "unbind": _unbind,
     "split": _split,
     "split_with_sizes": _split,
+    "slice_backward": _part_backward,
+    "select_backward": _part_backward,
     "cat": _cat,
     "stack": _stack,
     "constant_pad_nd": _pad,

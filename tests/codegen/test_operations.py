@@ -29,6 +29,19 @@ SUM = torch.zeros_like(A)
 
 Case = tuple[Callable[..., Any], tuple[Tensor, ...]]
 
+DERIVED: tuple[Callable[[Tensor], Tensor], ...] = (
+    torch.tanh,
+    torch.sigmoid,
+    torch.exp,
+    lambda x: x.softmax(-1) ** 2,
+    lambda x: x.log_softmax(-1) * x,
+    lambda x: x.logsumexp(-1, True),
+    lambda x: torch.log1p(torch.exp(-x.abs())) + (-x).clamp(min=0),
+    lambda x: x.relu() * x,
+    lambda x: x.square().sum(-1, True).sqrt() + x[..., 1::3].sum(-1, True) * x[:, :1, 2:3],
+    lambda x: x.select(1, 2).unsqueeze(1) ** 3 * x[:1, :1],
+)
+
 EXACT: dict[str, Case] = {
     "arithmetic": (lambda a, b: [a + b, a - b, a * b, a / b, 2 - a, 1 / a, a + 2 * b, -a], (A, B)),
     "spread": (lambda a, r: [a + r, r - a, a * r[3]], (A, ROW)),
@@ -266,6 +279,11 @@ CLOSE: dict[str, Case] = {
             torch.addmm(b[0, :, :4], a[0], b[0].mT),
         ],
         (A, B, ROW),
+    ),
+    "gradients": (lambda a, b: [torch.func.grad(lambda x, f=f: (f(x) * b).sum())(a) for f in DERIVED], (A, B)),
+    "products with the Hessian": (
+        lambda a, b: [torch.func.jvp(torch.func.grad(lambda x, f=f: f(x).sum()), (a,), (b,))[1] for f in DERIVED],
+        (A, B),
     ),
     "mixing": (
         lambda a, b: [torch.lerp(a, b, 0.3), torch.addcmul(a, a, b, value=0.5), torch.addcdiv(a, a, b.abs())],

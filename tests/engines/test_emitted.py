@@ -49,13 +49,13 @@ def cases() -> list[Case]:
     found = []
     for algorithm in [*registry.names("algorithms"), *FORMS]:
         method = registry.make("algorithms", algorithm)
-        weights = getattr(method, "weights", "")
+        weights = method.weights
         average, networks = (
             weights == "average",
             [each for each in NETWORKS if each != "one-peer" or weights != "symmetric"],
         )
-        constant = average or hasattr(method, "channel")  # a star, or a channel that keeps sums
-        for channel in ("exact",) if hasattr(method, "channel") else CHANNELS:
+        constant = average or method.channel is not None  # a star, or a channel that keeps sums
+        for channel in CHANNELS if method.channel is None else ("exact",):
             for scenario in (MATRICES, VECTORS):
                 for network in ("constant",) if constant or channel.startswith("choco") else networks:
                     dtype = ("float64", "float32")[len(found) % 3 == 2]

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from distopt.codegen.function import Function
 from distopt.codegen.objects import Run
-from distopt.codegen.readable import source
 
 COMPILER = shutil.which("gcc") or shutil.which("clang")
 
 
 def by_c(function: Function, folder: Path, *flags: str) -> Run:
     """The function ``run`` as the C compiler makes it."""
-    text = source(function.routine)
+    text = function.source()
     place = folder / hashlib.sha1((text + " ".join(flags)).encode()).hexdigest()
     place.with_suffix(".c").write_text(text)
     asked = ["-O2", "-march=native", "-ffp-contract=off", "-fwrapv", "-w", *flags, "-shared", "-fPIC"]
