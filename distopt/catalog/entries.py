@@ -23,6 +23,17 @@ _KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
 _ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306\u0327\u030c\u030b", strict=True))
 
 
+NOTES = {
+    "scenarios": {
+        "comparator = False": "Nobody knows its minimisers: a run has no regrets, and the cost in their place."
+    },
+    "metrics": {
+        "compares = True": "It compares with minimisers, so a scenario with ``comparator = False`` has no such metric."
+    },
+}
+"""What an attribute of a class adds to its text, by kind."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a catalogue entry, as text.
@@ -107,15 +118,15 @@ def own(name: str) -> list[Entry]:
         raise InputError(f"{missing(name)}; give the path of a Python file, or a name of the catalogue")
     try:
         tree = ast.parse(path.read_bytes())
+        public = [node for node in _definitions(tree) if not node.name.startswith("_")]
+        exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
+        meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
+        kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}") from error
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError) as error:  # classes that inherit from one another, for one
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
         raise InputError(f"{name}: {line}not Python ({getattr(error, 'msg', error)})") from error
-    public = [node for node in _definitions(tree) if not node.name.startswith("_")]
-    exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
-    meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
-    kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
     alone = [(kind, node) for kind, node in kinds if [each for each, _ in kinds].count(kind) == 1]
     if not alone:
         found = ", ".join(node.name for node in public) or "none"
@@ -128,6 +139,7 @@ def own(name: str) -> list[Entry]:
 
 def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.ClassDef | None) -> Entry:
     text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
+    text += "".join(f"\n\n{note}" for says, note in NOTES.get(kind, {}).items() if maker and says in _attributes(maker))
     meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
     given = registry.OPTIONS.get(kind, ())
     parameters = tuple(
@@ -196,7 +208,7 @@ def _methods(node: ast.ClassDef, tree: ast.Module) -> set[str]:
     """The methods of a class, inherited ones included."""
     above = [_class(ast.unparse(base), tree) for base in node.bases]
     own = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
-    return own.union(*(_methods(*each) for each in above if each is not None and each[0] is not node))
+    return own.union(*(_methods(*each) for each in above if each is not None))
 
 
 def _class(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
@@ -224,6 +236,15 @@ def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.ex
         yield each.arg, each.annotation, value
     for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
         yield each.arg, each.annotation, value
+
+
+def _attributes(maker: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """What the body of a class assigns, as text without types."""
+    return [
+        f"{ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)} = {ast.unparse(node.value)}"
+        for node in maker.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+    ]
 
 
 def _default(value: ast.expr, tree: ast.Module) -> str:

@@ -28,6 +28,7 @@ from distopt.directions import direct
 from distopt.network.links import slots
 from distopt.network.net import Rehearsal
 from distopt.numerics.trees import leaf
+from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 from distopt.protocols import Slots
 from distopt.simulation.plan import tried
 
@@ -59,16 +60,16 @@ def check_algorithm(algorithm: Any) -> None:
     >>> print(check_algorithm(GT(lr=0.1)))
     None
     """
-    who = type(algorithm).__name__
-    channels = getattr(algorithm, "channels", None)
+    who, algorithm = type(algorithm).__name__, completed(AlgorithmDefaults, algorithm)
+    channels = getattr(algorithm, "channels", None)  # the first promise
     named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
     require(
         named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names"
     )
-    kind = getattr(algorithm, "weights", "doubly")
+    kind = algorithm.weights
     kinds = ("row", "doubly", "symmetric", "average")
     require(kind in kinds, f"{who}: weights must be one of {', '.join(kinds)}, not {kind!r}")
-    tracker = getattr(algorithm, "tracks", None)
+    tracker = algorithm.tracks
     require(
         tracker is None or isinstance(tracker, str),
         f"{who}: tracks must be the name of a leaf of its state, not {tracker!r}",
@@ -84,7 +85,7 @@ def check_algorithm(algorithm: Any) -> None:
         for t, g in enumerate(gradients.to(dtype)):
             x, state = _check_round(algorithm, g, state, x, t)
             check_leaves(state, (R, N), dtype, f"{who}: state after round {t}")
-            if hasattr(algorithm, "output"):
+            if algorithm.output is not None:
                 _check_output(algorithm, x, state, t)
             require(
                 alike(state, form),
@@ -257,10 +258,11 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     >>> print(check_channel(Exact()))
     None
     """
-    who = type(channel).__name__
+    who, channel = type(channel).__name__, completed(ChannelDefaults, channel)
     i, j = np.array(LINKS).T
     places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
-    channel = channel.for_degree(places.index.shape[-1]) if hasattr(channel, "for_degree") else channel
+    if channel.for_degree is not None:
+        channel = completed(ChannelDefaults, channel.for_degree(places.index.shape[-1]))
 
     class Wire:
         own = slice(None)
@@ -272,7 +274,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         def weigh(self, rows: Tensor) -> Tensor:
             return mixed(weights(), rows)
 
-    shared = bool(getattr(channel, "shared", False))
+    shared = bool(channel.shared)
 
     def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
         memory, out = channel.init(torch.zeros_like(stream[0])), []
@@ -306,7 +308,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         return out, memory
 
     for dtype, width in ((torch.float32, D), (torch.float64, D), (torch.float64, 1), (torch.float64, 2 * D + 1)):
-        words = channel.words(width) if hasattr(channel, "words") else 0
+        words = channel.words(width)
         noise = torch.rand(
             ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64
         )

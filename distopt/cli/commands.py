@@ -132,9 +132,10 @@ def report(folder: Folder) -> None:
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             say(f"distopt: {message}", err=True)
     left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
-    for metric, why in left.values():
-        if metric.announced:
-            say(f"left out: {metric.announced}: {why.split(';')[0]}")
+    for reason in dict.fromkeys(why for _, why in left.values()):
+        named = [metric.announced for metric, why in left.values() if why == reason and metric.announced]
+        if named:
+            say(f"left out: {', '.join(named)}: {reason.split(';')[0]}")
     for doubt in (weakness(folder.certificate), *map(drift, runs.values())):
         if doubt is not None:
             say(f"distopt: warning: {doubt}", err=True)

@@ -348,7 +348,7 @@ def show(
         click.echo(click.style(title, bold=True))
         for name, value in what.rows(weights).items():
             click.echo(f"  {name:<34}{value}")
-        for note in getattr(graph, "notes", ()):
+        for note in what.notes:
             click.echo(f"distopt: note: {printable(note)}", err=True)
         click.echo(f"written: {printable(str(path))}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from distopt.network.weights import (
     second_size,
 )
 from distopt.numerics.random import Key, words
+from distopt.optional import TopologyDefaults, completed
 
 
 class Mixing:
@@ -60,11 +62,11 @@ class Mixing:
                 f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
             )
         self.constant = isinstance(topology, Graph) and not self.drop_links
-        self._topology = topology
+        self._topology: Any = completed(TopologyDefaults, topology)
         self._network: Mixing | None = None
         self._asked: tuple[Kind, str] | None = None
         self._settles = False  # whether the powers of a matrix that was given have been looked at
-        same = self.constant or not (self.drop_links or getattr(topology, "random", True))
+        same = self.constant or not (self.drop_links or self._topology.random)
         trials = key.trials.tolist()
         self._key = Key(key.seed, range(self.agents), trials[:1] if same else trials, self.agents)
         if isinstance(topology, Graph):
@@ -247,7 +249,13 @@ class Mixing:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user on how the network was read, one line each."""
-        return getattr(self._topology, "notes", ())
+        return tuple(self._topology.notes)
+
+    @property
+    def positions(self) -> Floats | None:
+        """Where the topology draws its agents [N, 2], or None."""
+        found: Floats | None = self._topology.positions
+        return found
 
     @property
     def network(self) -> Mixing:

@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.rows import Table, apply
 from distopt.numerics.random import Key
-from distopt.protocols import Channel, Payload, Slots
+from distopt.protocols import Payload, Slots
 
 Memory = dict[str, Any]
 
@@ -113,7 +113,7 @@ class Net:
 
     def __init__(
         self,
-        channels: Mapping[str, Channel[Any]],
+        channels: Mapping[str, Any],
         link: Link,
         memory: Memory,
         uniforms: Uniforms | None = None,
@@ -172,7 +172,8 @@ class Net:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
         channel = self.channels[name]
-        u = self.uniforms.get(name) if getattr(channel, "shared", False) else None
+        u = self.uniforms.get(name) if channel.shared else None
+        out: Tensor
         out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
@@ -248,16 +249,14 @@ class Rehearsal(Round):
         return self.x.new_full((*self.x.shape[:-1], words), 0.5)
 
 
-def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
+def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
     A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     for name, channel in channels.items():
-        words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
+        words = channel.words(widths[name]) if name in widths else 0
         if words:
-            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(
-                f"channel/{name}", words, t
-            )
+            drawn[name] = (key.shared if channel.shared else key).uniform(f"channel/{name}", words, t)
     return drawn

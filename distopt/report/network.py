@@ -42,6 +42,7 @@ class Portrait:
         own_weights: whether the topology brings its weights, so that no rule is applied.
         rounds: 1 for a fixed network, else how many rounds were looked at.
         positions: [N, 2] given by the topology, or None.
+        notes: what the user should know of how the network was read, a line each.
     """
 
     agents: int
@@ -53,6 +54,7 @@ class Portrait:
     rounds: int
     own_weights: bool
     positions: NDArray[np.float64] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -116,9 +118,10 @@ def portrait(
         for t in range(rounds):
             mean += mixing.dense(torch.full((1, 1, 1, 1), t))[0, 0].numpy() / rounds
         second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
-    positions = getattr(topology, "positions", None)
     degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
-    return Portrait(n, links, presence, degrees, _diameter(n, links), second, rounds, own, positions)
+    return Portrait(
+        n, links, presence, degrees, _diameter(n, links), second, rounds, own, mixing.positions, mixing.notes
+    )
 
 
 def _diameter(n: int, links: NDArray[np.int64]) -> str:

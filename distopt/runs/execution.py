@@ -189,7 +189,7 @@ def execute_together(
             make = engine if callable(engine) else partial(engines.make, engine)
             where = make(grid.stack(problems), comparison.blocks, mode)
             total = problems[0].rounds
-            if progress:
+            if progress and comparison.problem.scenario.comparator:
                 progress("comparator", 0, total)
             comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:

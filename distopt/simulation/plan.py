@@ -14,7 +14,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.net import OWN, Rehearsal
 from distopt.numerics.trees import default_dtype, tensors, tree_map
-from distopt.protocols import Algorithm, Channel
+from distopt.protocols import Algorithm
 
 Held = tuple[Tensor, Any]
 """(x [R, n, d], the algorithm's state)."""
@@ -109,7 +109,7 @@ class Plan:
     after: Held
 
     @classmethod
-    def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Channel[Any]], x: Tensor) -> Plan:
+    def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Any], x: Tensor) -> Plan:
         """The plan of agents that begin at x [R, n, d]. Neither x nor the algorithm is changed.
 
         Raises:
@@ -137,7 +137,6 @@ def _form(held: Held) -> Held:
     return form
 
 
-def _width_matters(channel: Channel[Any], d: int) -> bool:
+def _width_matters(channel: Any, d: int) -> bool:
     """Whether a channel draws uniforms or remembers anything."""
-    draws = hasattr(channel, "words") and channel.words(d) > 0
-    return draws or bool(tensors(channel.init(torch.zeros(1, 1, d))))
+    return bool(channel.words(d) > 0) or bool(tensors(channel.init(torch.zeros(1, 1, d))))

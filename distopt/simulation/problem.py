@@ -15,7 +15,7 @@ from distopt import metrics
 from distopt.catalog import registry
 from distopt.catalog.places import looking_in
 from distopt.catalog.spec import shown
-from distopt.errors import InputError, either
+from distopt.errors import InputError
 from distopt.experiment import Experiment, of_path
 from distopt.metrics import Metric
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
@@ -23,7 +23,7 @@ from distopt.network.mixing import Mixing
 from distopt.network.weights import Kind
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
-from distopt.protocols import Channel
+from distopt.optional import DEFAULTS, ChannelDefaults, completed
 from distopt.simulation import limits, starting, surroundings
 from distopt.simulation.method import Method
 from distopt.simulation.plan import Plan
@@ -42,7 +42,7 @@ class Problem:
     mixing: Mixing
     scenario: Any
     algorithm: Any
-    channels: dict[str, Channel[Any]]
+    channels: dict[str, Any]
     key: Key
     rounds: int
     x0: Tensor
@@ -53,7 +53,11 @@ class Problem:
     @cached_property
     def measured(self) -> dict[str, Metric]:
         """The metrics that the scenario and the algorithm can have, by name."""
-        return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
+        return {
+            name: each
+            for name, each in self.metrics.items()
+            if (self.scenario.comparator or not each.compares) and each.applies(self.scenario, self.algorithm)
+        }
 
     @cached_property
     def sources(self) -> dict[str, list[tuple[str, Metric]]]:
@@ -76,7 +80,7 @@ class Problem:
     @cached_property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
-        return "output" if hasattr(self.algorithm, "output") else "x"
+        return "x" if self.algorithm.output is None else "output"
 
 
 @surroundings.set_aside()
@@ -113,26 +117,26 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if isinstance(experiment.algorithm, str)
         else type(algorithm).__name__.lower()
     )
-    kind: Kind = getattr(algorithm, "weights", "doubly")
+    kind: Kind = algorithm.weights
     mixing = network.averaged() if kind == "average" else network
     mixing.require(kind, who)
     channels = _channels(experiment, algorithm)
-    if any(hasattr(channel, "for_degree") for channel in channels.values()):
+    if any(channel.for_degree is not None for channel in channels.values()):
         mixing = mixing.with_link_slots(
             who if experiment.channel == "exact" else f"channel {_label(experiment.channel)}"
         )
         channels = {
-            name: channel.for_degree(mixing.slots) if hasattr(channel, "for_degree") else channel
+            name: channel
+            if channel.for_degree is None
+            else completed(ChannelDefaults, channel.for_degree(mixing.slots))
             for name, channel in channels.items()
         }
-    if not mixing.constant and (
-        moving := [name for name, channel in channels.items() if getattr(channel, "constant", False)]
-    ):
+    if not mixing.constant and (moving := [name for name, channel in channels.items() if channel.constant]):
         raise InputError(
             f"channel {type(channels[moving[0]]).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
             "but here links come and go; use a fixed topology without drop_links, or another channel"
         )
-    limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
+    limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
             f"the data of scenario {_label(experiment.scenario)} do not last one round for {agents} agents; give more rows"
@@ -143,11 +147,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = starting.points(experiment, scenario, key, _label(experiment.scenario))
-    recordable = ("x", "output") if hasattr(algorithm, "output") else ("x",)
+    recordable = ("x",) if algorithm.output is None else ("x", "output")
     named = [name for name in experiment.record if name not in recordable]
-    tracks = getattr(algorithm, "tracks", None)
+    tracks = algorithm.tracks
     with default_dtype(x0.dtype):
-        if hasattr(algorithm, "output"):
+        if algorithm.output is not None:
             _require_output(who, algorithm, x0)
         plan = Plan.of(algorithm, channels, x0)
         if tracks is not None:
@@ -191,10 +195,10 @@ def _require_output(who: str, algorithm: Any, x: Tensor) -> None:
         raise InputError(f"algorithm {who}: output gives {found}, not {list(x.shape)} and {x.dtype} as x has")
 
 
-def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Channel[Any]]:
+def _channels(experiment: Experiment, algorithm: Any) -> dict[str, Any]:
     """The channel of each name that the algorithm sends: its own, where it brings any, or the experiment's."""
     needs = ("init", "encode", "bits")
-    brought = getattr(algorithm, "channel", None)
+    brought = algorithm.channel
     if brought is None:
         return dict.fromkeys(algorithm.channels, _part("channels", experiment.channel, needs, {}))
     if experiment.channel != "exact":
@@ -262,7 +266,7 @@ def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
         "agents"
     )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
-        raise InputError(f"topology {topology}: say how many agents, as in {either('--agents 16', 'agents=16')}")
+        raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}
 
 
@@ -273,7 +277,7 @@ def _part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -
     for need in needs:
         if not hasattr(built, need):
             raise InputError(f"{_label(spec)} cannot serve among the {kind}: it has no {need!r}")
-    return built
+    return completed(DEFAULTS[kind], built)
 
 
 def _label(spec: Any) -> str:

@@ -90,7 +90,7 @@ def step(
     """
     net = opened(problem.method, held, link, uniforms, early)
     g, grad = revealed(problem, held.x, data)
-    return updated(problem.method, held, net, t, g, grad, getattr(problem.scenario, "project", None)), net, g
+    return updated(problem.method, held, net, t, g, grad, problem.scenario.project), net, g
 
 
 def opened(

@@ -196,6 +196,7 @@ def together(
     engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
+    agentwise = agentwise and any(metric.needs_points for metric in first.measured.values())
     keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
     soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a segment may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
@@ -361,7 +362,11 @@ def _chunk(
         start,
         start + kept,
         np.asarray([start + k for k in chosen], dtype=np.int64),
-        {name: value[chosen].T.contiguous().numpy() for name, value in values.items() if problem.measured[name].stored},
+        {
+            name: value[chosen].T.contiguous().numpy()
+            for name, value in values.items()
+            if problem.measured[name].kept(problem.scenario)
+        },
         {name: segment.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
         None if x is None else x.numpy(),
         start + count,

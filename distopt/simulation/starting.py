@@ -29,7 +29,7 @@ def points(experiment: Experiment, scenario: Any, key: Key, name: str) -> Tensor
         raise InputError(f"scenario {name}: dim={dim}, must be at least 1")
     shape = (experiment.trials, key.total, dim)
     given, what = experiment.x0, "x0"
-    if given is None and hasattr(scenario, "start"):
+    if given is None and scenario.start is not None:
         with default_dtype(torch.float64):
             given, what = scenario.start(key), f"scenario {name}: start"
     elif isinstance(given, str):

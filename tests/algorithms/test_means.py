@@ -118,14 +118,8 @@ def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: s
         undrawn(registry.make("algorithms", spec)),
         adam if spec == "aug_dgm:direction=adam" else MEANS[spec.partition(":")[0]],
     )
-    brings = hasattr(algorithm, "channel")
-    for kind in (
-        ["average"]
-        if getattr(algorithm, "weights", "") == "average"
-        else ["static"]
-        if brings
-        else ["static", "time_varying"]
-    ):
+    brings = algorithm.channel is not None
+    for kind in ["average"] if algorithm.weights == "average" else ["static"] if brings else ["static", "time_varying"]:
         moments = walked(algorithm, network(kind), SCHEDULES[schedule])
         size = max(float(moment.after.abs().max()) for moment in moments)
         assert size < 1e3
@@ -166,7 +160,7 @@ def test_powergossip_keeps_the_relation() -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_schedule_is_the_step_size_of_each_round(spec: str) -> None:
     algorithm, schedule = undrawn(registry.make("algorithms", spec)), InverseSqrt(0.3, shift=4.0)
-    weights = network("average" if getattr(algorithm, "weights", "") == "average" else "static")
+    weights = network("average" if algorithm.weights == "average" else "static")
     lrs = [float(schedule(torch.tensor(t))) for t in range(ROUNDS)]
     falling, given = (points(walked(algorithm, weights, each)) for each in ([schedule] * ROUNDS, lrs))
     same = (

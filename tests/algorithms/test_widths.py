@@ -304,11 +304,7 @@ def test_an_algorithm_that_counts_its_rounds_counts_no_more_than_there_are() -> 
 
 
 def test_the_catalogue_has_no_other_compressor_that_draws() -> None:
-    drawing = {
-        name
-        for name in registry.names("compressors")
-        if getattr(registry.make("compressors", name), "words", lambda d: 0)(4)
-    }
+    drawing = {name for name in registry.names("compressors") if registry.make("compressors", name).words(4)}
     assert drawing == {each.partition("(")[0] for each in COMPRESSORS}
 
 

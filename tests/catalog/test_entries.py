@@ -138,6 +138,7 @@ def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
         (None, "there is no file 'own.py' in .*; give the path of a Python file, or a name of the catalogue"),
         ("class A:\n  def", "own.py: line 2: not Python .invalid syntax."),
         ("\0", "own.py: .*not Python"),
+        ("class A(B): ...\nclass B(A): ...", "own.py: not Python .maximum recursion"),
         ("x = 1", "nothing in it could be meant; name one class or function 'own' .found: none."),
         ("class A:\n  update = 1", "nothing in it could be meant"),
         (

@@ -24,6 +24,7 @@ from distopt.catalog.spec import (
     values,
     whole,
 )
+from distopt.catalog.spec_files import rebased
 from distopt.errors import InputError, printable
 from distopt.runs import sweep
 from distopt.runs.sweep import KINDS
@@ -301,6 +302,13 @@ def test_a_path_by_position_is_replaced_in_a_sweep(own_folder: None) -> None:
     )
     assert twice.exit_code == 2
     assert "is in the sweep twice" in twice.stderr
+
+
+def test_a_grid_of_a_file_stays_a_grid_in_another_folder(own_folder: None) -> None:
+    Path("mine.py").write_text("")
+    moved = rebased("mine.py:lr=[1, 2],'a,b',path='[c]'", "elsewhere")
+    assert moved == "../mine.py:'a,b',lr=[1, 2],path='[c]'"
+    assert len(Spec.parse(moved).points()) == 2
 
 
 def test_a_users_own_class_may_fail_in_any_way(own_folder: None) -> None:

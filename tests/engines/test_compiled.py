@@ -64,7 +64,7 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
     ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
-    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = registry.make("algorithms", algorithm).weights == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
@@ -74,7 +74,7 @@ def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: No
 )
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
-    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = registry.make("algorithms", algorithm).weights == "average"
     ask: dict[str, Any] = {
         "agents": 5,
         "scenario": "moving_target",

@@ -93,7 +93,7 @@ def walked(algorithm: Any, weights: list[list[list[float]]], lrs: list[Any], tri
     for t, (w, lr) in enumerate(zip(weights, lrs, strict=True)):
         algorithm = at_rate(algorithm, lr)
         net, g = (
-            Net(dict.fromkeys(algorithm.channels, getattr(algorithm, "channel", Exact())), Linked(w), memory),
+            Net(dict.fromkeys(algorithm.channels, algorithm.channel or Exact()), Linked(w), memory),
             torch_gradient(t, x),
         )
         after, state = algorithm.update(g, state, x, Rehearsal(net.mix, x, t))
@@ -108,5 +108,5 @@ def points(moments: list[Moment]) -> Tensor:
 
 def undrawn(algorithm: Any) -> Any:
     """With a compressor that draws nothing in the place of one that does."""
-    draws = any(f.name == "compressor" and hasattr(algorithm.compressor, "words") for f in fields(algorithm))
+    draws = any(f.name == "compressor" and algorithm.compressor.words(8) > 0 for f in fields(algorithm))
     return replace(algorithm, compressor=TopK(2)) if draws else algorithm

@@ -78,7 +78,7 @@ class Worker:
             key,
             rows or transport,
             self.device,
-            project=getattr(problem.scenario, "project", None),
+            project=problem.scenario.project,
         )
         self.blocks = Blocks(problem.scenario, key, problem.rounds, length)
         self.nodes = [tree.nodes(ids, problem.agents) for ids in partition.blocks]
