@@ -50,6 +50,21 @@ def test_actors_have_the_bits_of_one_block(algorithm: str) -> None:
     assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
 
 
+@pytest.mark.slow
+def test_actors_record_what_channels_remember() -> None:
+    ask: dict[str, Any] = {
+        "agents": 6,
+        "scenario": "moving_target:dim=4",
+        "algorithm": "gt:lr=0.02",
+        "channel": "choco:compressor=sign,gamma=0.2",
+        "rounds": 8,
+        "record": "memory.s.copy",
+    }
+    alone, run = distopt.simulate("ring", **ask), distopt.simulate("ring", engine="ray:workers=3", **ask)
+    assert len(np.unique(alone["memory.s.copy"])) > 6
+    assert np.array_equal(alone["memory.s.copy"], run["memory.s.copy"])
+
+
 class Lent(WorkerEngine):
     """An engine whose workers stays when it is closed."""
 
