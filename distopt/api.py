@@ -165,7 +165,7 @@ def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
     try:
         with opening as folder:
             if not (folder.resumed and folder.finished):
-                _warn(folder.problems[0].mixing.notes)
+                _warn(folder.problems[0].network.notes)
                 try:
                     folder.run()
                 finally:
@@ -182,7 +182,7 @@ def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool 
     """The runs of experiments by label."""
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]
-    _warn(first.mixing.notes)
+    _warn(first.network.notes)
     comparison = Comparison.of(first)
     runs: dict[int, Run] = {}
     for batch in grid.batches(problems):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from distopt.catalog import registry
+from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, rooted, toml
 from distopt.catalog.spec import LARGEST, files, quoted, real, shown
 from distopt.errors import InputError
@@ -190,17 +191,6 @@ class Experiment:
         if "topology" not in values:
             raise InputError(f'{where}: topology is missing; write topology = "..."')
         return cls(**{"agents": None, **DEFAULTS, **values})
-
-
-def of_path(part: str, path: Path) -> str:
-    """The spec of a part that is given as a path: a Python file is its maker, and what a topology is read from is a file.
-
-    >>> of_path("algorithm", Path("d/mine.py")), of_path("topology", Path("a,b.edges"))
-    ('d/mine.py', "file:path='a,b.edges'")
-    """
-    if path.suffix != ".py" and part != "topology":
-        raise InputError(f"{part}={str(path)!r}: a path of a {part} is that of a Python file, with .py at its end")
-    return str(path) if path.suffix == ".py" else f"file:path={quoted(str(path))}"
 
 
 def start(text: str) -> float | str:

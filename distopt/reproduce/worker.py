@@ -11,16 +11,15 @@ from torch import Tensor
 
 from distopt.channels.exact import Exact
 from distopt.network.graphs import graph_from_edges
-from distopt.network.mixing import Mixing
+from distopt.network.mixing import ConstantMixing
 from distopt.network.net import Memory, Net, Whole
-from distopt.numerics.random import Key
 from distopt.numerics.trees import at
 
 
 def _alone() -> Whole:
     """The link of a network of one: it hears itself, with weight 1."""
-    network = Mixing(graph_from_edges(1, []), "metropolis", Key(0, range(1), range(1), 1))
-    return Whole(at(network.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64)), 0))
+    network = ConstantMixing(graph_from_edges(1, []), "metropolis")
+    return Whole((at(network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64)), 0),))
 
 
 class Step(NamedTuple):

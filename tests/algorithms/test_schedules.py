@@ -83,7 +83,7 @@ class Linked:
     def heard(self, name: str, payload: Any) -> Any:
         return payload
 
-    def weigh(self, rows: Tensor) -> Tensor:
+    def weigh(self, name: str, rows: Tensor) -> Tensor:
         return torch.einsum("ij,rjd->rid", self.w, rows)
 
 
@@ -327,7 +327,7 @@ def test_powergossip_keeps_the_relation() -> None:
     from distopt.network.net import Whole
     from distopt.numerics.trees import at
 
-    tables = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    tables = problem.network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     algorithm, memory, x = problem.algorithm, {}, torch.tensor(START, dtype=torch.float64)[None]
     for t, lr in enumerate(SCHEDULES["zigzag"]):
         algorithm = at_rate(algorithm, lr)

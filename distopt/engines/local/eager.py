@@ -139,7 +139,7 @@ class Eager(InThisProcess):
                 rounds,
                 block.data,
                 block.uniforms,
-                lambda k: Whole(at(block.tables, k)),
+                lambda k: Whole(at(block.tables, k), problem.network.which),
                 keep,
                 stepper(problem),
             )

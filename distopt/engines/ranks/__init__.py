@@ -56,7 +56,7 @@ def ranks(
     check(backend, count)
     if backend == "nccl" and mode == "compiled":
         raise InputError("ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out")
-    shared = divide(problem.mixing, count, partition)
+    shared = divide(problem.network, count, partition)
     compiled = backend == "gloo" and local.compiles(problem, blocks, mode)
     if (orders := led()) is None:
 

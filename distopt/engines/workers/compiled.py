@@ -124,7 +124,7 @@ class Rounds:
         self, held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
     ) -> Walk:
         """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
-        weights, width = (self.exchange.halo.table, self.exchange.halo.own), self.exchange.halo.width
+        weights, width = (self.exchange.halo.tables, self.exchange.halo.own), self.exchange.halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
         self._loaded = max(self._loaded, count)
@@ -133,7 +133,8 @@ class Rounds:
         def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
             data, weights, uniforms, first = pick(leaves, k)
-            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
+            link = BlockLink(opaque, self.problem.network.which, *weights)
+            after, net, g = step(self.problem, held, data, link, uniforms, first + k, self.early)
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
             stood = before(self.problem, held)

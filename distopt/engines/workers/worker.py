@@ -132,7 +132,7 @@ class Worker:
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
-        self.halo = halo(self.whole.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.halo = halo(self.whole.network.rows(t), self.partition, self.me).on(self.device)
         self.uniforms: Uniforms = self._there(uniforms(self.problem.channels, self.problem.key, self.problem.widths, t))
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
@@ -150,11 +150,11 @@ class Worker:
         def through(
             held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
         ) -> eager.Walk:
-            weights = rounds_of((self.halo.table, self.halo.own))
+            weights = rounds_of((self.halo.tables, self.halo.own))
 
             def link(k: int) -> BlockLink:
                 self.exchange.go(k)
-                return BlockLink(self.exchange, *weights(k))
+                return BlockLink(self.exchange, self.problem.network.which, *weights(k))
 
             return eager.walk(self.problem, held, self._span.start, rounds, data, uniforms, link, keep, one)
 
