@@ -51,7 +51,8 @@ def simulate(
     """Simulate one or several algorithms, or a grid of their parameters, on one scenario over one network.
 
     Args:
-        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix.
+        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix; or a
+            dict of these by channel, as in ``{"x": R, "s": C}``, where an algorithm asks other weights of each channel.
         agents: N; leave it out if the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.

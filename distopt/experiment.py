@@ -32,7 +32,8 @@ class Experiment:
     """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
-        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
+        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object; or a dict of them by channel, for an
+            algorithm whose channels have each their own weights.
         agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
@@ -74,6 +75,11 @@ class Experiment:
         for name in ("topology", "scenario", "algorithm", "channel"):
             if isinstance(value := getattr(self, name), Path):  # the file of a class, or of a graph
                 object.__setattr__(self, name, of_path(name, value))
+        if isinstance(self.topology, Mapping):
+            by_channel = {
+                name: of_path("topology", p) if isinstance(p, Path) else p for name, p in self.topology.items()
+            }
+            object.__setattr__(self, "topology", by_channel)
         if isinstance(self.x0, str | Path):
             object.__setattr__(self, "x0", start(str(self.x0)))
         if not isinstance(self.folder, str | Path):
@@ -139,7 +145,7 @@ class Experiment:
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            each = value if f.name == "metrics" else [value]
+            each = value if f.name == "metrics" else list(value.values()) if isinstance(value, dict) else [value]
             if strange := [one for one in each if not isinstance(one, str | int | float | list)]:
                 raise InputError(
                     f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
@@ -149,7 +155,8 @@ class Experiment:
 
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""
-        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
+        graphs = self.topology.values() if isinstance(self.topology, Mapping) else [self.topology]
+        parts = (*graphs, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
         specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
@@ -267,4 +274,6 @@ def titled(spec: Any) -> str:
     """A part of an experiment for a title: a spec with the paths of files cut short, or the type of an object."""
     if isinstance(spec, str):
         return registry.brief(spec)
+    if isinstance(spec, Mapping):
+        return "-".join(map(titled, spec.values()))
     return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
