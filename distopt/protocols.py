@@ -34,7 +34,7 @@ class Mix(Protocol):
         """x_t [R, n, d], where the gradients g of the round were taken."""
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
-        """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round."""
+        """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
     def grad(self, y: Tensor) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
@@ -58,12 +58,13 @@ class Algorithm(Protocol[S]):
     the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *]. ``mix`` is
     the round (see ``Mix``).
 
-    Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that of
-    the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are
-    called); ``weights``, what W must be, "row" (row-stochastic), "doubly" (the default), "symmetric" or "average" (all entries 1/N, or a
-    star, whose hub is then a server); ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the
-    points so far: all that is measured is measured there, before each round; ``channel``, the ``Channel`` through which it sends, or a dict
-    of them by name, where its paper says which.
+    Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that
+    of the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are
+    called); ``weights``, what W must be, "row" (row-stochastic), "column" (column-stochastic), "doubly" (both, the default), "symmetric"
+    (and doubly stochastic), "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel;
+    ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far: all that is
+    measured is measured there, before each round; ``channel``, the ``Channel`` through which it sends, or a dict of them by name, where
+    its paper says which.
     """
 
     channels: ClassVar[tuple[str, ...]]

@@ -28,35 +28,6 @@ from distopt.topologies.complete import complete
 from distopt.topologies.random_matching import RandomMatching
 from distopt.topologies.ring import ring
 
-PUSH_PULL = '''
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-
-
-class State(NamedTuple):
-    s: torch.Tensor
-    g: torch.Tensor
-
-
-@dataclass(frozen=True)
-class PushPull:
-    """x <- R x - lr s, s <- C s + g - g_prev."""
-
-    lr: float = 0.05
-    channels = ("x", "s")
-    tracks = "s"
-    weights = {"x": "row", "s": "column"}
-
-    def init(self, x):
-        return State(torch.zeros_like(x), torch.zeros_like(x))
-
-    def update(self, g, state, x, mix):
-        s = mix("s", state.s) + g - state.g
-        return mix("x", x) - self.lr * s, State(s, g)
-'''
-
 PUSH_SUM = '''
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -111,9 +82,8 @@ C /= C.sum(0)
 
 
 @pytest.fixture
-def push_pull(tmp_path: Path) -> str:
-    (tmp_path / "push_pull.py").write_text(PUSH_PULL)
-    return f"{tmp_path / 'push_pull.py'}:lr={LR}"
+def push_pull() -> str:
+    return f"{Path(__file__).parents[2] / 'examples' / 'push_pull.py'}:lr={LR}"
 
 
 @pytest.fixture
