@@ -275,5 +275,5 @@ def titled(spec: Any) -> str:
     if isinstance(spec, str):
         return registry.brief(spec)
     if isinstance(spec, Mapping):
-        return "-".join(map(titled, spec.values()))
+        return " and ".join(map(titled, spec.values()))
     return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()
