@@ -156,7 +156,7 @@ class SwitchingMixing(_Changing):
         if any(needs <= asked for asked, _ in self._asked):
             return self
         twin = copy.copy(self)
-        twin._columns = not self._asked and self.by_column(needs)
+        twin._columns = self._columns or (not self._asked and self.by_column(needs))
         twin._asked = (*self._asked, (needs, who))
         twin.rows(torch.arange(LOOKED_AT).reshape(-1, 1, 1, 1))
         return twin

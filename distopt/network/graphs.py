@@ -72,7 +72,8 @@ class Graph:
 class Arcs:
     """Directed links of a chunk of rounds, flat: agent ``receiver`` hears ``sender`` in round t[round] of trial ``trial``.
 
-    Undirected links appear in both directions; there are no self loops. ``weight`` None asks for a weight rule.
+    Undirected links appear in both directions; there are no self loops, and the self weights follow from the others. ``weight`` None
+    asks for a weight rule.
     """
 
     round: Ints

@@ -27,6 +27,7 @@ from distopt.simulation.problem import build
 from distopt.topologies.complete import complete
 from distopt.topologies.random_matching import RandomMatching
 from distopt.topologies.ring import ring
+from distopt.topologies.star import star
 
 PUSH_SUM = '''
 from dataclasses import dataclass
@@ -303,6 +304,13 @@ def test_what_cannot_serve_a_channel_is_refused(push_pull: str, push_sum: str) -
         run({"x": R, "s": C}, push_pull, drop_links=0.1)
     with pytest.raises(InputError, match=r"gt \(channel 'x'\) needs doubly stochastic weights"):
         run({"x": R, "s": C}, "gt")
+
+
+def test_an_averaged_star_has_slots_for_all_links_of_its_complete_graph() -> None:
+    hub, whole = (mixing(each).require("average", "ab").with_link_slots("ab") for each in (star(5), complete(5)))
+    assert hub.slots == whole.slots == 4
+    tables = zip(hub.rows(rounds(0, 1)), whole.rows(rounds(0, 1)), strict=True)
+    assert all(torch.equal(one, other) for one, other in tables)
 
 
 def test_weights_are_words_or_sets_of_them() -> None:
