@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from distopt.api import load as load
     from distopt.api import resume as resume
     from distopt.api import simulate as simulate
+    from distopt.api import sweep as sweep
     from distopt.runs.results import Run as Run
 
-__all__ = ["Run", "__version__", "load", "resume", "simulate"]
+__all__ = ["Run", "__version__", "load", "resume", "simulate", "sweep"]
 
 if not (
     Path(__file__).parent / "topologies"
@@ -23,6 +24,7 @@ if not (
 _LAZY = {
     "simulate": "distopt.api",
     "resume": "distopt.api",
+    "sweep": "distopt.api",
     "load": "distopt.api",
     "Run": "distopt.runs.results",
 }

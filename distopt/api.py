@@ -1,10 +1,10 @@
-"""The Python API: ``simulate``, ``resume`` and ``load``."""
+"""The Python API: ``simulate``, ``sweep``, ``resume`` and ``load``."""
 
 from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ from typing import Any
 from distopt.catalog.spec import shown
 from distopt.engines import local
 from distopt.errors import InputError
-from distopt.experiment import Experiment, compared
+from distopt.experiment import Experiment, compared, settings
 from distopt.report.summary import drift, weakness
+from distopt.runs import sweep as sweeps
 from distopt.runs.execution import Asked, Comparison, MakeEngine, execute, execute_together, whole
 from distopt.runs.folder import Folder, opened, reopened
 from distopt.runs.loading import load
 from distopt.runs.results import Run
+from distopt.runs.signals import stopping
 from distopt.simulation import grid, surroundings
 from distopt.simulation.problem import build
 
-__all__ = ["Comparison", "execute", "load", "resume", "simulate"]
+__all__ = ["Comparison", "execute", "load", "resume", "simulate", "sweep"]
 
 
 @surroundings.set_aside()
@@ -65,7 +67,7 @@ def simulate(
         dtype: precision of the iterates, "float64" or "float32"; metrics are float64.
         every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
-        record: trajectories to keep: "x", and fields of the algorithm's state, such as "s".
+        record: trajectories to keep: "x", fields of the algorithm's state, such as "s", and of a channel's memory, such as "memory.x.e".
         drop_links: probability with which a link fails in a round.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
@@ -135,7 +137,8 @@ def resume(
     """Go on with runs that were interrupted or killed, from their last checkpoints, as ``distopt resume`` does.
 
     Args:
-        folder: the folder that ``distopt simulate`` or ``simulate(..., out=folder)`` wrote.
+        folder: the folder that ``distopt simulate`` or ``simulate(..., out=folder)`` wrote, or that of a sweep, which goes on as it
+            was asked for.
         engine: where the rounds to come run; None for where they ran before. No engine changes a number.
         checkpoint_every: rounds from one checkpoint to the next; None for as many as before.
         force: go on although a file that the experiment names, the program or the device has changed. The bits are then others.
@@ -156,8 +159,78 @@ def resume(
     """
     if not isinstance(folder, str | Path):
         raise InputError(f"{shown(folder)}: not the path of a folder")
+    if sweeps.there(Path(folder)):
+        return _swept(sweeps.reopened(Path(folder), engine is not None or checkpoint_every is not None or force))
     runs = _through(reopened(Path(folder), engine=engine, checkpoint_every=checkpoint_every, force=force))
     return runs if len(runs) > 1 else next(iter(runs.values()))
+
+
+def sweep(
+    file: str | Path | Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    out: str | Path,
+    mode: local.Mode = "auto",
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+) -> dict[str, Run]:
+    """Run many experiments side by side, as ``distopt sweep`` does: every choice from lists of values, each in a folder of its own.
+
+    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted.
+
+    Args:
+        file: a TOML file, or its settings as a dict, such as ``{"topology": "ring", "agents": 8, "algorithm": "gt"}``.
+        values: the lists by key, such as ``{"algorithm.lr": [0.01, 0.02], "seed": [1, 2, 3]}``: settings of the file, or
+            parameters of its topology, scenario, algorithm or channel. The first varies slowest.
+        out: a folder to write to: a run in a folder of its own for each experiment, and the table of all, sweep.csv.
+        mode: as in ``simulate``.
+        engine: "local" for processes of this machine, or "ray" for tasks of a Ray cluster.
+        workers: how many experiments run at a time; None for one per core, or as many as the cluster has room for.
+        address: of a running Ray cluster, or "auto"; None starts one on this machine.
+
+    Returns:
+        The runs by what was set in them, each bitwise as ``simulate`` gives it. An experiment that fails is left out, with a
+        warning, and stops no other.
+
+    Raises:
+        InputError: a key or a value that is none, or ``out`` holds something else.
+        KeyboardInterrupt: Ctrl-C; what was finished is in ``out``.
+
+    >>> import tempfile
+    >>> settings = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt", "rounds": 9}
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     list(sweep(settings, {"algorithm.lr": [0.01, 0.02], "seed": 1}, out=out, workers=1))
+    ['algorithm.lr=0.01 seed=1', 'algorithm.lr=0.02 seed=1']
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f'values={shown(values)}: must be a dict of lists, as in {{"seed": [1, 2, 3]}}')
+    if not isinstance(out, str | Path):
+        raise InputError(f"out={shown(out)}: not the path of a folder")
+    if isinstance(file, str | Path):
+        given, where = settings(Path(file)), str(file)
+    elif isinstance(file, Mapping):
+        given, where = dict(file), "the settings"
+    else:
+        raise InputError(f"{shown(file)}: must be the path of a TOML file, or its settings as a dict")
+    return _swept(sweeps.asked(given, values, where, Path(out), mode, engine, workers, address))
+
+
+def _swept(sweep: sweeps.Sweep) -> dict[str, Run]:
+    """Run what is left of a sweep and write its table; the runs by name."""
+    with stopping() as stop:
+        try:
+            runs, failed = sweep.run()
+            stop.patient = True  # the table is soon written
+            sweep.table(runs)
+        except KeyboardInterrupt:
+            if stop.signal is None:
+                raise
+    if stop.signal is not None:  # it is for the process, too
+        signal.raise_signal(stop.signal)
+        raise KeyboardInterrupt
+    _warn([f"{sweep.points[k].name} failed: {reason}" for k, reason in failed.items()])
+    return {sweep.points[k].name: whole(run) for k, run in runs.items()}
 
 
 def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:

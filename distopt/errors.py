@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -15,6 +17,32 @@ class RunError(RuntimeError):
 
 class WorkerLost(RunError):
     """A worker is gone or silent. Another one can do its work, so the run may go on."""
+
+
+_by_command = False
+
+
+@contextmanager
+def by_command() -> Iterator[None]:
+    """Within it, what is asked comes from the command line, and messages name its options (see ``either``)."""
+    global _by_command  # noqa: PLW0603  # not a thread's own: the threads of a run speak as the run does
+    before, _by_command = _by_command, True
+    try:
+        yield
+    finally:
+        _by_command = before
+
+
+def either(command: str, python: str) -> str:
+    """What to write to ask for something, in the words of whoever reads the message: an option after a command, or Python.
+
+    >>> with by_command():
+    ...     print("choose another folder with " + either("--out", "out="))
+    choose another folder with --out
+    >>> print("choose another folder with " + either("--out", "out="))
+    choose another folder with out=
+    """
+    return command if _by_command else python
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,8 @@ import torch
 from distopt.catalog import registry
 from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, rooted, toml
-from distopt.catalog.spec import LARGEST, files, quoted, real, shown
+from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
+from distopt.catalog.spec_files import files
 from distopt.errors import InputError
 from distopt.fingerprint import plain
 
@@ -46,7 +47,8 @@ class Experiment:
         every: record metrics every ``every`` rounds. The last round is always recorded.
         x0: starting point: None (the scenario's own, or zeros), a number, [d], [N, d] or [R, N, d], or the path of a
             file of such numbers (``numpy.save``).
-        record: trajectories to keep: "x" and any leaf of the state, "s" or "direction.m".
+        record: trajectories to keep: "x", any leaf of the state, "s" or "direction.m", and of a channel's memory, "memory.x.e" (e of
+            the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
@@ -162,8 +164,7 @@ class Experiment:
             named = [text for spec in specs for text, _ in files(spec)]
         if all(map(rooted, named)):
             return None
-        inside = near is not None and Path(self.folder).resolve() in near.resolve().parents
-        return os.path.relpath(Path(self.folder).resolve(), near.resolve()) if near and inside else self.folder
+        return moving(self.folder, near)
 
     def points(self) -> list[Experiment]:
         """The single experiments of a grid ``algorithm="gt:lr=[0.1,0.2]"``, one for each point; of any other experiment, itself.
@@ -177,7 +178,7 @@ class Experiment:
         if not isinstance(self.algorithm, str):
             return [self]
         with looking_in(self.folder):
-            specs = registry.points(self.algorithm)
+            specs = [str(point) for point in Spec.parse(self.algorithm).points()]
         if (twice := repeated(specs)) is not None:
             raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
         return (
@@ -210,6 +211,16 @@ def start(text: str) -> float | str:
         return real(text)
     except ValueError:
         return text if text.startswith("file:path=") else f"file:path={quoted(text)}"
+
+
+def moving(folder: str, near: Path | None) -> str:
+    """A folder as it is noted in a file of the folder ``near``: from there where that lies inside it, so that both can be moved together.
+
+    >>> moving("/data", Path("/data/runs/one")), moving("/data", Path("/elsewhere"))
+    ('../..', '/data')
+    """
+    inside = near is not None and Path(folder).resolve() in near.resolve().parents
+    return os.path.relpath(Path(folder).resolve(), near.resolve()) if near and inside else folder
 
 
 def repeated(items: Sequence[Hashable]) -> int | None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.catalog.spec import paths
+from distopt.catalog.spec_files import paths
 from distopt.errors import InputError
+from distopt.optional import users_class
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -52,7 +53,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     described = {key: plain(item, inner) for key, item in sorted(fields.items()) if not callable(item)}
-    return {"type": kind, "code": _code(type(value)), **described}
+    return {"type": kind, "code": _code(users_class(type(value))), **described}
 
 
 def _code(kind: type) -> str:

@@ -1,7 +1,7 @@
 """The shapes that algorithms, directions, compressors, channels, scenarios and topologies have.
 
-A class inherits nothing from here: it only has the methods. All tensors are ``[..., n, d]``: trials first, the block's
-agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in front.
+A class inherits nothing from here: it only has the methods. What it may have besides says ``distopt.optional``.
+All tensors are ``[..., n, d]``: trials first, the block's agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in front.
 """
 
 from __future__ import annotations
@@ -58,13 +58,7 @@ class Algorithm(Protocol[S]):
     the local gradients g_i = grad f_{i,t}(x_{i,t}) and returns (x_{t+1}, state). Every leaf of the state is [R, n, *]. ``mix`` is
     the round (see ``Mix``).
 
-    Optional attributes: ``tracks``, for gradient tracking: the name of the state's leaf, such as "s", whose mean over the agents is that
-    of the gradients after every round (the metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are
-    called); ``weights``, what W must be, "row" (row-stochastic), "column" (column-stochastic), "doubly" (both, the default), "symmetric"
-    (and doubly stochastic), "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel;
-    ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far: all that is
-    measured is measured there, before each round; ``channel``, the ``Channel`` through which it sends, or a dict of them by name, where
-    its paper says which.
+    Optional attributes: ``distopt.optional.AlgorithmDefaults``.
     """
 
     channels: ClassVar[tuple[str, ...]]
@@ -104,10 +98,7 @@ class Compressor(Protocol):
     ``delta`` is the largest known contraction, E|C(z) - z|^2 <= (1 - delta) |z|^2, or None; ``omega`` the least known variance of an
     unbiased map, E C(z) = z and E|C(z) - z|^2 <= omega |z|^2, or None.
 
-    Optional: ``words(d)``, how many uniforms a row draws (0 if left out); ``shared = True``, one draw u [..., 1, words] for the whole
-    network, which receivers know too, so that ``decode`` is given it; ``start(d, dtype)`` [*], what the first encoding of a row starts
-    from, and ``warm(payload, d)`` [..., n, *], what the next one does, given to ``encode`` as ``warm``: whoever compresses a stream
-    of values keeps it in between.
+    Optional attributes: ``distopt.optional.CompressorDefaults``.
     """
 
     def encode(self, z: Tensor, u: Tensor | None = None, warm: Tensor | None = None) -> Payload: ...
@@ -164,12 +155,7 @@ class Channel(Protocol[M]):
 
     A value may be as wide as it likes, as long as all rounds send the same width d; it need not be x's.
 
-    Optional: ``words(d)``, how many uniform numbers the encoding of one row of d numbers draws (0 if left out); ``encode`` is
-    given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there are none.
-    ``shared = True``: they are [R, 1, words(d)], the same for the whole network; only then is the call given them too.
-    ``constant = True``: the memory only makes sense while W_t does not change, so a network whose links do is refused.
-    ``for_degree(E)``: the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour something of its own;
-    its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
+    Optional attributes: ``distopt.optional.ChannelDefaults``.
     """
 
     def init(self, like: Tensor) -> M: ...
@@ -189,14 +175,7 @@ class Scenario(Protocol[B]):
     [K|1, R|1, n|1, ...]. ``loss`` and ``grad`` take points x [R, n, d] and one round's slice of it (leaves [R|1, n|1, ...])
     and return [R, n] and [R, n, d].
 
-    Optional: ``optimum(b)``, the minimiser x*_t [K|1, R|1, d] of sum_i f_{i,t} from the batch of ALL agents, or None (then
-    it is found by Newton's method); ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i, to speed that
-    up; ``guess(b)`` [K|1, R|1, d], where Newton starts (needed where f is not convex); ``accuracy(x, b)`` [R, n], the
-    fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan where none arrived);
-    ``persistence(b)`` [R, n], the same for repeating the last label; ``length(agents)``, how many rounds the data last for so
-    many agents (None: without end), or the attribute ``rounds`` where that does not depend on the agents; ``project(x)`` [R, n, d], the
-    nearest points that are allowed, each agent's by itself, which takes x to where the next round begins; ``start(key)`` [R|1, n|1, d],
-    where agents start unless the experiment says so (``key`` draws for all agents and trials).
+    Optional attributes: ``distopt.optional.ScenarioDefaults``.
     """
 
     dim: int

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.optional import CompressorDefaults, completed
 
 COUNTED = 2**24
 """Up to here float32 tells all whole numbers apart."""
@@ -92,9 +93,10 @@ def choice(part: str, options: tuple[str, ...], **values: Any) -> None:
             raise InputError(f"{part}: {name} must be one of {', '.join(options)}, got {_told(value)}")
 
 
-def compressor(part: str, value: Any) -> None:
-    """Refuse what cannot serve as a compressor."""
+def compressor(part: str, value: Any) -> Any:
+    """The compressor with the defaults of what it lacks; what cannot serve as one is refused."""
     _object(part, "compressor", value, ("encode", "decode", "bits"), "Sign()")
+    return completed(CompressorDefaults, value)
 
 
 def direction(part: str, value: Any) -> None:

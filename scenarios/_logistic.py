@@ -138,11 +138,11 @@ def softmax_accuracy(x: Tensor, X: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
     return _fraction(_scores(x, X).argmax(-1) == y, fresh)
 
 
-def no_change_accuracy(last: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
+def last_label_accuracy(last: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
     """Fraction of the ``fresh`` rows whose label is ``last`` [R|1, n|1, 1], the agent's newest label before the round, [R, n].
 
     >>> y = torch.tensor([[[1.0, -1.0, 1.0, 1.0]]])
-    >>> round(float(no_change_accuracy(torch.ones(1, 1, 1), y, torch.tensor([[[False, True, True, True]]]))), 3)
+    >>> round(float(last_label_accuracy(torch.ones(1, 1, 1), y, torch.tensor([[[False, True, True, True]]]))), 3)
     0.667
     """
     return _fraction(last == y, fresh)

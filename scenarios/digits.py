@@ -13,9 +13,10 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
     gather_window,
-    no_change_accuracy,
+    last_label_accuracy,
     softmax_accuracy,
     softmax_grad,
     softmax_hessian,
@@ -72,7 +73,7 @@ def dirichlet(u: Tensor, alpha: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(ScenarioDefaults):
     """Classify 8 x 8 images of handwritten digits [digits] while each agent's mix of the ten classes drifts its own way.
 
     Agent i has two class mixes p_i, q_i ~ Dirichlet(alpha), its own in every trial, and swings between them:
@@ -170,4 +171,4 @@ class Digits:
 
     def persistence(self, b: DigitBatch) -> Tensor:
         """The same for the prediction that all are of the class of the newest image before this round; nan in round 0."""
-        return no_change_accuracy(b.last, b.y, b.fresh & (b.last >= 0))
+        return last_label_accuracy(b.last, b.y, b.fresh & (b.last >= 0))

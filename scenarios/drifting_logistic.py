@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import LARGEST, real, room, whole
 
 from ._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss
@@ -23,7 +24,7 @@ class Points(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DriftingLogistic:
+class DriftingLogistic(ScenarioDefaults):
     """Binary logistic regression where every point runs on a circle around its own centre.
 
     Agent i holds m = ``rows`` labelled points of the plane, z_{ik,t} = c_ik + radius [cos(speed t), sin(speed t)], and

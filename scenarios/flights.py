@@ -14,12 +14,13 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
 )
 from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows
@@ -150,7 +151,7 @@ def _kept(seed: int, trial: int, keep: float, by: By, total: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Flights:
+class Flights(ScenarioDefaults):
     """Predict which flights arrive more than 15 minutes late, while the year 2013 goes by: real data, real drift.
 
     In round t the flights t step .. (t + 1) step - 1 of the three New York airports depart, each one at the agent it
@@ -250,4 +251,4 @@ class Flights:
 
     def persistence(self, b: FlightBatch) -> Tensor:
         """The same for the prediction that all do as the agent's newest flight before this round; nan if there was none."""
-        return no_change_accuracy(b.last, b.y, b.fresh & (b.last != 0))
+        return last_label_accuracy(b.last, b.y, b.fresh & (b.last != 0))

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
 )
 
 
 @dataclass(frozen=True)
-class Hyperplane:
+class Hyperplane(ScenarioDefaults):
     """Classify points on two sides of a hyperplane through the middle of the cube that turns a little every round [hulten2001].
 
     Features z are uniform in the unit cube and the label is +1 where v_t . z >= (sum of v_t) / 2. The weights v_t start
@@ -125,4 +126,4 @@ class Hyperplane:
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, whole
 
 
@@ -22,7 +23,7 @@ class Ranges(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Localization:
+class Localization(ScenarioDefaults):
     """Find a source that moves on a circle, from each agent's noisy distance to it: squared-range least squares, not convex.
 
         f_{i,t}(x) = (|x - q_i|^2 - r_{i,t}^2)^2 / (8 size^2)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distopt.numerics.random import Key
 from distopt.numerics.sums import row_sum
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import one_of, real, room, whole
 
 
@@ -28,7 +29,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MovingTarget:
+class MovingTarget(ScenarioDefaults):
     """Follow a target that circles, runs straight on, wanders or jumps, with quadratic costs of unequal curvature.
 
         f_{i,t}(x) = 1/2 sum_k a_ik (x_k - c_{i,t,k})^2,    c_{i,t} = p_t + o_i

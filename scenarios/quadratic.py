@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.numerics.random import Key
 from distopt.numerics.sums import row_sum
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 
@@ -21,7 +22,7 @@ class Curves(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class Quadratic(ScenarioDefaults):
     """Agree on the minimiser of a sum of quadratics that never change.
 
         f_i(x) = 1/2 sum_k a_ik (x_k - c_ik)^2

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
     softmax_accuracy,
     softmax_grad,
@@ -26,7 +27,7 @@ from ._logistic import (
 
 
 @dataclass(frozen=True)
-class RbfDrift:
+class RbfDrift(ScenarioDefaults):
     """Classify points scattered around centroids that drift through the unit cube and bounce off its walls [bifet2010].
 
     Centroid j has a start uniform in the cube, a velocity of length ``speed`` (all components positive at first), a standard
@@ -146,4 +147,4 @@ class RbfDrift:
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
 from ._logistic import (
     Window,
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     sliding_window,
 )
 
@@ -25,7 +26,7 @@ _THRESHOLDS = (8.0, 9.0, 7.0, 9.5)
 
 
 @dataclass(frozen=True)
-class Sea:
+class Sea(ScenarioDefaults):
     """Classify points by whether two of three features add up to more than a threshold that jumps now and then [street2001].
 
     Features are uniform in [0, 10], the label is +1 above the threshold. The threshold goes round 8, 9, 7, 9.5, one step
@@ -98,4 +99,4 @@ class Sea:
 
     def persistence(self, b: Window) -> Tensor:
         _, y, _, fresh, last = b
-        return no_change_accuracy(last, y, fresh)
+        return last_label_accuracy(last, y, fresh)

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults
 from distopt.scenarios._logistic import (
+    last_label_accuracy,
     logistic_accuracy,
     logistic_grad,
     logistic_hessian,
     logistic_loss,
-    no_change_accuracy,
     softmax_accuracy,
     softmax_grad,
     softmax_hessian,
@@ -76,7 +77,7 @@ def _binary(x: Tensor, b: StreamBatch) -> bool:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Stream(ScenarioDefaults):
     """Classify the rows of a CSV file of yours, in the order of the file: row after row, each at its agent.
 
     In round t the rows t step .. (t + 1) step - 1 arrive. With a_r in R^p the features of row r, y_r its label and
@@ -211,4 +212,4 @@ class Stream:
 
     def persistence(self, b: StreamBatch) -> Tensor:
         """The same for the prediction that all are as the agent's newest row before this round; nan if there was none."""
-        return no_change_accuracy(b.last, b.y, b.fresh & b.known)
+        return last_label_accuracy(b.last, b.y, b.fresh & b.known)

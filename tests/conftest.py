@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,37 @@ def nothing_stays() -> Iterator[None]:
     """No process that a test began is left after it."""
     yield
     assert multiprocessing.active_children() == []
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """The Ray cluster of a file of tests (see ``helpers.cluster``)."""
+    import ray
+    from helpers.cluster import ROOT, Nodes
+
+    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "engines"), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        handler = signal.getsignal(signal.SIGTERM)
+        started = Nodes()
+        yield started
+        ray.shutdown()
+        started.cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and later tests end processes by this signal
+
+
+@pytest.fixture
+def cluster_is_free(nodes: Any) -> Iterator[None]:
+    """After the test, nothing runs on the cluster any more."""
+    import ray
+
+    yield
+    for _ in range(200):  # what was just told to end has time to
+        if ray.available_resources().get("CPU", 0) == 4:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"of 4 CPUs {ray.available_resources().get('CPU', 0)} are free after the test")
 
 
 @pytest.fixture

@@ -149,6 +149,15 @@ def test_the_run_that_a_command_wrote_is_read_back(place: Path, capsys: pytest.C
     assert capsys.readouterr().out.strip() == "(1, 201, 34, 2) (1, 200)"
 
 
+def test_the_sweep_in_python_runs(place: Path) -> None:
+    text = (
+        "import distopt\n"
+        + PYTHON["docs/simulate.md"][1]
+        + "\nprint(len(runs), distopt.resume('runs/mine').keys() == runs.keys())"
+    )
+    assert run([sys.executable, "-c", text], place).strip() == "8 True"  # two algorithms
+
+
 def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:
     from distopt.checks import check_algorithm
 

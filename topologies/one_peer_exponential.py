@@ -11,10 +11,11 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.graphs import Arcs
 from distopt.numerics.random import Key
+from distopt.optional import TopologyDefaults
 
 
 @dataclass(frozen=True)
-class OnePeerExponential:
+class OnePeerExponential(TopologyDefaults):
     """In round t agent i hears i + 2^(t mod ceil(log2 N)) mod N, and W_t = (I + P_t) / 2 [ying2021].
 
     Directed and doubly stochastic. If N is a power of two, any log2 N rounds in a row give the exact average.

@@ -10,10 +10,11 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.graphs import Arcs
 from distopt.numerics.random import Key
+from distopt.optional import TopologyDefaults
 
 
 @dataclass(frozen=True)
-class RandomMatching:
+class RandomMatching(TopologyDefaults):
     """A uniformly random matching in every round and trial: all agents pair up, one is left alone if N is odd [boyd2006].
 
     Metropolis and max_degree weights make both of a pair take their average. N random words per round: agents are sorted by

@@ -11,10 +11,11 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.graphs import Arcs, check_links, pair_from_number
 from distopt.numerics.random import Key
+from distopt.optional import TopologyDefaults
 
 
 @dataclass(frozen=True)
-class ResampledErdosRenyi:
+class ResampledErdosRenyi(TopologyDefaults):
     """A fresh G(N, p) in every round and trial: each of the M = N (N - 1) / 2 pairs is linked with probability p [gilbert1959].
 
     A single round need not be connected; over rounds everyone hears everyone. The gaps between linked pairs are geometric and

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distopt.protocols import Algorithm, Channel, Mix
+from distopt.protocols import Channel, Mix
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,30 @@ class Through:
     ('x', 's')
     """
 
-    algorithm: Algorithm[Any]
+    algorithm: Any
     channel: Channel[Any]
     weights: str = "doubly"
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Those of the algorithm."""
-        return self.algorithm.channels
+        found: tuple[str, ...] = self.algorithm.channels
+        return found
 
     @property
     def tracks(self) -> str | None:
         """The algorithm's tracker."""
-        return getattr(self.algorithm, "tracks", None)
+        found: str | None = self.algorithm.tracks
+        return found
+
+    @property
+    def output(self) -> Any:
+        """The algorithm's, or None."""
+        return self.algorithm.output
 
     def init(self, x: Tensor) -> Any:
         return self.algorithm.init(x)
 
     def update(self, g: Tensor, state: Any, x: Tensor, mix: Mix) -> tuple[Tensor, Any]:
-        return self.algorithm.update(g, state, x, mix)
+        after: tuple[Tensor, Any] = self.algorithm.update(g, state, x, mix)
+        return after

@@ -11,6 +11,7 @@ from torch import Tensor
 from distopt.algorithms.gt import GTState
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import direction, step_size
 from distopt.schedules import rate
@@ -19,7 +20,7 @@ sgd = SGD()
 
 
 @dataclass(frozen=True)
-class AugDGM:
+class AugDGM(AlgorithmDefaults):
     """Aug-DGM: gradient tracking in which both values are mixed after they have moved [xu2015].
 
         s_t = W_t (s_{t-1} + g_t - g_{t-1}),     x_{t+1} = W_t (x_t - lr d(s_t)),     s_0 = g_0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.sign import Sign
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Mix, Schedule
 from distopt.ranges import named, share, step_size
 from distopt.schedules import rate
@@ -25,7 +26,7 @@ class BeerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BEER:
+class BEER(AlgorithmDefaults):
     """BEER: gradient tracking on copies that compressed increments keep up to date [zhao2022].
 
         x_{t+1} = x_t + gamma (W - I) h_t - lr s_t,                      h_{t+1} = h_t + C(x_{t+1} - h_t)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Mix, Schedule
 from distopt.ranges import named, positive, step_size
 from distopt.schedules import rate
@@ -24,7 +25,7 @@ class CedasState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CEDAS:
+class CEDAS(AlgorithmDefaults):
     """CEDAS: exact diffusion whose messages are compressed increments [huang2024].
 
         psi_t = x_t - lr g_t,    y_t = psi_t - D_t

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import choice, direction, step_size
 from distopt.schedules import rate
@@ -24,7 +25,7 @@ class DGDState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DGD:
+class DGD(AlgorithmDefaults):
     """Distributed (sub)gradient descent [nedic2009] and diffusion [chen2012].
 
         cta:  x_{t+1} = W_t x_t - lr d(g_t)           combine, then adapt

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.topk import TopK
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Mix, Schedule
 from distopt.ranges import compressor, step_size
 from distopt.schedules import rate
@@ -17,7 +18,7 @@ topk = TopK()
 
 
 @dataclass(frozen=True)
-class EF21:
+class EF21(AlgorithmDefaults):
     """EF21: the server steps along the average of copies of the workers' gradients [richtarik2021].
 
         h_{i,t} = h_{i,t-1} + C(g_{i,t} - h_{i,t-1}),    x_{t+1} = x_t - lr (1/N) sum_i h_{i,t},    h_{-1} = 0

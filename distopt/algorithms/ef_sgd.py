@@ -11,6 +11,7 @@ from distopt.channels.error_feedback import ErrorFeedback
 from distopt.compressors.topk import TopK
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Direction, Mix, Schedule
 from distopt.ranges import compressor, direction, step_size
 from distopt.schedules import rate
@@ -25,7 +26,7 @@ class StepState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EFSGD:
+class EFSGD(AlgorithmDefaults):
     """EF-SGD: every worker sends its compressed step, adds what was lost to the next one, and moves by the average [karimireddy2019].
 
         p_{i,t} = lr d(g_{i,t}) + e_{i,t},    e_{i,t+1} = p_{i,t} - C(p_{i,t}),    x_{t+1} = x_t - (1/N) sum_i C(p_{i,t})

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Mix, Schedule
 from distopt.ranges import step_size
 from distopt.schedules import rate
@@ -19,7 +20,7 @@ class ExactDiffusionState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExactDiffusion:
+class ExactDiffusion(AlgorithmDefaults):
     """Exact diffusion [yuan2019], also known as D^2 [tang2018]: diffusion with its bias subtracted.
 
         psi_{t+1} = x_t - lr g_t                              adapt

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Mix, Schedule
 from distopt.ranges import step_size
 from distopt.schedules import rate
@@ -28,7 +29,7 @@ class EXTRAState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EXTRA:
+class EXTRA(AlgorithmDefaults):
     """EXTRA [shi2015]: DGD corrected by the difference of two rounds, which removes its bias at a constant step.
 
         x_1 = W x_0 - lr_0 g_0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import choice, direction, step_size
 from distopt.schedules import rate
@@ -33,7 +34,7 @@ class GTState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GT:
+class GT(AlgorithmDefaults):
     """Gradient tracking: every agent follows an estimate of the network's average gradient.
 
         cta:  s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t x_t - lr d(s_t)      DIGing [nedic2017] [qu2018]
@@ -80,5 +81,8 @@ class GT:
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
         s = mix("s", state.s) + g - state.g
         d, direction = direct(self.direction, s, state.direction, mix)
-        step = rate(self.lr, mix) * d
-        return mix("x", x) - step if self.form == "cta" else mix("x", x - step), GTState(s, g, direction)
+        return self._moved(x, rate(self.lr, mix) * d, mix), GTState(s, g, direction)
+
+    def _moved(self, x: Tensor, step: Tensor, mix: Mix) -> Tensor:
+        """x_{t+1}: "cta" combines the points and then steps, "atc" steps and then combines."""
+        return mix("x", x) - step if self.form == "cta" else mix("x", x - step)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.channels.choco import Choco
 from distopt.compressors.dither import Dither
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Mix, Schedule
 from distopt.ranges import named, positive, step_size
 from distopt.schedules import rate
@@ -24,7 +25,7 @@ class LeadState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LEAD:
+class LEAD(AlgorithmDefaults):
     """LEAD: linear convergence with compressed messages, without gradient tracking [liu2021].
 
         y_t = x_t - lr g_t - lr D_t

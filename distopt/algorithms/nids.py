@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Mix, Schedule
 from distopt.ranges import step_size
 from distopt.schedules import rate
@@ -20,7 +21,7 @@ class NIDSState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NIDS:
+class NIDS(AlgorithmDefaults):
     """NIDS [li2019]: converges for every lr < 2 / L, whatever the network.
 
         x_1 = x_0 - lr g_0                                                              no mixing

@@ -13,6 +13,7 @@ from distopt.channels.naive import Naive
 from distopt.compressors.unscaled_sign import UnscaledSign
 from distopt.directions import direct
 from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Compressor, Direction, Mix, Schedule
 from distopt.ranges import compressor, direction, flag, step_size
 from distopt.schedules import rate
@@ -21,7 +22,7 @@ sgd, unscaled = SGD(), UnscaledSign()
 
 
 @dataclass(frozen=True)
-class SignSGD:
+class SignSGD(AlgorithmDefaults):
     """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of it [bernstein2018].
 
         x_{t+1} = x_t - lr (1/N) sum_i C(d(g_{i,t})),          C(z) = sign(z)

@@ -14,11 +14,24 @@ from functools import cache
 from pathlib import Path
 
 from distopt.catalog import registry
+from distopt.catalog.places import missing, place
+from distopt.catalog.spec import Spec
 from distopt.errors import InputError
 
 _HEADING = re.compile(r"[A-Z][a-z]+:")
 _KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
 _ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\u0306\u0327\u030c\u030b", strict=True))
+
+
+NOTES = {
+    "scenarios": {
+        "comparator = False": "Nobody knows its minimisers: a run has no regrets, and the cost in their place."
+    },
+    "metrics": {
+        "compares = True": "It compares with minimisers, so a scenario with ``comparator = False`` has no such metric."
+    },
+}
+"""What an attribute of a class adds to its text, by kind."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,43 @@ def entry(kind: str, name: str) -> Entry:
     if name not in registry.names(kind):
         raise InputError(f"no {name!r} among the {kind}{registry.nearest(name, registry.names(kind))}")
     tree = ast.parse(registry.files(kind)[name].read_text())
-    maker = next((node for node in _definitions(tree) if registry.same_name(node.name, name)), None)
+    return _entry(kind, name, tree, next((n for n in _definitions(tree) if registry.same_name(n.name, name)), None))
+
+
+def own(name: str) -> list[Entry]:
+    """What a user's own file holds, as entries: the class or function that a spec of its path means, for each kind that it can be.
+
+    A kind is told by the methods: who has ``update`` is an algorithm, who has ``batch`` a scenario.
+
+    Raises:
+        InputError: there is no such file, it is no Python, or nothing in it could be meant.
+    """
+    if (path := place(name)) is None:
+        raise InputError(f"{missing(name)}; give the path of a Python file, or a name of the catalogue")
+    try:
+        tree = ast.parse(path.read_bytes())
+        public = [node for node in _definitions(tree) if not node.name.startswith("_")]
+        exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
+        meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
+        kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror or error}") from error
+    except (SyntaxError, ValueError, RecursionError) as error:  # classes that inherit from one another, for one
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+        raise InputError(f"{name}: {line}not Python ({getattr(error, 'msg', error)})") from error
+    alone = [(kind, node) for kind, node in kinds if [each for each, _ in kinds].count(kind) == 1]
+    if not alone:
+        found = ", ".join(node.name for node in public) or "none"
+        raise InputError(
+            f"{name}: {'more than one thing' if kinds else 'nothing'} in it could be meant; name one class or function "
+            f"{path.stem!r} (found: {found})"
+        )
+    return [_entry(kind, name, tree, node) for kind, node in alone]
+
+
+def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.ClassDef | None) -> Entry:
     text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
+    text += "".join(f"\n\n{note}" for says, note in NOTES.get(kind, {}).items() if maker and says in _attributes(maker))
     meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
     given = registry.OPTIONS.get(kind, ())
     parameters = tuple(
@@ -105,7 +153,7 @@ def entry(kind: str, name: str) -> Entry:
 
 
 def find(name: str) -> list[Entry]:
-    """The entries of a name, of whatever kinds.
+    """The entries of a name, of whatever kinds, or what the user's own file of that path holds.
 
     >>> [each.kind for each in find("powergossip")]
     ['algorithms', 'channels']
@@ -113,6 +161,8 @@ def find(name: str) -> list[Entry]:
     Raises:
         InputError: there is none, with the nearest names.
     """
+    if ".py" in name and (file := Spec.parse(name).name).endswith(".py"):
+        return own(file)
     plain = name.partition(":")[0].partition("(")[0].strip().replace("-", "_")
     found = [entry(kind, plain) for kind in registry.KINDS if plain in registry.names(kind)]
     if not found:
@@ -143,12 +193,40 @@ def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
     yield from (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
 
 
+def _kind(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> str | None:
+    """What a class is, or what a function makes, if it is of a kind; a function that says nothing of it makes a network."""
+    if isinstance(node, ast.ClassDef):
+        return registry.told(_methods(node, tree))
+    given = {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
+    if {"problem", "blocks"} <= given:
+        return "engines"
+    made = _class(ast.unparse(node.returns), tree) if node.returns else None
+    return (made and registry.told(_methods(*made))) or "topologies"
+
+
+def _methods(node: ast.ClassDef, tree: ast.Module) -> set[str]:
+    """The methods of a class, inherited ones included."""
+    above = [_class(ast.unparse(base), tree) for base in node.bases]
+    own = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+    return own.union(*(_methods(*each) for each in above if each is not None))
+
+
+def _class(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
+    """The class of a name, where the module defines it or takes it from another module of ours."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, tree
+        if (there := _imported(node, name)) is not None:
+            return _class(name, there)
+    return None
+
+
 def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
     """(name, annotation, default) of what a function takes, or of the fields of a dataclass."""
     if isinstance(maker, ast.ClassDef):
         init = next((n for n in maker.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         if init is None:
-            for node in maker.body:
+            for node in maker.body if any("dataclass" in ast.unparse(each) for each in maker.decorator_list) else ():
                 if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
                     yield ast.unparse(node.target), node.annotation, node.value
             return
@@ -158,6 +236,15 @@ def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.ex
         yield each.arg, each.annotation, value
     for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
         yield each.arg, each.annotation, value
+
+
+def _attributes(maker: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """What the body of a class assigns, as text without types."""
+    return [
+        f"{ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)} = {ast.unparse(node.value)}"
+        for node in maker.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+    ]
 
 
 def _default(value: ast.expr, tree: ast.Module) -> str:
@@ -206,12 +293,19 @@ def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None
                 for each, value in pairs:
                     if isinstance(each, ast.Name) and each.id == name:
                         return value, tree
-        if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
-            package, *inner = (node.module or "").split(".")
-            base = Path(__file__).parent.parent.joinpath(*inner)
-            path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-            return _assigned(name, ast.parse(path.read_text())) if package == "distopt" and path.is_file() else None
+        if (there := _imported(node, name)) is not None:
+            return _assigned(name, there)
     return None
+
+
+def _imported(node: ast.stmt, name: str) -> ast.Module | None:
+    """The module of ours that a statement takes ``name`` from."""
+    if not isinstance(node, ast.ImportFrom) or name not in (alias.name for alias in node.names):
+        return None
+    package, *inner = (node.module or "").split(".")
+    base = Path(__file__).parent.parent.joinpath(*inner)
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    return ast.parse(path.read_text()) if package == "distopt" and path.is_file() else None
 
 
 def _parts(docstring: str) -> tuple[str, dict[str, str], str]:

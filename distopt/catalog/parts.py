@@ -8,15 +8,18 @@ from typing import Any
 from distopt.catalog import registry
 from distopt.catalog.spec import quoted
 from distopt.errors import InputError
+from distopt.optional import DEFAULTS, completed
 
 
 def part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) -> Any:
     """The object that a spec of a kind makes, with the arguments ``given`` to its maker; or the object itself.
 
+    What it may leave out it has afterwards (see ``distopt.optional``).
+
     Raises:
         InputError: a class in place of an object, or an object that lacks one of the attributes that it ``needs``.
 
-    >>> part("directions", "momentum:b=0.5", ("init",), {}).b
+    >>> part("algorithms", "dgd:lr=0.5", ("init",), {}).lr
     0.5
     """
     built = registry.make(kind, spec, given) if isinstance(spec, str) else spec
@@ -25,7 +28,7 @@ def part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) ->
     for need in needs:
         if not hasattr(built, need):
             raise InputError(f"{label(spec)} cannot serve among the {kind}: it has no {need!r}")
-    return built
+    return completed(DEFAULTS[kind], built)
 
 
 def label(spec: Any) -> str:

@@ -20,18 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distopt.catalog.places import missing, place, rooted, whereabouts
-from distopt.catalog.spec import Spec, brief, parse, paths, points, real, values, whole
-from distopt.catalog.spec import with_value as _with_value
+from distopt.catalog.spec import Spec, Value, brief, real, whole
 from distopt.errors import InputError
 
-__all__ = [
-    "Spec",
-    "brief",
-    "parse",
-    "paths",
-    "points",
-    "values",
-]  # for those who use names and what they stand for together
+__all__ = ["Spec", "brief"]  # for those who use names and what they stand for together
 
 KINDS = (
     "topologies",
@@ -46,6 +38,19 @@ KINDS = (
 )
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
 """Parameters that no spec sets: they have options of their own."""
+SIGNS = (
+    ("algorithms", {"update"}),
+    ("scenarios", {"batch"}),
+    ("compressors", {"encode", "decode"}),
+    ("channels", {"encode", "init"}),
+    ("directions", {"init", "__call__"}),
+    ("schedules", {"__call__"}),
+    ("metrics", {"term"}),
+    ("metrics", {"round_term"}),
+    ("metrics", {"value"}),
+    ("topologies", {"arcs"}),
+)
+"""The methods by which a class's kind is told; the first that it has all of."""
 _USERS = "distopt_user_"
 NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
@@ -119,23 +124,26 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     exact = [value for key, value in found.items() if same_name(key, stem)]
     if exact:
         return typing.cast(Callable[..., Any], exact[0])
-    method = {
-        "algorithms": ("update",),
-        "scenarios": ("batch",),
-        "compressors": ("encode",),
-        "directions": ("__call__",),
-        "schedules": ("__call__",),
-        "channels": ("init",),
-        "metrics": ("term", "round_term", "value"),
-    }.get(kind, ())
-    fitting = [v for v in found.values() if inspect.isclass(v) and any(hasattr(v, each) for each in method)]
-    candidates: list[Any] = [*fitting] or [*found.values()]
+    classes = [value for value in found.values() if inspect.isclass(value)]
+    some = set().union(*(needed for each, needed in SIGNS if each == kind))
+    fitting = [each for each in classes if told(dir(each)) == kind] or [each for each in classes if some & {*dir(each)}]
+    candidates: list[Any] = fitting or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
     raise InputError(
         f"{name}: {'nothing' if not candidates else 'more than one thing'} in it could be meant for {kind}; name one class or function "
         f"{stem!r} (found: {', '.join(found) or 'none'})"
     )
+
+
+def told(methods: typing.Iterable[str]) -> str | None:
+    """The kind that a class is of, by its methods.
+
+    >>> told(["init", "update"]), told(["init", "__call__"]), told(["run"])
+    ('algorithms', 'directions', None)
+    """
+    there = set(methods)
+    return next((kind for kind, needed in SIGNS if needed <= there), None)
 
 
 def imported() -> list[types.ModuleType]:
@@ -175,7 +183,7 @@ def make(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) ->
         InputError: an unknown name or parameter (with the nearest known ones), or a value of the wrong type.
     """
     if isinstance(spec, str):
-        spec = parse(spec)
+        spec = Spec.parse(spec)
     build = bound(kind, spec, given)
     try:
         return build()
@@ -195,7 +203,7 @@ def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -
         InputError: as ``make``, but for what the maker itself refuses.
     """
     if isinstance(spec, str):
-        spec = parse(spec)
+        spec = Spec.parse(spec)
     build = maker(kind, spec.name)
     where = _where(kind, spec.name)
     known, hints = _parameters(build, where)
@@ -262,27 +270,18 @@ def free(kind: str, name: str) -> list[str]:
     return [key for key in known if key not in OPTIONS.get(kind, ())]
 
 
-def with_value(kind: str, spec: str, key: str, value: str) -> str:
-    """A spec with a parameter set: in its place, whether it is there by name or by position, or after the others.
+def normal(kind: str, spec: str) -> Spec:
+    """The normal form of a spec, equal for specs of the same meaning: all values by name, sorted.
 
-    >>> with_value("scenarios", "stream:a.csv,label=y", "path", "b.csv"), with_value("algorithms", "gt:0.1", "form", "atc")
-    ('stream:b.csv,label=y', 'gt:0.1,form=atc')
+    >>> str(normal("algorithms", "gt:0.1,form=atc")), str(normal("algorithms", "gt(form = atc, lr='0.1')"))
+    ('gt:form=atc,lr=0.1', 'gt:form=atc,lr=0.1')
 
     Raises:
-        InputError: a malformed spec, or a name that is none.
+        InputError: a malformed spec, or a name or parameter that is none.
     """
-    parsed = parse(spec)
-    return _with_value(spec, key, value, free(kind, parsed.name) if parsed.args else ())
-
-
-def normal(kind: str, spec: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The normal form of a spec, equal for specs of the same meaning: the name, and the values by name, sorted.
-
-    >>> normal("algorithms", "gt:0.1,form=atc") == normal("algorithms", "gt(form = atc, lr='0.1')")
-    True
-    """
-    parsed = parse(spec)
-    return parsed.name, tuple(sorted(_named(parsed, free(kind, parsed.name), {}, parsed.name).items()))
+    parsed = Spec.parse(spec)
+    named = _named(parsed, free(kind, parsed.name), {}, parsed.name)
+    return Spec(parsed.name, tuple(Value(named[key], key) for key in sorted(named)))
 
 
 def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
@@ -311,7 +310,7 @@ def _kind(hint: Any) -> str | None:
 
 def _names(value: str, kind: str) -> bool:
     """Whether a value is a spec of a kind."""
-    name = parse(value).name
+    name = Spec.parse(value).name
     return name.endswith(".py") or name.replace("-", "_") in names(kind)
 
 
@@ -335,8 +334,8 @@ def _convert(value: str, hint: Any, where: str) -> Any:
             except InputError as error:  # the next alternative may fit; the last one speaks for all
                 fault = error
         if _kind(choices[-1]) == "schedules" and not _names(value, "schedules"):
-            brackets = parse(value).name != value
-            raise InputError(f"{fault}, and {unknown('schedules', parse(value).name)}" if brackets else str(fault))
+            name = Spec.parse(value).name
+            raise InputError(f"{fault}, and {unknown('schedules', name)}" if name != value else str(fault))
         return _convert(value, choices[-1], where)
     if hint is bool:
         if value.lower() in ("true", "yes", "1", "on"):

@@ -1,23 +1,25 @@
-"""The grammar of specs: ``name``, ``name:key=value,key=value`` or ``name(key=value)``, its numbers and its files.
+"""The grammar of specs: ``name``, ``name:key=value,key=value`` or ``name(key=value)`` and its numbers.
 
 A spec can stand inside another where a parameter is such an object, as in ``gt:direction=adam(b1=0.5)``. A list ``[a,b,c]`` in
-place of a value is a grid: one spec for each (``points``). Instead of a name, the path of a Python file works too; it ends at the
-first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A value may stand in single or double quotes: commas,
+place of a value is a grid: one spec for each (``Spec.points``). Instead of a name, the path of a Python file works too; it ends at
+the first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A value may stand in single or double quotes: commas,
 brackets, colons and equals signs inside are then part of it, as in ``stream:path="data/a,b.csv",label=y``. Keys may be left
 out, in the order of the parameters.
+
+Only the type of a parameter tells whether its value is a spec: ``data(1)`` may be the name of a file. So a ``Spec`` holds its
+values as text, and whoever knows that one of them is a spec parses it in turn.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, field
+from itertools import pairwise, product
 from pathlib import Path
 
-from distopt.catalog.places import place, rooted, whereabouts
+from distopt.catalog.places import place
 from distopt.errors import InputError, printable
 
 LARGEST = 2**63 - 1
@@ -31,50 +33,172 @@ _LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
+class Value:
+    """A value of a spec. ``str`` is how it is typed.
+
+    Attributes:
+        text: the value, without quotes.
+        key: the parameter that it is for, or empty for one that is given by position.
+        listed: whether it begins with the list of a grid.
+        typed: how it was typed, with its key and its quotes; empty for one that was made.
+
+    >>> str(Value("0.1", "lr")), str(Value("a,b.csv"))
+    ('lr=0.1', "'a,b.csv'")
+    """
+
+    text: str
+    key: str = ""
+    listed: bool = False
+    typed: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.typed or (f"{self.key}=" if self.key else "") + (self.text if self.listed else quoted(self.text))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A list in place of a value: where it stands in the text of its spec, and its entries."""
+
+    start: int
+    stop: int
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Spec:
-    """A parsed spec: a name (or path of a .py file), positional values and keyword values, all as text without quotes."""
+    """A parsed spec. ``str`` is how it was typed, and the plainest spelling of one that was made.
+
+    Specs are equal if their names and values are, in whichever way they are spelled.
+
+    Attributes:
+        name: of an entry of the catalogue, or the path of a .py file.
+        values: its values, in their order.
+        typed: how it was typed, without blanks around it; empty for one that was made.
+        grids: the lists in it, also those in specs inside it.
+
+    >>> spec = Spec.parse("gt( lr = 0.1, direction=adam(b1=0.5) )")
+    >>> spec.name, spec.kwargs
+    ('gt', (('lr', '0.1'), ('direction', 'adam(b1=0.5)')))
+    >>> str(Spec(spec.name, (Value("0.1", "lr"), Value("adam(b1=0.5)", "direction"))))
+    'gt:lr=0.1,direction=adam(b1=0.5)'
+    """
 
     name: str
-    args: tuple[str, ...] = ()
-    kwargs: tuple[tuple[str, str], ...] = ()
+    values: tuple[Value, ...] = ()
+    typed: str = field(default="", compare=False)
+    grids: tuple[Grid, ...] = field(default=(), compare=False)
 
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """The spec that a text is.
 
-def parse(text: str) -> Spec:
-    """Parse ``name:key=value,key=other(a=1)``.
+        >>> Spec.parse("stream:'a,b.csv',label=y").args
+        ('a,b.csv',)
 
-    >>> parse("gt:lr=0.1,direction=adam(b1=0.5)").kwargs[1][1]
-    'adam(b1=0.5)'
-    >>> parse("stream:'a,b.csv',label=y").args
-    ('a,b.csv',)
+        Raises:
+            InputError: unbalanced brackets or quotes, an empty name, or an empty value.
+        """
+        if len(text) > LONGEST:
+            raise InputError(f"{text[:40]!r}...: a spec of {len(text):,} characters; at most {LONGEST:,} can be read")
+        text = text.strip()
+        head = _head(text)
+        rest = text[len(head) :].lstrip()
+        start, stop = len(text) - len(rest) + 1, len(text)
+        if rest.startswith("("):
+            if not rest.endswith(")"):
+                raise InputError(f"{text!r}: the brackets after the name must close at the end")
+            stop -= 1
+        if not head.strip():
+            raise InputError(f"{text!r}: no name before the parameters; write name:key=value,key=value")
+        parts, grids = _scan(text, start, stop)
+        values: list[Value] = []
+        for part in parts:
+            match = _KEY.match(part)
+            key, typed = (match.group(1), part[match.end() :].strip()) if match else ("", part)
+            values.append(Value(_unquoted(typed, text, part), key, typed.startswith("["), part))
+            if key and any(key == each.key for each in values[:-1]):
+                raise InputError(f"{text!r}: {key} is given twice")
+        return cls(head.strip(), tuple(values), text, tuple(grids))
 
-    Raises:
-        InputError: unbalanced brackets or quotes, an empty name, or an empty value.
-    """
-    if len(text) > LONGEST:
-        raise InputError(f"{text[:40]!r}...: a spec of {len(text):,} characters; at most {LONGEST:,} can be read")
-    text = text.strip()
-    head = _head(text)
-    name, rest = head.strip(), text[len(head) :].lstrip()
-    if rest.startswith("("):
-        if not rest.endswith(")"):
-            raise InputError(f"{text!r}: the brackets after the name must close at the end")
-        rest = rest[1:-1]
-    else:
-        rest = rest[1:]
-    if not name:
-        raise InputError(f"{text!r}: no name before the parameters; write name:key=value,key=value")
-    args: list[str] = []
-    kwargs: dict[str, str] = {}
-    for part in _split(rest, text):
-        match = _KEY.match(part)
-        value = _unquoted((part[match.end() :] if match else part).strip(), text, part)
-        if match:
-            if match.group(1) in kwargs:
-                raise InputError(f"{text!r}: {match.group(1)} is given twice")
-            kwargs[match.group(1)] = value
-        else:
-            args.append(value)
-    return Spec(name, tuple(args), tuple(kwargs.items()))
+    def __str__(self) -> str:
+        return self.typed or self.name + (f":{','.join(map(str, self.values))}" if self.values else "")
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The values that are given by position."""
+        return tuple(value.text for value in self.values if not value.key)
+
+    @property
+    def kwargs(self) -> tuple[tuple[str, str], ...]:
+        """The values that are given by name, with their names."""
+        return tuple((value.key, value.text) for value in self.values if value.key)
+
+    def points(self) -> list[Spec]:
+        """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in it; the first list varies slowest.
+
+        They are spelled as the grid is. A spec without lists is its only point.
+
+        >>> [str(point) for point in Spec.parse("gt:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])").points()][1]
+        'gt:lr=0.1,direction=momentum(b=0.9)'
+
+        Raises:
+            InputError: a list that is empty, has an empty entry, or holds a list; more points than can be run.
+        """
+        if not self.grids:
+            return [self]
+        if not all(grid.entries and all(grid.entries) for grid in self.grids):
+            raise _no_list(self.typed)
+        if (count := math.prod(len(grid.entries) for grid in self.grids)) > MOST_POINTS:
+            raise InputError(
+                f"{self.typed[:60]!r}: a grid of {count:,} points; at most {MOST_POINTS:,} can be run, so split it"
+            )
+        ends = [0, *(grid.stop for grid in self.grids)]
+        around = [
+            self.typed[a:b] for a, b in zip(ends, [*(grid.start for grid in self.grids), len(self.typed)], strict=True)
+        ]
+        return [
+            Spec.parse("".join(part for pair in zip(around, (*chosen, ""), strict=True) for part in pair))
+            for chosen in product(*(grid.entries for grid in self.grids))
+        ]
+
+    def replace(self, key: str, value: str, names: Sequence[str] = ()) -> Spec:
+        """The spec with a parameter set, in the place where it was or after the others.
+
+        Args:
+            key: the parameter, or ``direction.b`` for one of a spec inside this one.
+            value: its value, without quotes.
+            names: the parameters of values without a key, in order.
+
+        >>> str(Spec.parse("gt:lr=0.1,form=atc").replace("lr", "0.2"))
+        'gt:lr=0.2,form=atc'
+        >>> str(Spec.parse("stream:a.csv,label=y").replace("path", "b=1.csv", ["path", "label"]))
+        "stream:'b=1.csv',label=y"
+        >>> str(Spec.parse("gt:direction=adam(b1=0.5)").replace("direction.b2", "0.99"))
+        'gt:direction=adam(b1=0.5,b2=0.99)'
+
+        Raises:
+            InputError: the spec inside is not there, or the value cannot be spelled.
+        """
+        key, dot, inner = key.partition(".")
+        unnamed, there = iter(names), False
+        values: list[Value] = []
+        for each in self.values:
+            if (each.key or next(unnamed, "")) == key:
+                inside = Spec.parse(each.text).replace(inner, value) if dot else None
+                each, there = Value(inside.inside if inside else value, each.key), True
+            values.append(each)
+        if not there and dot:
+            raise InputError(f"{str(self)!r}: no {key} whose {inner} could be set; give one, as in {key}=NAME")
+        return Spec.parse(str(Spec(self.name, tuple(values if there else [*values, Value(value, key)]))))
+
+    @property
+    def inside(self) -> str:
+        """The spec as it is typed inside another one.
+
+        >>> Spec.parse("adam:b1=0.5,b2=0.9").inside
+        'adam(b1=0.5,b2=0.9)'
+        """
+        return self.name + (f"({','.join(map(str, self.values))})" if self.values else "")
 
 
 def _head(text: str) -> str:
@@ -90,78 +214,61 @@ def _head(text: str) -> str:
     return match.group() if match else ""
 
 
-def _split(text: str, whole: str) -> list[str]:
-    """The parts of ``text`` between the commas outside brackets and quotes; a quote opens only where a value begins."""
+def _scan(text: str, start: int, stop: int) -> tuple[list[str], list[Grid]]:
+    """The parts of ``text[start:stop]`` between the commas outside brackets and quotes, and the lists in it, however deep.
+
+    A quote opens only where a value begins, and so does a list. One that holds a list, or that a round bracket closes, has
+    no entries.
+    """
     parts: list[str] = []
-    depth, start, quote, begins = 0, 0, "", True
-    for position, char in enumerate(text):
+    grids: list[Grid] = []
+    depth, begin, quote, before = 0, start, "", ","  # before: the last character outside quotes that is no blank
+    opened, plain, cuts = (
+        0,
+        True,
+        [0],
+    )  # of the list that is open: the depth inside it, whether none is in it, where its entries begin
+    for position in range(start, stop):
+        char = text[position]
         if quote:
             quote = "" if char == quote else quote
             continue
-        if char in "'\"" and begins:
-            quote, begins = char, False
+        if char in "'\"" and before in "=,([":
+            quote = before = char
             continue
         depth += (char in "([") - (char in ")]")
         if depth > DEEPEST:
-            raise InputError(f"{whole[:40]!r}...: specs inside one another, more than {DEEPEST} deep")
+            raise InputError(f"{text[:40]!r}...: specs inside one another, more than {DEEPEST} deep")
         if depth < 0:
-            raise InputError(f"{whole!r}: unexpected {char!r}; a value with brackets in it goes in quotes")
-        if char == "," and depth == 0:
-            parts.append(text[start:position])
-            start = position + 1
-        begins = char in "=,([" or (begins and char.isspace())
+            raise InputError(f"{text!r}: unexpected {char!r}; a value with brackets in it goes in quotes")
+        if char == "[" and opened:
+            plain = False
+        elif char == "[" and before in "=,(:":
+            opened, plain, cuts = depth, True, [position]
+        elif char == "," and depth == 0:
+            parts.append(text[begin:position])
+            begin = position + 1
+        elif char == "," and depth == opened:
+            cuts.append(position)
+        elif opened and depth < opened:
+            entries = (text[a + 1 : b].strip() for a, b in pairwise([*cuts, position]))
+            grids.append(Grid(cuts[0], position + 1, tuple(entries) if plain and char == "]" else ()))
+            opened = 0
+        before = before if char.isspace() else char
     if quote:
-        raise InputError(f"{whole!r}: the quote {quote} is not closed")
+        raise InputError(f"{text!r}: the quote {quote} is not closed")
+    if opened:
+        raise _no_list(text)
     if depth:
-        raise InputError(f"{whole!r}: a bracket is not closed; a value with brackets in it goes in quotes")
-    parts.append(text[start:])
-    return [part.strip() for part in parts] if text.strip() else []
+        raise InputError(f"{text!r}: a bracket is not closed; a value with brackets in it goes in quotes")
+    parts.append(text[begin:stop])
+    return ([part.strip() for part in parts] if text[start:stop].strip() else []), grids
 
 
-def points(spec: str) -> list[str]:
-    """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in place of values; the first list varies slowest.
-
-    >>> points("gt:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])")[1]
-    'gt:lr=0.1,direction=momentum(b=0.9)'
-    >>> points("gt:lr=0.1")
-    ['gt:lr=0.1']
-
-    Raises:
-        InputError: a list that is empty, has an empty entry, or is not closed; more points than can be run.
-    """
-    spec = spec.strip()
-    if len(spec) > LONGEST:
-        raise InputError(f"{spec[:40]!r}...: a spec of {len(spec):,} characters; at most {LONGEST:,} can be read")
-    texts: list[str] = []  # around the lists
-    lists: list[list[str]] = []
-    start, quote, begins, position = 0, "", False, len(_head(spec))
-    while position < len(spec):
-        char = spec[position]
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"" and begins:
-            quote = char
-        elif char == "[" and begins:
-            end = spec.find("]", position)
-            values = [value.strip() for value in spec[position + 1 : end].split(",")]
-            if end < 0 or not all(values) or "[" in spec[position + 1 : end]:
-                raise InputError(
-                    f"{spec!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes"
-                )
-            texts.append(spec[start:position])
-            lists.append(values)
-            position, start = end, end + 1
-            begins = False
-            position += 1
-            continue
-        begins = char in "=,(:" or (begins and char.isspace())
-        position += 1
-    if (count := math.prod(map(len, lists))) > MOST_POINTS:
-        raise InputError(f"{spec[:60]!r}: a grid of {count:,} points; at most {MOST_POINTS:,} can be run, so split it")
-    texts.append(spec[start:])
-    return [
-        "".join(part for pair in zip(texts, (*chosen, ""), strict=True) for part in pair) for chosen in product(*lists)
-    ]
+def _no_list(text: str) -> InputError:
+    return InputError(
+        f"{text!r}: a grid is a list of values such as lr=[0.01,0.02]; a value with brackets in it goes in quotes"
+    )
 
 
 def values(listed: str) -> list[str]:
@@ -170,34 +277,7 @@ def values(listed: str) -> list[str]:
     >>> values("sea,'moving_target:dim=3,kappa=2',gt(lr=0.1,form=atc)")
     ['sea', 'moving_target:dim=3,kappa=2', 'gt(lr=0.1,form=atc)']
     """
-    return [_unquoted(part, listed, listed) for part in _split(listed, listed)]
-
-
-def with_value(spec: str, key: str, value: str, names: Sequence[str] = ()) -> str:
-    """A spec with a parameter set, in the place where it was or after the others. ``names``: of values without a key, in order.
-
-    >>> with_value("gt:lr=0.1,form=atc", "lr", "0.2"), with_value("gtadam(b1=0.5)", "direction", "adam(b1=0.5)")
-    ('gt:lr=0.2,form=atc', 'gtadam:b1=0.5,direction=adam(b1=0.5)')
-    >>> with_value("stream:a.csv,label=y", "path", "b=1.csv", ["path", "label"])
-    "stream:'b=1.csv',label=y"
-
-    Raises:
-        InputError: a malformed spec.
-    """
-    spec = spec.strip()
-    parse(spec)
-    head = _head(spec)
-    rest = spec[len(head) :].strip()
-    parts = _split(rest[1:-1] if rest.startswith("(") else rest[1:], spec)
-    unnamed = [k for k, part in enumerate(parts) if not _KEY.match(part)]
-    named = dict(zip(unnamed, names, strict=False))
-    there = False
-    for k, part in enumerate(parts):
-        if named.get(k) == key:
-            parts[k], there = quoted(value), True
-        elif (match := _KEY.match(part)) and match.group(1) == key:
-            parts[k], there = f"{key}={quoted(value)}", True
-    return f"{head.strip()}:{','.join(parts if there else [*parts, f'{key}={quoted(value)}'])}"
+    return [_unquoted(part, listed, listed) for part in _scan(listed, 0, len(listed))[0]]
 
 
 def quoted(value: str) -> str:
@@ -215,7 +295,7 @@ def quoted(value: str) -> str:
             and value == value.strip()
             and not _KEY.match(value)
             and value[0] not in "'\"["
-            and _split(value, value) == [value]
+            and _scan(value, 0, len(value))[0] == [value]
         ):
             return value
     except InputError:
@@ -244,63 +324,6 @@ def brief(spec: str) -> str:
     """
     head = _head(spec.strip())
     return printable((Path(head).stem if head.endswith(".py") else head) + spec.strip()[len(head) :])
-
-
-# ------------------------------------------------------------------------------------------------------------------- files
-
-
-def files(spec: str) -> list[tuple[str, Path]]:
-    """The existing files that a spec names, as its maker or in a value, nested ones included: as they are written there, and the paths.
-
-    What cannot be parsed names none.
-    """
-    try:
-        parsed = parse(spec)
-    except InputError:
-        return []
-    found: list[tuple[str, Path]] = []
-    if parsed.name.endswith(".py") and (file := place(parsed.name)):
-        found.append((parsed.name, file))
-    for value in (*parsed.args, *(value for _, value in parsed.kwargs)):
-        if file := place(value):
-            found.append((value, file))
-        elif "(" in value or ":" in value:
-            found += files(value)
-    return found
-
-
-def paths(spec: str) -> list[Path]:
-    """The existing files that a spec names (see ``files``); ``~`` is expanded.
-
-    >>> paths("ring"), [path.name for path in paths(f"stream:path='{__file__}',label=y")]
-    ([], ['spec.py'])
-    """
-    return [path for _, path in files(spec)]
-
-
-def rebased(spec: str, folder: str) -> str:
-    """A spec of files in the present folder, as one whose relative paths are of another ``folder``. What names no such file stays.
-
-    >>> rebased("gt:lr=0.1", "elsewhere"), rebased("quadratic(dim=3)", "elsewhere")
-    ('gt:lr=0.1', 'quadratic(dim=3)')
-    """
-    relative = {text for text, _ in files(spec) if not rooted(text)}
-    if not relative:
-        return spec
-    base = whereabouts(".").resolve()
-
-    def moved(text: str) -> str:
-        return os.path.relpath(base / text, Path(folder).resolve()) if text in relative else text
-
-    def inner(value: str) -> str:
-        return moved(value) if value in relative else rebased(value, folder) if "(" in value or ":" in value else value
-
-    parsed = parse(spec)
-    parts = [
-        *(quoted(inner(value)) for value in parsed.args),
-        *(f"{key}={quoted(inner(value))}" for key, value in parsed.kwargs),
-    ]
-    return moved(parsed.name) + (f":{','.join(parts)}" if parts else "")
 
 
 # ----------------------------------------------------------------------------------------------------------------- numbers

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from distopt.optional import ChannelDefaults
 from distopt.protocols import Compressor, Payload, Wire
+from distopt.ranges import compressor
 
 Warm = Tensor | tuple[()]
 """What the next encoding starts from [R, n, *], or nothing."""
 
 
-def start(compressor: Compressor, like: Tensor) -> Warm:
+class Compressing(ChannelDefaults):
+    """A channel that draws what its compressor draws."""
+
+    compressor: Any
+
+    @property
+    def shared(self) -> bool:
+        return bool(self.compressor.shared)
+
+    def words(self, d: int) -> int:
+        return int(self.compressor.words(d))
+
+    def _complete(self, channel: str) -> None:
+        """Check the compressor, and give it what a user's class leaves out."""
+        object.__setattr__(self, "compressor", compressor(channel, self.compressor))
+
+
+def start(compressor: Any, like: Tensor) -> Warm:
     """The start of the first encoding of rows of the form of ``like`` [R, n, d]."""
-    if not hasattr(compressor, "start"):
+    if compressor.start is None:
         return ()
     first: Tensor = compressor.start(like.shape[-1], like.dtype).to(like.device)
     return first.expand(*like.shape[:-1], *first.shape).clone()
@@ -29,14 +50,9 @@ def decode(compressor: Compressor, heard: Payload, z: Tensor, wire: Wire, u: Ten
     return rows, rows[..., wire.own, :]
 
 
-def warmer(compressor: Compressor, payload: Payload, d: int) -> Warm:
+def warmer(compressor: Any, payload: Payload, d: int) -> Warm:
     """The start of the next encoding, after this own payload."""
-    if not hasattr(compressor, "warm"):
+    if compressor.warm is None:
         return ()
     following: Tensor = compressor.warm(payload, d)
     return following
-
-
-def words(compressor: Compressor, d: int) -> int:
-    """How many uniforms a row of d numbers draws."""
-    return compressor.words(d) if hasattr(compressor, "words") else 0

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
+from distopt.channels._compressed import Compressing, Warm, decode, encode, start, warmer
 from distopt.protocols import Compressor, Payload, Wire
-from distopt.ranges import COUNTED, choice, compressor, share, whole
+from distopt.ranges import COUNTED, choice, share, whole
 
 
 class Ledger(NamedTuple):
@@ -44,7 +44,7 @@ class ChocoMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choco:
+class Choco(Compressing):
     """CHOCO: agents mix public copies of their values and send what brings these up to date [koloskova2019].
 
         q_t = C(z_t - h_t)                  sent
@@ -89,19 +89,12 @@ class Choco:
     constant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        compressor("choco", self.compressor)
+        self._complete("choco")
         share("choco", alpha=self.alpha)
         if self.gamma is not None:
             share("choco", gamma=self.gamma)
         choice("choco", ("new", "old"), order=self.order)
         whole("choco", 0, COUNTED, resync=self.resync)
-
-    @property
-    def shared(self) -> bool:
-        return getattr(self.compressor, "shared", False)
-
-    def words(self, d: int) -> int:
-        return words(self.compressor, d)
 
     def init(self, like: Tensor) -> ChocoMemory:
         zero = torch.zeros_like(like)

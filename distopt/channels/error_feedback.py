@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
+from distopt.channels._compressed import Compressing, Warm, decode, encode, start, warmer
 from distopt.protocols import Compressor, Payload, Wire
-from distopt.ranges import compressor, share
+from distopt.ranges import share
 
 
 class ErrorMemory(NamedTuple):
@@ -21,7 +21,7 @@ class ErrorMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ErrorFeedback:
+class ErrorFeedback(Compressing):
     """Add to each value what earlier messages left out, and send that compressed [karimireddy2019].
 
         p_t = z_t + e_t,        e_{t+1} = p_t - C(p_t),        e_0 = 0
@@ -53,16 +53,9 @@ class ErrorFeedback:
     gamma: float | None = None
 
     def __post_init__(self) -> None:
-        compressor("error_feedback", self.compressor)
+        self._complete("error_feedback")
         if self.gamma is not None:
             share("error_feedback", gamma=self.gamma)
-
-    @property
-    def shared(self) -> bool:
-        return getattr(self.compressor, "shared", False)
-
-    def words(self, d: int) -> int:
-        return words(self.compressor, d)
 
     def init(self, like: Tensor) -> ErrorMemory:
         return ErrorMemory(torch.zeros_like(like), start(self.compressor, like))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from distopt.optional import ChannelDefaults
 from distopt.protocols import Wire
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(ChannelDefaults):
     """Send z itself: the result is W z, and there is no memory.
 
     >>> Exact().bits(d=10, itemsize=8)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from distopt.channels._compressed import Warm, decode, encode, start, warmer, words
+from distopt.channels._compressed import Compressing, Warm, decode, encode, start, warmer
 from distopt.protocols import Compressor, Payload, Wire
-from distopt.ranges import compressor
 
 
 @dataclass(frozen=True)
-class Naive:
+class Naive(Compressing):
     """Send C(z) and forget what it lost: the result is W C(z), and the error never dies out.
 
     C is ``compressor``, z [R, n, d]. Everybody, the agent itself too, takes C(z_j) for z_j. What C loses of each value is lost for
@@ -30,14 +29,7 @@ class Naive:
     compressor: Compressor
 
     def __post_init__(self) -> None:
-        compressor("naive", self.compressor)
-
-    @property
-    def shared(self) -> bool:
-        return getattr(self.compressor, "shared", False)
-
-    def words(self, d: int) -> int:
-        return words(self.compressor, d)
+        self._complete("naive")
 
     def init(self, like: Tensor) -> Warm:
         return start(self.compressor, like)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start
 from distopt.numerics.sums import tree_sum
+from distopt.optional import ChannelDefaults
 from distopt.protocols import Wire
 from distopt.ranges import share, whole
 
@@ -54,7 +55,7 @@ class LinkMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PerLink:
+class PerLink(ChannelDefaults):
     """See ``powergossip``; ``slots`` is the largest degree, E."""
 
     rank: int = 1

@@ -1,4 +1,5 @@
-"""The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel or compressor keeps its promises.
+"""The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel, compressor or metric
+keeps its promises.
 
 Each check runs in well under a second, raises AssertionError with one line that names the promise and how it was broken, and
 returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from distopt.checks.compressors import check_compressor
 from distopt.checks.methods import check_algorithm, check_channel, check_direction
+from distopt.checks.metrics import check_metric
 from distopt.checks.scenarios import check_scenario
 from distopt.checks.schedules import check_schedule
 from distopt.checks.topologies import check_topology
@@ -17,6 +19,7 @@ __all__ = [
     "check_channel",
     "check_compressor",
     "check_direction",
+    "check_metric",
     "check_scenario",
     "check_schedule",
     "check_topology",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.checks._common import N, R, copied, normals, require, same_bits
+from distopt.optional import CompressorDefaults, completed
 
 DIMS = (1, 2, 3, 7, 8, 9, 17, 64, 100)
 DRAWS = 400
@@ -16,10 +17,10 @@ DRAWS = 400
 
 def drawn(compressor: Any, lead: tuple[int, ...], d: int, seed: int) -> Tensor | None:
     """Uniforms [*lead, words], or [*lead[:-1], 1, words] for a shared draw; None where there are none."""
-    words = compressor.words(d) if hasattr(compressor, "words") else 0
+    words = compressor.words(d)
     if not words:
         return None
-    lead = (*lead[:-1], 1) if getattr(compressor, "shared", False) else lead
+    lead = (*lead[:-1], 1) if compressor.shared else lead
     return torch.rand(*lead, words, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -27,9 +28,9 @@ def there_and_back(compressor: Any, z: Tensor, seed: int = 0) -> tuple[Any, Tens
     """The payload of z [..., n, d] and what it decodes to."""
     d = z.shape[-1]
     u = drawn(compressor, tuple(z.shape[:-1]), d, seed)
-    warm = compressor.start(d, z.dtype).expand(*z.shape[:-1], -1) if hasattr(compressor, "start") else None
+    warm = None if compressor.start is None else compressor.start(d, z.dtype).expand(*z.shape[:-1], -1)
     payload = compressor.encode(z, u) if warm is None else compressor.encode(z, u, warm)
-    return payload, compressor.decode(payload, d, z.dtype, u if getattr(compressor, "shared", False) else None)
+    return payload, compressor.decode(payload, d, z.dtype, u if compressor.shared else None)
 
 
 def check_compressor(compressor: Any) -> None:
@@ -47,7 +48,7 @@ def check_compressor(compressor: Any) -> None:
     >>> print(check_compressor(TopK(k=2)))
     None
     """
-    who = type(compressor).__name__
+    who, compressor = type(compressor).__name__, completed(CompressorDefaults, compressor)
     for d in DIMS:
         for dtype in (torch.float32, torch.float64):
             _check_form(compressor, normals(R, N, d, seed=d, dtype=dtype), f"{who}, d = {d}, {dtype}")
@@ -70,10 +71,10 @@ def _check_form(compressor: Any, z: Tensor, who: str) -> None:
     told = compressor.bits(d, z.element_size())
     require(told == took, f"{who}: bits says {told}, the payload of a row takes {took}")
     u = drawn(compressor, tuple(z.shape[:-1]), d, 0)
-    known = u if getattr(compressor, "shared", False) else None
+    known = u if compressor.shared else None
     for n in range(N):
         own = u if u is None or known is not None else u[:, n : n + 1]
-        warm = (compressor.start(d, z.dtype).expand(R, 1, -1),) if hasattr(compressor, "start") else ()
+        warm = () if compressor.start is None else (compressor.start(d, z.dtype).expand(R, 1, -1),)
         alone = compressor.decode(compressor.encode(z[:, n : n + 1], own, *warm), d, z.dtype, known)
         require(same_bits(alone, back[:, n : n + 1]), f"{who}: a row alone gives other numbers than among others")
     if compressor.delta(d) is not None or compressor.omega(d) is not None:

@@ -27,10 +27,12 @@ from distopt.checks._common import (
 from distopt.directions import direct
 from distopt.errors import InputError
 from distopt.network.links import slots
-from distopt.network.net import Rehearsal, tried
+from distopt.network.net import Rehearsal
 from distopt.network.properties import by_channel
 from distopt.numerics.trees import leaf
+from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 from distopt.protocols import Slots
+from distopt.simulation.plan import tried
 
 
 def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Any]:
@@ -61,17 +63,17 @@ def check_algorithm(algorithm: Any) -> None:
     >>> print(check_algorithm(GT(lr=0.1)))
     None
     """
-    who = type(algorithm).__name__
-    channels = getattr(algorithm, "channels", None)
+    who, algorithm = type(algorithm).__name__, completed(AlgorithmDefaults, algorithm)
+    channels = getattr(algorithm, "channels", None)  # the first promise
     named = isinstance(channels, tuple) and len(channels) > 0 and all(isinstance(c, str) for c in channels)
     require(
         named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names"
     )
     try:
-        needs = by_channel(getattr(algorithm, "weights", "doubly"), algorithm.channels)
+        needs = by_channel(algorithm.weights, algorithm.channels)
     except InputError as error:
         raise AssertionError(f"{who}: {error}") from error
-    tracker = getattr(algorithm, "tracks", None)
+    tracker = algorithm.tracks
     require(
         tracker is None or isinstance(tracker, str),
         f"{who}: tracks must be the name of a leaf of its state, not {tracker!r}",
@@ -87,7 +89,7 @@ def check_algorithm(algorithm: Any) -> None:
         for t, g in enumerate(gradients.to(dtype)):
             x, state = _check_round(algorithm, g, state, x, t, w)
             check_leaves(state, (R, N), dtype, f"{who}: state after round {t}")
-            if hasattr(algorithm, "output"):
+            if algorithm.output is not None:
                 _check_output(algorithm, x, state, t)
             require(
                 alike(state, form),
@@ -180,11 +182,11 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
         fits = after[0].shape == x.shape and after[0].dtype == x.dtype
         require(fits, f"{who}: update turns x {list(x.shape)} {x.dtype} into {list(after[0].shape)} {after[0].dtype}")
         results.append(after)
-    first = tried(algorithm, x)
+    _, first = tried(algorithm, (x, algorithm.init(x.clone())), torch.zeros_like(x))
     require(
-        all(each == (first.gradients - 1, first.words) for each in asked),
+        all(each == (first.gradients, first.words) for each in asked),
         f"{who}: round {t} asks for {asked[0][0]} further gradients and {asked[0][1]} uniform numbers, the first one for "
-        f"{first.gradients - 1} and {first.words}; ask for as many in every round",
+        f"{first.gradients} and {first.words}; ask for as many in every round",
     )
     require(
         same_bits(results[0], results[1]), f"{who}: update is not pure: the same inputs give other outputs (round {t})"
@@ -262,10 +264,11 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     >>> print(check_channel(Exact()))
     None
     """
-    who = type(channel).__name__
+    who, channel = type(channel).__name__, completed(ChannelDefaults, channel)
     i, j = np.array(LINKS).T
     places = Slots(*(leaf[0, 0] for leaf in slots(N, i, j, np.full(len(LINKS), 0.25))))
-    channel = channel.for_degree(places.index.shape[-1]) if hasattr(channel, "for_degree") else channel
+    if channel.for_degree is not None:
+        channel = completed(ChannelDefaults, channel.for_degree(places.index.shape[-1]))
 
     class Wire:
         own = slice(None)
@@ -277,7 +280,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         def weigh(self, rows: Tensor) -> Tensor:
             return mixed(weights(), rows)
 
-    shared = bool(getattr(channel, "shared", False))
+    shared = bool(channel.shared)
 
     def drive(stream: Tensor, noise: Tensor) -> tuple[list[Tensor], Any]:
         memory, out = channel.init(torch.zeros_like(stream[0])), []
@@ -311,7 +314,7 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
         return out, memory
 
     for dtype, width in ((torch.float32, D), (torch.float64, D), (torch.float64, 1), (torch.float64, 2 * D + 1)):
-        words = channel.words(width) if hasattr(channel, "words") else 0
+        words = channel.words(width)
         noise = torch.rand(
             ROUNDS, R, 1 if shared else N, words, generator=torch.Generator().manual_seed(6), dtype=torch.float64
         )

@@ -9,6 +9,7 @@ import torch
 from distopt.checks._common import R, normals, require, same_bits, sliced
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at, cast, tensors, tree_map
+from distopt.optional import ScenarioDefaults, completed
 
 
 def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
@@ -16,8 +17,9 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
 
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
-    same bits in every block; at ``optimum`` the gradients sum to zero; ``hessian`` is the derivative of ``grad``; ``project`` leaves
-    allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
+    same bits in every block; at ``optimum`` the gradients sum to zero, and ``comparator = False`` has none; ``hessian`` is the derivative
+    of ``grad``; ``project`` leaves allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie
+    in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -26,10 +28,15 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     >>> print(check_scenario(Quadratic(dim=2)))
     None
     """
-    who = type(scenario).__name__
-    dim = getattr(scenario, "dim", 0)
+    who, scenario = type(scenario).__name__, completed(ScenarioDefaults, scenario)
+    dim = getattr(scenario, "dim", 0)  # the first promise
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
-    last = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
+    known = scenario.comparator
+    require(isinstance(known, bool), f"{who}: comparator must be True or False, not {known!r}")
+    require(
+        known or scenario.optimum is None, f"{who}: comparator = False says that nobody knows its optimum; it has one"
+    )
+    last = scenario.length(agents)
     times = [t for t in (0, 1, 2, 3, 7, 40) if last is None or t < last]
     t = torch.tensor(times).reshape(-1, 1, 1, 1)
     K = len(times)
@@ -54,9 +61,9 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     for k in range(K):
         _check_costs(scenario, at(full, k), agents, times[k])
     _check_optimum(scenario, whole, full, K, who)
-    if hasattr(scenario, "project"):
+    if scenario.project is not None:
         _check_projection(scenario, agents, who)
-    if hasattr(scenario, "start"):
+    if scenario.start is not None:
         _check_start(scenario, agents, seed, who)
 
 
@@ -126,22 +133,22 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
         )
     small = scenario.grad(x.float(), cast(b, torch.float32))
     require(small.dtype == torch.float32, f"{who}: grad turns float32 into {small.dtype}")
-    if getattr(scenario, "hessian", None) is not None:
+    if scenario.hessian is not None:
         step = 1e-5 * normals(R, 1, scenario.dim, seed=4)  # all agents moved alike: the Hessian is the sum of theirs
         slope = (scenario.grad(x + step, b) - scenario.grad(x - step, b)).sum(-2)
         product = 2 * (scenario.hessian(x, b) @ step.mT).squeeze(-1)
         gap = float((slope - product).abs().max()) / (1e-5 * scale + float(product.abs().max()))
         require(gap < 1e-4, f"{who}: hessian is not the derivative of grad in round {t}")
-    for name in ("accuracy", "persistence"):
-        if getattr(scenario, name, None) is not None:
-            value = scenario.accuracy(x, b) if name == "accuracy" else scenario.persistence(b)
+    for name, asked, given in (("accuracy", scenario.accuracy, (x, b)), ("persistence", scenario.persistence, (b,))):
+        if asked is not None:
+            value = asked(*given)
             fraction = value.isnan() | ((value >= 0) & (value <= 1))
             require(bool(fraction.all()), f"{who}: {name} must be a fraction in [0, 1], or nan")
 
 
 def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) -> None:
-    for name in ("optimum", "guess"):
-        x = getattr(scenario, name)(whole) if getattr(scenario, name, None) is not None else None
+    for name, asked in (("optimum", scenario.optimum), ("guess", scenario.guess)):
+        x = None if asked is None else asked(whole)
         if x is None:
             continue
         fits = x.dim() == 3 and x.shape[0] in (1, rounds) and x.shape[1] in (1, R) and x.shape[2] == scenario.dim

@@ -73,7 +73,7 @@ def engine_spec(
 
 def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
     """The experiments asked for: from options, or from a file with the options laid over it."""
-    from distopt.catalog.spec import rebased
+    from distopt.catalog.spec_files import rebased
     from distopt.experiment import Experiment, compared, settings, start
 
     values: dict[str, Any]

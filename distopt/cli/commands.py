@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,11 +19,12 @@ from distopt.cli.streams import say, width
 from distopt.errors import InputError, RunError, printable
 
 if TYPE_CHECKING:
+    from distopt.engines.local import Mode
     from distopt.experiment import Experiment
     from distopt.runs.execution import Asked
     from distopt.runs.folder import Folder
     from distopt.runs.results import Run
-    from distopt.runs.sweep import Point
+    from distopt.runs.sweep import Sweep
 
 
 def simulate(experiments: Sequence[Experiment], out: Path | None, asked: Asked, resume: bool = False) -> None:
@@ -36,8 +37,12 @@ def simulate(experiments: Sequence[Experiment], out: Path | None, asked: Asked, 
 
 def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
     """Go on with what a folder holds, as it was asked for, but for what is given."""
+    from distopt.runs import sweep as sweeps
     from distopt.runs.folder import reopened
 
+    if sweeps.there(path):
+        _run_sweep(sweeps.reopened(path, engine is not None or checkpoint_every is not None or force))
+        return
     with reopened(path, engine=engine, checkpoint_every=checkpoint_every, force=force) as folder:
         _go_on(folder)
 
@@ -127,9 +132,10 @@ def report(folder: Folder) -> None:
             message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
             say(f"distopt: {message}", err=True)
     left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
-    for metric, why in left.values():
-        if metric.announced:
-            say(f"left out: {metric.announced}: {why.split(';')[0]}")
+    for reason in dict.fromkeys(why for _, why in left.values()):
+        named = [metric.announced for metric, why in left.values() if why == reason and metric.announced]
+        if named:
+            say(f"left out: {', '.join(named)}: {reason.split(';')[0]}")
     for doubt in (weakness(folder.certificate), *map(drift, runs.values())):
         if doubt is not None:
             say(f"distopt: warning: {doubt}", err=True)
@@ -142,53 +148,46 @@ def report(folder: Folder) -> None:
 
 
 def sweep(
-    file: Path, settings: Sequence[str], engine: str, workers: int, address: str, mode: Any, folder: Path
+    file: Path, settings: Sequence[str], engine: str, workers: int | None, address: str | None, mode: Mode, folder: Path
 ) -> None:
     """Run the experiments of a sweep side by side, and show a table of all."""
     from distopt.experiment import settings as read
     from distopt.runs import sweep as sweeps
+
+    _run_sweep(sweeps.asked(read(file), settings, str(file), folder, mode, engine, workers, address))
+
+
+def _run_sweep(sweep: Sweep) -> None:
     from distopt.runs.signals import stopping
 
-    points = sweeps.points(read(file), settings, str(file))
-    say(f"{len(points)} experiments")
-
-    def report(done: int, what: str) -> None:
-        say(f"{done} of {len(points)}: {what}", err=True)
-
+    count = len(sweep.points)
+    say(f"{count} experiments")
     with stopping() as stop:
         try:
-            if engine == "ray":
-                from distopt.engines import ray
-                from distopt.engines.ray import cluster
-
-                with cluster.cluster(address, workers):
-                    runs, failed = sweeps.sweep(points, folder, lambda jobs: ray.each(sweeps.work, jobs), mode, report)
-            else:
-                runs, failed = sweeps.sweep(points, folder, lambda jobs: sweeps.processes(jobs, workers), mode, report)
+            runs, failed = sweep.run(lambda done, what: say(f"{done} of {count}: {what}", err=True))
         except KeyboardInterrupt:
             say(
-                f"distopt: interrupted; finished runs are kept in {folder}; re-run the command to resume",
+                f"distopt: interrupted; finished runs are kept in {sweep.folder}; re-run the command to resume",
                 err=True,
             )
             raise SystemExit(stop.code) from None
         stop.patient = True  # the table is soon written
-        _close(points, runs, failed, folder)
+        _close(sweep, runs, failed)
 
 
-def _close(points: Sequence[Point], runs: dict[int, Run], failed: dict[int, str], folder: Path) -> None:
+def _close(sweep: Sweep, runs: dict[int, Run], failed: dict[int, str]) -> None:
     """The closing table of a sweep, and what went wrong."""
     from distopt.report import tables
     from distopt.report.summary import columns
-    from distopt.runs import sweep as sweeps
-    from distopt.runs.files import write_text
+    from distopt.runs.sweep import TABLE
 
-    rows = sweeps.rows(points, runs)
+    points = sweep.points
+    rows = sweep.table(runs)
     if rows:
         shown = [{**row, "algorithm": printable(row["run"])} for row in rows]
         wide = width() if sys.stdout.isatty() else None
         click.echo("\n" + tables.text(shown, wide, "run", columns(runs.values()), baselines=False) + "\n")
-        write_text(folder / "sweep.csv", tables.to_csv(rows))
-        say(f"written: {folder / 'sweep.csv'} and a folder for each run beside it")
+        say(f"written: {sweep.folder / TABLE} and a folder for each run beside it")
     for k, reason in failed.items():
         say(f"distopt: {points[k].name} failed: {reason}", err=True)
     for k, run in runs.items():

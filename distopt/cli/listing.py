@@ -29,6 +29,9 @@ COMMANDS = {
 }
 """How an entry is used; other kinds do without."""
 
+OWN = {"metrics": "distopt simulate ring --agents 16 --metric {name}"}
+"""How the user's own is used, where that differs."""
+
 
 def shown(kind: str | None) -> None:
     """Print the catalogue, or one kind of it; on a pipe a line for each entry, its spec first."""
@@ -84,7 +87,8 @@ def page(entry: Entry, room: int) -> Iterator[str]:
     >>> [click.unstyle(line) for line in page(Entry("directions", "mine", "Go downhill.", (), ""), 80)]
     ['mine, one of the directions', '', 'Go downhill.', '', 'Use', '  distopt simulate ring --agents 16 --algorithm gt:direction=mine']
     """
-    yield click.style(entry.name, bold=True) + f", one of the {entry.kind}"
+    own = entry.name.endswith(".py")
+    yield click.style(entry.name, bold=True) + f", one of {'your own' if own else 'the'} {entry.kind}"
     yield ""
     yield from filled(plain(entry.text), room)
     if entry.parameters:
@@ -104,8 +108,9 @@ def page(entry: Entry, room: int) -> Iterator[str]:
         yield from ("", click.style("Papers", bold=True))
         for paper in entry.papers:
             yield from textwrap.wrap(paper, room, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    if entry.kind in COMMANDS:
-        command = [word.format(typed(entry), name=entry.name) for word in COMMANDS[entry.kind].split()]
+    use = (OWN if own and entry.kind in OWN else COMMANDS).get(entry.kind)
+    if use is not None:
+        command = [word.format(typed(entry), name=entry.name) for word in use.split()]
         yield from ("", click.style("Use", bold=True), f"  {shlex.join(command)}")
     if entry.example:
         yield from ("", click.style("Example", bold=True), textwrap.indent(entry.example, "  "))

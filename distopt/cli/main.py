@@ -99,7 +99,11 @@ def cli() -> None:
 @click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
 @click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]")
 @click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
-@click.option("--record", metavar="x,s", help="Trajectories to record: x, and fields of the algorithm's state.")
+@click.option(
+    "--record",
+    metavar="x,s",
+    help="Trajectories to record: x, fields of the algorithm's state, and memory.x.e of channels.",
+)
 @click.option(
     "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
 )
@@ -212,7 +216,8 @@ def resume(
 ) -> None:
     """Resume a simulation that was interrupted or killed.
 
-    RUN is the folder that `distopt simulate` wrote. The run continues from its last checkpoint, on any engine and any number
+    RUN is the folder that `distopt simulate` or `distopt sweep` wrote. A sweep runs the experiments that are not finished.
+    Any other run continues from its last checkpoint, on any engine and any number
     of workers. Its results, figure and table are bitwise those of an undisturbed run.
     """
     if engine is None:
@@ -275,8 +280,8 @@ def sweep(
     distopt sweep experiment.toml --set scenario=sea,moving_target --engine ray --address auto
 
     KEY is a setting of FILE.toml, or a parameter of its topology, scenario, algorithm or channel. Put a value that contains
-    commas in quotes. Each experiment is a run in a folder of its own; sweep.csv holds the table. Re-run the command to resume.
-    An experiment that fails does not stop the others.
+    commas in quotes. Each experiment is a run in a folder of its own; sweep.csv holds the table. Re-run the command to resume,
+    or `distopt resume DIR`. An experiment that fails does not stop the others.
     """
     mode = asking.mode(eager, compiled)
     if workers is not None and workers < 1:
@@ -287,19 +292,20 @@ def sweep(
         raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
     with polite(traceback):
         folder = out or Path("runs") / f"sweep-{file.stem}"
-        commands.sweep(file, settings, engine, workers or len(os.sched_getaffinity(0)), address or "", mode, folder)
+        commands.sweep(file, settings, engine, workers, address, mode, folder)
 
 
 @cli.command("list")
-@click.argument("what", required=False, metavar="[KIND|NAME]")
+@click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]")
 @_TRACEBACK
 def list_(what: str | None, traceback: bool) -> None:
-    """List all topologies, scenarios, algorithms and other parts, or explain one of them.
+    """List all topologies, scenarios, algorithms and other parts, or explain one of them, your own included.
 
     \b
     distopt list                what there is
     distopt list algorithms     one kind, with parameters and their defaults
     distopt list gtadam         what it computes, its parameters, papers and an example
+    distopt list mine.py        the same of your own class
     """
     with polite(traceback):
         from distopt.catalog.registry import KINDS
@@ -342,7 +348,7 @@ def show(
         click.echo(click.style(title, bold=True))
         for name, value in what.rows(weights).items():
             click.echo(f"  {name:<34}{value}")
-        for note in getattr(graph, "notes", ()):
+        for note in what.notes:
             click.echo(f"distopt: note: {printable(note)}", err=True)
         click.echo(f"written: {printable(str(path))}")
 

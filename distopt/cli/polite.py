@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 import click
 
-from distopt.errors import InputError, RunError, printable, shortened
+from distopt.errors import InputError, RunError, by_command, printable, shortened
 
 
 @contextmanager
 def polite(traceback: bool) -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit code; ``traceback`` shows its traceback too."""
+    """Turn an error, which names options, into one line on stderr and an exit code; ``traceback`` shows its traceback too."""
     try:
-        yield
+        with by_command():
+            yield
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
         raise
     except (InputError, RunError) as error:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from distopt.optional import CompressorDefaults
 from distopt.ranges import choice
 
 _TYPES = {"fp16": (torch.float16, 11, 24), "bf16": (torch.bfloat16, 8, 133)}
@@ -15,7 +16,7 @@ _TYPES = {"fp16": (torch.float16, 11, 24), "bf16": (torch.bfloat16, 8, 133)}
 
 
 @dataclass(frozen=True)
-class Cast:
+class Cast(CompressorDefaults):
     """Numbers in fp16 or bf16, as fractions of the row's largest absolute value, which travels in z's precision: nothing overflows.
 
     A number is rounded by 2^-p of itself (p = 11 for fp16, 8 for bf16), or, where it is tiny beside the largest, by half the

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned
+from distopt.optional import CompressorDefaults
 from distopt.ranges import whole
 
 
 @dataclass(frozen=True)
-class Dither:
+class Dither(CompressorDefaults):
     """Numbers of ``precision`` = b bits in blocks of ``block``, rounded at random between levels of the block's largest [liu2021].
 
         C(z)_k = (M / s) sign(z_k) floor(s |z_k| / M + u_k),     M = max |z| over the block, s = 2^(b-1) - 1, u uniform

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distopt.optional import CompressorDefaults
+
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(CompressorDefaults):
     """C(z) = z: to see what a channel does without loss.
 
     >>> from distopt.compressors.identity import Identity

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from distopt.compressors._matrices import matrices, orthonormal, shape, start, unit
 from distopt.numerics.sums import tree_sum
+from distopt.optional import CompressorDefaults
 from distopt.ranges import whole
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(CompressorDefaults):
     """A row of d numbers as a matrix M [m, n] and of it P P' M, P [m, r] orthonormal: one power iteration a message [vogels2019].
 
         P = orthonormal(M Q_prev),    Q = M' P,    C(z) = P Q'

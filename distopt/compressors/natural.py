@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned
+from distopt.optional import CompressorDefaults
 
 _FORMS = {8: (torch.int64, 52, 11), 4: (torch.int32, 23, 8)}
 """By bytes of a number: whole numbers of that size, bits of the mantissa and of the exponent."""
 
 
 @dataclass(frozen=True)
-class Natural:
+class Natural(CompressorDefaults):
     """Natural compression [horvath2022]: |z| is rounded to 2^e or 2^(e+1), e = floor(log2 |z|), at random so that the mean is z.
 
     Unbiased, with omega = 1 / 8. A sign and the exponent of the floating-point format travel: 12 bits a number in float64, 9 in

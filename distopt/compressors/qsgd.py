@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned, width_of
+from distopt.optional import CompressorDefaults
 from distopt.ranges import COUNTED, flag, whole
 
 
 @dataclass(frozen=True)
-class QSGD:
+class QSGD(CompressorDefaults):
     """QSGD [alistarh2017]: each number becomes |z|_2 sign(z) l / s, s = ``levels``, with l = floor(s |z_k| / |z|_2 + u), u uniform.
 
     Unbiased, with omega = min(d / s^2, sqrt(d) / s). ``contraction`` divides by 1 + omega, which makes it a contraction with

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._sparse import check, count
+from distopt.optional import CompressorDefaults
 from distopt.ranges import flag
 
 
 @dataclass(frozen=True)
-class RandomK:
+class RandomK(CompressorDefaults):
     """k numbers at places drawn anew each round, the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
 
     The places follow from uniforms addressed by trial and round, the same for the whole network, so receivers know them and only the k

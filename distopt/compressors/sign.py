@@ -10,10 +10,11 @@ from torch import Tensor
 
 from distopt.compressors._packed import flags, signs, size
 from distopt.errors import InputError
+from distopt.optional import CompressorDefaults
 
 
 @dataclass(frozen=True)
-class Sign:
+class Sign(CompressorDefaults):
     """C(z) = (|z|_1 / d) sign(z) [karimireddy2019], with sign(0) = 1: one bit a number and one scale.
 
     With ``segments``, sizes joined by +, such as "784+10", each part of a row has its own scale |part|_1 / size, as the paper's

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from distopt.compressors._packed import planes, size, unplaned, width_of
 from distopt.compressors._sparse import check, count
+from distopt.optional import CompressorDefaults
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(CompressorDefaults):
     """The k numbers of largest absolute value, the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
 
     delta = k / d. k values in z's precision and k places of ceil(log2 d) bits travel. A NaN counts as largest.

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from distopt.compressors._packed import flags, signs, size
+from distopt.optional import CompressorDefaults
 from distopt.ranges import choice
 
 
 @dataclass(frozen=True)
-class UnscaledSign:
+class UnscaledSign(CompressorDefaults):
     """C(z) = sign(z) in {-1, 1} [bernstein2018]: no contraction, since it forgets how large z is.
 
     One bit a number, so that sign(0) must be one of the two: ``zero`` is "plus" or "minus". (numpy and torch have sign(0) = 0,

@@ -28,9 +28,11 @@ MEMORY_BYTES = 4 * 2**20
 class Reference(NamedTuple):
     """The part of a block's results that does not depend on the algorithm (R is 1 where trials share their data).
 
+    Where no comparator is sought all is nan but ``persistence``, and x is [K, 1, 1].
+
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
-    ``function_variation`` and of the no-change regret f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
+    ``function_variation`` and of the regret of the previous optimum, f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
     """
 
     x: Tensor
@@ -39,7 +41,7 @@ class Reference(NamedTuple):
     path: Tensor
     gradient_variation: Tensor
     function_variation: Tensor
-    no_change: Tensor
+    previous_optimum: Tensor
     persistence: Tensor | None
 
 
@@ -149,11 +151,22 @@ class Comparator:
 
     def reference(self, b: int) -> Reference:
         """The reference of block b."""
+        if not self.scenario.comparator:
+            return self._unsought(b)
         if self.blocks.static:
             return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)
+
+    def _unsought(self, b: int) -> Reference:
+        """The reference of block b where nobody knows the minimisers."""
+        batch, rounds = self.blocks.get(b), self._rounds(b)
+        problem = Sum(self.scenario, batch, rounds, self._trials(batch), self.blocks.key.total)
+        persistence = self._persistence(problem, torch.zeros(rounds * problem.trials, int(self.scenario.dim)))
+        none = torch.full((rounds, 1), torch.nan, dtype=torch.float64)
+        found = Reference(none.unsqueeze(-1), none, none, none, none, none, none, persistence)
+        return _repeated(found, len(self.blocks.span(b))) if self.blocks.static else found
 
     def _solved(self, b: int) -> Reference:
         if b not in self._references:
@@ -178,17 +191,21 @@ class Comparator:
         before_x, before = self._before(b, points, batch)
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
-        cost, old, no_change, length = sums[..., :4].unbind(-1)
+        cost, old, stale_cost, length = sums[..., :4].unbind(-1)
         scale = (
             torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
         )
-        persistence = None
-        if hasattr(self.scenario, "persistence"):
-            persistence = evaluate(
-                lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), batch
-            )
         residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
-        return Reference(points, cost, residual, path, change, (cost - old).abs(), no_change - cost, persistence)
+        variation, persistence = (cost - old).abs(), self._persistence(problem, x)
+        return Reference(points, cost, residual, path, change, variation, stale_cost - cost, persistence)
+
+    def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
+        """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
+        if self.scenario.persistence is None:
+            return None
+        return evaluate(
+            lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), problem.batch
+        )
 
     def _at(self, problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
@@ -212,7 +229,7 @@ class Comparator:
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
-        if not hasattr(self.scenario, "optimum"):
+        if self.scenario.optimum is None:
             return None
         rounds, trials = problem.rounds, problem.trials
         step = max(1, BLOCK_BYTES // (8 * trials * problem.agents * dim))
@@ -241,7 +258,7 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
-        if hasattr(self.scenario, "guess"):
+        if self.scenario.guess is not None:
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
             head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents)
@@ -271,9 +288,10 @@ class Comparator:
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
 
-        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser.
+        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser; and where none is
+        sought.
         """
-        if not self._sought:
+        if not self._sought and self.scenario.comparator:
             self._sought = True
             if self.blocks.static:
                 only = self.reference(0)
@@ -299,7 +317,7 @@ class Comparator:
             problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total)
             x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
             cost, accuracy = problem.value(x).reshape(rounds, trials), None
-            if hasattr(scenario, "accuracy"):
+            if scenario.accuracy is not None:
                 accuracy = evaluate(
                     lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch
                 )
@@ -308,7 +326,9 @@ class Comparator:
         return cost.expand(span, -1), None if accuracy is None else accuracy.expand(span, -1)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Solve every block and the best fixed point now, reporting (rounds solved, rounds in all)."""
+        """Solve every block and the best fixed point now, where they are sought, reporting (rounds solved, rounds in all)."""
+        if not self.scenario.comparator:
+            return
         for b in range(self.blocks.count):
             self.reference(b)
             progress(self.blocks.span(b).stop, self.blocks.rounds)

@@ -80,7 +80,7 @@ class Blocks:
         """The block length L, from the size of a round: its leaves, and the comparator's x*_t, its companions and Hessian."""
         dim, searched = (
             int(self.scenario.dim),
-            hasattr(self.scenario, "hessian") and not hasattr(self.scenario, "optimum"),
+            self.scenario.comparator and self.scenario.hessian is not None and self.scenario.optimum is None,
         )
         trials = max((leaf.shape[1] for leaf in first), default=1)
         own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)

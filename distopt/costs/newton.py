@@ -128,7 +128,7 @@ class Horizon:
 def _step(problem: Sum | Horizon, x: Tensor) -> Callable[[Tensor], Tensor]:
     """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
     d = x.shape[-1]
-    if hasattr(problem.scenario, "hessian") and 8 * x.numel() * d <= HESSIAN_BYTES:
+    if problem.scenario.hessian is not None and 8 * x.numel() * d <= HESSIAN_BYTES:
         return lambda g: _cholesky(problem.hessian(x), g)
     width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
 

@@ -38,7 +38,7 @@ def check(spec: str, agents: int) -> None:
     if workers is not None:
         partition.Partition.even(agents, workers)
     if "timeout" in asked:
-        whole(registry.parse(spec).name, 1, timeout=asked["timeout"])
+        whole(registry.Spec.parse(spec).name, 1, timeout=asked["timeout"])
     if "backend" in asked:
         from distopt.engines import ranks
 

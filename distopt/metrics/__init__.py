@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distopt.catalog import registry
 from distopt.errors import InputError
+from distopt.optional import completed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ class View(NamedTuple):
     """Some agents in one round, or in several that are folded into the trials axis. All numbers are float64.
 
     ``x`` [R, n, d] are their points, ``mean`` [R, 1, d] the network average, ``best`` [R|1, 1, d] the minimiser of the round's cost, and
-    ``data`` what the scenario's ``loss(x, data)`` takes.
+    ``data`` what the scenario's ``loss(x, data)`` takes. Where no comparator is sought ``best`` is nan.
     """
 
     scenario: Any
@@ -48,7 +49,8 @@ class View(NamedTuple):
 class Seen(Protocol):
     """K rounds of a run with R trials. What is not there raises ``Missing``.
 
-    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``); ``fixed_cost`` and
+    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
+    only its ``persistence`` is there. ``fixed_cost`` and
     ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts ``bits`` bits and evaluates ``gradients``
     gradients. ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
@@ -111,6 +113,7 @@ class Metric:
         averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
         signed: whether values below zero are meaningful.
+        compares: whether it compares with minimisers. Where a scenario has none (``comparator = False``) there is no such metric.
         needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
         stored: whether a run keeps it. One that is not stored is there for other metrics.
         optional: whether a checkpoint may lack its sum, as where a run has no such metric.
@@ -130,6 +133,7 @@ class Metric:
     averaged: bool = False
     smoothed: bool = False
     signed: bool = False
+    compares: bool = False
     needs_points: bool = False
     stored: bool = True
     optional: bool = False
@@ -150,6 +154,10 @@ class Metric:
         """Whether these can have such a metric at all."""
         return True
 
+    def kept(self, scenario: Any) -> bool:
+        """Whether a run of the scenario keeps it."""
+        return self.stored
+
     def absence(self, agents: int, dim: int) -> str:
         """Why a run of N agents in dimension d does not have it."""
         return "the scenario or the algorithm has no such thing"
@@ -167,15 +175,6 @@ SAID = tuple(
     name for name, value in vars(Metric).items() if isinstance(value, bool | int | str | tuple) and name[0] != "_"
 )
 """The attributes that say how a metric is shown: plain values, which a run's manifest can hold."""
-
-
-class _Users(Metric):
-    """A user's object, with the defaults of ``Metric`` where it says nothing."""
-
-    def __init__(self, own: Any) -> None:
-        for name in (name for name in vars(Metric) if not name.startswith("_")):
-            if hasattr(own, name):
-                setattr(self, name, getattr(own, name))
 
 
 @cache
@@ -197,7 +196,7 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
     found: dict[str, Metric] = {}
     for spec in specs:
         own = registry.make("metrics", spec) if isinstance(spec, str) else spec
-        name = Path(registry.parse(spec).name).stem if isinstance(spec, str) else type(own).__name__.lower()
+        name = Path(registry.Spec.parse(spec).name).stem if isinstance(spec, str) else type(own).__name__.lower()
         if isinstance(own, type):
             raise InputError(
                 f"metric {own.__name__} was given as a class; give an object of it, as in {own.__name__}()"
@@ -209,7 +208,7 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
             )
         if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
             raise InputError(f"metric {name}: a run has something of this name already; give the file another name")
-        metric = own if isinstance(own, Metric) else _Users(own)
+        metric: Metric = completed(Metric, own)
         for each in SAID:
             said, default = getattr(metric, each), getattr(Metric, each)
             if type(said) is not type(default) and not (isinstance(said, list) and isinstance(default, tuple)):

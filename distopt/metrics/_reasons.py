@@ -2,6 +2,7 @@
 
 from distopt import metrics
 
+NO_COMPARATOR = "nobody knows the minimisers of the scenario (comparator = False)"
 NO_FIXED_POINT = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
 
 

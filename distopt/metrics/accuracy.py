@@ -26,7 +26,7 @@ class Accuracy(Metric):
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Only a classification has accuracies."""
-        return hasattr(scenario, "accuracy")
+        return scenario.accuracy is not None
 
     def absence(self, agents: int, dim: int) -> str:
         """It is none."""

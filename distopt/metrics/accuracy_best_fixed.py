@@ -15,13 +15,14 @@ class AccuracyBestFixed(Metric):
 
     title = "Accuracy of the best fixed point"
     unit = "fraction"
+    compares = True
     smoothed = True
     label = "best fixed point"
     take = "mean"
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Only a classification has accuracies."""
-        return hasattr(scenario, "accuracy")
+        return scenario.accuracy is not None
 
     def value(self, seen: Seen) -> Tensor:
         """Round by round."""

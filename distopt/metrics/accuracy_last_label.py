@@ -20,7 +20,7 @@ class AccuracyLastLabel(Metric):
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Labels must come one after the other."""
-        return hasattr(scenario, "persistence")
+        return scenario.persistence is not None
 
     def value(self, seen: Seen) -> Tensor:
         """Round by round."""

@@ -15,6 +15,7 @@ class Agents(Metric):
 
     title = "Dynamic regret by agent"
     unit = "cost"
+    compares = True
     cumulative = True
     stored = False
     needs_points = True

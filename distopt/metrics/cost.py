@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from distopt.metrics import Metric, View
 
 
 class Cost(Metric):
-    """F_t(x̄_t)."""
+    """F_t(x̄_t), the cost at the network average.
+
+    A run keeps it where no comparator is sought (`comparator = False`): there it stands in the place of the regrets.
+    """
 
     title = "Cost"
     unit = "cost"
+    smoothed = True
     signed = True
     stored = False
     diverges = True
+    head = ("mean", "cost")
+    column = 2
+    take = "mean"
+
+    def kept(self, scenario: Any) -> bool:
+        """Where there are no regrets."""
+        return not scenario.comparator
 
     def term(self, view: View) -> Tensor:
         """f_i(xbar) [R, n]."""

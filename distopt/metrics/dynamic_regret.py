@@ -12,6 +12,7 @@ class DynamicRegret(Metric):
 
     title = "Dynamic regret"
     unit = "cost"
+    compares = True
     cumulative = True
     averaged = True
     diverges = True
@@ -19,6 +20,7 @@ class DynamicRegret(Metric):
     head = ("average", "regret")
     column = 1
     take = "last"
+    announced = "the dynamic regret"
 
     def value(self, seen: Seen) -> Tensor:
         """What each round adds."""

@@ -16,6 +16,7 @@ class DynamicRegretAgents(Metric):
 
     title = "Dynamic regret, mean over the agents"
     unit = "cost"
+    compares = True
     averaged = True
 
     def value(self, seen: Seen) -> Tensor:

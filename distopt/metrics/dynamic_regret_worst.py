@@ -13,6 +13,7 @@ class DynamicRegretWorst(Metric):
 
     title = "Dynamic regret of the worst agent"
     unit = "cost"
+    compares = True
     averaged = True
     announced = "the regrets at each agent's own point"
 

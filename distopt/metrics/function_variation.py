@@ -12,6 +12,7 @@ class FunctionVariation(Metric):
 
     title = "Function variation"
     unit = "cost"
+    compares = True
     cumulative = True
 
     def value(self, seen: Seen) -> Tensor:

@@ -11,6 +11,7 @@ class GradientVariation(Metric):
     """Σ_{1≤τ≤t} max_i ‖∇f_{i,τ}(x*_τ) − ∇f_{i,τ−1}(x*_τ)‖."""
 
     title = "Gradient variation"
+    compares = True
     cumulative = True
 
     def value(self, seen: Seen) -> Tensor:

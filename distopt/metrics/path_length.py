@@ -11,6 +11,7 @@ class PathLength(Metric):
     """Σ_{1≤τ≤t} ‖x*_τ − x*_{τ−1}‖."""
 
     title = "Path length of the minimiser"
+    compares = True
     cumulative = True
 
     def value(self, seen: Seen) -> Tensor:

@@ -13,6 +13,7 @@ class RegretBestFixed(Metric):
 
     title = "Dynamic regret of the best fixed point"
     unit = "cost"
+    compares = True
     cumulative = True
     averaged = True
     optional = True

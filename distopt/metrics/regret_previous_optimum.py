@@ -12,6 +12,7 @@ class RegretPreviousOptimum(Metric):
 
     title = "Dynamic regret of the previous round's minimiser"
     unit = "cost"
+    compares = True
     cumulative = True
     averaged = True
     label = "previous optimum (hindsight)"
@@ -19,5 +20,5 @@ class RegretPreviousOptimum(Metric):
 
     def value(self, seen: Seen) -> Tensor:
         """What each round adds."""
-        added: Tensor = seen.reference.no_change
+        added: Tensor = seen.reference.previous_optimum
         return added

@@ -16,6 +16,7 @@ class StaticRegret(Metric):
 
     title = "Static regret"
     unit = "cost"
+    compares = True
     cumulative = True
     averaged = True
     signed = True

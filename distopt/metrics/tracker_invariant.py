@@ -23,7 +23,7 @@ class TrackerInvariant(Metric):
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
         """Only an algorithm that says so has a tracker."""
-        return getattr(algorithm, "tracks", None) is not None
+        return algorithm.tracks is not None
 
     def absence(self, agents: int, dim: int) -> str:
         """It says nothing of one."""

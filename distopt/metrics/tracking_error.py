@@ -11,6 +11,7 @@ class TrackingError(Metric):
     """sqrt( (1/N) Σ_i ‖x_{i,t} − x*_t‖² )."""
 
     title = "Tracking error"
+    compares = True
 
     def term(self, view: View) -> Tensor:
         """|x_i - x*|^2 [R, n, columns]."""

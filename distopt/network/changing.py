@@ -19,6 +19,7 @@ from distopt.network.properties import Properties, Terms, check_weights, propert
 from distopt.network.rows import Pattern, Table
 from distopt.network.weights import SPECTRAL, arc_weights, check_settles, link_weights
 from distopt.numerics.random import Key, words
+from distopt.optional import TopologyDefaults, completed
 
 LOOKED_AT = 8
 """Rounds of a switching topology that are looked at before a run begins."""
@@ -55,7 +56,8 @@ class DroppingMixing(_Changing):
     """W of a fixed graph whose links fail with probability p, by a rule's full name or with the symmetric weights that were given."""
 
     def __init__(self, graph: Graph, rule: str, key: Key, p: float) -> None:
-        self.agents, self.notes, self.graph, self._p, self._settles = graph.agents, graph.notes, graph, p, False
+        self.agents, self.notes, self.positions = graph.agents, graph.notes, graph.positions
+        self.graph, self._p, self._settles = graph, p, False
         self._key = _key(key, graph.agents, key.trials.tolist())
         if graph.matrix is None:
             self._edges, self.terms = graph.edges, both_ways(graph, link_weights(graph, rule))
@@ -137,10 +139,11 @@ class SwitchingMixing(_Changing):
                 f"weight rule {rule} needs one fixed graph, and {type(topology).__name__} changes every round; "
                 "use metropolis, lazy_metropolis or max_degree"
             )
-        self.agents, self.topology, self.rule, self._p = topology.agents, topology, rule, p
-        self.notes = getattr(topology, "notes", ())
+        whole = completed(TopologyDefaults, topology)
+        self.agents, self.notes, self.positions = whole.agents, tuple(whole.notes), whole.positions
+        self.topology, self.rule, self._p = topology, rule, p
         trials = key.trials.tolist()
-        self._key = _key(key, self.agents, trials if p or getattr(topology, "random", True) else trials[:1])
+        self._key = _key(key, self.agents, trials if p or whole.random else trials[:1])
         self._asked: tuple[tuple[Properties, str], ...] = ()
         self._columns = False  # whether the columns are made to sum to 1
 

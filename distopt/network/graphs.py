@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class Graph:
     positions: Floats | None = None
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    random: ClassVar[bool] = False
 
     def called(self, agent: int) -> str:
         """The name of an agent in messages.
@@ -87,7 +88,7 @@ class Arcs:
 class Switching(Protocol):
     """A topology that changes with the round: a pure function of (rounds, trials), like a scenario.
 
-    Optional attribute ``random``: False says that every trial sees the same links; they are then asked for only once.
+    What it may have besides: ``distopt.optional.TopologyDefaults``.
     """
 
     agents: int

@@ -35,6 +35,8 @@ class Mixing(ABC):
     """Whether W is the same in all rounds and trials."""
     notes: tuple[str, ...] = ()
     """How the network was read, for the user: one line each."""
+    positions: Floats | None = None
+    """Where the topology draws its agents [N, 2], if it says so."""
     slots = 0
     """How many slots for links an agent has; 0 unless the network was made by ``with_link_slots``."""
 
@@ -111,7 +113,7 @@ class ConstantMixing(Mixing):
     constant = True
 
     def __init__(self, graph: Graph, rule: str) -> None:
-        self.agents, self.notes, self.graph = graph.agents, graph.notes, graph
+        self.agents, self.notes, self.positions, self.graph = graph.agents, graph.notes, graph.positions, graph
         self._settles = False  # whether the powers of a matrix that was given have been looked at
         if graph.matrix is not None:
             self.terms = given(graph)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.rows import Table, Tables, apply
 from distopt.numerics.random import Key
-from distopt.numerics.trees import tensors, tree_map
-from distopt.protocols import Algorithm, Channel, Payload, Slots
+from distopt.protocols import Payload, Slots
 
 Memory = dict[str, Any]
 
@@ -112,12 +110,12 @@ class Net:
         uniforms: this round's uniforms of the channels that draw any.
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
-        widths: how many numbers an agent's value has, by channel (see ``widths``); another width is refused.
+        widths: how many numbers an agent's value has, by channel (see ``distopt.simulation.plan.Plan``); another width is refused.
     """
 
     def __init__(
         self,
-        channels: Mapping[str, Channel[Any]],
+        channels: Mapping[str, Any],
         link: Link,
         memory: Memory,
         uniforms: Uniforms | None = None,
@@ -176,7 +174,8 @@ class Net:
             payload = self._encode(name, z)
         self.bits += 0 if self.alone else self.channels[name].bits(z.shape[-1], z.element_size())
         channel = self.channels[name]
-        u = self.uniforms.get(name) if getattr(channel, "shared", False) else None
+        u = self.uniforms.get(name) if channel.shared else None
+        out: Tensor
         out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
         return out
 
@@ -252,105 +251,14 @@ class Rehearsal(Round):
         return self.x.new_full((*self.x.shape[:-1], words), 0.5)
 
 
-class Sent(NamedTuple):
-    """A value that an algorithm sends through a channel.
-
-    Attributes:
-        width: how many numbers an agent's value has; it may be another number than x has.
-        place: of the value among the leaves of (x, state) as a round finds them; None where the round makes the value.
-    """
-
-    width: int
-    place: int | None
-
-
-class Tried(NamedTuple):
-    """What an algorithm asks of a round.
-
-    Attributes:
-        sent: what it sends, by channel, in the order in which it sends.
-        gradients: how many gradients it takes of each agent, the one that it is given among them.
-        words: how many uniform numbers it draws for each agent.
-    """
-
-    sent: dict[str, Sent]
-    gradients: int
-    words: int
-
-
-def tried(algorithm: Algorithm[Any], x: Tensor) -> Tried:
-    """What an algorithm asks of a round.
-
-    Found by one update with gradient zero, on copies: neither x [R, n, d] nor the algorithm is changed.
-
-    Raises:
-        InputError: a value that is not [R, n, *].
-
-    >>> from distopt.algorithms.gt import GT
-    >>> tried(GT(form="atc"), torch.zeros(1, 2, 5)).sent
-    {'s': Sent(width=5, place=1), 'x': Sent(width=5, place=None)}
-    """
-    algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
-    x, state = tree_map(
-        torch.clone, (x, algorithm.init(x.clone()))
-    )  # leaves that share memory must not pass for each other
-    leaves = tensors((x, state))
-    versions = [leaf._version for leaf in leaves]
-    found: dict[str, Sent] = {}
-
-    def mix(name: str, z: Tensor) -> Tensor:
-        if z.dim() != 3 or z.shape[-2] != x.shape[-2]:
-            raise InputError(
-                f"the algorithm sends {name!r} of shape {list(z.shape)}; it must be [trials, agents, *], here {[*x.shape[:2], '*']}"
-            )
-        same = [
-            k for k, leaf in enumerate(leaves) if leaf is z and leaf._version == versions[k]
-        ]  # one changed in place is no longer what it was
-        found[name] = Sent(z.shape[-1], same[-1] if same else None)
-        return z.clone()
-
-    round = Rehearsal(mix, x)
-    algorithm.update(torch.zeros_like(x), state, x, round)
-    return Tried(found, 1 + round.gradients, round.words)
-
-
-def known_at_start(algorithm: Algorithm[Any], x: Tensor) -> dict[str, int]:
-    """The channels whose value is a leaf of (x, state) as a round finds it, with the leaf's place: they can be sent at once.
-
-    >>> from distopt.algorithms.gt import GT
-    >>> known_at_start(GT(), torch.zeros(1, 2, 1)), known_at_start(GT(form="atc"), torch.zeros(1, 2, 1))
-    ({'s': 1, 'x': 0}, {'s': 1})
-    """
-    return {name: each.place for name, each in tried(algorithm, x).sent.items() if each.place is not None}
-
-
-def widths(asked: Tried, channels: Mapping[str, Channel[Any]], d: int) -> dict[str, int]:
-    """How many numbers an agent sends through each channel, and under ``OWN`` how many uniform ones the algorithm draws for it.
-
-    A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody, because it neither draws
-    uniforms nor remembers anything, it has no entry.
-    """
-    asking = {name: d for name, channel in channels.items() if _width_matters(channel, d)}
-    own = {OWN: asked.words} if asked.words else {}
-    return asking | {name: each.width for name, each in asked.sent.items()} | own
-
-
-def _width_matters(channel: Channel[Any], d: int) -> bool:
-    """Whether a channel draws uniforms or remembers anything."""
-    draws = hasattr(channel, "words") and channel.words(d) > 0
-    return draws or bool(tensors(channel.init(torch.zeros(1, 1, d))))
-
-
-def uniforms(channels: Mapping[str, Channel[Any]], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
+def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
     A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     for name, channel in channels.items():
-        words = channel.words(widths[name]) if name in widths and hasattr(channel, "words") else 0
+        words = channel.words(widths[name]) if name in widths else 0
         if words:
-            drawn[name] = (key.shared if getattr(channel, "shared", False) else key).uniform(
-                f"channel/{name}", words, t
-            )
+            drawn[name] = (key.shared if channel.shared else key).uniform(f"channel/{name}", words, t)
     return drawn

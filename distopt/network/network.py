@@ -18,7 +18,7 @@ from distopt.network.rows import Tables
 from distopt.network.topology import EVERY
 from distopt.network.weights import rule_name
 from distopt.numerics.random import Key
-from distopt.protocols import Channel
+from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Network:
     given: Mapping[str, Mixing]
     mixings: tuple[Mixing, ...]
     which: Mapping[str, int]
-    channels: dict[str, Channel[Any]]
+    channels: dict[str, Any]
 
     @classmethod
     def of(
@@ -75,15 +75,18 @@ class Network:
     def serving(self, algorithm: Any, channel: Any, who: str | None = None) -> Network:
         """The same network for another algorithm (see ``of``)."""
         who = who or type(algorithm).__name__.lower()
+        algorithm = completed(AlgorithmDefaults, algorithm)
         served = self._served(algorithm, who)
         channels = channels_of(algorithm, channel, who)
-        slotted = [name for name, each in channels.items() if hasattr(each, "for_degree")]
+        slotted = [name for name, each in channels.items() if each.for_degree is not None]
         asks = who if channel == "exact" else f"channel {label(channel)}"
         linked = {id(served[name]): served[name].with_link_slots(asks) for name in slotted}
         served = {name: linked.get(id(mixing), mixing) for name, mixing in served.items()}
-        channels |= {name: channels[name].for_degree(served[name].slots) for name in slotted}  # type: ignore[attr-defined]
+        channels |= {
+            name: completed(ChannelDefaults, channels[name].for_degree(served[name].slots)) for name in slotted
+        }
         for name, each in channels.items():
-            if getattr(each, "constant", False) and not served[name].constant:
+            if each.constant and not served[name].constant:
                 raise InputError(
                     f"channel {type(each).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
                     "but here links come and go; use a fixed topology without drop_links, or another channel"
@@ -94,7 +97,7 @@ class Network:
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
-        weights = getattr(algorithm, "weights", "doubly")
+        weights = algorithm.weights
         needs = by_channel(weights, algorithm.channels)
         single = EVERY in self.given
         if not single and set(self.given) != set(needs):
@@ -177,14 +180,14 @@ def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: floa
     return mixing.require("symmetric", "drop_links") if p else mixing
 
 
-def channels_of(algorithm: Any, channel: Any, who: str) -> dict[str, Channel[Any]]:
+def channels_of(algorithm: Any, channel: Any, who: str) -> dict[str, Any]:
     """The channel of each name that an algorithm sends: its own, where it brings any, or ``channel``, a spec or an object.
 
     Raises:
         InputError: both bring one, or the algorithm leaves one out.
     """
     needs = ("init", "encode", "bits")
-    brought = getattr(algorithm, "channel", None)
+    brought = algorithm.channel
     if brought is None:
         return dict.fromkeys(algorithm.channels, part("channels", channel, needs, {}))
     if channel != "exact":

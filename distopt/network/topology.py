@@ -94,7 +94,9 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
 
 
 def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
-    parameter = inspect.signature(registry.maker("topologies", registry.parse(topology).name)).parameters.get("agents")
+    parameter = inspect.signature(registry.maker("topologies", registry.Spec.parse(topology).name)).parameters.get(
+        "agents"
+    )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
         raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}

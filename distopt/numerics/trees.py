@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,14 +77,44 @@ def leaf(state: Any, name: str) -> Tensor:
     try:
         found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
     except AttributeError:
-        fields = ", ".join(getattr(state, "_fields", ())) or "none with a name"
         raise InputError(
-            f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {fields})"
+            f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {_known(state)}; a channel's memory is "
+            "called memory.NAME)"
         ) from None
+    return _whole(found, name)
+
+
+def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
+    """The leaf of the channels' memories by name: "memory.x.e" is e in the memory of the channel "x". An InputError lists the known names.
+
+    >>> memory_leaf({"x": torch.tensor([7.0])}, "memory.x")
+    tensor([7.])
+    """
+    path, channel = name.removeprefix("memory."), None
+    for each in memory:  # the longest that fits; torch's compiler reads this loop, but no max with a key
+        if f"{path}.".startswith(f"{each}.") and (channel is None or len(each) > len(channel)):
+            channel = each
+    if channel is None:
+        raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
+    found, inner = memory[channel], path[len(channel) + 1 :]
+    try:
+        found = _field(found, inner) if inner else found
+    except AttributeError:
+        known = "it remembers nothing" if found == () else f"it has: {_known(found)}"
+        raise InputError(f"record={name}: the memory of channel {channel!r} has no such leaf ({known})") from None
+    return _whole(found, name)
+
+
+def _whole(found: Any, name: str) -> Tensor:
+    """What a name was found to mean, which must be a tensor."""
     if not isinstance(found, Tensor):
         inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
         raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
     return found
+
+
+def _known(tree: Any) -> str:
+    return ", ".join(getattr(tree, "_fields", ())) or "none with a name"
 
 
 def _field(state: Any, name: str) -> Any:

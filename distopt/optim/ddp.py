@@ -17,6 +17,7 @@ from distopt.catalog import registry
 from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.optim.memory import Kept, bare, counts, loaded, precision, started
+from distopt.optional import CompressorDefaults, completed
 
 dist: Any = torch.distributed  # torch does not declare all that it exports
 
@@ -69,6 +70,7 @@ class ErrorFeedbackState:
             raise InputError(
                 f'compressor={compressor!r}: must be a spec such as "sign", or an object with the methods of a compressor'
             )
+        self.compressor = completed(CompressorDefaults, self.compressor)
         self.process_group, self.start_iter, self.seed = process_group, start_iter, seed
         self.step, self.bytes_sent = 0, 0
         self._kept: dict[Tensor, Kept] = {}
@@ -120,7 +122,7 @@ class ErrorFeedbackState:
             f"{name}={value!r}" for name, value in values if isinstance(value, bool | int | float | str | None)
         )
         return f"{type(compressor).__name__}({told})" + (
-            f" of seed {self.seed}" if hasattr(compressor, "words") else ""
+            f" of seed {self.seed}" if type(compressor).words is not CompressorDefaults.words else ""
         )
 
     def _rank(self) -> list[int] | None:
@@ -209,12 +211,12 @@ class _Part:
             self.kept.warm,
         )  # the model may have been moved since
         self.kept.warm = None if warm is None else warm.to(gradient.device, self.dtype)
-        count = state.compressor.words(self.d) if hasattr(state.compressor, "words") else 0
+        count = state.compressor.words(self.d)
         self.u: Tensor | None = None
         if count:
             with torch.device("cpu"):
                 key = Key(state.seed, [dist.get_rank(group)], [0], dist.get_world_size(group))
-                key = key.shared if getattr(state.compressor, "shared", False) else key
+                key = key.shared if state.compressor.shared else key
                 self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(
                     gradient.device
                 )
@@ -232,8 +234,9 @@ class _Part:
 
     def decoded(self, payload: Any) -> Tensor:
         """What a rank sent, [1, d]."""
-        shared = getattr(self.compressor, "shared", False)
-        decoded: Tensor = self.compressor.decode(payload, self.d, self.dtype, self.u if shared else None)
+        decoded: Tensor = self.compressor.decode(
+            payload, self.d, self.dtype, self.u if self.compressor.shared else None
+        )
         return decoded
 
 

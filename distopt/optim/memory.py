@@ -139,7 +139,7 @@ def precision(gradient: Tensor) -> torch.dtype:
 
 def started(compressor: Any, d: int, dtype: torch.dtype) -> Tensor | None:
     """The start [1, *] of the first encoding of d numbers, or None if the compressor needs none."""
-    if not d or not hasattr(compressor, "start"):
+    if not d or compressor.start is None:
         return None
     with torch.device("cpu"):
         start: Tensor = compressor.start(d, dtype).expand(1, -1)

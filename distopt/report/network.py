@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.network.graphs import Graph, Switching
 from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
@@ -42,6 +42,7 @@ class Portrait:
         own_weights: whether the topology brings its weights, so that no rule is applied.
         rounds: 1 for a fixed network, else how many rounds were looked at.
         positions: [N, 2] given by the topology, or None.
+        notes: what the user should know of how the network was read, a line each.
     """
 
     agents: int
@@ -53,6 +54,7 @@ class Portrait:
     rounds: int
     own_weights: bool
     positions: NDArray[np.float64] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -116,9 +118,10 @@ def portrait(
         for t in range(rounds):
             mean += mixing.dense(torch.full((1, 1, 1, 1), t))[0, 0].numpy() / rounds
         second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
-    positions = getattr(topology, "positions", None)
     degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
-    return Portrait(n, links, presence, degrees, _diameter(n, links), second, rounds, own, positions)
+    return Portrait(
+        n, links, presence, degrees, _diameter(n, links), second, rounds, own, mixing.positions, mixing.notes
+    )
 
 
 def _diameter(n: int, links: NDArray[np.int64]) -> str:
@@ -247,4 +250,6 @@ def save(fig: Any, path: Any) -> None:
     except ValueError as error:
         raise InputError(f"{path}: {error}; name a .png, .svg or .pdf file") from error
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another file with --out") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; choose another file{either(' with --out', '')}"
+        ) from error

@@ -45,20 +45,20 @@ def drift(run: Run) -> str | None:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The figures of the closing table: final average dynamic regret with its spread over trials, and each metric's closing figure."""
-    average = run["average_dynamic_regret"][:, -1] if run.rounds.size else np.full(1, np.nan)
+    """The figures of the closing table: the figure that ranks (see ``Run.leading``) with its spread over trials, and each metric's own."""
+    ranking = _by_trial(run, run.leading) if run.rounds.size else np.full(1, np.nan)
     row: dict[str, Any] = {
         "algorithm": run.label,
         "status": run.status,
         "rounds": int(run.info.get("completed", 0)),
-        "average_dynamic_regret": _mean(average),
-        "spread": _spread(average),
+        run.leading: _mean(ranking),
+        "spread": _spread(ranking),
         "rounds_per_second": float(run.info.get("rounds_per_second", float("nan"))),
     }
     for name in dict.fromkeys([*catalogue(), *run.metrics]):
         metric = run.about(name)
         there = name in run.metrics and run.metrics[name].size
-        if metric.take and (there or metric.head):
+        if metric.take and (there or (metric.head and metric.stored and not metric.compares)):
             row.setdefault(closing_key(name, metric), _closing(run, name, metric) if there else float("nan"))
     return row
 
@@ -71,6 +71,13 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _spread(values: NDArray[np.float64]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _by_trial(run: Run, series: str) -> NDArray[np.float64]:
+    """What is left of a series in the end, [R]."""
+    values = run[series]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values.mean(1) if run.about(series).take == "mean" else values[:, -1])
 
 
 def _closing(run: Run, name: str, metric: Metric) -> float:

@@ -21,8 +21,8 @@ class Column(NamedTuple):
     baselines: Mapping[str, str] = {}
 
 
-BEST, STAR = "average_dynamic_regret", " *"
-"""The figure of which the smallest is marked, and the mark."""
+RANKING, STAR = ("average_dynamic_regret", "cost"), " *"
+"""The figure of which the smallest is marked, the first that there is, and the mark."""
 
 HEAD_LINES = 2
 """How many lines of ``text`` are its head."""
@@ -65,7 +65,7 @@ def closing(users: Mapping[str, Metric] | None = None) -> list[Column]:
     """The columns of the closing table: what the metrics say, with those that ``users`` have added, beside the spread and the speed.
 
     >>> [column.key for column in closing()][:3]
-    ['average_dynamic_regret', 'spread', 'consensus_error']
+    ['average_dynamic_regret', 'cost', 'spread']
     """
     every = {**catalogue(), **(users or {})}
     named = {each: closing_key(each, metric) for each, metric in every.items()}
@@ -107,12 +107,13 @@ def figure(value: float, unit: str) -> str:
 def cells(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Column], baselines: bool = True) -> list[list[str]]:
     """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``shown`` and the names.
 
-    ``summaries`` are ``summary.summary`` of the runs. Of several, a star marks the smallest average regret among those that ran to
-    the end. The baselines are those of the longest run: others saw fewer rounds.
+    ``summaries`` are ``summary.summary`` of the runs. Of several, a star marks the smallest average regret (or cost) among those that ran
+    to the end. The baselines are those of the longest run: others saw fewer rounds.
     """
     rows = []
     done = [row for row in summaries if row["status"] == "done"]
-    ended = [value for row in done if math.isfinite(value := row[BEST])]
+    ranking = next((key for key in RANKING if any(key in row for row in done)), RANKING[0])
+    ended = [value for row in done if math.isfinite(value := row.get(ranking, math.nan))]
     best = min(ended) if len(summaries) > 1 and ended else math.nan
     for row in summaries:
         label = (
@@ -120,7 +121,7 @@ def cells(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Column], basel
             if row["status"] == "done"
             else f"{row['algorithm']} ({row['status']}, {row['rounds']:,} rounds)"
         )
-        star = {BEST: STAR} if row["status"] == "done" and row[BEST] == best else {}
+        star = {ranking: STAR} if row["status"] == "done" and row.get(ranking) == best else {}
         rows.append(
             [label, *(figure(row.get(each.key, math.nan), each.unit) + star.get(each.key, "") for each in shown)]
         )
@@ -150,9 +151,9 @@ def text(
     """
     shown = closing() if shown is None else shown
     rows = cells(summaries, shown, baselines)
-    if any(row[1].endswith(STAR) for row in rows):
+    for c in {c for row in rows for c in range(1, len(row)) if row[c].endswith(STAR)}:
         for row in rows:
-            row[1] += "" if row[1].endswith(STAR) else " " * len(STAR)  # figures stay below each other
+            row[c] += "" if row[c].endswith(STAR) else " " * len(STAR)  # figures stay below each other
     heads = [("", first), *(each.head for each in shown)]
     used = [c for c in range(len(heads)) if c == 0 or any(row[c] for row in rows)]
     widths = {c: max([len(part) for part in heads[c]] + [len(row[c]) for row in rows]) for c in used}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 
 if TYPE_CHECKING:
     from distopt.reproduce.store import Store
@@ -60,9 +60,11 @@ def run(paper: str, only: str | None, out: Path | None, data: Path | None, say: 
         raise InputError(f"no experiments of {paper!r} here; there are those of: {', '.join(PAPERS)}")
     parts: Mapping[str, Part] = importlib.import_module(f"distopt.reproduce.{PAPERS[paper]}").PARTS
     if only is not None and only not in parts:
-        raise InputError(f"--only {only}: {paper} has no such part; its parts: {', '.join(parts)}")
+        raise InputError(f"{either('--only', 'only')} {only}: {paper} has no such part; its parts: {', '.join(parts)}")
     if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder; give the one that holds CIFAR's binary files")
+        raise InputError(
+            f"{either('--data', 'data')} {data}: no such folder; give the one that holds CIFAR's binary files"
+        )
     from distopt.reproduce.store import Store
 
     folder = out or Path("runs") / f"reproduce-{paper}"

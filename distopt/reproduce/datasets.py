@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.scenarios.digits import CLASSES, pictures
 
 TEST_PART = 0.2
@@ -77,7 +77,7 @@ def cifar(folder: Path) -> Images:
                     f"cifar-{classes}", classes, (x - mean) / deviation, y, (x_test - mean) / deviation, y_test
                 )
     raise InputError(
-        f"--data {folder}: neither data_batch_1.bin nor train.bin is there; unpack the binary version of CIFAR-10 or CIFAR-100 "
+        f"{either('--data', 'data')} {folder}: neither data_batch_1.bin nor train.bin is there; unpack the binary version of CIFAR-10 or CIFAR-100 "
         "(cifar-10-binary.tar.gz, cifar-100-binary.tar.gz; the Python version is a pickle, which is not read)"
     )
 
@@ -90,7 +90,9 @@ def _records(paths: list[Path], labels: int, classes: int) -> tuple[Tensor, Tens
         try:
             raw = np.fromfile(path, dtype=np.uint8)
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}; --data wants all files of the binary version") from error
+            raise InputError(
+                f"{path}: {error.strerror}; {either('--data', 'data')} wants all files of the binary version"
+            ) from error
         size = labels + 3072
         if not len(raw) or len(raw) % size:
             raise InputError(

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.numerics.random import Key
 from distopt.reproduce import Results, Say
 from distopt.reproduce.datasets import Images
-from distopt.reproduce.images import BATCHES, EPOCHS, Network, Training, pictures, scaled
+from distopt.reproduce.images import BATCHES, EPOCHS, Training, pictures, scaled
 from distopt.reproduce.store import Store
 
 PAPER_FLOOR = 0.134
@@ -46,13 +47,17 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
 
 
 def _one(training: Training, images: Images, say: Say) -> dict[str, Any]:
-    network = Network(images)
+    scenario, key = training.scenario, Key(0, range(1), range(1), 1)
     found: dict[str, list[Tensor]] = {"whole": [], "by tensor": [], "gradient": []}
-    for step in training.steps(network):
-        p = (step.lr * step.g + step.before).double()
+    for t, ((x, e), lr) in enumerate(
+        zip(training.points(), training.lrs(), strict=False)
+    ):  # no step from the last point
+        g = scenario.grad(x, scenario.batch(torch.tensor([[[[t]]]]), key)[0])
+        assert e is not None  # error feedback remembers
+        p = (lr * g + e).double()
         found["whole"].append(density(p).squeeze())
-        found["by tensor"].append(density(p, network.segments).squeeze())
-        found["gradient"].append(density(step.g.double()).squeeze())
+        found["by tensor"].append(density(p, training.network.segments).squeeze())
+        found["gradient"].append(density(g.double()).squeeze())
     say(f"density: {images.name}, batch {training.batch}: never below {min(found['whole']):.3f}")
     length = len(found["whole"])
     marks = torch.linspace(0, length - 1, min(length, POINTS)).round().long()

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from distopt.algorithms.dgd import DGD
+from distopt.algorithms.ef_sgd import EFSGD
 from distopt.algorithms.ef_signsgd import ef_signsgd
 from distopt.algorithms.signsgd import SignSGD
 from distopt.algorithms.signum import signum
 from distopt.compressors.sign import Sign
 from distopt.directions.momentum import Momentum
+from distopt.engines.local.eager import Eager
+from distopt.experiment import Experiment
+from distopt.numerics.random import Key
 from distopt.reproduce import Results, Say
 from distopt.reproduce.datasets import MISSING_MNIST, Images, cifar, digits, mnist
 from distopt.reproduce.store import Store
-from distopt.reproduce.worker import Step, steps
+from distopt.runs.execution import Comparison
+from distopt.simulation import runner
+from distopt.simulation.problem import build
 
 BATCHES = (128, 32, 8)
 SEEDS = 3
 EPOCHS = {"digits": 40, "mnist-5k": 15, "cifar-10": 20, "cifar-100": 20}
 DECAY = 5e-4  # weight decay, added to the gradient
 TUNED_AT = 128
+E = "memory.step.e"
+"""What error feedback remembers, as it is recorded."""
 
 RATES = {
     "digits": {"SGDM": 0.056, "signSGD": 0.32, "Signum": 0.01, "EF-signSGD": 0.32},
@@ -98,7 +107,7 @@ class Network:
 
     def grad(self, x: Tensor, images: Tensor, classes: Tensor) -> Tensor:
         """The gradient of the mean cross-entropy, and of the weights' decay, at x [1, 1, d]."""
-        at = x.detach().requires_grad_()
+        at, images = x.detach().requires_grad_(), images.to(x.dtype)
         (g,) = torch.autograd.grad(nn.functional.cross_entropy(self.scores(at, images), classes), at)
         return g + DECAY * x
 
@@ -121,6 +130,79 @@ def methods(segments: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Falling:
+    """A step size given for each round."""
+
+    lrs: tuple[float, ...]
+
+    @cached_property
+    def _values(self) -> Tensor:
+        return torch.tensor(self.lrs, dtype=torch.float64)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """See ``distopt.protocols.Schedule``."""
+        return self._values[t]
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """The network on some pictures as a scenario with one agent: a round is a batch, and each epoch goes through the pictures in a new order.
+
+    Nobody knows the minimisers. What counts is the accuracy after an epoch, so a round has no cost of its own.
+    """
+
+    network: Network
+    data: Images
+    batches: int
+    seed: int
+    epochs: int
+    comparator: ClassVar[bool] = False
+
+    @property
+    def dim(self) -> int:
+        """How many parameters the network has."""
+        return self.network.dim
+
+    @property
+    def per_epoch(self) -> int:
+        """Rounds of an epoch; the last batch is smaller where the pictures do not divide evenly."""
+        return -(-len(self.data.y) // self.batches)
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """Which pictures each round takes, int64 [rounds, batch], -1 where there are none."""
+        generator, n = torch.Generator().manual_seed(self.seed), len(self.data.y)
+        orders = torch.full((self.epochs, self.per_epoch * self.batches), -1)
+        for order in orders:
+            order[:n] = torch.randperm(n, generator=generator)
+        return orders.reshape(-1, self.batches)
+
+    def batch(self, t: Tensor, key: Key) -> Tensor:
+        """See ``distopt.protocols.Scenario``, here and below: which pictures [K, 1, 1, batch]."""
+        return self._order[t.flatten()][:, None, None]
+
+    def start(self, key: Key) -> Tensor:
+        """Parameters as torch draws them."""
+        return self.network.start(self.seed)
+
+    def loss(self, x: Tensor, b: Tensor) -> Tensor:
+        """Nothing."""
+        return x.new_zeros(x.shape[:-1])
+
+    def grad(self, x: Tensor, b: Tensor) -> Tensor:
+        """That of the network, row by row."""
+        rows = zip(x.reshape(-1, 1, 1, self.dim), b.expand(*x.shape[:-1], -1).reshape(-1, self.batches), strict=True)
+        return torch.stack([self._grad(w, some[some >= 0]) for w, some in rows]).reshape(x.shape)
+
+    def _grad(self, w: Tensor, some: Tensor) -> Tensor:
+        return self.network.grad(w, self.data.x[some], self.data.y[some])
+
+    def optimum(self, b: Tensor) -> Tensor:
+        """A stand-in."""
+        return torch.zeros(1, 1, self.dim, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
 class Training:
     """One run: a method on some pictures, at a step size that falls to a tenth at a half and at three quarters of the epochs."""
 
@@ -131,10 +213,20 @@ class Training:
     seed: int
     epochs: int
 
+    @cached_property
+    def scenario(self) -> Classifying:
+        """The pictures, batch by batch."""
+        return Classifying(Network(self.data), self.data, self.batch, self.seed, self.epochs)
+
+    @property
+    def network(self) -> Network:
+        """What is trained."""
+        return self.scenario.network
+
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; the last batch is smaller where the pictures do not divide evenly."""
-        return -(-len(self.data.y) // self.batch)
+        """Steps of an epoch."""
+        return self.scenario.per_epoch
 
     def lrs(self) -> list[float]:
         """The step size of each step."""
@@ -144,28 +236,39 @@ class Training:
             for _ in range(self.per_epoch)
         ]
 
-    def steps(self, network: Network) -> Iterator[Step]:
-        """Step by step; each epoch goes through the pictures in a new order."""
-        generator = torch.Generator().manual_seed(self.seed)
-        order: list[Tensor] = []
-
-        def grad(x: Tensor, t: int) -> Tensor:
-            if t % self.per_epoch == 0:
-                order[:] = torch.split(torch.randperm(len(self.data.y), generator=generator), self.batch)
-            some = order[t % self.per_epoch]
-            return network.grad(x, self.data.x[some], self.data.y[some])
-
-        return steps(methods(network.segments)[self.method], network.start(self.seed), grad, self.lrs())
+    def points(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """x_t [1, 1, d] and the memory e_t where the method has one, for t = 0 .. T. They are not kept: a long run has many."""
+        algorithm = replace(methods(self.network.segments)[self.method], lr=Falling(tuple(self.lrs())))
+        remembers = isinstance(algorithm, EFSGD)
+        problem = build(
+            Experiment(
+                "ring",
+                1,
+                self.scenario,
+                algorithm,
+                rounds=self.epochs * self.per_epoch,
+                dtype="float32",
+                record=("x", E) if remembers else ("x",),
+            )
+        )
+        comparison = Comparison.of(problem)
+        chunks = runner.run(problem, comparison.comparator, comparison.blocks, Eager(), agentwise=False)
+        e = torch.zeros_like(problem.x0) if remembers else None
+        for chunk in chunks:
+            after = torch.from_numpy(chunk.trajectories[E][0]) if remembers else None
+            for k, x in enumerate(torch.from_numpy(chunk.trajectories["x"][0])):
+                yield x[None], e
+                e = None if after is None else after[k][None]
+        yield torch.from_numpy(chunk.last), e
 
     def run(self) -> dict[str, list[float]]:
         """Test accuracy after each epoch at x, and at x - e where there is a memory."""
-        network = Network(self.data)
         found: dict[str, list[float]] = {"x": [], "x - e": []}
-        for t, step in enumerate(self.steps(network), 1):
-            if t % self.per_epoch == 0:
-                found["x"].append(network.accuracy(step.x, self.data.x_test, self.data.y_test))
-                if step.e.ndim > 1:
-                    found["x - e"].append(network.accuracy(step.x - step.e, self.data.x_test, self.data.y_test))
+        for t, (x, e) in enumerate(self.points()):
+            if t and t % self.per_epoch == 0:
+                found["x"].append(self.network.accuracy(x, self.data.x_test, self.data.y_test))
+                if e is not None:
+                    found["x - e"].append(self.network.accuracy(x - e, self.data.x_test, self.data.y_test))
         return found
 
 

@@ -15,6 +15,7 @@ from distopt.algorithms.ef_sgd import EFSGD
 from distopt.algorithms.ef_signsgd import ef_signsgd
 from distopt.algorithms.signsgd import SignSGD
 from distopt.algorithms.signum import signum
+from distopt.api import simulate
 from distopt.compressors._packed import flags, signs
 from distopt.compressors.sign import Sign
 from distopt.compressors.unscaled_sign import UnscaledSign
@@ -23,7 +24,6 @@ from distopt.numerics.random import Key
 from distopt.protocols import Compressor
 from distopt.reproduce import Results, Say
 from distopt.reproduce.store import Store
-from distopt.reproduce.worker import steps
 
 SAMPLES = 100  # to train on, and as many to test on
 BLOCK = 5  # columns of a sample's own
@@ -51,6 +51,7 @@ class LeastSquares:
     to train on, and a round is an epoch: all of them. In about 700 of the 1200 columns none of these has an entry.
     """
 
+    seeds: range = range(SEEDS)
     dim: int = DIM
 
     def draw(self, key: Key) -> Problems:
@@ -68,8 +69,13 @@ class LeastSquares:
 
     def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """See ``distopt.protocols.Scenario``: the rows to train on [1, R, 1, n, d] and their labels, in every round the same."""
-        data = self.draw(key)
+        data = self.drawn
         return data.X[None, :, None], data.y[None, :, None]
+
+    @functools.cached_property
+    def drawn(self) -> Problems:
+        """The data of each seed."""
+        return self.draw(Key(0, range(1), self.seeds, 1))
 
     def loss(self, x: Tensor, b: tuple[Tensor, Tensor]) -> Tensor:
         """Half the mean square of what is left."""
@@ -81,6 +87,12 @@ class LeastSquares:
         X, y = b
         left: Tensor = (X @ x[..., None])[..., 0] - y
         return (X.mT @ left[..., None])[..., 0] / y.shape[-1]
+
+    def optimum(self, b: tuple[Tensor, Tensor]) -> Tensor:
+        """The shortest of the many that fit the data: X'(X X')^-1 y."""
+        X, y = (each[:, :, 0] for each in b)
+        shortest: Tensor = (X.mT @ torch.linalg.solve(X @ X.mT, y[..., None]))[..., 0]
+        return shortest
 
 
 @dataclass(frozen=True)
@@ -176,20 +188,29 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
 
 def run(zero: bool, seeds: range) -> dict[str, dict[str, list[Any]]]:
     """The three figures of each method after every epoch; those that have a memory also at x - e, as "... at x - e"."""
-    scenario, key = LeastSquares(), Key(0, range(1), seeds, 1)
-    data = scenario.draw(key)
-    batch = data.X[:, None], data.y[:, None]
+    scenario = LeastSquares(seeds)
+    data = scenario.drawn
     basis = torch.linalg.svd(data.X, full_matrices=False)[2]  # the rows are independent: each has columns of its own
-    x = torch.zeros(len(seeds), 1, DIM, dtype=torch.float64)
     found: dict[str, list[Outcome]] = {}
     for name, algorithm in methods(zero).items():
-        found[name] = [outcome(x[:, 0], data, basis)]
-        for step in steps(algorithm, x, lambda w, t: scenario.grad(w, batch), [algorithm.lr] * EPOCHS):
-            found[name].append(outcome(step.x[:, 0], data, basis))
-            if step.e.ndim > 1:
-                found.setdefault(f"{name} at x - e", found[name][:1]).append(
-                    outcome((step.x - step.e)[:, 0], data, basis)
-                )
+        remembers = isinstance(algorithm, EFSGD)
+        run = simulate(
+            "ring",
+            agents=1,
+            scenario=scenario,
+            algorithm=algorithm,
+            rounds=EPOCHS,
+            trials=len(seeds),
+            record=("x", "memory.step.e") if remembers else "x",
+            mode="eager",
+            agentwise=False,
+        )
+        x = torch.from_numpy(run["x"])[:, :, 0]  # [R, T + 1, d]
+        found[name] = [outcome(w, data, basis) for w in x.unbind(1)]
+        if remembers:
+            e = torch.from_numpy(run["memory.step.e"])[:, :, 0]
+            after = [outcome(w, data, basis) for w in (x[:, 1:] - e).unbind(1)]
+            found[f"{name} at x - e"] = found[name][:1] + after
     return {
         name: {field: torch.stack([getattr(each, field) for each in outcomes]).tolist() for field in Outcome._fields}
         for name, outcomes in found.items()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, either
 from distopt.runs.files import write_text
 
 
@@ -23,7 +23,9 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
+            raise InputError(
+                f"cannot write to {folder}: {error.strerror}; choose another folder with {either('--out', 'out=')}"
+            ) from error
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether results of these settings are there."""

@@ -12,7 +12,6 @@ import math
 import os
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,14 @@ from torch.utils import _pytree as pytree
 
 from distopt._version import __version__
 from distopt.catalog.spec import shown
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.metrics import RENAMED, Metric
-from distopt.network.net import Rehearsal
-from distopt.numerics.trees import default_dtype, tensors
+from distopt.numerics.trees import tensors
 from distopt.runs.files import written
 from distopt.runs.manifest import CHECKPOINT
 from distopt.runs.reading import parsed, regular
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, begun, form, standing
+from distopt.simulation.round import AgentState, begun, standing
 from distopt.simulation.runner import Carry
 
 FORMAT = 1
@@ -92,12 +90,14 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
     """Write the checkpoint of the run in ``folder``; an earlier one stays until this one is whole.
 
     Raises:
-        InputError: the state or a channel's memory holds more than tensors and numbers, or is not nested as at the beginning.
+        InputError: the state or a channel's memory holds more than tensors and numbers, or has neither the form with which it begins nor
+            that which the first round leaves.
         RunError: it cannot be written.
     """
     held = carry.held
     memory = list(held.memory)
-    if pytree.tree_structure(held) != form(problem, memory):
+    known = _forms(problem, memory)
+    if pytree.tree_structure(held) != pytree.tree_structure(known[0]):
         raise InputError(
             f"{_of(problem)}: the algorithm's state is nested otherwise than init() gave it, which no checkpoint can hold"
         )
@@ -110,6 +110,10 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
             )
         forms.append(
             [list(leaf.shape), str(leaf.dtype).removeprefix("torch.")] if isinstance(leaf, Tensor) else {"value": leaf}
+        )
+    if not any(_alike(tree, forms[: len(leaves) - len(carry.totals)]) for tree in known):
+        raise InputError(
+            f"{_of(problem)}: the algorithm's state has other shapes or precisions than after its first round, which no checkpoint can hold"
         )
     header = {
         "format": FORMAT,
@@ -138,6 +142,11 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
         file.write(digest.digest())
 
 
+def forced() -> str:
+    """What to do about results of other files or another version."""
+    return f"{either('--force', 'force=True')} goes on all the same, with other bits"
+
+
 def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Checkpoint | None:
     """The checkpoint of the run in ``folder``; None where there is none that belongs to the results beside it.
 
@@ -159,12 +168,12 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         return None
     if not force:
         if about.fingerprint != problem.experiment.fingerprint():
-            raise InputError(
-                f"{path}: another experiment's (fingerprint {about.fingerprint}); --force goes on all the same, with other bits"
-            )
+            raise InputError(f"{path}: another experiment's (fingerprint {about.fingerprint}); {forced()}")
         if about.versions != versions():
             theirs = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-            raise InputError(f"{path}: written by {theirs}, whose bits may differ; use these, or --force")
+            raise InputError(
+                f"{path}: written by {theirs}, whose bits may differ; use these, or {either('--force', 'force=True')}"
+            )
     if not _fits(problem, header):
         raise InputError(f"{path}: does not fit {_of(problem)}")
     leaves: list[Any] = []
@@ -221,12 +230,7 @@ def cumulative(problem: Problem) -> dict[str, Metric]:
 
 def _most(problem: Problem) -> int:
     """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
-    names = list(problem.channels)
-    trees = [begun(problem, names)]
-    with suppress(
-        Exception
-    ):  # a user's update may fail on numbers that it was not made for: what it begins with must do
-        trees.append(_after(problem, names))
+    trees = _forms(problem, list(problem.channels))
     sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
         len(MAGIC)
@@ -303,12 +307,7 @@ def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     count = len(forms) - len(totals)
     if forms[count:] != sums:
         return False
-    if _alike(begun(problem, memory), forms[:count]):
-        return True
-    try:
-        return _alike(_after(problem, memory), forms[:count])
-    except Exception:  # a user's own update, on numbers that it was not made for: then only what it begins with fits
-        return False
+    return any(_alike(tree, forms[:count]) for tree in _forms(problem, memory))
 
 
 def _alike(tree: Any, forms: list[Any]) -> bool:
@@ -326,18 +325,10 @@ def _same(leaf: Any, form: Any) -> bool:
     return type(leaf) is type(value) or {type(leaf), type(value)} == {int, float}
 
 
-def _after(problem: Problem, memory: Sequence[str]) -> AgentState:
-    """What all agents hold after a round, in shape: a value that is sent may be wider than x, and a leaf may begin as a number."""
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
-
-    def mix(name: str, z: Tensor) -> Tensor:
-        return z.clone()
-
-    with default_dtype(x.dtype), torch.no_grad():
-        after, state = problem.algorithm.update(
-            torch.zeros_like(x), problem.algorithm.init(x.clone()), x, Rehearsal(mix, x)
-        )
-    return AgentState(after, state, begun(problem, memory).memory)
+def _forms(problem: Problem, memory: Sequence[str]) -> tuple[AgentState, AgentState]:
+    """What all agents hold before the first round, and after it: a leaf may begin as a number. Only forms count."""
+    started = begun(problem, memory)
+    return started, AgentState(*problem.plan.after, started.memory)
 
 
 def _of(problem: Problem) -> str:

@@ -134,7 +134,7 @@ def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Ch
     if content.get("fingerprint") != problem.experiment.fingerprint() and not force:
         raise InputError(
             f"{folder} holds another experiment: a file that it names or the version has changed (fingerprint {content.get('fingerprint')}, "
-            f"now {problem.experiment.fingerprint()}); --force goes on all the same, with other bits"
+            f"now {problem.experiment.fingerprint()}); {checkpoint.forced()}"
         )
     if content.get("status") in ("done", "diverged"):
         return stored(folder)
@@ -189,7 +189,7 @@ def execute_together(
             make = engine if callable(engine) else partial(engines.make, engine)
             where = make(grid.stack(problems), comparison.blocks, mode)
             total = problems[0].rounds
-            if progress:
+            if progress and comparison.problem.scenario.comparator:
                 progress("comparator", 0, total)
             comparison.comparator.prepare(lambda k, n: progress("comparator", k, n) if progress else None)
             if progress:

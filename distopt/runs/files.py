@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, either
 from distopt.runs.reading import regular
 
 LOCK = ".lock"
@@ -72,10 +72,10 @@ def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
                 fcntl.flock(file, way | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"{each} is being written by another run; wait for it, or choose another folder with --out"
+                    f"{each} is being written by another run; wait for it, or choose another folder with {either('--out', 'out=')}"
                 ) from error
             except OSError as error:
                 raise InputError(
-                    f"cannot write to {each}: {error.strerror}; choose another folder with --out"
+                    f"cannot write to {each}: {error.strerror}; choose another folder with {either('--out', 'out=')}"
                 ) from error
         yield

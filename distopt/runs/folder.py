@@ -16,12 +16,12 @@ from typing import Any
 import tomli_w
 
 from distopt import engines
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, either
 from distopt.experiment import Experiment, label, read_toml, titled
 from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs import reading
-from distopt.runs.checkpoint import Checkpoint
+from distopt.runs.checkpoint import Checkpoint, forced
 from distopt.runs.execution import Asked, Comparison, MakeEngine, Progress, execute_together, whereabouts
 from distopt.runs.files import locked, write_text, written
 from distopt.runs.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text, read_manifest
@@ -31,7 +31,7 @@ from distopt.runs.writing import above, adopt, claim
 from distopt.simulation import grid, limits
 from distopt.simulation.problem import Problem, build
 
-TABLE, FIGURE = "summary.csv", "regret.png"
+TABLE, FIGURE, COST_FIGURE = "summary.csv", "regret.png", "cost.png"
 
 
 @contextmanager
@@ -89,7 +89,8 @@ def reopened(
     content = read_manifest(path)
     if not (path / EXPERIMENT).exists():
         raise InputError(
-            f"{path}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that distopt simulate wrote"
+            f"{path}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that "
+            f"{either('distopt simulate', 'simulate(..., out=folder)')} wrote"
         )
     reading.text(path / EXPERIMENT)  # a pipe or a device would never end
     experiments, before = read_toml(path / EXPERIMENT), content.get("asked", {})
@@ -103,9 +104,7 @@ def reopened(
     if force:
         adopt(path, fingerprint(experiments))
     elif changed:
-        raise InputError(
-            f"{path}: a file that the experiment names has changed, or the program; --force goes on all the same, with other bits"
-        )
+        raise InputError(f"{path}: a file that the experiment names has changed, or the program; {forced()}")
     asked = Asked(
         before.get("mode", "auto"),
         before.get("engine", "local") if engine is None else engine,
@@ -290,12 +289,15 @@ class Folder:
                 before = found.about.device
                 if before != now and not force:
                     there = (
-                        "leave out --device and --backend"
+                        either("leave out --device and --backend", 'resume with engine="local"')
                         if before == "cpu"
-                        else "add --device, or --engine ranks --backend nccl"
+                        else either(
+                            "add --device, or --engine ranks --backend nccl",
+                            'resume with engine="local:device=cuda" or "ranks:backend=nccl"',
+                        )
                     )
                     raise InputError(
-                        f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or --force"
+                        f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or {either('--force', 'force=True')}"
                     )
                 self.starts[k] = found
             if force:
@@ -330,10 +332,11 @@ def default_path(experiments: Sequence[Experiment], agents: int) -> Path:
 
 
 def _pictures(runs: Iterable[Run]) -> dict[str, str]:
-    """The figures beside the table, and what they show: the regret, and each metric that a user has added."""
+    """The figures beside the table, and what they show: the regret or the cost, and each metric that a user has added."""
     there = [run for run in runs if run.rounds.size]
     added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
-    return {FIGURE: "average_dynamic_regret", **{f"metric-{name}.png": name for name in added}} if there else {}
+    ranking = {{"cost": COST_FIGURE}.get(run.leading, FIGURE): run.leading for run in there}
+    return {**ranking, **{f"metric-{name}.png": name for name in added}}
 
 
 def _mark(summaries: Sequence[dict[str, Any]]) -> str:

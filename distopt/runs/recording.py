@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from distopt.errors import RunError
 from distopt.metrics import catalogue, said
+from distopt.metrics._reasons import NO_COMPARATOR
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
@@ -158,4 +159,8 @@ def left_out(have: set[str], problem: Problem) -> dict[str, str]:
     """The reasons why metrics are left out, by name."""
     n, d = problem.agents, problem.x0.shape[-1]
     missing = {name: each for name, each in problem.metrics.items() if each.stored and name not in have}
-    return {name: each.absence(n, d) for name, each in missing.items()} if have else {}
+    sought = problem.scenario.comparator
+    reasons = {
+        name: NO_COMPARATOR if each.compares and not sought else each.absence(n, d) for name, each in missing.items()
+    }
+    return reasons if have else {}

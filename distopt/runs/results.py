@@ -76,6 +76,11 @@ class Run(Mapping[str, Array]):
         """R."""
         return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
 
+    @property
+    def leading(self) -> str:
+        """What runs are ranked by: the average dynamic regret, or the cost where nobody knows the minimisers."""
+        return "cost" if "cost" in self.metrics else "average_dynamic_regret"
+
     def about(self, series: str) -> Metric:
         """How a metric of the run, or the metric of an average, is shown."""
         name = series if series in self.metrics else series.removeprefix("average_")
@@ -90,11 +95,14 @@ class Run(Mapping[str, Array]):
         columns.update({name: self[name].reshape(-1) for name in self if name not in self.trajectories})
         return pd.DataFrame(columns)
 
-    def plot(self, path: str | Path | None = None, metric: str = "average_dynamic_regret") -> Any:
-        """Draw a metric against rounds (log axes, band over trials); writes ``path`` where given, returns the figure."""
+    def plot(self, path: str | Path | None = None, metric: str | None = None) -> Any:
+        """Draw a metric, by default the one that ranks, against rounds (log axes, band over trials); returns the figure.
+
+        It is written to ``path`` where given.
+        """
         from distopt.report.curves import figure
 
-        fig = figure({self.label: self}, metric)
+        fig = figure({self.label: self}, metric or self.leading)
         if path is not None:
             fig.savefig(path)
         return fig

@@ -9,30 +9,35 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import multiprocessing
-import multiprocessing.connection
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tomli_w
+
 from distopt.catalog import registry
-from distopt.catalog.places import here, looking_in, place, rooted
-from distopt.catalog.spec import MOST_POINTS, quoted, real, rebased, whole
+from distopt.catalog.places import here, looking_in, place, rooted, whereabouts
+from distopt.catalog.spec import MOST_POINTS, Spec, real, shown, whole
+from distopt.catalog.spec import values as listed
+from distopt.catalog.spec_files import rebased
 from distopt.engines import local
-from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment, label, repeated
+from distopt.errors import InputError, either
+from distopt.experiment import Experiment, label, moving, of_path, repeated, settings
+from distopt.report import tables
 from distopt.report.summary import summary
-from distopt.runs.execution import Comparison, execute
+from distopt.runs.files import write_text
+from distopt.runs.jobs import Job, processes, work
 from distopt.runs.loading import stored
 from distopt.runs.manifest import MANIFEST
 from distopt.runs.results import Run, folder_name
-from distopt.runs.signals import follow, held
-from distopt.simulation import surroundings
-from distopt.simulation.problem import build
+
+SWEEP, TABLE = "sweep.toml", "sweep.csv"
+"""The files of a sweep's folder: what was asked for, and the table of all runs."""
+HOW = ("mode", "engine", "workers", "address")
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
 NUMBERS: dict[str, Callable[[str], Any]] = {
@@ -46,6 +51,10 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
 }
 FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
+
+
+Do = Callable[[Sequence[Job]], Iterator[tuple[int, Run | Exception]]]
+"""What runs jobs, and gives the result of each with its place, in order of completion."""
 
 
 @dataclass(frozen=True)
@@ -74,33 +83,37 @@ class Point:
         return f"{folder_name(self.name)[:80]}-{self.experiment.fingerprint()[:8]}"
 
 
-def points(values: Mapping[str, Any], settings: Sequence[str], where: str) -> list[Point]:
+def points(
+    values: Mapping[str, Any], asked: Sequence[str] | Mapping[str, Any], where: str, base: Path | None = None
+) -> list[Point]:
     """All experiments of a sweep: every choice from the lists of values, for every algorithm that ``values`` names.
 
-    ``settings`` are such as ``"seed=1,2,3"``, ``"algorithm.lr=0.01,0.02"`` or ``"scenario=sea,'moving_target:dim=3,kappa=2'"``:
-    a field of the experiment, or a parameter of its topology, scenario, algorithm or channel. The first varies slowest.
+    Args:
+        values: the settings of an experiment, as a TOML file has them.
+        asked: the lists, such as ``{"seed": [1, 2, 3], "algorithm.lr": [0.01, 0.02]}``, or as words of a command, such as
+            ``"scenario=sea,'moving_target:dim=3,kappa=2'"``. A key is a field of the experiment, or a parameter of its
+            topology, scenario, algorithm or channel. The first varies slowest.
+        where: what ``values`` are of, for messages.
+        base: the folder that relative paths in ``asked`` are of; None for where the process is.
 
-    >>> [point.name for point in points({"topology": "ring", "algorithm": "gt"}, ["algorithm.lr=0.1,0.2", "seed=1,2"], "here")]
-    ['algorithm.lr=0.1 seed=1', 'algorithm.lr=0.1 seed=2', 'algorithm.lr=0.2 seed=1', 'algorithm.lr=0.2 seed=2']
+    >>> [point.name for point in points({"topology": "ring", "algorithm": "gt"}, {"algorithm.lr": [0.1, 0.2], "seed": 1}, "here")]
+    ['algorithm.lr=0.1 seed=1', 'algorithm.lr=0.2 seed=1']
 
     Raises:
         InputError: a key that is none, a value that cannot be one, or an experiment that is there twice.
     """
-    lists = [_choices(text) for text in settings]
-    keys = [key for key, _ in lists]
-    if (twice := repeated(keys)) is not None:
-        raise InputError(f"--set {keys[twice]} is given twice; write all its values in one list")
-    if (count := math.prod(len(each) for _, each in lists)) > MOST_POINTS:
+    lists = choices(asked)
+    if (count := math.prod(map(len, lists.values()))) > MOST_POINTS:
         raise InputError(f"a sweep of {count:,} experiments; at most {MOST_POINTS:,} can be run, so split it")
     named = values.get("algorithm")
-    algorithms = [named] if "algorithm" in keys or not isinstance(named, list) else named
+    algorithms = [named] if "algorithm" in lists or not isinstance(named, list) else named
     found = []
     for algorithm in algorithms:
-        start = {**values, **({} if algorithm is None or "algorithm" in keys else {"algorithm": algorithm})}
-        for chosen in itertools.product(*([(key, value) for value in each] for key, each in lists)):
+        start = {**values, **({} if algorithm is None or "algorithm" in lists else {"algorithm": algorithm})}
+        for chosen in itertools.product(*([(key, value) for value in each] for key, each in lists.items())):
             settled = dict(start)
             for key, value in sorted(chosen, key=lambda pair: "." in pair[0]):  # a part before its parameters
-                _set(settled, key, value, where)
+                _set(settled, key, value, where, base or here())
             grid = Experiment.from_mapping(settled, where).points()
             found += [Point(each, tuple(chosen), len(algorithms) > 1 or len(grid) > 1) for each in grid]
     if (twice := repeated([_meaning(point.experiment) for point in found])) is not None:
@@ -108,42 +121,81 @@ def points(values: Mapping[str, Any], settings: Sequence[str], where: str) -> li
     return found
 
 
-def _choices(text: str) -> tuple[str, list[str]]:
-    """A key and its values."""
-    key, equals, listed = text.partition("=")
-    key = key.strip()
+def choices(asked: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str]]:
+    """The lists of values by key, as text (see ``points``).
+
+    >>> choices(["algorithm.lr=0.01,0.02"]) == choices({"algorithm.lr": [0.01, 0.02]})
+    True
+    """
+    if isinstance(asked, Mapping):
+        return {key: _texts(key, values) for key, values in asked.items()}
+    found: dict[str, list[str]] = {}
+    for text in asked:
+        key, equals, values = text.partition("=")
+        key = key.strip()
+        if not equals:
+            raise _no_setting(f"--set {text}", key)
+        _check(f"--set {text}", key)
+        if key in found:
+            raise InputError(f"--set {key} is given twice; write all its values in one list")
+        found[key] = listed(values)
+        if not found[key]:
+            raise InputError(f"--set {text}: no values; write {key}=VALUE,VALUE")
+    return found
+
+
+def _check(what: str, key: str) -> None:
     part, dot, parameter = key.partition(".")
-    if not equals or (dot and (part not in PARTS or not parameter.isidentifier())) or (not dot and key not in FIELDS):
-        known = ", ".join([*FIELDS, *(f"{part}.PARAMETER" for part in PARTS)])
-        raise InputError(f"--set {text}: no setting {key!r}; write KEY=VALUE,VALUE with a KEY among {known}")
-    values = registry.values(listed)
-    if not values:
-        raise InputError(f"--set {text}: no values; write {key}=VALUE,VALUE")
-    return key, values
+    inner = parameter.split(".")
+    if (dot and (part not in PARTS or not all(map(str.isidentifier, inner)))) or (not dot and key not in FIELDS):
+        raise _no_setting(what, key)
 
 
-def _set(values: dict[str, Any], key: str, value: str, where: str) -> None:
+def _no_setting(what: str, key: str) -> InputError:
+    known = ", ".join([*FIELDS, *(f"{part}.PARAMETER" for part in PARTS)])
+    how = either("write KEY=VALUE,VALUE", "write {KEY: [VALUE, VALUE]}")
+    return InputError(f"{what}: no setting {key!r}; {how} with a KEY among {known}")
+
+
+def _texts(key: Any, values: Any) -> list[str]:
+    """The values that a key is given in Python, as they would be typed."""
+    if not isinstance(key, str):
+        raise InputError(f"values: {shown(key)}: a key must be a text such as 'algorithm.lr'")
+    _check("values", key)
+    several = values if isinstance(values, list | tuple | range | np.ndarray) else [values]
+    if not len(several):
+        raise InputError(f"values: {key} is an empty list")
+    for value in several:
+        if not isinstance(value, str | Path | bool | int | float | np.number):
+            raise InputError(f"values: {key}={shown(value)}: must be a number, or a text such as 'gt:lr=0.1'")
+    return [of_path(key, each) if isinstance(each, Path) and key in PARTS else str(each) for each in several]
+
+
+def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -> None:
     part, dot, parameter = key.partition(".")
     if dot:
         spec = getattr(Experiment.from_mapping(values, where), part)
         if not isinstance(spec, str):
-            raise InputError(f"--set {key}: {where} names no single {part} as text")
+            raise InputError(f"{either('--set ', '')}{key}: {where} names no single {part} as text")
         with looking_in(values.get("folder")):
-            values[part] = registry.with_value(KINDS[part], spec, parameter, _typed(value, values))
+            parsed = Spec.parse(spec)
+            names = registry.free(KINDS[part], parsed.name) if parsed.args else ()
+            values[part] = str(parsed.replace(parameter, _typed(value, values, base), names))
         return
     try:
-        values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values) if key in PARTS else value
+        values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values, base) if key in PARTS else value
     except ValueError as error:
-        raise InputError(f"--set {key}: {value!r} {error}") from None
+        raise InputError(f"{either('--set ', '')}{key}: {value!r} {error}") from None
 
 
-def _typed(value: str, values: Mapping[str, Any]) -> str:
-    """A value of the command line, whose files are of where the process is, among ``values`` of another folder."""
+def _typed(value: str, values: Mapping[str, Any], base: Path) -> str:
+    """A value that was asked for, whose files are of the folder ``base``, among ``values`` of another folder."""
     folder = values.get("folder")
-    if folder is None or Path(folder) == here():
+    if folder is None or Path(folder) == base:
         return value
-    with looking_in(None):
-        return os.path.relpath(value, folder) if place(value) and not rooted(value) else rebased(value, folder)
+    with looking_in(str(base)):
+        there = place(value) and not rooted(value)
+        return os.path.relpath(whereabouts(value), folder) if there else rebased(value, folder)
 
 
 def _meaning(experiment: Experiment) -> str:
@@ -154,128 +206,172 @@ def _meaning(experiment: Experiment) -> str:
             spec = getattr(experiment, part)
             if isinstance(spec, str):
                 with suppress(InputError):  # it fails when it is run, and stops no other
-                    name, values = registry.normal(kind, spec)
-                    spelled[part] = f"{name}:{','.join(f'{key}={quoted(value)}' for key, value in values)}"
+                    spelled[part] = str(registry.normal(kind, spec))
         return dataclasses.replace(experiment, **spelled).fingerprint()
 
 
 @dataclass(frozen=True)
-class Job:
-    """An experiment as another process is told it; ``place`` is the folder that relative paths in it are of."""
+class Sweep:
+    """A sweep: experiments that differ in some settings, and the folder of their runs. ``asked`` and ``reopened`` make it.
 
-    experiment: Experiment
-    mode: local.Mode
-    place: str
+    Attributes:
+        points: the experiments.
+        folder: where their runs are, each in a folder of its own.
+        mode: as in ``distopt.simulate``.
+        engine: "local" for processes, "ray" for tasks of a cluster.
+        workers: how many run at a time; None for one per core, or as many as the cluster has room for.
+        address: of the Ray cluster; None for one that begins and ends with the sweep.
+    """
+
+    points: tuple[Point, ...]
+    folder: Path
+    mode: local.Mode = "auto"
+    engine: str = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        local.check(self.mode)
+        workers, address = self.workers, self.address
+        if self.engine not in ("local", "ray"):
+            raise InputError(f'engine={shown(self.engine)}: a sweep runs on "local" processes, or as tasks of "ray"')
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise InputError(f"workers={shown(workers)}: must be a whole number, at least 1")
+        if address is not None and (self.engine != "ray" or workers is not None or not isinstance(address, str)):
+            raise InputError(f'address={shown(address)}: is that of a running Ray cluster: engine="ray", no workers')
+
+    def run(
+        self, report: Callable[[int, str], object] = lambda done, what: None
+    ) -> tuple[dict[int, Run], dict[int, str]]:
+        """Run what is not finished yet: the runs and what went wrong, by place in ``points``.
+
+        ``report`` is told how many are done and what has just been.
+
+        Raises:
+            KeyboardInterrupt: interrupted; what was finished is there.
+        """
+        names = [self.folder / point.folder for point in self.points]
+        found = (finished(name, point.experiment) for name, point in zip(names, self.points, strict=True))
+        runs = {k: run for k, run in enumerate(found) if run is not None}
+        failed: dict[int, str] = {}
+        if runs:
+            report(len(runs), f"{len(runs)} finished before")
+        left = [k for k in range(len(self.points)) if k not in runs]
+        with self._doing(len(left)) as do:
+            for which, result in do([Job(self.points[k].experiment, self.mode, os.getcwd()) for k in left]):
+                k = left[which]
+                if isinstance(result, Run):
+                    result.save(names[k], self.points[k].experiment.to_toml(names[k]))
+                    runs[k] = stored(names[k])
+                    told = f"{result.status}, {result.info['seconds']:.1f} s"
+                else:
+                    failed[k] = told = str(result)
+                report(len(runs) + len(failed), f"{self.points[k].name}: {told}")
+        return dict(sorted(runs.items())), dict(sorted(failed.items()))
+
+    @contextmanager
+    def _doing(self, count: int) -> Iterator[Do]:
+        """What runs ``count`` jobs."""
+        workers = self.workers or len(os.sched_getaffinity(0))
+        if self.engine == "local" or not count:
+            yield lambda jobs: processes(jobs, workers)
+            return
+        from distopt.engines import ray
+        from distopt.engines.ray import cluster
+
+        with cluster.cluster(self.address or "", workers):
+            yield lambda jobs: ray.each(work, jobs)
+
+    def table(self, runs: Mapping[int, Run]) -> list[dict[str, Any]]:
+        """Write ``sweep.csv``: a row for each run with what was set, its figures and its folder. The rows."""
+        rows = [
+            {
+                "run": self.points[k].name,
+                **dict(self.points[k].chosen),
+                **summary(run),
+                "folder": run.path.name if run.path else "",
+            }
+            for k, run in runs.items()
+        ]
+        if rows:
+            write_text(self.folder / TABLE, tables.to_csv(rows))
+        return rows
 
 
-def work(job: Job) -> Run | Exception:
-    """Run an experiment in this process."""
-    import torch
-
-    torch.set_num_threads(1)  # the experiments are the parallelism
-    if Path(job.place).is_dir():
-        os.chdir(job.place)
-    try:
-        problem = build(job.experiment)
-        return execute(job.experiment, comparison=Comparison.of(problem), problem=problem, mode=job.mode)
-    except (InputError, RunError) as error:
-        return error
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        return RunError(f"{type(error).__name__}: {lines[0]}")
-
-
-def _live(parent: int, job: Job, reply: Any) -> None:
-    """The main function of a process that does one job."""
-    follow(parent)
-    try:
-        reply.send(work(job))
-    finally:
-        reply.close()
-        sys.stderr.flush()
-        os._exit(0)  # without tidying what it inherited
-
-
-def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Exception]]:
-    """The results of the jobs, in order of completion. Each runs in a process of its own, ``workers`` at a time."""
-    surroundings.may_start_processes("a sweep")
-    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    waiting = list(range(len(jobs)))[::-1]
-    running: dict[Any, tuple[int, Any]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                k = waiting.pop()
-                answer, reply = context.Pipe(duplex=False)
-                process = context.Process(target=_live, args=(os.getpid(), jobs[k], reply), daemon=True)
-                with held():
-                    process.start()
-                reply.close()
-                running[answer] = (k, process)
-            ready: list[Any] = multiprocessing.connection.wait(list(running))
-            for answer in ready:
-                k, process = running.pop(answer)
-                try:
-                    result = answer.recv()
-                except (EOFError, OSError):
-                    process.join()
-                    result = RunError(f"its process ended with exit code {process.exitcode}")
-                process.join()
-                yield k, result
-    finally:
-        for _, process in running.values():
-            process.kill()
-        for _, process in running.values():
-            process.join()
-
-
-def sweep(
-    chosen: Sequence[Point],
+def asked(
+    values: Mapping[str, Any],
+    varied: Sequence[str] | Mapping[str, Any],
+    where: str,
     folder: Path,
-    do: Callable[[Sequence[Job]], Iterator[tuple[int, Run | Exception]]],
     mode: local.Mode = "auto",
-    report: Callable[[int, str], object] = lambda done, what: None,
-) -> tuple[dict[int, Run], dict[int, str]]:
-    """Run what is not finished yet, each into a folder inside ``folder``: the runs and what went wrong, by place in ``chosen``.
-
-    ``do`` runs jobs, such as ``processes``; ``report`` is told how many are done and what has just been.
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+) -> Sweep:
+    """The sweep of what was asked for (see ``points`` and ``Sweep``), and a note of it in its folder, so that it can go on.
 
     Raises:
-        InputError: ``folder`` cannot be written or is that of a run.
-        KeyboardInterrupt: interrupted; what was finished is there.
+        InputError: it cannot be run, or ``folder`` cannot be written or is that of a run.
     """
+    found = points(values, varied, where)
+    sweep = Sweep(tuple(found), folder, mode, engine, workers, address)
+    elsewhere = f"choose another folder with {either('--out', 'out=')}"
     if (folder / MANIFEST).exists():
-        raise InputError(f"{folder} holds a run; choose another folder with --out")
+        raise InputError(f"{folder} holds a run; {elsewhere}")
+    for point in found:
+        point.experiment.to_toml(folder)  # refuses Python objects, which nobody could build again
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
-    runs = {
-        k: run
-        for k, point in enumerate(chosen)
-        if (run := finished(folder / point.folder, point.experiment)) is not None
+        raise InputError(f"cannot write to {folder}: {error.strerror}; {elsewhere}") from error
+    lists = choices(varied)
+    kept = {"topology": "", **{key: value for key, value in values.items() if key not in lists}}
+    normal = Experiment.from_mapping(kept, where)
+    how = {"mode": mode, "engine": engine, "workers": workers, "address": address}
+    note = {
+        **{key: _plain(key, getattr(normal, key)) for key in kept if kept[key] not in (None, "")},
+        "folder": moving(normal.folder, folder),
+        "sweep": {
+            **{key: value for key, value in how.items() if value is not None},
+            "folder": moving(str(here()), folder),
+            "values": lists,
+        },
     }
-    failed: dict[int, str] = {}
-    if runs:
-        report(len(runs), f"{len(runs)} finished before")
-    left = [k for k in range(len(chosen)) if k not in runs]
-    for which, result in do([Job(chosen[k].experiment, mode, os.getcwd()) for k in left]) if left else ():
-        k = left[which]
-        if isinstance(result, Run):
-            where = folder / chosen[k].folder
-            result.save(where, chosen[k].experiment.to_toml(where))
-            runs[k] = stored(where)
-        else:
-            failed[k] = str(result)
-        told = (
-            failed[k]
-            if k in failed
-            else f"{result.status}, {result.info['seconds']:.1f} s"
-            if isinstance(result, Run)
-            else ""
-        )
-        report(len(runs) + len(failed), f"{chosen[k].name}: {told}")
-    return dict(sorted(runs.items())), dict(sorted(failed.items()))
+    write_text(folder / SWEEP, tomli_w.dumps(note))
+    return sweep
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A setting as TOML holds it."""
+    if isinstance(value, list | tuple):
+        return [_plain(key, each) for each in value]
+    return of_path(key, value) if isinstance(value, Path) else value
+
+
+def there(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    try:
+        return (folder / SWEEP).exists()
+    except (OSError, ValueError):  # a folder that may not be looked into, a name that is none
+        return False
+
+
+def reopened(folder: Path, otherwise: bool = False) -> Sweep:
+    """The sweep whose runs are in a folder, as it was last asked for; it does not go on ``otherwise``.
+
+    Raises:
+        InputError: the note of it is damaged, or what it names cannot be run any more.
+    """
+    path = folder / SWEEP
+    if otherwise:
+        options = either("--engine, --checkpoint-every and --force", "engine=, checkpoint_every= and force=")
+        raise InputError(f"{folder} holds a sweep, which goes on as it was asked for; leave out {options}")
+    values = settings(path)
+    how = values.pop("sweep", None)
+    if not isinstance(how, dict) or not {"values", "folder"} <= how.keys() <= {*HOW, "values", "folder"}:
+        raise InputError(f"{path}: damaged, or not the note of a sweep")
+    lists, base = how.pop("values"), Path(os.path.abspath(folder / str(how.pop("folder"))))
+    return Sweep(tuple(points(values, lists, str(path), base)), folder, **how)
 
 
 def finished(folder: Path, experiment: Experiment) -> Run | None:
@@ -286,11 +382,3 @@ def finished(folder: Path, experiment: Experiment) -> Run | None:
     return (
         run if run.info.get("fingerprint") == experiment.fingerprint() and run.status in ("done", "diverged") else None
     )
-
-
-def rows(chosen: Sequence[Point], runs: Mapping[int, Run]) -> list[dict[str, Any]]:
-    """A row of figures for each run: what was set, what ``api.summary`` says, and its folder."""
-    return [
-        {"run": chosen[k].name, **dict(chosen[k].chosen), **summary(run), "folder": run.path.name if run.path else ""}
-        for k, run in runs.items()
-    ]

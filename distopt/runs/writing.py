@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, either
 from distopt.runs import reading
 from distopt.runs.files import LOCK, locked, write_text, written
 from distopt.runs.manifest import CHECKPOINT, EXPERIMENT, FORMAT, MANIFEST, Status, manifest_text, read_manifest
@@ -93,7 +93,9 @@ class Writer:
                 reached = -1
                 break
         if recorded != t // every or (lengths and reached < t):
-            raise InputError(f"{self.folder}: results before round {t} are missing; begin anew with distopt simulate")
+            raise InputError(
+                f"{self.folder}: results before round {t} are missing; begin anew with {either('distopt simulate', 'simulate(...)')}"
+            )
         return some
 
     def add(self, part: Part) -> None:
@@ -199,17 +201,21 @@ def claim(folder: Path, fingerprint: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with {either('--out', 'out=')}"
+        ) from error
     if (folder / MANIFEST).exists():
         old = read_manifest(folder)
         if old.get("fingerprint") != fingerprint:
             raise InputError(
-                f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with --out, or remove it"
+                f"{folder} holds another run ({old.get('label', 'unknown')}); choose another folder with {either('--out', 'out=')}, or remove it"
             )
     elif any(
         path.name not in (LOCK, EXPERIMENT) and path.suffix != ".part" for path in folder.iterdir()
     ):  # begun, and killed at once
-        raise InputError(f"{folder} is not empty and holds no run; choose another folder with --out")
+        raise InputError(
+            f"{folder} is not empty and holds no run; choose another folder with {either('--out', 'out=')}"
+        )
 
 
 def adopt(folder: Path, fingerprint: str) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distopt.network.net import Rehearsal
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, tensors, tree_map
+from distopt.simulation.plan import tried
 from distopt.simulation.problem import Problem
 
 
@@ -210,12 +210,11 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
 
     def after(algorithm: Any, points: int) -> list[Tensor]:
         x = torch.cat([drawn[0]] * points)
-        with default_dtype(dtype), torch.no_grad():
-            state = algorithm.init(x.clone())
-            for t, g in enumerate(drawn[1:]):
-                round = Rehearsal(lambda _, z: z, x, t, grad=torch.sin)
-                x, state = algorithm.update(torch.cat([g] * points), state, x, round)
-        return tensors((x, state))
+        with default_dtype(dtype):
+            held = x, algorithm.init(x.clone())
+        for t, g in enumerate(drawn[1:]):
+            held, _ = tried(algorithm, held, torch.cat([g] * points), t, grad=torch.sin)
+        return tensors(held)
 
     try:
         whole = after(stack(problems).algorithm, len(problems))

@@ -82,7 +82,7 @@ def rounds(problems: Sequence[Any], blocks: Any, folder: Path | None) -> None:
         memory(results, what, lower)
     else:
         disk(results, folder, what, lower)
-    if not blocks.static:
+    if blocks.scenario.comparator and not blocks.static:
         own = max((leaf.shape[1] for leaf in tensors(blocks.get(0))), default=1)
         disk(
             float(count * own * 8 * (dim + 7)),

@@ -107,11 +107,16 @@ class Rounds:
         data: Any,
     ) -> None:
         self._problem, self._start, self._sums, self._before = problem, start, sums, before
-        self.scenario, self.agents, self.reference = problem.scenario, problem.agents, reference
+        self.scenario, self.agents, self._reference = problem.scenario, problem.agents, reference
         self._fixed, (self.bits, self.gradients) = fixed, counted
         self._points, self.data = points, data
         self._found: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}
+
+    @property
+    def reference(self) -> Any:
+        """[K, R] each."""
+        return self._reference if self.scenario.comparator else _Unsought(self._reference.persistence)
 
     @property
     def fixed_cost(self) -> Tensor:
@@ -130,7 +135,7 @@ class Rounds:
 
     def same(self, value: float) -> Tensor:
         """A number as [K, R]."""
-        return torch.full_like(self.reference.cost, value)
+        return torch.full_like(self._reference.cost, value)
 
     def __getitem__(self, name: str) -> Tensor:
         """A metric [K, R], a cumulative one summed up to each round."""
@@ -141,7 +146,7 @@ class Rounds:
             if metric.cumulative and self._start and name not in self._before:
                 raise Missing(name)  # the run has begun without it
             value = metric.finish(self._sums[name], self.agents) if name in self._sums else metric.value(self)
-            shape = self.reference.cost.shape
+            shape = self._reference.cost.shape
             if not isinstance(value, Tensor) or value.shape[:2] != shape or (metric.stored and value.dim() > 2):
                 what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(f"metric {name}: its value is {what}, not [rounds, trials], {list(shape)}")
@@ -162,6 +167,16 @@ class Rounds:
             except Missing:
                 continue
         return {name: self._found[name] for name in self._problem.measured if name in self._found}
+
+
+class _Unsought:
+    """The reference where no comparator is sought."""
+
+    def __init__(self, persistence: Tensor | None) -> None:
+        self.persistence = persistence
+
+    def __getattr__(self, name: str) -> Tensor:
+        raise Missing(name)
 
 
 def _there(value: Tensor | None) -> Tensor:

@@ -16,22 +16,22 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
-from distopt.network.net import tried, widths
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
-from distopt.protocols import Channel
 from distopt.simulation import limits, starting, surroundings
+from distopt.simulation.method import Method
+from distopt.simulation.plan import Plan
+from distopt.simulation.round import begun, recorded
 
 
 @dataclass(frozen=True)
 class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
-    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``widths`` how many numbers an agent sends through each channel;
-    ``points`` are the experiments of a batch (``distopt.simulation.grid.stack``); ``gradients`` how many an agent takes in a round;
-    ``metrics`` by name what is measured, where it applies.
+    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``plan`` what a round asks for; ``points`` are the experiments of a
+    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies.
     """
 
     experiment: Experiment
@@ -41,20 +41,23 @@ class Problem:
     key: Key
     rounds: int
     x0: Tensor
-    widths: dict[str, int]
+    plan: Plan
     points: tuple[Experiment, ...] = ()
-    gradients: int = 1
     metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
 
     @cached_property
-    def channels(self) -> dict[str, Channel[Any]]:
+    def channels(self) -> dict[str, Any]:
         """The network's, by name."""
         return self.network.channels
 
     @cached_property
     def measured(self) -> dict[str, Metric]:
         """The metrics that the scenario and the algorithm can have, by name."""
-        return {name: each for name, each in self.metrics.items() if each.applies(self.scenario, self.algorithm)}
+        return {
+            name: each
+            for name, each in self.metrics.items()
+            if (self.scenario.comparator or not each.compares) and each.applies(self.scenario, self.algorithm)
+        }
 
     @cached_property
     def sources(self) -> dict[str, list[tuple[str, Metric]]]:
@@ -69,10 +72,15 @@ class Problem:
         """N."""
         return self.key.total
 
-    @property
+    @cached_property
+    def method(self) -> Method:
+        """What the agents follow, apart from the costs."""
+        return Method(self.algorithm, self.channels, self.agents, self.plan)
+
+    @cached_property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
-        return "output" if hasattr(self.algorithm, "output") else "x"
+        return "x" if self.algorithm.output is None else "output"
 
 
 @surroundings.set_aside()
@@ -101,7 +109,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     )
     algorithm = part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = (
-        registry.parse(experiment.algorithm).name
+        registry.Spec.parse(experiment.algorithm).name
         if isinstance(experiment.algorithm, str)
         else type(algorithm).__name__.lower()
     )
@@ -111,7 +119,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if like
         else Network.of(topology, experiment.weights, algorithm, channel, key, experiment.drop_links, who)
     )
-    limit = scenario.length(agents) if hasattr(scenario, "length") else getattr(scenario, "rounds", None)
+    limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
             f"the data of scenario {label(experiment.scenario)} do not last one round for {agents} agents; give more rows"
@@ -122,22 +130,17 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
     x0 = starting.points(experiment, scenario, key, label(experiment.scenario))
-    recordable = ("x", "output") if hasattr(algorithm, "output") else ("x",)
+    recordable = ("x",) if algorithm.output is None else ("x", "output")
     named = [name for name in experiment.record if name not in recordable]
-    tracks = getattr(algorithm, "tracks", None)
+    tracks = algorithm.tracks
     with default_dtype(x0.dtype):
-        if hasattr(algorithm, "output"):
+        if algorithm.output is not None:
             _require_output(who, algorithm, x0)
-        if named or tracks is not None:
-            state = algorithm.init(x0.clone())
-            if tracks is not None:
-                _require_tracker(who, tracks, state, x0)
-            for name in named:
-                leaf(state, name)
-        asked = tried(algorithm, x0)
-    wide = widths(asked, network.channels, x0.shape[-1])
+        plan = Plan.of(algorithm, network.channels, x0)
+        if tracks is not None:
+            _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
-    return Problem(
+    problem = Problem(
         experiment,
         network,
         scenario,
@@ -145,10 +148,12 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         key,
         rounds,
         x0,
-        wide,
-        gradients=asked.gradients,
+        plan,
         metrics=measured,
     )
+    for name in named:
+        recorded(begun(problem), name)
+    return problem
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

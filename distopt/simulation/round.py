@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,14 @@ from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
 from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
-from distopt.numerics.trees import default_dtype, tensors
-from distopt.simulation.problem import Problem
+from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
+from distopt.simulation.method import Method
+
+if TYPE_CHECKING:  # agents without costs need a round, but no problem
+    from distopt.simulation.problem import Problem
+
+Gradient = Callable[[Tensor], Tensor]
+"""The gradients of a round's costs at points y [R, n, d]."""
 
 
 class AgentState(NamedTuple):
@@ -24,20 +30,25 @@ class AgentState(NamedTuple):
 
 
 def begun(problem: Problem, names: Sequence[str] | None = None) -> AgentState:
-    """What the agents hold before the first round: x_0, and what the algorithm and the channels begin with. Its leaves share no memory.
+    """What the agents of a problem hold before the first round (see ``begin_at``)."""
+    return begin_at(problem.method, problem.x0, names)
 
-    ``names`` are the channels whose memory it has, in this order; by default all.
+
+def begin_at(method: Method, x: Tensor, names: Sequence[str] | None = None) -> AgentState:
+    """What agents at x [R, n, d] hold before their first round: x, and what the algorithm and the channels begin with.
+
+    Its leaves share no memory. ``names`` are the channels whose memory it has, in this order; by default all.
     """
-    x = problem.x0.clone(memory_format=torch.contiguous_format)
+    x = x.clone(memory_format=torch.contiguous_format)
 
     def memory(name: str) -> Any:
-        width = problem.widths.get(name, x.shape[-1])
-        return problem.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
+        width = method.plan.widths.get(name, x.shape[-1])
+        return method.channels[name].init(x.new_zeros(1).expand(*x.shape[:-1], width))
 
     with default_dtype(x.dtype):
-        state = copied(problem.algorithm.init(x.clone()))
+        state = copied(method.algorithm.init(x.clone()))
         return AgentState(
-            x, state, {name: copied(memory(name)) for name in (problem.channels if names is None else names)}
+            x, state, {name: copied(memory(name)) for name in (method.channels if names is None else names)}
         )
 
 
@@ -47,14 +58,9 @@ def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> A
     Raises:
         ValueError: there are more leaves, or fewer.
     """
-    held: AgentState = pytree.tree_unflatten(list(leaves), form(problem, names))
+    held: AgentState = pytree.tree_unflatten(list(leaves), pytree.tree_structure(begun(problem, names)))
     missing = [name for name in problem.channels if name not in names]
     return held._replace(memory={**held.memory, **begun(problem, missing).memory}) if missing else held
-
-
-def form(problem: Problem, names: Sequence[str]) -> pytree.TreeSpec:
-    """How what all agents hold is nested, as the algorithm and the channels begin it (see ``begun``)."""
-    return pytree.tree_structure(begun(problem, names))
 
 
 def copied(tree: Any) -> Any:
@@ -80,34 +86,76 @@ def step(
     """Round t, an integer tensor, of the agents of a block: (what they hold after it, the network as it was used, g_t).
 
     ``data`` and ``uniforms`` are this round's. ``early`` names the channels that are sent before the gradients are computed, by the
-    place of their value among the leaves of (x, state) (see ``network.known_at_start``).
+    place of their value among the leaves of (x, state) (see ``Plan.early``).
     """
-    x, state, memory = held
-    net = Net(problem.channels, link, memory, uniforms, alone=problem.agents == 1, widths=problem.widths)
+    net = opened(problem.method, held, link, uniforms, early)
+    g, grad = revealed(problem, held.x, data)
+    return updated(problem.method, held, net, t, g, grad, problem.scenario.project), net, g
+
+
+def opened(
+    method: Method, held: AgentState, link: Link, uniforms: Uniforms, early: Mapping[str, int] | None = None
+) -> Net:
+    """The network of a round, before its gradients are known. The values of ``early`` are on their way when it returns."""
+    net = Net(method.channels, link, held.memory, uniforms, alone=method.agents == 1, widths=method.plan.widths)
     if early:
-        leaves = tensors((x, state))
+        leaves = tensors((held.x, held.state))
         net.send({name: leaves[place] for name, place in early.items()})
+    return net
+
+
+def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Gradient]:
+    """The gradients of a round's costs at x [R, n, d], and what takes them at other points."""
 
     def grad(y: Tensor) -> Tensor:
         return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
 
-    g = grad(x) if problem.gradients > 1 else gradient(problem, x, data)
-    round = Round(net.mix, t, x, grad, uniforms.get(OWN))
-    after, state = problem.algorithm.update(g.clone(), state, x, round)
-    if hasattr(problem.scenario, "project"):
-        after = problem.scenario.project(after)
-    if round.gradients + 1 != problem.gradients:
+    return grad(x) if problem.plan.gradients > 1 else gradient(problem, x, data), grad
+
+
+def updated(
+    method: Method,
+    held: AgentState,
+    net: Net,
+    t: Tensor,
+    g: Tensor,
+    grad: Gradient,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> AgentState:
+    """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
+
+    ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed.
+
+    Raises:
+        InputError: the algorithm asks for another number of gradients than in its first round.
+    """
+    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN))
+    x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
+    if project is not None:
+        x = project(x)
+    if round.gradients + 1 != method.plan.gradients:
         raise InputError(
-            f"the algorithm asks for {round.gradients} further gradients in one round, and for {problem.gradients - 1} in the first; ask for "
+            f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "
             "as many in every round"
         )
-    return AgentState(after, state, net.memory), net, g
+    return AgentState(x, state, net.memory)
 
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
     """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
-    points = {"x": held.x}
-    return points | ({"output": problem.algorithm.output(*held[:2])} if problem.answer == "output" else {})
+    if problem.answer == "x":
+        return {"x": held.x}
+    return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}
+
+
+def recorded(held: AgentState, name: str) -> Tensor:
+    """What is recorded under a name after a round: a leaf of the algorithm's state, "s", or of a channel's memory, "memory.x.e".
+
+    Raises:
+        InputError: there is none.
+    """
+    of_channel = name.startswith("memory.") and not hasattr(held.state, "memory")  # a state's own field comes first
+    return memory_leaf(held.memory, name) if of_channel else leaf(held.state, name)
 
 
 def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
@@ -122,6 +170,15 @@ def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
             f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
     return g
+
+
+def numbered(x: Tensor, start: int, count: int) -> tuple[Tensor, ...]:
+    """The numbers of ``count`` rounds from ``start``, an integer tensor without axes each, on the device of x.
+
+    >>> [int(t) for t in numbered(torch.zeros(1), 5, 3)]
+    [5, 6, 7]
+    """
+    return (x.new_ones(count, dtype=torch.int64).cumsum(0) + (start - 1)).unbind()
 
 
 def same_form(problem: Problem, x: Tensor, t: int) -> None:

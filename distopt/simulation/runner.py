@@ -56,7 +56,7 @@ class Chunk:
     Attributes:
         rounds: the recorded rounds [k].
         metrics: name -> [R, k], float64.
-        trajectories: name -> [R, stop - start, N, *]: x_t, and state leaves as they stand after round t.
+        trajectories: name -> [R, stop - start, N, *]: x_t, and what agents hold besides as it stands after round t.
         last: x after the last of these rounds [R, N, d], where x is recorded.
         t: the round before which the agents stand.
         totals: the cumulative metrics, [R] or [R, N].
@@ -118,7 +118,7 @@ class Block:
     @cached_property
     def uniforms(self) -> Uniforms:
         """The channels' uniforms."""
-        return uniforms(self.problem.channels, self.problem.key, self.problem.widths, self.rounds)
+        return uniforms(self.problem.channels, self.problem.key, self.problem.plan.widths, self.rounds)
 
 
 class Segment(NamedTuple):
@@ -150,7 +150,7 @@ class Engine(Protocol):
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
 
-        ``keep`` names trajectories to return: "x", and state leaves as they stand after each round.
+        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories as they stand after each round.
         """
 
     def fetch(self) -> AgentState:
@@ -196,6 +196,7 @@ def together(
     engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
+    agentwise = agentwise and any(metric.needs_points for metric in first.measured.values())
     keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
     soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a segment may have
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
@@ -267,7 +268,7 @@ def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[st
         for leaf in tensors(blocks.get(0))
         if leaf.shape[0] > 1 and leaf.shape[1] > 1
     )
-    drawn = uniforms(whole.channels, whole.key, whole.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    drawn = uniforms(whole.channels, whole.key, whole.plan.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = (
         whole.network.bytes_per_round
         + sum(8 * each.numel() for each in drawn.values())
@@ -338,7 +339,7 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (segment.bits, problem.gradients),
+        (segment.bits, problem.plan.gradients),
         segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )
@@ -361,7 +362,11 @@ def _chunk(
         start,
         start + kept,
         np.asarray([start + k for k in chosen], dtype=np.int64),
-        {name: value[chosen].T.contiguous().numpy() for name, value in values.items() if problem.measured[name].stored},
+        {
+            name: value[chosen].T.contiguous().numpy()
+            for name, value in values.items()
+            if problem.measured[name].kept(problem.scenario)
+        },
         {name: segment.kept[name][:kept].transpose(0, 1).numpy() for name in problem.experiment.record},
         None if x is None else x.numpy(),
         start + count,

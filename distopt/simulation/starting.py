@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.catalog.places import missing, place
-from distopt.catalog.spec import parse, shown
+from distopt.catalog.spec import Spec, shown
 from distopt.errors import InputError
 from distopt.experiment import DTYPES, Experiment
 from distopt.numerics.random import Key
@@ -29,11 +29,11 @@ def points(experiment: Experiment, scenario: Any, key: Key, name: str) -> Tensor
         raise InputError(f"scenario {name}: dim={dim}, must be at least 1")
     shape = (experiment.trials, key.total, dim)
     given, what = experiment.x0, "x0"
-    if given is None and hasattr(scenario, "start"):
+    if given is None and scenario.start is not None:
         with default_dtype(torch.float64):
             given, what = scenario.start(key), f"scenario {name}: start"
     elif isinstance(given, str):
-        given = _read(parse(given).kwargs[0][1])
+        given = _read(Spec.parse(given).kwargs[0][1])
     start = _numbers(0.0 if given is None else given, what, shape)
     start = start.to(DTYPES[experiment.dtype])
     if not bool(torch.isfinite(start).all()):

@@ -63,9 +63,7 @@ def test_any_row_comes_back_finite_and_contracted(row: np.ndarray) -> None:
         assert back.shape == z.shape and back.dtype == z.dtype
         assert bool(torch.isfinite(back).all()), spec
         delta = compressor.delta(len(row))
-        if delta is not None and not (
-            hasattr(compressor, "words") and compressor.words(1)
-        ):  # random ones contract on average only
+        if delta is not None and not (compressor.words(1)):  # random ones contract on average only
             lost = float(((back - z) / largest).square().sum())
             assert lost <= (1 - delta) * float((z / largest).square().sum()) * (1 + 1e-9) + 1e-300, spec
 
@@ -136,7 +134,7 @@ def by_hand_randomk(z: list[float], u: list[float]) -> list[float]:
 def test_each_is_its_definition(spec: str, by_hand: Any, d: int) -> None:
     compressor, z = make("compressors", spec), numbers(20, d)
     u = uniforms(z, compressor)
-    if getattr(compressor, "shared", False):
+    if compressor.shared:
         u = u[:1].expand_as(u)
     back = compressor.decode(compressor.encode(z, u), d, z.dtype, u)
     for row, drawn, found in zip(z.tolist(), u.tolist(), back.tolist(), strict=True):
@@ -239,7 +237,7 @@ def test_compiled_they_give_the_same_on_any_rows() -> None:
     def all_of_them(z: Tensor, u: Tensor) -> list[Tensor]:
         out = []
         for method in methods:
-            warm = (method.start(19, z.dtype).expand(*z.shape[:-1], -1),) if hasattr(method, "start") else ()
+            warm = () if method.start is None else (method.start(19, z.dtype).expand(*z.shape[:-1], -1),)
             out.append(method.decode(method.encode(z, u, *warm), 19, z.dtype))
         return out
 

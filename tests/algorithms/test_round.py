@@ -158,7 +158,7 @@ def test_uniform_numbers_lie_inside_their_interval_in_either_precision() -> None
 
 def test_points_of_a_grid_draw_the_same_numbers_as_alone() -> None:
     problems = [build(Experiment("ring", N, "moving_target", Noisy(lr), trials=2)) for lr in (0.1, 0.2)]
-    assert faithful(problems) and problems[0].widths["mix.uniform"] == 3
+    assert faithful(problems) and problems[0].plan.widths["mix.uniform"] == 3
     grid = distopt.simulate(
         "ring", agents=N, scenario="moving_target", algorithm=f"{EXTRAGRADIENT}:lr=[0.1,0.2]", rounds=20, record="x"
     )

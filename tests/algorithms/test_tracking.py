@@ -90,7 +90,7 @@ def test_an_algorithm_says_which_leaf_tracks(engine: str) -> None:
 
 def test_trackers_of_the_house_and_no_others_are_measured() -> None:
     for name in registry.names("algorithms"):
-        average = getattr(registry.make("algorithms", name), "weights", "") == "average"
+        average = registry.make("algorithms", name).weights == "average"
         run = distopt.simulate("complete" if average else "ring", algorithm=name, **ASK)
         assert ("tracker_invariant" in run.metrics) == (name in TRACKING), name
     for spec in ("gt:form=atc", "aug_dgm", "aug_dgm:direction=adam"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.driving import Floats
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 import distopt
 from distopt.catalog import registry
@@ -19,7 +20,7 @@ from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.random import words
 from distopt.simulation.problem import build
-from distopt.simulation.round import form
+from distopt.simulation.round import begun
 
 N, D, ROUNDS, LR, SEED = 6, 5, 12, 0.05, 3
 WIDTHS = {"u": D, "w": 1, "pair": 2 * D + 1}
@@ -206,10 +207,10 @@ def test_a_weight_of_one_stays_a_weight() -> None:
 
 def test_memory_and_uniforms_have_the_width_of_their_value() -> None:
     problem = build(Experiment(**asked("choco", "randomk(k=2)")))
-    assert problem.widths == WIDTHS
-    assert form(problem, ["w"]).num_leaves == 1 + 3 + 2
+    assert problem.plan.widths == WIDTHS
+    assert len(tree_leaves(begun(problem, ["w"]))) == 1 + 3 + 2
     for name in ("exact", "choco:compressor=sign"):
-        assert build(Experiment(**{**asked("naive", "sign"), "channel": name})).widths == WIDTHS
+        assert build(Experiment(**{**asked("naive", "sign"), "channel": name})).plan.widths == WIDTHS
 
 
 # What is refused
@@ -303,11 +304,7 @@ def test_an_algorithm_that_counts_its_rounds_counts_no_more_than_there_are() -> 
 
 
 def test_the_catalogue_has_no_other_compressor_that_draws() -> None:
-    drawing = {
-        name
-        for name in registry.names("compressors")
-        if getattr(registry.make("compressors", name), "words", lambda d: 0)(4)
-    }
+    drawing = {name for name in registry.names("compressors") if registry.make("compressors", name).words(4)}
     assert drawing == {each.partition("(")[0] for each in COMPRESSORS}
 
 

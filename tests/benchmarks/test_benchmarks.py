@@ -12,23 +12,23 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def plots() -> Iterator[ModuleType]:
+def tables() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        yield importlib.import_module("plots")
+        yield importlib.import_module("page")
 
 
-def test_the_page_is_made_from_the_logs(plots: ModuleType) -> None:
+def test_the_page_is_made_from_the_logs(tables: ModuleType) -> None:
     regret = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
-    assert plots.page(plots.logs(), regret) == (ROOT / "docs" / "benchmarks.md").read_text(), (
+    assert tables.page(tables.logs(), regret) == (ROOT / "docs" / "benchmarks.md").read_text(), (
         "run python benchmarks/plots.py"
     )
 
 
-def test_another_log_makes_another_page(plots: ModuleType) -> None:
-    found = plots.logs()
+def test_another_log_makes_another_page(tables: ModuleType) -> None:
+    found = tables.logs()
     regret = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
-    before = plots.page(found, regret)
+    before = tables.page(found, regret)
     for part in (
         found["speed"]["problems"][0]["seconds"],
         found["engines"]["cases"][0],
@@ -40,52 +40,52 @@ def test_another_log_makes_another_page(plots: ModuleType) -> None:
     ):
         name = next(name for name in ("bare", "ranks", "encode", "wire", "bits", "seconds") if name in part)
         value, part[name] = part[name], part[name] * 2
-        assert plots.page(found, regret) != before, part
+        assert tables.page(found, regret) != before, part
         part[name] = value
-    assert plots.page(found, regret) == before
+    assert tables.page(found, regret) == before
 
 
-def test_figures_of_the_page_exist(plots: ModuleType) -> None:
+def test_figures_of_the_page_exist(tables: ModuleType) -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text()
     named = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(named) == 4
     assert all((ROOT / "docs" / name).stat().st_size > 0 for name in named)
 
 
-def test_missing_figures_of_a_log_are_dashes(plots: ModuleType) -> None:
+def test_missing_figures_of_a_log_are_dashes(tables: ModuleType) -> None:
     seconds = {"bare": 2e-6, "measured": 4e-6, "C": 1e-6, "tight C": 5e-7, "NumPy": 6e-6}
-    row = plots.speed_table({"problems": [{"title": "a", "seconds": seconds}]}).splitlines()[-1]
+    row = tables.speed_table({"problems": [{"title": "a", "seconds": seconds}]}).splitlines()[-1]
     assert row == "| a | 2.00 | 4.00 | 1.00 | 0.500 | 6.00 | - | 2.00 | 4.00 | 3.00 |"
 
 
-def test_bits_to_a_level_are_compared_where_both_reach_it(plots: ModuleType) -> None:
+def test_bits_to_a_level_are_compared_where_both_reach_it(tables: ModuleType) -> None:
     exact, sign = {"reached": {"rounds": 4, "bits": 4000.0}}, {"reached": {"rounds": 8, "bits": 500.0}}
     never = {"reached": None}
-    assert plots.fewer({"methods": [exact, sign]}, sign) == 8
-    measured = plots.logs()["compression"]["regret"]["streams"]
+    assert tables.fewer({"methods": [exact, sign]}, sign) == 8
+    measured = tables.logs()["compression"]["regret"]["streams"]
     told = [
-        round(plots.fewer(stream, next(m for m in stream["methods"] if m["method"] == "sign"))) for stream in measured
+        round(tables.fewer(stream, next(m for m in stream["methods"] if m["method"] == "sign"))) for stream in measured
     ]
     assert (
         f"{told[0]} times fewer bits on `moving_target:dim=100`, {told[1]} times fewer on the flights"
         in (ROOT / "README.md").read_text()
     )
     assert (
-        plots.fewer({"methods": [exact, never]}, never) is None
-        and plots.fewer({"methods": [never, sign]}, sign) is None
+        tables.fewer({"methods": [exact, never]}, never) is None
+        and tables.fewer({"methods": [never, sign]}, sign) is None
     )
 
 
-def test_a_link_that_could_not_be_made_says_why(plots: ModuleType) -> None:
-    assert plots.link_table({"refused": "no namespaces"}) == "Not measured: no namespaces."
+def test_a_link_that_could_not_be_made_says_why(tables: ModuleType) -> None:
+    assert tables.link_table({"refused": "no namespaces"}) == "Not measured: no namespaces."
     cases = [
         {"mbit": 10, "method": name, "bytes": size, "seconds": took}
         for name, size, took in (("exact", 1e6, 0.9), ("sign", 5e4, 0.06))
     ]
-    assert plots.link_table({"cases": cases}).splitlines()[-1] == "| 10 Mbit/s | sign | 50,000 | 60.0 | 40.0 | 15.0 |"
+    assert tables.link_table({"cases": cases}).splitlines()[-1] == "| 10 Mbit/s | sign | 50,000 | 60.0 | 40.0 | 15.0 |"
 
 
-def test_parts_of_a_log_are_merged(plots: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_log_are_merged(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = importlib.import_module("machine")
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     machine.log_parts("a", {"one": {"x": 1}, "two": {"y": 2}}, {"load": 0})
@@ -93,3 +93,10 @@ def test_parts_of_a_log_are_merged(plots: ModuleType, tmp_path: Path, monkeypatc
     content = json.loads((tmp_path / "a.json").read_text())
     assert [(name, each["machine"]["load"]) for name, each in content.items()] == [("one", 0), ("two", 5)]
     assert content["one"]["x"] == 1 and content["two"]["y"] == 3
+
+
+def test_the_figures_are_drawn_from_the_logs(tables: ModuleType) -> None:
+    plots, found = importlib.import_module("plots"), tables.logs()
+    for name in ("speed", "scale", "peers"):
+        assert getattr(plots, f"{name}_figure")(found[name]).axes
+    assert plots.compression_figure(found["compression"]["regret"]).axes

@@ -6,36 +6,40 @@ from typing import Any
 import pytest
 
 from distopt.catalog import registry
-from distopt.catalog.registry import Spec, brief, make, parse, paths
+from distopt.catalog.registry import brief, make
+from distopt.catalog.spec import Spec
+from distopt.catalog.spec_files import paths
 from distopt.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("text", "spec"),
+    ("text", "name", "args", "kwargs"),
     [
-        ("ring", Spec("ring")),
-        (" ring : 3 ", Spec("ring", ("3",))),
-        ("grid:width=3,height=4", Spec("grid", (), (("width", "3"), ("height", "4")))),
-        ("grid(width=3)", Spec("grid", (), (("width", "3"),))),
-        ("gt:direction=adam(b1=0.5,b2=0.9),lr=1", Spec("gt", (), (("direction", "adam(b1=0.5,b2=0.9)"), ("lr", "1")))),
-        ('stream:path="/d/a,b.csv",label=y', Spec("stream", (), (("path", "/d/a,b.csv"), ("label", "y")))),
-        ("stream:'a=b:c).csv', label = \"it's\"", Spec("stream", ("a=b:c).csv",), (("label", "it's"),))),
-        ("stream(path='(,',label='')", Spec("stream", (), (("path", "(,"), ("label", "")))),
-        ("stream:path=/d/it's,label=5'", Spec("stream", (), (("path", "/d/it's"), ("label", "5'")))),
-        ("a:b=c(d='x,)y',e=1),f=2", Spec("a", (), (("b", "c(d='x,)y',e=1)"), ("f", "2")))),
-        ("stream:path=data(1)", Spec("stream", (), (("path", "data(1)"),))),
-        ("stream:path=x.py", Spec("stream", (), (("path", "x.py"),))),
-        ("gt:direction=my.py(b=1)", Spec("gt", (), (("direction", "my.py(b=1)"),))),
-        ("gt(direction=my.py(b=1))", Spec("gt", (), (("direction", "my.py(b=1)"),))),
-        ("d (x)/a.py:lr=.2", Spec("d (x)/a.py", (), (("lr", ".2"),))),
-        ("d (x)/a.py(lr=.2)", Spec("d (x)/a.py", (), (("lr", ".2"),))),
-        ("d [1] b/a.py", Spec("d [1] b/a.py")),
-        ("~/d(1)/a.py", Spec("~/d(1)/a.py")),
-        ("x.pyz/a.python:1", Spec("x.pyz/a.python", ("1",))),
+        ("ring", "ring", (), {}),
+        (" ring : 3 ", "ring", ("3",), {}),
+        ("grid:width=3,height=4", "grid", (), {"width": "3", "height": "4"}),
+        ("grid(width=3)", "grid", (), {"width": "3"}),
+        ("gt:direction=adam(b1=0.5,b2=0.9),lr=1", "gt", (), {"direction": "adam(b1=0.5,b2=0.9)", "lr": "1"}),
+        ('stream:path="/d/a,b.csv",label=y', "stream", (), {"path": "/d/a,b.csv", "label": "y"}),
+        ("stream:'a=b:c).csv', label = \"it's\"", "stream", ("a=b:c).csv",), {"label": "it's"}),
+        ("stream(path='(,',label='')", "stream", (), {"path": "(,", "label": ""}),
+        ("stream:path=/d/it's,label=5'", "stream", (), {"path": "/d/it's", "label": "5'"}),
+        ("a:b=c(d='x,)y',e=1),f=2", "a", (), {"b": "c(d='x,)y',e=1)", "f": "2"}),
+        ("stream:path=data(1)", "stream", (), {"path": "data(1)"}),
+        ("stream:path=x.py", "stream", (), {"path": "x.py"}),
+        ("gt:direction=my.py(b=1)", "gt", (), {"direction": "my.py(b=1)"}),
+        ("gt(direction=my.py(b=1))", "gt", (), {"direction": "my.py(b=1)"}),
+        ("d (x)/a.py:lr=.2", "d (x)/a.py", (), {"lr": ".2"}),
+        ("d (x)/a.py(lr=.2)", "d (x)/a.py", (), {"lr": ".2"}),
+        ("d [1] b/a.py", "d [1] b/a.py", (), {}),
+        ("~/d(1)/a.py", "~/d(1)/a.py", (), {}),
+        ("x.pyz/a.python:1", "x.pyz/a.python", ("1",), {}),
     ],
 )
-def test_parse(text: str, spec: Spec) -> None:
-    assert parse(text) == spec
+def test_parse(text: str, name: str, args: tuple[str, ...], kwargs: dict[str, str]) -> None:
+    spec = Spec.parse(text)
+    assert (spec.name, spec.args, dict(spec.kwargs)) == (name, args, kwargs)
+    assert list(kwargs) == [key for key, _ in spec.kwargs]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_parse(text: str, spec: Spec) -> None:
 )
 def test_parse_refuses(text: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        parse(text)
+        Spec.parse(text)
 
 
 def test_a_path_that_exists_is_taken_whole_however_odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +73,7 @@ def test_a_path_that_exists_is_taken_whole_however_odd(tmp_path: Path, monkeypat
         (tmp_path / folder / "odd.py").write_text(text)
         for spec in (f"{folder}/odd.py:lr=0.5", f"~/{folder}/odd.py(lr=0.5)", f"{tmp_path}/{folder}/odd.py:'0.5'"):
             assert make("algorithms", spec).lr == 0.5
-            assert paths(spec) == [Path(parse(spec).name.replace("~", str(tmp_path)))]
+            assert paths(spec) == [Path(Spec.parse(spec).name.replace("~", str(tmp_path)))]
             assert brief(spec) == "odd" + spec[spec.index("odd.py") + 6 :]
     with pytest.raises(InputError, match="there is no file 'd [(]x[)]/a.py' in /.* for algorithms"):
         make("algorithms", "d (x)/a.py:lr=.2")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.asking import call
 
 from distopt.catalog import entries, registry
 from distopt.errors import InputError
@@ -40,7 +43,7 @@ def test_the_spec_of_a_page_is_the_entry_with_its_defaults(kind: str, name: str)
         made, plain = registry.make(kind, page.spec, given), registry.make(kind, name, given)
         assert made == plain
     else:
-        spelled = registry.parse(page.spec)
+        spelled = registry.Spec.parse(page.spec)
         assert [key for key, _ in spelled.kwargs] == free
         for key, value in spelled.kwargs:
             default: Any = known[key].default
@@ -63,3 +66,92 @@ def test_a_name_that_is_none_is_refused_with_the_nearest() -> None:
         entries.entry("algorithm", "gt")
     with pytest.raises(InputError, match="'powergosip' is neither a kind nor a name .did you mean powergossip.."):
         entries.find("powergosip")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_a_file_of_the_house_reads_as_a_users_own(kind: str) -> None:
+    for name, path in registry.files(kind).items():
+        page = entries.entry(kind, name)
+        if path.name == "__init__.py":
+            continue  # a folder is no file of a user's
+        assert entries.own(str(path)) == [replace(page, name=str(path))]
+
+
+OWN = '''"""Two parts in a file."""
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+class State(NamedTuple):
+    s: float
+class _Base:
+    def update(self, g, state, x, mix):
+        return x, state
+class Step(_Base):
+    """Go downhill [kingma2015].
+
+    Args:
+        lr: how far.
+    """
+    channels: ClassVar = ("x",)
+    note: str = "no parameter"
+    def __init__(self, lr: float = 0.1, *, mode: str = "a"): ...
+    def init(self, x): ...
+@dataclass
+class Rule:
+    b: float
+    def init(self, x): ...
+    def __call__(self, s, state): ...
+class Plain:
+    note: str = "no parameter"
+    def __call__(self, t): ...
+class _Hidden(_Base): ...
+def helper(): ...
+'''
+
+
+def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two parts.py").write_text(OWN)
+    step, rule, plain = entries.find("two parts.py:lr=1")
+    assert [each.kind for each in (step, rule, plain)] == ["algorithms", "directions", "schedules"]
+    assert [(each.name, each.default, each.values, each.meaning) for each in step.parameters] == [
+        ("lr", "0.1", "float", "how far."),
+        ("mode", "a", "str", ""),
+    ]
+    assert step.papers[0].startswith("[kingma2015] Kingma")
+    assert [each.name for each in rule.parameters] == ["b"] and plain.parameters == ()
+    for kind, each in (("algorithms", step), ("directions", rule), ("schedules", plain)):
+        assert registry.free(kind, "two parts.py") == [parameter.name for parameter in each.parameters]
+    page = call("list", "two parts.py").stdout
+    assert page.startswith("two parts.py, one of your own algorithms\n\nGo downhill [kingma2015].\n")
+    assert "  distopt simulate ring --agents 16 --algorithm 'two parts.py:lr=0.1'\n" in page
+    assert "  distopt simulate ring --agents 16 --algorithm 'gt:direction=two parts.py(b=...)'\n" in page
+    Path("step.py").write_text(OWN)  # the class of the file's name, and no other
+    assert [each.kind for each in entries.own("step.py")] == ["algorithms"]
+    Path("net.py").write_text('def net(agents: int, width: int = 3):\n    """A net."""\n')
+    (net,) = entries.own("net.py")
+    assert (net.kind, net.spec) == ("topologies", "net.py:width=3")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "there is no file 'own.py' in .*; give the path of a Python file, or a name of the catalogue"),
+        ("class A:\n  def", "own.py: line 2: not Python .invalid syntax."),
+        ("\0", "own.py: .*not Python"),
+        ("class A(B): ...\nclass B(A): ...", "own.py: not Python .maximum recursion"),
+        ("x = 1", "nothing in it could be meant; name one class or function 'own' .found: none."),
+        ("class A:\n  update = 1", "nothing in it could be meant"),
+        (
+            "class A:\n  def update(s): ...\nclass B:\n  def update(s): ...",
+            "more than one thing in it could be meant; name one class or function 'own' .found: A, B.",
+        ),
+    ],
+)
+def test_a_file_that_explains_nothing_is_told_of(
+    text: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("own.py").write_text(text)
+    result = call("list", "own.py")
+    assert result.exit_code == 2 and re.search(says, result.stderr) and result.stderr.count("\n") == 1, result.output

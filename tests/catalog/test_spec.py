@@ -16,17 +16,18 @@ from distopt.catalog.spec import (
     DEEPEST,
     LARGEST,
     LONGEST,
-    parse,
-    points,
+    Spec,
+    Value,
     quoted,
     real,
     shown,
     values,
     whole,
-    with_value,
 )
+from distopt.catalog.spec_files import rebased
 from distopt.errors import InputError, printable
 from distopt.runs import sweep
+from distopt.runs.sweep import KINDS
 
 CASES = settings(max_examples=200, deadline=None, derandomize=True)
 ODD = st.text(st.sampled_from("ab=,:()[]'\" .py/\\~\t\n_-1é\x1b[0m"), max_size=14)
@@ -37,26 +38,103 @@ ODD = st.text(st.sampled_from("ab=,:()[]'\" .py/\\~\t\n_-1é\x1b[0m"), max_size=
 @example("'a'b\"")
 @example(".py:.py(")
 def test_any_text_is_a_spec_or_refused(text: str) -> None:
-    for read in (parse, points, values, lambda text: with_value(text, "k", "v")):
+    for read in (lambda: Spec.parse(text).points(), lambda: values(text), lambda: Spec.parse(text).replace("k", "v")):
         try:
-            read(text)
+            read()
         except InputError as error:
             assert str(error)
+
+
+TEXTS = ODD.filter(lambda text: not ("'" in text and '"' in text))
+MADE = st.lists(
+    st.tuples(st.sampled_from(["", "a", "b"]), TEXTS), max_size=4, unique_by=lambda pair: pair[0] or object()
+)
+
+
+@CASES
+@given(st.sampled_from(["gt", "d (x)/mine.py", "a b"]), MADE)
+def test_a_spec_that_is_made_is_parsed_from_its_spelling(name: str, given: list[tuple[str, str]]) -> None:
+    made = Spec(name, tuple(Value(text, key) for key, text in given))
+    parsed = Spec.parse(str(made))
+    assert parsed == made and str(parsed) == str(made)
+    assert Spec.parse(f"a:b={quoted(made.inside)}").values[0].text == made.inside
+
+
+@CASES
+@given(ODD)
+def test_a_spec_is_spelled_as_it_was_typed(text: str) -> None:
+    try:
+        spec = Spec.parse(f"gt:{text}")
+    except InputError:
+        return
+    assert str(spec) == f"gt:{text}".strip()
+    plain = str(Spec(spec.name, spec.values))  # the same values, without the blanks around them
+    assert Spec.parse(plain) == spec
+    assert [Spec.parse(str(point)) for point in spec.points()] == spec.points() if all_plain(spec) else True
+
+
+def all_plain(spec: Spec) -> bool:
+    """Whether its lists are lists of values."""
+    return all(grid.entries and all(grid.entries) for grid in spec.grids)
+
+
+@CASES
+@given(
+    st.dictionaries(
+        st.sampled_from("abc"),
+        st.lists(st.sampled_from(["1", "x", "f(1,2)", "'p,q'"]), min_size=1, max_size=3),
+        min_size=1,
+    )
+)
+def test_the_points_of_a_grid_are_those_of_replacing_each_value(lists: dict[str, list[str]]) -> None:
+    spec = Spec.parse("n:" + ",".join(f"{key}=[{','.join(entries)}]" for key, entries in lists.items()))
+    expected = []
+    for chosen in itertools.product(*lists.values()):
+        point = spec
+        for key, value in zip(lists, chosen, strict=True):
+            point = point.replace(key, value.strip("'"))
+        expected.append(point)
+    assert spec.points() == expected
+    assert [str(point) for point in spec.points()] == [
+        "n:" + ",".join(f"{key}={value}" for key, value in zip(lists, chosen, strict=True))
+        for chosen in itertools.product(*lists.values())
+    ]
+
+
+@CASES
+@given(MADE, st.sampled_from("abc"), TEXTS)
+def test_replacing_sets_one_value_and_no_other(given: list[tuple[str, str]], key: str, value: str) -> None:
+    before = Spec("n", tuple(Value(text, key) for key, text in given))
+    after = before.replace(key, value)
+    assert dict(after.kwargs) == {**dict(before.kwargs), key: value} and after.args == before.args
+    nested = Spec("m", (Value(before.inside, "inner"),)) if not ("'" in str(before) and '"' in str(before)) else None
+    if nested is not None:
+        inner = nested.replace(f"inner.{key}", "1").kwargs[0][1]
+        assert Spec.parse(inner) == before.replace(key, "1")
+
+
+def test_what_is_not_inside_cannot_be_set() -> None:
+    with pytest.raises(
+        InputError, match="'gt:lr=1': no direction whose b1 could be set; give one, as in direction=NAME"
+    ):
+        Spec.parse("gt:lr=1").replace("direction.b1", "0.5")
 
 
 @CASES
 @given(st.lists(ODD.filter(lambda text: not ("'" in text and '"' in text)), min_size=1, max_size=4))
 def test_quoted_values_come_back(given: list[str]) -> None:
-    spec = parse(f"name:{','.join(map(quoted, given))}")
+    spec = Spec.parse(f"name:{','.join(map(quoted, given))}")
     assert spec.args == tuple(given)
-    keyed = parse("name:" + ",".join(f"k{k}={quoted(value)}" for k, value in enumerate(given)))
+    keyed = Spec.parse("name:" + ",".join(f"k{k}={quoted(value)}" for k, value in enumerate(given)))
     assert [value for _, value in keyed.kwargs] == given
-    nested = parse(f"a:b={quoted(f'c({quoted(given[0])})')}") if "'" not in given[0] and '"' not in given[0] else None
+    nested = (
+        Spec.parse(f"a:b={quoted(f'c({quoted(given[0])})')}") if "'" not in given[0] and '"' not in given[0] else None
+    )
     if nested is not None and "'" not in nested.kwargs[0][1][:1]:
-        assert parse(nested.kwargs[0][1]).args == (given[0],)
+        assert Spec.parse(nested.kwargs[0][1]).args == (given[0],)
     for value in given:
-        assert dict(parse(with_value("n:a=1,k=2", "k", value)).kwargs)["k"] == value
-        assert parse(with_value("n:1,2,c=3", "b", value, ["a", "b"])).args == ("1", value)
+        assert dict(Spec.parse("n:a=1,k=2").replace("k", value).kwargs)["k"] == value
+        assert Spec.parse("n:1,2,c=3").replace("b", value, ["a", "b"]).args == ("1", value)
 
 
 def reference(text: str) -> list[str]:
@@ -73,7 +151,7 @@ def reference(text: str) -> list[str]:
     "text", ["gt:lr=[1,2]", "gt:[1,2],b=[3,4,5],c=6", "gt:lr=[1],direction=adam(b1=[.1,.2],b2=[1,2])", "gt:x=1"]
 )
 def test_a_grid_is_every_choice(text: str) -> None:
-    assert points(text) == reference(text)
+    assert [str(point) for point in Spec.parse(text).points()] == reference(text)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +167,7 @@ def test_a_grid_is_every_choice(text: str) -> None:
 )
 def test_what_is_too_much_is_refused_at_once(text: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        for point in points(text):
+        for point in Spec.parse(text).points():
             registry.make("algorithms", point)
 
 
@@ -180,20 +258,19 @@ def test_a_value_by_position_is_that_of_its_name_in_every_part(kind: str, name: 
     for count in range(len(free) + 1):
         parts = [*given[:count], *(f"{key}={value}" for key, value in zip(free[count:], given[count:], strict=True))]
         spec = f"{name}:{','.join(parts)}" if parts else name
-        assert registry.normal(kind, spec) == (name, tuple(sorted(zip(free, given, strict=True))))
+        parsed, normal = Spec.parse(spec), registry.normal(kind, spec)
+        assert (normal.name, normal.args, normal.kwargs) == (name, (), tuple(sorted(zip(free, given, strict=True))))
         for key in free:
-            assert dict(registry.normal(kind, registry.with_value(kind, spec, key, "new"))[1]) == {
+            assert dict(registry.normal(kind, str(parsed.replace(key, "new", free))).kwargs) == {
                 **dict(zip(free, given, strict=True)),
                 key: "new",
             }
     if kind in ("topologies", "scenarios", "algorithms", "channels"):
-        from distopt.runs.sweep import KINDS
-
         part = next(part for part, each in KINDS.items() if each == kind)
         for key in free:
             start = {"topology": "ring", "agents": 4, "algorithm": "dgd", part: f"{name}:{','.join(given)}"}
             found = sweep.points(start, [f"{part}.{key}=p,q"], "here")
-            assert [dict(registry.normal(kind, getattr(point.experiment, part))[1])[key] for point in found] == [
+            assert [dict(registry.normal(kind, getattr(point.experiment, part)).kwargs)[key] for point in found] == [
                 "p",
                 "q",
             ]
@@ -225,6 +302,13 @@ def test_a_path_by_position_is_replaced_in_a_sweep(own_folder: None) -> None:
     )
     assert twice.exit_code == 2
     assert "is in the sweep twice" in twice.stderr
+
+
+def test_a_grid_of_a_file_stays_a_grid_in_another_folder(own_folder: None) -> None:
+    Path("mine.py").write_text("")
+    moved = rebased("mine.py:lr=[1, 2],'a,b',path='[c]'", "elsewhere")
+    assert moved == "../mine.py:'a,b',lr=[1, 2],path='[c]'"
+    assert len(Spec.parse(moved).points()) == 2
 
 
 def test_a_users_own_class_may_fail_in_any_way(own_folder: None) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines.test_ranks import torchrun
 from helpers import needs
+from helpers.ranks import torchrun
 
 import distopt
 

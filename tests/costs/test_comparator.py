@@ -18,6 +18,7 @@ from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.numerics.random import Key
 from distopt.numerics.trees import tensors
+from distopt.optional import ScenarioDefaults, completed
 from distopt.scenarios.moving_target import MovingTarget
 from distopt.simulation.problem import build
 
@@ -54,7 +55,9 @@ class WithHessian(Logistic):
 
 
 def comparator(scenario: Any, rounds: int = 5, agents: int = 3, trials: int = 2) -> Comparator:
-    return Comparator(Blocks(scenario, Key(0, range(agents), range(trials), agents), rounds))
+    return Comparator(
+        Blocks(completed(ScenarioDefaults, scenario), Key(0, range(agents), range(trials), agents), rounds)
+    )
 
 
 def by_cvxpy(features: Tensor, labels: Tensor, weight: float) -> np.ndarray:
@@ -102,7 +105,7 @@ def test_many_blocks_give_the_values_of_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert many.blocks.count == 4
     pieces = [many.reference(b) for b in range(4)]
     whole = one.reference(0)
-    for name in ("x", "cost", "path", "gradient_variation", "function_variation", "no_change"):
+    for name in ("x", "cost", "path", "gradient_variation", "function_variation", "previous_optimum"):
         assert torch.allclose(
             torch.cat([getattr(p, name) for p in pieces]), getattr(whole, name), rtol=1e-9, atol=1e-11
         ), name
@@ -123,7 +126,9 @@ def test_variation_is_what_its_formula_says() -> None:
         assert torch.allclose(reference.function_variation[t], cost, rtol=1e-9)
         assert torch.allclose(reference.path[t], (reference.x[t] - reference.x[t - 1]).norm(dim=-1), rtol=1e-12)
         stale = reference.x[t - 1][:, None].expand(-1, 3, -1)
-        assert torch.allclose(reference.no_change[t], scenario.loss(stale, now).sum(-1) - reference.cost[t], rtol=1e-9)
+        assert torch.allclose(
+            reference.previous_optimum[t], scenario.loss(stale, now).sum(-1) - reference.cost[t], rtol=1e-9
+        )
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,7 @@ def test_static_data_are_made_once_and_solved_for_one_round() -> None:
                 reference.path,
                 reference.gradient_variation,
                 reference.function_variation,
-                reference.no_change,
+                reference.previous_optimum,
             ):
                 assert not nothing.any()
             assert torch.equal(reference.x, it.reference(0).x[:1].expand_as(reference.x))

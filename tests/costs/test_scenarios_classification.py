@@ -121,7 +121,7 @@ def test_sums_reach_round_a_million_and_whole_and_single_rounds_agree() -> None:
 
 
 @streams
-def test_costs_accuracies_and_no_change_of_a_stream_row_by_row(name: str) -> None:
+def test_costs_accuracies_and_last_labels_of_a_stream_row_by_row(name: str) -> None:
     s = STREAMS[name]
     T = 7
     k = s.rows

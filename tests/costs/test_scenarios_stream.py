@@ -53,7 +53,7 @@ HEADER = ["height", "colour", "count", "kind", "place"]
 def test_the_sample_ships_and_reads() -> None:
     s = Stream()
     assert s.dim == 11 and s.length(3) == 13_005 // 3 and Stream(step=10).length(3) == 1300
-    assert not hasattr(s, "rounds")
+    assert s.rounds is None
 
 
 @pytest.mark.parametrize("classes", [2, 4])

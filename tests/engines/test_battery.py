@@ -1,6 +1,6 @@
 """The equality battery: every algorithm, with exact messages and with signs, has the same bits on one block, in threads and on ranks.
 
-tests/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
+tests/engines/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def _nothing_stays() -> Iterator[None]:
 
 
 def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_precisions() -> None:
-    named = [(registry.parse(case.algorithm).name, case) for case in cases()]
+    named = [(registry.Spec.parse(case.algorithm).name, case) for case in cases()]
     for name in registry.names("algorithms"):
         mine = [case for each, case in named if each == name]
-        brings = hasattr(registry.make("algorithms", name), "channel")
+        brings = registry.make("algorithms", name).channel is not None
         assert {case.channel for case in mine} == ({"exact"} if brings else {"exact", CHOCO})
         for channel in {case.channel for case in mine}:
             assert {case.scenario in MATRICES for case in mine if case.channel == channel} == {True, False}
@@ -80,7 +80,7 @@ def partitions(k: int) -> list[str]:
 def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
     for first in range(0, len(cases()), 4):
         assert {name for k in range(first, first + 4) for name in partitions(k)} == set(PARTITIONS)
-        assert len({registry.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
+        assert len({registry.Spec.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
 
 
 @pytest.mark.parametrize(("k", "case"), PLACED)
@@ -196,8 +196,10 @@ def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
     [
         (Case("gtadam:lr=0.01", f"{CHOCO},resync=4", "drifting_logistic"), {"network": "ring"}),
         (Case("gt:lr=0.01,form=atc", "exact", "moving_target:dim=3", "float32", 2), {"network": "random_matching"}),
-        (Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL),
-        (Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}),
+        pytest.param(Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL, marks=pytest.mark.battery),
+        pytest.param(
+            Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}, marks=pytest.mark.battery
+        ),
     ],
     ids=str,
 )

@@ -64,7 +64,7 @@ def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int 
     ),
 )
 def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
-    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = registry.make("algorithms", algorithm).weights == "average"
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
@@ -74,7 +74,7 @@ def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: No
 )
 def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
     """With the exchange inside. What the C++ of each of them gives is the battery's."""
-    around_average = getattr(registry.make("algorithms", algorithm), "weights", "") == "average"
+    around_average = registry.make("algorithms", algorithm).weights == "average"
     ask: dict[str, Any] = {
         "agents": 5,
         "scenario": "moving_target",
@@ -254,7 +254,7 @@ def test_what_cannot_be_compiled_runs_eagerly_with_a_warning_and_fails_when_forc
     assert np.array_equal(fallen["x"], distopt.simulate("ring", mode="eager", **ask)["x"])
     with pytest.raises(
         InputError,
-        match=r"(?i)these rounds cannot be compiled; run them eagerly .*(data.dependent|graph break|unsupported|item)",
+        match=r"(?i)these rounds cannot be compiled; run them eagerly: .*(data.dependent|graph break|unsupported|item)",
     ):
         distopt.simulate("ring", mode="compiled", **ask)
 
@@ -264,7 +264,7 @@ def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: p
     problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
     with pytest.warns(CompileWarning, match="install g\\+\\+"):
         assert isinstance(local.local(problem, Comparison.of(problem).blocks), Eager)
-    with pytest.raises(InputError, match="no C\\+\\+ compiler; install g\\+\\+, or leave --compiled out"):
+    with pytest.raises(InputError, match='no C\\+\\+ compiler; install g\\+\\+, or leave mode="compiled" out'):
         local.local(problem, Comparison.of(problem).blocks, "compiled")
 
 

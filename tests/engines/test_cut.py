@@ -151,5 +151,5 @@ class Breaking(Asking):
 @pytest.mark.parametrize("algorithm", [Asking(), Breaking()], ids=lambda algorithm: type(algorithm).__name__)
 def test_rounds_that_cannot_be_compiled_are_refused_with_what_to_do(algorithm: Any) -> None:
     problem = build(Experiment("ring", 4, "moving_target:dim=3", algorithm, rounds=ROUNDS))
-    with pytest.raises(InputError, match=r"^these rounds cannot be compiled; run them eagerly \(--eager\): "):
+    with pytest.raises(InputError, match=r"^these rounds cannot be compiled; run them eagerly: "):
         on_threads(problem, Comparison.of(problem))

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import distopt
-from distopt.engines.workers import halo, worker
+from distopt.engines.workers import agents, halo, worker
 from distopt.engines.workers.exchange import Tag
 from distopt.engines.workers.partition import Partition
 from distopt.experiment import Experiment
@@ -122,7 +122,7 @@ def all_it_does(
                 lambda leaf: (forms.from_tensor(leaf) if type(leaf) is Tensor else leaf).to(device), tree
             )
 
-    torch.index_select, worker.moved, halo.moved = selected, moved, moved
+    torch.index_select, worker.moved, agents.moved, halo.moved = selected, moved, moved, moved
     problem = build(Experiment(network, 12, scenario, algorithm, rounds=6, record=("x",), **settings))
     rows, reports = Nobody(device), Nobody(torch.device("cpu"))
     length = Comparison.of(problem).blocks.length
@@ -136,7 +136,7 @@ def all_it_does(
     with trees.default_dtype(torch.float64), forms:
         report, whole = one.measure(torch.zeros(6, 1, problem.x0.shape[-1])), one.fetch()
     assert {leaf.device.type for leaf in tensors((report, whole))} == ({"cpu"} if me == 0 else set())
-    return set(rows.carried), set(reports.carried), {leaf.device.type for leaf in tensors(one.held)}
+    return set(rows.carried), set(reports.carried), {leaf.device.type for leaf in tensors(one.agents.held)}
 
 
 @pytest.mark.cuda
@@ -173,7 +173,7 @@ def test_gpus_give_the_bits_of_one_gpu_and_the_numbers_of_the_host(
 LOST = """
 import distopt
 from distopt.engines.workers import group
-from engines.test_ranks import Fails, {how}
+from helpers.ranks import Fails, {how}
 
 workers.PATIENCE = 0
 ask = dict(agents=16, scenario="moving_target", algorithm=Fails({how}), rounds=9)

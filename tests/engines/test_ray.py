@@ -1,31 +1,26 @@
-"""One experiment has the same bits on Ray actors; actors and nodes that are lost change nothing.
+"""One experiment has the same bits on Ray actors, and from the command line.
 
-All tests share one cluster of two nodes on this machine; conftest.py keeps them in one process.
+All tests of a file share one cluster of two nodes on this machine; conftest.py keeps them in one process.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import random
-import re
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import needs
 from helpers.battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, on, posed
+from helpers.cluster import ROOT, Nodes
+from helpers.ranks import made
 from torch import Tensor
 
 import distopt
@@ -34,75 +29,13 @@ from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
 from distopt.engines.ray.cluster import library
-from distopt.engines.workers.group import FaultTolerant, LossWarning, WorkerEngine
+from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import divide as shares
-from distopt.errors import InputError, RunError
-from distopt.experiment import Experiment
+from distopt.errors import InputError
 from distopt.runs.execution import Comparison, execute
-from distopt.simulation import runner
-from distopt.simulation.problem import Problem, build
+from distopt.simulation.problem import Problem
 
-if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed", allow_module_level=True)
-ROOT = Path(__file__).parents[2]
-
-
-class Nodes:
-    """A cluster of two nodes on this machine, with room for two actors each."""
-
-    def __init__(self) -> None:
-        ray = library(own=True)
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-        self.second: Any = None
-        self.grow()
-        ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
-
-    def grow(self) -> None:
-        self.second = self.cluster.add_node(num_cpus=2)
-
-    def shrink(self) -> None:
-        self.cluster.remove_node(self.second, allow_graceful=False)
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join(
-                [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-            ),
-        )
-        patch.setenv("OMP_NUM_THREADS", "1")
-        handler = signal.getsignal(signal.SIGTERM)
-        started = Nodes()
-        yield started
-        ray.shutdown()
-        started.cluster.shutdown()
-        signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and later tests end processes by this signal
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays(nodes: Nodes) -> Iterator[None]:
-    import ray
-
-    yield
-    for _ in range(200):  # what was just told to end has time to
-        if ray.available_resources().get("CPU", 0) == 4:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"of 4 CPUs {ray.available_resources().get('CPU', 0)} are free after the test")
-
-
-def made(
-    network: str = "ring", scenario: Any = "moving_target:dim=3", algorithm: Any = "gtadam:lr=0.01", **settings: Any
-) -> Problem:
-    ask = {"agents": 16, "rounds": 6, "x0": 0.3, **settings}
-    return build(Experiment(network, scenario=scenario, algorithm=algorithm, record=("x",), **ask))
+pytestmark = pytest.mark.usefixtures("cluster_is_free")
 
 
 @pytest.mark.slow
@@ -175,143 +108,6 @@ def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
         problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine="ray:workers=2,timeout=300"
     )
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
-
-
-# Losses
-
-
-class Mortal:
-    """Gradient descent in which the actor that holds agent 0, 5 or 15 is killed in the rounds that a file lists, once in each."""
-
-    channels = ("x",)
-
-    def __init__(self, file: Path, how: Any) -> None:
-        self.file, self.how = file, how
-
-    def init(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x[..., :1])
-
-    def update(self, g: Tensor, state: Tensor, x: Tensor, mix: Any) -> tuple[Tensor, Tensor]:
-        due = self.file.read_text().split()
-        if due and x.shape[-2] < 16 and due[0] == f"{int(state.max())}:{x.shape[-2]}":
-            self.file.write_text(" ".join(due[1:]))
-            self.how()
-        return mix("x", x) - 0.01 * g, state + 1
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def divide() -> None:
-    raise ZeroDivisionError("agent 15 has enough")
-
-
-def stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def losses(ask: dict[str, Any], engine: str) -> tuple[distopt.Run, list[str]]:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run = distopt.simulate("ring", engine=engine, **ask)
-    assert isinstance(run, distopt.Run)
-    return run, [str(each.message) for each in caught if each.category is LossWarning]
-
-
-@pytest.mark.slow
-def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
-    monkeypatch.setattr("distopt.engines.ray.REPLACED", 200)  # seconds for new actors on a busy machine, or fewer go on
-    rounds = sorted(random.Random(5).sample(range(100), 20))
-    file = tmp_path / "rounds"
-    file.write_text("")
-    ask: dict[str, Any] = {
-        "agents": 15,
-        "scenario": "drifting_logistic",
-        "algorithm": Mortal(file, die),
-        "rounds": 100,
-        "record": "x",
-    }
-    alone = distopt.simulate("ring", **ask)
-    file.write_text(
-        " ".join(f"{k}:{7 + i % 2}" for i, k in enumerate(rounds))
-    )  # worker 0 holds 8 agents, worker 1 seven
-    run, told = losses(ask, "ray:workers=2")
-    assert not file.read_text(), "not all were killed"
-    assert 10 <= len(told) <= 20, "two may die at once, but not always"
-    assert all(re.match(r"rank [01] has gone in round \d+( or later)?; starting again", each) for each in told)
-    assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []
-
-
-@pytest.mark.slow
-def test_without_room_for_another_fewer_actors_go_on(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
-    monkeypatch.setattr(engine_of_ray, "REPLACED", 3)
-    ask: dict[str, Any] = {
-        "agents": 16,
-        "scenario": "moving_target",
-        "algorithm": "gtadam",
-        "rounds": 40,
-        "record": "x",
-    }
-    alone = distopt.simulate("ring", **ask)
-    teams = []
-    form, advance = engine_of_ray.ActorGroup._form, engine_of_ray.ActorGroup.advance
-
-    def formed(self: engine_of_ray.ActorGroup) -> None:
-        form(self)
-        teams.append({node for node, _ in (where for _, where in self._seats.values())})
-        teams.append(len(self._actors))
-
-    def shrinking(self: engine_of_ray.ActorGroup, start: int, *args: Any) -> Any:
-        if len(teams) == 2 and args[1].start >= 15:
-            nodes.shrink()
-        return advance(self, start, *args)
-
-    monkeypatch.setattr(engine_of_ray.ActorGroup, "_form", formed)
-    monkeypatch.setattr(engine_of_ray.ActorGroup, "advance", shrinking)
-    try:
-        run, told = losses(ask, "ray:workers=4")
-    finally:
-        nodes.grow()
-    assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []
-    assert told and len(teams[0]) == 2 and teams[1] == 4, "not spread over both nodes"
-    assert len(teams[-2]) == 1 and teams[-1] == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        (divide, "^rank 1 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
-        (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 new starts"),
-        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 new starts"),
-    ],
-)
-def test_what_ends_a_run_is_told_in_one_line(
-    how: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
-    monkeypatch.setattr(engine_of_ray, "ANSWER", 1)
-    file = tmp_path / "rounds"
-    file.write_text("2:7")
-    algorithm = Mortal(file, how)
-    problem = made(algorithm=algorithm, agents=15)
-    comparison = Comparison.of(problem)
-    team = engine_of_ray.ray(problem, comparison.blocks, "eager", 2)
-    team.workers.workers._timeout = 3  # of messages; the actors may take longer to start
-    team.workers.workers._form()
-    try:
-        with pytest.raises(RunError, match=message) as caught:
-            list(runner.run(problem, comparison.comparator, comparison.blocks, team))
-        assert "\n" not in str(caught.value)
-    finally:
-        team.close()
 
 
 class Unsendable:

@@ -127,7 +127,7 @@ def text(rng: random.Random, kind: str) -> str:
 def numbers(kind: str, made: str, built: Any) -> list[str]:
     """What is wrong with the numbers that a built part holds: they are those that stand in the text, to Python's float()."""
     faults = []
-    parsed = registry.parse(made)
+    parsed = registry.Spec.parse(made)
     free = [key for key, _ in parameters(kind, parsed.name.replace("-", "_"))]
     for key, given in (*zip(free, parsed.args, strict=False), *parsed.kwargs):
         held = getattr(built, key, None)
@@ -196,7 +196,7 @@ def ask(kind: str, made: str, agents: int | None, typing: bool) -> Outcome:
             plain = asked(lambda: registry.make(kind, made, {"agents": 4}))
             outcome.faults += numbers(kind, made, plain.value) if plain.value is not None else []
         elif kind == "topologies":
-            parsed = registry.parse(made)
+            parsed = registry.Spec.parse(made)
             odd = [v for _, v in parsed.kwargs if re.search(r"\d_\d|[^\x00-\x7f]", v) and "file" not in parsed.name]
             outcome.faults += [f"accepts {v[:40]!r}" for v in odd]
     return outcome

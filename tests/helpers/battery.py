@@ -53,7 +53,7 @@ class Case(NamedTuple):
     @property
     def averages(self) -> bool:
         """Whether it needs W = 1/N, or a star."""
-        return getattr(registry.make("algorithms", self.algorithm), "weights", "") == "average"
+        return bool(registry.make("algorithms", self.algorithm).weights == "average")
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.channel.partition(':')[0]} {self.scenario.partition(':')[0]}"
@@ -70,10 +70,10 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
         method = registry.make("algorithms", algorithm)
         for i in range(2):
             channel, spec = ("exact", CHOCO)[i], algorithm
-            if i and hasattr(method, "channel"):
+            if i and method.channel is not None:
                 chosen = (
                     "compressor"
-                    in inspect.signature(registry.maker("algorithms", registry.parse(algorithm).name)).parameters
+                    in inspect.signature(registry.maker("algorithms", registry.Spec.parse(algorithm).name)).parameters
                 )
                 channel, spec = "exact", f"{algorithm},compressor=sign" if chosen else algorithm
             for j, scenario in enumerate((matrices, VECTORS[(k + i) % 2])):

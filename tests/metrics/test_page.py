@@ -23,7 +23,7 @@ def row(name: str, metric: Metric) -> str:
 
 
 def table() -> str:
-    rows = [row(name, metric) for name, metric in catalogue().items() if metric.stored]
+    rows = [row(name, metric) for name, metric in catalogue().items() if metric.stored or name == "cost"]
     return "\n".join([HEAD, "| --- | --- | --- | --- | --- | --- |", *rows])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from distopt.numerics.random import Key
 from distopt.reproduce import counterexamples, datasets, density, images, least_squares
 from distopt.reproduce.counterexamples import HALVINGS, Drift, Kink, Valley, halved, path
 from distopt.reproduce.store import Store
-from distopt.reproduce.worker import steps
 from distopt.schedules.inverse_sqrt import InverseSqrt
 
 SIGN_LRS = [0.5, 0.25, 0.1, 0.03, 0.01, InverseSqrt(0.3)]
@@ -91,12 +91,6 @@ def test_the_gradients_are_those_of_the_problems() -> None:
     )
     drawn = Drift().batch(torch.arange(40_000).reshape(-1, 1, 1, 1), key)
     assert set(drawn.unique().tolist()) == {-1.0, 4.0} and abs(drawn.mean().item() - 0.25) < 0.05  # 6 deviations
-
-
-def test_a_worker_does_what_simulate_does() -> None:
-    problem, x = Kink(), torch.ones(1, 1, 2, dtype=torch.float64)
-    after = steps(ef_signsgd(), x, lambda x, t: problem.grad(x, x), [0.05] * 40)
-    assert torch.equal(torch.stack([x, *(step.x for step in after)]), path(problem, ef_signsgd(0.05), 40, runs=1))
 
 
 # ----------------------------------------------------------------------------------------------------------- least squares
@@ -203,7 +197,9 @@ def test_images_against_a_loop(method: str) -> None:
     generator, lrs = torch.Generator().manual_seed(7), [0.01] * 12 + [0.001] * 6 + [0.0001] * 6
     orders = [part for _ in range(8) for part in torch.randperm(60, generator=generator).split(25)]
     assert training.lrs() == pytest.approx(lrs)
-    points = [step.x for step in training.steps(network)]
+    points = [x for x, _ in training.points()]
+    assert torch.equal(points[0], network.start(7))
+    assert len(points) == 25
     for some, lr in zip(orders, lrs, strict=True):
         slopes = torch.autograd.grad(loss(model(data.x[some].double()), data.y[some]), list(model.parameters()))
         hand_step(method, p, [g + 5e-4 * x for g, x in zip(slopes, p, strict=True)], kept, lr)
@@ -229,11 +225,19 @@ def test_density_is_what_the_scaled_sign_keeps() -> None:
 
 
 def test_what_a_step_compresses_is_known() -> None:
-    """lr g + e before = what moved x + e after."""
-    x = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for step in steps(ef_signsgd(), x, lambda x, t: 2 * x + t, [0.1, 0.1, 0.05, 0.05]):
-        assert torch.allclose(step.lr * step.g + step.before, x - step.x + step.e)
-        x = step.x
+    """lr g + e before = what moved x + e after, at the density that is reported."""
+    whole = datasets.digits()
+    data = whole._replace(x=whole.x[:60], y=whole.y[:60])
+    training = images.Training(data, "EF-signSGD", 0.01, 25, 7, 2)
+    reported = density._one(training, data, lambda _: None)
+    points = list(training.points())
+    for t, ((x, e), (x_after, e_after)) in enumerate(pairwise(points)):
+        assert e is not None and e_after is not None
+        p = (x - x_after + e_after).double()
+        assert density.density(p).item() == pytest.approx(reported["whole"][t], rel=1e-3)
+        some = training.scenario.batch(torch.tensor([[[[t]]]]), Key(0, range(1), range(1), 1))[0]
+        assert torch.allclose(p.float(), training.lrs()[t] * training.scenario.grad(x, some) + e, atol=1e-6)
+    assert t == 5
 
 
 def test_mnist_has_its_pictures_upright_and_its_classes_even() -> None:

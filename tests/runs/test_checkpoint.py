@@ -85,7 +85,7 @@ def test_a_torn_flipped_or_foreign_file_is_refused(tmp_path: Path) -> None:
 def test_another_experiment_version_or_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path)
     other = build(Experiment(**{**BASE, "seed": 1}))
-    with pytest.raises(InputError, match="another experiment's.*--force"):
+    with pytest.raises(InputError, match="another experiment's.*force=True"):
         checkpoint.load(tmp_path, other, "a")
     assert checkpoint.load(tmp_path, other, "a", force=True) is not None
     for changes in ({"algorithm": "dgd", "record": ()}, {"agents": 7}, {"dtype": "float32"}, {"rounds": 7}):
@@ -93,7 +93,7 @@ def test_another_experiment_version_or_form_is_refused(tmp_path: Path, monkeypat
             checkpoint.load(tmp_path, build(Experiment(**{**BASE, **changes})), "a", force=True)
     problem = build(Experiment(**BASE))
     monkeypatch.setattr(checkpoint, "versions", lambda: {"distopt": "9", "torch": "9"})
-    with pytest.raises(InputError, match="written by distopt .* torch .*--force"):
+    with pytest.raises(InputError, match="written by distopt .* torch .*force=True"):
         checkpoint.load(tmp_path, problem, "a")
     assert checkpoint.load(tmp_path, problem, "a", force=True) is not None
 

@@ -15,7 +15,7 @@ from helpers.asking import call, many, one
 
 import distopt
 from distopt.catalog.places import looking_in
-from distopt.catalog.spec import paths, rebased
+from distopt.catalog.spec_files import paths, rebased
 from distopt.errors import InputError
 from distopt.experiment import Experiment, read_toml
 from distopt.runs.manifest import manifest_text

@@ -17,7 +17,7 @@ import pytest
 
 import distopt
 from distopt.cli.main import cli
-from distopt.errors import InputError
+from distopt.errors import InputError, by_command
 from distopt.runs import sweep
 from distopt.runs.results import Run
 
@@ -80,7 +80,7 @@ def test_every_choice_of_values_is_an_experiment() -> None:
     ],
 )
 def test_what_is_no_setting_is_refused(settings: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with by_command(), pytest.raises(InputError, match=message):
         sweep.points(VALUES, settings, "e")
 
 

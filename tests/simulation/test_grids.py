@@ -13,7 +13,7 @@ from helpers import needs
 from torch import Tensor
 
 import distopt
-from distopt.catalog import registry
+from distopt.catalog.spec import Spec
 from distopt.cli.main import cli
 from distopt.errors import InputError
 from distopt.experiment import Experiment, read_toml
@@ -166,7 +166,7 @@ def test_a_batch_ends_when_every_point_has_diverged() -> None:
     ],
 )
 def test_lists_are_taken_apart(spec: str, expected: list[str]) -> None:
-    assert registry.points(spec) == expected
+    assert [str(point) for point in Spec.parse(spec).points()] == expected
 
 
 @pytest.mark.parametrize(

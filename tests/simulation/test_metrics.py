@@ -11,6 +11,7 @@ import distopt
 from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks
 from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults, completed
 
 ROUNDS, AGENTS, TRIALS = 12, 4, 2
 
@@ -42,7 +43,9 @@ def cost(t: int, r: int, x: torch.Tensor) -> float:
 
 
 def test_regrets_are_the_sums_of_their_definitions(run: distopt.Run) -> None:
-    comparator = Comparator(Blocks(WithHessian(), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS))
+    comparator = Comparator(
+        Blocks(completed(ScenarioDefaults, WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)
+    )
     best, fixed = comparator.reference(0).x, comparator.fixed()
     x = torch.from_numpy(run["x"])
     for r in range(TRIALS):
@@ -65,7 +68,11 @@ def test_regrets_are_the_sums_of_their_definitions(run: distopt.Run) -> None:
 
 def test_errors_are_root_mean_squares_over_agents(run: distopt.Run) -> None:
     best = (
-        Comparator(Blocks(WithHessian(), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)).reference(0).x.numpy()
+        Comparator(
+            Blocks(completed(ScenarioDefaults, WithHessian()), Key(0, range(AGENTS), range(TRIALS), AGENTS), ROUNDS)
+        )
+        .reference(0)
+        .x.numpy()
     )
     x = run["x"]
     for r in range(TRIALS):

@@ -17,7 +17,7 @@ from distopt.costs.data import Blocks
 from distopt.engines.local import compiler
 from distopt.engines.local.compiler import CompileWarning
 from distopt.engines.local.eager import Eager
-from distopt.errors import InputError, first_line
+from distopt.errors import InputError, either, first_line
 from distopt.numerics.trees import moved, tensors, tree_map
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, begun
@@ -89,7 +89,9 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
             return False
     if (fault := compiler.fault()) is not None:
         if mode == "compiled":
-            raise InputError(f"the rounds cannot be compiled: {fault}, or leave --compiled out")
+            raise InputError(
+                f"the rounds cannot be compiled: {fault}, or leave " + either("--compiled out", 'mode="compiled" out')
+            )
         warnings.warn(
             f"the rounds are not compiled and run several times slower: {fault}", CompileWarning, stacklevel=3
         )
@@ -129,7 +131,7 @@ class OnDevice:
             NotImplementedError,
         ) as error:  # a build without CUDA says so by an assertion
             raise InputError(
-                f"device={device}: torch cannot use it ({first_line(error)}); leave --device out to run on the CPU"
+                f"device={device}: torch cannot use it ({first_line(error)}); {either('leave --device out', 'leave it out')} to run on the CPU"
             ) from None
 
     @property
@@ -205,7 +207,8 @@ class EagerFallback:
                 if isinstance(error, TorchDynamoException):
                     raise compiler.refused(error) from error
                 raise
-            message = f"the rounds could not be compiled and run several times slower ({compiler.told(error)}); --eager leaves this warning out"
+            quiet = either("--eager", 'mode="eager"')
+            message = f"the rounds could not be compiled and run several times slower ({compiler.told(error)}); {quiet} leaves this warning out"
             warnings.warn(message, CompileWarning, stacklevel=2)
             self._engine = Eager()
             self._engine.place(*self._placed)

@@ -10,12 +10,12 @@ from torch import Tensor
 from distopt.engines.local.eager import InThisProcess
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.errors import InputError
-from distopt.network.net import Uniforms, Whole, known_at_start
+from distopt.network.net import Uniforms, Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, leaf, tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.round import AgentState, before, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
 SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
@@ -56,27 +56,23 @@ class Rounds:
     ) -> None:
         self.problem, self.keep, self.observe = problem, keep, observe
         self.bits, self.seen = 0, 0
-        heard, (after, rows, _) = self._forms(held, leaves_of(block))
+        after, rows, _ = self._forms(held, leaves_of(block))
         same_form(problem, after.x, block.start)
         points = len(problem.x0) // problem.experiment.trials
-        moving, self.threads = layout(held, heard, points)
+        moving, self.threads = layout(held, problem.plan.early.values(), points)
         turns = unroll or (4 if held.x.numel() <= SMALL and problem.rounds >= MANY else 1)
         self.loop = Loop(self._round, held, rows, block.length, moving, turns)
 
-    def _forms(self, held: AgentState, leaves: Leaves) -> tuple[list[int], Round]:
-        """The leaves that neighbours read, and the shapes and dtypes of a round's results."""
-
-        def one(held: AgentState, k: Tensor, leaves: Leaves) -> tuple[list[int], Round]:
-            return list(known_at_start(self.problem.algorithm, held.x).values()), self._round(held, k, leaves)
-
+    def _forms(self, held: AgentState, leaves: Leaves) -> Round:
+        """The shapes and dtypes of a round's results."""
         trees = held, torch.zeros((), dtype=torch.int64, device=held.x.device), leaves
         try:
-            return traced(one, *trees)
+            return traced(self._round, *trees)
         except InputError:
             raise
         except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
             with torch.no_grad():
-                return one(*trees)
+                return self._round(*trees)
 
     def _round(self, held: AgentState, k: Tensor, leaves: Leaves) -> Round:
         data, exact, weights, uniforms, best, first = (pick(tree, k) for tree in leaves)
@@ -91,7 +87,7 @@ class Rounds:
             if of_round is not None:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
-        kept = [stood[name] if name in stood else leaf(after.state, name) for name in self.keep]
+        kept = [stood[name] if name in stood else recorded(after, name) for name in self.keep]
         return Round(after, [*seen, *kept], k)
 
     def __call__(self, held: AgentState, block: Block, rounds: range) -> tuple[Segment, AgentState]:

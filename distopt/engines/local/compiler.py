@@ -88,7 +88,7 @@ def told(error: Exception) -> str:
 
 def refused(error: Exception) -> InputError:
     """The error for rounds that cannot be compiled, with advice."""
-    return InputError(f"these rounds cannot be compiled; run them eagerly (--eager): {told(error)}")
+    return InputError(f"these rounds cannot be compiled; run them eagerly: {told(error)}")
 
 
 def settle() -> Path:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from distopt.costs.data import BLOCK_BYTES, evaluate
-from distopt.network.net import Link, Uniforms, Whole
+from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import at, default_dtype, leaf, part, rounds_of
+from distopt.numerics.trees import default_dtype, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, begun, same_form, step
+from distopt.simulation.round import AgentState, before, begun, numbered, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
-Step = Callable[[AgentState, Any, Link, Uniforms, Tensor], tuple[AgentState, int, Tensor | None]]
-"""A round: (held, data, link, uniforms, t) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
+Step = Callable[[AgentState, int], tuple[AgentState, int, Tensor | None]]
+"""A round: (held, its place among those that are loaded) -> (held, bits, its ``round_terms`` [R, n, *] or None)."""
 
 
 @dataclass(frozen=True)
-class Walk:
-    """The result of some rounds of a block of agents.
+class Trajectory:
+    """Where the agents of a block went in some rounds, before anything is measured.
 
-    ``points`` that are measured [K, R, n, d]; what they add to metrics of the rounds, ``round_terms`` [K, R, n, *] or None (see
-    ``distopt.simulation.measure``); ``kept`` trajectories [K, R, n, *]; what they ``held`` in the end; ``bits`` one of them broadcast
-    in a round.
+    Attributes:
+        points: those that are measured, before each round [K, R, n, d].
+        round_terms: what the agents add to metrics of the rounds [K, R, n, *], or None (see ``distopt.simulation.measure``).
+        kept: what is recorded, by name [K, R, n, *].
+        held: what they hold in the end.
+        bits: what one of them broadcast in a round.
     """
 
     points: Tensor
@@ -36,18 +38,6 @@ class Walk:
     kept: dict[str, Tensor]
     held: AgentState
     bits: int
-
-
-def stepper(problem: Problem, early: Mapping[str, int] | None = None) -> Step:
-    """``distopt.simulation.round.step`` as a ``Step``."""
-
-    def one(
-        held: AgentState, data: Any, link: Link, uniforms: Uniforms, t: Tensor
-    ) -> tuple[AgentState, int, Tensor | None]:
-        after, net, g = step(problem, held, data, link, uniforms, t, early)
-        return after, net.bits, measure.round_terms(problem, after.state, g)
-
-    return one
 
 
 def room(x: Tensor) -> int:
@@ -60,29 +50,25 @@ def walk(
     held: AgentState,
     start: int,
     rounds: range,
-    data: Any,
-    uniforms: Uniforms,
-    link: Callable[[int], Link],
     keep: tuple[str, ...],
     one: Step,
-) -> Walk:
-    """Let the agents of a block go through ``rounds``, places in ``data`` and ``uniforms``; place 0 is round ``start``."""
+) -> Trajectory:
+    """Let the agents of a block go through ``rounds``, places among those that are loaded; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
-    bits, data_of, uniforms_of = 0, rounds_of(data), rounds_of(uniforms)
-    ts = (points.new_ones(len(rounds), dtype=torch.int64).cumsum(0) + (start + rounds.start - 1)).unbind()
-    for point, k, t in zip(points.unbind(), rounds, ts, strict=True):
+    answer, bits = problem.answer, 0
+    for point, k in zip(points.unbind(), rounds, strict=True):
         stood = before(problem, held)
-        point.copy_(stood[problem.answer])  # an algorithm may work in place
-        own = {name: point if name == problem.answer else each.clone() for name, each in stood.items() if name in keep}
-        held, bits, of_round = one(held, data_of(k), link(k), uniforms_of(k), t)
+        point.copy_(stood[answer])  # an algorithm may work in place
+        own = {name: point if name == answer else each.clone() for name, each in stood.items() if name in keep}
+        held, bits, of_round = one(held, k)
         same_form(problem, held.x, start + k)
         if of_round is not None:
             terms.append(of_round)
         for name, each in kept.items():
-            each.append(own[name] if name in own else leaf(held.state, name).clone())
-    return Walk(
+            each.append(own[name] if name in own else recorded(held, name).clone())
+    return Trajectory(
         points,
         torch.stack(terms) if terms else None,
         {name: torch.stack(each) for name, each in kept.items()},
@@ -129,20 +115,18 @@ class Eager(InThisProcess):
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        problem, held = self._problem, self.take()
+        problem, held, which = self._problem, self.take(), self._problem.network.which
         rounds = rounds[: room(held.x)]
+        data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
+
+        ts = numbered(held.x, block.start + rounds.start, len(rounds))
+
+        def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
+            after, net, g = step(problem, held, data(k), Whole(tables(k), which), uniforms(k), ts[k - rounds.start])
+            return after, net.bits, measure.round_terms(problem, after.state, g)
+
         with default_dtype(held.x.dtype):
-            walked = walk(
-                problem,
-                held,
-                block.start,
-                rounds,
-                block.data,
-                block.uniforms,
-                lambda k: Whole(at(block.tables, k), problem.network.which),
-                keep,
-                stepper(problem),
-            )
+            walked = walk(problem, held, block.start, rounds, keep, one)
         self._held = walked.held
 
         batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)

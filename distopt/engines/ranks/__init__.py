@@ -19,7 +19,7 @@ from distopt.engines.ranks.processes import start
 from distopt.engines.ranks.torchrun import led, torchrun_group
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine, WorkerGroup
 from distopt.engines.workers.partition import divide
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.ranges import whole
 from distopt.simulation.problem import Problem
 
@@ -55,7 +55,10 @@ def ranks(
     count = launched() or (2 if workers is None else workers)
     check(backend, count)
     if backend == "nccl" and mode == "compiled":
-        raise InputError("ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave --compiled out")
+        raise InputError(
+            "ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave "
+            + either("--compiled out", 'mode="compiled" out')
+        )
     shared = divide(problem.network, count, partition)
     compiled = backend == "gloo" and local.compiles(problem, blocks, mode)
     if (orders := led()) is None:

@@ -29,7 +29,7 @@ from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import Partition, divide
 from distopt.engines.workers.worker import Worker
-from distopt.errors import InputError, RunError, WorkerLost, first_line
+from distopt.errors import InputError, RunError, WorkerLost, either, first_line
 from distopt.numerics.trees import default_dtype
 from distopt.ranges import whole
 from distopt.simulation.problem import Problem
@@ -173,7 +173,8 @@ class ActorGroup:
                     int(each.get("CPU", 0)) for each in (self._ray.available_resources(), self._ray.cluster_resources())
                 )
                 raise InputError(
-                    f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; ask for fewer --workers"
+                    f"the cluster has no room for {workers} workers: {free} of its {total} CPUs are free; "
+                    f"ask for fewer {either('--workers', 'workers, as in ray:workers=2')}"
                 )
             if len(self._fill(timeout)) < workers:
                 raise RunError(

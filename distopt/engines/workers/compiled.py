@@ -5,7 +5,7 @@ The numbers are those of the compiled loop over all agents (``distopt.engines.lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -16,15 +16,15 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from distopt.engines.local.compiler import refused
-from distopt.engines.local.eager import Walk
+from distopt.engines.local.eager import Trajectory
 from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
+from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.exchange import BlockLink, HaloExchange
 from distopt.errors import InputError
-from distopt.network.net import Uniforms
-from distopt.numerics.trees import leaf, tensors
+from distopt.numerics.trees import tensors
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, same_form, step
+from distopt.simulation.round import AgentState, before, recorded, same_form, step
 
 _exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
 _numbers = count()
@@ -98,8 +98,7 @@ class Rounds:
 
     Args:
         problem: with the worker's own agents.
-        early: channels that are sent at the beginning of a round (see ``distopt.simulation.round.step``).
-        exchange: the worker's.
+        agents: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
         most: rounds of a segment.
     """
@@ -107,28 +106,27 @@ class Rounds:
     def __init__(
         self,
         problem: Problem,
-        early: Mapping[str, int],
-        exchange: HaloExchange,
+        agents: Agents,
         terms: Callable[..., Tensor],
         most: int,
     ) -> None:
         prepare_process()
-        self.problem, self.early, self.exchange, self.terms, self.most = problem, early, exchange, terms, most
+        self.problem, self.agents, self.terms, self.most = problem, agents, terms, most
+        self.exchange, self.early = agents.exchange, agents.method.plan.early
         number = next(_numbers)
-        _exchanges[number] = exchange
+        _exchanges[number] = self.exchange
         self._number = torch.tensor(number)
         self._loops: dict[Any, Loop] = {}
         self._loaded, self._bits, self._with_terms = 0, 0, False
 
-    def through(
-        self, held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
-    ) -> Walk:
-        """See ``distopt.engines.workers.worker.Through``. What ``held`` holds is written over."""
-        weights, width = (self.exchange.halo.tables, self.exchange.halo.own), self.exchange.halo.width
+    def through(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> Trajectory:
+        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over."""
+        held, halo = self.agents.held, self.agents.halo
+        weights, width = (halo.tables, halo.own), halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
         self._loaded = max(self._loaded, count)
-        leaves = padded((data, weights, uniforms, first), self._loaded)
+        leaves = padded((data, weights, self.agents.uniforms, first), self._loaded)
 
         def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
@@ -138,7 +136,7 @@ class Rounds:
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
             stood = before(self.problem, held)
-            kept = [stood[name] if name in stood else leaf(after.state, name) for name in (self.problem.answer, *keep)]
+            kept = [stood[name] if name in stood else recorded(after, name) for name in (self.problem.answer, *keep)]
             return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
 
         shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
@@ -148,7 +146,7 @@ class Rounds:
             self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
         held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
         terms = kept.pop() if self._with_terms else None
-        return Walk(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
+        return Trajectory(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""

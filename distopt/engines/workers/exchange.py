@@ -89,10 +89,12 @@ class HaloExchange:
     The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
     workers leave it out and send a padding message to those who expect one.
+
+    Several exchanges may share a transport, where each has its own ``prefix`` in front of the names of its messages.
     """
 
-    def __init__(self, transport: Transport, device: torch.device = CPU) -> None:
-        self.transport, self.device, self.k = transport, device, 0
+    def __init__(self, transport: Transport, device: torch.device = CPU, prefix: str = "") -> None:
+        self.transport, self.device, self.prefix, self.k = transport, device, prefix, 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
         self._forms: dict[
             str, list[tuple[torch.Size, torch.dtype]]
@@ -170,7 +172,7 @@ class HaloExchange:
         )
 
     def _tag(self, k: int, stage: str) -> Tag:
-        return self._start + k, stage
+        return self._start + k, self.prefix + stage
 
     def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
         """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""

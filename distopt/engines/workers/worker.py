@@ -18,26 +18,24 @@ from torch.utils import _pytree as pytree
 
 from distopt.costs.data import Blocks, evaluate
 from distopt.engines.local import compiler, eager
-from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Rows, Transport
-from distopt.engines.workers.halo import halo, pack, size, unpack
+from distopt.engines.workers.agents import Agents, checked
+from distopt.engines.workers.exchange import CPU, Rows, Transport
+from distopt.engines.workers.halo import pack, size, unpack
 from distopt.engines.workers.partition import Partition
-from distopt.errors import InputError
-from distopt.network.net import Uniforms, known_at_start, uniforms
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, begun
+from distopt.simulation.round import AgentState, revealed
 from distopt.simulation.runner import Segment
 
 Measure = Callable[[Tensor, Tensor, Any, Tensor, range], Tensor]
 """Node sums of what a block's agents add to the measurements of some rounds: (points [K, R, n, d] and their mean there; data and x*_t of all
 rounds that are loaded; places of these rounds among them) -> [K, R, m, c]."""
 
-Through = Callable[[AgentState, range, Any, Uniforms, int, tuple[str, ...]], eager.Walk]
-"""What goes through rounds, from (what is held; their places among those loaded; data and uniforms of these, and how many they are;
-trajectories to keep)."""
+Through = Callable[[range, Any, int, tuple[str, ...]], eager.Trajectory]
+"""What takes the agents through rounds: (their places among those loaded; data of these, and how many they are; trajectories to keep)."""
 
 
 class Worker:
@@ -68,14 +66,22 @@ class Worker:
     ) -> None:
         self.partition, self.me, self.transport, self.rows = partition, me, transport, rows
         self.device = rows.device if rows else CPU
-        self.exchange = HaloExchange(rows or transport, self.device)
         self.ids = partition.blocks[me]
         self.whole = problem
         key = Key(problem.key.seed, self.ids, problem.key.trials.tolist(), problem.agents)
         self.problem = replace(problem, key=key, x0=problem.x0[:, list(self.ids)].clone())
+        self.agents = Agents(
+            self.problem.method,
+            problem.network,
+            partition,
+            me,
+            key,
+            rows or transport,
+            self.device,
+            project=problem.scenario.project,
+        )
         self.blocks = Blocks(problem.scenario, key, problem.rounds, length)
         self.nodes = [tree.nodes(ids, problem.agents) for ids in partition.blocks]
-        self.held: AgentState | None = None
         self.compiled = compiled
         self._span = range(0)
         self._through: Through | None = None
@@ -93,34 +99,21 @@ class Worker:
     def place(self, held: AgentState | None) -> None:
         """Start from what all agents hold, of which this worker takes its own rows; None: from the beginning."""
         if held is None:
-            held = begun(self.problem)
-            self.held = tree_map(lambda leaf: self._checked(leaf, len(self.ids)), held)
+            self.agents.place(self.problem.x0)
         else:
-            self.held = tree_map(
-                lambda leaf: self._checked(leaf, self.partition.agents)[..., list(self.ids), :].clone(), held
-            )
-        self.held = self._there(self.held)
+            own = list(self.ids)
+            self.agents.place(tree_map(lambda leaf: checked(leaf, self.partition.agents)[..., own, :].clone(), held))
         if self._through is None:
-            early = known_at_start(self.problem.algorithm, self.problem.x0)
-            self._through = self._one_by_one(eager.stepper(self.problem, early))
+            self._through = self._one_by_one
             if self.compiled:
                 compiler.settle()
                 from distopt.engines.workers import compiled as cut  # imports the compiler's front end: seconds
 
-                rounds = cut.Rounds(self.problem, early, self.exchange, self._terms, eager.room(self.whole.x0))
+                rounds = cut.Rounds(self.problem, self.agents, self._terms, eager.room(self.whole.x0))
                 self._through, self._measure = rounds.through, rounds.measure
 
     def _there(self, tree: Any) -> Any:
         return tree if self.device.type == "cpu" else moved(tree, self.device)
-
-    @staticmethod
-    def _checked(leaf: Tensor, agents: int) -> Tensor:
-        if leaf.dim() < 3 or leaf.shape[-2] != agents:
-            raise InputError(
-                f"a leaf of the algorithm's state or a channel's memory has shape {list(leaf.shape)} for {agents} agents; to be shared "
-                "among workers it must be [trials, agents, *]"
-            )
-        return leaf
 
     def load(self, start: int, count: int) -> None:
         """Make the data, weights and uniforms of ``count`` rounds from ``start``, which lie in one block of the run's data."""
@@ -129,36 +122,30 @@ class Worker:
         self._span = range(start, start + count)
         b = start // self.blocks.length
         first = start - self.blocks.span(b).start
-        t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.exact = self._there(part(self.blocks.get(b), first, first + count))
         self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
-        self.halo = halo(self.whole.network.rows(t), self.partition, self.me).on(self.device)
-        self.uniforms: Uniforms = self._there(uniforms(self.problem.channels, self.problem.key, self.problem.widths, t))
+        self.agents.load(start, count)
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
         """Go through ``rounds``, counted from the first of those loaded, and remember what is to be measured."""
-        assert self.held is not None and self._through is not None
+        assert self._through is not None
         self._rounds = rounds
-        self.exchange.begin(self.halo, self._span.start, rounds)
-        self._walked = self._through(self.held, rounds, self.data, self.uniforms, len(self._span), keep)
-        self.exchange.go(rounds.stop)
-        self.held = self._walked.held
+        self.agents.begin(rounds)
+        self._walked = self._through(rounds, self.data, len(self._span), keep)
+        self.agents.end()
+        self.agents.held = self._walked.held
 
-    def _one_by_one(self, one: eager.Step) -> Through:
+    def _one_by_one(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> eager.Trajectory:
         """Rounds in Python."""
+        agents, problem, data_of = self.agents, self.problem, rounds_of(data)
 
-        def through(
-            held: AgentState, rounds: range, data: Any, uniforms: Uniforms, count: int, keep: tuple[str, ...]
-        ) -> eager.Walk:
-            weights = rounds_of((self.halo.tables, self.halo.own))
+        def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
+            agents.send()
+            g, grad = revealed(problem, held.x, data_of(k))
+            agents.step(g, grad)
+            return agents.held, agents.bits, measure.round_terms(problem, agents.held.state, g)
 
-            def link(k: int) -> BlockLink:
-                self.exchange.go(k)
-                return BlockLink(self.exchange, self.problem.network.which, *weights(k))
-
-            return eager.walk(self.problem, held, self._span.start, rounds, data, uniforms, link, keep, one)
-
-        return through
+        return eager.walk(problem, agents.held, self._span.start, rounds, keep, one)
 
     def measure(self, best: Tensor) -> Segment | None:
         """Measure the rounds just walked, with x*_t [K, R|1, d] of those loaded. The report, on worker 0."""
@@ -195,7 +182,7 @@ class Worker:
 
     def fetch(self) -> AgentState | None:
         """What all agents hold, on worker 0."""
-        leaves, form = pytree.tree_flatten(self.held)
+        leaves, form = pytree.tree_flatten(self.agents.held)
         whole = self.collect("held", [(leaf, self._sizes) for leaf in leaves])
         if self.me:
             return None

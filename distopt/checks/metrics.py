@@ -1,0 +1,209 @@
+"""Metrics: pure functions whose sums over agents do not depend on which block holds whom, nor on where a segment of rounds begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distopt import metrics
+from distopt.checks._common import ROUNDS, N, R, copied, mixed, normals, require, same_bits, sliced, weights
+from distopt.costs.comparator import Comparator
+from distopt.costs.data import Blocks, evaluate
+from distopt.errors import InputError
+from distopt.experiment import Experiment
+from distopt.metrics import Metric, View
+from distopt.network.net import Rehearsal
+from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import at, default_dtype, tree_map
+from distopt.simulation import measure
+from distopt.simulation.problem import Problem, build
+
+
+def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: Any = "gt") -> None:
+    """Check a metric against ``distopt.metrics.Metric``. It is measured on a scenario and an algorithm that can have it.
+
+    Promises: it has one way of measuring, and says of itself what metrics say; ``columns`` is a whole number above 0, and a term [R, n] or
+    [R, n, columns]; ``finish`` and ``value`` give [K, R]; finite on harmless numbers; pure; an agent adds the same bits alone as among
+    others, so that sums are the same on every engine; trials do not touch each other, and no bit depends on where a segment of rounds
+    begins.
+
+    Raises:
+        AssertionError: naming the first promise that is broken.
+        InputError: the scenario or the algorithm is none.
+
+    >>> class Farthest:
+    ...     def term(self, view):
+    ...         return (view.x - view.mean).abs().amax(-1)
+    >>> print(check_metric(Farthest()))
+    None
+    """
+    who = type(metric).__name__
+    try:
+        ((name, found),) = metrics.added([metric]).items()
+    except InputError as error:
+        raise AssertionError(f"{who}: {error}") from None
+    problem = build(Experiment("ring", N, scenario, algorithm, rounds=ROUNDS, trials=R))
+    problem = dataclasses.replace(problem, metrics={**problem.metrics, name: found})
+    told = f"{who}: it does not apply to this scenario and algorithm; give check_metric others"
+    require(name in problem.measured, told)
+    columns = found.columns(problem.x0.shape[-1])
+    fits = isinstance(columns, int) and not isinstance(columns, bool) and columns > 0
+    require(fits, f"{who}: columns must be a whole number above 0, not {columns!r}")
+    with default_dtype(torch.float64), torch.no_grad():
+        try:
+            _check(_Rounds(problem), name, found, who)
+        except InputError as error:
+            raise AssertionError(f"{who}: {error}") from None
+
+
+class _Rounds:
+    """Some rounds of random points, with all that a metric may ask for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, blocks = problem, Blocks(problem.scenario, problem.key, ROUNDS)
+        comparator = Comparator(blocks)
+        self.data, self.reference, self.fixed = blocks.get(0), comparator.reference(0), comparator.fixed_values(0)
+        self.x = normals(ROUNDS, R, N, problem.x0.shape[-1], seed=9)
+        self.states: list[Any] = []
+        self.gradients: list[Tensor] = []
+        w, state = weights(), problem.algorithm.init(self.x[0].clone())
+        for t, x in enumerate(self.x):
+            data = at(self.data, t)
+
+            def grad(y: Tensor, data: Any = data) -> Tensor:
+                g: Tensor = problem.scenario.grad(y, data)
+                return g.clone()
+
+            self.gradients.append(grad(x))
+            round = Rehearsal(lambda _, z: mixed(w, z), x, t, grad)
+            _, state = problem.algorithm.update(grad(x), state, x.clone(), round)
+            self.states.append(state)
+
+    def term(self, metric: Metric) -> Callable[[Tensor, Any], Tensor]:
+        """A metric's term of all agents, of x [R, n, d] and (data, x*)."""
+        scenario = self.problem.scenario
+        return lambda x, each: metric.term(View(scenario, x, tree_sum(x) / N, each[0], each[1].unsqueeze(-2)))
+
+    def sums(self) -> dict[str, Tensor]:
+        """The sums over agents of all metrics, as an engine makes them."""
+        best = self.reference.x
+        terms = evaluate(lambda x, each: measure.sums(self.problem, x, *each), self.x, (self.data, best))
+        each = [
+            measure.round_terms(self.problem, state, g) for state, g in zip(self.states, self.gradients, strict=True)
+        ]
+        there = [term for term in each if term is not None]
+        return measure.observed(self.problem, terms, tree_sum(torch.stack(there)) if there else None)
+
+    def seen(self, rounds: slice, trials: slice, before: dict[str, Tensor]) -> measure.Rounds:
+        """Some rounds of some trials, as a metric sees them; ``before`` are the sums of the cumulative ones."""
+
+        def cut(leaf: Tensor) -> Tensor:
+            leaf = leaf[rounds] if leaf.shape[0] > 1 else leaf
+            return leaf[:, trials] if leaf.dim() > 1 and leaf.shape[1] > 1 else leaf
+
+        def whole(leaf: Tensor | None) -> Tensor | None:
+            return None if leaf is None else leaf.expand(ROUNDS, R)[rounds, trials]
+
+        figures: dict[str, Any] = {k: whole(v) for k, v in self.reference._asdict().items() if k != "x"}
+        return measure.Rounds(
+            self.problem,
+            rounds.start,
+            tree_map(cut, self.sums()),
+            before,
+            self.reference._replace(**figures),
+            (whole(self.fixed[0]), whole(self.fixed[1])),
+            (64, 1),
+            self.x[rounds, trials],
+            tree_map(cut, self.data),
+        )
+
+
+def _check(rounds: _Rounds, name: str, metric: Metric, who: str) -> None:
+    if callable(metric.term):
+        each = torch.stack([_check_term(rounds, metric, t, who) for t in range(ROUNDS)])
+        folded = evaluate(rounds.term(metric), rounds.x, (rounds.data, rounds.reference.x))
+        require(same_bits(folded, each), f"{who}: term gives a round alone other bits than among others")
+    if callable(metric.round_term):
+        for t in range(ROUNDS):
+            _check_round_term(rounds, metric, t, who)
+    everything = slice(0, ROUNDS), slice(0, R)
+    seen = rounds.seen(*everything, {})
+    held = copied((seen.points, seen.data))
+    value = _asked(seen, name, who)
+    require(same_bits(held, (seen.points, seen.data)), f"{who}: value changes what it sees in place")
+    numbers = bool(torch.isfinite(value).all())
+    require(numbers, f"{who}: not finite on harmless points")
+    again = _asked(rounds.seen(*everything, {}), name, who)
+    require(same_bits(value, again), f"{who}: not pure: the same rounds give another value when asked again")
+    first = rounds.seen(slice(0, 2), slice(0, R), {})
+    parts = [_asked(first, name, who)]
+    _ = first.all()  # what is summed over the rounds, of all metrics
+    parts.append(_asked(rounds.seen(slice(2, ROUNDS), slice(0, R), first.totals), name, who))
+    require(same_bits(torch.cat(parts), value), f"{who}: its value depends on where a segment of rounds begins")
+    for r in range(R):
+        alone = _asked(rounds.seen(slice(0, ROUNDS), slice(r, r + 1), {}), name, who)
+        require(same_bits(alone, value[:, r : r + 1]), f"{who}: trial {r} alone differs from trial {r} in a batch")
+
+
+def _asked(seen: measure.Rounds, name: str, who: str) -> Tensor:
+    try:
+        return seen[name]
+    except metrics.Missing as error:
+        raise AssertionError(
+            f"{who}: it asks for {str(error) or 'something'}, which the scenario does not have"
+        ) from None
+
+
+def _check_term(rounds: _Rounds, metric: Metric, t: int, who: str) -> Tensor:
+    problem, x, data = rounds.problem, rounds.x[t], at(rounds.data, t)
+    mean, best = tree_sum(x) / N, at(rounds.reference.x, t).unsqueeze(-2)
+
+    def term(trials: slice, agents: slice) -> Tensor:
+        def cut(leaf: Tensor) -> Tensor:
+            leaf = leaf[trials] if leaf.shape[0] > 1 else leaf
+            return leaf[:, agents] if leaf.dim() > 1 and leaf.shape[1] > 1 else leaf
+
+        view = View(problem.scenario, x[trials, agents], mean[trials], tree_map(cut, data), cut(best))
+        held = copied(tuple(view)[1:])
+        made: Tensor = metric.term(view)
+        require(same_bits(held, tuple(view)[1:]), f"{who}: term changes what it sees in place")
+        return made
+
+    return _check_rows(term, metric, x, who, "term")
+
+
+def _check_round_term(rounds: _Rounds, metric: Metric, t: int, who: str) -> None:
+    state, g = rounds.states[t], rounds.gradients[t]
+
+    def term(trials: slice, agents: slice) -> Tensor:
+        given = sliced((state, g), trials, agents)
+        held = copied(given)
+        made: Tensor = metric.round_term(rounds.problem.algorithm, *given)
+        require(same_bits(held, given), f"{who}: round_term changes what it sees in place")
+        return made
+
+    _check_rows(term, metric, rounds.x[t], who, "round_term")
+
+
+def _check_rows(term: Callable[[slice, slice], Tensor], metric: Metric, x: Tensor, who: str, what: str) -> Tensor:
+    """What agents add, after it was found to be of the right shape, pure, and each trial's and agent's by itself."""
+    all_trials, all_agents = slice(0, R), slice(0, N)
+    whole, columns = term(all_trials, all_agents), metric.columns(x.shape[-1])
+    shapes = [[R, N, columns]] + ([[R, N]] if columns == 1 else [])
+    found = list(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+    require(found in shapes, f"{who}: {what} gives {found}, not {' or '.join(map(str, reversed(shapes)))}")
+    require(bool(torch.isfinite(whole).all()), f"{who}: {what} is not finite on harmless points")
+    require(same_bits(whole, term(all_trials, all_agents)), f"{who}: {what} is not pure")
+    for r in range(R):
+        alone = term(slice(r, r + 1), all_agents)
+        require(same_bits(alone, whole[r : r + 1]), f"{who}: {what} gives trial {r} alone other bits than in a batch")
+    for block in (slice(0, 2), slice(2, N), *(slice(i, i + 1) for i in range(N))):
+        require(
+            same_bits(term(all_trials, block), whole[:, block]),
+            f"{who}: {what} gives agents {block.start} to {block.stop - 1} other bits alone than among others: sums would depend on the engine",
+        )
+    return whole

@@ -1,0 +1,160 @@
+"""Optional attributes: a user's object is given the defaults of its kind once, and stays what it is."""
+
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import distopt
+from distopt.catalog import registry
+from distopt.fingerprint import plain
+from distopt.optional import DEFAULTS, AlgorithmDefaults, ScenarioDefaults, completed, users_class
+
+
+class Counting:
+    """It counts, and has what it is given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(self) -> None:
+        self.count += 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    lr: float = 0.1
+    tracks: str = "s"
+
+
+class Tupled(NamedTuple):
+    lr: float = 0.1
+
+
+class Delegating:
+    """It asks another object for whatever it lacks."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class Registering:
+    known: list[str] = []  # noqa: RUF012  # the class's own list, on purpose
+
+    def __init_subclass__(cls, needed: str, **arguments: Any) -> None:
+        Registering.known.append(needed)
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_an_object_is_given_all_that_it_lacks_and_its_class_stays_as_it_is(kind: str) -> None:
+    it = completed(DEFAULTS[kind], Counting())
+    for name in (name for name in vars(DEFAULTS[kind]) if name[0] != "_"):
+        assert hasattr(it, name) and not hasattr(Counting, name), name
+    assert isinstance(it, Counting) and type(it).__name__ == "Counting" and users_class(type(it)) is Counting
+
+
+def test_what_an_object_counts_it_counts_itself() -> None:
+    own = Counting()
+    completed(AlgorithmDefaults, own).update()
+    assert own.count == 1
+
+
+@pytest.mark.parametrize("kind", ["algorithms", "compressors", "channels", "scenarios"])
+def test_the_catalogue_lacks_nothing(kind: str) -> None:
+    for name in registry.names(kind):
+        given = {"compressor": "sign"} if kind == "channels" and "compressor" in registry.free(kind, name) else {}
+        if name in ("stream",):  # it needs a file
+            continue
+        part = registry.make(kind, name + ("" if not given else ":compressor=sign"), {"agents": 4})
+        assert completed(DEFAULTS[kind], part) is part, name
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+@pytest.mark.parametrize("own", [Counting, Slotted, Tupled])
+def test_copies_and_pickles_keep_the_defaults(own: Any, again: Callable[[Any], Any]) -> None:
+    it = completed(AlgorithmDefaults, own())
+    twin = again(it)
+    assert type(twin) is type(it) and twin.weights == "doubly" and twin.output is None and twin is not it
+
+
+def test_a_copy_is_a_copy() -> None:
+    it = completed(AlgorithmDefaults, Counting())
+    copy.copy(it).update()
+    assert it.count == 0
+
+
+def test_a_class_with_slots_keeps_its_values_and_can_be_replaced() -> None:
+    it = completed(AlgorithmDefaults, Slotted(0.5))
+    assert (it.lr, it.tracks, it.weights) == (0.5, "s", "doubly")
+    assert dataclasses.replace(it, lr=0.7) == completed(AlgorithmDefaults, Slotted(0.7))
+
+
+def test_an_object_that_asks_another_one_keeps_what_that_one_has() -> None:
+    one, other = (
+        completed(AlgorithmDefaults, Delegating(inner)) for inner in (Counting(), SimpleNamespace(output=len))
+    )
+    assert one.output is None and other.output is len and one.count == 0
+
+
+def test_an_object_of_a_plain_namespace_is_completed() -> None:
+    assert completed(AlgorithmDefaults, SimpleNamespace(tracks="s")).weights == "doubly"
+    assert completed(AlgorithmDefaults, SimpleNamespace(tracks="s")).tracks == "s"
+
+
+def test_a_class_that_wants_to_know_its_subclasses_hears_nothing() -> None:
+    completed(ScenarioDefaults, Registering())
+    assert Registering.known == []
+
+
+def test_a_users_compressor_inside_a_channel_is_completed_and_keeps_its_fingerprint() -> None:
+    from distopt.channels.naive import Naive
+
+    class Half:
+        def encode(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+            return z / 2
+
+        def decode(self, payload: Tensor, d: int, dtype: torch.dtype, u: Tensor | None = None) -> Tensor:
+            return payload
+
+        def bits(self, d: int, itemsize: int) -> int:
+            return 8 * itemsize * d
+
+        def delta(self, d: int) -> None:
+            return None
+
+        omega = delta
+
+    channel = Naive(Half())
+    assert channel.words(4) == 0 and channel.shared is False and channel.compressor.start is None
+    assert plain(channel.compressor) == plain(Half())
+    ask: dict[str, Any] = {"agents": 4, "scenario": "quadratic:dim=2", "algorithm": "dgd", "rounds": 3}
+    run = distopt.simulate("ring", channel=channel, **ask)
+    assert run.status == "done"
+
+
+def test_a_users_files_of_25_lines_need_not_say_what_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "import torch\n"
+        "class Plain:\n"
+        '    channels = ("x",)\n'
+        "    def init(self, x):\n"
+        "        return torch.zeros_like(x)\n"
+        "    def update(self, g, state, x, mix):\n"
+        '        return mix("x", x) - 0.1 * g, state\n'
+    )
+    ask: dict[str, Any] = {"agents": 4, "scenario": "quadratic:dim=2", "rounds": 5, "record": "x"}
+    mine = distopt.simulate("ring", algorithm=str(tmp_path / "plain.py"), **ask)
+    known = distopt.simulate("ring", algorithm="dgd:lr=0.1", **ask)
+    assert (mine["x"] == known["x"]).all()
