@@ -86,6 +86,8 @@ class ScenarioDefaults:
             finds it.
         guess: ``guess(b)`` [K|1, R|1, d], where Newton's method starts. It is needed where f is not convex.
         hessian: ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i. It makes Newton's method faster.
+        linear_rows: ``linear_rows(b)``, of logistic and softmax regression: features X [K|1, R|1, n|1, m, p], labels (-1.0 and 1.0, or int64
+            classes) and row weights [K|1, R|1, n|1, m], and the ridge parameter. It makes it faster still (see ``distopt.costs.linear``).
         accuracy: ``accuracy(x, b)`` [R, n], the fraction of each agent's newly arrived samples that the model x_i classifies correctly (nan
             where none arrived).
         persistence: ``persistence(b)`` [R, n], the same for repeating the last label.
@@ -99,6 +101,7 @@ class ScenarioDefaults:
     optimum: ClassVar[Any] = None
     guess: ClassVar[Any] = None
     hessian: ClassVar[Any] = None
+    linear_rows: ClassVar[Any] = None
     accuracy: ClassVar[Any] = None
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None

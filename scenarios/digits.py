@@ -165,6 +165,9 @@ class Digits(ScenarioDefaults):
     def hessian(self, x: Tensor, b: DigitBatch) -> Tensor:
         return softmax_hessian(x, b.X, b.y, b.w, self.l2)
 
+    def linear_rows(self, b: DigitBatch) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: DigitBatch) -> Tensor:
         """The fraction of the images that arrived in this round classified correctly."""
         return softmax_accuracy(x, b.X, b.y, b.fresh)

@@ -94,6 +94,9 @@ class DriftingLogistic(ScenarioDefaults):
         X, y, w = b
         return logistic_hessian(x, X, y, w, self.l2)
 
+    def linear_rows(self, b: Points) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: Points) -> Tensor:
         X, y, _ = b
         return logistic_accuracy(x, X, y, torch.ones_like(y, dtype=torch.bool))

@@ -245,6 +245,9 @@ class Flights(ScenarioDefaults):
     def hessian(self, x: Tensor, b: FlightBatch) -> Tensor:
         return logistic_hessian(x, b.X, b.y, b.w, self.l2)
 
+    def linear_rows(self, b: FlightBatch) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: FlightBatch) -> Tensor:
         """The fraction of the flights that departed in this round (the latest ``window`` of them) predicted correctly."""
         return logistic_accuracy(x, b.X, b.y, b.fresh)

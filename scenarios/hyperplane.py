@@ -120,6 +120,9 @@ class Hyperplane(ScenarioDefaults):
         X, y, w, _, _ = b
         return logistic_hessian(x, X, y, w, self.l2)
 
+    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: Window) -> Tensor:
         X, y, _, fresh, _ = b
         return logistic_accuracy(x, X, y, fresh)

@@ -141,6 +141,9 @@ class RbfDrift(ScenarioDefaults):
         X, y, w, _, _ = b
         return (logistic_hessian if self.classes == 2 else softmax_hessian)(x, X, y, w, self.l2)
 
+    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: Window) -> Tensor:
         X, y, _, fresh, _ = b
         return (logistic_accuracy if self.classes == 2 else softmax_accuracy)(x, X, y, fresh)

@@ -206,6 +206,9 @@ class Stream(ScenarioDefaults):
     def hessian(self, x: Tensor, b: StreamBatch) -> Tensor:
         return (logistic_hessian if _binary(x, b) else softmax_hessian)(x, b.X, b.y, b.w, self.l2)
 
+    def linear_rows(self, b: StreamBatch) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, self.l2
+
     def accuracy(self, x: Tensor, b: StreamBatch) -> Tensor:
         """The fraction of the rows that arrived in this round (the latest ``window`` of them) classified correctly."""
         return (logistic_accuracy if _binary(x, b) else softmax_accuracy)(x, b.X, b.y, b.fresh)

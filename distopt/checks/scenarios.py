@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distopt.checks._common import R, normals, require, same_bits, sliced
+from distopt.costs.linear import Rows
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at, cast, tensors, tree_map
 from distopt.optional import ScenarioDefaults, completed
@@ -18,8 +19,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
     same bits in every block; at ``optimum`` the gradients sum to zero, and ``comparator = False`` has none; ``hessian`` is the derivative
-    of ``grad``; ``project`` leaves allowed points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie
-    in [0, 1] or are nan.
+    of ``grad``; ``linear_rows`` gives the costs of ``loss``; ``project`` leaves allowed points where they are and moves each agent by
+    itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -139,6 +140,17 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
         product = 2 * (scenario.hessian(x, b) @ step.mT).squeeze(-1)
         gap = float((slope - product).abs().max()) / (1e-5 * scale + float(product.abs().max()))
         require(gap < 1e-4, f"{who}: hessian is not the derivative of grad in round {t}")
+    if scenario.linear_rows is not None:
+        *leaves, l2 = scenario.linear_rows(b)
+        point = x[:, :1]
+        ((_, rows),) = Rows.pieces((*(leaf.unsqueeze(0) for leaf in leaves), l2), 1, R, agents)
+        gap = float(
+            (scenario.loss(point.expand_as(x), b) - torch.from_numpy(rows.losses(point[:, 0].numpy()))).abs().max()
+        )
+        require(
+            gap < 1e-9 * (1 + float(loss.detach().abs().max())),
+            f"{who}: linear_rows gives other costs than loss in round {t} (they differ by {gap:.1e})",
+        )
     for name, asked, given in (("accuracy", scenario.accuracy, (x, b)), ("persistence", scenario.persistence, (b,))):
         if asked is not None:
             value = asked(*given)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.costs.data import BLOCK_BYTES, Blocks, evaluate
+from distopt.costs.linear import norm
 from distopt.costs.newton import Horizon, Sum, newton
 from distopt.errors import InputError, RunError
 from distopt.numerics.sums import tree_sum
@@ -211,6 +214,8 @@ class Comparator:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
         change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
+        if problem.pieces is not None:
+            return self._at_rows(problem, x, before, stale)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -226,6 +231,26 @@ class Comparator:
 
         found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
         return found[..., :-1], found[..., -1]
+
+    @staticmethod
+    def _at_rows(problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by the scenario's rows."""
+        assert problem.pieces is not None
+        earlier = replace(problem, batch=before).pieces
+        assert earlier is not None
+        d, stale = x.shape[-1], stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape)
+        found, largest = [], []
+        for (where, now), (_, then) in zip(problem.pieces, earlier, strict=True):
+            at, other = x[where].numpy(), stale[where].numpy()
+            g = now.gradients(at)
+            costs = [each.sum(-1, keepdims=True) for each in (now.losses(at), then.losses(at), now.losses(other))]
+            found.append(np.concatenate([*costs, norm(g).sum(-1, keepdims=True), g.sum(1)], -1))
+            largest.append(norm(g - then.gradients(at)).max(-1))
+        shape = (problem.rounds, problem.trials)
+        return (
+            torch.from_numpy(np.concatenate(found)).reshape(*shape, 4 + d),
+            torch.from_numpy(np.concatenate(largest)).reshape(shape),
+        )
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
@@ -258,6 +283,10 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
+        if problem.pieces is not None:
+            found = self._warm(problem, b, dim)
+            if found is not None:
+                return found
         if self.scenario.guess is not None:
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
@@ -272,6 +301,36 @@ class Comparator:
                 f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
             )
         return x
+
+    def _warm(self, problem: Sum, b: int, dim: int) -> Tensor | None:
+        """Newton by the scenario's rows, a few rounds after the other, each from the minimiser before it. None where some is not found."""
+        assert problem.pieces is not None
+        zero = torch.zeros(problem.rounds * problem.trials, dim, dtype=torch.float64)
+        scale = float(problem.scale(zero).max().clamp(min=1e-300))
+        last = (self._references[b - 1].x[-1] if b else zero[: problem.trials]).numpy()
+        found = []
+        for _, rows in problem.pieces:
+            x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)
+            if not (residual <= 1e-6).all():
+                return None
+            found.append(x)
+            last = x[-problem.trials :]
+        self._compare(problem, b, torch.from_numpy(found[0][: problem.trials]))
+        return torch.from_numpy(np.concatenate(found))
+
+    def _compare(self, problem: Sum, b: int, x: Tensor) -> None:
+        """Refuse rows that are not those of the scenario's own costs, as where a subclass has other costs: in the block's first round at x."""
+        assert problem.pieces is not None
+        points = x.unsqueeze(1).expand(-1, problem.agents, -1)
+        own = self.scenario.loss(points, tree_map(lambda leaf: leaf[0], part(problem.batch, 0, 1))).numpy()
+        rows = replace(problem, batch=part(problem.batch, 0, 1), rounds=1).pieces
+        assert rows is not None
+        gap = np.abs(own - rows[0][1].losses(x.numpy())).max()
+        if not gap <= 1e-8 * (1 + np.abs(own).max()):
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: linear_rows gives other costs than loss in round {self.blocks.span(b)[0]} (they differ "
+                f"by {gap:.1e}); mend it, or set linear_rows = None"
+            )
 
     def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""

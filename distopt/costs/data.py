@@ -15,6 +15,9 @@ from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
 
 BLOCK_BYTES = 64 * 2**20
+AT_ONCE_BYTES = (
+    4 * 2**20
+)  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
 CACHE_BYTES = 256 * 2**20
 CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
 LONGEST_BLOCK = 256
@@ -31,7 +34,7 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
         sum(leaf[0, 0].numel() * leaf.element_size() for leaf in tensors(batch)) * trials
         + x[0].numel() * x.element_size()
     )
-    step = max(1, min(rounds, BLOCK_BYTES // max(expanded, 1)))
+    step = max(1, min(rounds, AT_ONCE_BYTES // max(expanded, 1)))
     out = []
     for start in range(0, rounds, step):
         points = x[start : start + step]

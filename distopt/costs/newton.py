@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from distopt.costs import linear
 from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
+from distopt.costs.linear import Floats, Rows, norm
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
@@ -52,16 +56,35 @@ class Sum:
             )
         return each.unsqueeze(-1)
 
+    @cached_property
+    def pieces(self) -> list[tuple[slice, Rows]] | None:
+        """The rows of a few problems after the other, where the scenario's costs have them (see ``distopt.costs.linear``)."""
+        if self.scenario.linear_rows is None:
+            return None
+        return list(Rows.pieces(self.scenario.linear_rows(self.batch), self.rounds, self.trials, self.agents))
+
+    def _pieced(self, f: Callable[[Rows, Floats], Floats], x: Tensor) -> Tensor:
+        """f (rows, x [P, d]) piece by piece."""
+        assert self.pieces is not None
+        found = [f(rows, x[where].numpy()) for where, rows in self.pieces]
+        return torch.from_numpy(np.concatenate(found))
+
     def value(self, x: Tensor) -> Tensor:
         """F_t = sum_i f_{i,t} at x [P, d]: [P]."""
+        if self.pieces is not None:
+            return self._pieced(lambda rows, x: rows.losses(x).sum(-1), x)
         return self.sums(self.losses, x).reshape(-1)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Its gradient [P, d]."""
+        if self.pieces is not None:
+            return self._pieced(Rows.gradient, x)
         return self.sums(self.scenario.grad, x)
 
     def hessian(self, x: Tensor) -> Tensor:
         """Its Hessian [P, d, d], by the scenario's own."""
+        if self.pieces is not None:
+            return self._pieced(Rows.hessian, x)
 
         def summed(points: Tensor, batch: Any) -> Tensor:
             out: Tensor = self.scenario.hessian(points, batch)
@@ -74,8 +97,21 @@ class Sum:
             out.append(evaluate(summed, points[start : start + step], part(self.batch, start, start + step)))
         return torch.cat(out).reshape(len(x), d, d)
 
+    def product(self, x: Tensor, v: Tensor) -> Tensor:
+        """Its Hessian at x [P, d] times v [P, d]: by the rows, else by a difference of gradients."""
+        if self.pieces is not None:
+            direction = v.expand_as(x).numpy()
+            found = [rows.curvature(x[where].numpy())(direction[where]) for where, rows in self.pieces]
+            return torch.from_numpy(np.concatenate(found))
+        size: Tensor = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+        width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
+        u = v / size * width
+        return (self.gradient(x + u) - self.gradient(x - u)) / (2 * width) * size
+
     def scale(self, x: Tensor) -> Tensor:
         """sum_i ||grad f_{i,t}(x)|| [P]: the scale against which the summed gradient is small."""
+        if self.pieces is not None:
+            return self._pieced(lambda rows, x: norm(rows.gradients(x)).sum(-1), x)
         return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(
             -1
         )
@@ -120,27 +156,32 @@ class Horizon:
         """Its Hessian [R, d, d]."""
         return self._total(Sum.hessian, x, max(1, BLOCK_BYTES // (8 * x.numel() * x.shape[-1])))
 
+    def product(self, x: Tensor, v: Tensor) -> Tensor:
+        """Its Hessian at x [R, d] times v [R, d]."""
+
+        def of_rounds(problem: Sum, x: Tensor) -> Tensor:
+            return problem.product(x, v.expand(problem.rounds, *v.shape).reshape(x.shape))
+
+        return self._total(of_rounds, x)
+
     def scale(self, x: Tensor) -> Tensor:
         """sum_t sum_i ||grad f_{i,t}(x)|| [R]."""
         return self._total(Sum.scale, x)
 
 
-def _step(problem: Sum | Horizon, x: Tensor) -> Callable[[Tensor], Tensor]:
+def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Callable[[Tensor], Tensor]:
     """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
     d = x.shape[-1]
+    if problem.scenario.linear_rows is not None:
+        if d > linear.DENSE:
+            return lambda g: _conjugate_gradients(partial(problem.product, x), g, flat.sqrt().clamp(1e-8, 0.1))
+        return lambda g: _cholesky(problem.hessian(x), g)
     if problem.scenario.hessian is not None and 8 * x.numel() * d <= HESSIAN_BYTES:
         return lambda g: _cholesky(problem.hessian(x), g)
-    width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
-
-    def product(v: Tensor) -> Tensor:
-        norm: Tensor = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
-        u = v / norm * width
-        change = problem.gradient(x + u) - problem.gradient(x - u)
-        return change / (2 * width) * norm
-
     if d <= DENSE:
-        return lambda g: _cholesky(torch.stack([product(e.expand_as(x)) for e in torch.eye(d, dtype=x.dtype)], -1), g)
-    return lambda g: _conjugate_gradients(product, g)
+        columns = torch.eye(d, dtype=x.dtype)
+        return lambda g: _cholesky(torch.stack([problem.product(x, e.expand_as(x)) for e in columns], -1), g)
+    return lambda g: _conjugate_gradients(partial(problem.product, x), g, torch.full_like(flat, 1e-6))
 
 
 def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
@@ -158,10 +199,11 @@ def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
             return g  # no curvature at all, or none that is finite: steepest descent
 
 
-def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor) -> Tensor:
+def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: Tensor) -> Tensor:
+    """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
     x, r = torch.zeros_like(g), g.clone()
     p, rr = r.clone(), (r * r).sum(-1, keepdim=True)
-    goal = 1e-12 * rr
+    goal = exact[:, None].square() * rr
     for _ in range(4 * g.shape[-1]):
         hp = product(p)
         curvature = (p * hp).sum(-1, keepdim=True)
@@ -193,7 +235,7 @@ def newton(problem: Sum | Horizon, x: Tensor, iterations: int = 100) -> tuple[Te
         flat = gradient.norm(dim=-1) / scale
         if bool(((flat < 1e-14) & (last < 1e-6 * length)).all()):
             return x, flat  # no need of another Hessian to know that it is over
-        step = _step(problem, x)(gradient)
+        step = _step(problem, x, flat)(gradient)
         measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
         better = measure < residual
         falling = value < lowest - 1e-6 * lowest.abs()

@@ -97,11 +97,14 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
     if channel is None:
         raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
     found, inner = memory[channel], path[len(channel) + 1 :]
+    if isinstance(found, tuple) and not found:
+        raise InputError(f"record={name}: the channel of {channel!r} remembers nothing")
     try:
         found = _field(found, inner) if inner else found
     except AttributeError:
-        known = "it remembers nothing" if found == () else f"it has: {_known(found)}"
-        raise InputError(f"record={name}: the memory of channel {channel!r} has no such leaf ({known})") from None
+        raise InputError(
+            f"record={name}: the memory of channel {channel!r} has no such leaf (it has: {_known(found)})"
+        ) from None
     return _whole(found, name)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from distopt.checks import check_scenario, check_topology
 from distopt.network.graphs import Arcs, Graph, graph_from_edges
 from distopt.numerics.random import Key
+from distopt.scenarios.drifting_logistic import DriftingLogistic, Points
 from distopt.scenarios.quadratic import Curves, Quadratic
 
 
@@ -71,6 +72,12 @@ class MeanCentre(Moving):
 class WrongHessian(Moving):
     def hessian(self, x: Tensor, b: Curves) -> Tensor:
         return torch.diag_embed(2 * b.a.expand_as(x).sum(-2))
+
+
+@dataclass(frozen=True)
+class ForgetsRidge(DriftingLogistic):
+    def linear_rows(self, b: Points) -> tuple[Tensor, Tensor, Tensor, float]:
+        return b.X, b.y, b.w, 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ def test_a_scenario_that_keeps_all_promises_passes() -> None:
         (SummedLoss(), r"loss has shape \[2\]"),
         (MeanCentre(), "gradients at optimum sum to"),
         (WrongHessian(), "hessian is not the derivative"),
+        (ForgetsRidge(), "linear_rows gives other costs than loss in round 0"),
         (Percent(), "accuracy must be a fraction"),
     ],
 )

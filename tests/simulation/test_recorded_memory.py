@@ -126,7 +126,7 @@ def test_a_name_that_means_nothing_is_refused(name: str, message: str) -> None:
 
 
 def test_a_channel_without_memory_has_nothing_to_record() -> None:
-    with pytest.raises(InputError, match="channel 'x' has no such leaf .it remembers nothing."):
+    with pytest.raises(InputError, match="record=memory.x.e: the channel of 'x' remembers nothing"):
         distopt.simulate("ring", **EXPERIMENT | {"channel": "exact"})
 
 

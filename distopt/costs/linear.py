@@ -1,0 +1,293 @@
+"""Logistic and softmax costs of all agents at one point: rows of all agents stand in one matrix, and NumPy's products do the work.
+
+A scenario whose costs have this form says so by ``linear_rows(b)``: features X [K|1, R|1, n|1, m, p], labels y, row weights w
+[K|1, R|1, n|1, m] and the ridge parameter l2, such that
+
+    f_i(x) = sum_k w_k loss(X_k x, y_k) + l2/2 |x|^2,
+
+where loss is log(1 + exp(-y z)) for labels -1.0 and +1.0 (d = p), and log sum_c exp(z_c) - z_y for int64 classes y (d = C p).
+
+Only the comparator computes like this. It belongs to no agent, so its last bits may depend on how NumPy's products add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+CACHE_BYTES = 2**22
+"""Rows that are worked on at a time: they should stay in the processor's cache over all iterations."""
+
+DENSE = 100
+"""Up to this dimension Newton's matrix is made; beyond, conjugate gradients ask for products with it."""
+
+DONE, NOISE = 1e-15, 1e-13
+"""Relative gradient norms: nothing is left to gain below the first; below the second, a gradient that no longer shrinks is rounding."""
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def product(a: Floats, b: Floats) -> Floats:
+    """a b, on one thread: on several, a library may cut a sum in pieces, and the last bits would depend on how many there are."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        found: Floats = np.matmul(a, b)
+        return found
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of P problems (rounds and trials), N agents each: X [P, N, m, p], y and w [P, N, m]."""
+
+    X: Floats
+    y: NDArray[Any]
+    w: Floats
+    l2: float
+
+    @classmethod
+    def pieces(
+        cls, rows: tuple[Tensor, Tensor, Tensor, float], rounds: int, trials: int, agents: int
+    ) -> Iterator[tuple[slice, Rows]]:
+        """The rows of a few rounds after the other, with the places of their problems: what fits the processor's cache."""
+        X, y, w, l2 = rows
+        m, p = X.shape[-2:]
+        step = max(1, CACHE_BYTES // max(1, 8 * trials * agents * m * p))
+        for start in range(0, rounds, step):
+            count = min(step, rounds - start)
+
+            def piece(leaf: Tensor, start: int = start, count: int = count) -> NDArray[Any]:
+                own = leaf[start : start + count] if leaf.shape[0] > 1 else leaf
+                shape = (count, trials, agents, m, *leaf.shape[4:])
+                array: NDArray[Any] = np.ascontiguousarray(np.broadcast_to(own.numpy(), shape)).reshape(-1, *shape[2:])
+                return array
+
+            yield slice(start * trials, (start + count) * trials), cls(piece(X), piece(y), piece(w), l2)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        return int(self.X.shape[1])
+
+    @cached_property
+    def pooled(self) -> Floats:
+        """The features of all agents [P, N m, p]."""
+        return self.X.reshape(len(self), -1, self.X.shape[-1])
+
+    @cached_property
+    def weight(self) -> Floats:
+        """The weights of all rows [P, N m]."""
+        return self.w.reshape(len(self), -1)
+
+    @cached_property
+    def label(self) -> NDArray[Any]:
+        """The labels of all rows [P, N m]."""
+        return self.y.reshape(len(self), -1)
+
+    @property
+    def binary(self) -> bool:
+        """Whether it is logistic regression."""
+        return self.y.dtype.kind == "f"
+
+    def scores(self, x: Floats) -> Floats:
+        """X_k x [P, N m, C] at x [P, C p], or [1, C p]; C is 1 where two classes are told apart."""
+        p = self.X.shape[-1]
+        return product(self.pooled, x.reshape(len(x), -1, p).swapaxes(1, 2))
+
+    def _of_agents(self, rows: Floats) -> Floats:
+        """Sums over each agent's rows: of [P, N m] to [P, N]."""
+        total: Floats = rows.reshape(*self.w.shape).sum(-1)
+        return total
+
+    def losses(self, x: Floats) -> Floats:
+        """f_i(x) [P, N] at x [P, d]."""
+        return self._losses(self.scores(x), x)
+
+    def _losses(self, z: Floats, x: Floats) -> Floats:
+        if self.binary:
+            s = self.label * z[..., 0]
+            each = np.maximum(-s, 0.0) + np.log1p(np.exp(-np.abs(s)))
+        else:
+            top = z.max(-1)
+            each = top + np.log(np.exp(z - top[..., None]).sum(-1))
+            each -= np.take_along_axis(z, self.label[..., None], -1)[..., 0]
+        losses: Floats = self._of_agents(self.weight * each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
+        return losses
+
+    def values(self, x: Floats) -> Floats:
+        """sum_i f_i [P, Q] at Q points of each problem, x [P, Q, d]."""
+        q, d = x.shape[1:]
+        p = self.X.shape[-1]
+        z = product(self.pooled, x.reshape(len(x), -1, p).swapaxes(1, 2)).reshape(len(x), -1, q, d // p)
+        each = [self._losses(z[..., k, :], x[:, k]).sum(-1) for k in range(q)]
+        return np.stack(each, -1)
+
+    def pull(self, x: Floats) -> Floats:
+        """The derivatives by the scores, times the weights: [P, N m, C]."""
+        z = self.scores(x)
+        if self.binary:
+            s = self.label * z[..., 0]
+            e = np.exp(-np.abs(s))
+            away = np.where(s > 0, e, 1.0) / (1.0 + e)  # 1 / (1 + exp(s)), without overflow
+            pull: Floats = -self.weight * self.label * away
+            return pull[..., None]
+        P = self._shares(z)
+        np.put_along_axis(P, self.label[..., None], np.take_along_axis(P, self.label[..., None], -1) - 1.0, -1)
+        return self.weight[..., None] * P
+
+    @staticmethod
+    def _shares(z: Floats) -> Floats:
+        e = np.exp(z - z.max(-1, keepdims=True))
+        shares: Floats = e / e.sum(-1, keepdims=True)
+        return shares
+
+    def _back(self, pull: Floats) -> Floats:
+        """sum_k pull_kc X_k, laid out like x: [P, d]."""
+        return product(pull.swapaxes(1, 2), self.pooled).reshape(len(self), -1)
+
+    def gradient(self, x: Floats) -> Floats:
+        """sum_i grad f_i [P, d] at x [P, d]."""
+        return self._back(self.pull(x)) + self.agents * self.l2 * x
+
+    def gradients(self, x: Floats) -> Floats:
+        """grad f_i [P, N, d] at x [P, d]."""
+        pull = self.pull(x).reshape(*self.w.shape, -1)
+        return product(pull.swapaxes(-1, -2), self.X).reshape(len(self), self.agents, -1) + self.l2 * x[:, None]
+
+    def curvature(self, x: Floats) -> Callable[[Floats], Floats]:
+        """What multiplies v [P, d] by the Hessian of sum_i f_i at x."""
+        z, ridge = self.scores(x), self.agents * self.l2
+        if self.binary:
+            bend = self.weight[..., None] * self._bend(z)
+            return lambda v: self._back(bend * self.scores(v)) + ridge * v
+        P = self._shares(z)
+        weighted = self.weight[..., None] * P
+
+        def times(v: Floats) -> Floats:
+            t = self.scores(v)
+            return self._back(weighted * (t - (P * t).sum(-1, keepdims=True))) + ridge * v
+
+        return times
+
+    @staticmethod
+    def _bend(z: Floats) -> Floats:
+        """The second derivative of log(1 + exp(z)), which is even."""
+        e = np.exp(-np.abs(z))
+        bend: Floats = e / np.square(1.0 + e)
+        return bend
+
+    def hessian(self, x: Floats) -> Floats:
+        """The Hessian of sum_i f_i [P, d, d] at x [P, d]."""
+        d = x.shape[-1]
+        if self.binary:
+            bend = self.weight[..., None] * self._bend(self.scores(x))
+            H = product((bend * self.pooled).swapaxes(1, 2), self.pooled)
+        else:
+            times = self.curvature(x)
+            H = np.stack([times(np.broadcast_to(e, x.shape)) for e in np.eye(d)], -1)
+            return (H + H.swapaxes(1, 2)) / 2
+        H[:, range(d), range(d)] += self.agents * self.l2
+        return H
+
+    def minimise(self, x: Floats, scale: float, iterations: int = 60) -> tuple[Floats, Floats]:
+        """Newton's method from x [P, d]: the minimisers, and how far from minimal each is [P].
+
+        The measure is the larger of the gradient norm, relative to ``scale``, and of the last step, relative to 1 + |x|. A Hessian is
+        kept while its steps make the gradient 1000 times smaller: another one would cost more than it gains.
+        """
+        g, step, size = self.gradient(x), None, np.full(len(self), np.inf)
+        flat = norm(g) / scale
+        for _ in range(iterations):
+            if (flat < DONE).all():
+                break
+            step = step or self._step(x, flat)
+            s = step(g)
+            before, size = flat, norm(s) / (1 + norm(x))
+            y = x - s
+            h = self.gradient(y)
+            flat = norm(h) / scale
+            if (late := ~(flat <= 0.5 * before) & (before > NOISE)).any():
+                y = x - self._length(x, g, s, late)[:, None] * s
+                h = self.gradient(y)
+                flat = norm(h) / scale
+            if not np.isfinite(flat).all():
+                return x, np.full(len(self), np.inf)
+            better = ((flat < before) | late)[:, None]
+            x, g, flat = np.where(better, y, x), np.where(better, h, g), np.where(better[:, 0], flat, before)
+            if ((flat < NOISE) & (flat > 0.5 * before)).all():
+                break
+            if not (flat <= np.maximum(1e-3 * before, NOISE)).all() or x.shape[-1] > DENSE:
+                step = None
+        return x, np.maximum(flat, 1e-3 * size)
+
+    def _step(self, x: Floats, flat: Floats) -> Callable[[Floats], Floats]:
+        """What makes Newton's step at x of a gradient."""
+        if x.shape[-1] > DENSE:
+            times, exact = self.curvature(x), np.clip(np.sqrt(flat), 1e-8, 0.1)
+            return lambda g: _conjugate_gradients(times, g, exact)
+        H = self.hessian(x)
+
+        def solved(g: Floats) -> Floats:
+            with _libraries().limit(limits=1, user_api="blas"):
+                s: Floats = np.asarray(np.linalg.solve(H, g[..., None])[..., 0], dtype=np.float64)
+                return s
+
+        return solved
+
+    def _length(self, x: Floats, g: Floats, s: Floats, late: NDArray[np.bool_]) -> Floats:
+        """How long a step to take, 1 where nobody is ``late``: halved until the costs fall enough."""
+        size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.losses(x).sum(-1)
+        for _ in range(40):
+            after = self.losses(x - size[:, None] * s).sum(-1)
+            failed = late & ~(after <= value - 1e-4 * size * slope + 1e-12 * np.abs(value))
+            if not failed.any():
+                break
+            size = np.where(failed, size / 2, size)
+        return size
+
+
+def costs_of_all(rows: tuple[Tensor, Tensor, Tensor, float], points: Tensor) -> Tensor:
+    """f_t = sum_i f_{i,t} at each agent's point [K, R, N, d]: [K, R, N]."""
+    K, R, N, d = points.shape
+    at = points.reshape(K * R, N, d).numpy()
+    found = [piece.values(at[where]) for where, piece in Rows.pieces(rows, K, R, N)]
+    return torch.from_numpy(np.concatenate(found)).reshape(K, R, N)
+
+
+def norm(x: Floats) -> Floats:
+    """The length of the rows of x [..., d]: [...]."""
+    length: Floats = np.sqrt((x * x).sum(-1))
+    return length
+
+
+def _conjugate_gradients(times: Callable[[Floats], Floats], g: Floats, exact: Floats) -> Floats:
+    """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
+    x, r = np.zeros_like(g), g
+    p, rr = r, (r * r).sum(-1)
+    goal = exact * exact * rr
+    for _ in range(4 * g.shape[-1]):
+        live = rr > goal
+        if not live.any():
+            break
+        hp = times(p)
+        curvature = (p * hp).sum(-1)
+        live &= curvature > 0
+        a = np.where(live, rr / np.where(curvature > 0, curvature, 1.0), 0.0)[:, None]
+        x, r = x + a * p, r - a * hp
+        new = (r * r).sum(-1)
+        p, rr = r + np.where(live, new / np.where(rr > 0, rr, 1.0), 0.0)[:, None] * p, new
+    return np.where((x == 0).all(-1, keepdims=True), g, x)

@@ -1,0 +1,194 @@
+"""Logistic and softmax costs by pooled rows, against the scenarios' own costs and the generic Newton's method."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distopt.catalog import registry
+from distopt.costs import linear
+from distopt.costs.comparator import Comparator
+from distopt.costs.data import Blocks, evaluate
+from distopt.costs.linear import Rows, costs_of_all
+from distopt.errors import InputError
+from distopt.numerics.random import Key
+from distopt.numerics.trees import part
+from distopt.optional import ScenarioDefaults
+
+SPECS = [
+    "flights",
+    "drifting_logistic",
+    "hyperplane",
+    "rbf_drift:classes=2",
+    "rbf_drift:classes=4",
+    "sea",
+    "digits",
+    "stream:path=weather",
+]
+ROUNDS, TRIALS, AGENTS = 5, 2, 3
+
+
+def blocks(scenario: Any, rounds: int = ROUNDS) -> Blocks:
+    return Blocks(scenario, Key(0, range(AGENTS), range(TRIALS), AGENTS), rounds)
+
+
+def made(spec: str) -> Any:
+    return registry.make("scenarios", spec, {"agents": AGENTS})
+
+
+class Generic(ScenarioDefaults):
+    """A scenario that does not tell of its rows."""
+
+    def __init__(self, scenario: Any) -> None:
+        self.dim, self.batch, self.loss, self.grad = scenario.dim, scenario.batch, scenario.loss, scenario.grad
+        self.hessian = scenario.hessian
+
+
+@pytest.fixture(params=SPECS)
+def scenario(request: pytest.FixtureRequest) -> Any:
+    return made(request.param)
+
+
+def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "CACHE_BYTES", 1)  # every round is a piece of its own
+    batch = blocks(scenario).get(0)
+    trials = max(leaf.shape[1] for leaf in batch)
+    x = 0.3 * torch.randn(ROUNDS, trials, scenario.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    every = x.unsqueeze(2).expand(-1, -1, AGENTS, -1)
+    flat = x.reshape(-1, scenario.dim).numpy()
+    loss = evaluate(scenario.loss, every, batch).reshape(-1, AGENTS)
+    grad = evaluate(scenario.grad, every, batch).reshape(-1, AGENTS, scenario.dim)
+    hessian = torch.cat([scenario.hessian(every[k], part_of(batch, k)) for k in range(ROUNDS)])
+    v = np.random.default_rng(2).standard_normal(flat.shape)
+    pieces = list(Rows.pieces(scenario.linear_rows(batch), ROUNDS, trials, AGENTS))
+    assert len(pieces) == ROUNDS
+    for where, rows in pieces:
+        at = flat[where]
+        np.testing.assert_allclose(rows.losses(at), loss[where], rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(rows.gradients(at), grad[where], rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(rows.gradient(at), grad[where].sum(1), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(rows.hessian(at), hessian[where], rtol=1e-11, atol=1e-12)
+        product = np.einsum("pij,pj->pi", hessian[where].numpy(), v[where])
+        np.testing.assert_allclose(rows.curvature(at)(v[where]), product, rtol=1e-11, atol=1e-11)
+    points = x.unsqueeze(2) + torch.arange(AGENTS).reshape(-1, 1)
+    found = costs_of_all(scenario.linear_rows(batch), points)
+    for j in range(AGENTS):
+        other = evaluate(scenario.loss, points[:, :, j : j + 1].expand(-1, -1, AGENTS, -1), batch).sum(-1)
+        np.testing.assert_allclose(found[..., j], other, rtol=1e-13)
+
+
+def part_of(batch: Any, k: int) -> Any:
+    return type(batch)(*(leaf[0] for leaf in part(batch, k, k + 1)))
+
+
+def test_the_comparator_is_the_generic_ones(scenario: Any) -> None:
+    mine, other = Comparator(blocks(scenario)), Comparator(blocks(Generic(scenario)))
+    for name, a, b in zip(mine.reference(0)._fields, mine.reference(0), other.reference(0), strict=True):
+        if name not in ("persistence", "residual"):
+            assert a is not None and b is not None
+            np.testing.assert_allclose(a, b.expand(a.shape), rtol=1e-9, atol=1e-10, err_msg=name)
+    assert mine.certificate() < 1e-12
+    fixed, generic = mine.fixed(), other.fixed()
+    assert fixed is not None and generic is not None
+    np.testing.assert_allclose(fixed, generic, rtol=1e-8, atol=1e-9)
+
+
+@dataclass(frozen=True)
+class Far(ScenarioDefaults):
+    """Large features and little regularisation: from most points a full Newton step goes much too far."""
+
+    dim: int = 2
+    l2: float = 1e-6
+
+    def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+        X = 30 * key.normal("X", 8 * self.dim, t)
+        y = torch.where(key.uniform("y", 8, t) < 0.5, 1.0, -1.0).to(torch.float64)
+        return X.reshape(*X.shape[:-1], 8, self.dim), y, torch.full((1, 1, 1, 8), 1 / 8, dtype=torch.float64)
+
+    def loss(self, x: Tensor, b: Any) -> Tensor:
+        z = b[1] * (b[0] * x.unsqueeze(-2)).sum(-1)
+        return (b[2] * torch.nn.functional.softplus(-z)).sum(-1) + 0.5 * self.l2 * x.square().sum(-1)
+
+    def grad(self, x: Tensor, b: Any) -> Tensor:
+        z = b[1] * (b[0] * x.unsqueeze(-2)).sum(-1)
+        return -((b[2] * b[1] * torch.sigmoid(-z)).unsqueeze(-1) * b[0]).sum(-2) + self.l2 * x
+
+    def linear_rows(self, b: Any) -> tuple[Tensor, Tensor, Tensor, float]:
+        return (*b, self.l2)
+
+
+def test_steps_that_go_too_far_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened = []
+    length = Rows._length
+
+    def counting(self: Rows, *at: Any) -> Any:
+        found = length(self, *at)
+        shortened.append(float(found.min()))
+        return found
+
+    monkeypatch.setattr(Rows, "_length", counting)
+    batch = blocks(Far(), 20).get(0)
+    ((_, rows),) = Rows.pieces(Far().linear_rows(batch), 20, TRIALS, AGENTS)
+    truth, residual = rows.minimise(np.zeros((len(rows), 2)), 1.0)
+    assert residual.max() < 1e-10 and not shortened
+    far = np.random.default_rng(0).standard_normal(truth.shape)
+    found, residual = rows.minimise(far, 1.0)  # where hardly a row bends the cost
+    assert residual.max() < 1e-10 and min(shortened) < 1
+    np.testing.assert_allclose(found, truth, atol=1e-8)
+
+
+def test_where_there_is_no_minimiser_it_is_said_with_its_round() -> None:
+    @dataclass(frozen=True)
+    class Apart(Far):
+        """Points that a line through 0 separates, and no regularisation."""
+
+        l2: float = 0.0
+
+        def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+            X, _, w = super().batch(t, key)
+            return X, torch.where(X[..., 0] > 0, 1.0, -1.0).to(torch.float64), w
+
+    with pytest.raises(InputError, match=r"Apart: found no minimiser of f_t in round 0 "):
+        Comparator(blocks(Apart())).reference(0)
+
+
+def test_rows_of_other_costs_are_refused() -> None:
+    class Doubled(Far):
+        def loss(self, x: Tensor, b: Any) -> Tensor:
+            return 2 * super().loss(x, b)
+
+    with pytest.raises(
+        InputError,
+        match=r"Doubled: linear_rows gives other costs than loss in round 0 \(they differ by .*linear_rows = None",
+    ):
+        Comparator(blocks(Doubled())).reference(0)
+
+
+def digest() -> str:
+    """Of the minimisers and costs of a problem that is large enough for a library to share it among threads."""
+    import hashlib
+
+    comparator = Comparator(blocks(made("digits"), 3))
+    whole = hashlib.sha256()
+    for leaf in (*comparator.reference(0)[:-1], comparator.fixed()):
+        assert leaf is not None
+        whole.update(leaf.numpy().tobytes())
+    return whole.hexdigest()
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    found = []
+    for threads in ("1", "2"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = {**os.environ, **dict.fromkeys(names, threads), "PYTHONPATH": os.pathsep.join(sys.path)}
+        ask = [sys.executable, "-c", "from costs.test_linear import digest; print(digest())"]
+        found.append(subprocess.run(ask, env=env, check=True, capture_output=True, text=True).stdout)
+    assert found[0] == found[1] != ""
