@@ -80,7 +80,7 @@ class Kept(engine_of_ray.ActorGroup):
         self._problem, self._length, self._share = (
             self._ray.put(engine_of_ray.packed(problem)),
             blocks.length,
-            partial(shares, problem.mixing),
+            partial(shares, problem.network),
         )
         self._hear([actor.learn.remote(self._problem) for actor in self._actors])
         self._form()
@@ -90,7 +90,7 @@ class Kept(engine_of_ray.ActorGroup):
 def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:
     first = made()
     team = Kept(
-        first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.mixing), 300, lambda: None
+        first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.network), 300, lambda: None
     )
     try:
         for case in cases:

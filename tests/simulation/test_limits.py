@@ -293,7 +293,7 @@ def test_no_memory_left_is_one_line(fails: Callable[[], None], monkeypatch: pyte
     )
     with pytest.raises(RunError, match="there is not enough memory; lower agents"):
         distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)
-    monkeypatch.setattr("distopt.simulation.problem.Mixing", failing)
+    monkeypatch.setattr("distopt.network.network.mixing_of", failing)
     assert call(*ASK, "--out", "c").stderr == f"distopt: {room.NO_MEMORY}\n"
 
 
