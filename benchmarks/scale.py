@@ -72,7 +72,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     phases = Phases()
     rounds = max(16, min(1024, 2 * 10**6 // agents))
     problem = build(Experiment(topology, agents, SCENARIO, ALGORITHM, rounds=rounds))
-    problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    problem.network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     phases.end("topology and weights")
     comparison = Comparison.of(problem)
     comparison.comparator.prepare(lambda done, total: None)
@@ -84,7 +84,7 @@ def case(topology: str, agents: int) -> dict[str, Any]:
         phases.end(name)
     held = engine.fetch()
     state = sum(leaf.numel() * leaf.element_size() for leaf in tensors((held.x, held.state)))
-    links = len(problem.mixing._topology.edges)
+    links = len(problem.network.mixings[0].graph.edges)
     peak = max(phases.peak.values())
 
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, comparison.blocks.length)

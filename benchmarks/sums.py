@@ -22,10 +22,10 @@ from torch import Tensor
 from torch._higher_order_ops import while_loop
 
 from distopt.engines.local.while_loop import SAME_BITS, prepare_process
-from distopt.network.mixing import Mixing
+from distopt.network.graphs import Graph
+from distopt.network.mixing import ConstantMixing
 from distopt.network.rows import Table, apply
-from distopt.numerics.random import Key
-from distopt.simulation.problem import build_topology
+from distopt.network.topology import build_topology
 
 ROUNDS, REPEATS = 64, 7
 CASES = [
@@ -42,12 +42,13 @@ Mix = Callable[[Tensor], Tensor]
 
 def sums(topology: str, agents: int) -> dict[str, Mix]:
     """The ways to apply W."""
-    key = Key(0, range(agents), range(1), agents)
-    network = Mixing(build_topology(topology, agents, 0), "metropolis", key)
-    table = Table(*(leaf[0] for leaf in network.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
-    own = torch.from_numpy(network._own).reshape(-1, 1)
-    receiver, sender = torch.from_numpy(network._receiver), torch.from_numpy(network._sender)
-    weight = torch.from_numpy(network._weight).reshape(-1, 1)
+    graph = build_topology(topology, agents, 0)
+    assert isinstance(graph, Graph)
+    network = ConstantMixing(graph, "metropolis")
+    table = Table(*(leaf[0] for leaf in network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+    own = torch.from_numpy(network.terms.own).reshape(-1, 1)
+    receiver, sender = torch.from_numpy(network.terms.receiver), torch.from_numpy(network.terms.sender)
+    weight = torch.from_numpy(network.terms.weight).reshape(-1, 1)
     ways: dict[str, Mix] = {
         "gather": lambda z: apply(table, z),
         "links": lambda z: (own * z).index_add(-2, receiver, weight * z[:, sender]),

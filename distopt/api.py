@@ -53,7 +53,8 @@ def simulate(
     """Simulate one or several algorithms, or a grid of their parameters, on one scenario over one network.
 
     Args:
-        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix.
+        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix; or a
+            dict of these by channel, as in ``{"x": R, "s": C}``, where an algorithm asks other weights of each channel.
         agents: N; leave it out if the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
@@ -238,7 +239,7 @@ def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
     try:
         with opening as folder:
             if not (folder.resumed and folder.finished):
-                _warn(folder.problems[0].mixing.notes)
+                _warn(folder.problems[0].network.notes)
                 try:
                     folder.run()
                 finally:
@@ -255,7 +256,7 @@ def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool 
     """The runs of experiments by label."""
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]
-    _warn(first.mixing.notes)
+    _warn(first.network.notes)
     comparison = Comparison.of(first)
     runs: dict[int, Run] = {}
     for batch in grid.batches(problems):

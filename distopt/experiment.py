@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from distopt.catalog import registry
+from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, rooted, toml
 from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
 from distopt.catalog.spec_files import files
@@ -32,7 +33,8 @@ class Experiment:
     """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
-        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object.
+        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object; or a dict of them by channel, for an
+            algorithm whose channels have each their own weights.
         agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
@@ -75,6 +77,11 @@ class Experiment:
         for name in ("topology", "scenario", "algorithm", "channel"):
             if isinstance(value := getattr(self, name), Path):  # the file of a class, or of a graph
                 object.__setattr__(self, name, of_path(name, value))
+        if isinstance(self.topology, Mapping):
+            by_channel = {
+                name: of_path("topology", p) if isinstance(p, Path) else p for name, p in self.topology.items()
+            }
+            object.__setattr__(self, "topology", by_channel)
         if isinstance(self.x0, str | Path):
             object.__setattr__(self, "x0", start(str(self.x0)))
         if not isinstance(self.folder, str | Path):
@@ -140,7 +147,7 @@ class Experiment:
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            each = value if f.name == "metrics" else [value]
+            each = value if f.name == "metrics" else list(value.values()) if isinstance(value, dict) else [value]
             if strange := [one for one in each if not isinstance(one, str | int | float | list)]:
                 raise InputError(
                     f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
@@ -150,7 +157,8 @@ class Experiment:
 
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""
-        parts = (self.topology, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
+        graphs = self.topology.values() if isinstance(self.topology, Mapping) else [self.topology]
+        parts = (*graphs, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
         specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]
@@ -191,17 +199,6 @@ class Experiment:
         if "topology" not in values:
             raise InputError(f'{where}: topology is missing; write topology = "..."')
         return cls(**{"agents": None, **DEFAULTS, **values})
-
-
-def of_path(part: str, path: Path) -> str:
-    """The spec of a part that is given as a path: a Python file is its maker, and what a topology is read from is a file.
-
-    >>> of_path("algorithm", Path("d/mine.py")), of_path("topology", Path("a,b.edges"))
-    ('d/mine.py', "file:path='a,b.edges'")
-    """
-    if path.suffix != ".py" and part != "topology":
-        raise InputError(f"{part}={str(path)!r}: a path of a {part} is that of a Python file, with .py at its end")
-    return str(path) if path.suffix == ".py" else f"file:path={quoted(str(path))}"
 
 
 def start(text: str) -> float | str:
@@ -288,4 +285,6 @@ def titled(spec: Any) -> str:
     """A part of an experiment for a title: a spec with the paths of files cut short, or the type of an object."""
     if isinstance(spec, str):
         return registry.brief(spec)
+    if isinstance(spec, Mapping):
+        return " and ".join(map(titled, spec.values()))
     return "matrix" if isinstance(spec, list) else type(spec).__name__.lower()

@@ -20,8 +20,8 @@ class AlgorithmDefaults:
     Attributes:
         tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of the gradients after
             every round. The metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are called.
-        weights: what W must be: "row" (row-stochastic), "doubly", "symmetric" or "average" (all entries 1/N, or a star, whose hub is then a
-            server).
+        weights: what W must be: "row" (row-stochastic), "column" (column-stochastic), "doubly" (both), "symmetric" (and doubly stochastic),
+            "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel.
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
         channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.

@@ -34,7 +34,7 @@ class Mix(Protocol):
         """x_t [R, n, d], where the gradients g of the round were taken."""
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
-        """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round."""
+        """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
     def grad(self, y: Tensor) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -76,6 +77,7 @@ def test_the_pages_have_commands() -> None:
         "docs/metrics.md",
         "docs/simulate.md",
         "docs/training-script.md",
+        "docs/your-own-algorithm.md",
     }
 
 
@@ -165,6 +167,12 @@ def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: py
     from heavy_ball import HeavyBall
 
     check_algorithm(HeavyBall())
+
+
+def test_the_weights_of_each_channel_are_given(place: Path) -> None:
+    said: dict[str, Any] = {}
+    exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][0], said)
+    assert said["run"].status == "done" and said["run"]["tracker_invariant"].max() < 1e-12
 
 
 @pytest.mark.slow

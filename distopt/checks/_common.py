@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from distopt.network.properties import SPELLINGS, Properties
 from distopt.numerics.trees import tensors, tree_map
 
 R, N, D, ROUNDS = 2, 5, 3, 6
@@ -58,12 +59,22 @@ def normals(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tenso
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def weights() -> Tensor:
-    """A symmetric doubly stochastic matrix [N, N] that no relabelling leaves alone."""
+def weights(needs: Properties = SPELLINGS["symmetric"]) -> Tensor:
+    """A matrix [N, N] with these properties and no others; no relabelling leaves one alone that is not 1/N everywhere."""
+    if "average" in needs:
+        return torch.full((N, N), 1 / N, dtype=torch.float64)
     w = torch.zeros(N, N, dtype=torch.float64)
     for i, j in LINKS:
         w[i, j] = w[j, i] = 0.25
-    return w + torch.diag(1 - w.sum(1))
+    w = w + torch.diag(1 - w.sum(1))
+    if "symmetric" in needs:
+        return w
+    w = (w + torch.eye(N, dtype=torch.float64).roll(1, 1)) / 2  # a directed cycle on top
+    if needs >= {"row", "column"}:
+        return w
+    w = w * torch.arange(1.0, N + 1, dtype=torch.float64)
+    w = w / w.sum(1, keepdim=True)
+    return w if "row" in needs else w.T
 
 
 def mixed(w: Tensor, z: Tensor) -> Tensor:

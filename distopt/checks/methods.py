@@ -25,23 +25,25 @@ from distopt.checks._common import (
     weights,
 )
 from distopt.directions import direct
+from distopt.errors import InputError
 from distopt.network.links import slots
 from distopt.network.net import Rehearsal
+from distopt.network.properties import by_channel
 from distopt.numerics.trees import leaf
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 from distopt.protocols import Slots
 from distopt.simulation.plan import tried
 
 
-def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: Tensor) -> tuple[Tensor, Any]:
-    """x and state after one round per gradient [K, R, n, d]."""
+def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: dict[str, Tensor]) -> tuple[Tensor, Any]:
+    """x and state after one round per gradient [K, R, n, d], with the weights ``w`` by channel."""
     state = algorithm.init(x)
     for t, g in enumerate(gradients):
 
         def grad(y: Tensor, g: Tensor = g) -> Tensor:
             return g + 0.3 * y
 
-        x, state = algorithm.update(grad(x), state, x, Rehearsal(lambda _, z: mixed(w, z), x, t, grad))
+        x, state = algorithm.update(grad(x), state, x, Rehearsal(lambda name, z: mixed(w[name], z), x, t, grad))
     return x, state
 
 
@@ -51,7 +53,8 @@ def check_algorithm(algorithm: Any) -> None:
     Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype whose shapes
     never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents learn of each other
     through ``mix`` only (``output`` knows of one agent at a time), and their numbering does not matter; agents that agree and see zero
-    gradients stay where they are; with ``tracks``, the tracker's mean is the mean of the gradients after every round.
+    gradients stay where they are; with ``tracks``, the tracker's mean is the mean of the gradients after every round. All this holds
+    for weights of each channel that have the properties that ``weights`` asks for and no others.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -66,15 +69,16 @@ def check_algorithm(algorithm: Any) -> None:
     require(
         named and len(set(channels or ())) == len(channels or ()), f"{who}: channels must be a tuple of distinct names"
     )
-    kind = algorithm.weights
-    kinds = ("row", "doubly", "symmetric", "average")
-    require(kind in kinds, f"{who}: weights must be one of {', '.join(kinds)}, not {kind!r}")
+    try:
+        needs = by_channel(algorithm.weights, algorithm.channels)
+    except InputError as error:
+        raise AssertionError(f"{who}: {error}") from error
     tracker = algorithm.tracks
     require(
         tracker is None or isinstance(tracker, str),
         f"{who}: tracks must be the name of a leaf of its state, not {tracker!r}",
     )
-    w, gradients = weights(), normals(ROUNDS, R, N, D, seed=1)
+    w, gradients = {name: weights(each) for name, each in needs.items()}, normals(ROUNDS, R, N, D, seed=1)
     for dtype in (torch.float32, torch.float64):
         x = normals(R, N, D, seed=0, dtype=dtype)
         before = x.clone()
@@ -83,7 +87,7 @@ def check_algorithm(algorithm: Any) -> None:
         check_leaves(state, (R, N), dtype, f"{who}: init")
         form = state
         for t, g in enumerate(gradients.to(dtype)):
-            x, state = _check_round(algorithm, g, state, x, t)
+            x, state = _check_round(algorithm, g, state, x, t, w)
             check_leaves(state, (R, N), dtype, f"{who}: state after round {t}")
             if algorithm.output is not None:
                 _check_output(algorithm, x, state, t)
@@ -109,18 +113,20 @@ def check_algorithm(algorithm: Any) -> None:
             f"{who}: trial {r} alone differs from trial {r} in a batch",
         )
     order = torch.tensor([3, 0, 4, 2, 1])
-    relabelled, _ = _drive(algorithm, x[:, order], gradients[:, :, order], w[order][:, order])
+    renamed = {name: each[order][:, order] for name, each in w.items()}
+    relabelled, _ = _drive(algorithm, x[:, order], gradients[:, :, order], renamed)
     gap = float((relabelled - whole[0][:, order]).abs().max())
     require(gap < 1e-9, f"{who}: the numbering of the agents matters (relabelled agents differ by {gap:.1e})")
     other, moved = x.clone(), gradients.clone()
     other[:, -1] += 1
     moved[:, :, -1] -= 1
-    (alone, _), (beside, _) = (_drive(algorithm, *each, torch.eye(N)) for each in ((x, gradients), (other, moved)))
+    apart = dict.fromkeys(w, torch.eye(N))
+    (alone, _), (beside, _) = (_drive(algorithm, *each, apart) for each in ((x, gradients), (other, moved)))
     require(same_bits(alone[:, :-1], beside[:, :-1]), f"{who}: an agent learns of another one without mix")
     still = x[:, :1].expand(R, N, D).clone()
     point, state = still, algorithm.init(still)
     for t in range(4):
-        round = Rehearsal(lambda _, z: mixed(w, z), point, t)
+        round = Rehearsal(lambda name, z: mixed(w[name], z), point, t)
         point, state = algorithm.update(torch.zeros_like(point), state, point, round)
     gap = float((point - still).abs().max())
     require(gap < 1e-12, f"{who}: agents that agree and see zero gradients move (by {gap:.1e})")
@@ -144,7 +150,7 @@ def _check_output(algorithm: Any, x: Tensor, state: Any, t: int) -> None:
             )
 
 
-def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tuple[Tensor, Any]:
+def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: dict[str, Tensor]) -> tuple[Tensor, Any]:
     """One round, done twice: same inputs, same outputs, inputs untouched, every channel once."""
     who = type(algorithm).__name__
     before = copied((g, state, x))
@@ -158,7 +164,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int) -> tu
             require(
                 lead == (R, N), f"{who}: what it sends through {name!r} has shape {list(z.shape)}, not [{R}, {N}, *]"
             )
-            return mixed(weights(), z)
+            return mixed(w[name], z) if name in w else z  # what it must not send is refused below
 
         def grad(y: Tensor) -> Tensor:
             return g + (y - x)

@@ -14,7 +14,7 @@ from torch import Tensor
 from distopt.checks._common import R, require
 from distopt.errors import InputError
 from distopt.network.graphs import Graph, Switching, check_connected
-from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
 
 
@@ -42,7 +42,7 @@ def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int
         t = torch.arange(12).reshape(-1, 1, 1, 1)
         _check_switching(built, t, key, who)
     try:
-        dense = Mixing(built, "metropolis", key).dense(t)
+        dense = mixing_of(built, "metropolis", key).dense(t)
     except InputError as error:
         raise AssertionError(f"{who}: no weights can be made: {error}") from error
     require(float((dense.sum(-1) - 1).abs().max()) < 1e-8, f"{who}: the rows of W do not sum to one")

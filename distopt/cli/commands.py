@@ -88,7 +88,7 @@ def _begin(folder: Folder) -> None:
         f"{titled(what.topology)}, {first.agents} agents; {titled(what.scenario)}, {first.rounds:,} rounds, "
         f"{what.trials} {'trials' if what.trials > 1 else 'trial'}, seed {what.seed}"
     )
-    for note in first.mixing.notes:
+    for note in first.network.notes:
         say(f"distopt: note: {note}", err=True)
     if folder.resumed:
         for k, experiment in enumerate(folder.experiments):

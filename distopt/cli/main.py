@@ -335,9 +335,9 @@ def show(
     """Show a network: degrees, diameter, spectral gap, and a picture."""
     with polite(traceback):
         from distopt.experiment import Experiment, titled
+        from distopt.network.topology import build_topology
         from distopt.report import network
         from distopt.runs.results import folder_name
-        from distopt.simulation.problem import build_topology
 
         Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
         graph = build_topology(topology, agents, seed)

@@ -40,13 +40,16 @@ def unit(v: Tensor) -> Tensor:
 def orthonormal(vectors: Sequence[Tensor]) -> list[Tensor]:
     """Vectors [..., m] made orthonormal one after the other (Gram-Schmidt); zeros stay.
 
-    >>> [v.tolist() for v in orthonormal([torch.tensor([2.0, 0.0]), torch.tensor([1.0, -3.0])])]
-    [[1.0, 0.0], [0.0, -1.0]]
+    A vector that depends on those before it becomes zero: what is left of it is rounding, which has no direction.
+
+    >>> [v.tolist() for v in orthonormal([torch.tensor([2.0, 0.0]), torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0])])]
+    [[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]
     """
     found: list[Tensor] = []
     for v in vectors:
+        rounding = v.abs().amax(-1, keepdim=True) * (8 + v.shape[-1]) * torch.finfo(v.dtype).eps
         for _ in range(2):  # once leaves a rounding error behind where vectors are nearly alike
             for other in found:
                 v = v - other * (other * v).sum(-1, keepdim=True)
-        found.append(unit(v))
+        found.append(unit(torch.where(v.abs().amax(-1, keepdim=True) > rounding, v, 0.0)))
     return found

@@ -224,5 +224,5 @@ def threads(
         InputError: more workers than agents.
     """
     return WorkerEngine(
-        ThreadGroup(problem, blocks, divide(problem.mixing, workers, partition), local.compiles(problem, blocks, mode))
+        ThreadGroup(problem, blocks, divide(problem.network, workers, partition), local.compiles(problem, blocks, mode))
     )

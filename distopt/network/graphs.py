@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TOLERANCE = 1e-8
-"""How far from 1 the rows (and columns, where that matters) of weights that a user gave may sum."""
+"""How far from 1 the rows or columns of weights that a user gave may sum."""
 
 BYTES_PER_LINK = 64
 """What a link costs, about, while a graph and its weights are made."""
@@ -30,6 +30,9 @@ MOST_LINKS = 2**28
 
 COARSEST = 0.009
 """The same of weights in low precision, however low: a row that sums to 0.99 is a mistake."""
+
+_COARSE = 1e-6
+"""The distance from 1 to the next number from which a precision is coarse: that of 16 bits is, that of float32 is not."""
 
 _SCALINGS = 200
 """How often rows and columns are scaled at most; what symmetric weights then lack goes to the self weights."""
@@ -70,7 +73,8 @@ class Graph:
 class Arcs:
     """Directed links of a chunk of rounds, flat: agent ``receiver`` hears ``sender`` in round t[round] of trial ``trial``.
 
-    Undirected links appear in both directions; there are no self loops. ``weight`` None asks for a weight rule.
+    Undirected links appear in both directions; there are no self loops, and the self weights follow from the others. ``weight`` None
+    asks for a weight rule.
     """
 
     round: Ints
@@ -164,10 +168,10 @@ def graph_from_networkx(G: Any) -> Graph:
 def graph_from_matrix(W: Any) -> Graph:
     """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i being how agent i weighs what it hears.
 
-    Only non-zero entries are kept; no weight rule is applied. Rows sum to 1 within 1e-8, or within the precision in which W was
-    given: what float32, float16 or bfloat16 have rounded is scaled to 1 in float64, columns too where theirs are 1, and a symmetric
-    W stays symmetric. Raises InputError unless W is square, finite and has such rows. Whether its columns sum to 1, or whether it
-    is symmetric, is checked when an algorithm asks for it.
+    Only non-zero entries are kept; no weight rule is applied. Rows sum to 1, or else columns do, within 1e-8 or within the precision
+    in which W was given: what float32, float16 or bfloat16 have rounded is scaled to 1 in float64, rows and columns where both are 1,
+    and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such rows or columns. Whether it is what
+    an algorithm needs is checked when the algorithm asks for it.
 
     >>> graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]).edges.tolist()
     [[0, 1]]
@@ -183,11 +187,17 @@ def graph_from_matrix(W: Any) -> Graph:
         raise InputError(f"weight ({rows[bad][0]}, {columns[bad][0]}) is {values[bad][0]}; weights must be finite")
     kept = values != 0
     rows, columns, values = rows[kept], columns[kept], values[kept]
-    sums = np.bincount(rows, values, agents)
+    sums, rounding = _sums(agents, rows, values, precision)
     row = int(np.abs(sums - 1).argmax())
-    widest = int(np.bincount(rows, minlength=agents).max())
-    rounding = max(TOLERANCE, min(precision * (1 + math.sqrt(widest)), COARSEST))
-    if abs(sums[row] - 1) > rounding:
+    across, by_column = _sums(agents, columns, values, precision)
+    if (
+        precision > _COARSE
+    ):  # columns that sum to 1 within its rounding may be chance: one row that is off moves each a little
+        by_column = TOLERANCE
+    if abs(sums[row] - 1) > rounding and np.abs(across - 1).max() <= by_column:
+        if precision > TOLERANCE:
+            columns, rows, values = _scaled(agents, columns, rows, values, precision, by_column)
+    elif abs(sums[row] - 1) > rounding:
         if (values == 1).all():
             raise InputError(
                 f"the matrix holds 0 and 1 only (row {row} sums to {sums[row]:.10g}): it is an adjacency matrix, not weights; save it as .csv, "
@@ -200,11 +210,18 @@ def graph_from_matrix(W: Any) -> Graph:
         raise InputError(
             f"row {row} of the weights sums to {sums[row]:.10g}; divide each row by its sum so that it is 1"
         )
-    if precision > TOLERANCE:
+    elif precision > TOLERANCE:
         rows, columns, values = _scaled(agents, rows, columns, values, precision, rounding)
     off = rows != columns
     edges = graph_from_edges(agents, np.stack([rows[off], columns[off]], 1)).edges
     return Graph(agents, edges, matrix=(rows, columns, values))
+
+
+def _sums(agents: int, lines: Ints, values: Floats, precision: float) -> tuple[Floats, float]:
+    """The sums of rows or columns, and how far from 1 they may be for the precision in which their values were given."""
+    widest = int(np.bincount(lines, minlength=agents).max())
+    rounding = max(TOLERANCE, min(precision * (1 + math.sqrt(widest)), COARSEST))
+    return np.bincount(lines, values, agents).astype(np.float64), rounding
 
 
 def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:

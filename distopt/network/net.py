@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.network.rows import Table, apply
+from distopt.network.rows import Table, Tables, apply
 from distopt.numerics.random import Key
 from distopt.protocols import Payload, Slots
 
@@ -24,7 +24,7 @@ OWN = "mix.uniform"
 
 
 class Link(Protocol):
-    """One round of the network as an engine provides it: W_t, and what brings the neighbours' rows here."""
+    """One round of the network as an engine provides it: the weights of each channel, and what brings the neighbours' rows here."""
 
     @property
     def own(self) -> Tensor | slice:
@@ -36,12 +36,11 @@ class Link(Protocol):
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
 
-    def weigh(self, rows: Tensor) -> Tensor:
-        """See ``distopt.protocols.Wire``."""
+    def weigh(self, name: str, rows: Tensor) -> Tensor:
+        """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
 
-    @property
-    def slots(self) -> Slots:
-        """See ``distopt.protocols.Wire``."""
+    def slots(self, name: str) -> Slots:
+        """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
 
 
 def slots(table: Table) -> Slots:
@@ -51,9 +50,13 @@ def slots(table: Table) -> Slots:
 
 @dataclass(frozen=True)
 class Whole:
-    """The link of the block that holds all agents: everyone is heard already. ``table`` is one round's."""
+    """The link of the block that holds all agents: everyone is heard already.
 
-    table: Table
+    ``tables`` are one round's, and ``which`` of them is a channel's: the first, unless it says another.
+    """
+
+    tables: Tables
+    which: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def own(self) -> slice:
@@ -67,14 +70,13 @@ class Whole:
         """All rows, as they are."""
         return payload
 
-    def weigh(self, rows: Tensor) -> Tensor:
+    def weigh(self, name: str, rows: Tensor) -> Tensor:
         """W_t rows."""
-        return apply(self.table, rows)
+        return apply(self.tables[self.which.get(name, 0)], rows)
 
-    @property
-    def slots(self) -> Slots:
+    def slots(self, name: str) -> Slots:
         """All links."""
-        return slots(self.table)
+        return slots(self.tables[self.which.get(name, 0)])
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ class _Wire:
         return self.link.heard(self.name, payload)
 
     def weigh(self, rows: Tensor) -> Tensor:
-        return self.link.weigh(rows)
+        return self.link.weigh(self.name, rows)
 
     @property
     def slots(self) -> Slots:
-        return self.link.slots
+        return self.link.slots(self.name)
 
 
 class Net:

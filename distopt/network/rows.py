@@ -46,14 +46,17 @@ class Table(NamedTuple):
     slot_side: Tensor = torch.empty(1, 1, 1, 0, dtype=torch.float64)
 
 
+Tables = tuple[Table, ...]
+"""The different weights of a network: one table where all channels have the same."""
+
+
 def apply(table: Table, z: Tensor) -> Tensor:
     """W z for one round: ``table`` leaves without their first axis ([R|1, n, D], ...), z [R, n, d]; result in z's dtype.
 
     >>> from distopt.network.graphs import graph_from_edges
-    >>> from distopt.network.mixing import Mixing
-    >>> from distopt.numerics.random import Key
-    >>> W = Mixing(graph_from_edges(3, [[0, 1], [1, 2]]), "metropolis", Key(0, range(3), range(1), 3))
-    >>> table = Table(*(leaf[0] for leaf in W.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+    >>> from distopt.network.mixing import ConstantMixing
+    >>> W = ConstantMixing(graph_from_edges(3, [[0, 1], [1, 2]]), "metropolis")
+    >>> table = Table(*(leaf[0] for leaf in W.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
     >>> apply(table, torch.tensor([[[3.0], [0.0], [6.0]]])).flatten().tolist()
     [2.0, 3.0, 4.0]
     """

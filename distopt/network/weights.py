@@ -1,4 +1,4 @@
-"""Mixing weights: the rules that make them from a graph, their spectra, and checks of weights that a user gave.
+"""Mixing weights: the rules that make them from a graph, their spectra, and whether their powers settle.
 
 Weights of a link (i, j) by rule, with degrees d without self loops; the self weight is 1 minus the others:
 
@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from distopt.errors import InputError
 from distopt.network.graphs import TOLERANCE, Floats, Graph, Ints, check_connected
+from distopt.network.properties import SPELLINGS, flaw
 from distopt.numerics.random import words
-
-Kind = Literal["row", "doubly", "symmetric", "average"]
 
 RULES = ("metropolis", "lazy_metropolis", "max_degree", "best_constant", "fastest")
 SPECTRAL = ("best_constant", "fastest")
@@ -85,7 +84,7 @@ def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Int
 
 
 def second_eigenvalue(W: Any, symmetric: bool) -> float:
-    """The second largest |eigenvalue| of weights W [N, N] with rows that sum to 1: an array, or sparse above ``DENSE`` agents.
+    """The second largest |eigenvalue| of weights W [N, N] with rows or columns that sum to 1: an array, or sparse above ``DENSE`` agents.
 
     Raises InputError where a sparse W that is not symmetric has too crowded a spectrum for the solver.
 
@@ -94,7 +93,9 @@ def second_eigenvalue(W: Any, symmetric: bool) -> float:
     """
     n = W.shape[0]
     if isinstance(W, np.ndarray):
-        rest = W - 1.0 / n  # moves the eigenvalue 1 of the vector of ones to 0 and no other
+        rest = (
+            W - 1.0 / n
+        )  # moves the eigenvalue 1, of which the vector of ones is a right or left vector, to 0 and no other
         values = np.linalg.eigvalsh((rest + rest.T) / 2) if symmetric else np.linalg.eigvals(rest)
         return float(np.abs(values).max())
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator
@@ -174,7 +175,8 @@ def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> fl
 
     n = len(own)
     W = coo_array((weight, (receiver, sender)), shape=(n, n)).tocsr() + diags_array(own)
-    return second_eigenvalue(W.toarray() if n <= DENSE else W, flaw("symmetric", receiver, sender, weight, own) is None)
+    symmetric = flaw(SPELLINGS["symmetric"], receiver, sender, weight, own) is None
+    return second_eigenvalue(W.toarray() if n <= DENSE else W, symmetric)
 
 
 def _by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
@@ -279,65 +281,3 @@ def _fastest(graph: Graph) -> Floats:
     return weight / max(
         1.0, float((touches @ weight).max())
     )  # the solver's last digits must not make a self weight negative
-
-
-_ASKED: dict[Kind, tuple[str, str]] = {
-    "row": ("row-stochastic", "divide each row by its sum"),
-    "doubly": (
-        "doubly stochastic",
-        "give weights whose columns also sum to 1, or let a rule such as metropolis make them",
-    ),
-    "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
-    "average": (
-        "averaging",
-        "its workers meet around their average: use a star, whose hub is then the server, or the complete graph with metropolis weights",
-    ),
-}
-
-
-def flaw(kind: Kind, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """What keeps these weights (off the diagonal, and ``own`` on it) from being of this kind; None if nothing does.
-
-    >>> flaw("row", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
-    'row 0 of W sums to 0.75'
-    """
-    n = len(own)
-    if kind == "average":
-        heard = np.bincount(receiver, minlength=n)
-        far = np.abs(np.concatenate([weight, own]) - 1 / n).max()
-        if heard.min() < n - 1:
-            return f"agent {int(heard.argmin())} hears {int(heard.min())} of {n - 1} others"
-        return f"an entry of W differs from 1/{n} by {far:.3g}" if far > TOLERANCE else None
-    rows = own + np.bincount(receiver, weight, n)
-    worst = int(np.abs(rows - 1).argmax())
-    if abs(rows[worst] - 1) > TOLERANCE:
-        return f"row {worst} of W sums to {rows[worst]:.6g}"
-    if kind == "row":
-        return None
-    if kind == "symmetric":
-        from scipy.sparse import coo_array
-
-        W = coo_array((weight, (receiver, sender)), shape=(n, n)).tocsr()
-        gap = abs(W - W.T).tocoo()
-        if gap.nnz and gap.data.max() > TOLERANCE:
-            i, j = int(gap.row[gap.data.argmax()]), int(gap.col[gap.data.argmax()])
-            return f"W[{i}, {j}] = {W[i, j]:.6g} and W[{j}, {i}] = {W[j, i]:.6g}"
-    columns = own + np.bincount(sender, weight, n)
-    worst = int(np.abs(columns - 1).argmax())
-    return f"column {worst} of W sums to {columns[worst]:.6g}" if abs(columns[worst] - 1) > TOLERANCE else None
-
-
-def check_weights(
-    kind: Kind, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = ""
-) -> None:
-    """Raise InputError, saying what is wrong and what to do, if these weights have a ``flaw``; ``who`` needs them to have none.
-
-    >>> check_weights("row", "gt", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
-    Traceback (most recent call last):
-    ...
-    distopt.errors.InputError: gt needs row-stochastic weights, but row 0 of W sums to 0.75; divide each row by its sum
-    """
-    found = flaw(kind, receiver, sender, weight, own)
-    if found is not None:
-        name, advice = _ASKED[kind]
-        raise InputError(f"{who} needs {name} weights, but {found}{note}; {advice}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distopt.errors import InputError, either
 from distopt.network.graphs import Graph, Switching
-from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
 
 ROUNDS = 64
@@ -95,7 +95,7 @@ def portrait(
     """
     n = topology.agents
     key = Key(seed, range(n), range(1), n)
-    mixing = Mixing(topology, weights, key, drop_links)
+    mixing = mixing_of(topology, weights, key, drop_links)
     if isinstance(topology, Graph):
         links, rounds, own = topology.edges, 1, topology.matrix is not None
         presence = np.ones(len(links))

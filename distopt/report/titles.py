@@ -70,4 +70,6 @@ def _name(spec: Any) -> str:
     """A spec as text: a spec string, or the kind of object that an experiment describes."""
     if isinstance(spec, str):
         return short(spec.split(" #")[0], 48)
-    return str(spec.get("type", "")).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"
+    if isinstance(spec, dict) and "type" not in spec:  # one for each channel
+        return " and ".join(map(_name, spec.values()))
+    return str(spec["type"]).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"

@@ -197,10 +197,6 @@ class Classifying:
     def _grad(self, w: Tensor, some: Tensor) -> Tensor:
         return self.network.grad(w, self.data.x[some], self.data.y[some])
 
-    def optimum(self, b: Tensor) -> Tensor:
-        """A stand-in."""
-        return torch.zeros(1, 1, self.dim, dtype=torch.float64)
-
 
 @dataclass(frozen=True)
 class Training:

@@ -20,13 +20,14 @@ import numpy as np
 import tomli_w
 
 from distopt.catalog import registry
+from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, place, rooted, whereabouts
 from distopt.catalog.spec import MOST_POINTS, Spec, real, shown, whole
 from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
 from distopt.engines import local
 from distopt.errors import InputError, either
-from distopt.experiment import Experiment, label, moving, of_path, repeated, settings
+from distopt.experiment import Experiment, label, moving, repeated, settings
 from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs.files import write_text

@@ -188,7 +188,7 @@ def stack(problems: Sequence[Problem]) -> Problem:
         first,
         algorithm=merge([problem.algorithm for problem in problems], len(trials)),
         key=Key(first.key.seed, range(first.agents), trials * len(problems), first.agents),
-        mixing=first.mixing.repeated(len(problems)),
+        network=first.network.repeated(len(problems)),
         x0=torch.cat([problem.x0 for problem in problems]),
         points=tuple(problem.experiment for problem in problems),
     )

@@ -22,7 +22,7 @@ from distopt import metrics
 from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.network.net import Uniforms, uniforms
-from distopt.network.rows import Table
+from distopt.network.rows import Tables
 from distopt.numerics.trees import cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
@@ -111,9 +111,9 @@ class Block:
         return self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
 
     @cached_property
-    def tables(self) -> Table:
+    def tables(self) -> Tables:
         """The weights of the whole network."""
-        return self.problem.mixing.tables(self.rounds)
+        return self.problem.network.rows(self.rounds)
 
     @cached_property
     def uniforms(self) -> Uniforms:
@@ -270,7 +270,7 @@ def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[st
     )
     drawn = uniforms(whole.channels, whole.key, whole.plan.widths, torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     own = (
-        whole.mixing.bytes_per_round
+        whole.network.bytes_per_round
         + sum(8 * each.numel() for each in drawn.values())
         + (points * repeated if points > 1 else 0)
     )

@@ -116,6 +116,9 @@ class LinkedWire(Linked):
     def heard(self, payload: Any) -> Any:
         return payload
 
+    def weigh(self, rows: Tensor) -> Tensor:
+        return super().weigh("x", rows)
+
 
 @pytest.mark.parametrize("spec", MADE)
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.02", "gt:lr=0.02,form=atc", "gtadam:lr=0.01"])

@@ -316,8 +316,8 @@ def test_only_workers_around_an_average_take_a_star_for_a_server() -> None:
     beside = build(Experiment("star", algorithm="gt", **ask), first)
     alone = build(Experiment("star", algorithm="gt", **ask))
     t = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
-    assert torch.equal(beside.mixing.dense(t), alone.mixing.dense(t)) and not torch.allclose(
-        beside.mixing.dense(t), first.mixing.dense(t)
+    assert torch.equal(beside.network.mixings[0].dense(t), alone.network.mixings[0].dense(t)) and not torch.allclose(
+        beside.network.mixings[0].dense(t), first.network.mixings[0].dense(t)
     )
 
 

@@ -147,7 +147,7 @@ def test_powergossip_keeps_the_relation() -> None:
     from distopt.network.net import Whole
     from distopt.numerics.trees import at
 
-    tables = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+    tables = problem.network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
     algorithm, memory, x = problem.algorithm, {}, torch.tensor(START, dtype=torch.float64)[None]
     for t, lr in enumerate(SCHEDULES["zigzag"]):
         algorithm = at_rate(algorithm, lr)

@@ -18,7 +18,6 @@ from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.network.links import slots
 from distopt.network.net import Net, Whole
-from distopt.network.rows import Table
 from distopt.numerics.trees import at
 from distopt.simulation.problem import Problem, build
 
@@ -70,7 +69,11 @@ def costs(topology: str, agents: int) -> tuple[Any, Any, Any]:
     built = build(Experiment(topology, agents, algorithm="dgd", **ASK))
     data = built.scenario.batch(torch.arange(ROUNDS).reshape(-1, 1, 1, 1), built.key)
     x0 = np.random.default_rng(1).normal(size=built.x0.shape[1:])
-    return built.mixing._edges, lambda t, x: built.scenario.grad(torch.tensor(x)[None], at(data, t))[0].numpy(), x0
+    return (
+        built.network.mixings[0].graph.edges,
+        lambda t, x: built.scenario.grad(torch.tensor(x)[None], at(data, t))[0].numpy(),
+        x0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_trackers_keep_the_mean_of_the_gradients_through_it(algorithm: str) -> N
 
 def linked(built: Problem) -> Whole:
     """The network of a problem that does not change."""
-    return Whole(Table(*(leaf[0] for leaf in built.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64)))))
+    return Whole(at(built.network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64)), 0))
 
 
 def gossip(
@@ -156,7 +159,7 @@ def test_square_and_full_rank_it_is_exact_gossip() -> None:
     _, _, link = gossip(powergossip(rank=3), "ring", 6, z, 0)
     for rounds, exact_too in ((1, True), (2, False)):
         before, after = (gossip(powergossip(rank=3), "ring", 6, z, k)[0] for k in (rounds - 1, rounds))
-        assert (float((after - link.weigh(before)).abs().max()) < 1e-12) == exact_too
+        assert (float((after - link.weigh("x", before)).abs().max()) < 1e-12) == exact_too
 
 
 @pytest.mark.parametrize(("rank", "rows"), [(1, 0), (2, 0), (1, 2)])
@@ -171,14 +174,14 @@ def test_gossip_alone_reaches_the_mean(topology: str, rank: int, rows: int) -> N
 def test_both_ends_of_a_link_hold_the_same_bits() -> None:
     for rounds in (1, 2, 25):
         _, memory, link = gossip(powergossip(rank=2), "barabasi_albert", 12, drawn(12, 10), rounds)
-        index, weight, side = link.slots
+        index, weight, side = link.slots("x")
         vectors = memory.vectors.reshape(2, index.numel(), -1)
         assert torch.equal(vectors, vectors[:, index.flatten()])
         assert torch.equal(weight.flatten(), weight.flatten()[index.flatten()]) and torch.equal(
             side.flatten(), -side.flatten()[index.flatten()]
         )
         assert (weight > 0).sum() == 2 * len(
-            build(Experiment("barabasi_albert", 12, "moving_target", "dgd")).mixing._edges
+            build(Experiment("barabasi_albert", 12, "moving_target", "dgd")).network.mixings[0].graph.edges
         )
 
 

@@ -26,10 +26,10 @@ from distopt.engines.workers.agents import CHUNK, Agents
 from distopt.engines.workers.exchange import Tag, Transport
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
+from distopt.network.network import Network
+from distopt.network.topology import build_topology
 from distopt.numerics.random import Key
 from distopt.simulation.method import Method
-from distopt.simulation.problem import build_topology
 
 N, D, ROUNDS = 7, 3, CHUNK + 6
 CASES = [
@@ -116,12 +116,17 @@ def agents(task: Task, partition: Partition, me: int, transport: Transport, pref
     """The agents of a block of a task, without any scenario."""
     everyone = Key(0, range(N), range(1), N)
     algorithm = registry.make("algorithms", task.algorithm, {})
-    channels = dict.fromkeys(algorithm.channels, registry.make("channels", task.channel, {}))
-    mixing = Mixing(build_topology(task.network, N, 0), "metropolis", everyone)
+    network = Network.of(build_topology(task.network, N, 0), "metropolis", algorithm, task.channel, everyone)
     ids = partition.blocks[me]
     x = torch.zeros(1, len(ids), D, dtype=getattr(torch, task.dtype))
     made = Agents(
-        Method.of(algorithm, channels, N, x), mixing, partition, me, Key(0, ids, range(1), N), transport, prefix=prefix
+        Method.of(algorithm, network.channels, N, x),
+        network,
+        partition,
+        me,
+        Key(0, ids, range(1), N),
+        transport,
+        prefix=prefix,
     )
     made.place(x)
     return made
@@ -299,11 +304,10 @@ class Twice:
 
 def test_a_second_gradient_is_taken_from_the_caller_or_asked_for() -> None:
     x, key = torch.tensor([[[1.0], [3.0]]], dtype=torch.float64), Key(0, range(2), range(1), 2)
-    exact = registry.make("channels", "exact", {})
-    method = Method.of(Twice(), {"x": exact}, 2, x)
+    network = Network.of(build_topology("path", 2, 0), "metropolis", Twice(), "exact", key)
+    method = Method.of(Twice(), network.channels, 2, x)
     assert method.plan.gradients == 2
-    mixing = Mixing(build_topology("path", 2, 0), "metropolis", key)
-    one = Agents(method, mixing, Partition.even(2, 1), 0, key, InMemoryTransport(Mailbox(), 0), project=torch.ceil)
+    one = Agents(method, network, Partition.even(2, 1), 0, key, InMemoryTransport(Mailbox(), 0), project=torch.ceil)
     one.place(x)
     with pytest.raises(InputError, match=r"gradient at another point.*step\(g, grad\)"):
         one.step(x)

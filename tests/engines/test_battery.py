@@ -33,7 +33,7 @@ from torch import Tensor
 
 from distopt.catalog import registry
 from distopt.engines import ranks
-from distopt.engines.workers import exchange, worker
+from distopt.engines.workers import agents, exchange
 from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.network import rows as table
@@ -149,7 +149,7 @@ def test_the_battery_notices_a_row_from_the_wrong_agent(monkeypatch: pytest.Monk
         wide = [torch.arange(right.width) if order is None else order for order in right.order]
         return dataclasses.replace(right, order=tuple(order.flip(-1) for order in wide))
 
-    monkeypatch.setattr(worker, "halo", wrong)
+    monkeypatch.setattr(agents, "halo", wrong)
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["3"])))
 
 

@@ -13,13 +13,13 @@ from distopt.engines.workers import exchange
 from distopt.engines.workers.halo import FRONT, halo, pack, size, unpack
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.network.rows import Table, apply
+from distopt.network.topology import build_topology
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at
 from distopt.protocols import Wire
 from distopt.simulation.plan import Plan
-from distopt.simulation.problem import build_topology
 
 
 def travelling(
@@ -55,7 +55,7 @@ def test_what_a_round_computes_is_sent_when_it_is_mixed(monkeypatch: pytest.Monk
 def test_a_link_that_fails_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made("ring dropping", algorithm="dgd", rounds=12)
     sent = travelling(problem, PARTITIONS["2"], monkeypatch)
-    W = problem.problem.mixing.dense(torch.arange(12).reshape(-1, 1, 1, 1))[:, 0]
+    W = problem.problem.network.mixings[0].dense(torch.arange(12).reshape(-1, 1, 1, 1))[:, 0]
     expected = sorted(
         (a, 1 - a, (t, "x"), FRONT + 8 * 3 * len(rows))
         for t in range(12)
@@ -73,12 +73,12 @@ def test_a_link_that_fails_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_stencil_weighs_its_rows_as_the_whole_table_does(network: str) -> None:
     problem = made(network, trials=2).problem
     t = torch.arange(7).reshape(-1, 1, 1, 1)
-    table, agents = problem.mixing.tables(t), problem.agents
+    tables, agents = problem.network.rows(t), problem.agents
     z = torch.randn(2, agents, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for partition in (Partition.even(agents, 4), Partition((tuple(range(0, agents, 2)), tuple(range(1, agents, 2))))):
-        parts = [halo(table, partition, me) for me in range(len(partition.blocks))]
+        parts = [halo(tables, partition, me) for me in range(len(partition.blocks))]
         for k in range(7):
-            whole = apply(Table(*(at(leaf, k) for leaf in table)), z)
+            whole = apply(Table(*(at(leaf, k) for leaf in tables[0])), z)
             for me, part in enumerate(parts):
                 ids = list(partition.blocks[me])
                 arrived = [
@@ -91,7 +91,7 @@ def test_a_stencil_weighs_its_rows_as_the_whole_table_does(network: str) -> None
                 heard = heard if order is None else heard[:, order]
                 assert heard.shape[1] == part.width
                 assert torch.equal(heard[:, at(part.own, k)], z[:, ids])
-                mixed = apply(Table(*(at(leaf, k) for leaf in part.table)), heard)
+                mixed = apply(Table(*(at(leaf, k) for leaf in part.tables[0])), heard)
                 assert torch.equal(mixed, whole[:, ids]), (partition, k, me)
 
 
@@ -101,12 +101,12 @@ def of(entries: tuple[Any, ...], k: int) -> Any:
 
 def test_heard_rows_stand_as_they_arrive_and_in_ascending_order_where_all_are_summed() -> None:
     scattered = Partition(((0, 4, 5), (1, 2, 3, 6, 7)))
-    part = halo(whole_table("ring"), scattered, 0)
+    part = halo((whole_table("ring"),), scattered, 0)
     assert (part.width, part.order) == (7, (None,))  # 0 4 5, then 1 3 6 7 from block 1
     assert part.own.tolist() == [[0, 1, 2]]
     assert part.receive == ({1: 4},)
     assert {b: rows.tolist() for b, rows in part.send[0].items()} == {1: [0, 1, 2]}
-    part = halo(whole_table("complete"), scattered, 0)
+    part = halo((whole_table("complete"),), scattered, 0)
     (order,) = part.order
     assert order is not None
     assert torch.tensor([0, 4, 5, 1, 2, 3, 6, 7])[order].tolist() == list(range(8))
@@ -115,7 +115,7 @@ def test_heard_rows_stand_as_they_arrive_and_in_ascending_order_where_all_are_su
 
 def whole_table(topology: str) -> Table:
     """The table of 8 agents that no round changes."""
-    return Mixing(build_topology(topology, 8, 0), "metropolis", Key(0, range(8), range(1), 8)).tables(
+    return mixing_of(build_topology(topology, 8, 0), "metropolis", Key(0, range(8), range(1), 8)).rows(
         torch.zeros(1, 1, 1, 1, dtype=torch.int64)
     )
 

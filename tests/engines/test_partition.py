@@ -9,23 +9,25 @@ import torch
 from click.testing import CliRunner
 
 import distopt
+from distopt.algorithms.gt import GT
 from distopt.cli.main import cli
 from distopt.engines.workers.partition import Partition, between, cut, divide
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
+from distopt.network.network import Network
+from distopt.network.topology import build_topology
 from distopt.numerics.random import Key
-from distopt.simulation.problem import build_topology
 
 
-def mixing_of(topology: Any, agents: int | None = None, drop_links: float = 0.0) -> Mixing:
+def network_of(topology: Any, agents: int | None = None, drop_links: float = 0.0) -> Network:
     built = build_topology(topology, agents, 0)
-    return Mixing(built, "metropolis", Key(0, range(built.agents), range(1), built.agents), drop_links)
+    key = Key(0, range(built.agents), range(1), built.agents)
+    return Network.of(built, "metropolis", GT(), "exact", key, drop_links)
 
 
-def crossing(mixing: Mixing, partition: Partition) -> float:
+def crossing(network: Network, partition: Partition) -> float:
     """Links between blocks; of a network that changes, over 64 rounds."""
-    t = torch.arange(1 if mixing.constant else 64).reshape(-1, 1, 1, 1)
-    return cut(between(mixing.tables(t), mixing.agents), partition) / 2
+    t = torch.arange(1 if network.constant else 64).reshape(-1, 1, 1, 1)
+    return cut(between(network.rows(t), network.agents), partition) / 2
 
 
 def shuffled(graph: Any, seed: int = 0) -> Any:
@@ -52,16 +54,16 @@ def communities(seed: int = 1) -> Any:
     ],
 )
 def test_the_fewest_links_are_found_where_they_are_known(graph: Any, workers: int, fewest: int) -> None:
-    mixing = mixing_of(graph)
-    found = divide(mixing, workers, "cut")
-    assert crossing(mixing, found) == 2 * fewest  # W has both directions of a link
-    assert crossing(mixing, Partition.even(len(graph), workers)) > 4 * fewest
+    network = network_of(graph)
+    found = divide(network, workers, "cut")
+    assert crossing(network, found) == 2 * fewest  # W has both directions of a link
+    assert crossing(network, Partition.even(len(graph), workers)) > 4 * fewest
 
 
 def test_a_grid_is_cut_across() -> None:
-    mixing = mixing_of(shuffled(nx.convert_node_labels_to_integers(nx.grid_2d_graph(12, 12))))
-    assert crossing(mixing, divide(mixing, 2, "cut")) <= 2 * 24  # 12 straight across, up to 24 from corner to corner
-    assert crossing(mixing, Partition.even(144, 2)) > 200
+    network = network_of(shuffled(nx.convert_node_labels_to_integers(nx.grid_2d_graph(12, 12))))
+    assert crossing(network, divide(network, 2, "cut")) <= 2 * 24  # 12 straight across, up to 24 from corner to corner
+    assert crossing(network, Partition.even(144, 2)) > 200
 
 
 @pytest.mark.parametrize(
@@ -69,15 +71,15 @@ def test_a_grid_is_cut_across() -> None:
 )
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 32])
 def test_blocks_are_even_and_cut_no_more_than_contiguous_ones(topology: str, workers: int) -> None:
-    mixing = mixing_of(topology, 32)
-    found = divide(mixing, workers, "cut")
+    network = network_of(topology, 32)
+    found = divide(network, workers, "cut")
     assert sorted(map(len, found.blocks)) == sorted(map(len, Partition.even(32, workers).blocks))
-    assert crossing(mixing, found) <= crossing(mixing, Partition.even(32, workers))
+    assert crossing(network, found) <= crossing(network, Partition.even(32, workers))
 
 
 def test_failing_links_and_a_network_in_pieces() -> None:
-    mixing = mixing_of(shuffled(nx.cycle_graph(40)), drop_links=0.3)
-    assert crossing(mixing, divide(mixing, 2, "cut")) < crossing(mixing, Partition.even(40, 2)) / 4
+    network = network_of(shuffled(nx.cycle_graph(40)), drop_links=0.3)
+    assert crossing(network, divide(network, 2, "cut")) < crossing(network, Partition.even(40, 2)) / 4
 
 
 @pytest.mark.parametrize("engine", ["threads:workers=3,partition=cut", "ranks:workers=3,partition=cut"])
@@ -97,9 +99,9 @@ def test_no_number_depends_on_the_partition(engine: str, drop_links: float) -> N
 
 def test_what_cannot_be_is_refused(tmp_path: Any) -> None:
     with pytest.raises(InputError, match="no partition 'best'; partitions: contiguous, cut"):
-        divide(mixing_of("ring", 4), 2, "best")
+        divide(network_of("ring", 4), 2, "best")
     with pytest.raises(InputError, match="4 agents cannot be shared among 5"):
-        divide(mixing_of("ring", 4), 5, "cut")
+        divide(network_of("ring", 4), 5, "cut")
     with pytest.raises(InputError, match="no partition 'best'"):
         distopt.simulate(
             "ring",

@@ -50,6 +50,21 @@ def test_actors_have_the_bits_of_one_block(algorithm: str) -> None:
     assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
 
 
+@pytest.mark.slow
+def test_actors_record_what_channels_remember() -> None:
+    ask: dict[str, Any] = {
+        "agents": 6,
+        "scenario": "moving_target:dim=4",
+        "algorithm": "gt:lr=0.02",
+        "channel": "choco:compressor=sign,gamma=0.2",
+        "rounds": 8,
+        "record": "memory.s.copy",
+    }
+    alone, run = distopt.simulate("ring", **ask), distopt.simulate("ring", engine="ray:workers=3", **ask)
+    assert len(np.unique(alone["memory.s.copy"])) > 6
+    assert np.array_equal(alone["memory.s.copy"], run["memory.s.copy"])
+
+
 class Lent(WorkerEngine):
     """An engine whose workers stays when it is closed."""
 
@@ -65,7 +80,7 @@ class Kept(engine_of_ray.ActorGroup):
         self._problem, self._length, self._share = (
             self._ray.put(engine_of_ray.packed(problem)),
             blocks.length,
-            partial(shares, problem.mixing),
+            partial(shares, problem.network),
         )
         self._hear([actor.learn.remote(self._problem) for actor in self._actors])
         self._form()
@@ -75,7 +90,7 @@ class Kept(engine_of_ray.ActorGroup):
 def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:
     first = made()
     team = Kept(
-        first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.mixing), 300, lambda: None
+        first, Comparison.of(first).blocks, mode == "compiled", 3, partial(shares, first.network), 300, lambda: None
     )
     try:
         for case in cases:

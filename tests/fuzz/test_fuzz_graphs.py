@@ -18,7 +18,7 @@ import pytest
 from helpers.fuzzing import Kinds, Outcome, asked, hunt, hunts, retry, typed
 from helpers.mutation import damage
 
-from distopt.simulation.problem import build_topology
+from distopt.network.topology import build_topology
 
 ALIKE = (
     ("1_0", "0_10", "10", "010", "1_0_", "1__0"),

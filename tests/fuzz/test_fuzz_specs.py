@@ -17,9 +17,10 @@ from helpers.mutation import CHARS, NUMBERS, mutate
 import distopt
 from distopt.catalog import registry
 from distopt.experiment import Experiment
+from distopt.network.topology import build_topology
 from distopt.runs.results import Run
 from distopt.runs.sweep import points as sweep_points
-from distopt.simulation.problem import build, build_topology
+from distopt.simulation.problem import build
 
 PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WORDS = (

@@ -15,7 +15,7 @@ from helpers.fuzzing import Kinds, Outcome, asked, hunt, hunts, retry, typed
 from helpers.mutation import damage
 
 import distopt
-from distopt.simulation.problem import build_topology
+from distopt.network.topology import build_topology
 
 TYPES = (
     "<f8",

@@ -11,6 +11,7 @@ import torch
 
 from distopt.network.graphs import graph_from_edges
 from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
 
 
@@ -23,7 +24,7 @@ def key(n: int, trials: int = 1, seed: int = 3) -> Key:
 
 
 def mixing(graph: Any, rule: str = "metropolis", trials: int = 1, drop: float = 0.0) -> Mixing:
-    return Mixing(graph, rule, key(graph.agents, trials), drop)
+    return mixing_of(graph, rule, key(graph.agents, trials), drop)
 
 
 def dense(graph: Any, rule: str = "metropolis") -> np.ndarray:

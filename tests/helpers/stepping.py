@@ -70,7 +70,7 @@ class Linked:
     def heard(self, name: str, payload: Any) -> Any:
         return payload
 
-    def weigh(self, rows: Tensor) -> Tensor:
+    def weigh(self, name: str, rows: Tensor) -> Tensor:
         return torch.einsum("ij,rjd->rid", self.w, rows)
 
 

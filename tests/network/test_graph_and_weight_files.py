@@ -11,7 +11,7 @@ import torch
 from helpers.networks import make
 
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
 
 
@@ -56,7 +56,7 @@ def test_weight_file(tmp_path: Path) -> None:
     path = tmp_path / "W.npy"
     W = np.array([[0.5, 0.5, 0.0], [0.25, 0.5, 0.25], [0.0, 0.5, 0.5]])
     np.save(path, W)
-    mixing = Mixing(make("file", 3, path=str(path)), "metropolis", Key(0, range(3), range(1), 3))
+    mixing = mixing_of(make("file", 3, path=str(path)), "metropolis", Key(0, range(3), range(1), 3))
     assert np.array_equal(mixing.dense(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0, 0].numpy(), W)
     np.save(path, np.array([{}], dtype=object))
     with pytest.raises(InputError, match=r"W\.npy: not a plain \.npy array"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import distopt
 from distopt.errors import InputError
 from distopt.network.graphs import Graph
+from distopt.network.topology import build_topology
 from distopt.report.network import portrait
-from distopt.simulation.problem import build_topology
 from distopt.topologies import _links, _tables
 from distopt.topologies.file import file
 

@@ -29,7 +29,8 @@ from distopt.network.graphs import (
     graph_from_networkx,
     pair_from_number,
 )
-from distopt.network.mixing import Mixing
+from distopt.network.mixing import ConstantMixing
+from distopt.network.network import mixing_of
 from distopt.network.rows import Pattern, Table, apply
 from distopt.network.weights import RULES
 from distopt.numerics.random import Key, words
@@ -78,7 +79,7 @@ UNDIRECTED = {
 def test_apply_is_dense_times_z(topology: Any, drop: float) -> None:
     n, R = topology.agents, 3
     W, t = mixing(topology, trials=R, drop=drop), rounds(4, 7)
-    table, full = W.tables(t), W.dense(t)
+    table, full = W.rows(t), W.dense(t)
     z = torch.from_numpy(words(1, "z", 0, 0, R * n * 4)).reshape(R, n, 4) - 0.5
     for k in range(3):
         now = full[k if full.shape[0] > 1 else 0]
@@ -92,10 +93,10 @@ def test_apply_does_not_depend_on_the_chunk_or_on_where_a_row_is_stored() -> Non
     topology = ResampledErdosRenyi(60, 0.45)  # degrees straddle 32: some chunks keep their rows as hubs and some do not
     W = mixing(topology, trials=2)
     z = torch.from_numpy(words(1, "z", 0, 0, 2 * 60 * 3)).reshape(2, 60, 3)
-    whole = W.tables(rounds(0, 40))
+    whole = W.rows(rounds(0, 40))
     shapes = set()
     for k in range(40):
-        one = W.tables(rounds(k, k + 1))
+        one = W.rows(rounds(k, k + 1))
         shapes.add((one.weight.shape[-1], one.hub_rows.shape[-1]))
         assert torch.equal(apply(slices(one, 0), z), apply(slices(whole, k), z))
     assert len(shapes) > 1
@@ -115,32 +116,32 @@ def test_chunks_and_trials_do_not_matter(topology: Any) -> None:
     picked = torch.tensor([17, 3, 11]).reshape(-1, 1, 1, 1)
     assert torch.equal(W.dense(picked), whole[[17, 3, 11]])
     assert torch.equal(
-        Mixing(topology, "metropolis", Key(3, range(n), [2], n), 0.25).dense(rounds(0, 20)), whole[:, 2:]
+        mixing_of(topology, "metropolis", Key(3, range(n), [2], n), 0.25).dense(rounds(0, 20)), whole[:, 2:]
     )
     assert not torch.equal(whole[:, 0], whole[:, 1])
-    assert not torch.equal(Mixing(topology, "metropolis", key(n, 3, seed=4), 0.25).dense(rounds(0, 20)), whole)
+    assert not torch.equal(mixing_of(topology, "metropolis", key(n, 3, seed=4), 0.25).dense(rounds(0, 20)), whole)
 
 
 def test_table_shapes_and_sizes() -> None:
     constant = mixing(ring(9), trials=4)
     assert constant.constant
     assert constant.bytes_per_round == 0
-    table = constant.tables(rounds(0, 50))
+    table = constant.rows(rounds(0, 50))
     assert [tuple(leaf.shape) for leaf in table[:2]] == [(1, 1, 9, 3)] * 2
     assert table.index[0, 0].tolist() == [sorted([(i - 1) % 9, i, (i + 1) % 9]) for i in range(9)]
     dropped = mixing(ring(9), trials=4, drop=0.5)
     assert not dropped.constant
     assert dropped.bytes_per_round > 4 * 9 * 3 * 8
-    table = dropped.tables(rounds(0, 5))
+    table = dropped.rows(rounds(0, 5))
     assert (tuple(table.index.shape), tuple(table.weight.shape)) == ((1, 1, 9, 3), (5, 4, 9, 3))
-    assert mixing(OnePeerExponential(8), trials=4).tables(rounds(0, 5)).weight.shape == (5, 1, 8, 2)
-    assert mixing(RandomMatching(8), trials=4).tables(rounds(0, 5)).index.shape == (5, 4, 8, 2)
+    assert mixing(OnePeerExponential(8), trials=4).rows(rounds(0, 5)).weight.shape == (5, 1, 8, 2)
+    assert mixing(RandomMatching(8), trials=4).rows(rounds(0, 5)).index.shape == (5, 4, 8, 2)
     assert mixing(RandomMatching(8)).bytes_per_round > 0
-    hub = mixing(star(10_000)).tables(rounds(0, 1))
+    hub = mixing(star(10_000)).rows(rounds(0, 1))
     assert sum(leaf.numel() for leaf in hub) < 11 * 10_000
-    everyone = mixing(complete(500)).tables(rounds(0, 1))
+    everyone = mixing(complete(500)).rows(rounds(0, 1))
     assert sum(leaf.numel() for leaf in everyone) < 3 * 500
-    as_matrix = mixing(graph_from_matrix(np.full((500, 500), 1 / 500))).tables(rounds(0, 1))
+    as_matrix = mixing(graph_from_matrix(np.full((500, 500), 1 / 500))).rows(rounds(0, 1))
     assert sum(leaf.numel() for leaf in as_matrix) < 3 * 500
 
 
@@ -191,7 +192,7 @@ def test_dropping_from_a_symmetric_matrix_keeps_its_self_weights() -> None:
 )
 def test_compiling_apply_changes_no_bit(topology: Any) -> None:
     n, R = topology.agents, 2
-    table = mixing(topology, trials=R).tables(rounds(0, 4))
+    table = mixing(topology, trials=R).rows(rounds(0, 4))
     assert table.hub_rows.shape[-1] == (n == 40)
     torch.compiler.reset()
     compiled = torch.compile(apply, fullgraph=True, backend="inductor")
@@ -273,11 +274,10 @@ def test_require() -> None:
     mixing(Given(0.5)).require("row", "push_sum")
     with pytest.raises(InputError, match=r"column 0 of W sums to 0\.5"):
         mixing(Given(0.5)).require("doubly", "gtadam")
-    late = mixing(Given(0.5, start=100))
-    late.require("doubly", "gtadam")
-    late.tables(rounds(50, 60))
+    late = mixing(Given(0.5, start=100)).require("doubly", "gtadam")
+    late.rows(rounds(50, 60))
     with pytest.raises(InputError, match="gtadam needs doubly"):  # what goes wrong later is still caught
-        late.tables(rounds(95, 105))
+        late.rows(rounds(95, 105))
 
 
 @pytest.mark.parametrize(
@@ -295,11 +295,11 @@ def test_require() -> None:
         (lambda: mixing(OnePeerExponential(5), drop=0.1), "drop_links needs symmetric weights"),
         (lambda: mixing(graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]), drop=0.1), "drop_links needs symmetric weights"),
         (lambda: mixing(Graph(0, np.empty((0, 2), np.int64))), "at least 1 agent"),
-        (lambda: mixing(Given(None)).tables(rounds(0, 1)), "in one direction only"),
-        (lambda: mixing(Given(0.5, sender=3)).tables(rounds(0, 1)), r"outside 0 \.\. 2"),
-        (lambda: mixing(Given(0.5, copies=2)).tables(rounds(0, 1)), "from agent 1 to agent 0 twice"),
-        (lambda: mixing(Given(0.5, sender=0)).tables(rounds(0, 1)), "self loop"),
-        (lambda: mixing(Given(math.inf)).tables(rounds(0, 1)), "not finite"),
+        (lambda: mixing(Given(None)).rows(rounds(0, 1)), "in one direction only"),
+        (lambda: mixing(Given(0.5, sender=3)).rows(rounds(0, 1)), r"outside 0 \.\. 2"),
+        (lambda: mixing(Given(0.5, copies=2)).rows(rounds(0, 1)), "from agent 1 to agent 0 twice"),
+        (lambda: mixing(Given(0.5, sender=0)).rows(rounds(0, 1)), "self loop"),
+        (lambda: mixing(Given(math.inf)).rows(rounds(0, 1)), "not finite"),
         (lambda: graph_from_edges(0, []), "at least 1 agent"),
         (lambda: graph_from_edges(3, [[0, 3]]), r"\(0, 3\) names an agent outside 0 \.\. 2"),
         (lambda: graph_from_edges(3, [[-1, 2]]), "outside"),
@@ -340,15 +340,15 @@ def test_one_agent() -> None:
         for rule in RULES if isinstance(topology, Graph) else RULES[:3]:
             W = mixing(topology, rule)
             assert (W.dense(rounds(0, 2)) == 1).all()
-            assert torch.equal(apply(slices(W.tables(rounds(0, 2)), 1), z), z)
+            assert torch.equal(apply(slices(W.rows(rounds(0, 2)), 1), z), z)
     assert (mixing(ring(1), drop=0.5).dense(rounds(0, 3)) == 1).all()
 
 
 def test_a_million_agents() -> None:
     n = 10**6
-    W = Mixing(ring(n), "metropolis", Key(0, range(1), range(1), n))
+    W = mixing_of(ring(n), "metropolis", Key(0, range(1), range(1), n))
     z = torch.arange(n, dtype=torch.float64).reshape(1, n, 1)
-    mixed = apply(slices(W.tables(rounds(0, 1)), 0), z)[0, :, 0]
+    mixed = apply(slices(W.rows(rounds(0, 1)), 0), z)[0, :, 0]
     assert mixed[1:-1].sub(z[0, 1:-1, 0]).abs().max() < 1e-9
     assert mixed[0].item() == pytest.approx((1 + n - 1) / 3)
 
@@ -364,7 +364,9 @@ def test_a_built_problem_holds_little_besides_what_its_rounds_need() -> None:
 
     problem = build(Experiment("ring", 1000, "quadratic", Watched(), rounds=3))
     assert all(state() is None for state in made) and problem.x0.untyped_storage().nbytes() == 8
-    table = problem.mixing.tables(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
-    held = sum(value.nbytes for value in vars(problem.mixing).values() if isinstance(value, np.ndarray))
-    assert not any(isinstance(value, Pattern) for value in vars(problem.mixing).values())
+    table = problem.network.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))[0]
+    (mixing,) = problem.network.mixings
+    assert isinstance(mixing, ConstantMixing)
+    held = sum(value.nbytes for value in (*mixing.terms, mixing.graph.edges))
+    assert not any(isinstance(value, Pattern) for value in vars(mixing).values())
     assert held <= 1.6 * (table.index.nbytes + table.weight.nbytes)

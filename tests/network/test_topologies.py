@@ -16,7 +16,7 @@ from helpers.networks import make
 import distopt.topologies
 from distopt.errors import InputError
 from distopt.network.graphs import Graph, Switching, is_connected
-from distopt.network.mixing import Mixing
+from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
 
 FAMILIES = sorted(
@@ -64,7 +64,7 @@ def test_every_family_under_every_rule_and_with_dropped_links(name: str, triangl
     rules = ["metropolis", "lazy_metropolis", "max_degree", *([] if moves else ["best_constant"])]
     for rule in [*rules, *(["fastest"] if not moves and n <= 16 else [])]:
         for drop in [0.0] if directed else [0.0, 0.4]:
-            mixing = Mixing(topology, rule, Key(5, range(n), range(2), n), drop)
+            mixing = mixing_of(topology, rule, Key(5, range(n), range(2), n), drop)
             mixing.require("doubly" if directed else "symmetric", "the test")
             W = mixing.dense(t)
             assert (W.sum(-1) - 1).abs().max() < 1e-14
@@ -82,7 +82,7 @@ def test_every_family_under_every_rule_and_with_dropped_links(name: str, triangl
 @pytest.mark.parametrize("name", [f for f in FAMILIES if f not in ("karate", "topohub", "file")])
 def test_one_agent_and_no_agent(name: str) -> None:
     one = make(name, 1)
-    mixing = Mixing(one, "metropolis", Key(0, range(1), range(2), 1))
+    mixing = mixing_of(one, "metropolis", Key(0, range(1), range(2), 1))
     assert (mixing.dense(rounds(0, 3)) == 1).all()
     with pytest.raises(InputError):
         make(name, 0)
@@ -215,14 +215,14 @@ def test_geometric_links_exactly_those_in_reach() -> None:
 def test_one_peer_exponential() -> None:
     for n in (2, 4, 16, 64):
         depth = n.bit_length() - 1
-        W = Mixing(make("one_peer_exponential", n), "metropolis", Key(0, range(n), range(1), n)).dense(
+        W = mixing_of(make("one_peer_exponential", n), "metropolis", Key(0, range(n), range(1), n)).dense(
             rounds(3, 3 + depth)
         )[:, 0]
         product = torch.eye(n, dtype=torch.float64)
         for one in W:
             product = one @ product
         assert torch.equal(product, torch.full((n, n), 1 / n, dtype=torch.float64))
-    W = Mixing(make("one_peer_exponential", 11), "lazy", Key(0, range(11), range(1), 11)).dense(rounds(0, 9))[:, 0]
+    W = mixing_of(make("one_peer_exponential", 11), "lazy", Key(0, range(11), range(1), 11)).dense(rounds(0, 9))[:, 0]
     for t in range(9):
         for i in range(11):
             heard = (i + 2 ** (t % 4)) % 11

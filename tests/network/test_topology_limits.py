@@ -9,8 +9,8 @@ import pytest
 
 from distopt.errors import InputError
 from distopt.network.graphs import is_connected
+from distopt.network.topology import build_topology
 from distopt.numerics.random import Key
-from distopt.simulation.problem import build_topology
 from distopt.topologies import random_regular as regular
 from distopt.topologies.erdos_renyi import erdos_renyi
 from distopt.topologies.resampled_erdos_renyi import ResampledErdosRenyi

@@ -81,7 +81,7 @@ def test_simulate_equals_the_papers_loop(
     )
     built = build(Experiment(topology, agents, scenario, algorithm, rounds=ROUNDS, trials=2, seed=4, drop_links=drop))
     t = torch.arange(ROUNDS).reshape(-1, 1, 1, 1)
-    data, weights = built.scenario.batch(t, built.key), built.mixing.dense(t)
+    data, weights = built.scenario.batch(t, built.key), built.network.mixings[0].dense(t)
     for trial in range(2):
 
         def gradient(t: int, i: int, x: list[float], trial: int = trial) -> list[float]:

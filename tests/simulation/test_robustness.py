@@ -251,13 +251,13 @@ def test_tables_of_a_changing_network_are_made_in_pieces(monkeypatch: pytest.Mon
     whole = small(**ask)
     monkeypatch.setattr("distopt.simulation.runner.BLOCK_BYTES", 2**13)
     asked: list[int] = []
-    tables = distopt.network.mixing.Mixing.tables
+    tables = distopt.network.network.Network.rows
 
     def counted(self: Any, t: Tensor) -> Any:
         asked.append(len(t))
         return tables(self, t)
 
-    monkeypatch.setattr("distopt.network.mixing.Mixing.tables", counted)
+    monkeypatch.setattr("distopt.network.network.Network.rows", counted)
     pieces = small(**ask)
     assert max(asked[-5:]) < 60 and np.array_equal(whole["x"], pieces["x"])
     for name in whole.metrics:

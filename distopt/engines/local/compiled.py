@@ -76,7 +76,8 @@ class Rounds:
 
     def _round(self, held: AgentState, k: Tensor, leaves: Leaves) -> Round:
         data, exact, weights, uniforms, best, first = (pick(tree, k) for tree in leaves)
-        after, net, g = step(self.problem, held, data, Whole(weights), uniforms, first + k)
+        link = Whole(weights, self.problem.network.which)
+        after, net, g = step(self.problem, held, data, link, uniforms, first + k)
         self.bits = net.bits
         seen = []
         stood = before(self.problem, held)

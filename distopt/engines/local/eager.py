@@ -115,14 +115,14 @@ class Eager(InThisProcess):
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        problem, held, tables = self._problem, self.take(), rounds_of(block.tables)
+        problem, held, which = self._problem, self.take(), self._problem.network.which
         rounds = rounds[: room(held.x)]
         data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
 
         ts = numbered(held.x, block.start + rounds.start, len(rounds))
 
         def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
-            after, net, g = step(problem, held, data(k), Whole(tables(k)), uniforms(k), ts[k - rounds.start])
+            after, net, g = step(problem, held, data(k), Whole(tables(k), which), uniforms(k), ts[k - rounds.start])
             return after, net.bits, measure.round_terms(problem, after.state, g)
 
         with default_dtype(held.x.dtype):

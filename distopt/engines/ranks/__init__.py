@@ -59,7 +59,7 @@ def ranks(
             "ranks: backend=nccl: rounds on the GPUs of ranks run eagerly; leave "
             + either("--compiled out", 'mode="compiled" out')
         )
-    shared = divide(problem.mixing, count, partition)
+    shared = divide(problem.network, count, partition)
     compiled = backend == "gloo" and local.compiles(problem, blocks, mode)
     if (orders := led()) is None:
 

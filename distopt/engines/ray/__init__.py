@@ -361,7 +361,7 @@ def ray(
     whole("ray", 1, timeout=timeout)
 
     def share(count: int) -> Partition:
-        return divide(problem.mixing, count, partition)
+        return divide(problem.network, count, partition)
 
     share(workers)
     compiled = local.compiles(problem, blocks, mode)

@@ -15,8 +15,8 @@ from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Trans
 from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
 from distopt.network.net import Net, Uniforms, uniforms
+from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import moved, rounds_of, tree_map
 from distopt.simulation.method import Method
@@ -33,7 +33,7 @@ class Agents:
 
     Args:
         method: the algorithm and its channels.
-        mixing: the weights W_t of the whole network.
+        network: of all agents; its weights are asked for.
         partition: who holds which agents.
         me: which block of it this is.
         key: addresses the uniform numbers of the block's agents.
@@ -45,13 +45,12 @@ class Agents:
     Two agents alone, whose costs are x^2 / 2:
 
     >>> from distopt.algorithms.dgd import DGD
-    >>> from distopt.channels.exact import Exact
     >>> from distopt.engines.threads import InMemoryTransport, Mailbox
     >>> from distopt.network.graphs import graph_from_edges
     >>> x, key = torch.tensor([[[1.0], [3.0]]]), Key(0, range(2), range(1), 2)
-    >>> mixing = Mixing(graph_from_edges(2, [[0, 1]]), "metropolis", key)
-    >>> method = Method.of(DGD(0.5), {"x": Exact()}, 2, x)
-    >>> agents = Agents(method, mixing, Partition.even(2, 1), 0, key, InMemoryTransport(Mailbox(), 0))
+    >>> network = Network.of(graph_from_edges(2, [[0, 1]]), "metropolis", DGD(0.5), "exact", key)
+    >>> method = Method.of(DGD(0.5), network.channels, 2, x)
+    >>> agents = Agents(method, network, Partition.even(2, 1), 0, key, InMemoryTransport(Mailbox(), 0))
     >>> agents.place(x)
     >>> agents.step(agents.x).flatten().tolist()
     [1.5, 0.5]
@@ -60,7 +59,7 @@ class Agents:
     def __init__(
         self,
         method: Method,
-        mixing: Mixing,
+        network: Network,
         partition: Partition,
         me: int,
         key: Key,
@@ -69,7 +68,7 @@ class Agents:
         prefix: str = "",
         project: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.method, self.mixing, self.partition, self.me, self.key = method, mixing, partition, me, key
+        self.method, self.network, self.partition, self.me, self.key = method, network, partition, me, key
         self.device, self.project = device, project
         self.exchange = HaloExchange(transport, device, prefix)
         self.t, self.bits = 0, 0
@@ -96,10 +95,10 @@ class Agents:
     def load(self, start: int, count: int) -> None:
         """Make the weights and the uniform numbers of ``count`` rounds from ``start``."""
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
-        self.halo: Halo = halo(self.mixing.tables(t), self.partition, self.me).on(self.device)
+        self.halo: Halo = halo(self.network.rows(t), self.partition, self.me).on(self.device)
         drawn = uniforms(self.method.channels, self.key, self.method.plan.widths, t)
         self.uniforms: Uniforms = drawn if self.device.type == "cpu" else moved(drawn, self.device)
-        self._weights, self._drawn = rounds_of((self.halo.table, self.halo.own)), rounds_of(self.uniforms)
+        self._weights, self._drawn = rounds_of((self.halo.tables, self.halo.own)), rounds_of(self.uniforms)
         self._loaded = range(start, start + count)
 
     def begin(self, rounds: range) -> None:
@@ -126,7 +125,7 @@ class Agents:
         if self._net is None:
             k = self._turn()
             self.exchange.go(k)
-            link = BlockLink(self.exchange, *self._weights(k))
+            link = BlockLink(self.exchange, self.network.which, *self._weights(k))
             self._net = opened(self.method, self.held, link, self._drawn(k), self.method.plan.early)
 
     def step(self, g: Tensor, grad: Gradient | None = None) -> Tensor:

@@ -122,7 +122,7 @@ class Rounds:
     def through(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> Trajectory:
         """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over."""
         held, halo = self.agents.held, self.agents.halo
-        weights, width = (halo.table, halo.own), halo.width
+        weights, width = (halo.tables, halo.own), halo.width
         self.exchange.go(rounds.start)
         first = torch.tensor([self.exchange.round - rounds.start])
         self._loaded = max(self._loaded, count)
@@ -131,7 +131,8 @@ class Rounds:
         def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
             opaque = Opaque(self._number, k, width)
             data, weights, uniforms, first = pick(leaves, k)
-            after, net, g = step(self.problem, held, data, BlockLink(opaque, *weights), uniforms, first + k, self.early)
+            link = BlockLink(opaque, self.problem.network.which, *weights)
+            after, net, g = step(self.problem, held, data, link, uniforms, first + k, self.early)
             of_round = measure.round_terms(self.problem, after.state, g)
             self._bits, self._with_terms = net.bits, of_round is not None
             stood = before(self.problem, held)

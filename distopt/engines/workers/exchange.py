@@ -5,7 +5,7 @@ Bytes are carried by a ``Transport``, the only thing an engine has to bring.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from distopt.engines.workers.halo import Halo, size, unpack
 from distopt.errors import InputError
 from distopt.network.net import slots
-from distopt.network.rows import Table, apply
+from distopt.network.rows import Tables, apply
 from distopt.protocols import Payload, Slots
 
 E = TypeVar("E")
@@ -202,8 +202,8 @@ class Exchange(Protocol):
 class BlockLink:
     """The link of a worker's round (see ``distopt.network.net.Link``)."""
 
-    def __init__(self, exchange: Exchange, table: Table, own: Tensor) -> None:
-        self.exchange, self.table, self.own = exchange, table, own
+    def __init__(self, exchange: Exchange, which: Mapping[str, int], tables: Tables, own: Tensor) -> None:
+        self.exchange, self.which, self.tables, self.own = exchange, which, tables, own
         self._early: dict[str, Payload] = {}
         self._heard: dict[str, Payload] = {}
 
@@ -223,11 +223,10 @@ class BlockLink:
             self._heard = pytree.tree_unflatten(self.exchange.heard("+".join(self._early), leaves), form)
         return self._heard[name]
 
-    def weigh(self, rows: Tensor) -> Tensor:
+    def weigh(self, name: str, rows: Tensor) -> Tensor:
         """The own agents' rows of W_t times the heard rows."""
-        return apply(self.table, rows)
+        return apply(self.tables[self.which[name]], rows)
 
-    @property
-    def slots(self) -> Slots:
-        """See ``distopt.protocols.Wire``."""
-        return slots(self.table)
+    def slots(self, name: str) -> Slots:
+        """See ``distopt.network.net.Link``."""
+        return slots(self.tables[self.which[name]])

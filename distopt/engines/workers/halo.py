@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.engines.workers.partition import Partition, links
-from distopt.network.rows import Table
+from distopt.engines.workers.partition import Partition, links, rounds_in
+from distopt.network.rows import Table, Tables
 from distopt.numerics.trees import moved
 
 Ints = NDArray[np.int64]
@@ -27,7 +27,8 @@ class Halo:
     """One block's weights in a chunk of rounds. Round k is entry k, or 0 where one entry serves all rounds.
 
     Attributes:
-        table: the rows of the own agents, with indices into the heard rows.
+        tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. Whoever any of them weighs
+            is heard, so one set of rows serves all channels.
         own: int64 [K|1, n], where the own agents stand among the heard ones.
         width: h, the largest number of rows heard in a round, or a little more.
         order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
@@ -36,7 +37,7 @@ class Halo:
         receive: for each round, block -> how many rows come from it. Arrived rows lie block after block, in ascending id in each.
     """
 
-    table: Table
+    tables: Tables
     own: Tensor
     width: int
     order: tuple[Tensor | None, ...]
@@ -47,16 +48,16 @@ class Halo:
         """The same with its tensors on a device."""
         if device.type == "cpu":
             return self
-        table, own, order, send = moved((self.table, self.own, self.order, self.send), device)
-        return replace(self, table=table, own=own, order=order, send=send)
+        tables, own, order, send = moved((self.tables, self.own, self.order, self.send), device)
+        return replace(self, tables=tables, own=own, order=order, send=send)
 
 
-def halo(table: Table, partition: Partition, me: int) -> Halo:
-    """The halo of block ``me`` of a network whose weights are ``table``."""
+def halo(tables: Tables, partition: Partition, me: int) -> Halo:
+    """The halo of block ``me`` of a network whose weights are ``tables``."""
     agents, blocks, owner = partition.agents, len(partition.blocks), partition.owner()
     ids = np.asarray(partition.blocks[me])
-    rounds = max(leaf.shape[0] for leaf in table)
-    k, i, j = links(table, agents)
+    rounds = max(map(rounds_in, tables))
+    k, i, j = links(tables, agents)
     hears, serves = (owner[i] == me) & (owner[j] != me), (owner[i] != me) & (owner[j] == me)
     needed = np.unique(k[hears] * agents + j[hears])
     asked = np.unique((k[serves] * blocks + owner[i[serves]]) * agents + j[serves])
@@ -66,7 +67,9 @@ def halo(table: Table, partition: Partition, me: int) -> Halo:
     # W that changes gets a rounded width, so that most chunks of rounds have rows of one shape
     width = len(ids) + (most if rounds == 1 else min(-(-most // 8) * 8, others))
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
-    ascends = table.everyone.shape[-1] > 0  # a sum over all rows as they stand: their order decides its bits
+    ascends = any(
+        table.everyone.shape[-1] for table in tables
+    )  # a sum over all rows as they stand: their order decides its bits
     place = np.full((rounds, agents), -1)  # each agent's place among the heard ones
     receive = []
     for t in range(rounds):
@@ -84,7 +87,8 @@ def halo(table: Table, partition: Partition, me: int) -> Halo:
     for group, start, count in zip(groups.tolist(), first.tolist(), counts.tolist(), strict=True):
         rows = asked[start : start + count] % agents
         send[group // blocks][group % blocks] = torch.from_numpy(np.searchsorted(ids, rows))
-    return Halo(_rows(table, ids, place), torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
+    own_tables = tuple(_rows(table, ids, place) for table in tables)
+    return Halo(own_tables, torch.from_numpy(own), width, tuple(order), tuple(send), tuple(receive))
 
 
 def _rows(table: Table, ids: Ints, place: Ints) -> Table:

@@ -12,8 +12,8 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from distopt.errors import InputError
-from distopt.network.mixing import Mixing
-from distopt.network.rows import Table
+from distopt.network.network import Network
+from distopt.network.rows import Table, Tables
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ def check(way: str) -> None:
         raise InputError(f"no partition {way!r}; partitions: {', '.join(WAYS)}")
 
 
-def divide(mixing: Mixing, workers: int, way: str = "contiguous") -> Partition:
+def divide(network: Network, workers: int, way: str = "contiguous") -> Partition:
     """The agents of a network shared among workers in blocks whose sizes differ by one at most.
 
     "contiguous" takes ids as they come. "cut" looks for blocks between which few links run, so that few rows travel: it halves the
@@ -102,23 +102,23 @@ def divide(mixing: Mixing, workers: int, way: str = "contiguous") -> Partition:
         InputError: more workers than agents, or no such way.
     """
     check(way)
-    even = Partition.even(mixing.agents, workers)
+    even = Partition.even(network.agents, workers)
     if way == "contiguous" or workers == 1:
         return even
-    t = torch.arange(1 if mixing.constant else SEEN).reshape(-1, 1, 1, 1)
-    table = mixing.tables(t)
-    if table.everyone.shape[-1]:  # whatever the blocks, all is cut
+    t = torch.arange(1 if network.constant else SEEN).reshape(-1, 1, 1, 1)
+    tables = network.rows(t)
+    if any(table.everyone.shape[-1] for table in tables):  # whatever the blocks, all is cut
         return even
-    graph = between(table, mixing.agents)
-    owner = np.empty(mixing.agents, np.int64)
-    _halve(graph, np.arange(mixing.agents), [len(block) for block in even.blocks], 0, owner)
+    graph = between(tables, network.agents)
+    owner = np.empty(network.agents, np.int64)
+    _halve(graph, np.arange(network.agents), [len(block) for block in even.blocks], 0, owner)
     found = Partition.of(owner)
     return found if cut(graph, found) < cut(graph, even) else even
 
 
-def between(table: Table, agents: int) -> csr_matrix:
+def between(tables: Tables, agents: int) -> csr_matrix:
     """How often each pair of agents is linked: symmetric, [N, N], sparse, without a diagonal."""
-    _, i, j = links(table, agents)
+    _, i, j = links(tables, agents)
     i, j = i[i != j], j[i != j]
     one_way = csr_matrix((np.ones(len(i)), (i, j)), (agents, agents))
     return (one_way + one_way.T).tocsr()
@@ -189,8 +189,26 @@ def _exchange(graph: csr_matrix, left: NDArray[np.bool_]) -> None:
             left[pair] = ~left[pair]
 
 
-def links(table: Table, agents: int) -> tuple[Ints, Ints, Ints]:
-    """(round, receiver, sender) of every weight that is not zero, in any trial; a complete network's in full."""
+def links(tables: Tables, agents: int) -> tuple[Ints, Ints, Ints]:
+    """(round, receiver, sender) of every weight that is not zero, in any trial and of any table; a complete network's in full."""
+    rounds = max(map(rounds_in, tables))
+    found = []
+    for table in tables:
+        k, i, j = _links(table, agents)
+        repeat = rounds // rounds_in(table)  # one entry serves all rounds
+        every = np.repeat(np.arange(repeat), len(k))
+        found.append((np.tile(k, repeat) + every, np.tile(i, repeat), np.tile(j, repeat)))
+    k, i, j = (np.concatenate(each) for each in zip(*found, strict=True))
+    return k, i, j
+
+
+def rounds_in(table: Table) -> int:
+    """How many rounds a table has an entry for; 1 where one serves all."""
+    return max(leaf.shape[0] for leaf in table)
+
+
+def _links(table: Table, agents: int) -> tuple[Ints, Ints, Ints]:
+    """See ``links``."""
     if table.everyone.shape[-1]:
         i, j = np.divmod(np.arange(agents**2), agents)
         return np.zeros_like(i), i, j

@@ -72,7 +72,7 @@ class Worker:
         self.problem = replace(problem, key=key, x0=problem.x0[:, list(self.ids)].clone())
         self.agents = Agents(
             self.problem.method,
-            problem.mixing,
+            problem.network,
             partition,
             me,
             key,

@@ -1,0 +1,200 @@
+"""The network of an algorithm: the weights and the channel of each name that it sends. It knows of no scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from distopt.catalog.parts import label, part
+from distopt.errors import InputError
+from distopt.network.changing import DroppingMixing, SwitchingMixing
+from distopt.network.graphs import Graph, Switching
+from distopt.network.mixing import ConstantMixing, Mixing
+from distopt.network.properties import by_channel, shown
+from distopt.network.rows import Tables
+from distopt.network.topology import EVERY
+from distopt.network.weights import rule_name
+from distopt.numerics.random import Key
+from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
+
+
+@dataclass(frozen=True)
+class Network:
+    """What an algorithm's messages meet, channel by channel.
+
+    Attributes:
+        given: the network before an algorithm asked anything of it, by channel; ``topology.EVERY`` names that of every channel.
+        mixings: the different weight matrices. Where one serves all channels, it is the only one.
+        which: by channel the place of its weights in ``mixings``.
+        channels: by name, how each value crosses the network.
+    """
+
+    given: Mapping[str, Mixing]
+    mixings: tuple[Mixing, ...]
+    which: Mapping[str, int]
+    channels: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        topology: Graph | Switching | Mapping[str, Graph | Switching],
+        weights: str,
+        algorithm: Any,
+        channel: Any,
+        key: Key,
+        drop_links: float = 0.0,
+        who: str | None = None,
+    ) -> Network:
+        """The network on which an algorithm runs.
+
+        Args:
+            topology: the graph, or one for each channel (see ``distopt.network.topology``).
+            weights: the rule that makes the weights.
+            algorithm: says what it sends, in ``channels``, and what W must be, in ``weights``.
+            channel: a spec or an object, unless the algorithm brings its own.
+            key: seed and trials.
+            drop_links: see ``mixing_of``.
+            who: what messages call the algorithm.
+
+        Raises:
+            InputError: the weights are not what the algorithm needs, or a channel does not fit the network.
+
+        >>> from distopt.algorithms.gt import GT
+        >>> from distopt.network.graphs import graph_from_edges
+        >>> network = Network.of(graph_from_edges(3, [[0, 1], [1, 2]]), "metropolis", GT(), "exact", Key(0, range(3), range(1), 3))
+        >>> len(network.mixings), network.which
+        (1, {'x': 0, 's': 0})
+        """
+        each = topology if isinstance(topology, Mapping) else {EVERY: topology}
+        given = {name: mixing_of(one, weights, key, drop_links) for name, one in each.items()}
+        return cls(given, (), {}, {}).serving(algorithm, channel, who)
+
+    def serving(self, algorithm: Any, channel: Any, who: str | None = None) -> Network:
+        """The same network for another algorithm (see ``of``)."""
+        who = who or type(algorithm).__name__.lower()
+        algorithm = completed(AlgorithmDefaults, algorithm)
+        served = self._served(algorithm, who)
+        channels = channels_of(algorithm, channel, who)
+        slotted = [name for name, each in channels.items() if each.for_degree is not None]
+        asks = who if channel == "exact" else f"channel {label(channel)}"
+        linked = {id(served[name]): served[name].with_link_slots(asks) for name in slotted}
+        served = {name: linked.get(id(mixing), mixing) for name, mixing in served.items()}
+        channels |= {
+            name: completed(ChannelDefaults, channels[name].for_degree(served[name].slots)) for name in slotted
+        }
+        for name, each in channels.items():
+            if each.constant and not served[name].constant:
+                raise InputError(
+                    f"channel {type(each).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
+                    "but here links come and go; use a fixed topology without drop_links, or another channel"
+                )
+        mixings = tuple({id(mixing): mixing for mixing in served.values()}.values())
+        places = {id(mixing): k for k, mixing in enumerate(mixings)}
+        return Network(self.given, mixings, {name: places[id(mixing)] for name, mixing in served.items()}, channels)
+
+    def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
+        """The weights of each channel, which have the properties that the algorithm asks of it."""
+        weights = algorithm.weights
+        needs = by_channel(weights, algorithm.channels)
+        single = EVERY in self.given
+        if not single and set(self.given) != set(needs):
+            raise InputError(f"the topology is given for {shown(self.given)}, but {who} sends {shown(needs)}")
+        found: dict[tuple[int, bool], Mixing] = {}
+        at = {}
+        for name, each in needs.items():
+            base = self.given[EVERY if single else name]
+            at[name] = id(base), base.by_column(each)
+            whose = f"{who} (channel {name!r})" if not single or isinstance(weights, Mapping) else who
+            try:
+                found[at[name]] = found.get(at[name], base).require(each, whose)
+            except InputError as error:
+                if single and len(set(needs.values())) > 1:
+                    raise InputError(
+                        f"{error}; or give each channel its own, as in topology={{'x': R, 's': C}}"
+                    ) from error
+                raise
+        return {name: found[place] for name, place in at.items()}
+
+    @property
+    def agents(self) -> int:
+        """N."""
+        return self.mixings[0].agents
+
+    @property
+    def constant(self) -> bool:
+        """Whether the weights of all channels are the same in every round."""
+        return all(mixing.constant for mixing in self.mixings)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the network was read, for the user: one line each."""
+        return tuple(dict.fromkeys(note for mixing in self.mixings for note in mixing.notes))
+
+    @property
+    def bytes_per_round(self) -> int:
+        """See ``Mixing``."""
+        return sum(mixing.bytes_per_round for mixing in self.mixings)
+
+    def rows(self, t: Tensor) -> Tables:
+        """The weights of rounds t, int64 [K, 1, 1, 1]: a table for each of ``mixings``."""
+        return tuple(mixing.rows(t) for mixing in self.mixings)
+
+    def repeated(self, times: int) -> Network:
+        """The same network for ``times`` copies of the trials, one after the other."""
+        return replace(self, mixings=tuple(mixing.repeated(times) for mixing in self.mixings))
+
+
+def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: float = 0.0) -> Mixing:
+    """The mixing matrix of a topology, in the form that it has.
+
+    With ``drop_links`` = p each undirected link fails with probability p, anew in every round and trial, in both directions;
+    both ends add its weight to their self weights, so that W_t stays symmetric and doubly stochastic.
+
+    Args:
+        topology: a fixed or a switching graph.
+        rule: name of the weight rule, one of ``distopt.network.weights.RULES``, or ``lazy``.
+        key: seed and trials (its agents are not used: W is that of the whole network).
+        drop_links: p in [0, 1).
+
+    Raises:
+        InputError: an unknown rule or one that this topology cannot have; links that fail although W is not symmetric.
+
+    >>> from distopt.network.graphs import graph_from_edges
+    >>> ring = graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]])
+    >>> round(mixing_of(ring, "metropolis", Key(0, range(4), range(1), 4)).spectral_gap(), 6)
+    0.666667
+    """
+    rule, p = rule_name(rule), float(drop_links)
+    if topology.agents < 1:
+        raise InputError(f"a network needs at least 1 agent, not {topology.agents}")
+    if not 0.0 <= p < 1.0:
+        raise InputError(
+            f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
+        )
+    if isinstance(topology, Graph):
+        return DroppingMixing(topology, rule, key, p) if p else ConstantMixing(topology, rule)
+    mixing = SwitchingMixing(topology, rule, key, p)
+    return mixing.require("symmetric", "drop_links") if p else mixing
+
+
+def channels_of(algorithm: Any, channel: Any, who: str) -> dict[str, Any]:
+    """The channel of each name that an algorithm sends: its own, where it brings any, or ``channel``, a spec or an object.
+
+    Raises:
+        InputError: both bring one, or the algorithm leaves one out.
+    """
+    needs = ("init", "encode", "bits")
+    brought = algorithm.channel
+    if brought is None:
+        return dict.fromkeys(algorithm.channels, part("channels", channel, needs, {}))
+    if channel != "exact":
+        raise InputError(
+            f"algorithm {who} brings its own channel; leave channel={label(channel)} out, or use an algorithm without, such as gt"
+        )
+    own = brought if isinstance(brought, Mapping) else dict.fromkeys(algorithm.channels, brought)
+    if missing := [name for name in algorithm.channels if name not in own]:
+        raise InputError(f"algorithm {who} sends {missing[0]!r}, for which it brings no channel")
+    return {name: part("channels", own[name], needs, {}) for name in algorithm.channels}
