@@ -292,3 +292,11 @@ def test_a_run_goes_on_as_it_began(engine: MakeEngine, tmp_path: Any) -> None:
     run: Any = distopt.resume(tmp_path / "run", engine=emitted)
     assert run.status == "done" and run["tracking_error"].shape == (1, 20)
     assert all(np.array_equal(run[name], whole[name]) for name in whole)
+
+
+def test_a_point_of_a_grid_has_the_bits_that_it_has_alone() -> None:
+    asked: dict[str, Any] = {"agents": 5, "scenario": "drifting_logistic", "rounds": 10, "trials": 2, "engine": emitted}
+    both: Any = distopt.simulate("ring", algorithm="gtadam:lr=[0.01,0.03]", record="x", **asked)
+    for run, lr in zip(both.values(), (0.01, 0.03), strict=True):
+        alone = distopt.simulate("ring", algorithm=f"gtadam:lr={lr}", record="x", **asked)
+        assert all(np.array_equal(run[name], alone[name]) for name in [*alone, "x"])
