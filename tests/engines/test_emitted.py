@@ -128,7 +128,9 @@ def placed() -> list[Any]:
     for _, mine in itertools.groupby(cases(), lambda case: case.algorithm):
         own = list(mine)
         chosen, before = own[before % len(own)], before + 1
-        found += [pytest.param(case, marks=[] if case is chosen else [pytest.mark.slow], id=str(case)) for case in own]
+        found += [
+            pytest.param(case, marks=[] if case is chosen else [pytest.mark.battery], id=str(case)) for case in own
+        ]
     return found
 
 
