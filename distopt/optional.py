@@ -1,17 +1,19 @@
 """What a class of each kind may leave out, and what holds for it then.
 
-The attributes of a base below are optional; their values here are the defaults. The project's own classes inherit the base of their kind.
-A user's class inherits nothing: ``completed`` gives its objects what they lack, once, where they come in. All other code reads plain
-attributes. Directions and schedules have no optional attributes.
+The attributes of a base below are optional; their values here are the defaults. None means the same as leaving an attribute out. The
+project's own classes inherit the base of their kind. A user's class inherits nothing: ``completed`` gives its objects what they lack, once,
+where they come in. All other code reads plain attributes. Directions and schedules have no optional attributes.
 """
 
 from __future__ import annotations
 
-import copyreg
 from contextlib import suppress
-from functools import cache
-from types import MemberDescriptorType
+from functools import cache, cached_property
+from inspect import getattr_static
+from types import BuiltinFunctionType, MemberDescriptorType
 from typing import Any, ClassVar
+
+from distopt.errors import InputError
 
 
 class AlgorithmDefaults:
@@ -19,7 +21,8 @@ class AlgorithmDefaults:
 
     Attributes:
         tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of the gradients after
-            every round. The metric ``tracker_invariant`` checks it; without ``tracks`` there is none, whatever leaves are called.
+            every round. The metric ``tracker_invariant`` checks it. Without ``tracks`` a run has no such metric, whatever the leaves are
+            called.
         weights: what W must be: "row" (row-stochastic), "column" (column-stochastic), "doubly" (both), "symmetric" (and doubly stochastic),
             "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel.
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
@@ -38,7 +41,7 @@ class CompressorDefaults:
 
     Attributes:
         shared: True is one draw u [..., 1, words] for the whole network. Receivers know it, too, so ``decode`` is given it.
-        start: ``start(d, dtype)`` [*], what the first encoding of a row starts from. Who has it has ``warm``, too.
+        start: ``start(d, dtype)`` [*], what the first encoding of a row starts from. A compressor with ``start`` must have ``warm``.
         warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` is given either as ``warm``: whoever compresses
             a stream of values keeps it in between.
     """
@@ -80,8 +83,8 @@ class ScenarioDefaults:
 
     Attributes:
         rounds: how many rounds the data last, where that does not depend on the agents. None: without end.
-        comparator: False says that nobody knows the minimisers x*_t, as of a neural network. They are not sought, then; there are no regrets
-            and no other metrics that compare with them, and the cost stands in their place.
+        comparator: True or False. False says that nobody knows the minimisers x*_t, as of a neural network. Then they are not sought. A run
+            has no regrets and no other metrics that compare with them; the cost stands in their place.
         optimum: ``optimum(b)`` [K|1, R|1, d], the minimiser x*_t of sum_i f_{i,t} from the batch of ALL agents, or None: then Newton's method
             finds it.
         guess: ``guess(b)`` [K|1, R|1, d], where Newton's method starts. It is needed where f is not convex.
@@ -138,7 +141,13 @@ DEFAULTS: dict[str, type] = {
 def completed(defaults: type, part: Any) -> Any:
     """The object, with the attributes of a class of defaults for what it lacks. One that lacks nothing is returned as it is.
 
-    The result shares the object's fields, and is an instance of its class, too. The object and its class stay as they are.
+    The result is an instance of the object's class, too. Both share one ``__dict__``; the values of slots are copied. The object and its
+    class stay as they are. The class does not hear of it: its ``__new__``, ``__init__`` and ``__init_subclass__`` and its metaclass are not
+    called.
+
+    Raises:
+        InputError: Python allows no subclass of the object's class, as of that of functions.
+        AttributeError: one of the optional attributes is a property, and the property raised it.
 
     >>> class Mine:
     ...     weights = "row"
@@ -146,58 +155,103 @@ def completed(defaults: type, part: Any) -> Any:
     >>> mine.weights, mine.tracks, isinstance(mine, Mine), hasattr(Mine, "tracks")
     ('row', None, True, False)
     """
-    missing = tuple(name for name in vars(defaults) if name[0] != "_" and not hasattr(part, name))
+    missing = tuple(name for name, default in vars(defaults).items() if name[0] != "_" and _lacks(part, name, default))
     if not missing:
         return part
     own: Any = type(part)
-    made = _class(own, defaults, missing)
-    twin = made.__new__(made, *(part.__getnewargs__() if hasattr(part, "__getnewargs__") else ()))
-    for slot in (
-        value for each in own.__mro__ for value in vars(each).values() if isinstance(value, MemberDescriptorType)
-    ):
+    fields = getattr(part, "__dict__", {})
+    return _sharing(_class(own, defaults, missing, tuple(name for name in missing if name in fields)), part)
+
+
+def _lacks(part: Any, name: str, default: Any) -> bool:
+    """Whether an object needs the default of an attribute."""
+    try:
+        return getattr(part, name) is None and default is not None
+    except AttributeError:
+        if isinstance(getattr_static(part, name, None), property | cached_property):
+            raise  # the property is there; it has failed
+        return True
+
+
+def _sharing(kind: Any, part: Any) -> Any:
+    """An object of the class ``kind`` with the ``__dict__`` of another object and copies of its slots."""
+    base: Any = next(each for each in kind.__mro__ if isinstance(vars(each).get("__new__"), BuiltinFunctionType))
+    made = object.__new__(kind) if base is object else base.__new__(kind, part)  # of a tuple or a number: its value
+    if base in (list, dict, set):
+        base.__init__(made, part)
+    slots = (each for own in kind.__mro__ for each in vars(own).values() if isinstance(each, MemberDescriptorType))
+    for slot in slots:
         with suppress(AttributeError):  # a slot without a value
-            slot.__set__(twin, slot.__get__(part))
+            slot.__set__(made, slot.__get__(part))
     if hasattr(part, "__dict__"):
         try:
-            object.__setattr__(twin, "__dict__", part.__dict__)  # what the object counts, both count
+            object.__setattr__(made, "__dict__", part.__dict__)  # what the object counts, both count
         except AttributeError:  # types.SimpleNamespace keeps its own
-            twin.__dict__.update(part.__dict__)
-    return twin
+            made.__dict__.update(part.__dict__)
+    return made
 
 
 class _Completed:
-    """Before the user's class among the bases: making the class tells that one nothing, and pickles do not hold it."""
+    """The first base of the class of a completed object: it copies and pickles the object, and keeps the user's class from hearing of it.
+
+    A pickle holds the user's own object, which is completed again when it is read.
+    """
 
     __slots__ = ()
+    _completed_from: ClassVar[tuple[Any, type]]  # the user's class, and the class of defaults
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """The user's class hears of its own subclasses only."""
+        """In the place of the user's method of this name, which is for the user's own subclasses."""
+
+    def __copy__(self) -> Any:
+        own, defaults = type(self)._completed_from
+        if hasattr(own, "__copy__"):
+            return completed(defaults, own.__copy__(self))
+        made = _sharing(type(self), self)
+        if hasattr(self, "__dict__"):
+            with suppress(AttributeError):  # types.SimpleNamespace has its own by now
+                object.__setattr__(made, "__dict__", dict(self.__dict__))
+        return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        made = super().__reduce_ex__(protocol)
-        if isinstance(made, str) or made[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]  # typeshed lacks it
-            return made
-        return (_blank, (*type(self)._from, *made[1][1:]), *made[2:])  # type: ignore[attr-defined]  # see ``_class``
+        own, defaults = type(self)._completed_from
+        return completed, (defaults, _sharing(own, self))
 
 
-def _blank(own: type, defaults: type, missing: tuple[str, ...], *arguments: Any) -> Any:
-    """A completed object without its fields, for pickle and copy."""
-    made = _class(own, defaults, missing)
-    return made.__new__(made, *arguments)
+class _InPlaceOfNone:
+    """A default for an attribute that is None among the object's own fields, which would hide a plain default of the class."""
+
+    def __init__(self, name: str, default: Any) -> None:
+        self.name, self.default = name, default
+
+    def __get__(self, part: Any, kind: Any = None) -> Any:
+        own = None if part is None else part.__dict__.get(self.name)
+        if own is not None:
+            return own
+        return self.default.__get__(part, kind) if callable(self.default) else self.default
+
+    def __set__(self, part: Any, value: Any) -> None:
+        part.__dict__[self.name] = value
 
 
 @cache
-def _class(own: Any, defaults: type, missing: tuple[str, ...]) -> type:
-    """A user's class with the defaults that its object lacks. It has the same name, so that messages tell of the user's class."""
+def _class(own: Any, defaults: type, missing: tuple[str, ...], fields: tuple[str, ...]) -> type:
+    """A user's class with the defaults that its object lacks; those in ``fields`` are None in the object's ``__dict__``.
+
+    It has the same name, so that messages tell of the user's class.
+    """
     told = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     given = {name: vars(defaults)[name] for name in missing}
-    made: type = type(own)(
-        own.__name__, (_Completed, own), {**told, **given, "__slots__": (), "_from": (own, defaults, missing)}
-    )
+    given |= {name: _InPlaceOfNone(name, given[name]) for name in fields}
+    namespace = {**told, **given, "__slots__": (), "_completed_from": (own, defaults)}
+    try:
+        made: type = type.__new__(type(own), own.__name__, (_Completed, own), namespace)
+    except TypeError as error:
+        raise InputError(f"{own.__name__}: {error}; give an object of a class of your own") from error
     return made
 
 
 def users_class(kind: type) -> type:
     """The user's own class, of the class of an object that may have been completed."""
-    found: type = kind._from[0] if issubclass(kind, _Completed) else kind  # type: ignore[attr-defined]  # see ``_class``
+    found: type = kind._completed_from[0] if issubclass(kind, _Completed) else kind
     return found

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import enum
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,15 @@ import torch
 from torch import Tensor
 
 import distopt
+from distopt.algorithms.dgd import DGD
 from distopt.catalog import registry
+from distopt.channels.naive import Naive
+from distopt.compressors.sign import Sign
+from distopt.errors import InputError
 from distopt.fingerprint import plain
+from distopt.metrics import Metric, View
 from distopt.optional import DEFAULTS, AlgorithmDefaults, ScenarioDefaults, completed, users_class
+from distopt.scenarios.quadratic import Quadratic
 
 
 class Counting:
@@ -57,6 +64,88 @@ class Registering:
         Registering.known.append(needed)
 
 
+class Only:
+    """There is one, whoever asks."""
+
+    one: Any = None
+
+    def __new__(cls) -> Any:
+        cls.one = cls.one or super().__new__(cls)
+        return cls.one
+
+
+class Told:
+    def __new__(cls, lr: float) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+
+class Named:
+    def __new__(cls, *, lr: float) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, *, lr: float) -> None:
+        self.lr = lr
+
+    def __getnewargs_ex__(self) -> Any:
+        return (), {"lr": self.lr}
+
+
+class Demanding(type):
+    def __new__(cls, name: str, bases: Any, namespace: Any, *, tag: int) -> Any:
+        return super().__new__(cls, name, bases, namespace)
+
+    def __init__(cls, name: str, bases: Any, namespace: Any, *, tag: int) -> None:
+        super().__init__(name, bases, namespace)
+
+
+class Tagged(metaclass=Demanding, tag=1):
+    lr = 0.1
+
+
+class Listed(enum.Enum):
+    FIRST = 1
+
+    @property
+    def lr(self) -> float:
+        return 0.1
+
+
+class Reduced:
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.lr,)
+
+
+class Copied:
+    lr = 0.1
+
+    def __copy__(self) -> Any:
+        return Copied()
+
+
+class Kept(dict[str, float]):
+    @property
+    def lr(self) -> float:
+        return self["lr"]
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "Only": Only,
+    "Told": lambda: Told(0.1),
+    "Named": lambda: Named(lr=0.1),
+    "Tagged": Tagged,
+    "Listed": lambda: Listed.FIRST,
+    "Reduced": lambda: Reduced(0.1),
+    "Copied": Copied,
+    "Kept": lambda: Kept(lr=0.1),
+}
+
+
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_an_object_is_given_all_that_it_lacks_and_its_class_stays_as_it_is(kind: str) -> None:
     it = completed(DEFAULTS[kind], Counting())
@@ -89,6 +178,90 @@ def test_copies_and_pickles_keep_the_defaults(own: Any, again: Callable[[Any], A
     assert type(twin) is type(it) and twin.weights == "doubly" and twin.output is None and twin is not it
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_an_object_is_completed_however_it_was_made(name: str) -> None:
+    own = MADE[name]()
+    it = completed(AlgorithmDefaults, own)
+    assert type(it).__name__ == name and isinstance(it, type(own)) and not hasattr(own, "weights")
+    assert it.weights == copy.copy(it).weights == "doubly" and getattr(copy.copy(it), "lr", None) == getattr(
+        own, "lr", None
+    )
+    if name != "Told":  # whose objects Python cannot pickle, since its __new__ wants an argument
+        again = pickle.loads(pickle.dumps(it))
+        assert (
+            type(again) is type(it) and again.tracks is None and getattr(again, "lr", None) == getattr(own, "lr", None)
+        )
+
+
+def test_what_python_cannot_complete_is_refused_in_a_line() -> None:
+    with pytest.raises(InputError, match="^function: .*; give an object of a class of your own$"):
+        completed(AlgorithmDefaults, lambda: None)
+
+
+def test_a_property_that_fails_is_not_replaced() -> None:
+    class Failing:
+        @property
+        def weights(self) -> Any:
+            return self.wieghts  # type: ignore[attr-defined]  # the slip of which the user should hear
+
+    with pytest.raises(AttributeError, match="wieghts"):
+        completed(AlgorithmDefaults, Failing())
+
+
+@pytest.mark.parametrize(
+    ("defaults", "name"),
+    [(each, name) for each in (*DEFAULTS.values(), Metric) for name in vars(each) if name[0] != "_"],
+)
+@pytest.mark.parametrize("where", ["class", "object", "slot"])
+def test_none_means_the_same_as_leaving_it_out(defaults: type, name: str, where: str) -> None:
+    own: Any = type(
+        "Own", (), {name: None} if where == "class" else {"__slots__": (name,)} if where == "slot" else {}
+    )()
+    if where != "class":
+        setattr(own, name, None)
+    it, bare = completed(defaults, own), completed(defaults, Counting())
+    assert getattr(own, name) is None
+    if callable(getattr(bare, name)):
+        assert getattr(it, name).__func__ is vars(defaults)[name] and getattr(it, name).__self__ is it
+    else:
+        assert getattr(it, name) == getattr(bare, name)
+    twin = copy.copy(it)
+    assert (getattr(twin, name) is None) == (vars(defaults)[name] is None)
+
+
+def test_a_field_that_was_none_can_be_set() -> None:
+    own = Counting()
+    own.weights = None  # type: ignore[attr-defined]
+    it = completed(AlgorithmDefaults, own)
+    it.update()
+    it.weights = "row"
+    assert it.weights == "row" and (own.count, own.weights) == (1, "row")  # type: ignore[attr-defined]
+
+
+def test_a_run_takes_none_for_what_was_left_out() -> None:
+    class Known(Quadratic):
+        comparator: Any = None
+        length: Any = None
+
+    class Half(Sign):
+        words: Any = None
+        shared: Any = None
+
+    class Plain(DGD):
+        weights: Any = None
+
+    class Far:
+        title = columns = finish = applies = None
+
+        def term(self, view: View) -> Tensor:
+            return view.x.abs().amax(-1)
+
+    run = distopt.simulate(
+        "ring", algorithm=Plain(0.1), scenario=Known(), channel=Naive(Half()), metrics=[Far()], agents=4, rounds=3
+    )
+    assert run.status == "done" and {"far", "dynamic_regret"} <= set(run.metrics)
+
+
 def test_a_copy_is_a_copy() -> None:
     it = completed(AlgorithmDefaults, Counting())
     copy.copy(it).update()
@@ -119,8 +292,6 @@ def test_a_class_that_wants_to_know_its_subclasses_hears_nothing() -> None:
 
 
 def test_a_users_compressor_inside_a_channel_is_completed_and_keeps_its_fingerprint() -> None:
-    from distopt.channels.naive import Naive
-
     class Half:
         def encode(self, z: Tensor, u: Tensor | None = None) -> Tensor:
             return z / 2

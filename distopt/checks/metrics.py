@@ -22,18 +22,21 @@ from distopt.numerics.trees import at, default_dtype, tree_map
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem, build
 
+POINTS = "seen.points"
+"""What a metric asks for in vain unless it says ``needs_points``."""
+
 
 def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: Any = "gt") -> None:
     """Check a metric against ``distopt.metrics.Metric``. It is measured on a scenario and an algorithm that can have it.
 
     Promises: it has one way of measuring, and says of itself what metrics say; ``columns`` is a whole number above 0, and a term [R, n] or
-    [R, n, columns]; ``finish`` and ``value`` give [K, R]; finite on harmless numbers; pure; an agent adds the same bits alone as among
-    others, so that sums are the same on every engine; trials do not touch each other, and no bit depends on where a segment of rounds
-    begins.
+    [R, n, columns]; ``finish`` and ``value`` give [K, R]; finite on harmless numbers; pure; it changes nothing in place; it reads
+    ``seen.points`` only if it says ``needs_points``; an agent adds the same bits alone as among others, so that sums are the same on every
+    engine; trials do not touch each other, and no bit depends on where a segment of rounds begins.
 
     Raises:
         AssertionError: naming the first promise that is broken.
-        InputError: the scenario or the algorithm is none.
+        InputError: an unknown scenario or algorithm, or a wrong value in one of them.
 
     >>> class Farthest:
     ...     def term(self, view):
@@ -98,7 +101,7 @@ class _Rounds:
         there = [term for term in each if term is not None]
         return measure.observed(self.problem, terms, tree_sum(torch.stack(there)) if there else None)
 
-    def seen(self, rounds: slice, trials: slice, before: dict[str, Tensor]) -> measure.Rounds:
+    def seen(self, rounds: slice, trials: slice, before: dict[str, Tensor]) -> _Seen:
         """Some rounds of some trials, as a metric sees them; ``before`` are the sums of the cumulative ones."""
 
         def cut(leaf: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ class _Rounds:
             return None if leaf is None else leaf.expand(ROUNDS, R)[rounds, trials]
 
         figures: dict[str, Any] = {k: whole(v) for k, v in self.reference._asdict().items() if k != "x"}
-        return measure.Rounds(
+        return _Seen(
             self.problem,
             rounds.start,
             tree_map(cut, self.sums()),
@@ -122,6 +125,34 @@ class _Rounds:
         )
 
 
+class _Seen(measure.Rounds):
+    """The rounds with points for the metrics that say that they need them. A run keeps points only where one of its metrics says so."""
+
+    _asked: Metric | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        before, self._asked = self._asked, self._problem.measured.get(name)
+        try:
+            return super().__getitem__(name)
+        finally:
+            self._asked = before
+
+    @property
+    def points(self) -> Tensor:
+        """[K, R, N, d]."""
+        if self._asked is not None and not self._asked.needs_points:
+            raise metrics.Missing(POINTS)
+        return super().points
+
+    def shown(self) -> Any:
+        """All that a metric is given and might change."""
+        return self.points, self.data, dict(self._sums)
+
+    def others(self, name: str) -> dict[str, Tensor]:
+        """The metrics for which the metric ``name`` has asked."""
+        return {each: value for each, value in self._found.items() if each != name}
+
+
 def _check(rounds: _Rounds, name: str, metric: Metric, who: str) -> None:
     if callable(metric.term):
         each = torch.stack([_check_term(rounds, metric, t, who) for t in range(ROUNDS)])
@@ -132,9 +163,12 @@ def _check(rounds: _Rounds, name: str, metric: Metric, who: str) -> None:
             _check_round_term(rounds, metric, t, who)
     everything = slice(0, ROUNDS), slice(0, R)
     seen = rounds.seen(*everything, {})
-    held = copied((seen.points, seen.data))
+    held = copied(seen.shown())
     value = _asked(seen, name, who)
-    require(same_bits(held, (seen.points, seen.data)), f"{who}: value changes what it sees in place")
+    fresh, found = rounds.seen(*everything, {}), seen.others(name)
+    method = "value" if callable(metric.value) else "finish"
+    kept = same_bits(held, seen.shown()) and same_bits(found, {each: fresh[each] for each in found})
+    require(kept, f"{who}: {method} changes what it sees in place")
     numbers = bool(torch.isfinite(value).all())
     require(numbers, f"{who}: not finite on harmless points")
     again = _asked(rounds.seen(*everything, {}), name, who)
@@ -153,6 +187,8 @@ def _asked(seen: measure.Rounds, name: str, who: str) -> Tensor:
     try:
         return seen[name]
     except metrics.Missing as error:
+        if str(error) == POINTS:
+            raise AssertionError(f"{who}: it reads seen.points, so it must say needs_points = True") from None
         raise AssertionError(
             f"{who}: it asks for {str(error) or 'something'}, which the scenario does not have"
         ) from None

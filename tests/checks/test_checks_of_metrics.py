@@ -45,7 +45,27 @@ class Share:
         return seen["cost"] / seen.agents
 
 
-@pytest.mark.parametrize("kind", [Farthest, Drifted, Share])
+class Reading(Share):
+    """A run without agent-wise regrets would not have it."""
+
+    def value(self, seen: Any) -> Any:
+        return seen.points.sum((-1, -2))
+
+
+class Needing(Reading):
+    needs_points = True
+
+
+class Worst(Share):
+    """It asks for another metric, and that one reads the points."""
+
+    cumulative = False
+
+    def value(self, seen: Any) -> Any:
+        return seen["agents"].amax(-1)
+
+
+@pytest.mark.parametrize("kind", [Farthest, Drifted, Share, Needing, Worst])
 def test_metrics_of_a_user(kind: Any) -> None:
     check_metric(kind())
 
@@ -135,8 +155,22 @@ class Drawing(Share):
 
 
 class Scaling(Share):
+    needs_points = True
+
     def value(self, seen: Any) -> Any:
         return seen.points.mul_(2).sum((-1, -2))
+
+
+class Finishing(Farthest):
+    def finish(self, sums: Tensor, agents: int) -> Any:
+        return sums.mul_(2)[..., 0]
+
+
+class Doubling(Share):
+    """It changes another metric."""
+
+    def value(self, seen: Any) -> Any:
+        return seen["cost"].mul_(2)
 
 
 class Asking(Share):
@@ -171,6 +205,9 @@ class Choosy(Metric):
         (Together, "trial 0 alone differs"),
         (Drawing, "not pure"),
         (Scaling, "value changes what it sees in place"),
+        (Reading, "it reads seen.points, so it must say needs_points = True"),
+        (Finishing, "finish changes what it sees in place"),
+        (Doubling, "value changes what it sees in place"),
         (Asking, "it asks for accuracy, which the scenario does not have"),
         (Choosy, "does not apply to this scenario and algorithm"),
     ],
