@@ -290,6 +290,36 @@ def test_agents_go_on_from_what_they_held() -> None:
     assert np.array_equal(whole(partition, [points[None] for points in found])[0], expected[-1])
 
 
+BREAKS: dict[str, Callable[[Agents], object]] = {
+    "end": Agents.end,
+    "place": lambda one: one.place(one.held, one.t),
+    "send, end": lambda one: (one.send(), one.end()),
+    "load": lambda one: one.load(one.t, 3),
+    "begin, end": lambda one: (one.load(one.t, 3), one.begin(range(2)), one.end()),
+    "begin twice": lambda one: (one.load(one.t, 3), one.begin(range(2)), one.begin(range(3))),
+}
+"""What may be asked of agents between two rounds, and changes nothing."""
+
+
+@pytest.mark.parametrize("between", BREAKS)
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_rounds_may_end_and_be_begun_again_at_any_time(blocks: str, between: str) -> None:
+    partition = BLOCKS[blocks]
+    for network, (algorithm, channel) in zip(("ring", "random_matching"), (CASES[2], CASES[0]), strict=True):
+        task = Task(algorithm, channel, network)
+
+        def broken(task: Task, me: int, transport: Transport) -> NDArray[Any]:
+            with ONE_BY_ONE:
+                one = agents(task, partition, me, transport)
+            for t in range(ROUNDS):
+                one.step(task.gradients(one.x, t, partition.blocks[me]))
+                BREAKS[between](one)
+            return one.x.numpy()
+
+        found = in_threads(partition, partial(broken, task))
+        assert np.array_equal(whole(partition, found)[0], simulated(task)[-1]), network
+
+
 class Twice:
     """A step along the gradient at a point ahead."""
 

@@ -93,7 +93,8 @@ class Agents:
         self.t, self._net = t, None
 
     def load(self, start: int, count: int) -> None:
-        """Make the weights and the uniform numbers of ``count`` rounds from ``start``."""
+        """Make the weights and the uniform numbers of ``count`` rounds from ``start``. Rounds that were begun end."""
+        self.end()
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.halo: Halo = halo(self.network.rows(t), self.partition, self.me).on(self.device)
         drawn = uniforms(self.method.channels, self.key, self.method.plan.widths, t)
@@ -102,20 +103,25 @@ class Agents:
         self._loaded = range(start, start + count)
 
     def begin(self, rounds: range) -> None:
-        """Their next rounds are ``rounds``, counted from the first of those loaded. Messages of others are expected."""
+        """Their next rounds are ``rounds``, counted from the first of those loaded. Messages of others are expected.
+
+        Other rounds that were begun end.
+        """
+        self.end()
         self.exchange.begin(self.halo, self._loaded.start, rounds)
         self._due = range(self._loaded.start + rounds.start, self._loaded.start + rounds.stop)
         self._ts = numbered(self.held.x, self._due.start, len(self._due))
         self.t = self._due.start
 
     def end(self) -> None:
-        """No further rounds of those begun: nothing is left under way. All blocks end after the same round.
+        """No further rounds of those begun: nothing is left under way. All blocks end after the same round, and may go on from there.
 
-        Where messages of one more round are expected, each block sends padding in their place.
+        Where messages of one more round are expected, each block sends padding in their place. What ``send`` has sent is sent anew
+        by the next ``step``.
         """
         if self._due:
-            self.exchange.go(self._due.stop - self._loaded.start)
-        self._due = range(0)
+            self.exchange.end()
+        self._due, self._net = range(0), None
 
     def send(self) -> None:
         """Send now what the algorithm sends as it stands before a round; the next ``step`` awaits the neighbours'.
@@ -149,7 +155,6 @@ class Agents:
     def _turn(self) -> int:
         """The place of the next round among those loaded. Those that nobody loaded or began are taken chunk by chunk."""
         if self.t not in self._due:
-            self.end()
             if self.t not in self._loaded:
                 self.load(self.t, CHUNK)
             self.begin(range(self.t - self._loaded.start, len(self._loaded)))
