@@ -119,15 +119,8 @@ def agents(task: Task, partition: Partition, me: int, transport: Transport, pref
     network = Network.of(build_topology(task.network, N, 0), "metropolis", algorithm, task.channel, everyone)
     ids = partition.blocks[me]
     x = torch.zeros(1, len(ids), D, dtype=getattr(torch, task.dtype))
-    made = Agents(
-        Method.of(algorithm, network.channels, N, x),
-        network,
-        partition,
-        me,
-        Key(0, ids, range(1), N),
-        transport,
-        prefix=prefix,
-    )
+    method = Method.of(algorithm, network.channels, N, x)
+    made = Agents(method, network, partition, me, Key(0, ids, range(1), N), transport, prefix=prefix)
     made.place(x)
     return made
 
@@ -344,3 +337,29 @@ def test_a_second_gradient_is_taken_from_the_caller_or_asked_for() -> None:
     one.place(x)
     assert torch.equal(one.step(x, lambda y: 2 * y), torch.ceil(2 - 0.2 * (0.9 * x)))
     assert one.t == 1
+
+
+def test_what_agents_are_given_is_checked() -> None:
+    one = agents(Task("dgd:lr=0.1"), Partition.even(N, 1), 0, InMemoryTransport(Mailbox(), 0))
+    before = one.x.clone()
+    for x in (torch.zeros(1, N + 1, D), torch.zeros(N, D), torch.zeros(1, N, 1), torch.zeros(1, N, D, 1)):
+        for held in (x, one.held._replace(x=x)):
+            with pytest.raises(InputError, match=rf"x has shape \[.*\]; the points .* are \[trials, {N}, {D}\]"):
+                one.place(held)
+    with pytest.raises(InputError, match="a leaf of the algorithm's state"):
+        one.place(one.held._replace(state=torch.zeros(1, N + 1, D)))
+    for g in (torch.tensor(1.0), torch.ones(1, 1, 1), torch.ones(2, N, D), torch.ones(1, N, D, dtype=torch.float32)):
+        with pytest.raises(
+            InputError, match=rf"step was given gradients of shape .*, not \[1, {N}, {D}\] and .*float64"
+        ):
+            one.step(g)
+    assert one.t == 0 and torch.equal(one.x, before)
+    assert not torch.equal(one.step(torch.ones_like(before)), before)  # a refused gradient spoils nothing
+
+
+def test_agents_that_stand_nowhere_say_so() -> None:
+    one = agents(Task("dgd:lr=0.1"), Partition.even(N, 1), 0, InMemoryTransport(Mailbox(), 0))
+    new = Agents(one.method, one.network, one.partition, 0, one.key, InMemoryTransport(Mailbox(), 0))
+    for ask in (lambda: new.x, lambda: new.held, new.send, lambda: new.step(one.x)):
+        with pytest.raises(InputError, match=r"hold nothing yet; begin with place\(x\)"):
+            ask()

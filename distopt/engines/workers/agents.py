@@ -72,8 +72,24 @@ class Agents:
         self.device, self.project = device, project
         self.exchange = HaloExchange(transport, device, prefix)
         self.t, self.bits = 0, 0
+        self._held: AgentState | None = None
         self._net: Net | None = None
         self._loaded, self._due = range(0), range(0)
+
+    @property
+    def held(self) -> AgentState:
+        """What the agents hold before round t, their next.
+
+        Raises:
+            InputError: they have not been placed.
+        """
+        if self._held is None:
+            raise InputError("the agents hold nothing yet; begin with place(x)")
+        return self._held
+
+    @held.setter
+    def held(self, held: AgentState) -> None:
+        self._held = held
 
     @property
     def x(self) -> Tensor:
@@ -84,13 +100,16 @@ class Agents:
         """The agents hold this before round t, their next; points alone [R, n, d] are where they begin. All blocks do it at once.
 
         Raises:
-            InputError: a leaf of the algorithm's state or of a channel's memory is not [R, n, *].
+            InputError: the points are not [R, n, d], or a leaf of the algorithm's state or of a channel's memory is not [R, n, *].
         """
-        self.end()
+        x, n, d = getattr(held, "x", held), len(self.partition.blocks[self.me]), self.method.plan.begun[0].shape[-1]
+        if x.shape[1:] != (n, d):
+            raise InputError(f"x has shape {list(x.shape)}; the points of this block's agents are [trials, {n}, {d}]")
         held = begin_at(self.method, held) if isinstance(held, Tensor) else held
-        own = tree_map(lambda leaf: checked(leaf, len(self.partition.blocks[self.me])), held)
-        self.held: AgentState = own if self.device.type == "cpu" else moved(own, self.device)
-        self.t, self._net = t, None
+        own: AgentState = tree_map(lambda leaf: checked(leaf, n), held)
+        self.end()
+        self.held = own if self.device.type == "cpu" else moved(own, self.device)
+        self.t = t
 
     def load(self, start: int, count: int) -> None:
         """Make the weights and the uniform numbers of ``count`` rounds from ``start``. Rounds that were begun end."""
@@ -142,8 +161,14 @@ class Agents:
             grad: takes their gradients at other points [R, n, d], for algorithms that ask for them by ``mix.grad``.
 
         Raises:
-            InputError: the algorithm asks for another gradient and there is no ``grad``, or it sends another form than before.
+            InputError: g has another shape or precision than x, the algorithm asks for another gradient and there is no ``grad``, or it
+                sends another form than before.
         """
+        x = self.held.x
+        if g.shape != x.shape or g.dtype != x.dtype:
+            raise InputError(
+                f"step was given gradients of shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype} as x"
+            )
         self.send()
         net, self._net = self._net, None
         assert net is not None
