@@ -102,7 +102,8 @@ class Agents:
         Raises:
             InputError: the points are not [R, n, d], or a leaf of the algorithm's state or of a channel's memory is not [R, n, *].
         """
-        x, n, d = getattr(held, "x", held), len(self.partition.blocks[self.me]), self.method.plan.begun[0].shape[-1]
+        x: Tensor = held if isinstance(held, Tensor) else held.x
+        n, d = len(self.partition.blocks[self.me]), self.method.plan.begun[0].shape[-1]
         if x.shape[1:] != (n, d):
             raise InputError(f"x has shape {list(x.shape)}; the points of this block's agents are [trials, {n}, {d}]")
         held = begin_at(self.method, held) if isinstance(held, Tensor) else held
