@@ -96,11 +96,11 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
             channel = each
     if channel is None:
         raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
-    found, inner = memory[channel], path[len(channel) + 1 :]
+    found = memory[channel]
     if isinstance(found, tuple) and not found:
         raise InputError(f"record={name}: the channel of {channel!r} remembers nothing")
     try:
-        found = _field(found, inner) if inner else found
+        found = found if path == channel else _field(found, path[len(channel) + 1 :])
     except AttributeError:
         raise InputError(
             f"record={name}: the memory of channel {channel!r} has no such leaf (it has: {_known(found)})"

@@ -46,9 +46,12 @@ class Trial(Rehearsal):
         self._leaves = [(leaf, leaf._version) for leaf in tensors(held)]
 
     def _heard(self, name: str, z: Tensor) -> Tensor:
-        if z.dim() != 3 or z.shape[-2] != self.x.shape[-2]:
+        trials, agents = self.x.shape[:2]
+        known = isinstance(z, Tensor)
+        if not known or z.dim() != 3 or z.shape[0] not in (1, trials) or z.shape[1] != agents:  # 1: alike in all trials
+            form = f"shape {list(z.shape)}" if known else f"type {type(z).__name__}"
             raise InputError(
-                f"the algorithm sends {name!r} of shape {list(z.shape)}; it must be [trials, agents, *], here {[*self.x.shape[:2], '*']}"
+                f"the algorithm sends {name!r} of {form}; it must be [trials, agents, *], here [{trials}, {agents}, *]"
             )
         same = [  # one changed in place is no longer what it was
             k for k, (leaf, version) in enumerate(self._leaves) if leaf is z and leaf._version == version
@@ -110,7 +113,10 @@ class Plan:
 
     @classmethod
     def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Any], x: Tensor) -> Plan:
-        """The plan of agents that begin at x [R, n, d]. Neither x nor the algorithm is changed.
+        """The plan of agents that begin at x [R, n, d].
+
+        x is left as it is. The trial has a shallow copy of the algorithm: an attribute that it sets is as before, but a list that it
+        appends to is the algorithm's own.
 
         Raises:
             InputError: the algorithm sends a value that is not [R, n, *].

@@ -119,15 +119,8 @@ def agents(task: Task, partition: Partition, me: int, transport: Transport, pref
     network = Network.of(build_topology(task.network, N, 0), "metropolis", algorithm, task.channel, everyone)
     ids = partition.blocks[me]
     x = torch.zeros(1, len(ids), D, dtype=getattr(torch, task.dtype))
-    made = Agents(
-        Method.of(algorithm, network.channels, N, x),
-        network,
-        partition,
-        me,
-        Key(0, ids, range(1), N),
-        transport,
-        prefix=prefix,
-    )
+    method = Method.of(algorithm, network.channels, N, x)
+    made = Agents(method, network, partition, me, Key(0, ids, range(1), N), transport, prefix=prefix)
     made.place(x)
     return made
 
@@ -290,6 +283,36 @@ def test_agents_go_on_from_what_they_held() -> None:
     assert np.array_equal(whole(partition, [points[None] for points in found])[0], expected[-1])
 
 
+BREAKS: dict[str, Callable[[Agents], object]] = {
+    "end": Agents.end,
+    "place": lambda one: one.place(one.held, one.t),
+    "send, end": lambda one: (one.send(), one.end()),
+    "load": lambda one: one.load(one.t, 3),
+    "begin, end": lambda one: (one.load(one.t, 3), one.begin(range(2)), one.end()),
+    "begin twice": lambda one: (one.load(one.t, 3), one.begin(range(2)), one.begin(range(3))),
+}
+"""What may be asked of agents between two rounds, and changes nothing."""
+
+
+@pytest.mark.parametrize("between", BREAKS)
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_rounds_may_end_and_be_begun_again_at_any_time(blocks: str, between: str) -> None:
+    partition = BLOCKS[blocks]
+    for network, (algorithm, channel) in zip(("ring", "random_matching"), (CASES[2], CASES[0]), strict=True):
+        task = Task(algorithm, channel, network)
+
+        def broken(task: Task, me: int, transport: Transport) -> NDArray[Any]:
+            with ONE_BY_ONE:
+                one = agents(task, partition, me, transport)
+            for t in range(ROUNDS):
+                one.step(task.gradients(one.x, t, partition.blocks[me]))
+                BREAKS[between](one)
+            return one.x.numpy()
+
+        found = in_threads(partition, partial(broken, task))
+        assert np.array_equal(whole(partition, found)[0], simulated(task)[-1]), network
+
+
 class Twice:
     """A step along the gradient at a point ahead."""
 
@@ -314,3 +337,29 @@ def test_a_second_gradient_is_taken_from_the_caller_or_asked_for() -> None:
     one.place(x)
     assert torch.equal(one.step(x, lambda y: 2 * y), torch.ceil(2 - 0.2 * (0.9 * x)))
     assert one.t == 1
+
+
+def test_what_agents_are_given_is_checked() -> None:
+    one = agents(Task("dgd:lr=0.1"), Partition.even(N, 1), 0, InMemoryTransport(Mailbox(), 0))
+    before = one.x.clone()
+    for x in (torch.zeros(1, N + 1, D), torch.zeros(N, D), torch.zeros(1, N, 1), torch.zeros(1, N, D, 1)):
+        for held in (x, one.held._replace(x=x)):
+            with pytest.raises(InputError, match=rf"x has shape \[.*\]; the points .* are \[trials, {N}, {D}\]"):
+                one.place(held)
+    with pytest.raises(InputError, match="a leaf of the algorithm's state"):
+        one.place(one.held._replace(state=torch.zeros(1, N + 1, D)))
+    for g in (torch.tensor(1.0), torch.ones(1, 1, 1), torch.ones(2, N, D), torch.ones(1, N, D, dtype=torch.float32)):
+        with pytest.raises(
+            InputError, match=rf"step was given gradients of shape .*, not \[1, {N}, {D}\] and .*float64"
+        ):
+            one.step(g)
+    assert one.t == 0 and torch.equal(one.x, before)
+    assert not torch.equal(one.step(torch.ones_like(before)), before)  # a refused gradient spoils nothing
+
+
+def test_agents_that_stand_nowhere_say_so() -> None:
+    one = agents(Task("dgd:lr=0.1"), Partition.even(N, 1), 0, InMemoryTransport(Mailbox(), 0))
+    new = Agents(one.method, one.network, one.partition, 0, one.key, InMemoryTransport(Mailbox(), 0))
+    for ask in (lambda: new.x, lambda: new.held, new.send, lambda: new.step(one.x)):
+        with pytest.raises(InputError, match=r"hold nothing yet; begin with place\(x\)"):
+            ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,10 +208,31 @@ def test_a_checkpoint_that_could_not_be_read_is_not_written(tmp_path: Path) -> N
         checkpoint.save(tmp_path, *after(Growing(), 2), ABOUT)
 
 
-def test_a_value_that_is_none_of_the_agents_is_refused_at_once() -> None:
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (lambda x: x.mean(1), r"shape \[2, 3\]"),
+        (lambda x: x[:, 1:], r"shape \[2, 4, 3\]"),
+        (lambda x: x.repeat(2, 1, 1), r"shape \[4, 5, 3\]"),
+        (lambda x: x[None], r"shape \[1, 2, 5, 3\]"),
+        (lambda x: x.tolist(), "type list"),
+    ],
+)
+def test_a_value_that_is_none_of_the_agents_is_refused_at_once(value: Callable[[Tensor], Any], form: str) -> None:
     class Whole(Descent):
         def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
-            return mix("x", x.mean(1)), state
+            return mix("x", value(x)), state
 
-    with pytest.raises(InputError, match=r"sends 'x' of shape \[1, 3\]; it must be \[trials, agents, \*\]"):
-        build(Experiment(**asked(Whole())))
+    with pytest.raises(InputError, match=rf"sends 'x' of {form}; it must be \[trials, agents, \*\], here \[2, 5, \*\]"):
+        build(Experiment(**asked(Whole(), trials=2)))
+
+
+def test_a_value_may_be_alike_in_all_trials() -> None:
+    class Counted(Descent):
+        channels = ("x", "w")
+
+        def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
+            return mix("x", x) / mix("w", torch.ones(1, N, 1)) - 0.1 * g, state
+
+    runs = [distopt.simulate(**asked(algorithm(), trials=2), mode="eager") for algorithm in (Counted, Descent)]
+    np.testing.assert_allclose(runs[0]["x"], runs[1]["x"], rtol=1e-12)

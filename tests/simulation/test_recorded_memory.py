@@ -113,6 +113,8 @@ def test_the_command_line_takes_the_same_names() -> None:
         ("memory.q.e", "record=memory.q.e: the algorithm sends nothing of that name; it sends: x"),
         ("memory.x", "record=memory.x: not a tensor; choose one of memory.x.e, memory.x.warm"),
         ("memory.x.f", r"record=memory.x.f: the memory of channel 'x' has no such leaf \(it has: e, warm\)"),
+        ("memory.x.", r"record=memory.x.: the memory of channel 'x' has no such leaf \(it has: e, warm\)"),
+        ("memory.x.e.", r"record=memory.x.e.: the memory of channel 'x' has no such leaf \(it has: e, warm\)"),
         (
             "memory",
             r"record=memory: the algorithm's state has no such leaf .*a channel's memory is called memory\.NAME",

@@ -72,8 +72,24 @@ class Agents:
         self.device, self.project = device, project
         self.exchange = HaloExchange(transport, device, prefix)
         self.t, self.bits = 0, 0
+        self._held: AgentState | None = None
         self._net: Net | None = None
         self._loaded, self._due = range(0), range(0)
+
+    @property
+    def held(self) -> AgentState:
+        """What the agents hold before round t, their next.
+
+        Raises:
+            InputError: they have not been placed.
+        """
+        if self._held is None:
+            raise InputError("the agents hold nothing yet; begin with place(x)")
+        return self._held
+
+    @held.setter
+    def held(self, held: AgentState) -> None:
+        self._held = held
 
     @property
     def x(self) -> Tensor:
@@ -84,16 +100,21 @@ class Agents:
         """The agents hold this before round t, their next; points alone [R, n, d] are where they begin. All blocks do it at once.
 
         Raises:
-            InputError: a leaf of the algorithm's state or of a channel's memory is not [R, n, *].
+            InputError: the points are not [R, n, d], or a leaf of the algorithm's state or of a channel's memory is not [R, n, *].
         """
-        self.end()
+        x: Tensor = held if isinstance(held, Tensor) else held.x
+        n, d = len(self.partition.blocks[self.me]), self.method.plan.begun[0].shape[-1]
+        if x.shape[1:] != (n, d):
+            raise InputError(f"x has shape {list(x.shape)}; the points of this block's agents are [trials, {n}, {d}]")
         held = begin_at(self.method, held) if isinstance(held, Tensor) else held
-        own = tree_map(lambda leaf: checked(leaf, len(self.partition.blocks[self.me])), held)
-        self.held: AgentState = own if self.device.type == "cpu" else moved(own, self.device)
-        self.t, self._net = t, None
+        own: AgentState = tree_map(lambda leaf: checked(leaf, n), held)
+        self.end()
+        self.held = own if self.device.type == "cpu" else moved(own, self.device)
+        self.t = t
 
     def load(self, start: int, count: int) -> None:
-        """Make the weights and the uniform numbers of ``count`` rounds from ``start``."""
+        """Make the weights and the uniform numbers of ``count`` rounds from ``start``. Rounds that were begun end."""
+        self.end()
         t = torch.arange(start, start + count).reshape(-1, 1, 1, 1)
         self.halo: Halo = halo(self.network.rows(t), self.partition, self.me).on(self.device)
         drawn = uniforms(self.method.channels, self.key, self.method.plan.widths, t)
@@ -102,20 +123,25 @@ class Agents:
         self._loaded = range(start, start + count)
 
     def begin(self, rounds: range) -> None:
-        """Their next rounds are ``rounds``, counted from the first of those loaded. Messages of others are expected."""
+        """Their next rounds are ``rounds``, counted from the first of those loaded. Messages of others are expected.
+
+        Other rounds that were begun end.
+        """
+        self.end()
         self.exchange.begin(self.halo, self._loaded.start, rounds)
         self._due = range(self._loaded.start + rounds.start, self._loaded.start + rounds.stop)
         self._ts = numbered(self.held.x, self._due.start, len(self._due))
         self.t = self._due.start
 
     def end(self) -> None:
-        """No further rounds of those begun: nothing is left under way. All blocks end after the same round.
+        """No further rounds of those begun: nothing is left under way. All blocks end after the same round, and may go on from there.
 
-        Where messages of one more round are expected, each block sends padding in their place.
+        Where messages of one more round are expected, each block sends padding in their place. What ``send`` has sent is sent anew
+        by the next ``step``.
         """
         if self._due:
-            self.exchange.go(self._due.stop - self._loaded.start)
-        self._due = range(0)
+            self.exchange.end()
+        self._due, self._net = range(0), None
 
     def send(self) -> None:
         """Send now what the algorithm sends as it stands before a round; the next ``step`` awaits the neighbours'.
@@ -136,8 +162,14 @@ class Agents:
             grad: takes their gradients at other points [R, n, d], for algorithms that ask for them by ``mix.grad``.
 
         Raises:
-            InputError: the algorithm asks for another gradient and there is no ``grad``, or it sends another form than before.
+            InputError: g has another shape or precision than x, the algorithm asks for another gradient and there is no ``grad``, or it
+                sends another form than before.
         """
+        x = self.held.x
+        if g.shape != x.shape or g.dtype != x.dtype:
+            raise InputError(
+                f"step was given gradients of shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype} as x"
+            )
         self.send()
         net, self._net = self._net, None
         assert net is not None
@@ -149,7 +181,6 @@ class Agents:
     def _turn(self) -> int:
         """The place of the next round among those loaded. Those that nobody loaded or began are taken chunk by chunk."""
         if self.t not in self._due:
-            self.end()
             if self.t not in self._loaded:
                 self.load(self.t, CHUNK)
             self.begin(range(self.t - self._loaded.start, len(self._loaded)))

@@ -90,12 +90,17 @@ class HaloExchange:
     thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
     workers leave it out and send a padding message to those who expect one.
 
+    No two messages have the same tag: where rounds are begun again, the names say how often that has happened. All workers begin the
+    same rounds in the same order, so they count alike.
+
     Several exchanges may share a transport, where each has its own ``prefix`` in front of the names of its messages.
     """
 
     def __init__(self, transport: Transport, device: torch.device = CPU, prefix: str = "") -> None:
         self.transport, self.device, self.prefix, self.k = transport, device, prefix, 0
         self.failure: BaseException | None = None  # in the midst of compiled rounds
+        self._rounds, self._next, self._again = range(0), 0, 0  # no tag is used from round ``_next`` on
+        self._name = prefix  # in front of the stage, in a tag
         self._forms: dict[
             str, list[tuple[torch.Size, torch.dtype]]
         ] = {}  # shapes and precisions of the own rows, by stage
@@ -110,9 +115,17 @@ class HaloExchange:
         return self._start + self.k
 
     def begin(self, halo: Halo, start: int, rounds: range) -> None:
-        """Go through ``rounds`` of a halo."""
-        self.halo, self._start, self._rounds = halo, start, rounds
+        """Go through ``rounds`` of a halo. Nothing may be under way."""
+        if start + rounds.start < self._next:
+            self._again += 1
+            self._name = f"{self.prefix}again {self._again}: "
+        self._next = start + rounds.stop
+        self.halo, self._start, self._rounds, self.k = halo, start, rounds, rounds.start
         self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
+
+    def end(self) -> None:
+        """No further rounds of those begun: nothing is left under way."""
+        self.go(self._rounds.stop)
 
     def go(self, k: int) -> None:
         """Go to round k, or past the last one: nothing is left under way of the rounds before."""
@@ -172,7 +185,7 @@ class HaloExchange:
         )
 
     def _tag(self, k: int, stage: str) -> Tag:
-        return self._start + k, self.prefix + stage
+        return self._start + k, self._name + stage
 
     def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
         """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
