@@ -27,7 +27,7 @@ from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
 from distopt.engines import local
 from distopt.errors import InputError, either
-from distopt.experiment import Experiment, label, moving, repeated, settings
+from distopt.experiment import Experiment, label, moving, repeated, settings, start
 from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs.files import write_text
@@ -48,8 +48,9 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "seed": whole,
     "every": whole,
     "drop_links": real,
-    "x0": real,
 }
+FILES = (*PARTS, "metrics", "x0")
+"""What may name files, whose relative paths are of the folder where the sweep was asked for."""
 FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
 
@@ -110,9 +111,9 @@ def points(
     algorithms = [named] if "algorithm" in lists or not isinstance(named, list) else named
     found = []
     for algorithm in algorithms:
-        start = {**values, **({} if algorithm is None or "algorithm" in lists else {"algorithm": algorithm})}
+        common = {**values, **({} if algorithm is None or "algorithm" in lists else {"algorithm": algorithm})}
         for chosen in itertools.product(*([(key, value) for value in each] for key, each in lists.items())):
-            settled = dict(start)
+            settled = dict(common)
             for key, value in sorted(chosen, key=lambda pair: "." in pair[0]):  # a part before its parameters
                 _set(settled, key, value, where, base or here())
             grid = Experiment.from_mapping(settled, where).points()
@@ -184,7 +185,8 @@ def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -
             values[part] = str(parsed.replace(parameter, _typed(value, values, base), names))
         return
     try:
-        values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values, base) if key in PARTS else value
+        found = NUMBERS[key](value) if key in NUMBERS else start(value) if key == "x0" else value
+        values[key] = _typed(found, values, base) if key in FILES and isinstance(found, str) else found
     except ValueError as error:
         raise InputError(f"{either('--set ', '')}{key}: {value!r} {error}") from None
 

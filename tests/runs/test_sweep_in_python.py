@@ -105,6 +105,21 @@ class Mine:
 """
 
 
+def test_files_are_those_of_the_folder_where_the_sweep_is_asked_for(tmp_path: Path) -> None:
+    Path("files").mkdir()
+    Path("files/e.toml").write_text(TOML)
+    Path("met.py").write_text("class Met:\n    def term(self, view):\n        return view.x.norm(dim=-1)\n")
+    np.save("x0.npy", np.ones(2))
+    values = {"metrics": ["met.py"], "x0": ["x0.npy", Path("x0.npy").absolute(), 0.5]}
+    runs = distopt.sweep("files/e.toml", values, out="out", workers=1)
+    here = str(tmp_path)
+    assert list(runs) == [f"metrics=met.py x0={x0}" for x0 in ("x0.npy", f"{here}/x0.npy", "0.5")]
+    for x0, run in zip(("x0.npy", "x0.npy", 0.5), runs.values(), strict=True):
+        assert same({"": distopt.simulate(**SETTINGS, metrics=["met.py"], x0=x0)}, {"": run})
+    words = ["--set", "metrics=met.py", "--set", "x0=x0.npy"]
+    assert call("sweep", "files/e.toml", *words, "--out", "typed", "--workers", "1").exit_code == 0
+
+
 def test_a_failed_experiment_is_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="algorithm.what=1 failed: .*no parameter 'what'"):
         assert distopt.sweep(SETTINGS, {"algorithm.what": 1}, out="out", workers=1) == {}
