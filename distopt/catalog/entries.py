@@ -119,8 +119,12 @@ def own(name: str) -> list[Entry]:
     try:
         tree = ast.parse(path.read_bytes())
         public = [node for node in _definitions(tree) if not node.name.startswith("_")]
-        exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
-        meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
+        classes = [node for node in public if isinstance(node, ast.ClassDef)]
+        meant = classes or public
+        if (exact := next((node for node in public if registry.same_name(node.name, path.stem)), None)) is not None:
+            its = _kind(exact, tree)  # it comes first among those of its kind; where its kind cannot be told, among all
+            others = classes if exact in classes and its is not None else []
+            meant = [exact, *(node for node in others if _kind(node, tree) != its)]
         kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}") from error
@@ -129,9 +133,14 @@ def own(name: str) -> list[Entry]:
         raise InputError(f"{name}: {line}not Python ({getattr(error, 'msg', error)})") from error
     alone = [(kind, node) for kind, node in kinds if [each for each, _ in kinds].count(kind) == 1]
     if not alone:
+        if meant and not kinds:
+            raise InputError(
+                f"{name}: nothing in it could be meant: the kind of {', '.join(node.name for node in meant)} cannot be told "
+                "from the text; write its methods, such as update, in the class itself"
+            )
         found = ", ".join(node.name for node in public) or "none"
         raise InputError(
-            f"{name}: {'more than one thing' if kinds else 'nothing'} in it could be meant; name one class or function "
+            f"{name}: {'more than one thing' if public else 'nothing'} in it could be meant; name one class or function "
             f"{path.stem!r} (found: {found})"
         )
     return [_entry(kind, name, tree, node) for kind, node in alone]

@@ -108,6 +108,19 @@ def helper(): ...
 '''
 
 
+def test_the_class_of_the_files_name_is_the_first_of_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("step.py").write_text(f"{OWN}class Other(_Base): ...\n")
+    found = {each.kind: registry.maker(each.kind, "step.py").__name__ for each in entries.own("step.py")}
+    assert found == {"algorithms": "Step", "directions": "Rule", "schedules": "Plain"}
+    direction = registry.make("algorithms", "gt:direction=step.py(b=1)").direction
+    assert type(direction).__name__ == "Rule" and direction.b == 1
+    Path("rest.py").write_text(f"{OWN}class Rest:\n    tracks = True\n")  # of no kind by its methods, so of any
+    assert registry.maker("directions", "rest.py").__name__ == "Rest"
+    with pytest.raises(InputError, match="the kind of Rest cannot be told from the text"):
+        entries.own("rest.py")
+
+
 def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("two parts.py").write_text(OWN)
@@ -125,8 +138,6 @@ def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
     assert page.startswith("two parts.py, one of your own algorithms\n\nGo downhill [kingma2015].\n")
     assert "  distopt simulate ring --agents 16 --algorithm 'two parts.py:lr=0.1'\n" in page
     assert "  distopt simulate ring --agents 16 --algorithm 'gt:direction=two parts.py(b=...)'\n" in page
-    Path("step.py").write_text(OWN)  # the class of the file's name, and no other
-    assert [each.kind for each in entries.own("step.py")] == ["algorithms"]
     Path("net.py").write_text('def net(agents: int, width: int = 3):\n    """A net."""\n')
     (net,) = entries.own("net.py")
     assert (net.kind, net.spec) == ("topologies", "net.py:width=3")
