@@ -98,7 +98,7 @@ def entry(kind: str, name: str) -> Entry:
     ['float | a schedule', '"cta" | "atc"', 'a direction']
 
     Raises:
-        InputError: a kind that is none.
+        InputError: an unknown kind or name, with the nearest ones.
     """
     if name not in registry.names(kind):
         raise InputError(f"no {name!r} among the {kind}{registry.nearest(name, registry.names(kind))}")
@@ -168,7 +168,7 @@ def find(name: str) -> list[Entry]:
     ['algorithms', 'channels']
 
     Raises:
-        InputError: there is none, with the nearest names.
+        InputError: an unknown name, with the nearest ones; or the file explains nothing (see ``own``).
     """
     if ".py" in name and (file := Spec.parse(name).name).endswith(".py"):
         return own(file)
