@@ -90,7 +90,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str) -> str:
-    """What to tell whose name is none of a kind."""
+    """The message for an unknown name of a kind."""
     known = names(kind)
     return f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
 
@@ -281,7 +281,7 @@ def normal(kind: str, spec: str) -> Spec:
     ('gt:form=atc,lr=0.1', 'gt:form=atc,lr=0.1')
 
     Raises:
-        InputError: a malformed spec, or a name or parameter that is none.
+        InputError: a malformed spec, or an unknown name or parameter.
     """
     parsed = Spec.parse(spec)
     named = _named(parsed, free(kind, parsed.name), {}, parsed.name)

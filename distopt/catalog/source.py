@@ -63,27 +63,25 @@ def _class(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | Non
     return None
 
 
-def fields(maker: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> Iterator[Field]:
+def fields(maker: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> list[Field]:
     """What a function takes, or what an object of a class is made of, be it inherited."""
     if isinstance(maker, ast.ClassDef):
-        for node, there in lineage(maker, tree):
-            init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-            if init is not None:
-                yield from fields(init, there)
-            elif _dataclass(node):
-                found: dict[str, Field] = {}
-                for above in reversed([*lineage(node, there)]):
-                    found |= {each[0]: each for each in _own_fields(*above)}
-                yield from found.values()
-            else:
-                continue
-            return
-        return
+        return next((found for each in lineage(maker, tree) if (found := _made_of(*each)) is not None), [])
     free = [each for each in maker.args.args if each.arg != "self"]
-    for each, value in zip(free, [*[None] * (len(free) - len(maker.args.defaults)), *maker.args.defaults], strict=True):
-        yield each.arg, each.annotation, value, tree
-    for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
-        yield each.arg, each.annotation, value, tree
+    values = [*[None] * (len(free) - len(maker.args.defaults)), *maker.args.defaults, *maker.args.kw_defaults]
+    each_value = zip([*free, *maker.args.kwonlyargs], values, strict=True)
+    return [(each.arg, each.annotation, value, tree) for each, value in each_value]
+
+
+def _made_of(node: ast.ClassDef, tree: ast.Module) -> list[Field] | None:
+    """What the ``__init__`` of a class takes; None where the class itself neither defines nor generates one."""
+    init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    if init is not None:
+        return fields(init, tree)
+    if not _dataclass(node):
+        return None
+    above = reversed([*lineage(node, tree)])
+    return [*{each[0]: each for base in above for each in _own_fields(*base)}.values()]
 
 
 def _dataclass(node: ast.ClassDef) -> bool:
