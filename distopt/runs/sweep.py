@@ -333,7 +333,7 @@ def asked(
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; {elsewhere}") from error
     if inside and not any(name.startswith((SWEEP, TABLE)) for name in inside):  # or a part of one, that a kill has left
-        raise InputError(f"{folder} holds other files, such as {min(inside)}, and no sweep; {elsewhere}")
+        raise InputError(f"{folder} is not empty and holds no sweep; {elsewhere}")
     lists = choices(varied)
     kept = {"topology": "", **{key: value for key, value in values.items() if key not in lists}}
     normal = Experiment.from_mapping(kept, where)

@@ -198,9 +198,7 @@ def test_a_folder_holds_sweeps_alone_and_the_last_one_goes_on() -> None:
     Path("notes").mkdir()
     Path("notes/mine.txt").write_text("")
     for out in ("", "notes"):
-        with pytest.raises(
-            InputError, match=r"holds other files, such as (e\.toml|mine\.txt), and no sweep; .* with out=$"
-        ):
+        with pytest.raises(InputError, match="is not empty and holds no sweep; .* with out=$"):
             distopt.sweep(SETTINGS, {"seed": [1]}, out=out)
     assert {path.name for path in Path().iterdir()} == {"e.toml", "notes"} and len(list(Path("notes").iterdir())) == 1
     first = distopt.sweep(SETTINGS, {"seed": np.array(1)}, out="out", workers=1)
