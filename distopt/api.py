@@ -177,7 +177,9 @@ def sweep(
 ) -> dict[str, Run]:
     """Run many experiments side by side, as ``distopt sweep`` does: every choice from lists of values, each in a folder of its own.
 
-    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted.
+    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted. A
+    call with other values may have the same ``out``: the table and ``resume(out)`` then are of this last one. The runs of the others
+    stay in their folders.
 
     Args:
         file: a TOML file, or its settings as a dict, such as ``{"topology": "ring", "agents": 8, "algorithm": "gt"}``.
@@ -194,7 +196,7 @@ def sweep(
         warning, and stops no other.
 
     Raises:
-        InputError: a key or a value that is none, or ``out`` holds something else.
+        InputError: an unknown key or a wrong value, or ``out`` holds anything but sweeps.
         KeyboardInterrupt: Ctrl-C; what was finished is in ``out``.
 
     >>> import tempfile

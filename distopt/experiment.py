@@ -194,7 +194,7 @@ class Experiment:
         for key in values:
             if key not in known:
                 raise InputError(
-                    f"{where}: no setting {key!r}{registry.nearest(key, known)}; settings: {', '.join(known)}"
+                    f"{where}: no setting {key!r}{registry.nearest(str(key), known)}; settings: {', '.join(known)}"
                 )
         if "topology" not in values:
             raise InputError(f'{where}: topology is missing; write topology = "..."')

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from distopt.catalog import registry
+from distopt.catalog import registry, source
 from distopt.catalog.places import missing, place
 from distopt.catalog.spec import Spec
 from distopt.errors import InputError
@@ -81,7 +81,9 @@ class Entry:
         ('momentum:b=0.9', 'naive:compressor=...')
         """
         given = [(each.name, "..." if each.default is None else each.default) for each in self.parameters]
-        values = ",".join(f"{name}={value}" for name, value in given if value != "()")  # which nobody can type
+        values = ",".join(
+            f"{name}={value}" for name, value in given if value not in source.EMPTY
+        )  # which nobody can type
         return f"{self.name}:{values}" if values else self.name
 
     @property
@@ -98,12 +100,14 @@ def entry(kind: str, name: str) -> Entry:
     ['float | a schedule', '"cta" | "atc"', 'a direction']
 
     Raises:
-        InputError: a kind that is none.
+        InputError: an unknown kind or name, with the nearest ones.
     """
     if name not in registry.names(kind):
         raise InputError(f"no {name!r} among the {kind}{registry.nearest(name, registry.names(kind))}")
     tree = ast.parse(registry.files(kind)[name].read_text())
-    return _entry(kind, name, tree, next((n for n in _definitions(tree) if registry.same_name(n.name, name)), None))
+    return _entry(
+        kind, name, tree, next((n for n in source.definitions(tree) if registry.same_name(n.name, name)), None)
+    )
 
 
 def own(name: str) -> list[Entry]:
@@ -118,10 +122,16 @@ def own(name: str) -> list[Entry]:
         raise InputError(f"{missing(name)}; give the path of a Python file, or a name of the catalogue")
     try:
         tree = ast.parse(path.read_bytes())
-        public = [node for node in _definitions(tree) if not node.name.startswith("_")]
-        exact = [node for node in public if registry.same_name(node.name, path.stem)][:1]
-        meant = exact or [node for node in public if isinstance(node, ast.ClassDef)] or public
-        kinds = [(kind, node) for node in meant if (kind := _kind(node, tree)) is not None]
+        public = [node for node in source.definitions(tree) if not node.name.startswith("_")]
+        classes = [node for node in public if isinstance(node, ast.ClassDef)]
+        meant = classes or public
+        if (exact := next((node for node in public if registry.same_name(node.name, path.stem)), None)) is not None:
+            its = source.kind(
+                exact, tree
+            )  # it comes first among those of its kind; where its kind cannot be told, among all
+            others = classes if exact in classes and its is not None else []
+            meant = [exact, *(node for node in others if source.kind(node, tree) != its)]
+        kinds = [(kind, node) for node in meant if (kind := source.kind(node, tree)) is not None]
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or error}") from error
     except (SyntaxError, ValueError, RecursionError) as error:  # classes that inherit from one another, for one
@@ -129,9 +139,14 @@ def own(name: str) -> list[Entry]:
         raise InputError(f"{name}: {line}not Python ({getattr(error, 'msg', error)})") from error
     alone = [(kind, node) for kind, node in kinds if [each for each, _ in kinds].count(kind) == 1]
     if not alone:
+        if meant and not kinds:
+            raise InputError(
+                f"{name}: nothing in it could be meant: the kind of {', '.join(node.name for node in meant)} cannot be told "
+                "from the text; write its methods, such as update, in the class itself"
+            )
         found = ", ".join(node.name for node in public) or "none"
         raise InputError(
-            f"{name}: {'more than one thing' if kinds else 'nothing'} in it could be meant; name one class or function "
+            f"{name}: {'more than one thing' if public else 'nothing'} in it could be meant; name one class or function "
             f"{path.stem!r} (found: {found})"
         )
     return [_entry(kind, name, tree, node) for kind, node in alone]
@@ -139,14 +154,26 @@ def own(name: str) -> list[Entry]:
 
 def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.ClassDef | None) -> Entry:
     text, sections, example = _parts((maker and ast.get_docstring(maker)) or ast.get_docstring(tree) or "")
-    text += "".join(f"\n\n{note}" for says, note in NOTES.get(kind, {}).items() if maker and says in _attributes(maker))
-    meanings = {**_meanings(sections.get("Args", "")), **_meanings(sections.get("Attributes", ""))}
+    text += "".join(
+        f"\n\n{note}" for says, note in NOTES.get(kind, {}).items() if maker and says in source.attributes(maker)
+    )
+    above = [*source.lineage(maker, tree)][:0:-1] if isinstance(maker, ast.ClassDef) else []
+    said = [*(_parts(ast.get_docstring(node) or "")[1] for node, _ in above), sections]
+    meanings = {
+        key: text
+        for each in said
+        for part in ("Args", "Attributes")
+        for key, text in _meanings(each.get(part, "")).items()
+    }
     given = registry.OPTIONS.get(kind, ())
     parameters = tuple(
         Parameter(
-            each, _values(annotation, tree), None if value is None else _default(value, tree), meanings.get(each, "")
+            each,
+            source.values(annotation, there),
+            None if value is None else source.default(value, there),
+            meanings.get(each, ""),
         )
-        for each, annotation, value in (_fields(maker) if maker else ())
+        for each, annotation, value, there in (source.fields(maker, tree) if maker else ())
         if each not in given
     )
     return Entry(kind, name, text, parameters, example)
@@ -159,7 +186,7 @@ def find(name: str) -> list[Entry]:
     ['algorithms', 'channels']
 
     Raises:
-        InputError: there is none, with the nearest names.
+        InputError: an unknown name, with the nearest ones; or the file explains nothing (see ``own``).
     """
     if ".py" in name and (file := Spec.parse(name).name).endswith(".py"):
         return own(file)
@@ -186,126 +213,7 @@ def references() -> Mapping[str, str]:
     }
 
 
-# --------------------------------------------------------------------------------------------------------- of one file
-
-
-def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    yield from (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
-
-
-def _kind(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> str | None:
-    """What a class is, or what a function makes, if it is of a kind; a function that says nothing of it makes a network."""
-    if isinstance(node, ast.ClassDef):
-        return registry.told(_methods(node, tree))
-    given = {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
-    if {"problem", "blocks"} <= given:
-        return "engines"
-    made = _class(ast.unparse(node.returns), tree) if node.returns else None
-    return (made and registry.told(_methods(*made))) or "topologies"
-
-
-def _methods(node: ast.ClassDef, tree: ast.Module) -> set[str]:
-    """The methods of a class, inherited ones included."""
-    above = [_class(ast.unparse(base), tree) for base in node.bases]
-    own = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
-    return own.union(*(_methods(*each) for each in above if each is not None))
-
-
-def _class(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
-    """The class of a name, where the module defines it or takes it from another module of ours."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return node, tree
-        if (there := _imported(node, name)) is not None:
-            return _class(name, there)
-    return None
-
-
-def _fields(maker: ast.FunctionDef | ast.ClassDef) -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
-    """(name, annotation, default) of what a function takes, or of the fields of a dataclass."""
-    if isinstance(maker, ast.ClassDef):
-        init = next((n for n in maker.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        if init is None:
-            for node in maker.body if any("dataclass" in ast.unparse(each) for each in maker.decorator_list) else ():
-                if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
-                    yield ast.unparse(node.target), node.annotation, node.value
-            return
-        maker = init
-    free = [each for each in maker.args.args if each.arg != "self"]
-    for each, value in zip(free, [*[None] * (len(free) - len(maker.args.defaults)), *maker.args.defaults], strict=True):
-        yield each.arg, each.annotation, value
-    for each, value in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
-        yield each.arg, each.annotation, value
-
-
-def _attributes(maker: ast.FunctionDef | ast.ClassDef) -> list[str]:
-    """What the body of a class assigns, as text without types."""
-    return [
-        f"{ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)} = {ast.unparse(node.value)}"
-        for node in maker.body
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-    ]
-
-
-def _default(value: ast.expr, tree: ast.Module) -> str:
-    """A default as it is typed in a spec: an object that the module makes, such as ``sign = Sign()``, by the name of its entry."""
-    if isinstance(value, ast.Constant):
-        return str(value.value) or "''"
-    if isinstance(value, ast.Name) and (meant := _assigned(value.id, tree)) is not None:
-        return _default(*meant)
-    if isinstance(value, ast.Call):
-        called = ast.unparse(value.func)
-        names = {name for kind in registry.NESTED.values() for name in registry.names(kind)}
-        name = next((name for name in names if registry.same_name(name, called)), called)
-        given = [*value.args, *value.keywords]
-        return f"{name}({','.join(map(ast.unparse, given))})" if given else name
-    return ast.unparse(value).replace("'", "")
-
-
-def _values(annotation: ast.expr | None, tree: ast.Module) -> str:
-    """A type as text: the choices of a ``Literal``, wherever it has its name, and a nested part by its kind."""
-    if annotation is None:
-        return ""
-    if isinstance(annotation, ast.BinOp):
-        sides = (_values(annotation.left, tree), _values(annotation.right, tree))
-        return " | ".join(side for side in sides if side)
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        return " | ".join(
-            part.strip().replace("'", '"') for part in ast.unparse(annotation.slice).strip("()").split(",")
-        )
-    text = ast.unparse(annotation)
-    nested = registry.NESTED.get(text.partition("[")[0])
-    if nested:
-        return f"a {nested[:-1]}"
-    if isinstance(annotation, ast.Name) and (meant := _assigned(text, tree)) is not None:
-        return _values(*meant)
-    return text
-
-
-def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None:
-    """What a module calls ``name``, where it assigns it or takes it from another module of ours."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                pairs = [(target, node.value)]
-                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                    pairs = list(zip(target.elts, node.value.elts, strict=False))
-                for each, value in pairs:
-                    if isinstance(each, ast.Name) and each.id == name:
-                        return value, tree
-        if (there := _imported(node, name)) is not None:
-            return _assigned(name, there)
-    return None
-
-
-def _imported(node: ast.stmt, name: str) -> ast.Module | None:
-    """The module of ours that a statement takes ``name`` from."""
-    if not isinstance(node, ast.ImportFrom) or name not in (alias.name for alias in node.names):
-        return None
-    package, *inner = (node.module or "").split(".")
-    base = Path(__file__).parent.parent.joinpath(*inner)
-    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-    return ast.parse(path.read_text()) if package == "distopt" and path.is_file() else None
+# ------------------------------------------------------------------------------------------------------- of a docstring
 
 
 def _parts(docstring: str) -> tuple[str, dict[str, str], str]:

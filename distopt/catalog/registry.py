@@ -90,13 +90,16 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str) -> str:
-    """What to tell whose name is none of a kind."""
+    """The message for an unknown name of a kind."""
     known = names(kind)
     return f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
 
 
 def maker(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function behind a catalogue name or the path of a user's Python file."""
+    """The class or function behind a catalogue name or the path of a user's Python file.
+
+    The one that is called as the file comes first. If its methods say that it is of another kind, a class of this kind does.
+    """
     if name.endswith(".py"):
         path = place(name)
         if path is None:
@@ -121,12 +124,13 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         and value.__module__ == module.__name__
         and not (inspect.isclass(value) and issubclass(value, tuple))
     }
-    exact = [value for key, value in found.items() if same_name(key, stem)]
-    if exact:
-        return typing.cast(Callable[..., Any], exact[0])
     classes = [value for value in found.values() if inspect.isclass(value)]
+    fitting = [each for each in classes if told(dir(each)) == kind]
+    exact = [value for key, value in found.items() if same_name(key, stem)]
+    if exact and (exact[0] in fitting or not fitting or exact[0] not in classes or told(dir(exact[0])) is None):
+        return typing.cast(Callable[..., Any], exact[0])
     some = set().union(*(needed for each, needed in SIGNS if each == kind))
-    fitting = [each for each in classes if told(dir(each)) == kind] or [each for each in classes if some & {*dir(each)}]
+    fitting = fitting or [each for each in classes if some & {*dir(each)}]
     candidates: list[Any] = fitting or [*found.values()]
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
@@ -277,7 +281,7 @@ def normal(kind: str, spec: str) -> Spec:
     ('gt:form=atc,lr=0.1', 'gt:form=atc,lr=0.1')
 
     Raises:
-        InputError: a malformed spec, or a name or parameter that is none.
+        InputError: a malformed spec, or an unknown name or parameter.
     """
     parsed = Spec.parse(spec)
     named = _named(parsed, free(kind, parsed.name), {}, parsed.name)

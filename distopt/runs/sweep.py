@@ -27,7 +27,7 @@ from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
 from distopt.engines import local
 from distopt.errors import InputError, either
-from distopt.experiment import Experiment, label, moving, repeated, settings
+from distopt.experiment import Experiment, label, moving, repeated, settings, start
 from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs.files import write_text
@@ -48,8 +48,9 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "seed": whole,
     "every": whole,
     "drop_links": real,
-    "x0": real,
 }
+FILES = (*PARTS, "metrics", "x0")
+"""What may name files, whose relative paths are of the folder where the sweep was asked for."""
 FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
 
@@ -101,7 +102,7 @@ def points(
     ['algorithm.lr=0.1 seed=1', 'algorithm.lr=0.2 seed=1']
 
     Raises:
-        InputError: a key that is none, a value that cannot be one, or an experiment that is there twice.
+        InputError: an unknown key, a wrong value, or an experiment that is there twice.
     """
     lists = choices(asked)
     if (count := math.prod(map(len, lists.values()))) > MOST_POINTS:
@@ -110,9 +111,9 @@ def points(
     algorithms = [named] if "algorithm" in lists or not isinstance(named, list) else named
     found = []
     for algorithm in algorithms:
-        start = {**values, **({} if algorithm is None or "algorithm" in lists else {"algorithm": algorithm})}
+        common = {**values, **({} if algorithm is None or "algorithm" in lists else {"algorithm": algorithm})}
         for chosen in itertools.product(*([(key, value) for value in each] for key, each in lists.items())):
-            settled = dict(start)
+            settled = dict(common)
             for key, value in sorted(chosen, key=lambda pair: "." in pair[0]):  # a part before its parameters
                 _set(settled, key, value, where, base or here())
             grid = Experiment.from_mapping(settled, where).points()
@@ -163,6 +164,7 @@ def _texts(key: Any, values: Any) -> list[str]:
     if not isinstance(key, str):
         raise InputError(f"values: {shown(key)}: a key must be a text such as 'algorithm.lr'")
     _check("values", key)
+    values = np.atleast_1d(values) if isinstance(values, np.ndarray) else values
     several = values if isinstance(values, list | tuple | range | np.ndarray) else [values]
     if not len(several):
         raise InputError(f"values: {key} is an empty list")
@@ -184,7 +186,8 @@ def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -
             values[part] = str(parsed.replace(parameter, _typed(value, values, base), names))
         return
     try:
-        values[key] = NUMBERS[key](value) if key in NUMBERS else _typed(value, values, base) if key in PARTS else value
+        found = NUMBERS[key](value) if key in NUMBERS else start(value) if key == "x0" else value
+        values[key] = _typed(found, values, base) if key in FILES and isinstance(found, str) else found
     except ValueError as error:
         raise InputError(f"{either('--set ', '')}{key}: {value!r} {error}") from None
 
@@ -311,8 +314,11 @@ def asked(
 ) -> Sweep:
     """The sweep of what was asked for (see ``points`` and ``Sweep``), and a note of it in its folder, so that it can go on.
 
+    The note and the table are of the sweep that was asked for last. Runs of earlier ones stay in the folder, and count where they
+    are asked for again.
+
     Raises:
-        InputError: it cannot be run, or ``folder`` cannot be written or is that of a run.
+        InputError: it cannot be run, or ``folder`` cannot be written or holds anything but sweeps.
     """
     found = points(values, varied, where)
     sweep = Sweep(tuple(found), folder, mode, engine, workers, address)
@@ -323,8 +329,11 @@ def asked(
         point.experiment.to_toml(folder)  # refuses Python objects, which nobody could build again
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        inside = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; {elsewhere}") from error
+    if inside and not any(name.startswith((SWEEP, TABLE)) for name in inside):  # or a part of one, that a kill has left
+        raise InputError(f"{folder} is not empty and holds no sweep; {elsewhere}")
     lists = choices(varied)
     kept = {"topology": "", **{key: value for key, value in values.items() if key not in lists}}
     normal = Experiment.from_mapping(kept, where)
@@ -353,7 +362,7 @@ def there(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
     try:
         return (folder / SWEEP).exists()
-    except (OSError, ValueError):  # a folder that may not be looked into, a name that is none
+    except (OSError, ValueError):  # a folder that may not be looked into, or a name that no file can have
         return False
 
 
@@ -369,9 +378,10 @@ def reopened(folder: Path, otherwise: bool = False) -> Sweep:
         raise InputError(f"{folder} holds a sweep, which goes on as it was asked for; leave out {options}")
     values = settings(path)
     how = values.pop("sweep", None)
-    if not isinstance(how, dict) or not {"values", "folder"} <= how.keys() <= {*HOW, "values", "folder"}:
+    lists = how.pop("values", None) if isinstance(how, dict) else None
+    if not isinstance(how, dict) or not isinstance(lists, dict) or not {"folder"} <= how.keys() <= {*HOW, "folder"}:
         raise InputError(f"{path}: damaged, or not the note of a sweep")
-    lists, base = how.pop("values"), Path(os.path.abspath(folder / str(how.pop("folder"))))
+    base = Path(os.path.abspath(folder / str(how.pop("folder"))))
     return Sweep(tuple(points(values, lists, str(path), base)), folder, **how)
 
 

@@ -108,6 +108,19 @@ def helper(): ...
 '''
 
 
+def test_the_class_of_the_files_name_is_the_first_of_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("step.py").write_text(f"{OWN}class Other(_Base): ...\n")
+    found = {each.kind: registry.maker(each.kind, "step.py").__name__ for each in entries.own("step.py")}
+    assert found == {"algorithms": "Step", "directions": "Rule", "schedules": "Plain"}
+    direction = registry.make("algorithms", "gt:direction=step.py(b=1)").direction
+    assert type(direction).__name__ == "Rule" and direction.b == 1
+    Path("rest.py").write_text(f"{OWN}class Rest:\n    tracks = True\n")  # of no kind by its methods, so of any
+    assert registry.maker("directions", "rest.py").__name__ == "Rest"
+    with pytest.raises(InputError, match="the kind of Rest cannot be told from the text"):
+        entries.own("rest.py")
+
+
 def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("two parts.py").write_text(OWN)
@@ -125,11 +138,95 @@ def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
     assert page.startswith("two parts.py, one of your own algorithms\n\nGo downhill [kingma2015].\n")
     assert "  distopt simulate ring --agents 16 --algorithm 'two parts.py:lr=0.1'\n" in page
     assert "  distopt simulate ring --agents 16 --algorithm 'gt:direction=two parts.py(b=...)'\n" in page
-    Path("step.py").write_text(OWN)  # the class of the file's name, and no other
-    assert [each.kind for each in entries.own("step.py")] == ["algorithms"]
     Path("net.py").write_text('def net(agents: int, width: int = 3):\n    """A net."""\n')
     (net,) = entries.own("net.py")
     assert (net.kind, net.spec) == ("topologies", "net.py:width=3")
+
+
+HEIRS = '''
+import dataclasses
+from dataclasses import KW_ONLY, dataclass, field
+import distopt.algorithms.gt
+import distopt.algorithms.gt as house
+from distopt.algorithms import gt as here
+from distopt.algorithms.gt import GT, GT as Base
+from distopt.directions.adam import Adam
+def step(self, g, state, x, mix): return x, state
+class Assigned:
+    update = step
+class Plain(GT): ...
+class Alias(Base): ...
+class Module(house.GT): ...
+class Package(here.GT): ...
+class Dotted(distopt.algorithms.gt.GT): ...
+class Taking:
+    """Taking.
+
+    Args:
+        lr: how far.
+    """
+    def __init__(self, lr: float = 0.1, *, b: int): ...
+    update = lambda self, g, state, x, mix: (x, state)
+class Heir(Taking): ...
+@dataclass
+class Fields:
+    """Fields.
+
+    Attributes:
+        lr: how far.
+        b: what for.
+    """
+    lr: float
+    b: float = 0.5
+    def update(self, g, state, x, mix): ...
+@dataclass
+class More(Fields):
+    """More.
+
+    Attributes:
+        b: not that.
+    """
+    _: KW_ONLY
+    b: float = 0.9
+    c: float = dataclasses.field(default=0.2, repr=False)
+    kept: int = field(default=3, init=False)
+    tags: list = field(default_factory=list)
+    direction: "Direction" = field(default_factory=Adam)
+    other: "Direction" = field(default_factory=lambda: Adam(0.5))
+    needed: int = field()
+class Both(More): ...
+'''
+
+
+@pytest.mark.parametrize("name", re.findall(r"^class (\w+)", HEIRS, re.MULTILINE))
+def test_what_a_class_inherits_or_assigns_is_explained(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.py").write_text(HEIRS)
+    (page,) = entries.own(f"{name}.py")
+    assert page.kind == "algorithms"
+    known = inspect.signature(registry.maker("algorithms", f"{name}.py")).parameters
+    assert [each.name for each in page.parameters] == list(known)
+    assert {each.name for each in page.parameters if each.default is None} == {
+        key for key, each in known.items() if each.default is inspect.Parameter.empty
+    }
+    meanings = {each.name: each.meaning for each in page.parameters}
+    if name in ("Taking", "Heir", "Fields", "More", "Both"):
+        assert meanings["lr"] == "how far."
+    if name in ("More", "Both"):
+        assert meanings["b"] == "not that."
+        defaults = {each.name: each.default for each in page.parameters}
+        assert defaults == {
+            "lr": None,
+            "b": "0.9",
+            "c": "0.2",
+            "tags": "[]",
+            "direction": "adam",
+            "other": "adam(0.5)",
+            "needed": None,
+        }
+        assert "tags" not in page.spec and "other=adam(0.5)" in page.spec
 
 
 @pytest.mark.parametrize(
@@ -140,7 +237,10 @@ def test_a_users_own_file_is_explained(tmp_path: Path, monkeypatch: pytest.Monke
         ("\0", "own.py: .*not Python"),
         ("class A(B): ...\nclass B(A): ...", "own.py: not Python .maximum recursion"),
         ("x = 1", "nothing in it could be meant; name one class or function 'own' .found: none."),
-        ("class A:\n  update = 1", "nothing in it could be meant"),
+        (
+            "class A:\n  update = 1",
+            "nothing in it could be meant: the kind of A cannot be told from the text; write its methods",
+        ),
         (
             "class A:\n  def update(s): ...\nclass B:\n  def update(s): ...",
             "more than one thing in it could be meant; name one class or function 'own' .found: A, B.",

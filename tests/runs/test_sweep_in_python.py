@@ -105,6 +105,21 @@ class Mine:
 """
 
 
+def test_files_are_those_of_the_folder_where_the_sweep_is_asked_for(tmp_path: Path) -> None:
+    Path("files").mkdir()
+    Path("files/e.toml").write_text(TOML)
+    Path("met.py").write_text("class Met:\n    def term(self, view):\n        return view.x.norm(dim=-1)\n")
+    np.save("x0.npy", np.ones(2))
+    values = {"metrics": ["met.py"], "x0": ["x0.npy", Path("x0.npy").absolute(), 0.5]}
+    runs = distopt.sweep("files/e.toml", values, out="out", workers=1)
+    here = str(tmp_path)
+    assert list(runs) == [f"metrics=met.py x0={x0}" for x0 in ("x0.npy", f"{here}/x0.npy", "0.5")]
+    for x0, run in zip(("x0.npy", "x0.npy", 0.5), runs.values(), strict=True):
+        assert same({"": distopt.simulate(**SETTINGS, metrics=["met.py"], x0=x0)}, {"": run})
+    words = ["--set", "metrics=met.py", "--set", "x0=x0.npy"]
+    assert call("sweep", "files/e.toml", *words, "--out", "typed", "--workers", "1").exit_code == 0
+
+
 def test_a_failed_experiment_is_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="algorithm.what=1 failed: .*no parameter 'what'"):
         assert distopt.sweep(SETTINGS, {"algorithm.what": 1}, out="out", workers=1) == {}
@@ -128,6 +143,8 @@ def test_settings_of_the_process_change_no_number() -> None:
         ({"seed": []}, "^values: seed is an empty list$"),
         ({"seed": None}, "^values: seed=None: must be a number, or a text such as 'gt:lr=0.1'$"),
         ({"seed": [1, "x"]}, "^seed: 'x' is not a whole number$"),
+        ({"seed": np.array("x")}, "^seed: 'x' is not a whole number$"),
+        ({"seed": np.array([[1]])}, "^values: seed=array.*: must be a number"),
         ({1: [1]}, "^values: 1: a key must be a text such as 'algorithm.lr'$"),
         ({"seed": [1, 1]}, "seed=1: this experiment is in the sweep twice"),
         ([1], "^values=\\[1\\]: must be a dict of lists"),
@@ -148,6 +165,7 @@ def test_what_is_no_value_is_refused(values: Any, message: str) -> None:
         ({"address": "auto"}, "address='auto': is that of a running Ray cluster"),
         ({"out": 3}, "out=3: not the path of a folder"),
         ({"file": {**SETTINGS, "topology": object()}}, "topology was given as a Python object"),
+        ({"file": {**SETTINGS, 3: 1}}, "^the settings: no setting 3; settings: "),
         ({"file": 3}, "^3: must be the path of a TOML file, or its settings as a dict"),
     ],
 )
@@ -168,6 +186,27 @@ def test_a_damaged_note_is_refused_and_one_goes_on_as_it_was_asked_for() -> None
         Path("out/sweep.toml").write_text(text)
         with pytest.raises(InputError):
             distopt.resume("out")
+    for values in ("'ab'", "['seed=1']", "{a = [1]}"):
+        Path("out/sweep.toml").write_text(f"{good.partition('[sweep.values]')[0]}values = {values}\n")
+        with pytest.raises(
+            InputError, match="no setting 'a'" if "{" in values else "sweep.toml: damaged, or not the note"
+        ):
+            distopt.resume("out")
+
+
+def test_a_folder_holds_sweeps_alone_and_the_last_one_goes_on() -> None:
+    Path("notes").mkdir()
+    Path("notes/mine.txt").write_text("")
+    for out in ("", "notes"):
+        with pytest.raises(InputError, match="is not empty and holds no sweep; .* with out=$"):
+            distopt.sweep(SETTINGS, {"seed": [1]}, out=out)
+    assert {path.name for path in Path().iterdir()} == {"e.toml", "notes"} and len(list(Path("notes").iterdir())) == 1
+    first = distopt.sweep(SETTINGS, {"seed": np.array(1)}, out="out", workers=1)
+    other = distopt.sweep(SETTINGS, {"rounds": [10]}, out="out", workers=1)
+    assert list(first) == ["seed=1"] and list(other) == list(distopt.resume("out")) == ["rounds=10"]
+    assert [row["run"] for row in figures("out")] == ["rounds=10"] and len(
+        list(Path("out").glob("*/manifest.json"))
+    ) == 2
 
 
 def test_a_nested_parameter_is_set() -> None:
