@@ -13,7 +13,7 @@ from torch import Tensor
 from distopt.catalog import registry
 from distopt.catalog.parts import label, of_path
 from distopt.catalog.spec import shown
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.network.graphs import Graph, Switching, check_connected, graph_from_matrix, graph_from_networkx
 from distopt.numerics.random import Key
 
@@ -98,5 +98,5 @@ def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
         "agents"
     )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
-        raise InputError(f"topology {topology}: say how many agents, as in --agents 16 or agents=16")
+        raise InputError(f"topology {topology}: say how many agents, as in {either('--agents 16', 'agents=16')}")
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}
