@@ -20,6 +20,7 @@ from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
+from distopt.ranges import flag
 from distopt.simulation import limits, starting, surroundings
 from distopt.simulation.method import Method
 from distopt.simulation.plan import Plan
@@ -89,7 +90,7 @@ def build(experiment: Experiment, like: Problem | None = None) -> Problem:
 
     Raises:
         InputError: an unknown name, a disconnected graph, weights an algorithm cannot use, a starting point of the wrong
-            shape, more rounds than the data have.
+            shape, more rounds than the data have, a scenario whose ``comparator`` is neither True nor False.
     """
     with looking_in(experiment.folder):
         return _build(experiment, like)
@@ -107,6 +108,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if like
         else part("scenarios", experiment.scenario, ("batch", "loss", "grad", "dim"), {"agents": agents})
     )
+    flag(f"scenario {label(experiment.scenario)}", comparator=scenario.comparator)
     algorithm = part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = (
         registry.Spec.parse(experiment.algorithm).name

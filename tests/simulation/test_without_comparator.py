@@ -18,10 +18,12 @@ from distopt.catalog import entries, registry
 from distopt.checks import check_scenario
 from distopt.cli.main import cli
 from distopt.costs import comparator, newton
+from distopt.errors import InputError
 from distopt.metrics import catalogue
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype
 from distopt.runs.recording import Recording
+from distopt.scenarios.quadratic import Quadratic
 
 NETWORK = '''
 import torch
@@ -203,3 +205,12 @@ def test_the_catalogue_says_it(monkeypatch: pytest.MonkeyPatch, network: str) ->
 def test_other_scenarios_keep_no_cost() -> None:
     run = distopt.simulate("ring", agents=4, scenario="quadratic:dim=2", algorithm="gt", rounds=3)
     assert "cost" not in run.metrics and not catalogue()["cost"].kept(SimpleNamespace(comparator=True))
+
+
+@pytest.mark.parametrize("said", ["False", "no", 0, 1, torch.tensor(False)])
+def test_a_comparator_is_true_or_false(said: Any) -> None:
+    class Saying(Quadratic):
+        comparator = said
+
+    with pytest.raises(InputError, match="^scenario Saying: comparator must be true or false, got "):
+        distopt.simulate("ring", algorithm="dgd", scenario=Saying(), agents=4, rounds=2)
