@@ -40,7 +40,7 @@ class CompressorDefaults:
     """What a compressor may leave out (see ``distopt.protocols.Compressor``).
 
     Attributes:
-        shared: True is one draw u [..., 1, words] for the whole network. Receivers know it, too, so ``decode`` is given it.
+        shared: True means that the whole network shares one draw u [..., 1, words]. Receivers know it, too: ``decode`` is given it.
         start: ``start(d, dtype)`` [*], what the first encoding of a row starts from. A compressor with ``start`` must have ``warm``.
         warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` is given either as ``warm``: whoever compresses
             a stream of values keeps it in between.
@@ -72,8 +72,8 @@ class ChannelDefaults:
     def words(self, d: int) -> int:
         """How many uniforms the encoding of a row of d numbers draws.
 
-        ``encode`` is given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round, or None where there
-        are none.
+        ``encode`` is given them as ``u``, float64 [R, n, words(d)] in [0, 1), addressed by trial, agent and round. If ``words`` is 0,
+        ``u`` is None.
         """
         return 0
 

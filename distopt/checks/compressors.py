@@ -16,7 +16,7 @@ DRAWS = 400
 
 
 def drawn(compressor: Any, lead: tuple[int, ...], d: int, seed: int) -> Tensor | None:
-    """Uniforms [*lead, words], or [*lead[:-1], 1, words] for a shared draw; None where there are none."""
+    """Uniforms [*lead, words], or [*lead[:-1], 1, words] for a shared draw; None if it draws no numbers."""
     words = compressor.words(d)
     if not words:
         return None

@@ -19,9 +19,8 @@ EXEMPT = {
     "runs/sweep.py": "--set ",
     "engines/ray/cluster.py": "pip install --upgrade",
     "reproduce/store.py": "not what distopt",
-    "simulation/problem.py": "--agents 16 or agents=16",
 }
-"""Words that only a command uses: the texts of ``--set``, those of another program, those of ``distopt reproduce``, and one that says both."""
+"""Words that only a command uses: the texts of ``--set``, those of another program, and those of ``distopt reproduce``."""
 
 
 def messages(tree: ast.AST) -> Iterator[str]:

@@ -89,8 +89,8 @@ def ask(scenario: str, **more: Any) -> dict[str, Any]:
 def test_the_check_knows_it(network: str) -> None:
     made = registry.make("scenarios", network)
     check_scenario(made)
-    with pytest.raises(AssertionError, match="comparator must be True or False, not None"):
-        check_scenario(type("Network", (type(made),), {"comparator": None})())
+    with pytest.raises(AssertionError, match="comparator must be True or False, not 0"):
+        check_scenario(type("Network", (type(made),), {"comparator": 0})())
     with pytest.raises(AssertionError, match="nobody knows its optimum; it has one"):
         check_scenario(type("Network", (type(made),), {"optimum": lambda self, b: torch.zeros(1, 1, self.dim)})())
 
@@ -213,4 +213,4 @@ def test_a_comparator_is_true_or_false(said: Any) -> None:
         comparator = said
 
     with pytest.raises(InputError, match="^scenario Saying: comparator must be true or false, got "):
-        distopt.simulate("ring", scenario=Saying(), agents=4, rounds=2)
+        distopt.simulate("ring", algorithm="dgd", scenario=Saying(), agents=4, rounds=2)
