@@ -100,7 +100,7 @@ def _begin(folder: Folder) -> None:
 @contextmanager
 def _said_warnings() -> Iterator[None]:
     """Within it, a warning is a line for the user, each time that it is given."""
-    from distopt.engines.local.compiler import CompileWarning
+    from distopt.codegen.folder import CompileWarning
     from distopt.engines.workers.group import LossWarning
 
     with warnings.catch_warnings():

@@ -187,6 +187,7 @@ class Comparator:
         batch, rounds = self.blocks.get(b), self._rounds(b)
         trials = self._trials(batch)
         problem = Sum(self.scenario, batch, rounds, trials, agents)
+        problem.compare(self.blocks.span(b))
         x = self._optimum(problem, dim)
         if x is None:
             x = self._search(problem, b, dim)
@@ -315,22 +316,7 @@ class Comparator:
                 return None
             found.append(x)
             last = x[-problem.trials :]
-        self._compare(problem, b, torch.from_numpy(found[0][: problem.trials]))
         return torch.from_numpy(np.concatenate(found))
-
-    def _compare(self, problem: Sum, b: int, x: Tensor) -> None:
-        """Refuse rows that are not those of the scenario's own costs, as where a subclass has other costs: in the block's first round at x."""
-        assert problem.pieces is not None
-        points = x.unsqueeze(1).expand(-1, problem.agents, -1)
-        own = self.scenario.loss(points, tree_map(lambda leaf: leaf[0], part(problem.batch, 0, 1))).numpy()
-        rows = replace(problem, batch=part(problem.batch, 0, 1), rounds=1).pieces
-        assert rows is not None
-        gap = np.abs(own - rows[0][1].losses(x.numpy())).max()
-        if not gap <= 1e-8 * (1 + np.abs(own).max()):
-            raise InputError(
-                f"scenario {type(self.scenario).__name__}: linear_rows gives other costs than loss in round {self.blocks.span(b)[0]} (they differ "
-                f"by {gap:.1e}); mend it, or set linear_rows = None"
-            )
 
     def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""

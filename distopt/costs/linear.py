@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from distopt.errors import InputError
+
 Floats = NDArray[np.float64]
 
 CACHE_BYTES = 2**22
@@ -33,6 +35,28 @@ DENSE = 100
 
 DONE, NOISE = 1e-15, 1e-13
 """Relative gradient norms: nothing is left to gain below the first; below the second, a gradient that no longer shrinks is rounding."""
+
+
+def check(who: str, rows: Any, dim: int) -> None:
+    """Refuse what a scenario gives as ``linear_rows`` where it has not their form."""
+    form = "X float64 [K|1, R|1, n|1, m, p], y float64 or int64 and w float64 [K|1, R|1, n|1, m], and the number l2"
+    fits = isinstance(rows, tuple) and len(rows) == 4 and all(isinstance(each, Tensor) for each in rows[:3])
+    if fits:
+        X, y, w, l2 = rows
+        fits = (X.dim(), y.dim(), w.dim()) == (5, 4, 4) and y.shape[-1] == w.shape[-1] == X.shape[-2]
+        fits = fits and X.dtype == w.dtype == torch.float64 and y.dtype in (torch.float64, torch.int64)
+        fits = fits and isinstance(l2, int | float)
+    if not fits:
+        raise InputError(f"scenario {who}: linear_rows must give {form}")
+    if (
+        X.shape[-1] != dim
+        if y.is_floating_point()
+        else dim % X.shape[-1] or bool((y < 0).any() | (y >= dim // X.shape[-1]).any())
+    ):
+        raise InputError(
+            f"scenario {who}: linear_rows gives {X.shape[-1]} features, which do not fit dim={dim}: labels -1.0 and 1.0 need as many, int64 "
+            f"classes 0 .. C-1 need dim = C features"
+        )
 
 
 @cache
@@ -209,13 +233,16 @@ class Rows:
         The measure is the larger of the gradient norm, relative to ``scale``, and of the last step, relative to 1 + |x|. A Hessian is
         kept while its steps make the gradient 1000 times smaller: another one would cost more than it gains.
         """
-        g, step, size = self.gradient(x), None, np.full(len(self), np.inf)
+        g, step, size = self.gradient(x), None, np.zeros(len(self))
         flat = norm(g) / scale
         for _ in range(iterations):
             if (flat < DONE).all():
                 break
-            step = step or self._step(x, flat)
-            s = step(g)
+            try:
+                step = step or self._step(x, flat)
+                s = step(g)
+            except np.linalg.LinAlgError:  # no curvature in some direction
+                return x, np.full(len(self), np.inf)
             before, size = flat, norm(s) / (1 + norm(x))
             y = x - s
             h = self.gradient(y)
@@ -238,7 +265,7 @@ class Rows:
         """What makes Newton's step at x of a gradient."""
         if x.shape[-1] > DENSE:
             times, exact = self.curvature(x), np.clip(np.sqrt(flat), 1e-8, 0.1)
-            return lambda g: _conjugate_gradients(times, g, exact)
+            return lambda g: conjugate_gradients(times, g, exact)
         H = self.hessian(x)
 
         def solved(g: Floats) -> Floats:
@@ -249,7 +276,7 @@ class Rows:
         return solved
 
     def _length(self, x: Floats, g: Floats, s: Floats, late: NDArray[np.bool_]) -> Floats:
-        """How long a step to take, 1 where nobody is ``late``: halved until the costs fall enough."""
+        """How long a step -s [P, d] to take: 1, but for the problems in ``late``, whose steps are halved until their costs fall enough."""
         size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.losses(x).sum(-1)
         for _ in range(40):
             after = self.losses(x - size[:, None] * s).sum(-1)
@@ -274,7 +301,7 @@ def norm(x: Floats) -> Floats:
     return length
 
 
-def _conjugate_gradients(times: Callable[[Floats], Floats], g: Floats, exact: Floats) -> Floats:
+def conjugate_gradients(times: Callable[[Floats], Floats], g: Floats, exact: Floats) -> Floats:
     """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
     x, r = np.zeros_like(g), g
     p, rr = r, (r * r).sum(-1)

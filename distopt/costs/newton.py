@@ -18,9 +18,6 @@ from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
 
-DENSE = (
-    128  # up to this dimension a Hessian that the scenario does not give is differenced; beyond, conjugate gradients
-)
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
 
 
@@ -61,7 +58,26 @@ class Sum:
         """The rows of a few problems after the other, where the scenario's costs have them (see ``distopt.costs.linear``)."""
         if self.scenario.linear_rows is None:
             return None
-        return list(Rows.pieces(self.scenario.linear_rows(self.batch), self.rounds, self.trials, self.agents))
+        rows = self.scenario.linear_rows(self.batch)
+        linear.check(type(self.scenario).__name__, rows, int(self.scenario.dim))
+        return list(Rows.pieces(rows, self.rounds, self.trials, self.agents))
+
+    def compare(self, span: range) -> None:
+        """Refuse rows that are not those of the scenario's own costs, as where a subclass has other costs: at one point, in all rounds ``span``."""
+        if self.pieces is None:
+            return
+        d = int(self.scenario.dim)
+        x = torch.cos(torch.arange(1, d + 1, dtype=torch.float64).square()) / d**0.5
+        points = x.expand(self.rounds * self.trials, -1)
+        own = evaluate(self.scenario.loss, self._points(points), self.batch).reshape(len(points), -1).numpy()
+        rows = np.concatenate([rows.losses(points[where].numpy()) for where, rows in self.pieces])
+        gap = np.abs(own - rows).max(-1)
+        wrong = np.flatnonzero(~(gap <= 1e-8 * (1 + np.abs(own).max())))
+        if len(wrong):
+            raise InputError(
+                f"scenario {type(self.scenario).__name__}: linear_rows gives other costs than loss in round {span[wrong[0] // self.trials]} (they "
+                f"differ by {gap[wrong[0]]:.1e}); mend it, or set linear_rows = None"
+            )
 
     def _pieced(self, f: Callable[[Rows, Floats], Floats], x: Tensor) -> Tensor:
         """f (rows, x [P, d]) piece by piece."""
@@ -178,7 +194,7 @@ def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Callable[[Tensor],
         return lambda g: _cholesky(problem.hessian(x), g)
     if problem.scenario.hessian is not None and 8 * x.numel() * d <= HESSIAN_BYTES:
         return lambda g: _cholesky(problem.hessian(x), g)
-    if d <= DENSE:
+    if d <= linear.DENSE:
         columns = torch.eye(d, dtype=x.dtype)
         return lambda g: _cholesky(torch.stack([problem.product(x, e.expand_as(x)) for e in columns], -1), g)
     return lambda g: _conjugate_gradients(partial(problem.product, x), g, torch.full_like(flat, 1e-6))
@@ -201,20 +217,8 @@ def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: Tensor) -> Tensor:
     """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
-    x, r = torch.zeros_like(g), g.clone()
-    p, rr = r.clone(), (r * r).sum(-1, keepdim=True)
-    goal = exact[:, None].square() * rr
-    for _ in range(4 * g.shape[-1]):
-        hp = product(p)
-        curvature = (p * hp).sum(-1, keepdim=True)
-        live = (rr > goal) & (curvature > 0)
-        if not bool(live.any()):
-            break
-        a = torch.where(live, rr / curvature.clamp(min=1e-300), 0.0)
-        x, r = x + a * p, r - a * hp
-        new = (r * r).sum(-1, keepdim=True)
-        p, rr = r + torch.where(live, new / rr.clamp(min=1e-300), 0.0) * p, new
-    return torch.where((x == 0).all(-1, keepdim=True), g, x)  # negative curvature at once: fall back to the gradient
+    found = linear.conjugate_gradients(lambda v: product(torch.from_numpy(v)).numpy(), g.numpy(), exact.numpy())
+    return torch.from_numpy(found)
 
 
 def newton(problem: Sum | Horizon, x: Tensor, iterations: int = 100) -> tuple[Tensor, Tensor]:

@@ -160,16 +160,78 @@ def test_where_there_is_no_minimiser_it_is_said_with_its_round() -> None:
         Comparator(blocks(Apart())).reference(0)
 
 
-def test_rows_of_other_costs_are_refused() -> None:
-    class Doubled(Far):
-        def loss(self, x: Tensor, b: Any) -> Tensor:
-            return 2 * super().loss(x, b)
+@dataclass(frozen=True)
+class Late(Far):
+    """Its rows are those of other costs from round 3 on."""
 
-    with pytest.raises(
-        InputError,
-        match=r"Doubled: linear_rows gives other costs than loss in round 0 \(they differ by .*linear_rows = None",
-    ):
-        Comparator(blocks(Doubled())).reference(0)
+    def loss(self, x: Tensor, b: Any) -> Tensor:
+        return super().loss(x, b) * b[3]
+
+    def batch(self, t: Tensor, key: Key) -> Any:
+        return (*super().batch(t, key), torch.where(t < 3, 1.0, 2.0).to(torch.float64)[..., 0])
+
+    def linear_rows(self, b: Any) -> tuple[Tensor, Tensor, Tensor, float]:
+        return (*b[:3], self.l2)
+
+
+@dataclass(frozen=True)
+class Solved(Late):
+    """One whose minimiser needs no search."""
+
+    def optimum(self, b: Any) -> Tensor:
+        return torch.zeros(1, 1, self.dim, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", [Late, Solved])
+def test_rows_of_other_costs_are_refused(kind: type[Late]) -> None:
+    says = r": linear_rows gives other costs than loss in round 3 \(they differ by .*linear_rows = None"
+    with pytest.raises(InputError, match=kind.__name__ + says):
+        Comparator(blocks(kind())).reference(0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda X, y, w, l2: (X, y, w),
+        lambda X, y, w, l2: (X.numpy(), y, w, l2),
+        lambda X, y, w, l2: (X, y.int(), w, l2),
+        lambda X, y, w, l2: (X.float(), y, w, l2),
+        lambda X, y, w, l2: (X, y, w, torch.tensor(l2)),
+        lambda X, y, w, l2: (X[..., :1], y, w, l2),
+        lambda X, y, w, l2: (X, (y > 0).long(), w, l2),
+        lambda X, y, w, l2: (X, y[..., :1], w, l2),
+    ],
+)
+def test_rows_of_another_form_are_refused(rows: Any) -> None:
+    class Odd(Far):
+        def linear_rows(self, b: Any) -> Any:
+            return rows(*super().linear_rows(b))
+
+    with pytest.raises(InputError, match=r"^scenario Odd: linear_rows (must give X|gives \d features)"):
+        Comparator(blocks(Odd())).reference(0)
+
+
+def test_where_a_direction_has_no_curvature_the_generic_method_takes_over() -> None:
+    class Flat(Far):
+        """Its last feature is always 0, and nothing pulls that coordinate back."""
+
+        l2 = 0.0
+
+        def batch(self, t: Tensor, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+            X, _, w = super().batch(t, key)
+            y = torch.where(torch.arange(8) % 2 == 0, 1.0, -1.0).to(torch.float64)
+            sides = torch.where(torch.arange(8) % 4 < 2, 1.0, -1.0).to(torch.float64)
+            return torch.stack([0.1 * X[..., 0].abs() * sides, 0 * X[..., 1]], -1), y.reshape(1, 1, 1, 8), w
+
+    reference = Comparator(blocks(Flat())).reference(0)
+    assert float(reference.residual.max()) < 1e-10 and bool((reference.x[..., 1] == 0).all())
+
+
+def test_points_that_are_minimal_at_once_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, rows),) = Rows.pieces(Far().linear_rows(blocks(Far()).get(0)), ROUNDS, TRIALS, AGENTS)
+    x, _ = rows.minimise(np.zeros((len(rows), 2)), 1.0)
+    again, residual = rows.minimise(x, 1e6)
+    assert np.array_equal(again, x) and residual.max() < 1e-15
 
 
 def digest() -> str:

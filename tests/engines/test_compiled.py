@@ -12,10 +12,10 @@ from torch import Tensor
 
 import distopt
 from distopt.catalog import registry
+from distopt.codegen.folder import CompileWarning
 from distopt.engines import local
 from distopt.engines.local import compiled
 from distopt.engines.local.compiled import Compiled
-from distopt.engines.local.compiler import CompileWarning
 from distopt.engines.local.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment

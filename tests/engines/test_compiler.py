@@ -18,9 +18,11 @@ import pytest
 from helpers import needs
 from helpers.asking import ASK, call
 
+from distopt.codegen import folder as place
+from distopt.codegen.folder import CompileWarning, exposed, own
 from distopt.engines import local
 from distopt.engines.local import compiler
-from distopt.engines.local.compiler import CompileWarning, exposed, fault, own, settle
+from distopt.engines.local.compiler import fault, settle
 
 ROOT = os.geteuid() == 0
 
@@ -41,7 +43,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    compiler._private.cache_clear()
+    place._private.cache_clear()
     compiler._tried.cache_clear()
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from distopt.catalog.spec import shown
+from distopt.codegen.folder import CompileWarning
 from distopt.costs.data import Blocks
 from distopt.engines.local import compiler
-from distopt.engines.local.compiler import CompileWarning
 from distopt.engines.local.eager import Eager
 from distopt.errors import InputError, either, first_line
 from distopt.numerics.trees import moved, tensors, tree_map

@@ -6,21 +6,19 @@ own choice is: a folder of the system's directory for temporary files.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import importlib
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
+from distopt.codegen.folder import own
 from distopt.errors import InputError, first_line
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -28,10 +26,6 @@ PROBE = 'extern "C" int distopt_probe() { return 42; }\n'
 _PLAIN = re.compile(r"[^\s\"'\\]+")  # torch writes paths into command lines, and takes those apart at blanks
 
 _settled: set[Path] = set()
-
-
-class CompileWarning(UserWarning):
-    """A run that should be compiled runs eagerly, or is compiled again each time."""
 
 
 def compiler() -> str | None:
@@ -102,69 +96,15 @@ def settle() -> Path:
     theirs = asked.parent == Path(tempfile.gettempdir()) and asked.name.startswith(
         "torchinductor_"
     )  # torch's own choice, which it notes there
-    folder = own("inductor", asked if asked.is_absolute() and not theirs else None)
+    folder = own("inductor", asked if asked.is_absolute() and not theirs else None, _unfit)
     os.environ[VARIABLE] = str(folder)
     _settled.add(folder)
     return folder
 
 
-def own(name: str, asked: Path | None = None) -> Path:
-    """A folder for code that is loaded: ``asked``, or the one of this name in the user's cache. Made where it is not there, with mode 0700.
-
-    Where others could write into it, or it cannot be made, there is a private one instead for as long as this process lives, and a warning.
-    """
-    try:
-        folder = asked or _home() / "distopt" / name
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        why = exposed(folder)
-        if why is None:
-            if asked is None:
-                folder.chmod(0o700)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                why = f"{folder} cannot be written"
-            elif not _PLAIN.fullmatch(str(folder)):
-                why = f"{str(folder)!r} has a blank or a quote in its name"
-    except (OSError, RuntimeError) as error:  # there is no home folder, for one
-        why = f"the cache folder cannot be made ({error})"
-    return folder if why is None else _private(why)
-
-
-def _home() -> Path:
-    """The user's folder for caches. A relative one does not count, as the standard for XDG_CACHE_HOME has it."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return named if named.is_absolute() else Path.home() / ".cache"
-
-
-@functools.cache
-def _private(why: str) -> Path:
-    """A temporary folder for this process and its children."""
-    folder, maker = Path(tempfile.mkdtemp(prefix="distopt-")), os.getpid()
-
-    def tidy() -> None:
-        if os.getpid() == maker:  # not in a fork
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(tidy)
-    warnings.warn(
-        f"{why}; compiled code goes to a private folder and is compiled anew each time; set XDG_CACHE_HOME to a folder that is yours alone",
-        CompileWarning,
-        stacklevel=2,
-    )
-    return folder
-
-
-def exposed(folder: Path) -> str | None:
-    """Why others could put files into a folder or another folder into its place; None where only its owner, who runs this, and root can."""
-    me, real = os.geteuid(), folder.resolve()
-    for place in (real, *real.parents):
-        about = place.stat()
-        if about.st_uid != me and (about.st_uid != 0 or place == real):
-            return f"{place} belongs to another user"
-        # a group with the number of its user is the user's alone; in a sticky folder nobody can move what is another's
-        shared = about.st_mode & stat.S_IWOTH or (about.st_mode & stat.S_IWGRP and about.st_gid != about.st_uid)
-        if shared and (place == real or not about.st_mode & stat.S_ISVTX):
-            return f"{place} can be written by others"
-    return None
+def _unfit(folder: Path) -> str | None:
+    """Why torch cannot use a folder."""
+    return None if _PLAIN.fullmatch(str(folder)) else f"{str(folder)!r} has a blank or a quote in its name"
 
 
 def options() -> dict[str, Any]:

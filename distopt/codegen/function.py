@@ -1,0 +1,158 @@
+"""Rounds as one function: recorded once, written out, compiled, and called for many rounds at a time."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from distopt.codegen import objects
+from distopt.codegen.expressions import TYPES
+from distopt.codegen.llvm import assembly
+from distopt.codegen.memory import Routine, planned
+from distopt.codegen.readable import source
+from distopt.codegen.record import Unsupported, record
+
+Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""A round: (leaves that are carried, the round's data) -> (the leaves after it, rows to keep)."""
+
+
+class Function:
+    """Compiled rounds. See ``compiled``.
+
+    Attributes:
+        carried: shape and type of each carried leaf.
+        data: of each leaf of data, without its first axis.
+        rows: of each row that a round keeps.
+    """
+
+    def __init__(self, routine: Routine) -> None:
+        self.routine = routine
+        self.text = assembly(routine)
+        self.run = objects.function(self.text)
+        dtypes = {type: dtype for dtype, type in TYPES.items()}
+        own = len(routine.data) - len(routine.constants)
+        self.carried = [(each.before.shape, dtypes[each.before.type]) for each in routine.carried]
+        self.data = [(each.shape, dtypes[each.type]) for each in routine.data[:own]]
+        self.rows = [(each.shape, dtypes[each.type]) for each in routine.rows]
+
+    def source(self) -> str:
+        """The same loops as C, for people to read."""
+        return source(self.routine)
+
+    def bound(self, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]) -> Bound:
+        """The function with its memory. See ``Bound``."""
+        return Bound(self, carry, data, rows)
+
+
+class Bound:
+    """Rounds on memory that stays where it is: call it with (k0, k1) for rounds k0 .. k1 - 1, places in ``data``.
+
+    Round k reads ``data[k]``, or ``data[0]`` of a leaf of length 1, and writes ``rows[k - k0]``. The carried leaves are written over.
+    Several may exist of one function, each with temporaries of its own, and run in different threads.
+
+    Args:
+        function: what to call.
+        carry: the carried leaves; ``carry`` of this object has them at any time.
+        data: leaves [K|1, ...].
+        rows: [at least as many rounds as a call has, ...].
+
+    Raises:
+        ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous; or what is written shares
+            memory with anything else.
+        IndexError: data that are places in a tensor, and lie outside.
+    """
+
+    def __init__(
+        self, function: Function, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]
+    ) -> None:
+        self._function, routine = function, function.routine
+        _check("carry", [(tuple(each.shape), each.dtype) for each in carry], function.carried)
+        _check("data", [(tuple(each.shape[1:]), each.dtype) for each in data], function.data)
+        _check("rows", [(tuple(each.shape[1:]), each.dtype) for each in rows], function.rows)
+        if not all(each.is_contiguous() for each in (*carry, *data, *rows)):
+            raise ValueError("a tensor is not contiguous")
+        written = [each.data_ptr() for each in (*carry, *rows) if each.numel()]
+        if len({*written}) < len(written) or {*written} & {each.data_ptr() for each in data}:
+            raise ValueError("what is written shares memory")
+        turning = [not each.in_place for each in routine.carried]
+        self._spare = [torch.empty_like(each) if turns else each for each, turns in zip(carry, turning, strict=True)]
+        self._carry, self._turning = list(carry), any(turning)
+        self._rounds = min((len(each) for each in data if len(each) > 1), default=None)
+        self._room = min((len(each) for each in rows), default=None)
+        leaves = [*data, *(each.unsqueeze(0) for each in routine.constants)]
+        for leaf, buffer in zip(leaves, routine.data, strict=True):
+            n = routine.places.get(buffer.name)
+            if n is not None and leaf.numel() and not 0 <= int(leaf.min()) <= int(leaf.max()) < n:
+                raise IndexError(f"places {int(leaf.min())} .. {int(leaf.max())} in a tensor that has {n}")
+        scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8)
+        base = scratch.data_ptr() + -scratch.data_ptr() % 64
+        both = [pointer for pair in zip(self._carry, self._spare, strict=True) for pointer in pair]
+        addresses = [*(each.data_ptr() for each in (*both, *leaves, *rows)), base]
+        self._pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+        strides = [0 if len(each) == 1 else each[0].numel() * each.element_size() for each in leaves]
+        self._strides = (ctypes.c_int64 * max(len(strides), 1))(*strides)
+        self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(self._strides))
+        self._kept = (leaves, rows, scratch)  # as long as the addresses are in use
+
+    @property
+    def carry(self) -> list[Tensor]:
+        """The carried leaves as they stand."""
+        return self._carry
+
+    def __call__(self, k0: int, k1: int) -> None:
+        """Rounds k0 .. k1 - 1."""
+        if (
+            k0 < 0
+            or (self._rounds is not None and k1 > self._rounds)
+            or (self._room is not None and k1 - k0 > self._room)
+        ):
+            raise ValueError(f"rounds {k0} .. {k1}: there are data of {self._rounds} and room for {self._room}")
+        self._call(k0, k1, *self._at)
+        if self._turning and (k1 - k0) % 2 == 1 and k1 > k0:
+            for k, each in enumerate(self._function.routine.carried):
+                if not each.in_place:
+                    self._carry[k], self._spare[k] = self._spare[k], self._carry[k]
+                    pointers = self._pointers
+                    pointers[2 * k], pointers[2 * k + 1] = pointers[2 * k + 1], pointers[2 * k]
+
+
+def _check(
+    what: str, given: list[tuple[tuple[int, ...], torch.dtype]], expected: list[tuple[tuple[int, ...], torch.dtype]]
+) -> None:
+    if given != expected:
+        raise ValueError(f"{what}: {given} does not fit {expected}")
+
+
+def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
+    """The rounds that ``do`` does, as one compiled function.
+
+    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. What it does
+    then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called. It may take
+    derivatives, by ``torch.func.grad`` and ``torch.func.jvp``.
+
+    Raises:
+        Unsupported: ``do`` does something that cannot be written out; the message names it.
+
+    >>> def do(carry, data):  # x becomes x - 0.5 (x - target); what is kept is the square error
+    ...     (x,), (target,) = carry, data
+    ...     return [x - 0.5 * (x - target)], [((x - target) ** 2).sum()]
+    >>> x, targets = torch.zeros(2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64)
+    >>> errors = torch.empty(3, dtype=torch.float64)
+    >>> rounds = compiled(do, [x], [targets]).bound([x], [targets], [errors])
+    >>> rounds(0, 3)
+    >>> rounds.carry[0].tolist(), errors.tolist()
+    ([0.875, 0.875], [2.0, 0.5, 0.125])
+    """
+    count = len(carry)
+
+    def flat(*leaves: Tensor) -> list[Tensor]:
+        after, rows = do(list(leaves[:count]), list(leaves[count:]))
+        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
+            raise Unsupported("a round changes the shape or precision of what goes from round to round")
+        return [*after, *rows]
+
+    recording = record(flat, [*carry, *(each[0] for each in data)])
+    return Function(planned(recording, count))

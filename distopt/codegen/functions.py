@@ -1,0 +1,260 @@
+"""Elementary functions, built of additions, multiplications and bits: no library's own decides a bit.
+
+Every function here errs by less than 2 units in the last place, in float64 and in float32, where it is computed in float64 and rounded.
+There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an argument is brought into a
+short interval without loss (in one or two numbers), and a polynomial does the rest; coefficients of log, sin and cos are those of Sun's
+fdlibm.
+
+``cos`` and ``sin`` keep their bound up to |x| = 10^6; beyond, they err by about 1e-22 |x|.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from distopt.codegen.expressions import Expr
+
+LN2_HIGH, LN2_LOW = (
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+)  # the first ends in zeros: k times it is exact
+MAGIC = 6755399441055744.0  # 1.5 2^52: adding it moves an integer into the last bits
+HALF_PI = (1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21)  # 33 bits each but the last
+TWO_THIRDS = (2 / 3, float(Fraction(2, 3) - Fraction(2 / 3)))
+LOG = (
+    6.666666666666735130e-01,
+    3.999999999940941908e-01,
+    2.857142874366239149e-01,
+    2.222219843214978396e-01,
+    1.818357216161805012e-01,
+    1.531383769920937332e-01,
+    1.479819860511658591e-01,
+)
+SIN = (
+    -1.66666666666666324348e-01,
+    8.33333333332248946124e-03,
+    -1.98412698298579493134e-04,
+    2.75573137070700676789e-06,
+    -2.50507602534068634195e-08,
+    1.58969099521155010221e-10,
+)
+COS = (
+    4.16666666666666019037e-02,
+    -1.38888888888741095749e-03,
+    2.48015872894767294178e-05,
+    -2.75573143513906633035e-07,
+    2.08757232129817482790e-09,
+    -1.13596475577881948265e-11,
+)
+
+
+def _polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
+    """c_0 + c_1 x + c_2 x^2 + ..., from the last one on."""
+    pool = x.pool
+    out = pool.constant(x.type, coefficients[-1])
+    for each in reversed(coefficients[:-1]):
+        out = pool.fma(out, x, each)
+    return out
+
+
+def _power_of_two(k: Expr) -> Expr:
+    """2^k of a whole number k of type float64, -1022 .. 1023."""
+    bits = (k + MAGIC).bits("i64")
+    pool = k.pool
+    return pool.make("shl", "i64", bits + 1023, pool.constant("i64", 52)).bits("f64")
+
+
+def _reduced(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(k, r, c): x = k ln 2 + r + c, |r| at most about 0.35 and c its rounding error."""
+    pool = x.pool
+    k = pool.unary("rint", x * 1.4426950408889634)
+    high = pool.fma(k, -LN2_HIGH, x)
+    low = k * LN2_LOW
+    r = high - low
+    return k, r, (high - r) - low
+
+
+def _expm1_small(r: Expr, c: Expr) -> tuple[Expr, Expr]:
+    """(q, r): e^(r + c) - 1 = r + q."""
+    tail = _polynomial(r, [float(Fraction(1, math.factorial(n))) for n in range(2, 14)])
+    return r.pool.fma(r * r, tail, c + c * r), r
+
+
+def exp(x: Expr) -> Expr:
+    """e^x."""
+    x = (x > 710.0).where(x.pool.constant("f64", 710.0), (x < -746.0).where(x.pool.constant("f64", -746.0), x))
+    k, r, c = _reduced(x)
+    q, r = _expm1_small(r, c)
+    half = x.pool.unary("floor", k * 0.5)  # 2^k may be no number where e^x is one
+    return ((1.0 + (r + q)) * _power_of_two(half)) * _power_of_two(k - half)
+
+
+def expm1(x: Expr) -> Expr:
+    """e^x - 1."""
+    pool = x.pool
+    y = (x > 710.0).where(pool.constant("f64", 710.0), (x < -60.0).where(pool.constant("f64", -60.0), x))
+    k, r, c = _reduced(y)
+    q, r = _expm1_small(r, c)
+    half = pool.unary("floor", k * 0.5)
+    one, other = _power_of_two(half), _power_of_two(k - half)
+    middling = pool.fma(r, one * other, one * other - 1.0) + q * (one * other)
+    large = ((1.0 + (r + q)) * one) * other
+    return k.same(0.0).where(r + q, (k > 60.0).where(large, middling))
+
+
+def tanh(x: Expr) -> Expr:
+    """The hyperbolic tangent."""
+    pool = x.pool
+    size = pool.unary("abs", x)
+    y = (size > 22.0).where(pool.constant("f64", 22.0), size)
+    small = size < 0.26
+    t = expm1(small.where(-2.0 * y, 2.0 * y))
+    d = t + 2.0
+    q = small.where(-t, t) / d
+    left = pool.fma(-q, d, -t) - q * (t - (d - 2.0))  # what the quotient and the sum have lost, times about 1 / d
+    q = small.where(q + left * (0.5 - t * (0.25 - 0.125 * t)), q)
+    out = (size < 0.55).where(q, 1.0 - 2.0 / d)
+    return (x < 0.0).where(-out, out)
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e^-x)."""
+    e = exp(-x.pool.unary("abs", x))
+    part = e / (1.0 + e)
+    below = (e < 0.25).where(x.pool.fma(-e, part, e), part)
+    return (x < 0.0).where(below, 1.0 / (1.0 + e))
+
+
+def _mantissa(x: Expr) -> tuple[Expr, Expr]:
+    """(k, m): x = 2^k m with m in [sqrt(1/2), sqrt 2), for a normal number x."""
+    pool = x.pool
+    bits = x.bits("i64")
+    shift = pool.constant("i64", 52)
+    k = pool.make("shr", "i64", bits - 0x3FE6A09E667F3BCD, shift)
+    m = (bits - pool.make("shl", "i64", k, shift)).bits("f64")
+    return (k + 0x4338000000000000).bits("f64") - MAGIC, m
+
+
+def _log_near(k: Expr, f: Expr, c: Expr) -> Expr:
+    """ln(2^k (1 + f)) + c."""
+    s = f / (2.0 + f)
+    z = s * s
+    rest = z * _polynomial(z, LOG)
+    half = 0.5 * f * f
+    return k * LN2_HIGH - ((half - (s * (half + rest) + (k * LN2_LOW + c))) - f)
+
+
+def _at_limits(x: Expr, zero: float, inside: Expr) -> Expr:
+    """A logarithm at ``zero``, below it, at infinity and at NaN."""
+    pool = x.pool
+    out = x.same(math.inf).where(x, inside)
+    out = x.same(zero).where(pool.constant("f64", -math.inf), out)
+    return (x >= zero).where(out, pool.constant("f64", math.nan))
+
+
+def log(x: Expr) -> Expr:
+    """The natural logarithm."""
+    tiny = x < 2.0**-1022
+    k, m = _mantissa(tiny.where(x * 2.0**54, x))
+    k = tiny.where(k - 54.0, k)
+    return _at_limits(x, 0.0, _log_near(k, m - 1.0, x.pool.constant("f64", 0.0)))
+
+
+def log1p(x: Expr) -> Expr:
+    """ln(1 + x)."""
+    u = 1.0 + x
+    k, m = _mantissa(u)
+    lost = (k > 1.0).where(1.0 - (u - x), x - (u - 1.0)) / u
+    near = k.same(0.0)  # 1 + x is rounded, and x is not
+    inside = _log_near(k, near.where(x, m - 1.0), near.where(x.pool.constant("f64", 0.0), lost))
+    return _at_limits(x, -1.0, inside)
+
+
+def _quadrant(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(k, y, c): x = k pi / 2 + y + c, |y| at most about pi/4."""
+    pool = x.pool
+    k = pool.unary("rint", x * 0.6366197723675814)
+    first = pool.fma(-k, HALF_PI[0], x)
+    second = pool.fma(-k, HALF_PI[1], first)
+    lost = pool.fma(-k, HALF_PI[1], first - second)
+    y = second - k * HALF_PI[2]
+    return k, y, ((second - y) - k * HALF_PI[2]) + lost
+
+
+def _turned(x: Expr, quarters: int) -> Expr:
+    """sin(x + quarters pi / 2)."""
+    pool = x.pool
+    k, y, c = _quadrant(x)
+    z = y * y
+    v = z * y
+    sine = y - ((z * (0.5 * c - v * _polynomial(z, SIN[1:])) - c) - v * SIN[0])
+    half = 0.5 * z
+    w = 1.0 - half
+    cosine = w + (((1.0 - w) - half) + (z * (z * _polynomial(z, COS)) - y * c))
+    turn = (k + (MAGIC + quarters)).bits("i64")
+    one, two = pool.constant("i64", 1), pool.constant("i64", 2)
+    out = (turn & one).differs(0).where(cosine, sine)
+    return (turn & two).differs(0).where(-out, out)
+
+
+def sin(x: Expr) -> Expr:
+    """The sine."""
+    return _turned(x, 0)
+
+
+def cos(x: Expr) -> Expr:
+    """The cosine."""
+    return _turned(x, 1)
+
+
+def power(x: Expr, y: Expr) -> Expr:
+    """x^y. Of a negative x only whole powers are numbers."""
+    pool = x.pool
+    size = pool.unary("abs", x)
+    tiny = size < 2.0**-1022
+    k, m = _mantissa(tiny.where(size * 2.0**54, size))
+    k = tiny.where(k - 54.0, k)
+    f = m - 1.0
+    d = 2.0 + f
+    s = f / d  # ln m = 2 s + 2/3 s^3 + 2/5 s^5 + ..., the first two terms in two numbers each
+    s_low = (pool.fma(-s, d, f) - s * (f - (d - 2.0))) / d
+    z = s * s
+    z_low = pool.fma(s, s, -z) + 2.0 * s * s_low
+    cube = s * z
+    cube_low = pool.fma(s, z, -cube) + (s * z_low + s_low * z)
+    third = cube * TWO_THIRDS[0]
+    third_low = pool.fma(cube, TWO_THIRDS[0], -third) + (cube * TWO_THIRDS[1] + cube_low * TWO_THIRDS[0])
+    fifth = cube * z * _polynomial(z, [2.0 / (2 * n + 5) for n in range(9)])
+    first = k * LN2_HIGH + 2.0 * s
+    high = first + third
+    low = ((k * LN2_HIGH - first) + 2.0 * s) + ((first - high) + third)
+    low = low + (third_low + (2.0 * s_low + (fifth + k * LN2_LOW)))
+    total = high + low
+    rest = (high - total) + low
+    product = y * total
+    error = pool.fma(y, total, -product) + y * rest
+    error = (pool.unary("abs", error) < 1.0).where(error, 0.0)  # else the result is 0 or infinite
+    grown = exp(product)
+    out = pool.fma(grown, error, grown)
+    out = (pool.unary("abs", grown) < math.inf).where(out, grown)
+    whole = pool.unary("floor", y).same(y)
+    odd = whole & pool.unary("floor", y * 0.5).differs(y * 0.5)
+    large = pool.constant("f64", math.inf)
+    out = size.same(0.0).where((y < 0.0).where(large, 0.0), out)
+    out = size.same(math.inf).where((y < 0.0).where(pool.constant("f64", 0.0), large), out)
+    out = (x < 0.0).where(odd.where(-out, whole.where(out, math.nan)), out)
+    out = (x.differs(x) | y.differs(y)).where(x + y, out)
+    return (y.same(0.0) | x.same(1.0)).where(pool.constant("f64", 1.0), out)
+
+
+FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
+    f.__name__: f for f in (exp, expm1, tanh, sigmoid, log, log1p, sin, cos)
+}
+"""By name."""
+
+
+def computed(name: str, x: Expr) -> Expr:
+    """A function of a number of either precision."""
+    return FUNCTIONS[name](x.to("f64")).to(x.type)

@@ -1,0 +1,359 @@
+"""A routine as the intermediate language of LLVM.
+
+No flag allows the compiler to change the order of operations or to contract them, so vectors, single numbers and every version of LLVM
+give the same bits. Four rules decide about speed alone; each was found by a slow case:
+
+1. Loops around a short one (fewer than 8 turns) are not vectorised: the compiler would shuffle numbers about.
+2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
+3. Sums have eight lanes, and the loop over these is vectorised.
+4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distopt.codegen.expressions import BYTES, FLOATS, Buffer, Expr, Type
+from distopt.codegen.loops import If, Loop, Statement
+from distopt.codegen.memory import ALIGNMENT, Routine
+from distopt.codegen.printer import Printer
+
+TYPES: dict[Type, str] = {
+    "f64": "double",
+    "f32": "float",
+    "f16": "i16",
+    "bf16": "i16",
+    "i64": "i64",
+    "i32": "i32",
+    "i16": "i16",
+    "i8": "i8",
+    "u8": "i8",
+    "b1": "i1",
+}
+FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
+WHOLE_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+SIGNED = {"div": "sdiv", "rem": "srem", "shr": "ashr"}
+UNSIGNED = {"div": "udiv", "rem": "urem", "shr": "lshr"}
+COMPARED = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+WHOLE_COMPARED = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "rint": "rint", "fma": "fma"}
+SHORT, VECTOR, MIDDLING = 8, 4, 40  # turns: of rule 1; of a vector, and up to how many rule 2 is applied
+
+
+def memory(type: Type) -> str:
+    """The type of a number in memory."""
+    return "i8" if type == "b1" else TYPES[type]
+
+
+class Assembly(Printer):
+    """Prints the module."""
+
+    def __init__(self, routine: Routine) -> None:
+        super().__init__(routine)
+        self._pointers: dict[str, str] = {}
+        self._metadata: list[str] = []
+        self._groups: list[str] = []
+        self._lanes = False
+        self._label, self._labels = "entry", 0
+        self._intrinsics: set[str] = set()
+
+    # --- numbers
+
+    def constant(self, expr: Expr) -> str:
+        if expr.type in FLOATS:
+            value = expr.value
+            if expr.type == "f32":
+                value = struct.unpack("<f", struct.pack("<f", value))[0]
+            return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+        return str(expr.value).lower() if expr.type == "b1" else str(expr.value)
+
+    def variable(self, name: str) -> str:
+        return self._variables[name]
+
+    def _new(self, text: str) -> str:
+        name = f"%{self.new()}"
+        self.lines.append(f"{name} = {text}")
+        return name
+
+    def _address(self, buffer: Buffer, place: str) -> str:
+        return self._new(
+            f"getelementptr inbounds {memory(buffer.type)}, ptr {self._pointers[buffer.name]}, i64 {place}"
+        )
+
+    def _access(self, buffer: Buffer) -> str:
+        own = buffer.kind == "local" and not self._lanes
+        return f", align {BYTES[buffer.type]}" + (
+            f", !llvm.access.group {self._groups[-1]}" if self._groups and not own else ""
+        )
+
+    def load(self, buffer: Buffer, place: str) -> str:
+        address = self._address(buffer, place)
+        name = self._new(f"load {memory(buffer.type)}, ptr {address}{self._access(buffer)}")
+        return self._new(f"icmp ne i8 {name}, 0") if buffer.type == "b1" else name
+
+    def store(self, buffer: Buffer, place: str, name: str) -> None:
+        if buffer.type == "b1":
+            name = self._new(f"zext i1 {name} to i8")
+        self.lines.append(
+            f"store {memory(buffer.type)} {name}, ptr {self._address(buffer, place)}{self._access(buffer)}"
+        )
+
+    def operation(self, expr: Expr, names: list[str]) -> str:
+        op, own = expr.op, expr.type
+        type, first = TYPES[own], expr.args[0].type
+        if op == "select":
+            return self._new(f"select i1 {names[0]}, {type} {names[1]}, {type} {names[2]}")
+        if op == "to":
+            return self._converted(names[0], first, own)
+        if op == "bits":
+            return self._new(f"bitcast {TYPES[first]} {names[0]} to {type}")
+        if op in INTRINSICS:
+            kind = f"{INTRINSICS[op]}.{own}"
+            self._intrinsics.add(f"declare {type} @llvm.{kind}({', '.join([type] * len(names))})")
+            return self._new(f"call {type} @llvm.{kind}({', '.join(f'{type} {each}' for each in names)})")
+        if op == "neg":
+            return self._new(f"fneg {type} {names[0]}" if own in FLOATS else f"sub {type} 0, {names[0]}")
+        if op == "not":
+            return self._new(f"xor {type} {names[0]}, {'true' if own == 'b1' else '-1'}")
+        return self._binary(expr, names[0], names[1])
+
+    def _binary(self, expr: Expr, a: str, b: str) -> str:
+        op, first = expr.op, expr.args[0].type
+        type, unsigned = TYPES[first], first in ("u8", "b1")
+        if op in COMPARED:
+            if first in FLOATS:
+                return self._new(f"fcmp {COMPARED[op]} {type} {a}, {b}")
+            how = op if op in ("eq", "ne") else ("u" if unsigned else "s") + WHOLE_COMPARED[op]
+            return self._new(f"icmp {how} {type} {a}, {b}")
+        if first in FLOATS:
+            return self._new(f"{FLOAT_OPS[op]} {type} {a}, {b}")
+        if op in WHOLE_OPS:
+            return self._new(f"{WHOLE_OPS[op]} {type} {a}, {b}")
+        if op == "shl" or (op == "shr" and expr.args[1].op != "const"):
+            return self._shifted(expr, a, b)
+        return self._new(f"{(UNSIGNED if unsigned else SIGNED)[op]} {type} {a}, {b}")
+
+    def _shifted(self, expr: Expr, a: str, b: str) -> str:
+        """A shift by as many bits as there are, or more, gives 0, or -1 where a negative number goes right."""
+        type, bits = TYPES[expr.type], 8 * BYTES[expr.type]
+        if expr.args[1].op == "const":
+            return self._new(f"shl {type} {a}, {b}")
+        few = self._new(f"icmp ult {type} {b}, {bits}")
+        if expr.op == "shr":
+            shift = self._new(f"select i1 {few}, {type} {b}, {type} {bits - 1}")
+            return self._new(f"{'lshr' if expr.type == 'u8' else 'ashr'} {type} {a}, {shift}")
+        shift = self._new(f"select i1 {few}, {type} {b}, {type} 0")
+        moved = self._new(f"shl {type} {a}, {shift}")
+        return self._new(f"select i1 {few}, {type} {moved}, {type} 0")
+
+    def _converted(self, name: str, old: Type, new: Type) -> str:
+        a, b = TYPES[old], TYPES[new]
+        if old in FLOATS and new in FLOATS:
+            return self._new(f"{'fpext' if new == 'f64' else 'fptrunc'} {a} {name} to {b}")
+        if new in FLOATS:
+            return self._new(f"{'uitofp' if old in ('b1', 'u8') else 'sitofp'} {a} {name} to {b}")
+        if old in FLOATS:  # what no integer holds becomes the smallest, as the processor has it
+            wide = self._new(f"fpext float {name} to double") if old == "f32" else name
+            low = self._new(f"fcmp oge double {wide}, 0xC3E0000000000000")
+            high = self._new(f"fcmp olt double {wide}, 0x43E0000000000000")
+            fits = self._new(f"and i1 {low}, {high}")
+            whole = self._new(f"fptosi double {wide} to i64")
+            out = self._new(f"select i1 {fits}, i64 {whole}, i64 -9223372036854775808")
+            return out if new == "i64" else self._new(f"trunc i64 {out} to {b}")
+        if a == b:
+            return name
+        if BYTES[old] > BYTES[new] or (BYTES[old] == BYTES[new] and old != "b1"):
+            return self._new(f"trunc {a} {name} to {b}")
+        return self._new(f"{'zext' if old in ('b1', 'u8') else 'sext'} {a} {name} to {b}")
+
+    # --- loops
+
+    _variables: dict[str, str]
+
+    def loop(self, loop: Loop) -> None:
+        """Rule 2 of the module."""
+        turns = (loop.stop - loop.start) // loop.step
+        inner = any(isinstance(each, Loop) for each in loop.body)
+        rest = turns % VECTOR
+        with self._group(loop):
+            if loop.kind == "each" and not inner and VECTOR < turns <= MIDDLING and rest:
+                self._turns(loop, loop.start, loop.stop - rest)
+                self._turns(loop, loop.stop - rest, loop.stop)
+            else:
+                self._turns(loop, loop.start, loop.stop)
+
+    @contextmanager
+    def _group(self, loop: Loop) -> Iterator[None]:
+        """Accesses in a nest of independent turns, or in the lanes of a sum, belong to one group."""
+        if loop.kind == "lanes" or (loop.kind == "each" and not self._groups):
+            before, self._lanes = self._lanes, loop.kind == "lanes"
+            self._groups.append(self._noted("distinct !{}"))
+            yield
+            self._groups.pop()
+            self._lanes = before
+        else:
+            yield
+
+    def _noted(self, text: str) -> str:
+        self._metadata.append(text)
+        return f"!{len(self._metadata) - 1}"
+
+    def _turns(self, loop: Loop, start: int, stop: int) -> None:
+        if start >= stop:
+            return
+        self._labels += 1
+        name, label, before = f"%{loop.variable.value}_{self._labels}", f"L{self._labels}", self._label
+        outer = self._variables.get(loop.variable.value)
+        self._variables[loop.variable.value] = name
+        self.lines.append(f"br label %{label}")
+        self.lines.append(f"{label}:")
+        self._label = label
+        at = len(self.lines)
+        self.lines.append("")
+        self.statements(loop.body)
+        following = self._new(f"add nuw nsw i64 {name}, {loop.step}")
+        more = self._new(f"icmp ult i64 {following}, {stop}")
+        self.lines[at] = f"{name} = phi i64 [ {start}, %{before} ], [ {following}, %{self._label} ]"
+        end = f"E{label}"
+        self.lines.append(f"br i1 {more}, label %{label}, label %{end}{self._advice(loop)}")
+        self.lines.append(f"{end}:")
+        self._label = end
+        if outer is not None:
+            self._variables[loop.variable.value] = outer
+
+    def _advice(self, loop: Loop) -> str:
+        """What the compiler is told of a loop: rules 1, 3 and 4 of the module."""
+        notes = []
+        if loop.kind != "order":
+            groups = ", ".join(self._groups)
+            notes.append(f'!{{!"llvm.loop.parallel_accesses", {groups}}}')
+        if loop.kind == "lanes":
+            notes += ['!{!"llvm.loop.vectorize.enable", i1 true}', '!{!"llvm.loop.vectorize.width", i32 8}']
+            notes.append('!{!"llvm.loop.interleave.count", i32 1}')
+        elif loop.kind == "each" and 0 < _innermost(loop.body) < SHORT:
+            notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
+        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > SHORT or _innermost(loop.body)):
+            notes.append('!{!"llvm.loop.unroll.disable"}')
+        if not notes:
+            return ""
+        noted = [self._noted(each) for each in notes]
+        own = len(self._metadata)
+        whole = ", ".join([f"!{own}", *noted])
+        return f", !llvm.loop {self._noted(f'distinct !{{{whole}}}')}"
+
+    def branch(self, branch: If, condition: str) -> None:
+        self._labels += 1
+        yes, no = f"Y{self._labels}", f"N{self._labels}"
+        self.lines += [f"br i1 {condition}, label %{yes}, label %{no}", f"{yes}:"]
+        self._label = yes
+        self.statements(branch.body)
+        self.lines += [f"br label %{no}", f"{no}:"]
+        self._label = no
+
+    # --- the module
+
+    def module(self) -> str:
+        """The whole text. Its function ``run`` is called as ``distopt.codegen.function`` says."""
+        routine, self._variables = self.routine, {}
+        arguments: list[tuple[str, str]] = []  # (name in the round, how the loop over rounds finds it)
+        for k, each in enumerate(routine.carried):
+            self._pointers[each.before.name] = f"%before{k}"
+            arguments.append((f"%before{k}", f"before {k}" if not each.in_place else f"own {k}"))
+            if each.after is not None:
+                self._pointers[each.after.name] = f"%before{k}" if each.in_place else f"%after{k}"
+                if not each.in_place:
+                    arguments.append((f"%after{k}", f"after {k}"))
+        for k, buffer in enumerate(routine.data):
+            self._pointers[buffer.name] = f"%data{k}"
+            arguments.append((f"%data{k}", f"data {k}"))
+        for k, buffer in enumerate(routine.rows):
+            self._pointers[buffer.name] = f"%row{k}"
+            arguments.append((f"%row{k}", f"row {k}"))
+        for k in range(len(routine.slots)):
+            arguments.append((f"%slot{k}", f"slot {k}"))
+        for buffer, slot in routine.placed:
+            self._pointers[buffer.name] = f"%slot{slot}"
+        local = []
+        for buffer in routine.locals:
+            self._pointers[buffer.name] = f"%{buffer.name}"
+            local.append(f"%{buffer.name} = alloca [{buffer.size} x {memory(buffer.type)}], align {ALIGNMENT}")
+        self.statements(routine.body)
+        given = ", ".join(
+            f"ptr noalias{' readonly' if name.startswith('%data') else ''} {name}" for name, _ in arguments
+        )
+        out = [
+            f"define internal void @round({given}) noinline nounwind #0 {{",
+            "entry:",
+            *local,
+            *self.lines,
+            "ret void",
+            "}",
+        ]
+        out += self._driver(arguments)
+        out += sorted(self._intrinsics)
+        out.append('attributes #0 = { "no-trapping-math"="true" }')
+        out += [f"!{k} = {each}" for k, each in enumerate(self._metadata)]
+        return "\n".join(out) + "\n"
+
+    def _driver(self, arguments: list[tuple[str, str]]) -> list[str]:
+        """The loop over rounds: for each, where its leaves lie."""
+        routine, self.lines = self.routine, []
+        carried, data = len(routine.carried), len(routine.data)
+
+        def pointer(k: int) -> str:
+            return self._new(f"load ptr, ptr {self._new(f'getelementptr ptr, ptr %pointers, i64 {k}')}")
+
+        self.lines += ["%any = icmp slt i64 %k0, %k1", "br i1 %any, label %begin, label %done", "begin:"]
+        fixed: dict[str, tuple[str, ...]] = {}
+        scratch = pointer(2 * carried + data + len(routine.rows))
+        for name, what in arguments:
+            kind, k = what.split()
+            place = int(k)
+            if kind in ("own", "before", "after"):
+                fixed[name] = (pointer(2 * place), pointer(2 * place + 1)) if kind != "own" else (pointer(2 * place),)
+            elif kind == "data":
+                stride = self._new(f"load i64, ptr {self._new(f'getelementptr i64, ptr %strides, i64 {place}')}")
+                fixed[name] = (pointer(2 * carried + place), stride)
+            elif kind == "row":
+                fixed[name] = (pointer(2 * carried + data + place),)
+            else:
+                fixed[name] = (self._new(f"getelementptr i8, ptr {scratch}, i64 {sum(routine.slots[:place])}"),)
+        self.lines += ["br label %rounds", "rounds:", "%k = phi i64 [ %k0, %begin ], [ %next, %rounds ]"]
+        self.lines += ["%kept = sub i64 %k, %k0", "%odd = trunc i64 %kept to i1"]
+        handed = []
+        for name, what in arguments:
+            kind, k = what.split()
+            first = fixed[name][0]
+            if kind in ("before", "after"):
+                here, there = fixed[name] if kind == "before" else reversed(fixed[name])
+                first = self._new(f"select i1 %odd, ptr {there}, ptr {here}")
+            elif kind == "data":
+                first = self._new(f"getelementptr i8, ptr {first}, i64 {self._new(f'mul i64 %k, {fixed[name][1]}')}")
+            elif kind == "row":
+                buffer = routine.rows[int(k)]
+                size = buffer.size * BYTES[buffer.type]
+                first = self._new(f"getelementptr i8, ptr {first}, i64 {self._new(f'mul i64 %kept, {size}')}")
+            handed.append(f"ptr {first}")
+        self.lines += [
+            f"call void @round({', '.join(handed)})",
+            "%next = add i64 %k, 1",
+            "%more = icmp slt i64 %next, %k1",
+        ]
+        self.lines += ["br i1 %more, label %rounds, label %done", "done:", "ret void", "}"]
+        head = "define void @run(i64 %k0, i64 %k1, ptr noalias %pointers, ptr noalias %strides) nounwind #0 {"
+        return [head, "entry:", *self.lines]
+
+
+def _innermost(body: tuple[Statement, ...]) -> int:
+    """Turns of the innermost loop; 0 if there is none."""
+    for each in body:
+        if isinstance(each, Loop):
+            return _innermost(each.body) or (each.stop - each.start) // each.step
+    return 0
+
+
+def assembly(routine: Routine) -> str:
+    """The module as text."""
+    return Assembly(routine).module()
