@@ -248,7 +248,7 @@ def test_a_width_that_changes_between_rounds_is_refused(channel: str, engine: st
 
 def test_a_value_without_an_axis_for_its_numbers_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"sends 'w' of shape \[1, 6\]; it must be \[trials, agents, \*\], here \[1, 6, '\*'\]"
+        InputError, match=r"sends 'w' of shape \[1, 6\]; it must be \[trials, agents, \*\], here \[1, 6, \*\]"
     ):
         distopt.simulate(**{**asked("naive", "qsgd"), "algorithm": Flat()})
 

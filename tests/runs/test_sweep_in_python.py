@@ -214,3 +214,10 @@ def test_a_nested_parameter_is_set() -> None:
         {**SETTINGS, "algorithm": "gt:direction=adam(b1=0.5)"}, {"algorithm.direction.b1": [0.5, 0.9]}, "e"
     )
     assert [point.experiment.algorithm for point in found] == [f"gt:direction=adam(b1={b1})" for b1 in (0.5, 0.9)]
+
+
+def test_a_starting_point_that_is_nowhere_is_refused_before_anything_runs() -> None:
+    settings = {"topology": "ring", "agents": 4, "scenario": "moving_target"}
+    with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor a .npy file that is there$"):
+        distopt.sweep(settings, {"x0": ["abc"]}, out="b")
+    assert not Path("b").exists()
