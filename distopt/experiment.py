@@ -16,7 +16,7 @@ import torch
 
 from distopt.catalog import registry
 from distopt.catalog.parts import of_path
-from distopt.catalog.places import here, looking_in, rooted, toml
+from distopt.catalog.places import here, looking_in, place, rooted, toml
 from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
 from distopt.catalog.spec_files import files
 from distopt.errors import InputError
@@ -211,6 +211,15 @@ def start(text: str) -> float | str:
         return real(text)
     except ValueError:
         return text if text.startswith("file:path=") else f"file:path={quoted(text)}"
+
+
+def start_there(text: str, folder: Path) -> float | str:
+    """A starting point like ``start``; ValueError for a file that is not there, where relative paths are of ``folder``."""
+    found = start(text)
+    with looking_in(str(folder)):
+        if isinstance(found, str) and place(Spec.parse(found).kwargs[0][1]) is None:
+            raise ValueError("is neither a number nor a .npy file that is there")
+    return found
 
 
 def moving(folder: str, near: Path | None) -> str:

@@ -27,7 +27,7 @@ from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
 from distopt.engines import local
 from distopt.errors import InputError, either
-from distopt.experiment import Experiment, label, moving, repeated, settings, start
+from distopt.experiment import Experiment, label, moving, repeated, settings, start_there
 from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs.files import write_text
@@ -186,20 +186,10 @@ def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -
             values[part] = str(parsed.replace(parameter, _typed(value, values, base), names))
         return
     try:
-        found = NUMBERS[key](value) if key in NUMBERS else _start(value, base) if key == "x0" else value
+        found = NUMBERS[key](value) if key in NUMBERS else start_there(value, base) if key == "x0" else value
         values[key] = _typed(found, values, base) if key in FILES and isinstance(found, str) else found
     except ValueError as error:
         raise InputError(f"{either('--set ', '')}{key}: {value!r} {error}") from None
-
-
-def _start(value: str, base: Path) -> float | str:
-    """A starting point, whose file is there."""
-    found = start(value)
-    if isinstance(found, str):
-        with looking_in(str(base)):
-            if place(Spec.parse(found).kwargs[0][1]) is None:
-                raise ValueError("is neither a number nor a .npy file that is there")
-    return found
 
 
 def _typed(value: str, values: Mapping[str, Any], base: Path) -> str:
