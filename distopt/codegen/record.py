@@ -92,7 +92,7 @@ class _Asked(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives its modes no types
     """Writes down what torch does while it is active."""
 
     @classmethod
@@ -100,7 +100,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # else torch imports its compiler's front end at the first operation: a second
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives its modes no types
         self.operations: list[Operation] = []
         self._known: dict[int, tuple[weakref.ref[Tensor], Array]] = {}
         self._constants: list[Tensor] = []

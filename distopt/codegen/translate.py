@@ -237,7 +237,8 @@ def _arange(self: Translation, operation: Operation) -> list[Lazy]:
 def _where(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), (condition, yes, no) = operation.results, operation.args
     type = type_of(result.dtype)
-    c, a, b = (self.spread(each, result.shape, t) for each, t in ((condition, "b1"), (yes, type), (no, type)))  # type: ignore[arg-type]
+    c = self.spread(condition, result.shape, "b1")
+    a, b = (self.spread(each, result.shape, type) for each in (yes, no))
     cost = sum(self.lazy(each).cost for each in operation.args if isinstance(each, Array))
     return [Lazy(result.shape, type, lambda ix: c(ix).where(a(ix), b(ix)), cost)]
 

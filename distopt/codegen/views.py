@@ -196,11 +196,12 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
 def _stack(self: Translation, operation: Operation) -> list[Lazy]:
     (result,) = operation.results
     axis = _argument(operation, 1, "dim", 0) % len(result.shape)
-    parts = []
-    for k, array in enumerate(operation.args[0]):
-        part = self.lazy(array)
+
+    def wide(part: Lazy) -> Lazy:
         shape = (*part.shape[:axis], 1, *part.shape[axis:])
-        parts.append((k, Lazy(shape, part.type, lambda ix, part=part: part.at(ix[:axis] + ix[axis + 1 :]), part.cost)))  # type: ignore[misc]
+        return Lazy(shape, part.type, lambda ix: part.at(ix[:axis] + ix[axis + 1 :]), part.cost)
+
+    parts = [(k, wide(self.lazy(array))) for k, array in enumerate(operation.args[0])]
     return [joined(self, parts, axis, result.shape, type_of(result.dtype))]
 
 

@@ -27,11 +27,9 @@ def messages(tree: ast.AST) -> Iterator[str]:
     """The texts of a module, but for docstrings and for what ``either`` gives to a command."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
-            if isinstance(node, ast.Expr) or (
-                isinstance(node, ast.Call) and ast.unparse(node.func) == "either" and child is node.args[0]
-            ):
-                child.skipped = True  # type: ignore[attr-defined]
-            if isinstance(child, ast.Constant) and isinstance(child.value, str) and not hasattr(child, "skipped"):
+            if not isinstance(child, ast.Constant) or not isinstance(child.value, str) or isinstance(node, ast.Expr):
+                continue
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "either" and child is node.args[0]):
                 yield child.value
 
 

@@ -260,4 +260,5 @@ def test_other_bits_would_be_noticed() -> None:
 
 
 def test_the_call_does_not_hold_pythons_lock() -> None:
-    assert type(compiled(swap, *inputs()).run)._flags_ & ctypes._FUNCFLAG_PYTHONAPI == 0  # type: ignore[attr-defined]
+    kind: Any = type(compiled(swap, *inputs()).run)
+    assert kind._flags_ & ctypes._FUNCFLAG_PYTHONAPI == 0

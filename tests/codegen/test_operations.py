@@ -64,7 +64,7 @@ EXACT: dict[str, Case] = {
     "bytes": (lambda u: [u & 7, u + u, u >> 3, u << 2, u > 100, u.to(torch.int64) << 8, u // 3], (U8,)),
     "packing": (lambda u: [(u.view(3, 2, 8) & 1).to(torch.int32), (u[:, ::2] | u[:, 1::2])], (U8,)),
     "comparing": (lambda a, b: [a > b, a >= b, a < b, a <= b, a == b, a != b, a > 0, a == 1], (A, B)),
-    "comparing types": (lambda a, i, f: [a > i, i >= 0.5, f < 0.1, i == True], (A, WHOLE, SINGLE)),  # noqa: E712
+    "comparing types": (lambda a, i, f: [a > i, i >= 0.5, f < 0.1, i.eq(True)], (A, WHOLE, SINGLE)),
     "logic": (
         lambda m, i: [~m, m & (i > 0), m | (i > 0), m ^ (i > 0), m.logical_not(), i.logical_and(m), m.double(), m + 0],
         (M, WHOLE),

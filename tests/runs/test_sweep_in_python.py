@@ -177,9 +177,10 @@ def test_what_cannot_be_asked_is_refused(asked: dict[str, Any], message: str) ->
 
 def test_a_damaged_note_is_refused_and_one_goes_on_as_it_was_asked_for() -> None:
     distopt.sweep(SETTINGS, {"seed": [1]}, out="out", workers=1)
+    asked: dict[str, Any]
     for asked in ({"force": True}, {"engine": "local"}, {"checkpoint_every": 2}):
         with pytest.raises(InputError, match="leave out engine=, checkpoint_every= and force=$"):
-            distopt.resume("out", **asked)  # type: ignore[arg-type]
+            distopt.resume("out", **asked)
     assert call("resume", "out", "--force").stderr.endswith("leave out --engine, --checkpoint-every and --force\n")
     good = Path("out/sweep.toml").read_text()
     for text in ("x", "", good.replace("[sweep]", "[other]"), good + "\nlr = [1]\n", good.replace('"auto"', '"x"')):
