@@ -165,7 +165,7 @@ SAME = ("clone", "alias", "detach", "lift_fresh", "contiguous", "positive")
 def common(operands: list[tuple[Type, bool]], numbers: list[float], types: dict[Type, torch.dtype]) -> torch.dtype:
     """The type in which torch compares or combines operands, (type, whether without axes) each, and Python numbers."""
     samples = [torch.empty(() if scalar else (1,), dtype=types[type]) for type, scalar in operands]
-    others = [*samples[1:], *numbers]
+    others: list[torch.Tensor | float] = [*samples[1:], *numbers]
     return torch.result_type(samples[0], others[0]) if others else samples[0].dtype
 
 
