@@ -45,9 +45,18 @@ def check(spec: str, agents: int) -> None:
         ranks.check(asked["backend"], workers or 2)
 
 
-def device(spec: str) -> str:
-    """The device that a spec such as ``local:device=cuda`` or ``ranks:backend=nccl`` names. Bits are the same on one device only."""
-    asked = _asked(spec)
+WRITTEN_OUT = "cpu, its rounds written out"
+"""The device of ``local.emitted``: the CPU, but with other last bits than eager rounds have, or those that torch compiles."""
+
+
+def device(engine: Any) -> str:
+    """The device that a spec such as ``local:device=cuda`` or ``ranks:backend=nccl`` names, or what makes engines says of itself.
+
+    Bits are the same on one device only.
+    """
+    if not isinstance(engine, str):
+        return str(getattr(engine, "device", "cpu"))
+    asked = _asked(engine)
     if "backend" in asked:
         from distopt.engines import ranks
 

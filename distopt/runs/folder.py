@@ -280,21 +280,26 @@ class Folder:
     def _look(self, force: bool) -> None:
         """Find the runs that have ended, and the checkpoints of others."""
         engine = self._asked.engine
-        now = engines.device(engine) if isinstance(engine, str) else "cpu"
+        now = engines.device(engine)
         for k, (problem, folder) in enumerate(zip(self.problems, self._places, strict=True)):
             found = whereabouts(folder, problem, force)
             if isinstance(found, Run):
                 self.runs[k] = found
             elif found is not None:
                 before = found.about.device
-                if before != now and not force:
-                    there = (
-                        either("leave out --device and --backend", 'resume with engine="local"')
-                        if before == "cpu"
-                        else either(
+                eager = (
+                    before == "cpu" and not found.about.compiled
+                )  # the engine of written-out rounds has eager ones, too
+                if before != now and not (eager and now == engines.WRITTEN_OUT) and not force:
+                    there = {
+                        "cpu": either("leave out --device and --backend", 'resume with engine="local"'),
+                        engines.WRITTEN_OUT: "resume in Python with engine=distopt.engines.local.emitted.emitted",
+                    }.get(
+                        before,
+                        either(
                             "add --device, or --engine ranks --backend nccl",
                             'resume with engine="local:device=cuda" or "ranks:backend=nccl"',
-                        )
+                        ),
                     )
                     raise InputError(
                         f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or {either('--force', 'force=True')}"

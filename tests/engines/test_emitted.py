@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers import needs
 from torch import Tensor
 
 import distopt
@@ -18,6 +19,7 @@ from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
 from distopt.engines.local import local
 from distopt.engines.local.emitted import Emitted, emitted
+from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
 from distopt.runs.execution import Comparison, MakeEngine, execute
@@ -294,6 +296,29 @@ def test_a_run_goes_on_as_it_began(engine: MakeEngine, tmp_path: Any) -> None:
     run: Any = distopt.resume(tmp_path / "run", engine=emitted)
     assert run.status == "done" and run["tracking_error"].shape == (1, 20)
     assert all(np.array_equal(run[name], whole[name]) for name in whole)
+
+
+def test_no_other_engine_goes_on_from_rounds_that_are_written_out(tmp_path: Any) -> None:
+    asked: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 20}
+    with pytest.raises(KeyboardInterrupt):
+        distopt.simulate("ring", engine=stopping(emitted), out=tmp_path / "run", checkpoint_every=5, **asked)
+    for engine in ("local", "threads:workers=2", local):
+        with pytest.raises(
+            InputError, match=r"ran on cpu, its rounds written out, whose bits differ from those of cpu; .*emitted"
+        ):
+            distopt.resume(tmp_path / "run", engine=engine)
+
+
+@needs.compiler
+@pytest.mark.slow
+def test_rounds_that_torch_compiled_do_not_go_on_written_out(tmp_path: Any) -> None:
+    asked: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 20}
+    with pytest.raises(KeyboardInterrupt):
+        distopt.simulate(
+            "ring", engine=stopping(local), mode="compiled", out=tmp_path / "run", checkpoint_every=5, **asked
+        )
+    with pytest.raises(InputError, match="ran on cpu, whose bits differ from those of cpu, its rounds written out"):
+        distopt.resume(tmp_path / "run", engine=emitted)
 
 
 def test_a_point_of_a_grid_has_the_bits_that_it_has_alone() -> None:

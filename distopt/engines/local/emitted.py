@@ -17,6 +17,7 @@ from distopt.codegen.folder import CompileWarning
 from distopt.codegen.function import Function, compiled
 from distopt.codegen.record import Unsupported
 from distopt.costs.data import Blocks
+from distopt.engines import WRITTEN_OUT
 from distopt.engines.local import Mode
 from distopt.engines.local.eager import Eager, InThisProcess
 from distopt.errors import InputError
@@ -141,6 +142,11 @@ class Emitted(InThisProcess):
         """See ``distopt.simulation.runner.Engine``."""
         return self._eager is None
 
+    @property
+    def device(self) -> str:
+        """What a checkpoint notes, so that no other kind of compiled rounds goes on from it."""
+        return WRITTEN_OUT if self.compiled else "cpu"
+
     def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
         super().place(problem, held)
@@ -181,10 +187,19 @@ class Emitted(InThisProcess):
         return self._eager.advance(block, rounds, keep)
 
 
-def emitted(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
-    """All agents in this process, their rounds compiled as one function: ``distopt.simulate(..., engine=emitted)``.
+class _Maker:
+    """Makes ``Emitted`` engines."""
 
-    Its numbers equal those of eager rounds to rounding. A run that was interrupted goes on with ``distopt.resume(folder, engine=emitted)``;
-    with mode "eager", which a run of eager rounds goes on in, the rounds are eager.
-    """
-    return Eager() if mode == "eager" else Emitted()
+    device = WRITTEN_OUT
+
+    def __call__(self, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> Engine:
+        """All agents in this process; with mode "eager", in which a run of eager rounds goes on, the rounds are eager."""
+        return Eager() if mode == "eager" else Emitted()
+
+
+emitted = _Maker()
+"""Rounds compiled as one function: ``distopt.simulate(..., engine=emitted)``.
+
+Its numbers equal those of eager rounds to rounding. A run that was interrupted goes on with ``distopt.resume(folder, engine=emitted)``; any
+other engine is refused, since its last bits differ.
+"""
