@@ -200,7 +200,7 @@ def test_blanks_in_names_of_folders(where: str, tmp_path: Path, monkeypatch: pyt
         return
     monkeypatch.setattr(tempfile, "tempdir", str(blank))
     assert fault() is None, "the folder is not there"
-    assert compiler.options() == {"cpp_cache_precompile_headers": False}
+    assert compiler.options() == {"cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}
     monkeypatch.setenv(compiler.VARIABLE, "")
     monkeypatch.setenv("HOME", os.devnull)
     with pytest.warns(CompileWarning):

@@ -24,6 +24,7 @@ from distopt.simulation import runner
 from distopt.simulation.round import copied
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trials", [1, 2])
@@ -37,6 +38,7 @@ def test_every_network_has_the_same_bits_on_any_workers(network: str, dtype: str
             assert differences(alone, on(problem, partition)) == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("network", ["ring", "star", "complete", "barabasi_albert"])
 @pytest.mark.parametrize(
     ("algorithm", "channel"), [("powergossip:lr=0.01,rank=2", "exact"), ("gt:lr=0.01", "powergossip:gamma=0.5,rows=1")]

@@ -61,6 +61,7 @@ def elsewhere() -> Iterator[Any]:
     pool.join()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
     [

@@ -83,6 +83,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("spoil", [Path.unlink, old, another, cut])
 @pytest.mark.parametrize("name", ["regret.png", "summary.csv"])
 def test_a_report_that_is_not_of_these_runs_is_made_again(name: str, spoil: Callable[[Path], None]) -> None:

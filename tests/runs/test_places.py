@@ -94,6 +94,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return go
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", list(PARTS))
 @pytest.mark.parametrize("out", ["../r", "runs/r"])
 def test_an_interrupted_run_goes_on_from_another_folder_with_the_same_bits(name: str, out: str, elsewhere: Any) -> None:

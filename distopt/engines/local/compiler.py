@@ -119,4 +119,5 @@ def options() -> dict[str, Any]:
     )
     if headers:
         vars(codecache).update(_HEADER_DIR=str(folder), _HEADER_LOCK_DIR=str(folder / "locks"))
-    return {"cpp_cache_precompile_headers": headers}
+    # torch would build and load a library for each vector instruction set that the processor has: seconds, in every process
+    return {"cpp_cache_precompile_headers": headers, "cpp.vec_isa_ok": True}
