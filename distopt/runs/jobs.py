@@ -16,7 +16,7 @@ from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.runs.execution import Comparison, execute
 from distopt.runs.results import Run
-from distopt.runs.signals import follow, held
+from distopt.runs.signals import begin, follow
 from distopt.simulation import surroundings
 from distopt.simulation.problem import build
 
@@ -71,8 +71,7 @@ def processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Run | Ex
                 k = waiting.pop()
                 answer, reply = context.Pipe(duplex=False)
                 process = context.Process(target=_live, args=(os.getpid(), jobs[k], reply), daemon=True)
-                with held():
-                    process.start()
+                begin([process])
                 reply.close()
                 running[answer] = (k, process)
             ready: list[Any] = multiprocessing.connection.wait(list(running))

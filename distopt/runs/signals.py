@@ -7,6 +7,7 @@ ends with it, however it ends.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,8 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,8 +83,26 @@ def held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def begin(processes: Iterable[Any]) -> None:
+    """Start processes of ``multiprocessing`` that ``follow`` this one. A fork collects no garbage before it can set its parent's aside."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            # it warns of forks beside threads; what is started here takes no lock that they might hold
+            warnings.simplefilter("ignore", DeprecationWarning)
+            with held():
+                for process in processes:
+                    process.start()
+    finally:
+        if collects:
+            gc.enable()
+
+
 def follow(parent: int) -> None:
-    """Let this process, which ``parent`` started within ``held``, ignore both signals and end with its parent, however that ends."""
+    """Let this process, which ``parent`` started by ``begin``, ignore both signals and end with its parent, however that ends."""
+    gc.freeze()  # garbage of the parent's, such as a group of ranks, may wait at its end for threads that are not here
+    gc.enable()
     for number in ASKING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,41 @@ def test_a_starting_point_that_is_nowhere_is_refused_before_anything_runs() -> N
     with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor a .npy file that is there$"):
         distopt.sweep(settings, {"x0": ["abc"]}, out="b")
     assert not Path("b").exists()
+
+
+COLLECTING = """
+import gc
+
+
+class Mine:
+    channels = ("x",)
+
+    def init(self, x):
+        return ()
+
+    def update(self, g, state, x, mix):
+        gc.collect()
+        return mix("x", x) - 0.1 * g, state
+"""
+
+
+class Inherited:
+    """In a process that inherits it, it does at its end what a group of ranks does there: it never gets there."""
+
+    def __init__(self) -> None:
+        self.itself, self.maker = self, os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.maker:
+            Path("collected").touch()
+
+
+def test_the_garbage_of_whoever_asks_harms_no_experiment() -> None:
+    Path("collecting.py").write_text(COLLECTING)
+    gc.disable()
+    try:
+        Inherited()
+        distopt.sweep({**SETTINGS, "algorithm": "collecting.py"}, {"seed": [1, 2]}, out="out", workers=2)
+    finally:
+        gc.enable()
+    assert not Path("collected").exists()

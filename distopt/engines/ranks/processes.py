@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import socket
 import sys
-import warnings
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,7 +17,7 @@ from distopt.costs.data import Blocks
 from distopt.engines.ranks.orders import Orders, RankGroup, serve
 from distopt.engines.transports.gloo import TIMEOUT, GlooTransport, Group, dist
 from distopt.engines.workers.partition import Partition
-from distopt.runs.signals import follow, held
+from distopt.runs.signals import begin, follow
 from distopt.simulation import surroundings
 from distopt.simulation.problem import Problem
 
@@ -56,7 +54,7 @@ def start(
             for me in range(1, workers)
         ]
         try:
-            _begin(processes)
+            begin(processes)
             limit = timedelta(seconds=timeout)
             store = dist.TCPStore(
                 "127.0.0.1", port, workers, True, limit, wait_for_workers=False, master_listen_fd=listener.detach()
@@ -73,23 +71,6 @@ def start(
             raise
     weakref.finalize(ranks, _end, processes, here)
     return ranks
-
-
-def _begin(processes: Sequence[Any]) -> None:
-    """Start them, without a collection of garbage in a fork before it can set its parent's garbage aside."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # it warns of forks beside threads; a rank takes no lock that they might hold
-            with held():
-                for process in processes:
-                    process.start()
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) -> None:
@@ -109,8 +90,6 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
     """The main function of a rank that ``start`` forked. It exits without cleaning up, which is left to its parent."""
     follow(parent)  # rank 0 acts upon signals, and needs the others for its checkpoint
     done = False
-    gc.freeze()  # to destroy an earlier group that is garbage of its parent's would wait for threads that are not here
-    gc.enable()
     try:
         torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
         compiling = sys.modules.get("torch._inductor.async_compile")
