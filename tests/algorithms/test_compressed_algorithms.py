@@ -211,6 +211,7 @@ def test_each_is_its_paper(name: str) -> None:
     assert np.abs(found - expected[: len(found)]).max() < tolerance
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("compressor", [Sign(), TopK(1), TopK(3), Identity()])
 @pytest.mark.parametrize(
     "make",
@@ -287,6 +288,7 @@ def test_workers_around_an_average_need_a_star_or_the_complete_graph() -> None:
         distopt.simulate("complete", algorithm="ef_signsgd:lr=0.1", channel="choco:compressor=sign", **ask)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "algorithm", ["ef_sgd:lr=0.05", "ef_signsgd:lr=0.05", "ef21:lr=0.05", "signsgd:lr=0.02,vote=true", "signum:lr=0.02"]
 )

@@ -246,6 +246,7 @@ def digest() -> str:
     return whole.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_bit() -> None:
     found = []
     for threads in ("1", "2"):

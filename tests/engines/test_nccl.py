@@ -43,6 +43,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "check", lambda ranks: None)
 
 
+@pytest.mark.sampled(4)
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(

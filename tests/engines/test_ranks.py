@@ -26,6 +26,7 @@ from distopt.simulation.problem import build
 pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
     [

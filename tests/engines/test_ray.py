@@ -138,6 +138,7 @@ class Unsendable:
         return mix("x", x), ()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made()
     blocks = Comparison.of(problem).blocks

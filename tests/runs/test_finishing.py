@@ -112,6 +112,7 @@ def test_a_rerun_that_was_interrupted_at_once_does_not_pass_its_empty_table_off(
     same_folders("a", "b")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("place", [*PLACES, "the results end"])
 def test_a_signal_waits_for_the_end_that_is_near(place: str, also: bool) -> None:
