@@ -36,7 +36,6 @@ from distopt.engines.transports.gloo import GlooTransport, Group, dist
 from distopt.engines.workers.partition import Partition
 from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
-from distopt.numerics.sums import row_sum
 from distopt.numerics.trees import default_dtype
 from distopt.runs.execution import Comparison
 from distopt.simulation.problem import Problem, build
@@ -60,7 +59,7 @@ class Quadratics:
         return torch.cos(t.double() / 10)
 
     def loss(self, x: Tensor, p: Tensor) -> Tensor:
-        return row_sum((x - p).square()) / 2
+        return (x - p).square().sum(-1) / 2
 
     def grad(self, x: Tensor, p: Tensor) -> Tensor:
         return x - p

@@ -30,7 +30,6 @@ from distopt.costs.comparator import Reference
 from distopt.engines.local.compiled import Rounds
 from distopt.engines.local.while_loop import prepare_process
 from distopt.experiment import Experiment
-from distopt.numerics.sums import row_sum
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss
 from distopt.simulation import runner
@@ -63,7 +62,7 @@ class RingScenario:
         return Quadratics(a, c, self.p[t.reshape(-1) % len(self.p)][:, None, None])
 
     def loss(self, x: Tensor, b: Quadratics) -> Tensor:
-        return row_sum(b.a * (x - b.c - b.p).square()) / 2
+        return (b.a * (x - b.c - b.p).square()).sum(-1) / 2
 
     def grad(self, x: Tensor, b: Quadratics) -> Tensor:
         return b.a * (x - b.c - b.p)

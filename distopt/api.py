@@ -71,7 +71,7 @@ def simulate(
         drop_links: probability with which a link fails in a round.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
-        mode: "eager" or "compiled" rounds; "auto" compiles where that saves time (see ``distopt.engines.local``).
+        mode: "eager" for rounds one by one in Python; "compiled" refuses rounds that cannot be compiled, and "auto" runs them eagerly.
         engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
             Results are bitwise the same on every engine.
         out: a folder to write to as the runs go on: the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate``

@@ -17,11 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.numerics.sums import row_sum
-
 
 def _margin(x: Tensor, X: Tensor, y: Tensor) -> Tensor:
-    return y * row_sum(X * x.unsqueeze(-2))
+    return y * (X * x.unsqueeze(-2)).sum(-1)
 
 
 def logistic_loss(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tensor:
@@ -33,7 +31,7 @@ def logistic_loss(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tens
     """
     z = _margin(x, X, y)
     each = (-z).clamp(min=0) + torch.log1p(torch.exp(-z.abs()))  # log(1 + exp(-z)), without overflow
-    return row_sum(w * each) + 0.5 * l2 * row_sum(x * x)
+    return (w * each).sum(-1) + 0.5 * l2 * (x * x).sum(-1)
 
 
 def logistic_grad(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tensor:
@@ -62,7 +60,7 @@ def logistic_hessian(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> T
 
 def _scores(x: Tensor, X: Tensor) -> Tensor:
     # One class at a time: the [R, n, m, C, p] product of all classes at once would not fit when rounds are folded into R.
-    return torch.stack([row_sum(X * block.unsqueeze(-2)) for block in x.chunk(x.shape[-1] // X.shape[-1], -1)], -1)
+    return torch.stack([(X * block.unsqueeze(-2)).sum(-1) for block in x.chunk(x.shape[-1] // X.shape[-1], -1)], -1)
 
 
 def _one_hot(y: Tensor, classes: int) -> Tensor:
@@ -77,8 +75,8 @@ def softmax_loss(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tenso
     1.0986
     """
     s = _scores(x, X)
-    own = row_sum(torch.where(_one_hot(y, s.shape[-1]), s, 0.0))
-    return row_sum(w * (torch.logsumexp(s, -1) - own)) + 0.5 * l2 * row_sum(x * x)
+    own = torch.where(_one_hot(y, s.shape[-1]), s, 0.0).sum(-1)
+    return (w * (torch.logsumexp(s, -1) - own)).sum(-1) + 0.5 * l2 * (x * x).sum(-1)
 
 
 def softmax_grad(x: Tensor, X: Tensor, y: Tensor, w: Tensor, l2: float) -> Tensor:
@@ -125,7 +123,7 @@ def logistic_accuracy(x: Tensor, X: Tensor, y: Tensor, fresh: Tensor) -> Tensor:
     >>> float(logistic_accuracy(torch.ones(1, 1, 1), X, y, torch.tensor([[[True, True, False]]])))
     0.5
     """
-    return _fraction((row_sum(X * x.unsqueeze(-2)) >= 0) == (y > 0), fresh)
+    return _fraction(((X * x.unsqueeze(-2)).sum(-1) >= 0) == (y > 0), fresh)
 
 
 def softmax_accuracy(x: Tensor, X: Tensor, y: Tensor, fresh: Tensor) -> Tensor:

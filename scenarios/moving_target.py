@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.numerics.sums import row_sum
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import one_of, real, room, whole
 
@@ -104,7 +103,7 @@ class MovingTarget(ScenarioDefaults):
         return Targets(a, self.spread * key.normal("moving_target.offset", self.dim), self.target(t, key))
 
     def loss(self, x: Tensor, b: Targets) -> Tensor:
-        return 0.5 * row_sum(b.a * (x - b.c).square())
+        return 0.5 * (b.a * (x - b.c).square()).sum(-1)
 
     def grad(self, x: Tensor, b: Targets) -> Tensor:
         return b.a * (x - b.c)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.numerics.sums import row_sum
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
@@ -63,7 +62,7 @@ class Quadratic(ScenarioDefaults):
 
     def loss(self, x: Tensor, b: Curves) -> Tensor:
         a, c = b
-        return 0.5 * row_sum(a * (x - c).square())
+        return 0.5 * (a * (x - c).square()).sum(-1)
 
     def grad(self, x: Tensor, b: Curves) -> Tensor:
         a, c = b

@@ -112,8 +112,8 @@ def cli() -> None:
     metavar="float64",
     help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
 )
-@click.option("--eager", is_flag=True, help="Never compile rounds (for debugging, or without a C++ compiler).")
-@click.option("--compiled", is_flag=True, help="Always compile rounds.  [default: compile where that saves time]")
+@click.option("--eager", is_flag=True, help="Run rounds one by one in Python (for debugging); slower.")
+@click.option("--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.  [default: run them eagerly]")
 @click.option("--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]")
 @click.option(
     "--engine",
@@ -255,8 +255,8 @@ def resume(
 )
 @click.option("--workers", type=_WHOLE, metavar="N", help=_COUNT)
 @_ADDRESS
-@click.option("--eager", is_flag=True, help="Never compile rounds.")
-@click.option("--compiled", is_flag=True, help="Always compile rounds.")
+@click.option("--eager", is_flag=True, help="Run rounds one by one in Python; slower.")
+@click.option("--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/sweep-FILE]"
 )

@@ -5,3 +5,6 @@ by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` and ``
 ``loops`` hold the result, a few passes over memory. ``memory`` decides what lies where. ``llvm`` prints the text that is compiled, and
 ``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it keeps things.
 """
+
+BITS = "1"
+"""Another number where any compiled function gives other bits than before: what was begun with them cannot go on with these."""

@@ -126,6 +126,19 @@ def _check(
         raise ValueError(f"{what}: {given} does not fit {expected}")
 
 
+def written_out(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Routine:
+    """The rounds that ``do`` does as loops, not yet compiled. See ``compiled``."""
+    count = len(carry)
+
+    def flat(*leaves: Tensor) -> list[Tensor]:
+        after, rows = do(list(leaves[:count]), list(leaves[count:]))
+        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
+            raise Unsupported("a round changes the shape or precision of what goes from round to round")
+        return [*after, *rows]
+
+    return planned(record(flat, [*carry, *(each[0] for each in data)]), count)
+
+
 def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
     """The rounds that ``do`` does, as one compiled function.
 
@@ -146,13 +159,4 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Functio
     >>> rounds.carry[0].tolist(), errors.tolist()
     ([0.875, 0.875], [2.0, 0.5, 0.125])
     """
-    count = len(carry)
-
-    def flat(*leaves: Tensor) -> list[Tensor]:
-        after, rows = do(list(leaves[:count]), list(leaves[count:]))
-        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
-            raise Unsupported("a round changes the shape or precision of what goes from round to round")
-        return [*after, *rows]
-
-    recording = record(flat, [*carry, *(each[0] for each in data)])
-    return Function(planned(recording, count))
+    return Function(written_out(do, carry, data))

@@ -45,10 +45,6 @@ def check(spec: str, agents: int) -> None:
         ranks.check(asked["backend"], workers or 2)
 
 
-WRITTEN_OUT = "cpu, its rounds written out"
-"""The device of ``local.emitted``: the CPU, but with other last bits than eager rounds have, or those that torch compiles."""
-
-
 def device(engine: Any) -> str:
     """The device that a spec such as ``local:device=cuda`` or ``ranks:backend=nccl`` names, or what makes engines says of itself.
 

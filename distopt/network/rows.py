@@ -73,7 +73,7 @@ def apply(table: Table, z: Tensor) -> Tensor:
 
 
 def _gather(index: Tensor, weight: Tensor, z: Tensor) -> Tensor:
-    """sum_k weight[..., k] z[index[..., k]], unrolled over k so that a compiler fuses it into one pass."""
+    """sum_k weight[..., k] z[index[..., k]], one term after the other."""
     weight = weight.to(z.dtype)
     trial = torch.arange(z.shape[0], device=z.device).unsqueeze(-1) if index.shape[0] > 1 else None
     out = z

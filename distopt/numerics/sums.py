@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LANES, LONG = 8, 512
-
 Node = tuple[int, int]
 """(level l, place k)."""
 
@@ -94,24 +92,3 @@ def combine(sums: Tensor, places: Sequence[Node], total: int) -> Tensor:
         return left + value(level - 1, 2 * k + 1) if (2 * k + 1) << (level - 1) < total else left
 
     return value((total - 1).bit_length(), 0)
-
-
-def row_sum(z: Tensor) -> Tensor:
-    """The sum over the last axis, z [..., d] -> [...]: ``z.sum(-1)``, in a form that a compiler makes fast.
-
-    A compiled sum along short contiguous rows spends most of its time on adding up the lanes of one vector, row by row. So,
-    where it is being compiled, numbers 8 apart are added first, then the eight sums in pairs, then what does not fill a vector.
-    A row's bits never depend on the other rows.
-
-    >>> row_sum(torch.arange(10.0)).item()
-    45.0
-    """
-    d = z.shape[-1]
-    if not torch.compiler.is_compiling() or d > LONG:
-        return z.sum(-1)
-    whole = d - d % LANES
-    parts = list(z[..., :whole].reshape(*z.shape[:-1], -1, LANES).sum(-2).unbind(-1)) if whole else []
-    while len(parts) > 1:
-        parts = [left + right for left, right in zip(parts[0::2], parts[1::2], strict=True)]
-    parts += list(z[..., whole:].unbind(-1))
-    return sum(parts[1:], start=parts[0]) if parts else z.sum(-1)

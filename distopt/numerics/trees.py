@@ -90,10 +90,9 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
     >>> memory_leaf({"x": torch.tensor([7.0])}, "memory.x")
     tensor([7.])
     """
-    path, channel = name.removeprefix("memory."), None
-    for each in memory:  # the longest that fits; torch's compiler reads this loop, but no max with a key
-        if f"{path}.".startswith(f"{each}.") and (channel is None or len(each) > len(channel)):
-            channel = each
+    path = name.removeprefix("memory.")
+    fitting = [each for each in memory if f"{path}.".startswith(f"{each}.")]
+    channel = max(fitting, key=len, default=None)
     if channel is None:
         raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
     found = memory[channel]

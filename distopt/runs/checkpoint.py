@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from distopt import codegen
 from distopt._version import __version__
 from distopt.catalog.spec import shown
 from distopt.errors import InputError, either
@@ -81,9 +82,9 @@ class Checkpoint:
     about: About
 
 
-def versions() -> dict[str, str]:
+def versions(compiled: bool) -> dict[str, str]:
     """Versions of the software that decides the bits."""
-    return {"distopt": __version__, "torch": str(torch.__version__)}
+    return {"distopt": __version__, "torch": str(torch.__version__), **({"codegen": codegen.BITS} if compiled else {})}
 
 
 def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
@@ -169,7 +170,11 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
     if not force:
         if about.fingerprint != problem.experiment.fingerprint():
             raise InputError(f"{path}: another experiment's (fingerprint {about.fingerprint}); {forced()}")
-        if about.versions != versions():
+        if about.compiled and "codegen" not in about.versions:
+            raise InputError(
+                f"{path}: torch compiled its rounds, which this version does not do, and whose bits differ; begin anew, or {forced()}"
+            )
+        if about.versions != versions(about.compiled):
             theirs = ", ".join(f"{name} {version}" for name, version in about.versions.items())
             raise InputError(
                 f"{path}: written by {theirs}, whose bits may differ; use these, or {either('--force', 'force=True')}"

@@ -158,8 +158,8 @@ def execute_together(
 ) -> list[Run]:
     """Run problems that ``distopt.simulation.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
 
-    The choice between eager and compiled rounds is therefore that of one problem, not of the batch. ``seconds`` are what the
-    batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an interruption holds the run of every problem.
+    ``seconds`` are what the batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an
+    interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
     run ends with its segment, and writes a checkpoint first. ``mine`` says that the caller has locked the folders

@@ -287,19 +287,14 @@ class Folder:
                 self.runs[k] = found
             elif found is not None:
                 before = found.about.device
-                eager = (
-                    before == "cpu" and not found.about.compiled
-                )  # the engine of written-out rounds has eager ones, too
-                if before != now and not (eager and now == engines.WRITTEN_OUT) and not force:
-                    there = {
-                        "cpu": either("leave out --device and --backend", 'resume with engine="local"'),
-                        engines.WRITTEN_OUT: "resume in Python with engine=distopt.engines.local.emitted.emitted",
-                    }.get(
-                        before,
-                        either(
+                if before != now and not force:
+                    there = (
+                        either("leave out --device and --backend", 'resume with engine="local"')
+                        if before == "cpu"
+                        else either(
                             "add --device, or --engine ranks --backend nccl",
                             'resume with engine="local:device=cuda" or "ranks:backend=nccl"',
-                        ),
+                        )
                     )
                     raise InputError(
                         f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or {either('--force', 'force=True')}"

@@ -124,7 +124,7 @@ class Recording:
             engine.compiled,
             str(getattr(engine, "device", "cpu")),
             seconds,
-            checkpoint.versions(),
+            checkpoint.versions(engine.compiled),
         )
         checkpoint.save(self.folder, self.problem, carry, about)
 

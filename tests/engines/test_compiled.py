@@ -1,143 +1,346 @@
-"""Compiled rounds: every part of the house compiles without a graph break, and the numbers are those of the eager rounds."""
+"""Compiled rounds give what eager rounds give: every algorithm, channel, scenario and kind of network."""
 
-import shutil
-from pathlib import Path
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from helpers import needs
 from torch import Tensor
 
 import distopt
 from distopt.catalog import registry
+from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
-from distopt.engines import local
-from distopt.engines.local import compiled
-from distopt.engines.local.compiled import Compiled
+from distopt.engines.local import local
+from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of, obstacle
 from distopt.engines.local.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
-from distopt.runs.execution import Comparison
+from distopt.runs import checkpoint
+from distopt.runs.execution import Comparison, MakeEngine, execute
 from distopt.simulation import runner
-from distopt.simulation.problem import build
-from distopt.simulation.round import AgentState, copied
+from distopt.simulation.problem import Problem, build
+from distopt.simulation.round import copied
 
-DIRECTIONS = [f"gt:lr=0.01,direction={name}()" for name in registry.names("directions")]
-EXAMPLE = {"stream": f"stream:{Path(__file__).parents[2] / 'examples' / 'stream.csv'},label=rain"}
+FORMS = ("gt:form=atc", "dgd:form=atc", "gt:direction=amsgrad", "gt:direction=nesterov")
+CHANNELS = ("exact", "choco(sign)", "error_feedback(topk)")
+MATRICES, VECTORS = "rbf_drift:features=4,classes=3,window=2", "moving_target:dim=3"
+NETWORKS: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "one-peer": {"topology": "one_peer_exponential", "agents": 8},
+    "dropped links": {"drop_links": 0.2},
+}
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile with its front end only: a graph break is an error there, and no C++ is compiled."""
-    compile_ = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, **_: compile_(f, dynamic=False, fullgraph=True, backend="aot_eager")
+class Case(NamedTuple):
+    algorithm: str
+    channel: str
+    scenario: str
+    network: str
+    dtype: str = "float64"
+
+    def __str__(self) -> str:
+        return "/".join([self.algorithm, self.channel, self.scenario.partition(":")[0], self.network, self.dtype])
+
+
+def cases() -> list[Case]:
+    """Every algorithm and form with every channel, scenario and network that it can be asked with; precisions go round."""
+    found = []
+    for algorithm in [*registry.names("algorithms"), *FORMS]:
+        method = registry.make("algorithms", algorithm)
+        weights = method.weights
+        average, networks = (
+            weights == "average",
+            [each for each in NETWORKS if each != "one-peer" or weights != "symmetric"],
+        )
+        constant = average or method.channel is not None  # a star, or a channel that keeps sums
+        for channel in CHANNELS if method.channel is None else ("exact",):
+            for scenario in (MATRICES, VECTORS):
+                for network in ("constant",) if constant or channel.startswith("choco") else networks:
+                    dtype = ("float64", "float32")[len(found) % 3 == 2]
+                    found.append(Case("star/" * average + algorithm, channel, scenario, network, dtype))
+    return found
+
+
+@functools.cache
+def solved(scenario: str, agents: int, trials: int = 1) -> Comparison:
+    return Comparison.of(build(Experiment("ring", agents, scenario, "dgd", rounds=8, trials=trials)))
+
+
+def posed(case: Case, **settings: Any) -> Problem:
+    """A few rounds from a random start, where no numbers are equal: which of equal ones is the largest is nobody's promise."""
+    network = {"topology": "ring", "agents": 5, **NETWORKS[case.network], **settings}
+    star, _, algorithm = case.algorithm.rpartition("/")
+    topology = "star" if star else network.pop("topology")
+    network.pop("topology", None)
+    agents, rounds = network.pop("agents"), network.pop("rounds", 8)
+    asked = Experiment(
+        topology,
+        agents,
+        case.scenario,
+        algorithm,
+        rounds=rounds,
+        channel=case.channel,
+        dtype=case.dtype,
+        **network,
+        record=("x",),
     )
+    problem = build(asked)
+    start = torch.randn(problem.x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return dataclasses.replace(problem, x0=start.to(problem.x0.dtype))
 
 
-def both(topology: str, agents: int, scenario: Any, algorithm: Any, rounds: int = 20, **settings: Any) -> None:
-    """Compiled equals eager to rounding, in iterates and in every metric."""
-    ask: dict[str, Any] = {
-        "agents": agents,
-        "scenario": scenario,
-        "algorithm": algorithm,
-        "rounds": rounds,
-        "record": ("x",),
-        **settings,
-    }
-    eager, compiled = (distopt.simulate(topology, mode=mode, **ask) for mode in ("eager", "compiled"))
-    tolerance = 1e-11 if settings.get("dtype", "float64") == "float64" else 1e-4
-    assert list(eager) == list(compiled)
-    for name in eager:
-        scale = max(1.0, float(np.nanmax(np.abs(eager[name]))))
-        np.testing.assert_allclose(compiled[name], eager[name], rtol=0, atol=tolerance * scale, err_msg=name)
+def eagerly(problem: Problem, blocks: Any, mode: Any) -> Any:
+    return local(problem, blocks, "eager")
+
+
+class Outcome(NamedTuple):
+    run: distopt.Run
+    held: list[Tensor]
+    engine: Any
+
+
+def on(problem: Problem, comparison: Comparison, engine: MakeEngine = local) -> Outcome:
+    """The run on an engine; by default compiled on the local one."""
+    made: list[Any] = []
+
+    def make(problem: Problem, blocks: Any, mode: Any) -> Any:
+        made.append(engine(problem, blocks, mode))
+        return made[0]
+
+    run = execute(problem.experiment, problem=problem, comparison=comparison, engine=make)
+    return Outcome(run, tensors(made[0].fetch()), made[0])
+
+
+def differ(one: Outcome, other: Outcome, close: float) -> list[str]:
+    """Metrics, trajectories and leaves that differ by more than rounding, measured by the largest number of each."""
+    pairs = {name: (np.asarray(one.run[name]), np.asarray(other.run[name])) for name in one.run}
+    pairs |= {f"leaf {k}": (a.numpy(), b.numpy()) for k, (a, b) in enumerate(zip(one.held, other.held, strict=True))}
+    found = []
+    for name, (a, b) in pairs.items():
+        a, b = (np.nan_to_num(each.astype(np.float64)) for each in (a, b))
+        scale = 1.0 if name == "tracker_invariant" else max(np.abs(b).max(initial=0), 1e-300)
+        if np.abs(a - b).max(initial=0) > close * scale:
+            found.append(f"{name} {np.abs(a - b).max() / scale:.0e}")
+    return found
+
+
+def placed() -> list[Any]:
+    """The cases, one of each algorithm for those who cannot wait for all: its channel, network and scenario go round."""
+    found, before = [], 0
+    for _, mine in itertools.groupby(cases(), lambda case: case.algorithm):
+        own = list(mine)
+        chosen, before = own[before % len(own)], before + 1
+        found += [
+            pytest.param(case, marks=[] if case is chosen else [pytest.mark.battery], id=str(case)) for case in own
+        ]
+    return found
+
+
+@pytest.mark.parametrize("case", placed())
+def test_compiled_rounds_are_eager_ones_to_rounding(case: Case) -> None:
+    problem = posed(case)
+    comparison = solved(case.scenario, problem.agents)
+    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
+    assert written.engine.compiled
+    assert differ(written, eager, 1e-12 if case.dtype == "float64" else 1e-5) == []
+    assert np.abs(eager.run["x"][:, -1] - eager.run["x"][:, 0]).max() > 1e-6
+
+
+SMALL = Case("gtadam", "exact", VECTORS, "constant")
 
 
 @pytest.mark.parametrize(
-    "algorithm",
-    needs.slow_but(
-        "gtadam",
-        [*registry.names("algorithms"), *DIRECTIONS, "dgd:form=atc", "gt:form=atc", "dadam:b3=0.5"],
-    ),
-)
-def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: None) -> None:
-    around_average = registry.make("algorithms", algorithm).weights == "average"
-    both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
-
-
-@pytest.mark.parametrize(
-    "algorithm",
-    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"]),
-)
-def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
-    """With the exchange inside. What the C++ of each of them gives is the battery's."""
-    around_average = registry.make("algorithms", algorithm).weights == "average"
-    ask: dict[str, Any] = {
-        "agents": 5,
-        "scenario": "moving_target",
-        "algorithm": algorithm,
-        "rounds": 6,
-        "record": ("x",),
-    }
-    eager, compiled = (
-        distopt.simulate("star" if around_average else "ring", mode=mode, engine=engine, **ask)
-        for mode, engine in (("eager", "local"), ("compiled", "threads:workers=2"))
-    )
-    assert list(eager) == list(compiled)
-    for name in eager:
-        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
-
-
-@pytest.mark.parametrize("scenario", needs.slow_but("flights", registry.names("scenarios")))
-def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
-    both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)
-
-
-@pytest.mark.parametrize(
-    ("topology", "settings"),
-    needs.slow_but(
-        ("ring", {"drop_links": 0.4, "trials": 2}),
-        [
-            ("star", {}),
-            ("complete", {}),
-            ("path", {}),
-            ("resampled_erdos_renyi", {}),
-            ("random_matching", {"trials": 2}),
-            ("ring", {"drop_links": 0.4, "trials": 2}),
-        ],
-    ),
-)
-def test_every_kind_of_network_compiles_whole(topology: str, settings: dict[str, Any], traced: None) -> None:
-    both(topology, 40 if topology == "star" else 6, "moving_target", "gt:lr=0.001", **settings)
-
-
-@needs.compiler
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("topology", "agents", "scenario", "algorithm", "settings"),
+    ("case", "settings"),
     [
-        ("ring", 6, "flights", "gtadam", {"rounds": 12}),
-        ("star", 40, "moving_target:dim=3", "nids:lr=0.02", {"trials": 2, "drop_links": 0.3}),
-        ("random_matching", 5, "rbf_drift", "gt:lr=0.02,direction=adam(bias_correction=true)", {"dtype": "float32"}),
+        (SMALL, {"trials": 3, "drop_links": 0.2}),
+        (SMALL, {"agents": 1}),
+        (SMALL, {"agents": 2}),
+        (SMALL, {"agents": 13, "topology": "complete"}),
+        (SMALL, {"agents": 40, "topology": "star"}),
+        (SMALL, {"agents": 12, "topology": "resampled_erdos_renyi", "trials": 2}),
+        (Case("gt:lr=cosine:lr=0.02", "exact", VECTORS, "constant"), {}),
+        (Case("gt:lr=step:lr=0.02", "exact", VECTORS, "constant"), {}),
+        (Case("gt", "choco(natural)", VECTORS, "constant"), {}),
+        (Case("gt", "comm(qsgd)", VECTORS, "constant"), {}),
+        (Case("gt", "naive(dither)", VECTORS, "constant"), {}),
+        (Case("gt", "choco(cast)", VECTORS, "constant"), {}),
+        (Case("gt", "choco(randomk)", VECTORS, "constant", "float32"), {}),
+        (Case("gt", "choco(lowrank)", VECTORS, "constant"), {}),
+        (Case("gt", "choco:compressor=sign,resync=2", VECTORS, "constant"), {}),
+        (Case("gtadam", "exact", "drifting_logistic", "constant"), {}),
+        (Case("gtadam", "exact", "quadratic", "constant"), {}),
+        (Case("gtadam", "exact", "localization", "constant"), {}),
     ],
+    ids=str,
 )
-def test_compiled_rounds_equal_eager_ones(
-    topology: str, agents: int, scenario: str, algorithm: str, settings: dict[str, Any]
-) -> None:
-    both(topology, agents, scenario, algorithm, **settings)
+def test_other_parts_of_the_house_are_written_out_too(case: Case, settings: dict[str, Any]) -> None:
+    problem = posed(case, **settings)
+    comparison = Comparison.of(problem)
+    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
+    assert written.engine.compiled
+    assert differ(written, eager, 1e-11 if case.dtype == "float64" else 1e-5) == []
 
 
-@needs.compiler
-@pytest.mark.slow
-def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolling(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_run_in_pieces_has_the_bits_of_one_in_one_piece(tmp_path: Any) -> None:
+    problem = posed(SMALL, rounds=12)
+    comparison = Comparison.of(problem)
+    whole = on(problem, comparison)
+
+    class Short(Compiled):
+        def advance(self, block: Any, rounds: range, keep: tuple[str, ...]) -> Any:
+            return super().advance(block, rounds[:3], keep)
+
+    pieces = on(problem, comparison, lambda *_: Short())
+    assert all(np.array_equal(whole.run[name], pieces.run[name]) for name in whole.run)
+    assert all(torch.equal(a, b) for a, b in zip(whole.held, pieces.held, strict=True))
+
+
+class Looking:
+    """Gradient descent that looks at a number."""
+
+    channels: ClassVar[tuple[str, ...]] = ("x",)
+
+    def init(self, x: Tensor) -> tuple[()]:
+        return ()
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Any) -> tuple[Tensor, tuple[()]]:
+        return mix("x", x) - (0.1 if bool(g.sum() > 0) else 0.2) * g, state
+
+
+class Counting(Looking):
+    """Gradient descent whose step falls with the calls that Python counts."""
+
+    calls = 0
+
+    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Any) -> tuple[Tensor, tuple[()]]:
+        self.calls += 1
+        return mix("x", x) - 0.1 / self.calls * g, state
+
+
+def with_algorithm(problem: Problem, algorithm: Any) -> Problem:
+    return build(dataclasses.replace(problem.experiment, algorithm=algorithm))
+
+
+@pytest.mark.parametrize(("method", "why"), [(Looking, "__bool__"), (Counting, "something else each time")])
+def test_what_cannot_be_written_out_runs_eagerly_and_says_why(method: Any, why: str) -> None:
+    problem = posed(SMALL)
+    comparison = Comparison.of(problem)
+    eager = on(with_algorithm(problem, method()), comparison, eagerly)
+    with pytest.warns(CompileWarning, match=f"run many times slower: .*{why}"):
+        written = on(with_algorithm(problem, method()), comparison)
+    assert not written.engine.compiled
+    assert all(np.array_equal(eager.run[name], written.run[name]) for name in eager.run)
+    forced = with_algorithm(problem, method())
+    with pytest.raises(InputError, match=f'cannot be compiled: .*{why}.*; leave mode="compiled" out$'):
+        execute(forced.experiment, problem=forced, comparison=comparison, mode="compiled")
+    assert why in (obstacle(forced, comparison.blocks) or "")
+
+
+def test_without_llvmlite_rounds_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "fault", lambda: "llvmlite cannot be used here; pip install 'llvmlite>=0.46'")
+    problem = posed(SMALL)
+    with pytest.warns(CompileWarning, match="pip install"):
+        assert not on(problem, Comparison.of(problem)).engine.compiled
+    with pytest.raises(InputError, match='pip install .*; leave mode="compiled" out'):
+        execute(problem.experiment, problem=problem, mode="compiled")
+
+
+class InPlace:
+    """Gradient tracking by operations that write over their tensors."""
+
+    channels: ClassVar[tuple[str, ...]] = ("x", "s")
+
+    def init(self, x: Tensor) -> dict[str, Tensor]:
+        return {"s": torch.zeros_like(x), "g": torch.zeros_like(x)}
+
+    def update(self, g: Tensor, state: dict[str, Tensor], x: Tensor, mix: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        s = mix("s", state["s"]).add_(g).sub_(state["g"])
+        after = mix("x", x).add_(s, alpha=-0.0625)
+        state["g"].copy_(g)
+        state["s"].copy_(s)
+        return after, state
+
+
+def test_a_users_class_that_works_in_place_is_written_out() -> None:
+    problem = with_algorithm(posed(SMALL), InPlace())
+    comparison = Comparison.of(problem)
+    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
+    assert written.engine.compiled and differ(written, eager, 1e-12) == []
+
+
+def test_rounds_are_compiled_unless_they_are_asked_to_be_eager() -> None:
+    problem = posed(SMALL)
+    blocks = Comparison.of(problem).blocks
+    assert isinstance(local(problem, blocks), Compiled)
+    assert isinstance(local(problem, blocks, "compiled"), Compiled)
+    assert isinstance(local(problem, blocks, "eager"), Eager)
+
+
+def stopping(engine: MakeEngine) -> MakeEngine:
+    """An engine that is interrupted before its tenth round."""
+
+    def make(problem: Problem, blocks: Any, mode: Any) -> Any:
+        made: Any = engine(problem, blocks, mode)
+        advance = made.advance
+
+        def stop(block: Any, rounds: range, keep: tuple[str, ...]) -> Any:
+            if block.start + rounds.start >= 10:
+                raise KeyboardInterrupt
+            return advance(block, rounds[:5], keep)
+
+        made.advance = stop
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("engine", [local, eagerly])
+def test_a_run_goes_on_as_it_began(engine: MakeEngine, tmp_path: Any) -> None:
+    asked: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 20}
+    whole = distopt.simulate("ring", engine=engine, **asked)
+    with pytest.raises(KeyboardInterrupt):
+        distopt.simulate("ring", engine=stopping(engine), out=tmp_path / "run", checkpoint_every=5, **asked)
+    run: Any = distopt.resume(tmp_path / "run", engine="local")
+    assert run.status == "done" and run["tracking_error"].shape == (1, 20)
+    assert all(np.array_equal(run[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("theirs", [None, "0"])
+def test_rounds_of_other_bits_do_not_go_on(theirs: str | None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that torch compiled for an earlier version, and those of another version of the functions."""
+    right = checkpoint.versions
+
+    def older(compiled: bool) -> dict[str, str]:
+        return right(False) | ({"codegen": theirs} if theirs and compiled else {})
+
+    asked: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam", "rounds": 20}
+    monkeypatch.setattr(checkpoint, "versions", older)
+    with pytest.raises(KeyboardInterrupt):
+        distopt.simulate("ring", engine=stopping(local), out=tmp_path / "run", checkpoint_every=5, **asked)
+    monkeypatch.setattr(checkpoint, "versions", right)
+    with pytest.raises(InputError, match="codegen 0, whose bits may differ" if theirs else "torch compiled its rounds"):
+        distopt.resume(tmp_path / "run")
+    run: Any = distopt.resume(tmp_path / "run", force=True)
+    assert run.status == "done"
+
+
+def test_a_point_of_a_grid_has_the_bits_that_it_has_alone() -> None:
+    asked: dict[str, Any] = {"agents": 5, "scenario": "drifting_logistic", "rounds": 10, "trials": 2}
+    both: Any = distopt.simulate("ring", algorithm="gtadam:lr=[0.01,0.03]", record="x", **asked)
+    for run, lr in zip(both.values(), (0.01, 0.03), strict=True):
+        alone = distopt.simulate("ring", algorithm=f"gtadam:lr={lr}", record="x", **asked)
+        assert all(np.array_equal(run[name], alone[name]) for name in [*alone, "x"])
+
+
+def test_the_bits_do_not_depend_on_where_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    from distopt.engines.local.compiled import Rounds
-
     problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40, trials=2))
     comparison = Comparison.of(problem)
     monkeypatch.setattr(comparison.blocks, "length", 16)
@@ -152,9 +355,9 @@ def test_the_bits_do_not_depend_on_where_a_compiled_run_starts_or_on_the_unrolli
             assert np.array_equal(one.metrics[name], other.metrics[name]), name
     assert len(engine._rounds) == 1, "a shorter last block must not compile again"
     block = runner._block(problem, comparison.comparator, comparison.blocks, 0, 16)
-    start = runner.begin(problem)
-    loop = Rounds(problem, (), start.held, block, observe=False, unroll=3)
-    assert torch.equal(loop(start.held, block, range(block.count))[1].x, whole[0][1].x)
+    held = Leaves(runner.begin(problem).held)
+    bare = Rounds(problem, (), held, leaves_of(block), observe=False)
+    assert torch.equal(bare(held, leaves_of(block), range(block.count))[1].x, whole[0][1].x)
 
 
 def kept(
@@ -167,22 +370,8 @@ def kept(
     return out
 
 
-@pytest.mark.slow
-def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_form(
-    traced: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No round runs before the compiled ones, leaves that nobody hears are written in place, and chunks hold none of it."""
+def test_leaves_that_nobody_hears_are_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PATIENCE", 1e9)
-    monkeypatch.setattr("distopt.engines.local.while_loop.LARGE", 10)
-    real = []
-    step = compiled.step
-
-    def watched(problem: Any, held: AgentState, *rest: Any) -> Any:
-        if not torch.compiler.is_compiling():
-            real.append(type(held.x))
-        return step(problem, held, *rest)
-
-    monkeypatch.setattr(compiled, "step", watched)
     problem = build(Experiment("ring", 6, "moving_target:dim=3", "gtadam:lr=0.02", rounds=20))
     comparison, engine = Comparison.of(problem), Compiled()
     monkeypatch.setattr(comparison.blocks, "length", 8)
@@ -191,16 +380,8 @@ def test_the_state_of_a_large_network_is_held_once_and_not_computed_to_see_its_f
     for _ in runner.run(problem, comparison.comparator, comparison.blocks, engine):
         state = engine.fetch().state
         places.append(tuple(leaf.data_ptr() for leaf in tensors((state.g, state.direction))))
-    assert real and torch.Tensor not in real
     assert len(set(places)) == 1 and len(places) == 3
     assert engine.fetch().x.shape == (1, 6, 3)
-
-
-def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place(
-    traced: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distopt.engines.local.while_loop.LARGE", 10)
-    both("ring", 5, "moving_target", Twins())
 
 
 class Pair(NamedTuple):
@@ -220,75 +401,8 @@ class Twins:
         return mix("x", x) - 0.05 * g - 0.01 * state.old, Pair(g, state.sum + g)
 
 
-class State(NamedTuple):
-    count: Tensor
-
-
-class Breaks:
-    """A user's algorithm that leaves the graph: it asks a tensor for its value."""
-
-    channels = ("x",)
-
-    def init(self, x: Tensor) -> State:
-        return State(torch.zeros_like(x[..., :1]))
-
-    def update(self, g: Tensor, state: State, x: Tensor, mix: Any) -> tuple[Tensor, State]:
-        lr = 0.1 if float(x.sum()) > 0.5 else 0.05
-        return mix("x", x) - lr * g, State(state.count + 1)
-
-
-def test_what_cannot_be_compiled_runs_eagerly_with_a_warning_and_fails_when_forced(
-    monkeypatch: pytest.MonkeyPatch, traced: None
-) -> None:
-    monkeypatch.setattr(local, "COMPILE_SECONDS", 0.0)
-    monkeypatch.setattr(local, "LOOP_SECONDS", 0.0)
-    ask: dict[str, Any] = {
-        "agents": 4,
-        "scenario": "moving_target",
-        "algorithm": Breaks(),
-        "rounds": 10,
-        "record": ("x",),
-    }
-    with pytest.warns(CompileWarning, match="could not be compiled"):
-        fallen = distopt.simulate("ring", **ask)
-    assert np.array_equal(fallen["x"], distopt.simulate("ring", mode="eager", **ask)["x"])
-    with pytest.raises(
-        InputError,
-        match=r"(?i)these rounds cannot be compiled; run them eagerly: .*(data.dependent|graph break|unsupported|item)",
-    ):
-        distopt.simulate("ring", mode="compiled", **ask)
-
-
-def test_without_a_compiler_rounds_are_eager_and_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_: None)
-    problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=10_000_000))
-    with pytest.warns(CompileWarning, match="install g\\+\\+"):
-        assert isinstance(local.local(problem, Comparison.of(problem).blocks), Eager)
-    with pytest.raises(InputError, match='no C\\+\\+ compiler; install g\\+\\+, or leave mode="compiled" out'):
-        local.local(problem, Comparison.of(problem).blocks, "compiled")
-
-
-def test_the_cost_model_compiles_long_and_large_runs_only() -> None:
-    kilo, mega = 1024, 2**20
-    cases = {  # (state bytes, data bytes, rounds): compile?
-        (16 * 2 * 8, 0, 1_000): False,
-        (16 * 18 * 8, 147 * kilo, 1_022): False,
-        (16 * 2 * 8, 0, 1_000_000): True,
-        (100 * 7850 * 8, 0, 100): False,
-        (100 * 7850 * 8, 0, 2_000): True,
-        (100_000 * 10 * 8, 0, 2_000): True,
-        (100 * 100 * 8, 2 * mega, 20_000): True,
-    }
-    for (state, data, rounds), expected in cases.items():
-        eager, compiled = local.predicted_seconds(state, data, rounds)
-        assert (eager > compiled) == expected, (state, data, rounds, eager, compiled)
-
-
-def test_auto_chooses_by_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = build(Experiment("ring", 4, "moving_target", "gt", rounds=50))
-    blocks = Comparison.of(problem).blocks
-    assert isinstance(local.local(problem, blocks), Eager)
-    monkeypatch.setattr(local, "predicted_seconds", lambda *_: (2.0, 1.0))
-    monkeypatch.setattr("distopt.engines.local.compiler.fault", lambda: None)
-    assert isinstance(local.local(problem, blocks), local.EagerFallback)
-    assert isinstance(local.local(problem, blocks, "eager"), Eager)
+def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place() -> None:
+    problem = with_algorithm(posed(SMALL), Twins())
+    comparison = Comparison.of(problem)
+    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
+    assert written.engine.compiled and differ(written, eager, 1e-12) == []

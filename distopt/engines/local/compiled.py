@@ -1,126 +1,210 @@
-"""The rounds of all agents as one compiled loop (see ``distopt.engines.local.while_loop``), with their measurements."""
+"""The rounds of all agents as one function that is written out and compiled (see ``distopt.codegen``), with their measurements."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from distopt.engines.local.eager import InThisProcess
-from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
+from distopt.codegen import objects
+from distopt.codegen.function import Function, compiled, written_out
+from distopt.codegen.record import Unsupported
+from distopt.costs.data import Blocks
+from distopt.engines.local import not_compiled
+from distopt.engines.local.eager import Eager, InThisProcess
 from distopt.errors import InputError
-from distopt.network.net import Uniforms, Whole
+from distopt.network.net import Whole, uniforms
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, tensors
-from distopt.simulation import measure
+from distopt.numerics.trees import cast, default_dtype, part
+from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, recorded, same_form, step
+from distopt.simulation.round import AgentState, before, begun, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
 
-SMALL = 2**12  # numbers in x up to which a turn of the loop costs as much as the round in it: some 4 us
-MANY = 4 * 10**6  # rounds from which sparing that pays for compiling four rounds instead of one: some 15 s
 
-Leaves = tuple[Any, Any, Any, Uniforms, Tensor, Tensor]
-"""A block's data, exact data, tables, uniforms, x*_t and first round."""
+class Leaves:
+    """The tensors of a tree, each once: what stands in several places of it is one leaf of data."""
+
+    def __init__(self, tree: Any) -> None:
+        found, self._form = pytree.tree_flatten(tree)
+        self.tensors: list[Tensor] = []
+        self._places: list[Any] = []
+        known: dict[int, int] = {}
+        for each in found:
+            if isinstance(each, Tensor):
+                if id(each) not in known:
+                    known[id(each)] = len(self.tensors)
+                    self.tensors.append(each)
+                self._places.append(known[id(each)])
+            else:
+                self._places.append((each,))  # no tensor: part of the code
+
+    def tree(self, tensors: Sequence[Tensor]) -> Any:
+        """The tree with others in their places."""
+        leaves = [tensors[place] if isinstance(place, int) else place[0] for place in self._places]
+        return pytree.tree_unflatten(leaves, self._form)
+
+    @property
+    def shape(self) -> Any:
+        """What functions of such trees have in common."""
+        places = tuple(place if isinstance(place, int) else repr(place[0]) for place in self._places)
+        return str(self._form), places, tuple((tuple(each.shape[1:]), each.dtype) for each in self.tensors)
 
 
 def leaves_of(block: Block) -> Leaves:
-    """Padded to the block's full length."""
+    """A block's data, exact data, tables, uniforms, x*_t and rounds."""
     best = block.reference.x
-    first = torch.tensor([block.start], device=best.device)
-    leaves: Leaves = padded((block.data, block.exact, block.tables, block.uniforms, best, first), block.length)
-    return leaves
+    rounds = torch.arange(block.start, block.start + block.count, device=best.device)
+    return Leaves((block.data, block.exact, block.tables, block.uniforms, best, rounds))
 
 
-class Rounds:
-    """The rounds of blocks of one shape.
+class Recursion:
+    """A round of all agents as a function of leaves, for the emitter.
 
     Args:
         problem: whose ``step`` it is.
         keep: trajectories to return.
-        held: leaves (x, state, memory) as they enter.
-        block: a block whose leaves show the shapes.
-        observe: whether to measure; without, ``Segment.observed`` is empty (for benchmarks of the bare recursion).
-        unroll: rounds per turn of the loop; None for as many as pay.
+        held: what the agents hold.
+        leaves: those of a block.
+        observe: whether to measure; without, there are no measurements (for benchmarks of the bare recursion).
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        keep: tuple[str, ...],
-        held: AgentState,
-        block: Block,
-        observe: bool = True,
-        unroll: int | None = None,
+        self, problem: Problem, keep: tuple[str, ...], held: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
-        self.problem, self.keep, self.observe = problem, keep, observe
         self.bits, self.seen = 0, 0
-        after, rows, _ = self._forms(held, leaves_of(block))
-        same_form(problem, after.x, block.start)
-        points = len(problem.x0) // problem.experiment.trials
-        moving, self.threads = layout(held, problem.plan.early.values(), points)
-        turns = unroll or (4 if held.x.numel() <= SMALL and problem.rounds >= MANY else 1)
-        self.loop = Loop(self._round, held, rows, block.length, moving, turns)
+        self.keep, self.observe, self.held, self.leaves = keep, observe, held, leaves
+        # an algorithm that counts would count these rounds
+        self.problem = dataclasses.replace(problem, algorithm=copy.copy(problem.algorithm))
+        self._form = pytree.tree_structure(held.tree(held.tensors))
 
-    def _forms(self, held: AgentState, leaves: Leaves) -> Round:
-        """The shapes and dtypes of a round's results."""
-        trees = held, torch.zeros((), dtype=torch.int64, device=held.x.device), leaves
-        try:
-            return traced(self._round, *trees)
-        except InputError:
-            raise
-        except Exception:  # tracing fails, for example, on code that reads a tensor's value: run it for real
-            with torch.no_grad():
-                return self._round(*trees)
+    def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The leaves of what the agents hold after a round, and the rows that are kept of it.
 
-    def _round(self, held: AgentState, k: Tensor, leaves: Leaves) -> Round:
-        data, exact, weights, uniforms, best, first = (pick(tree, k) for tree in leaves)
-        link = Whole(weights, self.problem.network.which)
-        after, net, g = step(self.problem, held, data, link, uniforms, first + k)
-        self.bits = net.bits
-        seen = []
-        stood = before(self.problem, held)
+        Raises:
+            Unsupported: what the agents hold is nested otherwise after the round.
+        """
+        problem, now = self.problem, self.held.tree(carry)
+        own, exact, weights, uniforms, best, t = self.leaves.tree(data)
+        stood = before(problem, now)
+        points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
+        after, net, g = step(problem, now, own, Whole(weights, problem.network.which), uniforms, t)
+        same_form(problem, after.x, 0)
+        if pytree.tree_structure(after) != self._form:
+            raise Unsupported("a round changes the form of what the agents hold")
+        self.bits, seen = net.bits, []
         if self.observe:
-            seen = [measure.sums(self.problem, stood[self.problem.answer].double(), exact, best)]
-            of_round = measure.round_terms(self.problem, after.state, g)
+            seen = [measure.sums(problem, points[problem.answer].double(), exact, best)]
+            of_round = measure.round_terms(problem, after.state, g)
             if of_round is not None:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
-        kept = [stood[name] if name in stood else recorded(after, name) for name in self.keep]
-        return Round(after, [*seen, *kept], k)
+        kept = [points[name] if name in points else recorded(after, name) for name in self.keep]
+        return pytree.tree_leaves(after), [*seen, *kept]
 
-    def __call__(self, held: AgentState, block: Block, rounds: range) -> tuple[Segment, AgentState]:
-        """``rounds``, places in ``block``, and what the agents hold after them. What ``held`` holds is written over."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            held, rows = self.loop(held, leaves_of(block), rounds)
-        finally:
-            torch.set_num_threads(before)
-        sums, kept = rows[: self.seen], rows[self.seen :]
+
+class Rounds:
+    """The rounds of blocks of one shape, compiled. See ``Recursion`` for the arguments.
+
+    Raises:
+        Unsupported: the rounds cannot be written out.
+    """
+
+    def __init__(
+        self, problem: Problem, keep: tuple[str, ...], held: Leaves, leaves: Leaves, observe: bool = True
+    ) -> None:
+        self.recursion = Recursion(problem, keep, held, leaves, observe)
+        self.function: Function = compiled(self.recursion, held.tensors, leaves.tensors)
+
+    def __call__(self, held: Leaves, leaves: Leaves, rounds: range) -> tuple[Segment, AgentState]:
+        """``rounds``, places in ``leaves``, and what the agents hold after them. What ``held`` holds is written over."""
+        count, own = len(rounds), self.recursion
+        rows = [torch.empty(count, *shape, dtype=dtype) for shape, dtype in self.function.rows]
+        bound = self.function.bound(held.tensors, [each.contiguous() for each in leaves.tensors], rows)
+        bound(rounds.start, rounds.stop)
+        after: AgentState = held.tree(bound.carry)
         observed: dict[str, Tensor] = {}
+        sums, kept = rows[: own.seen], rows[own.seen :]
         if sums:
-            observed = measure.observed(self.problem, sums[0], sums[1] if len(sums) > 1 else None)
-        finite = torch.isfinite(held.x).flatten(1).all(1)
-        return Segment(observed, dict(zip(self.keep, kept, strict=True)), finite, self.bits), held
+            observed = measure.observed(own.problem, sums[0], sums[1] if len(sums) > 1 else None)
+        finite = torch.isfinite(after.x).flatten(1).all(1)
+        return Segment(observed, dict(zip(own.keep, kept, strict=True)), finite, own.bits), after
+
+
+def obstacle(problem: Problem, blocks: Blocks) -> str | None:
+    """Why the rounds of a problem cannot be compiled; None where they can. One round is written out for this, and none is compiled."""
+    if (why := objects.fault()) is not None:
+        return why
+    exact = grid.repeated(part(blocks.get(0), 0, 1), max(1, len(problem.points)))
+    x, first = problem.x0, torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    data = exact if x.dtype == torch.float64 else cast(exact, x.dtype)
+    drawn = uniforms(problem.channels, problem.key, problem.plan.widths, first)
+    best = torch.zeros(1, 1, x.shape[-1], dtype=torch.float64)
+    tree = data, exact, problem.network.rows(first), drawn, best, first.flatten()
+    held, leaves = Leaves(begun(problem)), Leaves(tree)
+    try:
+        with default_dtype(x.dtype):
+            written_out(Recursion(problem, problem.experiment.record, held, leaves), held.tensors, leaves.tensors)
+    except Unsupported as error:
+        return str(error)
+    return None
 
 
 class Compiled(InThisProcess):
-    """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes)."""
+    """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes).
 
-    compiled = True
+    Rounds that cannot be written out run one by one in Python, after a warning that says why; where they are ``forced``, that is an error.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, forced: bool = False) -> None:
+        self._forced = forced
         self._rounds: dict[Any, Rounds] = {}
+        self._eager: Eager | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """See ``distopt.simulation.runner.Engine``."""
+        return self._eager is None
+
+    def place(self, problem: Problem, held: AgentState | None) -> None:
+        """See ``distopt.simulation.runner.Engine``."""
+        super().place(problem, held)
+        self._rounds, self._eager = {}, None
+
+    def fetch(self) -> AgentState:
+        """See ``distopt.simulation.runner.Engine``."""
+        return super().fetch() if self._eager is None else self._eager.fetch()
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
-        """See ``distopt.simulation.runner.Engine``."""
-        held = self.take()
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves_of(block))))
-        with default_dtype(held.x.dtype):
+        """See ``distopt.simulation.runner.Engine``.
+
+        Raises:
+            InputError: the rounds cannot be written out and are forced, or earlier ones could: eager ones would have other bits.
+        """
+        if self._eager is not None:
+            return self._eager.advance(block, rounds, keep)
+        taken = self.fetch()
+        held, leaves = Leaves(taken), leaves_of(block)
+        shapes = held.shape, leaves.shape, keep
+        with default_dtype(taken.x.dtype):
             if shapes not in self._rounds:
-                prepare_process()
-                self._rounds[shapes] = Rounds(self._problem, keep, held, block)
-            segment, self._held = self._rounds[shapes](held, block, rounds)
-        return segment
+                try:
+                    if (why := objects.fault()) is not None:
+                        raise Unsupported(why)
+                    self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
+                except Unsupported as error:
+                    if block.start + rounds.start:
+                        raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error
+                    not_compiled(error, self._forced)
+                    eager = Eager()
+                    eager.place(self._problem, self.take())
+                    self._eager = eager
+            if self._eager is None:
+                segment, self._held = self._rounds[shapes](held, leaves, rounds)
+                return segment
+        return self._eager.advance(block, rounds, keep)

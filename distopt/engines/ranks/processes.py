@@ -92,10 +92,6 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
     done = False
     try:
         torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
-        compiling = sys.modules.get("torch._inductor.async_compile")
-        if compiling is not None:  # a fork has none of its parent's compiling threads either
-            compiling.AsyncCompile.pool.cache_clear()
-        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
         done = serve(Orders(GlooTransport(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:
