@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import needs
 
 import distopt
 from distopt.algorithms.gt import GT
@@ -67,7 +66,6 @@ def test_workers_have_the_bits_of_one_block(algorithm: str, dtype: str) -> None:
     )
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_follow_schedules() -> None:
     algorithm = "gt:lr=cosine(0.1,rounds=25)"

@@ -78,7 +78,6 @@ def test_extragradient_of_a_users_file_is_the_loop(engine: str) -> None:
     assert run["gradients"][0].tolist() == [2 * (t + 1) for t in range(ROUNDS)]
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_it_is_the_loop_in_compiled_rounds_too() -> None:
     runs = [
@@ -138,7 +137,6 @@ def test_uniform_numbers_are_addressed(engine: str) -> None:
     assert np.array_equal(run["x"], asked(Noisy(), trials=2)["x"])
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_uniform_numbers_are_the_same_in_compiled_rounds() -> None:
     eager, compiled = (asked(Noisy(), mode=mode, record=("u", "t", "x")) for mode in ("eager", "compiled"))
@@ -240,7 +238,6 @@ def test_a_direction_that_asks_for_the_round_gets_it(name: str) -> None:
     assert np.array_equal(plain[:, :6], decayed[:, :6]) and not np.array_equal(plain[:, 6:], decayed[:, 6:])
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_a_direction_gets_the_round_in_compiled_rounds_too() -> None:
     from distopt.algorithms.gt import GT

@@ -191,7 +191,6 @@ def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
         assert differences(alone, on(problems, engine, "compiled")) == []
 
 
-@needs.compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "settings"),
@@ -209,7 +208,6 @@ def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dic
     compiled_alike(case, threads(Partition.even(settings.get("agents", N), 3)), **settings)
 
 
-@needs.compiler
 @needs.forks
 @pytest.mark.battery
 @pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import needs
 from torch import Tensor
 
 import distopt
@@ -25,7 +24,7 @@ from distopt.experiment import Experiment
 from distopt.runs.execution import Comparison, execute
 from distopt.simulation.problem import Problem, build
 
-pytestmark = [needs.compiler, pytest.mark.slow]
+pytestmark = [pytest.mark.slow]
 
 ROUNDS, HALVES = 20, Partition.even(4, 2)
 

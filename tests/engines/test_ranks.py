@@ -143,7 +143,6 @@ def test_new_processes_are_told_the_problem(monkeypatch: pytest.MonkeyPatch) -> 
         distopt.simulate("ring", **{**ask, "algorithm": Fails(divide)}, engine="ranks:workers=2")
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_have_the_same_bits_on_ranks() -> None:
     problem = made("ring", "drifting_logistic")

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import needs
 from helpers.battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, on, posed
 from helpers.cluster import ROOT, Nodes
 from helpers.ranks import made
@@ -107,13 +106,11 @@ def test_every_case_has_the_same_bits_on_actors() -> None:
     on_three_actors(cases(), "eager")
 
 
-@needs.compiler
 @pytest.mark.battery
 def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
     on_three_actors(cases(MATRICES[1]), "compiled", **SMALL)
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
     problem = made("ring", "drifting_logistic")

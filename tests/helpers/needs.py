@@ -10,12 +10,9 @@ import pytest
 import torch
 import torch.distributed
 
-from distopt.engines.local import compiler as toolchain
-
 GPUS = torch.cuda.device_count()
 NCCL = torch.distributed.is_nccl_available()
 
-compiler = pytest.mark.skipif(toolchain.compiler() is None, reason="no C++ compiler on this machine")
 forks = pytest.mark.skipif(sys.platform != "linux", reason="local ranks are forked on Linux alone")
 gpu = pytest.mark.skipif(GPUS < 1, reason="no GPU on this machine")
 

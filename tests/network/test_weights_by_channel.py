@@ -146,7 +146,6 @@ def test_push_pull_is_the_loop_on_a_directed_pair(push_pull: str, engine: str, t
 
 
 @pytest.mark.slow
-@needs.compiler
 @pytest.mark.parametrize("engine", ["local", "threads:workers=2"])
 def test_push_pull_is_the_loop_in_compiled_rounds(push_pull: str, engine: str) -> None:
     found = run({"x": R, "s": C}, push_pull, engine, mode="compiled")

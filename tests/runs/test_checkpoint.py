@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import needs
 from helpers.surviving import ASK, BASE, call, runs, same, same_folders, saved, short, struck
 
 from distopt.errors import InputError
@@ -185,7 +184,6 @@ def test_a_run_goes_from_engine_to_engine(monkeypatch: pytest.MonkeyPatch) -> No
     same_folders("a", "b")
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_a_compiled_run_goes_on_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*ASK, "--scenario", "drifting_logistic", "--algorithm", "gtadam", "--record", "x"]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import needs
 from torch import Tensor
 
 import distopt
@@ -90,7 +89,6 @@ def test_every_point_has_the_bits_it_has_alone(
     assert batched == [points, *[1] * points]
 
 
-@needs.compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "ask"),

@@ -90,7 +90,6 @@ def test_the_answer_is_what_is_measured(engine: str, agentwise: bool) -> None:
     assert all(np.array_equal(local[name], run[name], equal_nan=True) for name in local)
 
 
-@needs.compiler
 @pytest.mark.slow
 def test_compiled_rounds_measure_the_answer_in_the_same_place() -> None:
     ask = {"algorithm": Averaging(), "record": ("output", "x"), "scenario": Boxed(dim=D)}

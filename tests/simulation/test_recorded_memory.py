@@ -68,7 +68,6 @@ def test_every_engine_records_the_same_memory(settings: dict[str, Any], engine: 
 
 
 @pytest.mark.slow
-@needs.compiler
 @pytest.mark.parametrize("engine", ["local", "threads:workers=2"])
 def test_compiled_rounds_record_it_too(engine: str) -> None:
     alone = distopt.simulate("ring", **TRACKING)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.costs.data import Blocks, evaluate
-from distopt.engines.local import compiler, eager
+from distopt.engines.local import eager
 from distopt.engines.workers.agents import Agents, checked
 from distopt.engines.workers.exchange import CPU, Rows, Transport
 from distopt.engines.workers.halo import pack, size, unpack
@@ -106,7 +106,6 @@ class Worker:
         if self._through is None:
             self._through = self._one_by_one
             if self.compiled:
-                compiler.settle()
                 from distopt.engines.workers import compiled as cut  # imports the compiler's front end: seconds
 
                 rounds = cut.Rounds(self.problem, self.agents, self._terms, eager.room(self.whole.x0))
