@@ -137,7 +137,7 @@ def test_a_checkpoint_of_the_old_state_of_extra_is_refused(tmp_path: Path) -> No
 
     problem = build(Experiment("ring", N, "moving_target", "extra", rounds=9))
     old = replace(problem, algorithm=Old())
-    about = About(problem.experiment.fingerprint(), "a run", False, "cpu", 1.0, versions())
+    about = About(problem.experiment.fingerprint(), "a run", False, "cpu", 1.0, versions(False))
     totals = {name: torch.zeros(1, dtype=torch.float64) for name in TOTALS}
     save(tmp_path, old, begin(old)._replace(t=3, totals=totals), about)
     with pytest.raises(InputError, match="does not fit extra"):

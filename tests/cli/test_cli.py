@@ -57,7 +57,15 @@ def test_one_algorithm_writes_a_run_a_table_and_a_figure() -> None:
     assert run["x"].shape == (3, 21, 4, 2)
     assert run["s"].shape == (3, 20, 4, 2)
     expected = distopt.simulate(
-        "ring", agents=4, scenario="moving_target", algorithm="gtadam", rounds=20, trials=3, seed=5, record=["x", "s"]
+        "ring",
+        agents=4,
+        scenario="moving_target",
+        algorithm="gtadam",
+        rounds=20,
+        trials=3,
+        seed=5,
+        record=["x", "s"],
+        mode="eager",
     )
     np.testing.assert_array_equal(run["dynamic_regret"], expected["dynamic_regret"])
     np.testing.assert_array_equal(run["x"], expected["x"])

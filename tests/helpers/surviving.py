@@ -85,7 +85,7 @@ def saved(where: Path, **changes: Any) -> tuple[Any, Carry, checkpoint.About]:
         "agents": torch.rand(2, 6, dtype=torch.float64)
     }
     carry = Carry(7, begin(problem).held, totals)
-    about = checkpoint.About(problem.experiment.fingerprint(), "a", False, "cpu", 1.5, checkpoint.versions())
+    about = checkpoint.About(problem.experiment.fingerprint(), "a", False, "cpu", 1.5, checkpoint.versions(False))
     checkpoint.save(where, problem, carry, about)
     return problem, carry, about
 

@@ -91,7 +91,7 @@ def test_another_experiment_version_or_form_is_refused(tmp_path: Path, monkeypat
         with pytest.raises(InputError, match="does not fit"):
             checkpoint.load(tmp_path, build(Experiment(**{**BASE, **changes})), "a", force=True)
     problem = build(Experiment(**BASE))
-    monkeypatch.setattr(checkpoint, "versions", lambda: {"distopt": "9", "torch": "9"})
+    monkeypatch.setattr(checkpoint, "versions", lambda _: {"distopt": "9", "torch": "9"})
     with pytest.raises(InputError, match="written by distopt .* torch .*force=True"):
         checkpoint.load(tmp_path, problem, "a")
     assert checkpoint.load(tmp_path, problem, "a", force=True) is not None

@@ -49,6 +49,24 @@ class Leaves:
         leaves = [tensors[place] if isinstance(place, int) else place[0] for place in self._places]
         return pytree.tree_unflatten(leaves, self._form)
 
+    def of(self, tree: Any) -> list[Tensor]:
+        """The tensors of a tree that follows this one from round to round.
+
+        Raises:
+            Unsupported: it is nested otherwise, or holds a number where this one has a tensor or another number.
+        """
+        found, form = pytree.tree_flatten(tree)
+        if form != self._form:
+            raise Unsupported("a round changes the form of what the agents hold")
+        for each, place in zip(found, self._places, strict=True):
+            if isinstance(each, Tensor) != isinstance(place, int):
+                raise Unsupported("what the agents hold is a number in one round and a tensor in another")
+            if not isinstance(place, int) and repr(each) != repr(place[0]):
+                raise Unsupported(
+                    "the agents hold a number that changes; tensors may change, and mix.t counts the rounds"
+                )
+        return [each for each in found if isinstance(each, Tensor)]
+
     @property
     def shape(self) -> Any:
         """What functions of such trees have in common."""
@@ -81,13 +99,12 @@ class Recursion:
         self.keep, self.observe, self.held, self.leaves = keep, observe, held, leaves
         # an algorithm that counts would count these rounds
         self.problem = dataclasses.replace(problem, algorithm=copy.copy(problem.algorithm))
-        self._form = pytree.tree_structure(held.tree(held.tensors))
 
     def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The leaves of what the agents hold after a round, and the rows that are kept of it.
 
         Raises:
-            Unsupported: what the agents hold is nested otherwise after the round.
+            Unsupported: what the agents hold has another form after the round.
         """
         problem, now = self.problem, self.held.tree(carry)
         own, exact, weights, uniforms, best, t = self.leaves.tree(data)
@@ -95,8 +112,6 @@ class Recursion:
         points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
         after, net, g = step(problem, now, own, Whole(weights, problem.network.which), uniforms, t)
         same_form(problem, after.x, 0)
-        if pytree.tree_structure(after) != self._form:
-            raise Unsupported("a round changes the form of what the agents hold")
         self.bits, seen = net.bits, []
         if self.observe:
             seen = [measure.sums(problem, points[problem.answer].double(), exact, best)]
@@ -105,7 +120,7 @@ class Recursion:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
         kept = [points[name] if name in points else recorded(after, name) for name in self.keep]
-        return pytree.tree_leaves(after), [*seen, *kept]
+        return self.held.of(after), [*seen, *kept]
 
 
 class Rounds:
