@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from problems import Array, Logistic, Problem, Ring, arrays, clocked
 
-from distopt.engines.local.compiler import own
+from distopt.codegen.folder import own
 
 
 class CAdam(ctypes.Structure):

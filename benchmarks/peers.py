@@ -114,7 +114,7 @@ def compiled(peer: Peer, trials: int, observe: bool, expected: Array) -> float:
     problem = Ring(*problem_data(), np.zeros((1, D)), rounds=peer.rounds)
     name, _, rest = peer.ours.partition(":")
     algorithm = f"{name}:lr={LR}" + (f",{rest}" if rest else "")
-    x, seconds = speed.ours(problem, observe, 4 if observe else 16, 1024, algorithm, trials, time.process_time)
+    x, seconds = speed.ours(problem, observe, 1024, algorithm, trials, time.process_time)
     if not np.abs(x - expected).max() <= TOLERANCE * np.abs(expected).max():
         sys.exit(f"compiled {algorithm} with {trials} trials differs from the rounds one by one")
     return seconds / trials

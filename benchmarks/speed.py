@@ -3,7 +3,7 @@
 Usage: python benchmarks/speed.py [--log] [WORD ...]    WORD selects problems by title; --log writes benchmarks/results/speed.json
 
 ``bare`` is the recursion alone, which is what the yardsticks do; ``measured`` also takes the cost at the network average, the
-tracking and the consensus error and the tracking invariant of every round, inside the same compiled loop. ``C`` is the loop of
+tracking and the consensus error and the tracking invariant of every round, inside the same compiled function. ``C`` is the loop of
 plain.c, ``tight C`` that of loops.c. Large rings are also set beside the bytes that a round must move at least: x, s, m, v, the last
 gradient, curvatures and offsets are read, and x, s, m, v and the gradient written, 96 bytes per coordinate and agent.
 """
@@ -27,8 +27,7 @@ from torch import Tensor
 from yardsticks import YARDSTICKS
 
 from distopt.costs.comparator import Reference
-from distopt.engines.local.compiled import Rounds
-from distopt.engines.local.while_loop import prepare_process
+from distopt.engines.local.compiled import Leaves, Rounds, leaves_of
 from distopt.experiment import Experiment
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss
@@ -89,13 +88,12 @@ class LogisticScenario:
 def ours(
     problem: Problem,
     observe: bool,
-    unroll: int | None,
     length: int,
     algorithm: str = "gtadam:lr=0.01",
     trials: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[np.ndarray, float]:
-    """(x after ``problem.rounds`` rounds, best seconds a round of all trials) of the compiled loop; compilation is not counted."""
+    """(x after ``problem.rounds`` rounds, best seconds a round of all trials) of the compiled rounds; compilation is not counted."""
     scenario: Scenario[Any] = RingScenario(problem, trials) if isinstance(problem, Ring) else LogisticScenario(problem)
     agents = len(problem.a) if isinstance(problem, Ring) else problem.A.shape[1]
     topology: Any = "ring" if isinstance(problem, Ring) else problem.dense()
@@ -104,19 +102,20 @@ def ours(
     none = torch.zeros(length, 1, dtype=torch.float64)
     reference = Reference(torch.zeros(length, 1, scenario.dim, dtype=torch.float64), *(none,) * 6, None)
     block = runner.Block(built, 0, problem.rounds, length, data, reference, none, None)
-    held = runner.begin(built).held
-    loop = Rounds(built, (), held, block, observe=observe, unroll=unroll)
-    loop.threads = 1
-    xs = loop(held, block, range(block.count))[1].x.clone().numpy()  # what is held is written over by the next call
+    held, leaves = Leaves(runner.begin(built).held), leaves_of(replace(block, count=length))
+    rounds = Rounds(built, (), held, leaves, observe=observe)
+    rows = [torch.empty(length, *shape, dtype=dtype) for shape, dtype in rounds.function.rows]
+    bound = rounds.function.bound(held.tensors, leaves.tensors, rows)
+    bound(0, problem.rounds)
+    xs = held.tree(bound.carry).x.clone().numpy()  # what is held is written over by the next call
     x = xs[0]
     if not np.allclose(xs, x, rtol=1e-12, atol=1e-12):
         sys.exit("trials with equal data came to different points")
-    full = replace(block, count=length)
     best = np.inf
     for _ in range(REPEATS):
         began, calls = clock(), 0
         while clock() - began < SHORTEST or not calls:
-            loop(held, full, range(full.count))
+            bound(0, length)
             calls += 1
         best = min(best, (clock() - began) / calls / length)
     return x, best
@@ -133,10 +132,10 @@ def bytes_of_round(problem: Problem, bare: float) -> dict[str, float]:
 def figures(title: str, problem: Problem) -> dict[str, Any]:
     """Seconds a round of distopt and of every yardstick, by name; exits where an answer differs from C's."""
     numbers = problem.a.size if isinstance(problem, Ring) else problem.A.shape[1] * problem.A.shape[3]
-    small, length = numbers <= 2048, 4096 if numbers <= 2048 else 512 if numbers <= 20000 else 56
+    length = 4096 if numbers <= 2048 else 512 if numbers <= 20000 else 56
     answers = {
-        "bare": ours(problem, observe=False, unroll=16 if small else None, length=length),
-        "measured": ours(problem, observe=True, unroll=None, length=length),
+        "bare": ours(problem, observe=False, length=length),
+        "measured": ours(problem, observe=True, length=length),
         **{name: answer for name, run in YARDSTICKS.items() if (answer := run(problem)) is not None},
     }
     gaps = {name: difference(x, answers["C"][0]) for name, (x, _) in answers.items()}
@@ -160,7 +159,6 @@ def line(found: dict[str, Any]) -> str:
 
 def one_thread() -> None:
     """Prepare this process for timed rounds."""
-    prepare_process()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
 

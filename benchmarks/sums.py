@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/sums.py [--log]    --log writes benchmarks/results/sums.json
 
-One GTAdam round with elementwise quadratics, inside one compiled loop of 64 rounds, one thread, float64; only W z differs:
+One GTAdam round with elementwise quadratics, in one compiled function for 64 rounds, one thread, float64; only W z differs:
 
     gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.network.rows.apply``)
     roll      z[i - 1] + z[i] + z[i + 1] by ``torch.roll``: circulant graphs only
@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from machine import header, log, machine
 from torch import Tensor
-from torch._higher_order_ops import while_loop
 
-from distopt.engines.local.while_loop import SAME_BITS, prepare_process
+from distopt.codegen.function import compiled
 from distopt.network.graphs import Graph
 from distopt.network.mixing import ConstantMixing
 from distopt.network.rows import Table, apply
@@ -64,26 +62,23 @@ def timed(mix: Mix, agents: int, dim: int) -> tuple[Tensor, float]:
     generator = torch.Generator().manual_seed(0)
     a, c = torch.rand(1, agents, dim, generator=generator) + 0.5, torch.randn(1, agents, dim, generator=generator)
 
-    def body(k: Tensor, x: Tensor, s: Tensor, m: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+    def round(carry: list[Tensor], _: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        x, s, m, v, g = carry
         fresh = a * (x - c)
         s = mix(s) + fresh - g
         m, v = 0.9 * m + 0.1 * s, 0.999 * v + 0.001 * s * s
-        return k + 1, mix(x) - 0.01 * m / (v + 1e-8).sqrt(), s, m, v, fresh
+        return [mix(x) - 0.01 * m / (v + 1e-8).sqrt(), s, m, v, fresh], []
 
-    def rounds(*held: Tensor) -> Any:
-        return while_loop(lambda k, *_: k < ROUNDS, body, held)
-
-    compiled = torch.compile(rounds, dynamic=False, fullgraph=True, options={"cpp_wrapper": True, **SAME_BITS})
     zeros = [torch.zeros(1, agents, dim) for _ in range(5)]
-    with torch.no_grad():
-        x = compiled(torch.zeros((), dtype=torch.int64), *zeros)[1]
-        best = float("inf")
-        for _ in range(REPEATS):
-            began, calls = time.perf_counter(), 0
-            while time.perf_counter() - began < 0.05:
-                compiled(torch.zeros((), dtype=torch.int64), *zeros)
-                calls += 1
-            best = min(best, (time.perf_counter() - began) / calls / ROUNDS * 1e6)
+    bound = compiled(round, zeros, []).bound(zeros, [], [])
+    bound(0, ROUNDS)
+    x, best = bound.carry[0].clone(), float("inf")
+    for _ in range(REPEATS):
+        began, calls = time.perf_counter(), 0
+        while time.perf_counter() - began < 0.05:
+            bound(0, ROUNDS)
+            calls += 1
+        best = min(best, (time.perf_counter() - began) / calls / ROUNDS * 1e6)
     return x, best
 
 
@@ -94,7 +89,6 @@ def main() -> None:
     keep = parser.parse_args().log
     about = machine()
     print(header(about))
-    prepare_process()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     found: dict[str, dict[str, float]] = {}

@@ -1,9 +1,10 @@
 """Functions of tensors written out as loops and compiled: the speed of C from the first round on.
 
 Reading order: ``function`` is what is called. ``record`` writes down what one call does. ``translate`` says what each operation is, number
-by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` and ``places``; ``operations`` lists them. ``expressions`` and
-``loops`` hold the result, a few passes over memory. ``memory`` decides what lies where. ``llvm`` prints the text that is compiled, and
-``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it keeps things.
+by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its ``lanes``) and ``places``; ``operations`` lists them.
+``expressions`` and ``loops`` hold the result, a few passes over memory. ``memory`` decides what lies where. ``llvm`` prints the text that
+is compiled, and ``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it
+keeps things.
 """
 
 BITS = "1"

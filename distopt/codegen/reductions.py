@@ -1,8 +1,8 @@
 """Operations of torch that make one number of many, each in one fixed order.
 
 A sum of at least 8 numbers along the last axis is made in 8 lanes: number k is added to lane k mod 8, the lanes are added in pairs at
-distance 4, 2 and 1, and what does not fill the lanes follows in order. All other sums go from the first number to the last. The order
-depends on the axis and its length alone.
+distance 4, 2 and 1, and what does not fill the lanes follows in order. Longer ones are made in chunks (see ``lanes``). All other sums go
+from the first number to the last. The order depends on the axis and its length alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 from distopt.codegen import elementwise, functions
 from distopt.codegen.expressions import FLOATS, Expr, Index, Type
+from distopt.codegen.lanes import LANES
+from distopt.codegen.lanes import lanes as in_lanes
 from distopt.codegen.loops import Block, Lazy, Loop, Statement, Store
 from distopt.codegen.record import Array, Operation, Unsupported
 from distopt.codegen.translate import Handler, Translation, type_of
 
-LANES = 8
 FEW = 8  # numbers that are combined without a loop
 
 Combine = Callable[[Expr, Expr], Expr]
@@ -87,11 +88,7 @@ def _along(
     row: list[Statement]
     if lanes:
         whole = n - n % LANES
-        lane, r, j = nests.buffer((LANES,), source.type, "local"), nests.variable(), nests.variable()
-        into = pool.load(lane, (j,))
-        row = [Block(tuple(Store(lane, (nests.constant(k),), pool.constant(source.type, 0)) for k in range(LANES)))]
-        add = Block((Store(lane, (j,), into + number(ix, r + j)),))
-        row.append(Loop(r, 0, whole, (Loop(j, 0, LANES, (add,), "lanes"),), "order", LANES))
+        row, lane = in_lanes(nests, source.type, zero, whole // LANES, lambda k: number(ix, k))
         sums = [pool.load(lane, (nests.constant(k),)) for k in range(LANES)]
         while len(sums) > 1:
             half = len(sums) // 2

@@ -193,6 +193,31 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
     return [joined(self, parts, axis, result.shape, type_of(result.dtype))]
 
 
+def _roll(self: Translation, operation: Operation) -> list[Lazy]:
+    """Along one axis after the other, what falls off the end begins anew at the front."""
+    source, shifts = self.lazy(operation.args[0]), operation.args[1]
+    axes = _argument(operation, 2, "dims", ())
+    if not axes:
+        raise Unsupported("over all axes at once")
+    for shift, axis in zip(shifts, axes, strict=True):
+        source = _rolled(self, source, shift, axis % len(source.shape))
+    return [source]
+
+
+def _rolled(self: Translation, source: Lazy, shift: int, axis: int) -> Lazy:
+    n = source.shape[axis]
+    shift = shift % n if n else 0
+    if not shift:
+        return source
+    source = self.nests.realised(source)
+
+    def part(first: int, count: int) -> Lazy:
+        shape = (*source.shape[:axis], count, *source.shape[axis + 1 :])
+        return Lazy(shape, source.type, lambda ix: source.at((*ix[:axis], ix[axis] + first, *ix[axis + 1 :])))
+
+    return joined(self, [(0, part(n - shift, shift)), (shift, part(0, n - shift))], axis, source.shape, source.type)
+
+
 def _stack(self: Translation, operation: Operation) -> list[Lazy]:
     (result,) = operation.results
     axis = _argument(operation, 1, "dim", 0) % len(result.shape)
@@ -262,6 +287,7 @@ HANDLERS: dict[str, Handler] = {
     "slice_backward": _part_backward,
     "select_backward": _part_backward,
     "cat": _cat,
+    "roll": _roll,
     "stack": _stack,
     "constant_pad_nd": _pad,
     "repeat": _repeat,

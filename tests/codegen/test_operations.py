@@ -44,6 +44,7 @@ DERIVED: tuple[Callable[[Tensor], Tensor], ...] = (
 
 EXACT: dict[str, Case] = {
     "arithmetic": (lambda a, b: [a + b, a - b, a * b, a / b, 2 - a, 1 / a, a + 2 * b, -a], (A, B)),
+    "rolling": (lambda a: [a.roll(1, -2), a.roll(-3, 2), a.roll((4, -5), (1, 2)), a.roll(0, 0) + 1], (A,)),
     "spread": (lambda a, r: [a + r, r - a, a * r[3]], (A, ROW)),
     "scalars": (lambda a, b: [a * b.sum(), a + b], (A, torch.tensor(2.0))),
     "single": (lambda a, b: [a + b, a * 0.1, (a + b).double(), a.double() * b, a / 3], (SINGLE, SINGLE * 2)),

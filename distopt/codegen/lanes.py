@@ -1,0 +1,43 @@
+"""Long sums in eight lanes, whose rounding grows with the logarithm of their length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distopt.codegen.expressions import Buffer, Expr, Type
+from distopt.codegen.loops import Block, Loop, Nests, Statement, Store
+
+LANES = 8
+CHUNK = 128
+"""Numbers that are added to a lane one after the other. Further ones make a lane of their own, and up to so many of these are added."""
+
+
+def lanes(
+    nests: Nests, type: Type, start: Expr, turns: int, number: Callable[[Expr], Expr]
+) -> tuple[list[Statement], Buffer]:
+    """What adds ``number(start)``, ``number(start + 1)``, ... in so many turns of eight, and the lanes in which the sums then stand."""
+    pool, lane, j = nests.pool, nests.buffer((LANES,), type, "local"), nests.variable()
+    into = pool.load(lane, (j,))
+    out: list[Statement] = [
+        Block(tuple(Store(lane, (nests.constant(k),), pool.constant(type, 0)) for k in range(LANES)))
+    ]
+    if turns <= CHUNK:
+        r = nests.variable()
+        add = Block((Store(lane, (j,), into + number(start + r + j)),))
+        out.append(Loop(r, 0, turns * LANES, (Loop(j, 0, LANES, (add,), "lanes"),), "order", LANES))
+        return out, lane
+    size = CHUNK
+    while size * CHUNK < turns:
+        size *= CHUNK
+    whole, r = turns - turns % size, nests.variable()
+
+    def added(first: Expr, count: int) -> list[Statement]:
+        made, inner = lanes(nests, type, first, count, number)
+        i = nests.variable()
+        more = Block((Store(lane, (i,), pool.load(lane, (i,)) + pool.load(inner, (i,))),))
+        return [*made, Loop(i, 0, LANES, (more,), "lanes")]
+
+    out.append(Loop(r, 0, whole * LANES, tuple(added(start + r, size)), "order", size * LANES))
+    if turns > whole:
+        out += added(start + whole * LANES, turns - whole)
+    return out, lane
