@@ -5,13 +5,13 @@ Places that come as data are looked at when they are handed over; places that th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from distopt.codegen.expressions import BYTES, FLOATS, Expr, Index, Pool, Type
-from distopt.codegen.loops import Block, If, Lazy, Loop, Store
+from distopt.codegen.expressions import Expr, Index
+from distopt.codegen.loops import Block, Lazy, Store
 from distopt.codegen.record import Array, Operation, Unsupported
+from distopt.codegen.selection import first_numbers
 from distopt.codegen.translate import Handler, Translation, type_of
 
 
@@ -126,75 +126,13 @@ def _index_put(adds: bool) -> Handler:
     return handler
 
 
-def _before(larger: bool, a: Expr, i: Expr, b: Expr, j: Expr) -> Expr:
-    """Whether number a at place i comes before b at j: a NaN is the largest of all, and of equal numbers the one that stands first comes first."""
-    more = a > b if larger else a < b
-    equal = a.same(b)
-    if a.type in FLOATS:
-        a_nan, b_nan = a.differs(a), b.differs(b)
-        more = more | ((a_nan & ~b_nan) if larger else (b_nan & ~a_nan))
-        equal = equal | (a_nan & b_nan)
-    return more | (equal & (i < j))
-
-
-def _last(pool: Pool, type: Type, larger: bool) -> Expr:
-    """A number that comes after all others of equal places."""
-    if type in FLOATS:
-        return pool.constant(type, -math.inf if larger else math.nan)
-    if type in ("b1", "u8"):
-        return pool.constant(type, 0 if larger else 255)
-    half = 2 ** (8 * BYTES[type] - 1)
-    return pool.constant(type, -half if larger else half - 1)
-
-
-def first_numbers(self: Translation, source: Lazy, axis: int, k: int, larger: bool) -> tuple[Lazy, Lazy]:
-    """The first k numbers of each row in order, and their places: every further one that belongs among them is put into its place."""
-    nests, pool = self.nests, self.pool
-    source = nests.realised(source)
-    shape, n = (*source.shape[:axis], k, *source.shape[axis + 1 :]), source.shape[axis]
-    values, places = nests.buffer(shape, source.type), nests.buffer(shape, "i64")
-    number, where = nests.buffer((1,), source.type, "local"), nests.buffer((1,), "i64", "local")
-    ix, zero = nests.index((*shape[:axis], 1, *shape[axis + 1 :])), nests.constant(0)
-    p, q, r = (nests.variable() for _ in range(3))
-
-    def at(i: Expr) -> Index:
-        return (*ix[:axis], i, *ix[axis + 1 :])
-
-    # places n, n + 1, ... mark those that are still empty: whatever comes is before them
-    empty = Block((Store(values, at(q), _last(pool, source.type, larger)), Store(places, at(q), q + n)))
-    last = at(nests.constant(k - 1))
-    better = _before(larger, source.at(at(p)), p, pool.load(values, last), pool.load(places, last))
-    take = Block((Store(number, (zero,), source.at(at(p))), Store(where, (zero,), p)))
-    carried, own, stands, there = (
-        pool.load(number, (zero,)),
-        pool.load(where, (zero,)),
-        pool.load(values, at(r)),
-        pool.load(places, at(r)),
-    )
-    ahead = _before(larger, carried, own, stands, there)
-    turn = Block(
-        (
-            Store(values, at(r), ahead.where(carried, stands)),
-            Store(places, at(r), ahead.where(own, there)),
-            Store(number, (zero,), ahead.where(stands, carried)),
-            Store(where, (zero,), ahead.where(there, own)),
-        )
-    )
-    row = [
-        Loop(q, 0, k, (empty,), "order"),
-        Loop(p, 0, n, (If(better, (take, Loop(r, 0, k, (turn,), "order"))),), "order"),
-    ]
-    nests.separate(nests.over((*shape[:axis], 1, *shape[axis + 1 :]), row, kind="order"), [values, places])
-    return nests.held(values), nests.held(places)
-
-
 def _topk(self: Translation, operation: Operation) -> list[Lazy]:
     source, k = self.lazy(operation.args[0]), operation.args[1]
     axis = operation.args[2] if len(operation.args) > 2 else operation.options.get("dim", -1)
     larger = operation.args[3] if len(operation.args) > 3 else operation.options.get("largest", True)
     if not source.shape or not k:
         raise Unsupported("of one number, or none of them")
-    return list(first_numbers(self, source, axis % len(source.shape), k, bool(larger)))
+    return list(first_numbers(self.nests, source, axis % len(source.shape), k, bool(larger)))
 
 
 def _sort(self: Translation, operation: Operation) -> list[Lazy]:
@@ -207,7 +145,7 @@ def _sort(self: Translation, operation: Operation) -> list[Lazy]:
     if not source.shape:
         raise Unsupported("of one number")
     axis %= len(source.shape)
-    values, places = first_numbers(self, source, axis, source.shape[axis], bool(falling))
+    values, places = first_numbers(self.nests, source, axis, source.shape[axis], bool(falling))
     return [places] if name.startswith("argsort") else [values, places]
 
 
