@@ -95,7 +95,7 @@ class Rounds:
             own, exact, weights, uniforms, best, t = leaves.tree(data)
             stood = before(problem, now)
             points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
-            after, net, g = step(problem, now, own, Whole(weights), uniforms, t)
+            after, net, g = step(problem, now, own, Whole(weights, problem.network.which), uniforms, t)
             same_form(problem, after.x, 0)
             if pytree.tree_structure(after) != form:
                 raise Unsupported("a round changes the form of what the agents hold")
