@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from distopt.codegen.expressions import TYPES
 from distopt.codegen.llvm import assembly
 from distopt.codegen.memory import Routine, planned
 from distopt.codegen.readable import source
-from distopt.codegen.record import Unsupported, record
+from distopt.codegen.record import Recording, Unsupported, record
 
 Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """A round: (leaves that are carried, the round's data) -> (the leaves after it, rows to keep)."""
@@ -69,11 +70,9 @@ class Bound:
         self, function: Function, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]
     ) -> None:
         self._function, routine = function, function.routine
-        _check("carry", [(tuple(each.shape), each.dtype) for each in carry], function.carried)
-        _check("data", [(tuple(each.shape[1:]), each.dtype) for each in data], function.data)
-        _check("rows", [(tuple(each.shape[1:]), each.dtype) for each in rows], function.rows)
-        if not all(each.is_contiguous() for each in (*carry, *data, *rows)):
-            raise ValueError("a tensor is not contiguous")
+        check("carry", carry, function.carried)
+        check("data", data, function.data, 1)
+        check("rows", rows, function.rows, 1)
         written = [each.data_ptr() for each in (*carry, *rows) if each.numel()]
         if len({*written}) < len(written) or {*written} & {each.data_ptr() for each in data}:
             raise ValueError("what is written shares memory")
@@ -82,20 +81,9 @@ class Bound:
         self._carry, self._turning = list(carry), any(turning)
         self._rounds = min((len(each) for each in data if len(each) > 1), default=None)
         self._room = min((len(each) for each in rows), default=None)
-        leaves = [*data, *(each.unsqueeze(0) for each in routine.constants)]
-        for leaf, buffer in zip(leaves, routine.data, strict=True):
-            n = routine.places.get(buffer.name)
-            if n is not None and leaf.numel() and not 0 <= int(leaf.min()) <= int(leaf.max()) < n:
-                raise IndexError(f"places {int(leaf.min())} .. {int(leaf.max())} in a tensor that has {n}")
-        scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8)
-        base = scratch.data_ptr() + -scratch.data_ptr() % 64
-        both = [pointer for pair in zip(self._carry, self._spare, strict=True) for pointer in pair]
-        addresses = [*(each.data_ptr() for each in (*both, *leaves, *rows)), base]
-        self._pointers = (ctypes.c_void_p * len(addresses))(*addresses)
-        strides = [0 if len(each) == 1 else each[0].numel() * each.element_size() for each in leaves]
-        self._strides = (ctypes.c_int64 * max(len(strides), 1))(*strides)
-        self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(self._strides))
-        self._kept = (leaves, rows, scratch)  # as long as the addresses are in use
+        self._pointers, strides, kept = addresses(routine, self._carry, self._spare, data, rows)
+        self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(strides))
+        self._kept = (rows, strides, kept)  # as long as the addresses are in use
 
     @property
     def carry(self) -> list[Tensor]:
@@ -119,24 +107,49 @@ class Bound:
                     pointers[2 * k], pointers[2 * k + 1] = pointers[2 * k + 1], pointers[2 * k]
 
 
-def _check(
-    what: str, given: list[tuple[tuple[int, ...], torch.dtype]], expected: list[tuple[tuple[int, ...], torch.dtype]]
+def check(
+    what: str, given: Sequence[Tensor], expected: Sequence[tuple[tuple[int, ...], torch.dtype]], axis: int = 0
 ) -> None:
-    if given != expected:
-        raise ValueError(f"{what}: {given} does not fit {expected}")
+    """Refuse tensors that are not contiguous, or whose axes from ``axis`` on, or types, are not the expected ones.
+
+    Raises:
+        ValueError: it says what does not fit.
+    """
+    forms = [(tuple(each.shape[axis:]), each.dtype) for each in given]
+    if forms != expected:
+        raise ValueError(f"{what}: {forms} does not fit {expected}")
+    if not all(each.is_contiguous() for each in given):
+        raise ValueError(f"{what}: a tensor is not contiguous")
+
+
+def addresses(
+    routine: Routine, before: Sequence[Tensor], after: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]
+) -> tuple[Any, Any, list[Tensor]]:
+    """What a routine is called with: its pointers, its strides, and what must live as long as they are used.
+
+    Raises:
+        IndexError: data that are places in a tensor, and lie outside.
+    """
+    leaves = [*data, *(each.unsqueeze(0) for each in routine.constants)]
+    for leaf, buffer in zip(leaves, routine.data, strict=True):
+        n = routine.places.get(buffer.name)
+        if n is not None and leaf.numel() and not 0 <= int(leaf.min()) <= int(leaf.max()) < n:
+            raise IndexError(f"places {int(leaf.min())} .. {int(leaf.max())} in a tensor that has {n}")
+    scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8)
+    base = scratch.data_ptr() + -scratch.data_ptr() % 64
+    both = [each.data_ptr() for pair in zip(before, after, strict=True) for each in pair]
+    pointers = [*both, *(each.data_ptr() for each in (*leaves, *rows)), base]
+    strides = [0 if len(each) == 1 else each[0].numel() * each.element_size() for each in leaves]
+    return (
+        (ctypes.c_void_p * len(pointers))(*pointers),
+        (ctypes.c_int64 * max(len(strides), 1))(*strides),
+        [*leaves, scratch],
+    )
 
 
 def written_out(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Routine:
     """The rounds that ``do`` does as loops, not yet compiled. See ``compiled``."""
-    count = len(carry)
-
-    def flat(*leaves: Tensor) -> list[Tensor]:
-        after, rows = do(list(leaves[:count]), list(leaves[count:]))
-        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
-            raise Unsupported("a round changes the shape or precision of what goes from round to round")
-        return [*after, *rows]
-
-    return planned(record(flat, [*carry, *(each[0] for each in data)]), count)
+    return planned(recorded(do, carry, data), len(carry))
 
 
 def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
@@ -160,3 +173,16 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Functio
     ([0.875, 0.875], [2.0, 0.5, 0.125])
     """
     return Function(written_out(do, carry, data))
+
+
+def recorded(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Recording:
+    """What ``do`` does in a round, as ``compiled`` calls it: the first results are the leaves after it."""
+    count = len(carry)
+
+    def flat(*leaves: Tensor) -> list[Tensor]:
+        after, rows = do(list(leaves[:count]), list(leaves[count:]))
+        if [(each.shape, each.dtype) for each in after] != [(each.shape, each.dtype) for each in carry]:
+            raise Unsupported("a round changes the shape or precision of what goes from round to round")
+        return [*after, *rows]
+
+    return record(flat, [*carry, *(each[0] for each in data)])

@@ -57,15 +57,17 @@ class Routine:
         return sum(self.slots)
 
 
-def planned(recording: Recording, carries: int) -> Routine:
+def planned(recording: Recording, carries: int, changing: int | None = None) -> Routine:
     """The routine of a recording, whose first ``carries`` inputs become its first results.
+
+    The first ``changing`` inputs, by default only these, are made by rounds; all others are data.
 
     >>> from distopt.codegen.record import record
     >>> routine = planned(record(lambda x, g: [x - g, x * 1], [torch.zeros(2), torch.zeros(2)]), 1)
     >>> routine.carried[0].in_place, len(routine.rows), routine.scratch
     (True, 1, 0)
     """
-    made = translated(recording, carries)
+    made = translated(recording, carries if changing is None else changing)
     nests, taken = made.nests, set[int]()
     outputs: list[Buffer | None] = []
     for k, lazy in enumerate(made.results):

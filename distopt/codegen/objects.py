@@ -28,7 +28,7 @@ ROOM = 2**28
 FORM = 1  # of the files; another number leaves all that there are alone
 _SUM = 32  # bytes of the checksum
 
-_lock = threading.Lock()  # LLVM's passes and loaders run in one thread at a time
+_lock = threading.RLock()  # LLVM's passes and loaders run in one thread at a time
 
 
 @functools.cache
@@ -102,13 +102,14 @@ def function(text: str, folder: Path | None = None) -> Run:
     """The function ``run`` of a module: from the folder, or compiled and put there."""
     folder = own("functions") if folder is None else folder
     file = folder / f"{key(text)}.o"
-    code = _read(file)
-    if code is not None:
-        with contextlib.suppress(RuntimeError):
-            return loaded(code)
-    code = compiled(text)
-    _write(file, code)
-    return loaded(code)
+    with _lock:  # who asks for a text that another thread compiles finds it in the folder
+        code = _read(file)
+        if code is not None:
+            with contextlib.suppress(RuntimeError):
+                return loaded(code)
+        code = compiled(text)
+        _write(file, code)
+        return loaded(code)
 
 
 def key(text: str) -> str:

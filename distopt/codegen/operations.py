@@ -10,10 +10,10 @@ HANDLERS: dict[str, Handler] = {**translate.HANDLERS, **views.HANDLERS, **reduct
 """By name; those that act number by number are in ``elementwise``."""
 
 
-def translated(recording: Recording, carries: int = 0) -> Translation:
-    """A recording as loops; its first ``carries`` inputs go from round to round.
+def translated(recording: Recording, changing: int = 0) -> Translation:
+    """A recording as loops; its first ``changing`` inputs are not the same whenever a round runs, all others are data.
 
     Raises:
         Unsupported: an operation that cannot be written out, by name.
     """
-    return Translation(recording, HANDLERS, carries)
+    return Translation(recording, HANDLERS, changing)

@@ -7,6 +7,7 @@ tensor for a number is refused.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ class Recording:
     operations: list[Operation] = field(default_factory=list)
     results: list[Array] = field(default_factory=list)
 
+
+LEAVE, ARRIVE = "leave", "arrive"
+"""Operations that are none of torch's: see ``leave`` and ``arrive``."""
 
 ESCAPES = (
     "numpy",
@@ -174,6 +178,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
         return result
 
 
+_now = threading.local()
+"""``_now.recorder`` is the one at work in this thread."""
+
+
+def leave(what: str, tensors: Sequence[Tensor]) -> None:
+    """Note in the recording that tensors are handed over, under a name of their own, as soon as they are known.
+
+    Only ``distopt.codegen.segments`` can write out what has such notes.
+    """
+    recorder: Recorder = _now.recorder
+    arrays = tuple(map(recorder.array, tensors))
+    recorder.operations.append(Operation(LEAVE, (arrays,), {"what": what}, ()))
+
+
+def arrive(what: str, forms: Sequence[tuple[Sequence[int], torch.dtype]]) -> list[Tensor]:
+    """Note in the recording that tensors of these shapes and types come from elsewhere. See ``leave``."""
+    recorder: Recorder = _now.recorder
+    made = [torch.zeros(tuple(shape), dtype=dtype) for shape, dtype in forms]
+    arrays = tuple(recorder.know(each, Array(tuple(each.shape), each.dtype)) for each in made)
+    recorder.operations.append(Operation(ARRIVE, (), {"what": what}, arrays))
+    return made
+
+
 def _changed(func: Any, name: str, args: Sequence[Any]) -> Tensor | None:
     """The tensor that an operation writes to; None if it makes a new one."""
     if not func._schema.is_mutable:
@@ -211,13 +238,17 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
 def _recorded(do: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Recording:
     recorder = Recorder()
     recording = Recording([recorder.know(each) for each in inputs])
-    with torch.no_grad(), _Asked(), recorder:
-        results = list(do(*inputs))
+    _now.recorder = recorder
+    try:
+        with torch.no_grad(), _Asked(), recorder:
+            results = list(do(*inputs))
+    finally:
+        del _now.recorder
     for each in results:
         if not isinstance(each, Tensor):
             raise Unsupported(f"the rounds return a {type(each).__name__} where a tensor is expected")
     operations, results_of = _merged(recorder.operations, [recorder.array(each) for each in results])
-    recording.operations, recording.results = _needed(operations, results_of), results_of
+    recording.operations, recording.results = needed(operations, results_of), results_of
     return recording
 
 
@@ -279,12 +310,17 @@ def _merged(operations: list[Operation], results: list[Array]) -> tuple[list[Ope
     return kept, [replaced(each) for each in results]
 
 
-def _needed(operations: list[Operation], results: list[Array]) -> list[Operation]:
-    """The operations that results depend on; counts how often each array is used."""
+def needed(operations: Sequence[Operation], results: Sequence[Array]) -> list[Operation]:
+    """The operations that results and what leaves depend on; counts how often each array is used."""
+    for operation in operations:
+        for each in (*operation.results, *arrays((operation.args, operation.options))):
+            each.users = 0
+    for each in results:
+        each.users = 0
     live = {id(each) for each in results}
     kept: list[Operation] = []
     for operation in reversed(operations):
-        if any(id(each) in live for each in operation.results):
+        if operation.name == LEAVE or any(id(each) in live for each in operation.results):
             kept.append(operation)
             for each in arrays((operation.args, operation.options)):
                 live.add(id(each))

@@ -21,8 +21,8 @@ INLINED = 1  # numbers of a constant that are written into the code; larger ones
 class Translation:
     """A recording as loops.
 
-    The first ``carries`` inputs go from round to round. ``handlers`` say what operations do, by their full name, such as "view.default",
-    or the part before the point. All others are those of ``elementwise``.
+    The first ``changing`` inputs are made by rounds, all others are data. ``handlers`` say what operations do, by their full name, such as
+    "view.default", or the part before the point. All others are those of ``elementwise``.
 
     Attributes:
         nests: the loops.
@@ -31,7 +31,7 @@ class Translation:
         places: of inputs that are places as they stand, in how many places they must be.
     """
 
-    def __init__(self, recording: Recording, handlers: Mapping[str, Handler], carries: int) -> None:
+    def __init__(self, recording: Recording, handlers: Mapping[str, Handler], changing: int) -> None:
         self._handlers = handlers
         self.nests, self.constants = Nests(), list[torch.Tensor]()
         self.pool = self.nests.pool
@@ -40,7 +40,7 @@ class Translation:
         self.inputs: list[Buffer] = []
         for array in recording.inputs:
             self._lazies[id(array)] = self._input(array)
-        self._changing = self.inputs[:carries]
+        self._changing = self.inputs[:changing]
         for operation in recording.operations:
             self._add(operation)
         self.results = [self.lazy(array) for array in recording.results]

@@ -40,6 +40,7 @@ from distopt.network import rows as table
 from distopt.numerics import sums as tree
 from distopt.numerics.trees import tensors, tree_map
 from distopt.runs.execution import MakeEngine
+from distopt.scenarios import _logistic
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +163,18 @@ def test_the_battery_notices_a_gradient_that_is_summed_in_another_order_for_one_
     """As BLAS does, which takes another path for a batch of one matrix."""
     problem = posed(Case("gtadam:lr=0.01", "exact", scenario))
     alone = on(problem)
-    monkeypatch.setattr("distopt.scenarios._logistic.row_sum", lambda z: (z.flip(-1) if z.shape[1] == 1 else z).sum(-1))
+
+    def turned(x: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+        return (x.flip(-1), X.flip(-1)) if x.shape[1] == 1 else (x, X)
+
+    margin, scores = _logistic._margin, _logistic._scores
+    monkeypatch.setattr(_logistic, "_margin", lambda x, X, y: margin(*turned(x, X), y))
+
+    def of_classes(x: Tensor, X: Tensor) -> Tensor:
+        s = scores(*turned(x, X))
+        return s.flip(-1) if x.shape[1] == 1 else s
+
+    monkeypatch.setattr(_logistic, "_scores", of_classes)
     assert differences(alone, on(problem, threads(PARTITIONS["3"]))) == []  # no block of one agent
     assert "x" in differences(alone, on(problem, threads(PARTITIONS["13"])))
 

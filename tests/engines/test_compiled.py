@@ -2,133 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import itertools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from helpers.compiled import SMALL, VECTORS, Case, cases, differ, eagerly, on, posed, solved
 
 import distopt
-from distopt.catalog import registry
-from distopt.codegen import objects
-from distopt.codegen.folder import CompileWarning
 from distopt.engines.local import local
-from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of, obstacle
-from distopt.engines.local.eager import Eager
+from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
 from distopt.runs import checkpoint
-from distopt.runs.execution import Comparison, MakeEngine, execute
+from distopt.runs.execution import Comparison, MakeEngine
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem, build
 from distopt.simulation.round import copied
-
-FORMS = ("gt:form=atc", "dgd:form=atc", "gt:direction=amsgrad", "gt:direction=nesterov")
-CHANNELS = ("exact", "choco(sign)", "error_feedback(topk)")
-MATRICES, VECTORS = "rbf_drift:features=4,classes=3,window=2", "moving_target:dim=3"
-NETWORKS: dict[str, dict[str, Any]] = {
-    "constant": {},
-    "one-peer": {"topology": "one_peer_exponential", "agents": 8},
-    "dropped links": {"drop_links": 0.2},
-}
-
-
-class Case(NamedTuple):
-    algorithm: str
-    channel: str
-    scenario: str
-    network: str
-    dtype: str = "float64"
-
-    def __str__(self) -> str:
-        return "/".join([self.algorithm, self.channel, self.scenario.partition(":")[0], self.network, self.dtype])
-
-
-def cases() -> list[Case]:
-    """Every algorithm and form with every channel, scenario and network that it can be asked with; precisions go round."""
-    found = []
-    for algorithm in [*registry.names("algorithms"), *FORMS]:
-        method = registry.make("algorithms", algorithm)
-        weights = method.weights
-        average, networks = (
-            weights == "average",
-            [each for each in NETWORKS if each != "one-peer" or weights != "symmetric"],
-        )
-        constant = average or method.channel is not None  # a star, or a channel that keeps sums
-        for channel in CHANNELS if method.channel is None else ("exact",):
-            for scenario in (MATRICES, VECTORS):
-                for network in ("constant",) if constant or channel.startswith("choco") else networks:
-                    dtype = ("float64", "float32")[len(found) % 3 == 2]
-                    found.append(Case("star/" * average + algorithm, channel, scenario, network, dtype))
-    return found
-
-
-@functools.cache
-def solved(scenario: str, agents: int, trials: int = 1) -> Comparison:
-    return Comparison.of(build(Experiment("ring", agents, scenario, "dgd", rounds=8, trials=trials)))
-
-
-def posed(case: Case, **settings: Any) -> Problem:
-    """A few rounds from a random start, where no numbers are equal: which of equal ones is the largest is nobody's promise."""
-    network = {"topology": "ring", "agents": 5, **NETWORKS[case.network], **settings}
-    star, _, algorithm = case.algorithm.rpartition("/")
-    topology = "star" if star else network.pop("topology")
-    network.pop("topology", None)
-    agents, rounds = network.pop("agents"), network.pop("rounds", 8)
-    asked = Experiment(
-        topology,
-        agents,
-        case.scenario,
-        algorithm,
-        rounds=rounds,
-        channel=case.channel,
-        dtype=case.dtype,
-        **network,
-        record=("x",),
-    )
-    problem = build(asked)
-    start = torch.randn(problem.x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return dataclasses.replace(problem, x0=start.to(problem.x0.dtype))
-
-
-def eagerly(problem: Problem, blocks: Any, mode: Any) -> Any:
-    return local(problem, blocks, "eager")
-
-
-class Outcome(NamedTuple):
-    run: distopt.Run
-    held: list[Tensor]
-    engine: Any
-
-
-def on(problem: Problem, comparison: Comparison, engine: MakeEngine = local) -> Outcome:
-    """The run on an engine; by default compiled on the local one."""
-    made: list[Any] = []
-
-    def make(problem: Problem, blocks: Any, mode: Any) -> Any:
-        made.append(engine(problem, blocks, mode))
-        return made[0]
-
-    run = execute(problem.experiment, problem=problem, comparison=comparison, engine=make)
-    return Outcome(run, tensors(made[0].fetch()), made[0])
-
-
-def differ(one: Outcome, other: Outcome, close: float) -> list[str]:
-    """Metrics, trajectories and leaves that differ by more than rounding, measured by the largest number of each."""
-    pairs = {name: (np.asarray(one.run[name]), np.asarray(other.run[name])) for name in one.run}
-    pairs |= {f"leaf {k}": (a.numpy(), b.numpy()) for k, (a, b) in enumerate(zip(one.held, other.held, strict=True))}
-    found = []
-    for name, (a, b) in pairs.items():
-        a, b = (np.nan_to_num(each.astype(np.float64)) for each in (a, b))
-        scale = 1.0 if name == "tracker_invariant" else max(np.abs(b).max(initial=0), 1e-300)
-        if np.abs(a - b).max(initial=0) > close * scale:
-            found.append(f"{name} {np.abs(a - b).max() / scale:.0e}")
-    return found
 
 
 def placed() -> list[Any]:
@@ -151,9 +43,6 @@ def test_compiled_rounds_are_eager_ones_to_rounding(case: Case) -> None:
     assert written.engine.compiled
     assert differ(written, eager, 1e-12 if case.dtype == "float64" else 1e-5) == []
     assert np.abs(eager.run["x"][:, -1] - eager.run["x"][:, 0]).max() > 1e-6
-
-
-SMALL = Case("gtadam", "exact", VECTORS, "constant")
 
 
 @pytest.mark.parametrize(
@@ -200,87 +89,6 @@ def test_a_run_in_pieces_has_the_bits_of_one_in_one_piece(tmp_path: Any) -> None
     pieces = on(problem, comparison, lambda *_: Short())
     assert all(np.array_equal(whole.run[name], pieces.run[name]) for name in whole.run)
     assert all(torch.equal(a, b) for a, b in zip(whole.held, pieces.held, strict=True))
-
-
-class Looking:
-    """Gradient descent that looks at a number."""
-
-    channels: ClassVar[tuple[str, ...]] = ("x",)
-
-    def init(self, x: Tensor) -> tuple[()]:
-        return ()
-
-    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Any) -> tuple[Tensor, tuple[()]]:
-        return mix("x", x) - (0.1 if bool(g.sum() > 0) else 0.2) * g, state
-
-
-class Counting(Looking):
-    """Gradient descent whose step falls with the calls that Python counts."""
-
-    calls = 0
-
-    def update(self, g: Tensor, state: tuple[()], x: Tensor, mix: Any) -> tuple[Tensor, tuple[()]]:
-        self.calls += 1
-        return mix("x", x) - 0.1 / self.calls * g, state
-
-
-def with_algorithm(problem: Problem, algorithm: Any) -> Problem:
-    return build(dataclasses.replace(problem.experiment, algorithm=algorithm))
-
-
-@pytest.mark.parametrize(("method", "why"), [(Looking, "__bool__"), (Counting, "something else each time")])
-def test_what_cannot_be_written_out_runs_eagerly_and_says_why(method: Any, why: str) -> None:
-    problem = posed(SMALL)
-    comparison = Comparison.of(problem)
-    eager = on(with_algorithm(problem, method()), comparison, eagerly)
-    with pytest.warns(CompileWarning, match=f"run many times slower: .*{why}"):
-        written = on(with_algorithm(problem, method()), comparison)
-    assert not written.engine.compiled
-    assert all(np.array_equal(eager.run[name], written.run[name]) for name in eager.run)
-    forced = with_algorithm(problem, method())
-    with pytest.raises(InputError, match=f'cannot be compiled: .*{why}.*; leave mode="compiled" out$'):
-        execute(forced.experiment, problem=forced, comparison=comparison, mode="compiled")
-    assert why in (obstacle(forced, comparison.blocks) or "")
-
-
-def test_without_llvmlite_rounds_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "fault", lambda: "llvmlite cannot be used here; pip install 'llvmlite>=0.46'")
-    problem = posed(SMALL)
-    with pytest.warns(CompileWarning, match="pip install"):
-        assert not on(problem, Comparison.of(problem)).engine.compiled
-    with pytest.raises(InputError, match='pip install .*; leave mode="compiled" out'):
-        execute(problem.experiment, problem=problem, mode="compiled")
-
-
-class InPlace:
-    """Gradient tracking by operations that write over their tensors."""
-
-    channels: ClassVar[tuple[str, ...]] = ("x", "s")
-
-    def init(self, x: Tensor) -> dict[str, Tensor]:
-        return {"s": torch.zeros_like(x), "g": torch.zeros_like(x)}
-
-    def update(self, g: Tensor, state: dict[str, Tensor], x: Tensor, mix: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        s = mix("s", state["s"]).add_(g).sub_(state["g"])
-        after = mix("x", x).add_(s, alpha=-0.0625)
-        state["g"].copy_(g)
-        state["s"].copy_(s)
-        return after, state
-
-
-def test_a_users_class_that_works_in_place_is_written_out() -> None:
-    problem = with_algorithm(posed(SMALL), InPlace())
-    comparison = Comparison.of(problem)
-    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
-    assert written.engine.compiled and differ(written, eager, 1e-12) == []
-
-
-def test_rounds_are_compiled_unless_they_are_asked_to_be_eager() -> None:
-    problem = posed(SMALL)
-    blocks = Comparison.of(problem).blocks
-    assert isinstance(local(problem, blocks), Compiled)
-    assert isinstance(local(problem, blocks, "compiled"), Compiled)
-    assert isinstance(local(problem, blocks, "eager"), Eager)
 
 
 def stopping(engine: MakeEngine) -> MakeEngine:
@@ -382,27 +190,3 @@ def test_leaves_that_nobody_hears_are_written_in_place(monkeypatch: pytest.Monke
         places.append(tuple(leaf.data_ptr() for leaf in tensors((state.g, state.direction))))
     assert len(set(places)) == 1 and len(places) == 3
     assert engine.fetch().x.shape == (1, 6, 3)
-
-
-class Pair(NamedTuple):
-    old: Tensor
-    sum: Tensor
-
-
-class Twins:
-    """Begins with one tensor in both leaves, which is the very x it was given."""
-
-    channels = ("x",)
-
-    def init(self, x: Tensor) -> Pair:
-        return Pair(x, x)
-
-    def update(self, g: Tensor, state: Pair, x: Tensor, mix: Any) -> tuple[Tensor, Pair]:
-        return mix("x", x) - 0.05 * g - 0.01 * state.old, Pair(g, state.sum + g)
-
-
-def test_states_whose_leaves_share_memory_come_apart_before_they_are_written_in_place() -> None:
-    problem = with_algorithm(posed(SMALL), Twins())
-    comparison = Comparison.of(problem)
-    eager, written = on(problem, comparison, eagerly), on(problem, comparison)
-    assert written.engine.compiled and differ(written, eager, 1e-12) == []

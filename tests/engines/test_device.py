@@ -9,7 +9,8 @@ from helpers import needs
 from torch import Tensor
 
 import distopt
-from distopt.engines import local
+from distopt.engines.local.device import OnDevice
+from distopt.engines.local.eager import Eager
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.runs.execution import execute
@@ -19,10 +20,9 @@ from distopt.simulation.problem import Problem
 
 @pytest.mark.cuda
 @needs.gpu
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("scenario", ["moving_target:dim=5", "drifting_logistic", "quadratic"])
 @pytest.mark.parametrize("network", ["ring", "star", "random_matching"])
-def test_cuda_gives_the_numbers_of_the_host(mode: Any, scenario: str, network: str) -> None:
+def test_cuda_gives_the_numbers_of_the_host(scenario: str, network: str) -> None:
     ask = {
         "agents": 40,
         "scenario": scenario,
@@ -31,7 +31,7 @@ def test_cuda_gives_the_numbers_of_the_host(mode: Any, scenario: str, network: s
         "record": ("x", "s"),
     }
     here = distopt.simulate(network, mode="eager", **ask)
-    there = distopt.simulate(network, mode=mode, engine="local:device=cuda", **ask)
+    there = distopt.simulate(network, engine="local:device=cuda", **ask)
     for name in ("x", "s", "dynamic_regret", "consensus_error"):
         assert np.allclose(here[name], there[name], rtol=1e-9, atol=1e-11), name
 
@@ -40,8 +40,21 @@ def test_what_moves_to_a_device_comes_back_as_it_was() -> None:
     """The host itself in the part of the device: every leaf makes the way there and back."""
     experiment = Experiment("random_matching", 6, "drifting_logistic", "gtadam:lr=0.01", rounds=20, record=("x",))
     plain = execute(experiment, mode="eager")
-    moved = execute(experiment, engine=lambda *_: local.OnDevice(local.Eager(), "cpu"))
+    moved = execute(experiment, engine=lambda *_: OnDevice(Eager(), "cpu"))
     assert [name for name in plain if not np.array_equal(plain[name], moved[name], equal_nan=True)] == []
+
+
+def test_rounds_on_a_device_are_eager() -> None:
+    with pytest.raises(InputError, match='device=cuda: rounds there run eagerly; leave mode="compiled" out'):
+        distopt.simulate(
+            "ring",
+            agents=4,
+            scenario="quadratic",
+            algorithm="gt",
+            rounds=2,
+            mode="compiled",
+            engine="local:device=cuda",
+        )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
@@ -73,7 +86,7 @@ class Watched:
         return x - b
 
 
-class Waiting(local.Eager):
+class Waiting(Eager):
     """Does not begin its rounds before somebody has asked for the next block's data."""
 
     def __init__(self, asked: threading.Event) -> None:

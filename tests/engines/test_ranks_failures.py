@@ -54,6 +54,7 @@ def test_a_rank_that_fails_always_ends_the_run_with_its_name(how: Any, kind: typ
             algorithm=Fails(how),
             rounds=5,
             engine="ranks:workers=3,timeout=1",
+            mode="eager",
         )
 
 
@@ -74,6 +75,7 @@ def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
         "algorithm": Mortal(file),
         "rounds": 100,
         "record": record,
+        "mode": "eager",
     }
     alone = distopt.simulate("ring", **ask)
     file.write_text(" ".join(map(str, rounds)))

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled, written_out
 from distopt.codegen.record import Unsupported
+from distopt.codegen.unchanged import changed, held
 from distopt.costs.data import Blocks
 from distopt.engines.local import not_compiled
 from distopt.engines.local.eager import Eager, InThisProcess
@@ -87,26 +88,36 @@ class Recursion:
     Args:
         problem: whose ``step`` it is.
         keep: trajectories to return.
-        held: what the agents hold.
+        stood: what the agents hold.
         leaves: those of a block.
         observe: whether to measure; without, there are no measurements (for benchmarks of the bare recursion).
     """
 
     def __init__(
-        self, problem: Problem, keep: tuple[str, ...], held: Leaves, leaves: Leaves, observe: bool = True
+        self, problem: Problem, keep: tuple[str, ...], stood: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
         self.bits, self.seen = 0, 0
-        self.keep, self.observe, self.held, self.leaves = keep, observe, held, leaves
+        self.keep, self.observe, self.own, self.leaves = keep, observe, stood, leaves
         # an algorithm that counts would count these rounds
         self.problem = dataclasses.replace(problem, algorithm=copy.copy(problem.algorithm))
+        self._calls = 0
 
     def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The leaves of what the agents hold after a round, and the rows that are kept of it.
 
         Raises:
-            Unsupported: what the agents hold has another form after the round.
+            Unsupported: what the agents hold has another form after the round, or an object has counted it.
         """
-        problem, now = self.problem, self.held.tree(carry)
+        self._calls += 1
+        parts = {"algorithm": self.problem.algorithm, **self.problem.channels}
+        before = held(**parts) if self._calls > 1 else {}  # the first call may fill what is kept for later ones
+        made = self._round(carry, data)
+        if before and (path := changed(before, held(**parts))) is not None:
+            raise Unsupported(f"each round changes {path}, an attribute in Python; mix.t counts the rounds")
+        return made
+
+    def _round(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        problem, now = self.problem, self.own.tree(carry)
         own, exact, weights, uniforms, best, t = self.leaves.tree(data)
         stood = before(problem, now)
         points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
@@ -120,7 +131,7 @@ class Recursion:
                 seen.append(tree_sum(of_round))
         self.seen = len(seen)
         kept = [points[name] if name in points else recorded(after, name) for name in self.keep]
-        return self.held.of(after), [*seen, *kept]
+        return self.own.of(after), [*seen, *kept]
 
 
 class Rounds:
@@ -131,10 +142,10 @@ class Rounds:
     """
 
     def __init__(
-        self, problem: Problem, keep: tuple[str, ...], held: Leaves, leaves: Leaves, observe: bool = True
+        self, problem: Problem, keep: tuple[str, ...], stood: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
-        self.recursion = Recursion(problem, keep, held, leaves, observe)
-        self.function: Function = compiled(self.recursion, held.tensors, leaves.tensors)
+        self.recursion = Recursion(problem, keep, stood, leaves, observe)
+        self.function: Function = compiled(self.recursion, stood.tensors, leaves.tensors)
 
     def __call__(self, held: Leaves, leaves: Leaves, rounds: range) -> tuple[Segment, AgentState]:
         """``rounds``, places in ``leaves``, and what the agents hold after them. What ``held`` holds is written over."""

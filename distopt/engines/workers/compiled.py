@@ -1,96 +1,100 @@
-"""The rounds of a worker as one compiled loop (see ``distopt.engines.local.while_loop``), in which the exchange with the neighbours is opaque.
+"""The rounds of a worker, compiled in pieces between its exchanges with the neighbours (see ``distopt.codegen.segments``).
 
-The numbers are those of the compiled loop over all agents (``distopt.engines.local.compiled``).
+The numbers are those of the rounds of all agents that are compiled as one function (``distopt.engines.local.compiled``).
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
+from torch.utils import _pytree as pytree
 
-from distopt.engines.local.compiler import refused
+from distopt.codegen import objects
+from distopt.codegen.function import Function, compiled
+from distopt.codegen.record import Unsupported, arrive, leave
+from distopt.codegen.segments import Segments, segments
+from distopt.engines.local.compiled import Leaves
 from distopt.engines.local.eager import Trajectory
-from distopt.engines.local.while_loop import Loop, Round, layout, padded, pick, prepare_process, traced
 from distopt.engines.workers.agents import Agents
-from distopt.engines.workers.exchange import BlockLink, HaloExchange
+from distopt.engines.workers.exchange import BlockLink, Form, HaloExchange
+from distopt.engines.workers.halo import Halo
 from distopt.errors import InputError
-from distopt.numerics.trees import tensors
+from distopt.numerics.trees import part
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, recorded, same_form, step
 
-_exchanges: WeakValueDictionary[int, HaloExchange] = WeakValueDictionary()
-_numbers = count()
 
-library: Any = torch.library  # torch gives it no types
-# Operations with one result each, made without ``library.custom_op``: any others take 20 us to call.
-_operations = library.Library("distopt", "DEF")
-_operations.define("send(str stage, Tensor[] rows, Tensor exchange, Tensor k) -> Tensor")
-_operations.define("heard(str stage, int place, Tensor row, int width, Tensor exchange, Tensor k) -> Tensor")
+@dataclasses.dataclass
+class Noted:
+    """An exchange while a round is recorded: what is sent and heard is only noted.
 
+    Where all rounds have the same messages, their parts leave and arrive one by one; else the rows of all own agents leave, and those of
+    all others that are heard arrive.
 
-def _of(exchange: Tensor, do: Callable[[HaloExchange], Tensor]) -> Tensor:
-    own = _exchanges[int(exchange)]
-    try:
-        return do(own)
-    except BaseException as error:  # compiled code re-raises only the message; keep the exception itself
-        own.failure = error
-        raise
+    Attributes:
+        places: which own rows each message takes; None where that changes from round to round.
+        counts: of the rows that arrive together.
+        order: see ``distopt.engines.workers.halo.Halo``.
+        forms: shapes and precisions of the own rows of each stage.
+    """
 
-
-def _send(stage: str, rows: Sequence[Tensor], exchange: Tensor, k: Tensor) -> Tensor:
-    def do(own: HaloExchange) -> Tensor:
-        own.go(int(k))
-        own.send(stage, rows)
-        return k.clone()
-
-    return _of(exchange, do)
-
-
-def _heard(stage: str, place: int, row: Tensor, width: int, exchange: Tensor, k: Tensor) -> Tensor:
-    return _of(exchange, lambda own: own.leaf(stage, place, row))
-
-
-def _sent(stage: str, rows: Sequence[Tensor], exchange: Tensor, k: Tensor) -> Tensor:
-    """The form of what ``_send`` returns."""
-    return torch.empty_like(k)
-
-
-def _arrived(stage: str, place: int, row: Tensor, width: int, exchange: Tensor, k: Tensor) -> Tensor:
-    """The form of what ``_heard`` returns."""
-    return row.new_empty(row.shape[0], width, *row.shape[2:])
-
-
-for name, operation, form in (("send", _send, _sent), ("heard", _heard, _arrived)):
-    _operations.impl(name, operation, "CPU")
-    library.register_fake(f"distopt::{name}", form, lib=_operations)
-
-
-@dataclass
-class Opaque:
-    """A exchange as compiled code sees it: its number, and the place k of the round, which threads what is sent on a string to keep its order."""
-
-    exchange: Tensor
-    k: Tensor
-    width: int
+    places: Sequence[Tensor] | None
+    counts: Sequence[int]
+    order: Tensor | None
+    forms: dict[str, list[Form]]
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """See ``HaloExchange``."""
-        self.k = torch.ops.distopt.send(stage, rows, self.exchange, self.k)
+        self.forms[stage] = [(row.shape, row.dtype) for row in rows]
+        leave(
+            stage, rows if self.places is None else [row.index_select(1, each) for each in self.places for row in rows]
+        )
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """See ``HaloExchange``."""
-        return [
-            torch.ops.distopt.heard(stage, place, row, self.width, self.exchange, self.k)
-            for place, row in enumerate(rows)
-        ]
+        if not self.counts:
+            return list(rows)
+        forms = [((row.shape[0], count, *row.shape[2:]), row.dtype) for count in self.counts for row in rows]
+        arrived = arrive(stage, forms)
+        wholes = [torch.cat([row, *arrived[leaf :: len(rows)]], 1) for leaf, row in enumerate(rows)]
+        return wholes if self.order is None else [whole.index_select(1, self.order) for whole in wholes]
+
+
+def constant(halo: Halo) -> bool:
+    """Whether all rounds of a halo have the same messages."""
+    return len(halo.send) == 1
+
+
+def counted(halo: Halo) -> list[int]:
+    """How many rows arrive together in a round."""
+    if constant(halo):
+        return [count for _, count in sorted(halo.receive[0].items())]
+    others = halo.width - halo.own.shape[-1]
+    return [others] if others else []
+
+
+def ordered(halo: Halo) -> Tensor | None:
+    """The orders of all rounds, int64 [K, h]; None where the rows are heard as they arrive."""
+    if all(each is None for each in halo.order):
+        return None
+    return torch.stack([torch.arange(halo.width) if each is None else each for each in halo.order])
+
+
+@dataclasses.dataclass
+class Compiled:
+    """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded."""
+
+    segments: Segments
+    forms: dict[str, list[Form]]
+    bits: int
+    terms: bool
 
 
 class Rounds:
@@ -100,98 +104,124 @@ class Rounds:
         problem: with the worker's own agents.
         agents: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
-        most: rounds of a segment.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        agents: Agents,
-        terms: Callable[..., Tensor],
-        most: int,
-    ) -> None:
-        prepare_process()
-        self.problem, self.agents, self.terms, self.most = problem, agents, terms, most
-        self.exchange, self.early = agents.exchange, agents.method.plan.early
-        number = next(_numbers)
-        _exchanges[number] = self.exchange
-        self._number = torch.tensor(number)
-        self._loops: dict[Any, Loop] = {}
-        self._loaded, self._bits, self._with_terms = 0, 0, False
+    def __init__(self, problem: Problem, agents: Agents, terms: Callable[..., Tensor]) -> None:
+        self.problem, self.agents, self.terms = problem, agents, terms
+        self.exchange = agents.exchange
+        self._rounds: dict[Any, Compiled] = {}
+        self._measures: dict[Any, Function] = {}
 
     def through(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> Trajectory:
-        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over."""
-        held, halo = self.agents.held, self.agents.halo
-        weights, width = (halo.tables, halo.own), halo.width
-        self.exchange.go(rounds.start)
-        first = torch.tensor([self.exchange.round - rounds.start])
-        self._loaded = max(self._loaded, count)
-        leaves = padded((data, weights, self.agents.uniforms, first), self._loaded)
+        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over.
 
-        def one(held: AgentState, k: Tensor, leaves: Any) -> Round:
-            opaque = Opaque(self._number, k, width)
-            data, weights, uniforms, first = pick(leaves, k)
-            link = BlockLink(opaque, self.problem.network.which, *weights)
-            after, net, g = step(self.problem, held, data, link, uniforms, first + k, self.early)
-            of_round = measure.round_terms(self.problem, after.state, g)
-            self._bits, self._with_terms = net.bits, of_round is not None
-            stood = before(self.problem, held)
-            kept = [stood[name] if name in stood else recorded(after, name) for name in (self.problem.answer, *keep)]
-            return Round(after, [*kept, *([of_round] if of_round is not None else [])], opaque.k)
+        Raises:
+            InputError: the rounds cannot be written out.
+        """
+        agents, halo, exchange = self.agents, self.agents.halo, self.exchange
+        exchange.go(rounds.start)
+        first = exchange.round - rounds.start
+        places = tuple(each[None] for each in halo.send[0].values()) if constant(halo) else None
+        tree = (data, halo.tables, halo.own, agents.uniforms, torch.arange(first, first + count), places, ordered(halo))
+        held, leaves = Leaves(agents.held), Leaves(tree)
+        shapes = keep, held.shape, leaves.shape, tuple(counted(halo))
+        if shapes not in self._rounds:
+            self._rounds[shapes] = _written(lambda: self._recorded(keep, held, leaves, counted(halo)))
+        found = self._rounds[shapes]
+        for stage, forms in found.forms.items():
+            exchange.declare(stage, forms)
+        rows = [torch.empty(len(rounds), *shape, dtype=dtype) for shape, dtype in found.segments.rows]
+        given = [each.contiguous() for each in leaves.tensors]
+        turns = [exchange.turn(rounds.start), exchange.turn(rounds.start + 1)]
+        memory = [self._memory(found, halo, turn) for turn in turns]
+        bound = found.segments.bound(held.tensors, given, rows, rounds.start, memory)
+        points = [self._points(found.segments, halo, each) for each in memory]
+        for k in rounds:
+            turn = (k - rounds.start) % 2
+            exchange.go(k)
+            for piece, point in zip(bound.pieces[turn], points[turn], strict=True):
+                if piece is not None:
+                    piece(k)
+                point()
+        after: AgentState = held.tree(bound.after(len(rounds)))
+        kept = dict(zip(keep, rows[1:], strict=False))
+        return Trajectory(rows[0], rows[-1] if found.terms else None, kept, after, found.bits)
 
-        shapes = (keep, width, self._longest, *((leaf.shape, leaf.dtype) for leaf in tensors((held, leaves))))
-        if shapes not in self._loops:
-            after, rows, _ = self._forms(one, held, leaves)
-            same_form(self.problem, after.x, self.exchange.round)
-            self._loops[shapes] = Loop(one, held, rows, self._longest, layout(held, self.early.values())[0])
-        held, (points, *kept) = self._run(self._loops[shapes], held, leaves, rounds)
-        terms = kept.pop() if self._with_terms else None
-        return Trajectory(points, terms, dict(zip(keep, kept, strict=True)), held, self._bits)
+    def _recorded(self, keep: tuple[str, ...], held: Leaves, leaves: Leaves, counts: Sequence[int]) -> Compiled:
+        """The rounds of one shape."""
+        problem = dataclasses.replace(self.problem, algorithm=copy.copy(self.problem.algorithm))
+        early, form = self.agents.method.plan.early, pytree.tree_structure(held.tree(held.tensors))
+        forms: dict[str, list[Form]] = {}
+        seen: list[Any] = [0, False]
+
+        def one(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            now: AgentState = held.tree(carry)
+            own, weights, mine, uniforms, t, places, order = leaves.tree(data)
+            stood = before(problem, now)
+            points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
+            link = BlockLink(Noted(places, counts, order, forms), problem.network.which, weights, mine)
+            after, net, g = step(problem, now, own, link, uniforms, t, early)
+            same_form(problem, after.x, 0)
+            if pytree.tree_structure(after) != form:
+                raise Unsupported("a round changes the form of what the agents hold")
+            of_round = measure.round_terms(problem, after.state, g)
+            seen[:] = net.bits, of_round is not None
+            kept = [points[name] if name in points else recorded(after, name) for name in (problem.answer, *keep)]
+            return pytree.tree_leaves(after), [*kept, *([of_round] if of_round is not None else [])]
+
+        made = segments(one, held.tensors, leaves.tensors)
+        return Compiled(made, forms, *seen)
+
+    def _memory(self, found: Compiled, halo: Halo, turn: int) -> list[list[Tensor]]:
+        """Where what is sent and heard lies, point by point."""
+        memory = []
+        for kind, stage, forms in found.segments.points:
+            if constant(halo):
+                messages = self.exchange.outgoing if kind == "leave" else self.exchange.incoming
+                memory.append([part for message in messages(stage, turn).values() for part in message.parts])
+            else:
+                memory.append([torch.zeros(shape, dtype=dtype) for shape, dtype in forms])
+        return memory
+
+    def _points(self, made: Segments, halo: Halo, memory: list[list[Tensor]]) -> list[Callable[[], object]]:
+        """What is done at each point of a round, and nothing after the last piece."""
+        exchange, fixed, done = self.exchange, constant(halo), list[Callable[[], object]]()
+        for (kind, stage, _), rows in zip(made.points, memory, strict=True):
+            if kind == "leave":
+                done.append(partial(exchange.post, stage) if fixed else partial(exchange.send, stage, rows))
+            else:
+                done.append(partial(exchange.wait, stage) if fixed else partial(_take, exchange, stage, rows))
+        return [*done, lambda: None]
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
-        found = padded(
-            (points, mean), self._longest, constant=False
-        )  # points and means of these rounds; data and x* of all loaded rounds
-        leaves = found, padded((data, best), self._loaded), torch.tensor([rounds.start])
+        found = Leaves((points, mean, *part((data, best), rounds.start, rounds.stop)))
+        if found.shape not in self._measures:
 
-        def one(held: tuple[()], k: Tensor, leaves: Any) -> Round:
-            found, loaded, first = leaves
-            x, mean = pick(found, k - first[0])
-            return Round(held, [self.terms(x, mean, *pick(loaded, k))], k)
+            def one(_: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+                return [], [self.terms(*found.tree(data))]
 
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in tensors(leaves))
-        if shapes not in self._loops:
-            _, rows, _ = self._forms(one, (), leaves)
-            self._loops[shapes] = Loop(one, (), rows, self._longest, ())
-        return self._run(self._loops[shapes], (), leaves, rounds)[1][0]
+            self._measures[found.shape] = _written(lambda: compiled(one, [], found.tensors))
+        function = self._measures[found.shape]
+        values = torch.empty(len(rounds), *function.rows[0][0], dtype=function.rows[0][1])
+        function.bound([], [each.contiguous() for each in found.tensors], [values])(0, len(rounds))
+        return values
 
-    def _run(self, loop: Loop, held: Any, leaves: Any, rounds: range) -> tuple[Any, list[Tensor]]:
-        """Run a loop. Its compilation may be refused, and its exchanges may fail."""
-        self.exchange.failure = None
-        failure: BaseException
-        try:
-            return loop(held, leaves, rounds)
-        except RuntimeError as error:
-            failure = self.exchange.failure or error
-            if isinstance(error, TorchDynamoException):
-                failure = refused(error)
-            elif str(error).startswith("KeyboardInterrupt"):  # it came before an operation could catch it
-                failure = self.exchange.failure or KeyboardInterrupt()
-        raise failure
 
-    @property
-    def _longest(self) -> int:
-        """Rounds that a segment of what is loaded may have."""
-        return min(self.most, self._loaded)
+def _take(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> None:
+    """Put the rows that have come one after the other."""
+    at = 0
+    for pieces in exchange.wait(stage):
+        for piece, into in zip(pieces, rows, strict=True):
+            into[:, at : at + piece.shape[1]].copy_(piece)
+        at += pieces[0].shape[1]
 
-    @staticmethod
-    def _forms(one: Any, held: Any, leaves: Any) -> Round:
-        """The shapes and dtypes of a round's results."""
-        try:
-            found: Round = traced(one, held, torch.zeros((), dtype=torch.int64), leaves)
-            return found
-        except InputError:
-            raise
-        except Exception as error:
-            raise refused(error) from error
+
+def _written(make: Callable[[], Any]) -> Any:
+    """What ``make`` gives, unless it cannot be written out."""
+    try:
+        if (why := objects.fault()) is not None:
+            raise Unsupported(why)
+        return make()
+    except Unsupported as error:
+        raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error

@@ -23,6 +23,9 @@ E = TypeVar("E")
 
 CPU = torch.device("cpu")
 
+Form = tuple[torch.Size, torch.dtype]
+"""Shape and precision of a tensor."""
+
 Tag = tuple[int, str]
 """(round, what it is): names a message between two workers. Messages are taken by tag, never by order of arrival."""
 
@@ -98,14 +101,11 @@ class HaloExchange:
 
     def __init__(self, transport: Transport, device: torch.device = CPU, prefix: str = "") -> None:
         self.transport, self.device, self.prefix, self.k = transport, device, prefix, 0
-        self.failure: BaseException | None = None  # in the midst of compiled rounds
         self._rounds, self._next, self._again = range(0), 0, 0  # no tag is used from round ``_next`` on
         self._name = prefix  # in front of the stage, in a tag
-        self._forms: dict[
-            str, list[tuple[torch.Size, torch.dtype]]
-        ] = {}  # shapes and precisions of the own rows, by stage
+        self._forms: dict[str, list[Form]] = {}  # shapes and precisions of the own rows, by stage
         self._buffers: dict[tuple[str, int, int, bool], Buffer] = {}  # (stage, block, turn, whether it comes)
-        self._turns: dict[tuple[str, int, bool], int] = {}
+        self._first, self._used = 0, 1  # the round from which turns are counted; the turn of the last message
         self._ahead: dict[str, Pending] = {}
         self._sent: dict[str, Pending] = {}
 
@@ -114,12 +114,17 @@ class HaloExchange:
         """The round it is in."""
         return self._start + self.k
 
+    def turn(self, k: int) -> int:
+        """Which of the two buffers of each message serves in round k of the halo."""
+        return (self._start + k - self._first) % 2
+
     def begin(self, halo: Halo, start: int, rounds: range) -> None:
         """Go through ``rounds`` of a halo. Nothing may be under way."""
         if start + rounds.start < self._next:
             self._again += 1
             self._name = f"{self.prefix}again {self._again}: "
         self._next = start + rounds.stop
+        self._first = start + rounds.start - (1 - self._used)  # the buffers that served last rest
         self.halo, self._start, self._rounds, self.k = halo, start, rounds, rounds.start
         self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
 
@@ -135,7 +140,7 @@ class HaloExchange:
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
             buffers = {
-                block: self._buffer(stage, block, places.shape[0], False)
+                block: self._buffer(stage, block, places.shape[0], False, self.turn(due.k))
                 for block, places in self._entry(self.halo.send, due.k).items()
             }
             self.transport.send(self._tag(due.k, stage), {block: buffer.message for block, buffer in buffers.items()})
@@ -145,38 +150,61 @@ class HaloExchange:
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
-        forms = [(row.shape, row.dtype) for row in rows]
+        self.declare(stage, [(row.shape, row.dtype) for row in rows])
+        for block, places in self._entry(self.halo.send, self.k).items():
+            parts = self._buffer(stage, block, places.shape[0], False, self.turn(self.k)).parts
+            for row, into in zip(rows, parts, strict=True):
+                torch.index_select(row, 1, places, out=into)
+        self.post(stage)
+
+    def declare(self, stage: str, forms: list[Form]) -> None:
+        """Say what the own agents' rows of a stage are like."""
         if self._forms.setdefault(stage, forms) != forms:
             raise InputError(
                 f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
             )
-        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead else self._expect(self.k, stage)
-        outgoing = {}
-        for block, places in self._entry(self.halo.send, self.k).items():
-            buffer = outgoing[block] = self._buffer(stage, block, places.shape[0], False)
-            for row, into in zip(rows, buffer.parts, strict=True):
-                torch.index_select(row, 1, places, out=into)
-        self.transport.send(self._tag(self.k, stage), {block: buffer.message for block, buffer in outgoing.items()})
-        if self.k + 1 in self._rounds:
-            self._ahead[stage] = self._expect(self.k + 1, stage)
+
+    def outgoing(self, stage: str, turn: int) -> dict[int, Buffer]:
+        """The messages of a stage that was declared, where all rounds have the same, to be filled for ``post``."""
+        return {
+            block: self._buffer(stage, block, places.shape[0], False, turn)
+            for block, places in self.halo.send[0].items()
+        }
+
+    def incoming(self, stage: str, turn: int) -> dict[int, Buffer]:
+        """The messages of a stage that was declared, where all rounds have the same, as they lie after ``wait``."""
+        return {
+            block: self._buffer(stage, block, count, True, turn)
+            for block, count in sorted(self.halo.receive[0].items())
+        }
+
+    def post(self, stage: str) -> None:
+        """Send what lies in the buffers of a stage."""
+        k, turn = self.k, self.turn(self.k)
+        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead else self._expect(k, stage)
+        self.transport.send(
+            self._tag(k, stage),
+            {block: self._buffers[stage, block, turn, False].message for block in self._entry(self.halo.send, k)},
+        )
+        if k + 1 in self._rounds:
+            self._ahead[stage] = self._expect(k + 1, stage)
+
+    def wait(self, stage: str) -> list[list[Tensor]]:
+        """Wait for the others' rows of a stage that was sent: those of each leaf [R, *, *] by block, in ascending order."""
+        due = self._sent[stage]
+        due.wait()
+        return due.pieces
 
     def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
         """The heard agents' rows [R, h, *] of a stage that was sent."""
-        return [self.leaf(stage, place, row) for place, row in enumerate(rows)]
-
-    def leaf(self, stage: str, place: int, row: Tensor) -> Tensor:
-        """Those of the leaf at one place among the rows of a stage."""
-        due = self._sent[stage]
-        due.wait()
-        whole, order = (
-            torch.cat([row, *(pieces[place] for pieces in due.pieces)], 1),
-            self._entry(self.halo.order, self.k),
-        )
-        return whole if order is None else whole.index_select(1, order)
+        pieces, order = self.wait(stage), self._entry(self.halo.order, self.k)
+        wholes = [torch.cat([row, *(piece[leaf] for piece in pieces)], 1) for leaf, row in enumerate(rows)]
+        return wholes if order is None else [whole.index_select(1, order) for whole in wholes]
 
     def _expect(self, k: int, stage: str) -> Pending:
+        self._used = self.turn(k)
         buffers = {
-            block: self._buffer(stage, block, count, True)
+            block: self._buffer(stage, block, count, True, self.turn(k))
             for block, count in sorted(self._entry(self.halo.receive, k).items())
         }
         into = {block: buffer.message for block, buffer in buffers.items()}
@@ -187,9 +215,8 @@ class HaloExchange:
     def _tag(self, k: int, stage: str) -> Tag:
         return self._start + k, self._name + stage
 
-    def _buffer(self, stage: str, block: int, count: int, comes: bool) -> Buffer:
+    def _buffer(self, stage: str, block: int, count: int, comes: bool, turn: int) -> Buffer:
         """A buffer with ``count`` rows of a stage: one of two that serve by turns, where they have that size."""
-        turn = self._turns[stage, block, comes] = 1 - self._turns.get((stage, block, comes), 0)
         buffer = self._buffers.get((stage, block, turn, comes))
         if buffer is None or buffer.rows != count:
             forms = [((shape[0], count, *shape[2:]), dtype) for shape, dtype in self._forms[stage]]

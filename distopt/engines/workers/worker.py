@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from distopt.costs.data import Blocks, evaluate
 from distopt.engines.local import eager
 from distopt.engines.workers.agents import Agents, checked
+from distopt.engines.workers.compiled import Rounds
 from distopt.engines.workers.exchange import CPU, Rows, Transport
 from distopt.engines.workers.halo import pack, size, unpack
 from distopt.engines.workers.partition import Partition
@@ -106,9 +107,7 @@ class Worker:
         if self._through is None:
             self._through = self._one_by_one
             if self.compiled:
-                from distopt.engines.workers import compiled as cut  # imports the compiler's front end: seconds
-
-                rounds = cut.Rounds(self.problem, self.agents, self._terms, eager.room(self.whole.x0))
+                rounds = Rounds(self.problem, self.agents, self._terms)
                 self._through, self._measure = rounds.through, rounds.measure
 
     def _there(self, tree: Any) -> Any:

@@ -1,0 +1,52 @@
+"""Whether Python objects still hold what they held: whoever counts calls in one does something else some day."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from torch import Tensor
+
+DEEP, MANY = 6, 200
+"""How far attributes of attributes are followed, and how many entries of a collection are."""
+
+Held = dict[str, Any]
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+def held(**objects: Any) -> Held:
+    """What the objects hold, by path: numbers and texts, how long collections are, and how often tensors were changed.
+
+    >>> held(rule={"lr": 0.5, "seen": [1, 2]})
+    {'rule': 2, 'rule.lr': 0.5, 'rule.seen': 2, 'rule.seen.0': 1, 'rule.seen.1': 2}
+    """
+    found: Held = {}
+    for name, each in objects.items():
+        _into(found, name, each, DEEP, set())
+    return found
+
+
+def changed(before: Held, after: Held) -> str | None:
+    """The first path at which the two differ; None where they are the same."""
+    return next((path for path in (*before, *after) if repr(before.get(path, ())) != repr(after.get(path, ()))), None)
+
+
+def _into(found: Held, path: str, x: Any, deep: int, seen: set[int]) -> None:
+    if isinstance(x, _PLAIN):
+        found[path] = x
+        return
+    if not deep or id(x) in seen or isinstance(x, _CODE):
+        return
+    seen.add(id(x))
+    if isinstance(x, Tensor):
+        found[path] = x._version
+    elif isinstance(x, dict | list | tuple | set):
+        found[path] = len(x)
+        entries = x.items() if isinstance(x, dict) else enumerate(x) if not isinstance(x, set) else ()
+        for name, each in list(entries)[:MANY]:
+            _into(found, f"{path}.{name}", each, deep - 1, seen)
+    else:
+        for name, each in vars(x).items() if hasattr(x, "__dict__") else ():
+            _into(found, f"{path}.{name}", each, deep - 1, seen)
