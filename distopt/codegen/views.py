@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -150,15 +151,23 @@ def _split(self: Translation, operation: Operation) -> list[Lazy]:
     return parts
 
 
+TOGETHER = 16  # parts that one loop writes
+
+
 def joined(self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, shape: tuple[int, ...], type: Type) -> Lazy:
-    """A new tensor, made of parts that begin at these places of an axis, each written by its own loop."""
+    """A new tensor, made of parts that begin at these places of an axis. Parts of one shape that follow each other are written by one loop."""
     buffer = self.nests.buffer(shape, type)
     body: list[Statement] = []
-    for start, part in parts:
-        if math.prod(part.shape):
-            ix = self.nests.index(part.shape)
-            at = (*ix[:axis], ix[axis] + start, *ix[axis + 1 :])
-            body += self.nests.over(part.shape, [Block((Store(buffer, at, part.at(ix).to(type)),))])
+    for own, group in itertools.groupby(
+        (each for each in parts if math.prod(each[1].shape)), lambda part: part[1].shape
+    ):
+        ix = self.nests.index(own)
+        stores = [
+            Store(buffer, (*ix[:axis], ix[axis] + start, *ix[axis + 1 :]), part.at(ix).to(type))
+            for start, part in group
+        ]
+        for k in range(0, len(stores), TOGETHER):
+            body += self.nests.over(own, [Block(tuple(stores[k : k + TOGETHER]))])
     self.nests.separate(body, [buffer])
     return self.nests.held(buffer)
 
