@@ -83,9 +83,9 @@ class Cut:
         numbers = {id(point): p for p, point in enumerate(self.points)}
         first = []
         for operation in operations:
-            point = numbers.get(id(operation))
+            own = numbers.get(id(operation))
             first.append(max((known.get(id(each), 0) for each in _needs(operation)), default=0))
-            known |= dict.fromkeys(map(id, operation.results), first[-1] if point is None else point + 1)
+            known |= dict.fromkeys(map(id, operation.results), first[-1] if own is None else own + 1)
         self._piece = [0] * len(operations)
         for at, operation in reversed([*enumerate(operations)]):
             dues = [due.get(id(each), len(self.points)) for each in operation.results]
