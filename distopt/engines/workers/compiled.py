@@ -89,12 +89,22 @@ def ordered(halo: Halo) -> Tensor | None:
 
 @dataclasses.dataclass
 class Compiled:
-    """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded."""
+    """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded.
+
+    ``kept`` is the memory of the rows, which serves again: new memory costs more than what is written there.
+    """
 
     segments: Segments
     forms: dict[str, list[Form]]
     bits: int
     terms: bool
+    kept: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def rows(self, count: int) -> list[Tensor]:
+        """Memory for the rows of so many rounds."""
+        if not self.kept or len(self.kept[0]) < count:
+            self.kept = [torch.empty(count, *shape, dtype=dtype) for shape, dtype in self.segments.rows]
+        return [each[:count] for each in self.kept]
 
 
 class Rounds:
@@ -113,7 +123,7 @@ class Rounds:
         self._measures: dict[Any, Function] = {}
 
     def through(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> Trajectory:
-        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over.
+        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over, and so is what was returned before.
 
         Raises:
             InputError: the rounds cannot be written out.
@@ -130,7 +140,7 @@ class Rounds:
         found = self._rounds[shapes]
         for stage, forms in found.forms.items():
             exchange.declare(stage, forms)
-        rows = [torch.empty(len(rounds), *shape, dtype=dtype) for shape, dtype in found.segments.rows]
+        rows = found.rows(len(rounds))
         given = [each.contiguous() for each in leaves.tensors]
         turns = [exchange.turn(rounds.start), exchange.turn(rounds.start + 1)]
         memory = [self._memory(found, halo, turn) for turn in turns]
