@@ -68,29 +68,6 @@ def test_every_algorithm_and_direction_compiles_whole(algorithm: str, traced: No
     both("star" if around_average else "ring", 5, "moving_target", algorithm, trials=2)
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    needs.slow_but("gtadam", [*registry.names("algorithms"), "dgd:form=atc", "gt:form=atc"]),
-)
-def test_every_algorithm_compiles_whole_on_workers(algorithm: str, traced: None) -> None:
-    """With the exchange inside. What the C++ of each of them gives is the battery's."""
-    around_average = registry.make("algorithms", algorithm).weights == "average"
-    ask: dict[str, Any] = {
-        "agents": 5,
-        "scenario": "moving_target",
-        "algorithm": algorithm,
-        "rounds": 6,
-        "record": ("x",),
-    }
-    eager, compiled = (
-        distopt.simulate("star" if around_average else "ring", mode=mode, engine=engine, **ask)
-        for mode, engine in (("eager", "local"), ("compiled", "threads:workers=2"))
-    )
-    assert list(eager) == list(compiled)
-    for name in eager:
-        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-11, atol=1e-11, err_msg=name)
-
-
 @pytest.mark.parametrize("scenario", needs.slow_but("flights", registry.names("scenarios")))
 def test_every_scenario_compiles_whole(scenario: str, traced: None) -> None:
     both("ring", 4, EXAMPLE.get(scenario, scenario), "gt:lr=0.001", rounds=5)

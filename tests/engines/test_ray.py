@@ -28,6 +28,7 @@ from distopt import engines
 from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
+from distopt.engines.local.emitted import emitted
 from distopt.engines.ray.cluster import library
 from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import divide as shares
@@ -95,7 +96,7 @@ def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> Non
     try:
         for case in cases:
             problems = posed(case, **settings)
-            alone = on(problems, mode=mode)
+            alone = on(problems, emitted if mode == "compiled" else local.local, mode)
             assert moves(alone), case
             assert differences(alone, on(problems, team.engine, mode)) == [], case
     finally:
@@ -118,7 +119,7 @@ def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
 def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
     problem = made("ring", "drifting_logistic")
     comparison = Comparison.of(problem)
-    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, engine=emitted)
     shared = execute(
         problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine="ray:workers=2,timeout=300"
     )
