@@ -204,6 +204,10 @@ class Pool:
         """What stands in memory."""
         return self.make("load", buffer.type, *ix, value=buffer, key=id(buffer))
 
+    def pick(self, condition: Expr, a: Expr, b: Expr) -> Expr:
+        """``a`` where the condition holds, else ``b``: loads, or picks, of the same last index. Only the one that is taken is read."""
+        return self.make("pick", a.type, condition, a, b)
+
     def lifted(self, x: Expr | float, type: Type) -> Expr:
         """An expression of this type: a Python number becomes a constant."""
         return x.to(type) if isinstance(x, Expr) else self.constant(type, x)

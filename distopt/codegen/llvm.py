@@ -97,6 +97,22 @@ class Assembly(Printer):
         name = self._new(f"load {memory(buffer.type)}, ptr {address}{self._access(buffer)}")
         return self._new(f"icmp ne i8 {name}, 0") if buffer.type == "b1" else name
 
+    def pick(self, expr: Expr, names: list[str]) -> str:
+        """The beginning of the row is chosen first, outside of the loop along it; so that loop is over one row in memory."""
+        given, type, buffers = iter(names), memory(expr.type), list[Buffer]()
+
+        def row(each: Expr) -> str:
+            if each.op == "load":
+                buffers.append(each.value)
+                place = next(given)  # outside of the buffer, where the row is not in it
+                return self._new(f"getelementptr {type}, ptr {self._pointers[each.value.name]}, i64 {place}")
+            condition, yes, no = next(given), row(each.args[1]), row(each.args[2])
+            return self._new(f"select i1 {condition}, ptr {yes}, ptr {no}")
+
+        address = self._new(f"getelementptr {type}, ptr {row(expr)}, i64 {names[-1]}")
+        name = self._new(f"load {type}, ptr {address}{self._access(buffers[0])}")
+        return self._new(f"icmp ne i8 {name}, 0") if expr.type == "b1" else name
+
     def store(self, buffer: Buffer, place: str, name: str) -> None:
         if buffer.type == "b1":
             name = self._new(f"zext i1 {name} to i8")

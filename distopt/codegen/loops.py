@@ -18,14 +18,18 @@ LIMIT = 24  # numbers that go into an expression before it is realised
 
 
 class Lazy:
-    """A tensor as a function of the index. ``cost`` counts the numbers read for one of its own."""
+    """A tensor as a function of the index. ``cost`` counts the numbers read for one of its own.
 
-    __slots__ = ("_made", "_make", "cost", "held", "shape", "type")
+    ``anywhere`` says that a place which is itself a number may be asked for, as in what is ``held``.
+    """
+
+    __slots__ = ("_made", "_make", "anywhere", "cost", "held", "shape", "type")
 
     def __init__(
         self, shape: Sequence[int], type: Type, make: Callable[[Index], Expr], cost: int = 1, held: Buffer | None = None
     ) -> None:
         self.shape, self.type, self._make, self.cost, self.held = tuple(shape), type, make, cost, held
+        self.anywhere = held is not None
         self._made: dict[Index, Expr] = {}
 
     def at(self, ix: Index) -> Expr:

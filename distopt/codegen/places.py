@@ -26,9 +26,15 @@ def _inside(self: Translation, place: Expr, n: int) -> Expr:
     return (place >= n).where(place.pool.constant("i64", n - 1), place)
 
 
+def _anywhere(self: Translation, operation: Operation) -> Lazy:
+    """The first argument, whose numbers are at hand at any place."""
+    source = self.lazy(operation.args[0])
+    return source if source.anywhere else self.nests.realised(source)
+
+
 def _index(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), given = operation.results, operation.args[1]
-    source = self.nests.realised(self.lazy(operation.args[0]))
+    source = _anywhere(self, operation)
     axes = [axis for axis, each in enumerate(given) if each is not None]
     if any(b - a != 1 for a, b in pairwise(axes)):
         raise Unsupported("indices of axes that do not follow one another")
@@ -48,7 +54,7 @@ def _index(self: Translation, operation: Operation) -> list[Lazy]:
 
 def _index_select(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), (_, axis, _) = operation.results, operation.args
-    source, places = self.nests.realised(self.lazy(operation.args[0])), self.lazy(operation.args[2])
+    source, places = _anywhere(self, operation), self.lazy(operation.args[2])
     axis %= len(source.shape)
 
     def number(ix: Index) -> Expr:

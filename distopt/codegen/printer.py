@@ -71,6 +71,8 @@ class Printer(ABC):
         return self._names[id(expr)]
 
     def _needs(self, expr: Expr) -> tuple[Expr, ...]:
+        if expr.op == "pick":
+            return (*self._rows(expr), _last(expr))
         if expr.op != "load" or not expr.args:
             return expr.args
         return (linear(expr.value.shape, expr.args, expr.pool),)
@@ -83,7 +85,16 @@ class Printer(ABC):
         if expr.op == "load":
             place = self._names[id(self._needs(expr)[0])] if expr.args else self.zero
             return self.load(expr.value, place)
+        if expr.op == "pick":
+            return self.pick(expr, [self._names[id(each)] for each in self._needs(expr)])
         return self.operation(expr, [self._names[id(each)] for each in expr.args])
+
+    def _rows(self, expr: Expr) -> tuple[Expr, ...]:
+        """What the beginnings of the rows that an expression picks from are made of."""
+        if expr.op == "pick":
+            condition, a, b = expr.args
+            return (condition, *self._rows(a), *self._rows(b))
+        return (linear(expr.value.shape, (*expr.args[:-1], expr.pool.constant("i64", 0)), expr.pool),)
 
     zero = "0"
 
@@ -100,6 +111,10 @@ class Printer(ABC):
         """Read from memory."""
 
     @abstractmethod
+    def pick(self, expr: Expr, names: list[str]) -> str:
+        """Read from one of several places: the conditions and the beginnings of the rows as they stand in the expression, and the last index."""
+
+    @abstractmethod
     def store(self, buffer: Buffer, place: str, name: str) -> None:
         """Write to memory."""
 
@@ -114,3 +129,8 @@ class Printer(ABC):
     @abstractmethod
     def branch(self, branch: If, condition: str) -> None:
         """A branch."""
+
+
+def _last(expr: Expr) -> Expr:
+    """The last index of what an expression picks from."""
+    return _last(expr.args[1]) if expr.op == "pick" else expr.args[-1]

@@ -90,6 +90,17 @@ class Source(Printer):
         text = f"{buffer.name}[{place}]"
         return self._defined(buffer.type, f"{text} != 0" if buffer.type == "b1" else text)
 
+    def pick(self, expr: Expr, names: list[str]) -> str:
+        given = iter(names)
+
+        def row(each: Expr) -> str:
+            if each.op == "load":
+                return f"{each.value.name} + {next(given)}"
+            return f"({next(given)} ? {row(each.args[1])} : {row(each.args[2])})"
+
+        text = f"{row(expr)}[{names[-1]}]"
+        return self._defined(expr.type, f"{text} != 0" if expr.type == "b1" else text)
+
     def store(self, buffer: Buffer, place: str, name: str) -> None:
         self._line(f"{buffer.name}[{place}] = {name};")
 

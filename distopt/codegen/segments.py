@@ -7,6 +7,7 @@ before the first thing is awaited. Between two pieces the caller does what the p
 from __future__ import annotations
 
 import ctypes
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ the n-th point; the n-th that is "passed" from piece to piece."""
 AGAIN = ("clone", "alias", "detach", "contiguous", "_to_copy")
 SHAPED = ("zeros_like", "ones_like", "new_zeros", "new_ones", "_new_zeros_with_same_feature_meta")
 """Operations that are done again wherever they are needed, beside views; and those that need no number of their argument."""
+
+LIGHT = ("add", "sub", "rsub", "mul", "neg")
+"""Operations that are done again rather than stored, up to ``CHAIN`` of them, where they need little but what lies in memory anyway."""
+
+CHAIN, SOURCES = 4, 2
 
 
 def _needs(operation: Operation) -> list[Array]:
@@ -103,6 +109,7 @@ class Cut:
             )
             wanted[piece].append((place, array))
 
+        self._light = self._lights(recording)
         self.same = [recording.results[k] is recording.inputs[k] for k in range(carries)]
         for k, array in enumerate(recording.results):
             if k >= carries:
@@ -118,6 +125,32 @@ class Cut:
         found = [self._taken(j, wanted) for j in reversed(range(len(wanted)))][::-1]
         self.pieces = self._arranged(found, wanted)
 
+    def _lights(self, recording: Recording) -> set[int]:
+        """The operations that are done again rather than stored."""
+        chains: dict[
+            int, tuple[int, frozenset[int]]
+        ] = {}  # how many numbers are computed, and of what that is no smaller
+        for array in [*recording.inputs, *(each for point in self.points for each in point.results)]:
+            chains[id(array)] = 0, frozenset([id(array)])
+        sizes = {id(array): math.prod(array.shape) for array in recording.inputs}
+        found = set()
+        for at, operation in enumerate(self._operations):
+            light, needs = operation.name.partition(".")[0] in LIGHT, _needs(operation)
+            if (
+                len(operation.results) != 1
+                or not (light or _again(operation))
+                or any(id(each) not in chains for each in needs)
+            ):
+                continue
+            (result,) = operation.results
+            large = math.prod(result.shape) // 2
+            length = light + sum(chains[id(each)][0] for each in needs)
+            sources = frozenset(x for each in needs for x in chains[id(each)][1] if sizes.get(x, large + 1) > large)
+            if length <= CHAIN and len(sources) <= SOURCES:
+                chains[id(result)] = length, sources
+                found |= {at} if light else set()
+        return found
+
     def _computed(self, array: Array) -> bool:
         at = self._made.get(id(array))
         return at is not None and self._operations[at].name != ARRIVE
@@ -132,7 +165,8 @@ class Cut:
             at = self._made.get(id(array), -1)
             if array.constant is not None or id(array) in outside or at in inside:
                 continue
-            if self._computed(array) and (self._piece[at] == j or _again(self._operations[at])):
+            again = at in self._light and id(array) not in self._home
+            if self._computed(array) and (again or self._piece[at] == j or _again(self._operations[at])):
                 inside.add(at)
                 waiting += _needs(self._operations[at])
                 continue

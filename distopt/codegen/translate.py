@@ -12,7 +12,7 @@ from distopt.codegen import elementwise
 from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type
 from distopt.codegen.functions import FUNCTIONS, power
 from distopt.codegen.loops import LIMIT, Lazy, Nests
-from distopt.codegen.record import Array, Operation, Recording, Unsupported, refused
+from distopt.codegen.record import Array, Operation, Recording, Unsupported, arrays, refused
 
 DTYPES: dict[Type, torch.dtype] = {type: dtype for dtype, type in TYPES.items()}
 INLINED = 1  # numbers of a constant that are written into the code; larger ones are handed over as data
@@ -37,6 +37,11 @@ class Translation:
         self.pool = self.nests.pool
         self.places: dict[str, int] = {}
         self._lazies: dict[int, Lazy] = {}
+        self._users: dict[int, list[Operation]] = {}
+        for operation in recording.operations:
+            for array in arrays((operation.args, operation.options)):
+                self._users.setdefault(id(array), []).append(operation)
+        self._kept = {id(array) for array in recording.results}
         self.inputs: list[Buffer] = []
         for array in recording.inputs:
             self._lazies[id(array)] = self._input(array)
@@ -92,6 +97,10 @@ class Translation:
     def given(self, number: Expr) -> bool:
         """Whether a number is data as they stand, which no round changes."""
         return number.op == "load" and number.value.kind == "input" and number.value not in self._changing
+
+    def users(self, array: Array) -> list[Operation]:
+        """The operations that use an array, if no others do."""
+        return [] if id(array) in self._kept else self._users.get(id(array), [])
 
     def operand(self, operation: Operation, k: int) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""

@@ -11,6 +11,7 @@ from distopt.codegen import elementwise
 from distopt.codegen.expressions import Expr, Index, Type, linear
 from distopt.codegen.loops import Block, Lazy, Statement, Store
 from distopt.codegen.record import Operation, Unsupported
+from distopt.codegen.reductions import converted
 from distopt.codegen.translate import Handler, Translation, type_of, view
 
 
@@ -191,6 +192,40 @@ def _part_backward(self: Translation, operation: Operation) -> list[Lazy]:
     return [self.nests.held(buffer)]
 
 
+FEW = 4
+"""Tensors one after another of which a row is looked up without moving them."""
+
+
+def _gathers(operation: Operation, axis: int) -> bool:
+    """Whether an operation reads rows of an axis at places that are numbers."""
+    if operation.name == "index.Tensor":
+        return len(operation.args[1]) > axis and operation.args[1][axis] is not None
+    return operation.name == "index_select.default" and bool(operation.args[1] == axis)
+
+
+def _picked(
+    self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, shape: tuple[int, ...], type: Type
+) -> Lazy:
+    """What ``joined`` gives, but nothing is moved: whoever reads a row finds out in which part it is."""
+    held = [(start, self.nests.realised(converted(part, type))) for start, part in parts]
+
+    def number(ix: Index) -> Expr:
+        place = ix[axis]
+
+        def at(start: int, part: Lazy) -> Expr:
+            return part.at((*ix[:axis], place - start, *ix[axis + 1 :]))
+
+        (start, part), *before = held[::-1]
+        found = at(start, part)
+        for below, other in before:
+            found, start = self.pool.pick(place < start, at(below, other), found), below
+        return found
+
+    lazy = Lazy(shape, type, number, 1)
+    lazy.anywhere = True
+    return lazy
+
+
 def _cat(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), parts, start = operation.results, [], 0
     axis = _argument(operation, 1, "dim", 0) % len(result.shape)
@@ -199,6 +234,10 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
             continue
         parts.append((start, self.lazy(array)))
         start += array.shape[axis]
+    users = self.users(result)
+    gathered = bool(users) and axis < len(result.shape) - 1 and all(_gathers(each, axis) for each in users)
+    if gathered and 1 < len(parts) <= FEW:
+        return [_picked(self, parts, axis, result.shape, type_of(result.dtype))]
     return [joined(self, parts, axis, result.shape, type_of(result.dtype))]
 
 

@@ -1,6 +1,6 @@
 """The equality battery: every algorithm, with exact messages and with signs, has the same bits on one block, in threads and on ranks.
 
-tests/engines/test_ray.py holds the same cases for actors, on the cluster that its tests share. ``make battery`` compiles every case.
+tests/engines/test_ray.py holds the same cases for actors, on the cluster that its tests share, and tests/engines/test_segments.py compiles them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from helpers.battery import (
     CHOCO,
     MATRICES,
     PARTITIONS,
-    SMALL,
     VECTORS,
     Case,
-    N,
     cases,
     differences,
     moves,
@@ -35,11 +33,9 @@ from distopt.catalog import registry
 from distopt.engines import ranks
 from distopt.engines.workers import agents, exchange
 from distopt.engines.workers.halo import Halo, halo
-from distopt.engines.workers.partition import Partition
 from distopt.network import rows as table
 from distopt.numerics import sums as tree
 from distopt.numerics.trees import tensors, tree_map
-from distopt.runs.execution import MakeEngine
 from distopt.scenarios import _logistic
 
 
@@ -190,38 +186,3 @@ def test_the_battery_notices_each_leaf_of_x_state_and_memory() -> None:
             )
         )
         assert differences(outcome, other) == [f"leaf {k}"]
-
-
-# Compiled
-
-
-def compiled_alike(case: Case, *engines: MakeEngine, **settings: Any) -> None:
-    problems = posed(case, **settings)
-    alone = on(problems, mode="compiled")
-    assert moves(alone)
-    for engine in engines:
-        assert differences(alone, on(problems, engine, "compiled")) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "settings"),
-    [
-        (Case("gtadam:lr=0.01", f"{CHOCO},resync=4", "drifting_logistic"), {"network": "ring"}),
-        (Case("gt:lr=0.01,form=atc", "exact", "moving_target:dim=3", "float32", 2), {"network": "random_matching"}),
-        pytest.param(Case("nids:lr=0.01", "exact", MATRICES[0]), SMALL, marks=pytest.mark.battery),
-        pytest.param(
-            Case("powergossip:lr=0.01", "exact", "moving_target:dim=7"), {"network": "ring"}, marks=pytest.mark.battery
-        ),
-    ],
-    ids=str,
-)
-def test_compiled_rounds_have_the_same_bits_in_threads(case: Case, settings: dict[str, Any]) -> None:
-    compiled_alike(case, threads(Partition.even(settings.get("agents", N), 3)), **settings)
-
-
-@needs.forks
-@pytest.mark.battery
-@pytest.mark.parametrize("case", cases(MATRICES[1]), ids=str)
-def test_every_case_has_the_same_bits_compiled_in_threads_and_on_ranks(case: Case) -> None:
-    compiled_alike(case, threads(Partition.even(6, 3)), partial(ranks.ranks, workers=2, timeout=300), **SMALL)

@@ -94,7 +94,7 @@ def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> Non
     try:
         for case in cases:
             problems = posed(case, **settings)
-            alone = on(problems, mode=mode)
+            alone = on(problems, local.local, mode)
             assert moves(alone), case
             assert differences(alone, on(problems, team.engine, mode)) == [], case
     finally:
@@ -115,7 +115,7 @@ def test_every_case_has_the_same_bits_compiled_on_actors() -> None:
 def test_compiled_rounds_have_the_same_bits_on_actors() -> None:
     problem = made("ring", "drifting_logistic")
     comparison = Comparison.of(problem)
-    alone = execute(problem.experiment, problem=problem, comparison=comparison, mode="compiled")
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, engine=local.local)
     shared = execute(
         problem.experiment, problem=problem, comparison=comparison, mode="compiled", engine="ray:workers=2,timeout=300"
     )

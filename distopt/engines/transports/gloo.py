@@ -7,6 +7,7 @@ is gone, fails or stays silent notes it, and all tell of that one.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import struct
@@ -201,7 +202,7 @@ class _Arriving:
                 work.wait(patience)
             except RuntimeError as error:
                 raise self.group.lost([sender], self.tag, error) from error
-            self.group.check_header(buffer.numpy()[:FRONT].tobytes(), due, sender)
+            self.group.check_header(ctypes.string_at(buffer.data_ptr(), FRONT), due, sender)
 
 
 @dataclass
@@ -227,7 +228,7 @@ class GlooTransport:
         self.group.reach(tag)
         head, number = header(tag)
         for receiver, buffer in outgoing.items():
-            buffer.numpy().data[:FRONT] = head
+            ctypes.memmove(buffer.data_ptr(), head, FRONT)
             try:
                 self._leaving.append((receiver, tag, self.group.pg.send([buffer], receiver, number), buffer))
             except RuntimeError as error:

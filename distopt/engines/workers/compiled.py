@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
-from distopt.codegen.record import Unsupported, arrive, leave
+from distopt.codegen.record import ARRIVE, LEAVE, Unsupported, arrive, leave
 from distopt.codegen.segments import Segments, segments
 from distopt.engines.local.compiled import Leaves
 from distopt.engines.local.eager import Trajectory
@@ -29,6 +28,9 @@ from distopt.numerics.trees import part
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, recorded, same_form, step
+
+Do = Callable[[int], object]
+"""What is done at some point of round k."""
 
 
 @dataclasses.dataclass
@@ -89,12 +91,22 @@ def ordered(halo: Halo) -> Tensor | None:
 
 @dataclasses.dataclass
 class Compiled:
-    """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded."""
+    """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded.
+
+    ``kept`` is the memory of the rows, which serves again: new memory costs more than what is written there.
+    """
 
     segments: Segments
     forms: dict[str, list[Form]]
     bits: int
     terms: bool
+    kept: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def rows(self, count: int) -> list[Tensor]:
+        """Memory for the rows of so many rounds."""
+        if not self.kept or len(self.kept[0]) < count:
+            self.kept = [torch.empty(count, *shape, dtype=dtype) for shape, dtype in self.segments.rows]
+        return [each[:count] for each in self.kept]
 
 
 class Rounds:
@@ -113,7 +125,7 @@ class Rounds:
         self._measures: dict[Any, Function] = {}
 
     def through(self, rounds: range, data: Any, count: int, keep: tuple[str, ...]) -> Trajectory:
-        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over.
+        """See ``distopt.engines.workers.worker.Through``. What the agents hold is written over, and so is what was returned before.
 
         Raises:
             InputError: the rounds cannot be written out.
@@ -130,19 +142,15 @@ class Rounds:
         found = self._rounds[shapes]
         for stage, forms in found.forms.items():
             exchange.declare(stage, forms)
-        rows = [torch.empty(len(rounds), *shape, dtype=dtype) for shape, dtype in found.segments.rows]
+        rows = found.rows(len(rounds))
         given = [each.contiguous() for each in leaves.tensors]
-        turns = [exchange.turn(rounds.start), exchange.turn(rounds.start + 1)]
-        memory = [self._memory(found, halo, turn) for turn in turns]
+        memory = [self._memory(found, halo, rounds.start + turn) for turn in (0, 1)]
         bound = found.segments.bound(held.tensors, given, rows, rounds.start, memory)
-        points = [self._points(found.segments, halo, each) for each in memory]
+        turns = [self._steps(found, halo, *each) for each in zip(bound.pieces, memory, strict=True)]
         for k in rounds:
-            turn = (k - rounds.start) % 2
             exchange.go(k)
-            for piece, point in zip(bound.pieces[turn], points[turn], strict=True):
-                if piece is not None:
-                    piece(k)
-                point()
+            for do in turns[(k - rounds.start) % 2]:
+                do(k)
         after: AgentState = held.tree(bound.after(len(rounds)))
         kept = dict(zip(keep, rows[1:], strict=False))
         return Trajectory(rows[0], rows[-1] if found.terms else None, kept, after, found.bits)
@@ -172,26 +180,28 @@ class Rounds:
         made = segments(one, held.tensors, leaves.tensors)
         return Compiled(made, forms, *seen)
 
-    def _memory(self, found: Compiled, halo: Halo, turn: int) -> list[list[Tensor]]:
-        """Where what is sent and heard lies, point by point."""
+    def _memory(self, found: Compiled, halo: Halo, k: int) -> list[list[Tensor]]:
+        """Where what is sent and heard in round k lies, point by point."""
         memory = []
         for kind, stage, forms in found.segments.points:
             if constant(halo):
-                messages = self.exchange.outgoing if kind == "leave" else self.exchange.incoming
-                memory.append([part for message in messages(stage, turn).values() for part in message.parts])
+                memory.append([row for rows in self.exchange.side(stage, k, kind == ARRIVE).rows for row in rows])
             else:
                 memory.append([torch.zeros(shape, dtype=dtype) for shape, dtype in forms])
         return memory
 
-    def _points(self, made: Segments, halo: Halo, memory: list[list[Tensor]]) -> list[Callable[[], object]]:
-        """What is done at each point of a round, and nothing after the last piece."""
-        exchange, fixed, done = self.exchange, constant(halo), list[Callable[[], object]]()
-        for (kind, stage, _), rows in zip(made.points, memory, strict=True):
-            if kind == "leave":
-                done.append(partial(exchange.post, stage) if fixed else partial(exchange.send, stage, rows))
+    def _steps(
+        self, found: Compiled, halo: Halo, pieces: Sequence[Do | None], memory: Sequence[Sequence[Tensor]]
+    ) -> list[Do]:
+        """What is done in a round, one after the other."""
+        exchange, steps = self.exchange, list[Do | None]()
+        for piece, (kind, stage, _), rows in zip(pieces, found.segments.points, memory, strict=False):
+            if constant(halo):
+                point = _posting(exchange, stage) if kind == LEAVE else _waiting(exchange, stage)
             else:
-                done.append(partial(exchange.wait, stage) if fixed else partial(_take, exchange, stage, rows))
-        return [*done, lambda: None]
+                point = _sending(exchange, stage, rows) if kind == LEAVE else _taking(exchange, stage, rows)
+            steps += [piece, point]
+        return [each for each in (*steps, pieces[-1]) if each is not None]
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
@@ -208,13 +218,29 @@ class Rounds:
         return values
 
 
-def _take(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> None:
+def _posting(exchange: HaloExchange, stage: str) -> Do:
+    return lambda k: exchange.post(stage)
+
+
+def _waiting(exchange: HaloExchange, stage: str) -> Do:
+    return lambda k: exchange.wait(stage)
+
+
+def _sending(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> Do:
+    return lambda k: exchange.send(stage, rows)
+
+
+def _taking(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> Do:
     """Put the rows that have come one after the other."""
-    at = 0
-    for pieces in exchange.wait(stage):
-        for piece, into in zip(pieces, rows, strict=True):
-            into[:, at : at + piece.shape[1]].copy_(piece)
-        at += pieces[0].shape[1]
+
+    def take(k: int) -> None:
+        at = 0
+        for pieces in exchange.wait(stage):
+            for piece, into in zip(pieces, rows, strict=True):
+                into[:, at : at + piece.shape[1]].copy_(piece)
+            at += pieces[0].shape[1]
+
+    return take
 
 
 def _written(make: Callable[[], Any]) -> Any:

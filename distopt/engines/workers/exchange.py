@@ -70,6 +70,13 @@ class Buffer(NamedTuple):
     parts: list[Tensor]
 
 
+class Side(NamedTuple):
+    """What goes one way in a round: the messages by block, and the rows in them, block after block."""
+
+    messages: dict[int, Tensor]
+    rows: list[list[Tensor]]
+
+
 @dataclass
 class Pending:
     """What is to arrive of a stage in round k: the messages, what will be in them, block after block, and whether it is ``here``."""
@@ -105,6 +112,9 @@ class HaloExchange:
         self._name = prefix  # in front of the stage, in a tag
         self._forms: dict[str, list[Form]] = {}  # shapes and precisions of the own rows, by stage
         self._buffers: dict[tuple[str, int, int, bool], Buffer] = {}  # (stage, block, turn, whether it comes)
+        self._sides: dict[
+            tuple[str, int, bool], Side
+        ] = {}  # (stage, turn, whether it comes), where all rounds have the same
         self._first, self._used = 0, 1  # the round from which turns are counted; the turn of the last message
         self._ahead: dict[str, Pending] = {}
         self._sent: dict[str, Pending] = {}
@@ -124,6 +134,7 @@ class HaloExchange:
             self._again += 1
             self._name = f"{self.prefix}again {self._again}: "
         self._next = start + rounds.stop
+        self._sides.clear()
         self._first = start + rounds.start - (1 - self._used)  # the buffers that served last rest
         self.halo, self._start, self._rounds, self.k = halo, start, rounds, rounds.start
         self._ahead = {stage: self._expect(rounds.start, stage) for stage in self._forms} if rounds else {}
@@ -139,11 +150,7 @@ class HaloExchange:
         for due in self._sent.values():
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
-            buffers = {
-                block: self._buffer(stage, block, places.shape[0], False, self.turn(due.k))
-                for block, places in self._entry(self.halo.send, due.k).items()
-            }
-            self.transport.send(self._tag(due.k, stage), {block: buffer.message for block, buffer in buffers.items()})
+            self.transport.send(self._tag(due.k, stage), self.side(stage, due.k, False).messages)
             due.wait()
             del self._ahead[stage]
         self.k = k
@@ -151,8 +158,8 @@ class HaloExchange:
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
         """Send the own agents' rows [R, n, *] of a stage to every block that needs any of them."""
         self.declare(stage, [(row.shape, row.dtype) for row in rows])
-        for block, places in self._entry(self.halo.send, self.k).items():
-            parts = self._buffer(stage, block, places.shape[0], False, self.turn(self.k)).parts
+        messages = self.side(stage, self.k, False).rows
+        for places, parts in zip(self._entry(self.halo.send, self.k).values(), messages, strict=True):
             for row, into in zip(rows, parts, strict=True):
                 torch.index_select(row, 1, places, out=into)
         self.post(stage)
@@ -164,28 +171,32 @@ class HaloExchange:
                 f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
             )
 
-    def outgoing(self, stage: str, turn: int) -> dict[int, Buffer]:
-        """The messages of a stage that was declared, where all rounds have the same, to be filled for ``post``."""
-        return {
-            block: self._buffer(stage, block, places.shape[0], False, turn)
-            for block, places in self.halo.send[0].items()
-        }
+    def side(self, stage: str, k: int, comes: bool) -> Side:
+        """The messages of a stage that was declared, in round k: those that come, to be read after ``wait``, or go, to be filled for ``post``.
 
-    def incoming(self, stage: str, turn: int) -> dict[int, Buffer]:
-        """The messages of a stage that was declared, where all rounds have the same, as they lie after ``wait``."""
-        return {
-            block: self._buffer(stage, block, count, True, turn)
-            for block, count in sorted(self.halo.receive[0].items())
-        }
+        Blocks that messages go to are in the order of the halo, those that they come from in ascending order.
+        """
+        turn, halo = self.turn(k), self.halo
+        found = self._sides.get((stage, turn, comes))
+        if found is None:
+            if comes:
+                counts = dict(sorted(self._entry(halo.receive, k).items()))
+            else:
+                counts = {block: len(places) for block, places in self._entry(halo.send, k).items()}
+            buffers = {block: self._buffer(stage, block, count, comes, turn) for block, count in counts.items()}
+            found = Side(
+                {block: each.message for block, each in buffers.items()}, [each.parts for each in buffers.values()]
+            )
+            if len(halo.send) == 1:
+                self._sides[stage, turn, comes] = found
+        return found
 
     def post(self, stage: str) -> None:
-        """Send what lies in the buffers of a stage."""
-        k, turn = self.k, self.turn(self.k)
-        self._sent[stage] = self._ahead.pop(stage) if stage in self._ahead else self._expect(k, stage)
-        self.transport.send(
-            self._tag(k, stage),
-            {block: self._buffers[stage, block, turn, False].message for block in self._entry(self.halo.send, k)},
-        )
+        """Send what lies in the messages of a stage."""
+        k = self.k
+        due = self._ahead.pop(stage, None)
+        self._sent[stage] = self._expect(k, stage) if due is None else due
+        self.transport.send(self._tag(k, stage), self.side(stage, k, False).messages)
         if k + 1 in self._rounds:
             self._ahead[stage] = self._expect(k + 1, stage)
 
@@ -203,14 +214,8 @@ class HaloExchange:
 
     def _expect(self, k: int, stage: str) -> Pending:
         self._used = self.turn(k)
-        buffers = {
-            block: self._buffer(stage, block, count, True, self.turn(k))
-            for block, count in sorted(self._entry(self.halo.receive, k).items())
-        }
-        into = {block: buffer.message for block, buffer in buffers.items()}
-        return Pending(
-            k, self.transport.expect(self._tag(k, stage), into), [buffer.parts for buffer in buffers.values()]
-        )
+        messages, rows = self.side(stage, k, True)
+        return Pending(k, self.transport.expect(self._tag(k, stage), messages), rows)
 
     def _tag(self, k: int, stage: str) -> Tag:
         return self._start + k, self._name + stage
