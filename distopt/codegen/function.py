@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distopt.codegen import objects
 from distopt.codegen.expressions import TYPES
-from distopt.codegen.llvm import assembly
 from distopt.codegen.memory import Routine, planned
+from distopt.codegen.module import assembly
 from distopt.codegen.readable import source
 from distopt.codegen.record import Recording, Unsupported, record
 

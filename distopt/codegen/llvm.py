@@ -1,4 +1,4 @@
-"""A routine as the intermediate language of LLVM.
+"""Loops and numbers in the intermediate language of LLVM.
 
 No flag allows the compiler to change the order of operations or to contract them, so vectors, single numbers and every version of LLVM
 give the same bits. Four rules decide about speed alone; each was found by a slow case:
@@ -7,8 +7,6 @@ give the same bits. Four rules decide about speed alone; each was found by a slo
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised.
 4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
-
-A round is cut into functions of about ``PART`` loops, since the compiler takes longer than in proportion over long ones.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distopt.codegen.expressions import BYTES, FLOATS, Buffer, Expr, Type
-from distopt.codegen.loops import Block, If, Loop, Statement
-from distopt.codegen.memory import ALIGNMENT, Routine
+from distopt.codegen.loops import If, Loop, Statement
+from distopt.codegen.memory import Routine
 from distopt.codegen.printer import Printer
 
 TYPES: dict[Type, str] = {
@@ -42,7 +40,6 @@ COMPARED = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne
 WHOLE_COMPARED = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "rint": "rint", "fma": "fma"}
 SHORT, VECTOR, MIDDLING = 8, 4, 40  # turns: of rule 1; of a vector, and up to how many rule 2 is applied
-PART = 32  # loops
 
 
 def memory(type: Type) -> str:
@@ -51,7 +48,7 @@ def memory(type: Type) -> str:
 
 
 class Assembly(Printer):
-    """Prints the module."""
+    """Prints statements of a routine."""
 
     def __init__(self, routine: Routine) -> None:
         super().__init__(routine)
@@ -82,9 +79,12 @@ class Assembly(Printer):
         return name
 
     def _address(self, buffer: Buffer, place: str) -> str:
+        return self._new(f"getelementptr inbounds {memory(buffer.type)}, ptr {self._pointer(buffer)}, i64 {place}")
+
+    def _pointer(self, buffer: Buffer) -> str:
         pointer = self._pointers[buffer.name]
         self._used.add(pointer)
-        return self._new(f"getelementptr inbounds {memory(buffer.type)}, ptr {pointer}, i64 {place}")
+        return pointer
 
     def _access(self, buffer: Buffer) -> str:
         own = buffer.kind == "local" and not self._lanes
@@ -105,7 +105,7 @@ class Assembly(Printer):
             if each.op == "load":
                 buffers.append(each.value)
                 place = next(given)  # outside of the buffer, where the row is not in it
-                return self._new(f"getelementptr {type}, ptr {self._pointers[each.value.name]}, i64 {place}")
+                return self._new(f"getelementptr {type}, ptr {self._pointer(each.value)}, i64 {place}")
             condition, yes, no = next(given), row(each.args[1]), row(each.args[2])
             return self._new(f"select i1 {condition}, ptr {yes}, ptr {no}")
 
@@ -272,111 +272,6 @@ class Assembly(Printer):
         self.lines += [f"br label %{no}", f"{no}:"]
         self._label = no
 
-    # --- the module
-
-    def module(self) -> str:
-        """The whole text. Its function ``run`` is called as ``distopt.codegen.function`` says."""
-        self._variables = {}
-        arguments, out = self._arguments(), list[str]()
-        parts: list[list[tuple[str, str]]] = []
-        for body in _parts(self.routine.body):
-            text, given = self._part(f"@part{len(parts)}", body, arguments)
-            parts.append(given)
-            out += text
-        out += self._driver(parts)
-        out += sorted(self._intrinsics)
-        out.append('attributes #0 = { "no-trapping-math"="true" }')
-        out += [f"!{k} = {each}" for k, each in enumerate(self._metadata)]
-        return "\n".join(out) + "\n"
-
-    def _arguments(self) -> list[tuple[str, str]]:
-        """Names of all memory of a round but the small pieces of loop bodies."""
-        routine = self.routine
-        arguments: list[tuple[str, str]] = []  # (name in the round, how the loop over rounds finds it)
-        for k, each in enumerate(routine.carried):
-            self._pointers[each.before.name] = f"%before{k}"
-            arguments.append((f"%before{k}", f"before {k}" if not each.in_place else f"own {k}"))
-            if each.after is not None:
-                self._pointers[each.after.name] = f"%before{k}" if each.in_place else f"%after{k}"
-                if not each.in_place:
-                    arguments.append((f"%after{k}", f"after {k}"))
-        for k, buffer in enumerate(routine.data):
-            self._pointers[buffer.name] = f"%data{k}"
-            arguments.append((f"%data{k}", f"data {k}"))
-        for k, buffer in enumerate(routine.rows):
-            self._pointers[buffer.name] = f"%row{k}"
-            arguments.append((f"%row{k}", f"row {k}"))
-        for k in range(len(routine.slots)):
-            arguments.append((f"%slot{k}", f"slot {k}"))
-        for buffer, slot in routine.placed:
-            self._pointers[buffer.name] = f"%slot{slot}"
-        for buffer in routine.locals:
-            self._pointers[buffer.name] = f"%{buffer.name}"
-        return arguments
-
-    def _part(
-        self, name: str, body: tuple[Statement, ...], arguments: list[tuple[str, str]]
-    ) -> tuple[list[str], list[tuple[str, str]]]:
-        """A function of some loops of a round, and which of the arguments it takes."""
-        self.lines, self._used, self._label = [], set(), "entry"
-        self.statements(body)
-        given = [each for each in arguments if each[0] in self._used]
-        pointers = ", ".join(f"ptr noalias{' readonly' * each.startswith('%data')} {each}" for each, _ in given)
-        local = [
-            f"%{each.name} = alloca [{each.size} x {memory(each.type)}], align {ALIGNMENT}"
-            for each in self.routine.locals
-            if self._pointers[each.name] in self._used
-        ]
-        head = f"define internal void {name}({pointers}) noinline nounwind #0 {{"
-        return [head, "entry:", *local, *self.lines, "ret void", "}"], given
-
-    def _driver(self, parts: list[list[tuple[str, str]]]) -> list[str]:
-        """The loop over rounds: for each, where its leaves lie, and the parts in order."""
-        routine, self.lines = self.routine, []
-        carried, data = len(routine.carried), len(routine.data)
-
-        def pointer(k: int) -> str:
-            return self._new(f"load ptr, ptr {self._new(f'getelementptr ptr, ptr %pointers, i64 {k}')}")
-
-        self.lines += ["%any = icmp slt i64 %k0, %k1", "br i1 %any, label %begin, label %done", "begin:"]
-        fixed: dict[str, tuple[str, ...]] = {}
-        scratch = pointer(2 * carried + data + len(routine.rows))
-        arguments = {each: None for part in parts for each in part}
-        for name, what in arguments:
-            kind, k = what.split()
-            place = int(k)
-            if kind in ("own", "before", "after"):
-                fixed[name] = (pointer(2 * place), pointer(2 * place + 1)) if kind != "own" else (pointer(2 * place),)
-            elif kind == "data":
-                stride = self._new(f"load i64, ptr {self._new(f'getelementptr i64, ptr %strides, i64 {place}')}")
-                fixed[name] = (pointer(2 * carried + place), stride)
-            elif kind == "row":
-                fixed[name] = (pointer(2 * carried + data + place),)
-            else:
-                fixed[name] = (self._new(f"getelementptr i8, ptr {scratch}, i64 {sum(routine.slots[:place])}"),)
-        self.lines += ["br label %rounds", "rounds:", "%k = phi i64 [ %k0, %begin ], [ %next, %rounds ]"]
-        self.lines += ["%kept = sub i64 %k, %k0", "%odd = trunc i64 %kept to i1"]
-        handed: dict[str, str] = {}
-        for name, what in arguments:
-            kind, k = what.split()
-            first = fixed[name][0]
-            if kind in ("before", "after"):
-                here, there = fixed[name] if kind == "before" else reversed(fixed[name])
-                first = self._new(f"select i1 %odd, ptr {there}, ptr {here}")
-            elif kind == "data":
-                first = self._new(f"getelementptr i8, ptr {first}, i64 {self._new(f'mul i64 %k, {fixed[name][1]}')}")
-            elif kind == "row":
-                buffer = routine.rows[int(k)]
-                size = buffer.size * BYTES[buffer.type]
-                first = self._new(f"getelementptr i8, ptr {first}, i64 {self._new(f'mul i64 %kept, {size}')}")
-            handed[name] = f"ptr {first}"
-        for number, part in enumerate(parts):
-            self.lines.append(f"call void @part{number}({', '.join(handed[name] for name, _ in part)})")
-        self.lines += ["%next = add i64 %k, 1", "%more = icmp slt i64 %next, %k1"]
-        self.lines += ["br i1 %more, label %rounds, label %done", "done:", "ret void", "}"]
-        head = "define void @run(i64 %k0, i64 %k1, ptr noalias %pointers, ptr noalias %strides) nounwind #0 {"
-        return [head, "entry:", *self.lines]
-
 
 def _innermost(body: tuple[Statement, ...]) -> int:
     """Turns of the innermost loop; 0 if there is none."""
@@ -384,27 +279,3 @@ def _innermost(body: tuple[Statement, ...]) -> int:
         if isinstance(each, Loop):
             return _innermost(each.body) or (each.stop - each.start) // each.step
     return 0
-
-
-def _loops(statement: Statement) -> int:
-    """How many loops a statement has."""
-    if isinstance(statement, Block):
-        return 0
-    return isinstance(statement, Loop) + sum(_loops(each) for each in statement.body)
-
-
-def _parts(body: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
-    """Statements in order, as many in a part as have ``PART`` loops."""
-    parts, count = list[list[Statement]](), PART
-    for each in body:
-        if count >= PART:
-            parts.append([])
-            count = 0
-        parts[-1].append(each)
-        count += _loops(each)
-    return [tuple(each) for each in parts]
-
-
-def assembly(routine: Routine) -> str:
-    """The module as text."""
-    return Assembly(routine).module()

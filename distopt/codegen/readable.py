@@ -151,7 +151,7 @@ class Source(Printer):
         self._line("}")
 
     def text(self) -> str:
-        """The whole file; its function ``run`` is called like that of ``distopt.codegen.llvm``."""
+        """The whole file; its function ``run`` is called like that of ``distopt.codegen.module``."""
         routine = self.routine
         carried, data = len(routine.carried), len(routine.data)
         self._line(f"char *scratch = pointers[{2 * carried + data + len(routine.rows)}];")

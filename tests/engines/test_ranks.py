@@ -15,7 +15,6 @@ from helpers.ranks import Fails, Sparing, divide, made
 
 import distopt
 from distopt.engines import local, ranks
-from distopt.engines.local import local
 from distopt.engines.ranks.orders import Order, Orders
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -148,7 +147,7 @@ def test_new_processes_are_told_the_problem(monkeypatch: pytest.MonkeyPatch) -> 
 def test_compiled_rounds_have_the_same_bits_on_ranks() -> None:
     problem = made("ring", "drifting_logistic")
     comparison = Comparison.of(problem)
-    alone = execute(problem.experiment, problem=problem, comparison=comparison, engine=local)
+    alone = execute(problem.experiment, problem=problem, comparison=comparison, engine=local.local)
     shared = execute(
         problem.experiment,
         problem=problem,
