@@ -209,7 +209,8 @@ def together(
         engine.prepare(wide)
         return block, wide
 
-    for block, wide in _ahead(made, range(t - t % length, first.rounds, length), first.x0.dtype == torch.float64):
+    overlap = first.x0.dtype == torch.get_default_dtype() == torch.float64
+    for block, wide in _ahead(made, range(t - t % length, first.rounds, length), overlap):
         while t < block.start + block.count:
             offset = t - block.start
             count = min(soon, block.count - offset, pause - t % pause if pause else soon)
@@ -248,7 +249,7 @@ def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T
     """What ``made`` makes of each start; the next one in another thread while the caller works on this one.
 
     Without ``overlap`` one after the other: torch's default precision, under which scenarios run, is not a thread's own, so
-    data in float64 cannot be made beside rounds in float32.
+    data in float64 can only be made beside rounds in float64, and where that is the default already.
     """
     if not overlap:
         yield from map(made, starts)

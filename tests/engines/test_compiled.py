@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from distopt.engines.local import local
 from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of
 from distopt.errors import InputError
 from distopt.experiment import Experiment
-from distopt.numerics.trees import tensors
+from distopt.numerics.trees import default_dtype, tensors
 from distopt.runs import checkpoint
 from distopt.runs.execution import Comparison, MakeEngine
 from distopt.simulation import runner
@@ -166,6 +167,27 @@ def test_the_bits_do_not_depend_on_where_a_run_starts(monkeypatch: pytest.Monkey
     held = Leaves(runner.begin(problem).held)
     bare = Rounds(problem, (), held, leaves_of(block), observe=False)
     assert torch.equal(bare(held, leaves_of(block), range(block.count))[1].x, whole[0][1].x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_are_made_in_another_thread_only_where_both_have_one_precision(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default precision is the process's: two threads that set it and set it back leave the wrong one behind."""
+    problem = build(Experiment("ring", 6, "moving_target", "gtadam:lr=0.02", rounds=40))
+    comparison, block, threads = Comparison.of(problem), runner._block, set()
+    monkeypatch.setattr(comparison.blocks, "length", 16)
+    comparison.blocks.count = 3
+
+    def watched(*args: Any) -> Any:
+        threads.add(threading.current_thread().name.rstrip("_0123456789"))
+        return block(*args)
+
+    monkeypatch.setattr(runner, "_block", watched)
+    with default_dtype(dtype):
+        kept(problem, comparison, Compiled())
+        assert torch.get_default_dtype() == dtype
+    assert threads == ({"MainThread", "distopt-data"} if dtype == torch.float64 else {"MainThread"})
 
 
 def kept(
