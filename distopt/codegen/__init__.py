@@ -1,10 +1,10 @@
 """Functions of tensors written out as loops and compiled: the speed of C from the first round on.
 
-Reading order: ``function`` is what is called. ``record`` writes down what one call does. ``translate`` says what each operation is, number
-by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its ``lanes``) and ``places``; ``operations`` lists them.
-``expressions`` and ``loops`` hold the result, a few passes over memory. ``memory`` decides what lies where. ``module`` prints the text that
-is compiled (its loops by ``llvm``), and ``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and
-``folder`` is where it keeps things.
+Reading order: ``function`` is what is called, and ``segments`` where rounds are cut into pieces. ``record`` writes down what one call does.
+``translate`` says what each operation is, number by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its
+``lanes``) and ``places`` (and its ``selection``); ``operations`` lists them. ``expressions`` and ``loops`` hold the result, a few passes
+over memory. ``memory`` decides what lies where. ``module`` prints the text that is compiled (its loops by ``llvm``), and ``readable`` the
+same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it keeps things.
 """
 
 BITS = "1"

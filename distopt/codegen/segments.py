@@ -87,11 +87,11 @@ class Cut:
         known: dict[int, int] = {}  # the first piece in which an array may be made
         due: dict[int, int] = {}  # the last
         numbers = {id(point): p for p, point in enumerate(self.points)}
-        first = []
+        first: list[int] = []
         for operation in operations:
-            own = numbers.get(id(operation))
+            here = numbers.get(id(operation))
             first.append(max((known.get(id(each), 0) for each in _needs(operation)), default=0))
-            known |= dict.fromkeys(map(id, operation.results), first[-1] if own is None else own + 1)
+            known |= dict.fromkeys(map(id, operation.results), first[-1] if here is None else here + 1)
         self._piece = [0] * len(operations)
         for at, operation in reversed([*enumerate(operations)]):
             dues = [due.get(id(each), len(self.points)) for each in operation.results]
