@@ -62,7 +62,8 @@ def case(topology: str, agents: int) -> dict[str, Any]:
     """The figures of one case, measured in this process."""
     import torch
 
-    from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of
+    from distopt.codegen.leaves import Leaves
+    from distopt.engines.local.compiled import Compiled, Rounds, leaves_of
     from distopt.experiment import Experiment
     from distopt.numerics.trees import tensors
     from distopt.runs.execution import Comparison

@@ -26,8 +26,9 @@ from problems import ONE_THREAD, PROBLEMS, REPEATS, SHORTEST, TOLERANCE, Logisti
 from torch import Tensor
 from yardsticks import YARDSTICKS
 
+from distopt.codegen.leaves import Leaves
 from distopt.costs.comparator import Reference
-from distopt.engines.local.compiled import Leaves, Rounds, leaves_of
+from distopt.engines.local.compiled import Rounds, leaves_of
 from distopt.experiment import Experiment
 from distopt.protocols import Scenario
 from distopt.scenarios._logistic import logistic_grad, logistic_loss

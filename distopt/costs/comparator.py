@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt.costs.data import BLOCK_BYTES, Blocks, evaluate
+from distopt.costs.data import BLOCK_BYTES, Blocks
+from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import norm
 from distopt.costs.newton import Horizon, Sum, newton
 from distopt.errors import InputError, RunError
@@ -144,6 +145,8 @@ class Comparator:
 
     def __init__(self, blocks: Blocks) -> None:
         self.blocks, self.scenario = blocks, blocks.scenario
+        key, rounds = blocks.key, 1 if blocks.static else blocks.rounds
+        self._evaluator = Evaluator(self.scenario, rounds * len(key.trials) * key.total * int(self.scenario.dim))
         self._references, self._certificate = Store(), 0.0
         self._sought = False
         self._fixed: Tensor | None = None
@@ -165,7 +168,7 @@ class Comparator:
     def _unsought(self, b: int) -> Reference:
         """The reference of block b where nobody knows the minimisers."""
         batch, rounds = self.blocks.get(b), self._rounds(b)
-        problem = Sum(self.scenario, batch, rounds, self._trials(batch), self.blocks.key.total)
+        problem = Sum(self.scenario, batch, rounds, self._trials(batch), self.blocks.key.total, self._evaluator)
         persistence = self._persistence(problem, torch.zeros(rounds * problem.trials, int(self.scenario.dim)))
         none = torch.full((rounds, 1), torch.nan, dtype=torch.float64)
         found = Reference(none.unsqueeze(-1), none, none, none, none, none, none, persistence)
@@ -186,7 +189,7 @@ class Comparator:
         agents, dim = self.blocks.key.total, int(self.scenario.dim)
         batch, rounds = self.blocks.get(b), self._rounds(b)
         trials = self._trials(batch)
-        problem = Sum(self.scenario, batch, rounds, trials, agents)
+        problem = Sum(self.scenario, batch, rounds, trials, agents, self._evaluator)
         problem.compare(self.blocks.span(b))
         x = self._optimum(problem, dim)
         if x is None:
@@ -207,9 +210,7 @@ class Comparator:
         """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
         if self.scenario.persistence is None:
             return None
-        return evaluate(
-            lambda _, data: mean_accuracy(self.scenario.persistence(data)), problem._points(x), problem.batch
-        )
+        return problem.at("persistence", lambda _, data: mean_accuracy(self.scenario.persistence(data)), x)
 
     def _at(self, problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
@@ -230,7 +231,7 @@ class Comparator:
             largest = (g - scenario.grad(points, earlier)).norm(dim=-1).amax(-1, keepdim=True)
             return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
 
-        found = evaluate(terms, problem._points(x), (problem.batch, before, stale.unsqueeze(-2)))
+        found = problem.at("minimisers", terms, x, (problem.batch, before, stale.unsqueeze(-2)))
         return found[..., :-1], found[..., -1]
 
     @staticmethod
@@ -291,7 +292,7 @@ class Comparator:
         if self.scenario.guess is not None:
             start = self.scenario.guess(problem.batch).expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         else:
-            head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents)
+            head = Sum(self.scenario, part(problem.batch, 0, 1), 1, problem.trials, problem.agents, self._evaluator)
             first, _ = newton(head, torch.zeros(problem.trials, dim, dtype=torch.float64))
             start = first.expand(problem.rounds, problem.trials, dim).reshape(-1, dim)
         x, residual = newton(problem, start)
@@ -348,7 +349,7 @@ class Comparator:
     def _best_fixed(self) -> Tensor | None:
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
         start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
-        x, residual = newton(Horizon(self.blocks, start.shape[0]), start)
+        x, residual = newton(Horizon(self.blocks, start.shape[0], self._evaluator), start)
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
@@ -359,12 +360,12 @@ class Comparator:
         span, b = len(self.blocks.span(b)), 0 if self.blocks.static else b
         if b not in self._fixed_values:
             batch, rounds, trials, scenario = self.blocks.get(b), self._rounds(b), len(fixed), self.scenario
-            problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total)
+            problem = Sum(scenario, batch, rounds, trials, self.blocks.key.total, self._evaluator)
             x = fixed.expand(rounds, -1, -1).reshape(rounds * trials, -1)
             cost, accuracy = problem.value(x).reshape(rounds, trials), None
             if scenario.accuracy is not None:
-                accuracy = evaluate(
-                    lambda points, data: mean_accuracy(scenario.accuracy(points, data)), problem._points(x), batch
+                accuracy = problem.at(
+                    "accuracy", lambda points, data: mean_accuracy(scenario.accuracy(points, data)), x
                 )
             self._fixed_values[b] = cost, accuracy
         cost, accuracy = self._fixed_values[b]

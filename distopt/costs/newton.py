@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distopt.costs import linear
 from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
+from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Floats, Rows, norm
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
@@ -30,18 +31,24 @@ class Sum:
     rounds: int
     trials: int
     agents: int
+    evaluator: Evaluator
 
     def _points(self, x: Tensor) -> Tensor:
         shape = (self.rounds, self.trials, self.agents, x.shape[-1])
         return x.reshape(self.rounds, self.trials, 1, -1).expand(shape)
 
-    def sums(self, f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any = None) -> Tensor:
+    def at(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any = None) -> Tensor:
+        """f (x [R, n, d], data) [R, ...] where all agents of a problem stand at x [P, d]: [K, R, ...] (see ``Evaluator``)."""
+        points = x.reshape(self.rounds, self.trials, 1, -1)
+        return self.evaluator(name, f, points, self.batch if batch is None else batch, self.agents)
+
+    def sums(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
         """sum_i of f (x [R, n, d], data) [R, n, q] at x [P, d]: [P, q]. Rows of all agents are never held for all rounds at once."""
 
         def summed(points: Tensor, data: Any) -> Tensor:
             return tree_sum(f(points, data)).squeeze(-2)
 
-        return evaluate(summed, self._points(x), self.batch if batch is None else batch).reshape(len(x), -1)
+        return self.at(name, summed, x).reshape(len(x), -1)
 
     def losses(self, x: Tensor, data: Any) -> Tensor:
         """f_i [R, n, 1] at x [R, n, d]."""
@@ -89,13 +96,13 @@ class Sum:
         """F_t = sum_i f_{i,t} at x [P, d]: [P]."""
         if self.pieces is not None:
             return self._pieced(lambda rows, x: rows.losses(x).sum(-1), x)
-        return self.sums(self.losses, x).reshape(-1)
+        return self.sums("value", self.losses, x).reshape(-1)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Its gradient [P, d]."""
         if self.pieces is not None:
             return self._pieced(Rows.gradient, x)
-        return self.sums(self.scenario.grad, x)
+        return self.sums("gradient", self.scenario.grad, x)
 
     def hessian(self, x: Tensor) -> Tensor:
         """Its Hessian [P, d, d], by the scenario's own."""
@@ -128,9 +135,12 @@ class Sum:
         """sum_i ||grad f_{i,t}(x)|| [P]: the scale against which the summed gradient is small."""
         if self.pieces is not None:
             return self._pieced(lambda rows, x: norm(rows.gradients(x)).sum(-1), x)
-        return self.sums(lambda points, data: self.scenario.grad(points, data).norm(dim=-1, keepdim=True), x).reshape(
-            -1
-        )
+
+        def lengths(points: Tensor, data: Any) -> Tensor:
+            length: Tensor = self.scenario.grad(points, data).norm(dim=-1, keepdim=True)
+            return length
+
+        return self.sums("scale", lengths, x).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,7 @@ class Horizon:
 
     blocks: Blocks
     trials: int
+    evaluator: Evaluator
 
     def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
         """The sum of f over all rounds, ``step`` of them at a time."""
@@ -148,7 +159,7 @@ class Horizon:
             for start in range(0, rounds, step):
                 count = min(step, rounds - start)
                 batch = part(self.blocks.get(b), start, start + count)
-                problem = Sum(self.scenario, batch, count, self.trials, self.blocks.key.total)
+                problem = Sum(self.scenario, batch, count, self.trials, self.blocks.key.total, self.evaluator)
                 value = f(problem, x.expand(count, *x.shape).reshape(-1, x.shape[-1]))
                 value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
                 total = value if total is None else total + value

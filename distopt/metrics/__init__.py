@@ -6,7 +6,7 @@ rounds, tables, figures and docs read what it says of itself. F_t = sum_i f_{i,t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -90,6 +90,9 @@ class Seen(Protocol):
     @property
     def data(self) -> Any:
         """The data of all agents."""
+
+    def evaluate(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+        """f of points [R, N, d] and a round's data, round by round at x [K, R, N, d]: [K, R, ...]. ``name`` is f's alone."""
 
     def __getitem__(self, name: str) -> Tensor:
         """Another metric of the same rounds, [K, R]."""

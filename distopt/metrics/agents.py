@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from distopt.costs.data import evaluate
 from distopt.costs.linear import costs_of_all as of_rows
 from distopt.metrics import Metric, Seen
 from distopt.numerics.sums import tree_sum
@@ -28,5 +29,14 @@ class Agents(Metric):
         xs, loss = seen.points, seen.scenario.loss
         if seen.scenario.linear_rows is not None:
             return of_rows(seen.scenario.linear_rows(seen.data), xs) - best[..., None]
-        costs = [evaluate(loss, xs[:, :, j : j + 1].expand_as(xs), seen.data) for j in range(xs.shape[2])]
-        return torch.cat([tree_sum(each.unsqueeze(-1)).squeeze(-1) for each in costs], -1) - best[..., None]
+
+        def of_all(x: Tensor, data: Any) -> Tensor:
+            """F at each agent's point [R, N]."""
+
+            def at(point: Tensor) -> Tensor:
+                each: Tensor = loss(point.unsqueeze(-2).expand_as(x), data)
+                return tree_sum(each.unsqueeze(-1))[..., 0, 0]
+
+            return torch.stack([at(each) for each in x.unbind(-2)], -1)
+
+        return seen.evaluate("costs of all", of_all, xs) - best[..., None]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distopt.costs.comparator import Reference
+from distopt.costs.evaluation import Evaluator
 from distopt.errors import InputError
 from distopt.metrics import Metric, Missing, View
 from distopt.numerics.sums import tree_sum
@@ -132,6 +133,11 @@ class Rounds:
     def points(self) -> Tensor:
         """[K, R, N, d]."""
         return _there(self._points)
+
+    def evaluate(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+        """See ``distopt.metrics.Seen``."""
+        problem = self._problem
+        return Evaluator(self.scenario, problem.rounds * problem.x0.numel())(name, f, x, self.data)
 
     def same(self, value: float) -> Tensor:
         """A number as [K, R]."""

@@ -288,7 +288,7 @@ def test_rows_of_all_agents_are_never_held_for_all_rounds(monkeypatch: pytest.Mo
             asked.append(len(b.p))
             return super().optimum(b)
 
-    monkeypatch.setattr("distopt.costs.comparator.evaluate", watched)
+    monkeypatch.setattr("distopt.costs.evaluation.evaluate", watched)
     monkeypatch.setattr("distopt.costs.comparator.BLOCK_BYTES", 8 * 3 * agents * 10)
     it = comparator(Watched(dim=3), rounds=30, agents=agents, trials=1)
     it.prepare(lambda done, total: None)

@@ -12,8 +12,9 @@ import torch
 from helpers.compiled import SMALL, VECTORS, Case, cases, differ, eagerly, on, posed, solved
 
 import distopt
+from distopt.codegen.leaves import Leaves
 from distopt.engines.local import local
-from distopt.engines.local.compiled import Compiled, Leaves, Rounds, leaves_of
+from distopt.engines.local.compiled import Compiled, Rounds, leaves_of
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import default_dtype, tensors

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled, written_out
+from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
 from distopt.codegen.unchanged import changed, held
 from distopt.costs.data import Blocks
@@ -26,53 +25,6 @@ from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, begun, recorded, same_form, step
 from distopt.simulation.runner import Block, Segment
-
-
-class Leaves:
-    """The tensors of a tree, each once: what stands in several places of it is one leaf of data."""
-
-    def __init__(self, tree: Any) -> None:
-        found, self._form = pytree.tree_flatten(tree)
-        self.tensors: list[Tensor] = []
-        self._places: list[Any] = []
-        known: dict[int, int] = {}
-        for each in found:
-            if isinstance(each, Tensor):
-                if id(each) not in known:
-                    known[id(each)] = len(self.tensors)
-                    self.tensors.append(each)
-                self._places.append(known[id(each)])
-            else:
-                self._places.append((each,))  # no tensor: part of the code
-
-    def tree(self, tensors: Sequence[Tensor]) -> Any:
-        """The tree with others in their places."""
-        leaves = [tensors[place] if isinstance(place, int) else place[0] for place in self._places]
-        return pytree.tree_unflatten(leaves, self._form)
-
-    def of(self, tree: Any) -> list[Tensor]:
-        """The tensors of a tree that follows this one from round to round.
-
-        Raises:
-            Unsupported: it is nested otherwise, or holds a number where this one has a tensor or another number.
-        """
-        found, form = pytree.tree_flatten(tree)
-        if form != self._form:
-            raise Unsupported("a round changes the form of what the agents hold")
-        for each, place in zip(found, self._places, strict=True):
-            if isinstance(each, Tensor) != isinstance(place, int):
-                raise Unsupported("what the agents hold is a number in one round and a tensor in another")
-            if not isinstance(place, int) and repr(each) != repr(place[0]):
-                raise Unsupported(
-                    "the agents hold a number that changes; tensors may change, and mix.t counts the rounds"
-                )
-        return [each for each in found if isinstance(each, Tensor)]
-
-    @property
-    def shape(self) -> Any:
-        """What functions of such trees have in common."""
-        places = tuple(place if isinstance(place, int) else repr(place[0]) for place in self._places)
-        return str(self._form), places, tuple((tuple(each.shape[1:]), each.dtype) for each in self.tensors)
 
 
 def leaves_of(block: Block) -> Leaves:

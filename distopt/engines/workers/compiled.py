@@ -16,9 +16,9 @@ from torch.utils import _pytree as pytree
 
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
+from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import ARRIVE, LEAVE, Unsupported, arrive, leave
 from distopt.codegen.segments import Segments, segments
-from distopt.engines.local.compiled import Leaves
 from distopt.engines.local.eager import Trajectory
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.exchange import BlockLink, Form, HaloExchange
