@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distopt.catalog.spec import shown
+from distopt.codegen.keeping import keeping
 from distopt.engines import local
 from distopt.errors import InputError
 from distopt.experiment import Experiment, compared, settings
@@ -49,6 +50,7 @@ def simulate(
     engine: str | MakeEngine = "local",
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
+    keep_code: str | Path | None = None,
 ) -> Run | Any:
     """Simulate one or several algorithms, or a grid of their parameters, on one scenario over one network.
 
@@ -77,6 +79,7 @@ def simulate(
         out: a folder to write to as the runs go on: the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate``
             writes them. All parts must be specs then, so that ``resume`` can build them again.
         checkpoint_every: rounds from one checkpoint in ``out`` to the next.
+        keep_code: a folder to which every compiled function is written as C, for reading.
 
     Returns:
         The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid or a list, a dict of runs by
@@ -119,10 +122,11 @@ def simulate(
     points = compared(each)
     several = isinstance(algorithm, list) or points[0] is not each[0]
     asked = Asked(mode, engine, checkpoint_every)
-    if out is None:
-        runs = _in_memory(points, asked, agentwise)
-    else:
-        runs = _through(opened(points, Path(out), asked, agentwise=agentwise))
+    with keeping(keep_code):
+        if out is None:
+            runs = _in_memory(points, asked, agentwise)
+        else:
+            runs = _through(opened(points, Path(out), asked, agentwise=agentwise))
     return runs if several else next(iter(runs.values()))
 
 

@@ -114,6 +114,9 @@ def cli() -> None:
 )
 @click.option("--eager", is_flag=True, help="Run rounds one by one in Python (for debugging); slower.")
 @click.option("--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.  [default: run them eagerly]")
+@click.option(
+    "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Write compiled functions there as C."
+)
 @click.option("--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]")
 @click.option(
     "--engine",
@@ -147,6 +150,7 @@ def simulate(
     address: str | None,
     out: Path | None,
     checkpoint_every: int | None,
+    keep_code: Path | None,
     traceback: bool,
     **given: Any,
 ) -> None:
@@ -180,10 +184,12 @@ def simulate(
                 and out is not None
                 and checkpoint_every is not None
             )
+            from distopt.codegen.keeping import keeping
             from distopt.runs.execution import Asked
 
             asked = Asked(mode, where, checkpoint_every)
-            commands.simulate(asking.experiments(topology, algorithm, settings), out, asked, resume=again)
+            with keeping(keep_code):
+                commands.simulate(asking.experiments(topology, algorithm, settings), out, asked, resume=again)
 
 
 @cli.command()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distopt.codegen import objects
 from distopt.codegen.expressions import TYPES
+from distopt.codegen.keeping import keep, wanted
 from distopt.codegen.memory import Routine, planned
 from distopt.codegen.module import assembly
 from distopt.codegen.readable import source
@@ -29,8 +30,10 @@ class Function:
         rows: of each row that a round keeps.
     """
 
-    def __init__(self, routine: Routine) -> None:
+    def __init__(self, routine: Routine, name: str = "function") -> None:
         self.routine = routine
+        if wanted():
+            keep(name, self.source())
         self.text = assembly(routine)
         self.run = objects.function(self.text)
         dtypes = {type: dtype for dtype, type in TYPES.items()}
@@ -152,12 +155,12 @@ def written_out(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Rout
     return planned(recorded(do, carry, data), len(carry))
 
 
-def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Function:
+def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor], name: str = "function") -> Function:
     """The rounds that ``do`` does, as one compiled function.
 
     ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. What it does
     then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called. It may take
-    derivatives, by ``torch.func.grad`` and ``torch.func.jvp``.
+    derivatives, by ``torch.func.grad`` and ``torch.func.jvp``. ``name`` is that of its file (see ``keeping``).
 
     Raises:
         Unsupported: ``do`` does something that cannot be written out; the message names it.
@@ -172,7 +175,7 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Functio
     >>> rounds.carry[0].tolist(), errors.tolist()
     ([0.875, 0.875], [2.0, 0.5, 0.125])
     """
-    return Function(written_out(do, carry, data))
+    return Function(written_out(do, carry, data), name)
 
 
 def recorded(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Recording:

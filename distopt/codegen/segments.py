@@ -227,12 +227,12 @@ class Segments:
         ]
         self.functions: list[Function | None] = []
         self.fixed = {k for k, same in enumerate(cut.same) if same} | set(cut.alone)
-        for piece in cut.pieces:
+        for number, piece in enumerate(cut.pieces):
             if not piece.results:
                 self.functions.append(None)
                 continue
             needed(piece.recording.operations, piece.recording.results)
-            function = Function(planned(piece.recording, piece.carried, piece.changing))
+            function = Function(planned(piece.recording, piece.carried, piece.changing), f"piece {number}")
             for place, each in zip(piece.inputs, function.routine.carried, strict=False):
                 if each.in_place:
                     self.fixed.add(place[1])

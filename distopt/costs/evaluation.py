@@ -82,7 +82,7 @@ class Evaluator:
                 return [], [value.expand(shape[0], *value.shape[1:])]
 
             try:
-                known[key] = compiled(do, [], leaves.tensors) if objects.fault() is None else None
+                known[key] = compiled(do, [], leaves.tensors, name) if objects.fault() is None else None
             except Unsupported:
                 known[key] = None
         return known[key]

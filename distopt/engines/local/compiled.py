@@ -97,7 +97,7 @@ class Rounds:
         self, problem: Problem, keep: tuple[str, ...], stood: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
         self.recursion = Recursion(problem, keep, stood, leaves, observe)
-        self.function: Function = compiled(self.recursion, stood.tensors, leaves.tensors)
+        self.function: Function = compiled(self.recursion, stood.tensors, leaves.tensors, "rounds")
 
     def __call__(self, held: Leaves, leaves: Leaves, rounds: range) -> tuple[Segment, AgentState]:
         """``rounds``, places in ``leaves``, and what the agents hold after them. What ``held`` holds is written over."""

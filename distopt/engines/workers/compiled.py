@@ -211,7 +211,7 @@ class Rounds:
             def one(_: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
                 return [], [self.terms(*found.tree(data))]
 
-            self._measures[found.shape] = _written(lambda: compiled(one, [], found.tensors))
+            self._measures[found.shape] = _written(lambda: compiled(one, [], found.tensors, "measurements"))
         function = self._measures[found.shape]
         values = torch.empty(len(rounds), *function.rows[0][0], dtype=function.rows[0][1])
         function.bound([], [each.contiguous() for each in found.tensors], [values])(0, len(rounds))
