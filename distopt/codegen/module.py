@@ -5,9 +5,9 @@ A round is cut into functions of about ``PART`` loops, since the compiler takes 
 
 from __future__ import annotations
 
-from distopt.codegen.expressions import BYTES
+from distopt.codegen.expressions import BYTES, loads
 from distopt.codegen.llvm import Assembly, memory
-from distopt.codegen.loops import Block, Loop, Statement
+from distopt.codegen.loops import Block, If, Loop, Statement
 from distopt.codegen.memory import ALIGNMENT, Routine
 
 PART = 32  # loops
@@ -127,15 +127,30 @@ def _loops(statement: Statement) -> int:
     return isinstance(statement, Loop) + sum(_loops(each) for each in statement.body)
 
 
+def _locals(statement: Statement) -> set[str]:
+    """The small pieces of memory that a statement uses: each function has its own."""
+    if isinstance(statement, Block):
+        buffers = [
+            each.value for each in loads([each for store in statement.stores for each in (store.value, *store.ix)])
+        ]
+        buffers += [store.buffer for store in statement.stores]
+    else:
+        buffers = [each.value for each in loads([statement.condition])] if isinstance(statement, If) else []
+    own = {each.name for each in buffers if each.kind == "local"}
+    return own if isinstance(statement, Block) else own.union(*map(_locals, statement.body))
+
+
 def _parts(body: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
-    """Statements in order, as many in a part as have ``PART`` loops."""
-    parts, count = list[list[Statement]](), PART
+    """Statements in order, as many in a part as have ``PART`` loops; those that share small memory stay together."""
+    parts, count, held = list[list[Statement]](), PART, set[str]()
     for each in body:
-        if count >= PART:
+        own = _locals(each)
+        if count >= PART and not own & held:
             parts.append([])
-            count = 0
+            count, held = 0, set()
         parts[-1].append(each)
         count += _loops(each)
+        held |= own
     return [tuple(each) for each in parts]
 
 

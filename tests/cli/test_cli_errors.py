@@ -264,6 +264,7 @@ def test_ctrl_c_leaves_loadable_runs(several: bool) -> None:
     Path("slow.py").write_text(SLOW)
     rounds = 1000 if several else 3000
     words = ["simulate", "ring", "--agents", "4", "--scenario", "moving_target", "--rounds", str(rounds), "--out", "o"]
+    words += ["--eager"]  # compiled rounds do not sleep
     if several:
         words += ["--algorithm", "dgd"]
         Path("slow.py").write_text(SLOW.replace("0.002", "0.02"))

@@ -292,5 +292,7 @@ def test_ranks_of_torchrun_take_a_gpu_each_for_all_they_run(tmp_path: Path) -> N
     shared = distopt.load(tmp_path / "shared")
     assert isinstance(shared, dict) and len(shared) == 2
     for label, run in shared.items():
-        alone = distopt.simulate("ring", agents=5, scenario="moving_target", algorithm=label, rounds=20, record="x")
+        alone = distopt.simulate(
+            "ring", agents=5, scenario="moving_target", algorithm=label, rounds=20, record="x", mode="eager"
+        )
         assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []

@@ -79,6 +79,7 @@ def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(
         "agents": 15,
         "scenario": "drifting_logistic",
         "algorithm": Mortal(file, die),
+        "mode": "eager",
         "rounds": 100,
         "record": "x",
     }

@@ -44,7 +44,7 @@ def quick(case: Case) -> bool:
 
 
 PLACED = [
-    pytest.param(k, case, marks=[] if quick(case) else [pytest.mark.slow], id=str(case))
+    pytest.param(k, case, marks=[] if quick(case) else [pytest.mark.battery], id=str(case))
     for k, case in enumerate(cases(MATRICES[1]))
 ]
 
