@@ -178,7 +178,7 @@ class Experiment:
         if not isinstance(self.algorithm, str):
             return [self]
         with looking_in(self.folder):
-            specs = [str(point) for point in Spec.parse(self.algorithm).points()]
+            specs = Spec.parse(self.algorithm).spelled()
         if (twice := repeated(specs)) is not None:
             raise InputError(f"algorithm {self.algorithm}: {specs[twice]} is in the grid twice")
         return (

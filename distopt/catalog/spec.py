@@ -134,9 +134,7 @@ class Spec:
         return tuple((value.key, value.text) for value in self.values if value.key)
 
     def points(self) -> list[Spec]:
-        """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in it; the first list varies slowest.
-
-        They are spelled as the grid is. A spec without lists is its only point.
+        """The specs of a grid, one for each choice from the lists ``[a,b,c]`` in it (see ``spelled``).
 
         >>> [str(point) for point in Spec.parse("gt:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])").points()][1]
         'gt:lr=0.1,direction=momentum(b=0.9)'
@@ -144,8 +142,18 @@ class Spec:
         Raises:
             InputError: a list that is empty, has an empty entry, or holds a list; more points than can be run.
         """
+        return [Spec.parse(text) for text in self.spelled()] if self.grids else [self]
+
+    def spelled(self) -> list[str]:
+        """The texts of the points of a grid; the first list varies slowest.
+
+        They are spelled as the grid is. A spec without lists is its only point.
+
+        Raises:
+            InputError: as ``points``.
+        """
         if not self.grids:
-            return [self]
+            return [str(self)]
         if not all(grid.entries and all(grid.entries) for grid in self.grids):
             raise _no_list(self.typed)
         if (count := math.prod(len(grid.entries) for grid in self.grids)) > MOST_POINTS:
@@ -156,10 +164,15 @@ class Spec:
         around = [
             self.typed[a:b] for a, b in zip(ends, [*(grid.start for grid in self.grids), len(self.typed)], strict=True)
         ]
-        return [
-            Spec.parse("".join(part for pair in zip(around, (*chosen, ""), strict=True) for part in pair))
-            for chosen in product(*(grid.entries for grid in self.grids))
-        ]
+
+        def text(chosen: Sequence[str]) -> str:
+            return "".join(part for pair in zip(around, (*chosen, ""), strict=True) for part in pair).strip()
+
+        first = [grid.entries[0] for grid in self.grids]
+        for k, grid in enumerate(self.grids):
+            for entry in grid.entries:  # each is looked at once, not in all combinations
+                Spec.parse(text([*first[:k], entry, *first[k + 1 :]]))
+        return [text(chosen) for chosen in product(*(grid.entries for grid in self.grids))]
 
     def replace(self, key: str, value: str, names: Sequence[str] = ()) -> Spec:
         """The spec with a parameter set, in the place where it was or after the others.

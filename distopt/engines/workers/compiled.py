@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
@@ -158,7 +157,7 @@ class Rounds:
     def _recorded(self, keep: tuple[str, ...], held: Leaves, leaves: Leaves, counts: Sequence[int]) -> Compiled:
         """The rounds of one shape."""
         problem = dataclasses.replace(self.problem, algorithm=copy.copy(self.problem.algorithm))
-        early, form = self.agents.method.plan.early, pytree.tree_structure(held.tree(held.tensors))
+        early = self.agents.method.plan.early
         forms: dict[str, list[Form]] = {}
         seen: list[Any] = [0, False]
 
@@ -170,12 +169,10 @@ class Rounds:
             link = BlockLink(Noted(places, counts, order, forms), problem.network.which, weights, mine)
             after, net, g = step(problem, now, own, link, uniforms, t, early)
             same_form(problem, after.x, 0)
-            if pytree.tree_structure(after) != form:
-                raise Unsupported("a round changes the form of what the agents hold")
             of_round = measure.round_terms(problem, after.state, g)
             seen[:] = net.bits, of_round is not None
             kept = [points[name] if name in points else recorded(after, name) for name in (problem.answer, *keep)]
-            return pytree.tree_leaves(after), [*kept, *([of_round] if of_round is not None else [])]
+            return held.of(after), [*kept, *([of_round] if of_round is not None else [])]
 
         made = segments(one, held.tensors, leaves.tensors)
         return Compiled(made, forms, *seen)
