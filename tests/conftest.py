@@ -27,8 +27,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C reach the tests that send it: a shell that starts pytest in the background has it ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach the tests that send it: a shell that starts pytest in the background has it ignored.
+
+    The quick tests compile without LLVM's passes, which take most of their time and change no bit.
+    """
+    from distopt.codegen import objects
+
+    objects.OPTIMISED = "not slow" not in config.option.markexpr
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -149,6 +149,7 @@ def test_the_run_that_a_command_wrote_is_read_back(place: Path, capsys: pytest.C
     assert capsys.readouterr().out.strip() == "(1, 201, 34, 2) (1, 200)"
 
 
+@pytest.mark.slow
 def test_the_sweep_in_python_runs(place: Path) -> None:
     text = (
         "import distopt\n"

@@ -229,23 +229,6 @@ def test_step_size_per_trial(name: str) -> None:
         assert torch.equal(together[r], run(replace(algorithm, lr=lr), 1)[0])
 
 
-@pytest.mark.parametrize("name", ["gt", "aug_dgm", "gtadam", "dadam", "nids"])
-def test_whole_run_is_one_graph(name: str) -> None:
-    """Nothing in update branches on a tensor: torch.compile accepts it as a single graph, and the numbers agree."""
-    algorithm = EVERY[name]
-    w = torch.tensor(networks("static")[0], dtype=torch.float64)
-
-    def two_rounds(x: Tensor) -> Tensor:
-        state = algorithm.init(x)
-        for t in range(2):
-            x, state = algorithm.update(torch_gradient(t, x), state, x, Rehearsal(lambda _, z: w @ z, x, t))
-        return x
-
-    x = torch.tensor(START, dtype=torch.float64).unsqueeze(0)
-    compiled = torch.compile(two_rounds, fullgraph=True, backend="eager")
-    assert torch.equal(compiled(x), two_rounds(x))
-
-
 @pytest.mark.parametrize(
     ("direction", "reference"),
     [

@@ -47,6 +47,7 @@ rows = st.integers(1, 40).flatmap(
 
 
 @pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.sampled(4)
 def test_the_battery(spec: str) -> None:
     check_compressor(make("compressors", spec))
 

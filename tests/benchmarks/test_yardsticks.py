@@ -52,6 +52,7 @@ def problem_shape(problem):
 # Rows grouped with and without remainder, rows of one group, rows of their own, few agents, a cap that binds.
 @pytest.mark.parametrize(("N", "d"), [(3, 1), (5, 3), (16, 2), (7, 200), (4, 511), (5, 512), (3, 1030), (700, 10)])
 @pytest.mark.parametrize("rounds", [1, 2, 37])
+@pytest.mark.sampled(4)
 def test_ring(yardsticks, N, d, rounds):
     problems = sys.modules["problems"]
     problem = replace(problems.ring(N, d, seed=N + d), rounds=rounds, adam=problems.Adam(lr=0.05, cap=0.002, eps=1e-4))

@@ -211,12 +211,17 @@ def plain(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_bits_do_not_depend_on_vectors_or_on_the_compiler(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_bits_do_not_depend_on_vectors_or_on_the_compiler(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     carry, data = ([each.to(dtype) for each in leaves] for leaves in wide())
     function = compiled(everything, carry, data)
     expected = by(function.run, function, carry, data)
     scalar = function.text.replace("i1 true}", "i1 false}").replace("i32 8}", "i32 1}")
-    others = {"no vectors": objects.loaded(objects.compiled(scalar))}
+    monkeypatch.setattr(objects, "OPTIMISED", not objects.OPTIMISED)
+    others = {"otherwise optimised": objects.loaded(objects.compiled(function.text))}
+    monkeypatch.undo()
+    others["no vectors"] = objects.loaded(objects.compiled(scalar))
     if "x86_64" in objects.machine().triple:
         others["old processor"] = objects.loaded(plain(function.text))
     if COMPILER is not None:
@@ -247,7 +252,8 @@ def test_bits_of_an_agent_do_not_depend_on_the_others(width: int) -> None:
         assert all(torch.equal(a, b[:, block]) for a, b in zip(got[1:], whole[1:], strict=True))
 
 
-def test_other_bits_would_be_noticed() -> None:
+def test_other_bits_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "OPTIMISED", True)
     carry, data = wide()
     function = compiled(everything, carry, data)
     contracted = objects.loaded(

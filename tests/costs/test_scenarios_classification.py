@@ -108,6 +108,7 @@ def test_softmax_of_two_classes_is_the_logistic_of_the_difference() -> None:
     )
 
 
+@pytest.mark.slow
 def test_sums_reach_round_a_million_and_whole_and_single_rounds_agree() -> None:
     walk, plane, t = MovingTarget("walk", dim=1), Hyperplane(features=1, reversal=0.5), rounds(999_999, 10**6)
     one, other = key(trials=[1]), key(trials=[1])

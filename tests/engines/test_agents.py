@@ -173,7 +173,7 @@ def in_threads(partition: Partition, one: Callable[[int, Transport], Any]) -> li
         return list(pool.map(do, range(count)))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("early", [False, True], ids=["in the step", "early"])
 @pytest.mark.parametrize(("algorithm", "channel"), CASES)
 @pytest.mark.parametrize("blocks", BLOCKS)
@@ -248,6 +248,7 @@ def rank(tasks: Sequence[Task], partition: Partition, early: bool, me: int, stor
 
 
 @pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.slow
 def test_two_processes_connected_by_gloo_have_the_same_bits(tmp_path: Path) -> None:
     partition = BLOCKS["2"]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -295,7 +296,7 @@ BREAKS: dict[str, Callable[[Agents], object]] = {
 """What may be asked of agents between two rounds, and changes nothing."""
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("between", BREAKS)
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_rounds_may_end_and_be_begun_again_at_any_time(blocks: str, between: str) -> None:

@@ -43,7 +43,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "check", lambda ranks: None)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(12)
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
@@ -111,6 +111,7 @@ def test_a_run_is_where_the_rows_are() -> None:
         (die, r"^rank 2 has gone in round \d; gave up"),
     ],
 )
+@pytest.mark.sampled(2)
 def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
     monkeypatch.setattr(Work, "patience", 2.0)

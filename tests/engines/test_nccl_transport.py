@@ -100,6 +100,7 @@ def test_a_host_runs_two_exchanges_ahead_and_no_more(
     assert pair[0].pg is None
 
 
+@pytest.mark.slow
 def test_who_waits_too_is_not_to_blame(pair: list[nccl.NcclTransport]) -> None:
     waits: Any = SimpleNamespace(is_completed=lambda: False)
     exchange = nccl._Exchange(pair[0], (4, "x"), {}, [1, 2], waits)

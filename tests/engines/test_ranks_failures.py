@@ -45,6 +45,7 @@ pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
     ],
 )
 @pytest.mark.filterwarnings("ignore::distopt.engines.workers.group.LossWarning")  # lost on purpose
+@pytest.mark.slow
 def test_a_rank_that_fails_always_ends_the_run_with_its_name(how: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         distopt.simulate(

@@ -249,6 +249,7 @@ def test_a_sweep_runs_as_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [name for name in alone if not np.array_equal(run[name], alone[name], equal_nan=True)] == []
 
 
+@pytest.mark.slow
 def test_the_cluster_file_is_one() -> None:
     import json
 

@@ -100,6 +100,9 @@ def test_without_room_for_another_fewer_actors_go_on(
 ) -> None:
     monkeypatch.setattr("distopt.engines.workers.group.room", lambda x: 5)
     monkeypatch.setattr(engine_of_ray, "REPLACED", 3)
+    monkeypatch.setattr(
+        engine_of_ray, "ANSWER", 60
+    )  # seconds: on a busy machine those who live may take long to say so
     ask: dict[str, Any] = {
         "agents": 16,
         "scenario": "moving_target",
@@ -124,7 +127,7 @@ def test_without_room_for_another_fewer_actors_go_on(
     monkeypatch.setattr(engine_of_ray.ActorGroup, "_form", formed)
     monkeypatch.setattr(engine_of_ray.ActorGroup, "advance", shrinking)
     try:
-        run, told = losses(ask, "ray:workers=4")
+        run, told = losses(ask, "ray:workers=4,timeout=300")
     finally:
         nodes.grow()
     assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []

@@ -100,6 +100,7 @@ OTHERS: list[tuple[Case, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("case", "settings"), [*NETWORKS, *CHANNELS, *OTHERS], ids=str)
+@pytest.mark.sampled(8)
 def test_other_parts_of_the_house_have_the_same_bits_in_threads(case: Case, settings: dict[str, Any]) -> None:
     agents = settings.get("agents", N)
     alike(case, *(threads(Partition.even(agents, workers)) for workers in (1, 3)), **settings)

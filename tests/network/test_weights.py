@@ -76,6 +76,7 @@ def test_spectra_against_closed_forms() -> None:
     )
 
 
+@pytest.mark.slow
 def test_spectral_gap() -> None:
     assert mixing(ring(1)).spectral_gap() == 1
     assert mixing(complete(30)).spectral_gap() == pytest.approx(1, abs=1e-14)

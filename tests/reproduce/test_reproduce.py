@@ -30,7 +30,7 @@ SIGN_LRS = [0.5, 0.25, 0.1, 0.03, 0.01, InverseSqrt(0.3)]
 # --------------------------------------------------------------------------------------------------------- counterexamples
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("lr", SIGN_LRS, ids=["0.5", "0.25", "0.1", "0.03", "0.01", "falling"])
 @pytest.mark.parametrize(
     "problem", [Kink(0.5), Kink(0.1), Valley(0.5), Valley(0.1)], ids=["kink", "kink 0.1", "valley", "valley 0.1"]
@@ -187,6 +187,7 @@ def hand_step(method: str, p: list[torch.Tensor], g: list[torch.Tensor], kept: l
 
 
 @pytest.mark.parametrize("method", ["SGDM", "signSGD", "Signum", "EF-signSGD"])
+@pytest.mark.slow
 def test_images_against_a_loop(method: str) -> None:
     """Eight epochs of three batches, with a scale for each tensor, weight decay before compression and the step size falling twice."""
     whole = datasets.digits()
@@ -340,6 +341,7 @@ def test_all_parts_write_a_table_and_a_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("brief")
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = images.measure(Store(tmp_path / "whole"), None, lambda text: None)
     ran: list[str] = []

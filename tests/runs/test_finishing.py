@@ -49,6 +49,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.sampled(3)
 def test_what_a_kill_at_the_end_left_out_is_made_by_resume(place: str) -> None:
     call(*ASK, "--out", "a")
 
@@ -112,7 +113,7 @@ def test_a_rerun_that_was_interrupted_at_once_does_not_pass_its_empty_table_off(
     same_folders("a", "b")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("place", [*PLACES, "the results end"])
 def test_a_signal_waits_for_the_end_that_is_near(place: str, also: bool) -> None:

@@ -84,6 +84,7 @@ def test_what_is_no_setting_is_refused(settings: list[str], message: str) -> Non
         sweep.points(VALUES, settings, "e")
 
 
+@pytest.mark.slow
 def test_each_experiment_becomes_a_run_with_the_bits_it_has_alone() -> None:
     done = call("--set", "algorithm.lr=0.05,0.1", "--set", "seed=1,2", "--workers", "2")
     assert done.exit_code == 0, done.output

@@ -49,6 +49,7 @@ def same(one: dict[str, Run], other: dict[str, Run]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_runs_are_those_of_the_command() -> None:
     assert call("sweep", "e.toml", *WORDS, "--out", "typed", "--workers", "1").exit_code == 0
     for number, file in enumerate(["e.toml", Path("e.toml"), SETTINGS]):
