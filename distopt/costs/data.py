@@ -19,8 +19,10 @@ AT_ONCE_BYTES = (
     4 * 2**20
 )  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
 CACHE_BYTES = 256 * 2**20
-CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
-LONGEST_BLOCK = 256
+CACHE_BLOCKS = 512  # data of short blocks are soon made again, and a long run has many
+USUAL_BLOCK = 256
+LONGEST_BLOCK = 4096
+"""Rounds of a block. Longer ones than usual are those that fit ``AT_ONCE_BYTES``: what Python does once for a block is then soon paid for."""
 
 
 def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tensor:
@@ -81,13 +83,15 @@ class Blocks:
 
     def _fitting(self, first: list[Tensor]) -> int:
         """The block length L, from the size of a round: its leaves, and the comparator's x*_t, its companions and Hessian."""
-        dim, searched = (
-            int(self.scenario.dim),
-            self.scenario.comparator and self.scenario.hessian is not None and self.scenario.optimum is None,
-        )
+        dim, searched = int(self.scenario.dim), self.scenario.comparator and self.scenario.optimum is None
         trials = max((leaf.shape[1] for leaf in first), default=1)
         own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)
-        fit = max(1, BLOCK_BYTES // (own + 8 * trials * (dim + 8 + (dim * dim if searched else 0))))
+        hessian = 8 * trials * dim * dim if searched else 0
+        held = own + 8 * trials * (dim + 8) + (hessian if self.scenario.hessian is not None else 0)
+        usual = max(1, BLOCK_BYTES // held)
+        points = 8 * len(self.key.trials) * self.key.total * dim
+        long = min(AT_ONCE_BYTES // (own + 8 * trials * (dim + 8) + hessian), 4 * AT_ONCE_BYTES // points)
+        fit = max(min(usual, USUAL_BLOCK), long)
         return min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
 
     def span(self, b: int) -> range:

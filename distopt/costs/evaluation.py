@@ -43,10 +43,16 @@ class Evaluator:
         scenario: whose costs they are.
         numbers: in the points of all agents in all rounds of a run. It decides alone whether functions are compiled, so that the same
             experiment has the same bits on every run.
+
+    Attributes:
+        compiles: whether functions are compiled.
+        differentiable: whether torch can differentiate the scenario's gradients; None until somebody has found out.
     """
 
+    differentiable: bool | None = None
+
     def __init__(self, scenario: Any, numbers: int) -> None:
-        self._scenario, self._compiles = scenario, numbers >= LARGE
+        self._scenario, self.compiles = scenario, numbers >= LARGE
 
     def __call__(self, name: str, f: Of, x: Tensor, batch: Any, agents: int | None = None) -> Tensor:
         """f at points x [K, R, n, d] of K rounds, in one piece [K, R, ...].
@@ -61,7 +67,7 @@ class Evaluator:
         rounds, trials, n, d = x.shape
         n = n if agents is None else agents
         function, leaves = None, Leaves(())
-        if self._compiles and rounds:
+        if self.compiles and rounds:
             leaves = Leaves((x, batch))
             function = self._function(name, f, leaves, (trials, n, d))
         if function is None:

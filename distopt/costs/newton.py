@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
 
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
+FEW = 16  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
+ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,18 @@ class Sum:
             return self._pieced(Rows.gradient, x)
         return self.sums("gradient", self.scenario.grad, x)
 
+    def both(self, x: Tensor) -> Tensor:
+        """F_t and its gradient, side by side [P, 1 + d]."""
+        if self.pieces is not None:
+            with np.errstate(invalid="ignore"):  # a step that is too long may end where nothing is finite
+                return torch.cat([self.value(x)[:, None], self.gradient(x)], -1)
+
+        def side_by_side(points: Tensor, data: Any) -> Tensor:
+            cost = self.losses(points, data).expand(*points.shape[:-1], 1)  # of one trial where all are alike
+            return torch.cat([cost, self.scenario.grad(points, data).expand_as(points)], -1)
+
+        return self.sums("cost and gradient", side_by_side, x)
+
     def hessian(self, x: Tensor) -> Tensor:
         """Its Hessian [P, d, d], by the scenario's own."""
         if self.pieces is not None:
@@ -121,11 +135,49 @@ class Sum:
         return torch.cat(out).reshape(len(x), d, d)
 
     def product(self, x: Tensor, v: Tensor) -> Tensor:
-        """Its Hessian at x [P, d] times v [P, d]: by the rows, else by a difference of gradients."""
+        """Its Hessian at x [P, d] times v [P, d]: by the rows, by the derivative of the gradients, or by a difference of them."""
         if self.pieces is not None:
             direction = v.expand_as(x).numpy()
             found = [rows.curvature(x[where].numpy())(direction[where]) for where, rows in self.pieces]
             return torch.from_numpy(np.concatenate(found))
+        return self._derivative(x, v) if self.differentiable else self._difference(x, v)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether products are made by derivatives: where they are compiled, and torch can differentiate the scenario's gradients.
+
+        It is found out once for all rounds, at one point of the first. For a few coordinates differences do.
+        """
+        d = int(self.scenario.dim)
+        if self.evaluator.differentiable is None:
+            self.evaluator.differentiable = self.evaluator.compiles and d > FEW and self._differentiated(d)
+        return self.evaluator.differentiable
+
+    def _differentiated(self, d: int) -> bool:
+        x = torch.cos(torch.arange(1, d + 1, dtype=torch.float64).square()).expand(self.trials, d) / d**0.5
+        head = replace(self, batch=part(self.batch, 0, 1), rounds=1)
+        near = head._difference(x, x.flip(-1))
+        try:
+            found = head._derivative(x, x.flip(-1))
+        except Exception:  # a user's gradients may raise anything where they do not expect a derivative; differences do
+            return False
+        return bool(((found - near).norm(dim=-1) <= 1e-4 * near.norm(dim=-1)).all())
+
+    def _derivative(self, x: Tensor, v: Tensor) -> Tensor:
+        def along(points: Tensor, data: Any) -> Tensor:
+            own, direction = data
+
+            def gradient(at: Tensor) -> Tensor:
+                return tree_sum(self.scenario.grad(at, own))
+
+            start, v = points.contiguous(), direction.expand_as(points).contiguous()
+            out: Tensor = torch.func.jvp(gradient, (start,), (v,))[1]
+            return out.squeeze(-2)
+
+        direction = v.expand_as(x).reshape(self.rounds, self.trials, 1, -1)
+        return self.at("product", along, x, (self.batch, direction)).reshape(x.shape)
+
+    def _difference(self, x: Tensor, v: Tensor) -> Tensor:
         size: Tensor = v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
         width: Tensor = 1e-5 * (1 + x.norm(dim=-1, keepdim=True))
         u = v / size * width
@@ -151,6 +203,11 @@ class Horizon:
     trials: int
     evaluator: Evaluator
 
+    def _part(self, b: int, start: int, count: int) -> Sum:
+        """Some rounds of a block."""
+        batch = part(self.blocks.get(b), start, start + count)
+        return Sum(self.scenario, batch, count, self.trials, self.blocks.key.total, self.evaluator)
+
     def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
         """The sum of f over all rounds, ``step`` of them at a time."""
         total: Tensor | None = None
@@ -158,21 +215,16 @@ class Horizon:
             rounds = len(self.blocks.span(b))
             for start in range(0, rounds, step):
                 count = min(step, rounds - start)
-                batch = part(self.blocks.get(b), start, start + count)
-                problem = Sum(self.scenario, batch, count, self.trials, self.blocks.key.total, self.evaluator)
+                problem = self._part(b, start, count)
                 value = f(problem, x.expand(count, *x.shape).reshape(-1, x.shape[-1]))
                 value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
                 total = value if total is None else total + value
         assert total is not None
         return total
 
-    def value(self, x: Tensor) -> Tensor:
-        """sum_t F_t at x [R, d]: [R]."""
-        return self._total(Sum.value, x)
-
-    def gradient(self, x: Tensor) -> Tensor:
-        """Its gradient [R, d]."""
-        return self._total(Sum.gradient, x)
+    def both(self, x: Tensor) -> Tensor:
+        """sum_t F_t and its gradient, side by side [R, 1 + d]."""
+        return self._total(Sum.both, x)
 
     @property
     def scenario(self) -> Any:
@@ -182,6 +234,11 @@ class Horizon:
     def hessian(self, x: Tensor) -> Tensor:
         """Its Hessian [R, d, d]."""
         return self._total(Sum.hessian, x, max(1, BLOCK_BYTES // (8 * x.numel() * x.shape[-1])))
+
+    @property
+    def differentiable(self) -> bool:
+        """See ``Sum``."""
+        return self._part(0, 0, 1).differentiable
 
     def product(self, x: Tensor, v: Tensor) -> Tensor:
         """Its Hessian at x [R, d] times v [R, d]."""
@@ -196,34 +253,50 @@ class Horizon:
         return self._total(Sum.scale, x)
 
 
-def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Callable[[Tensor], Tensor]:
+Step = Callable[[Tensor], Tensor]
+"""Newton's step of a gradient [P, d]."""
+
+
+def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Step:
     """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
     d = x.shape[-1]
     if problem.scenario.linear_rows is not None:
-        if d > linear.DENSE:
-            return lambda g: _conjugate_gradients(partial(problem.product, x), g, flat.sqrt().clamp(1e-8, 0.1))
+        if d <= linear.DENSE:
+            return lambda g: _cholesky(problem.hessian(x), g)
+    elif problem.scenario.hessian is not None and 8 * x.numel() * d <= HESSIAN_BYTES:
         return lambda g: _cholesky(problem.hessian(x), g)
-    if problem.scenario.hessian is not None and 8 * x.numel() * d <= HESSIAN_BYTES:
-        return lambda g: _cholesky(problem.hessian(x), g)
-    if d <= linear.DENSE:
-        columns = torch.eye(d, dtype=x.dtype)
-        return lambda g: _cholesky(torch.stack([problem.product(x, e.expand_as(x)) for e in columns], -1), g)
-    return lambda g: _conjugate_gradients(partial(problem.product, x), g, torch.full_like(flat, 1e-6))
+    elif d <= FEW:
+        return _by_columns(problem, x, flat)
+    exact = problem.scenario.linear_rows is not None or problem.differentiable
+    near = flat.sqrt().clamp(1e-8, 0.1) if exact else torch.full_like(flat, 1e-6)
+    return lambda g: _conjugate_gradients(partial(problem.product, x), g, near)
+
+
+def _by_columns(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Step:
+    """The Newton step by a Hessian of ``d`` products."""
+    columns = torch.eye(x.shape[-1], dtype=x.dtype)
+    return lambda g: _cholesky(torch.stack([problem.product(x, e.expand_as(x)) for e in columns], -1), g)
 
 
 def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
-    """(H + mu I)^-1 g, with the smallest mu of a ladder that makes each matrix positive definite."""
-    hessian = (hessian + hessian.mT) / 2
+    """(H + mu I)^-1 g, where mu makes each matrix positive definite: 0, or twice the lowest eigenvalue's size, or what of a ladder does.
+
+    Where a Hessian is not finite it is steepest descent.
+    """
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    there = hessian.isfinite().flatten(1).all(1)[:, None, None]
+    hessian = torch.where(there, (hessian + hessian.mT) / 2, eye)
     top = hessian.diagonal(dim1=-2, dim2=-1).abs().amax(-1).clamp(min=1e-300)
     mu = torch.zeros_like(top)
     while True:
         factor, info = torch.linalg.cholesky_ex(hessian + mu[:, None, None] * eye)
-        if not bool(info.any()):
+        bad = info > 0
+        if not bool(bad.any()):
             return torch.cholesky_solve(g[..., None], factor)[..., 0]
-        mu = torch.where(info > 0, torch.maximum(10 * mu, 1e-10 * top), mu)
-        if not bool(torch.isfinite(mu).all()):
-            return g  # no curvature at all, or none that is finite: steepest descent
+        if bool(mu.any()):
+            mu = torch.where(bad, 10 * mu, mu)
+        else:
+            mu[bad] = torch.maximum(-2 * torch.linalg.eigvalsh(hessian[bad])[:, 0], 1e-10 * top[bad])
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: Tensor) -> Tensor:
@@ -232,25 +305,39 @@ def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: 
     return torch.from_numpy(found)
 
 
-def newton(problem: Sum | Horizon, x: Tensor, iterations: int = 100) -> tuple[Tensor, Tensor]:
+def newton(problem: Sum | Horizon, x: Tensor) -> tuple[Tensor, Tensor]:
     """Damped Newton on P separate problems from x [P, d]: the best points, and how far from minimal each is [P].
 
     The measure is the larger of the gradient norm, relative to sum_i ||grad f_i|| at the start or at 0, and of the last
     Newton step, relative to 1 + ||x|| (which does not shrink where the infimum lies at infinity, though the gradient does).
-    Stops where nothing improves any more: in rounding noise.
+    Stops where nothing improves any more: in rounding noise. Where conjugate gradients do not come that far, Hessians may.
     """
     scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
+    found, residual = _descended(problem, x, scale, _step)
+    scenario, free = problem.scenario, FEW < x.shape[-1] <= linear.DENSE
+    free &= scenario.hessian is None and scenario.linear_rows is None
+    return (
+        _descended(problem, found, scale, _by_columns)
+        if free and bool((residual >= 1e-10).any())
+        else (found, residual)
+    )
+
+
+def _descended(
+    problem: Sum | Horizon, x: Tensor, scale: Tensor, make: Callable[[Sum | Horizon, Tensor, Tensor], Step]
+) -> tuple[Tensor, Tensor]:
+    """The same by the steps that ``make`` gives at (problem, point, relative gradient norm)."""
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
-    value = problem.value(x)
-    lowest = torch.full_like(value, torch.inf)
-    last = torch.full_like(value, torch.inf)  # the length of the last step: what Newton's next one would be far below
-    for _ in range(iterations):
-        gradient = problem.gradient(x)
+    both = problem.both(x)
+    lowest = torch.full((len(x),), torch.inf, dtype=x.dtype)
+    last = lowest  # the length of the last step: what Newton's next one would be far below
+    for _ in range(ITERATIONS):
+        value, gradient = both[:, 0].contiguous(), both[:, 1:].contiguous()
         length = 1 + x.norm(dim=-1)
         flat = gradient.norm(dim=-1) / scale
         if bool(((flat < 1e-14) & (last < 1e-6 * length)).all()):
             return x, flat  # no need of another Hessian to know that it is over
-        step = _step(problem, x, flat)(gradient)
+        step = make(problem, x, flat)(gradient)
         measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
         better = measure < residual
         falling = value < lowest - 1e-6 * lowest.abs()
@@ -262,10 +349,10 @@ def newton(problem: Sum | Horizon, x: Tensor, iterations: int = 100) -> tuple[Te
         slope = (gradient * step).sum(-1)
         size = torch.ones_like(slope)
         for _ in range(40):
-            after = problem.value(x - size[:, None] * step)
-            failed = ~(after <= value - 1e-4 * size * slope + 1e-12 * value.abs())
+            both = problem.both(x - size[:, None] * step)
+            failed = ~(both[:, 0] <= value - 1e-4 * size * slope + 1e-12 * value.abs())
             if not bool(failed.any()):
                 break
             size = torch.where(failed, size / 2, size)
-        x, value, last = x - size[:, None] * step, after, size * step.norm(dim=-1)
+        x, last = x - size[:, None] * step, size * step.norm(dim=-1)
     return best, residual

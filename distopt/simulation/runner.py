@@ -354,17 +354,17 @@ def _chunk(
     kept = count if diverged is None else diverged - start
 
     every, last = problem.experiment.every, problem.rounds - 1
-    chosen = [
-        k
-        for k in range(kept)
-        if (start + k + 1) % every == 0 or start + k == last or (diverged is not None and k == kept - 1)
-    ]
+    rounds = np.arange(start, start + kept, dtype=np.int64)
+    wanted = ((rounds + 1) % every == 0) | (rounds == last)
+    if diverged is not None:
+        wanted[-1:] = True
+    chosen = np.flatnonzero(wanted)
     return Chunk(
         start,
         start + kept,
-        np.asarray([start + k for k in chosen], dtype=np.int64),
+        rounds[chosen],
         {
-            name: value[chosen].T.contiguous().numpy()
+            name: np.ascontiguousarray(value.numpy()[chosen].T)
             for name, value in values.items()
             if problem.measured[name].kept(problem.scenario)
         },

@@ -283,6 +283,7 @@ def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monk
         if len(calls) == 2:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 256)  # a few parts
     monkeypatch.setattr(writing.Writer, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute(Experiment(**BASE), folder=tmp_path / "r")
