@@ -3,7 +3,7 @@
 No flag allows the compiler to change the order of operations or to contract them, so vectors, single numbers and every version of LLVM
 give the same bits. Four rules decide about speed alone; each was found by a slow case:
 
-1. Loops around a short one (fewer than 8 turns) are not vectorised: the compiler would shuffle numbers about.
+1. Loops around a short one (up to 8 turns, as the lanes of a sum) are not vectorised: the compiler would shuffle numbers about.
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised.
 4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
@@ -252,7 +252,7 @@ class Assembly(Printer):
         if loop.kind == "lanes":
             notes += ['!{!"llvm.loop.vectorize.enable", i1 true}', '!{!"llvm.loop.vectorize.width", i32 8}']
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
-        elif loop.kind == "each" and 0 < _innermost(loop.body) < SHORT:
+        elif loop.kind == "each" and 0 < _innermost(loop.body) <= SHORT:
             notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
         if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > SHORT or _innermost(loop.body)):
             notes.append('!{!"llvm.loop.unroll.disable"}')

@@ -28,6 +28,9 @@ from distopt.numerics.trees import part, tensors, tree_map
 MEMORY_BYTES = 4 * 2**20
 """The most that a comparator holds in memory of its results for all rounds, since a run may have any length."""
 
+SAMPLED = 8
+"""Blocks from which the best fixed point is estimated, before all of them are asked."""
+
 
 class Reference(NamedTuple):
     """The part of a block's results that does not depend on the algorithm (R is 1 where trials share their data).
@@ -349,7 +352,11 @@ class Comparator:
     def _best_fixed(self) -> Tensor | None:
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
         start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
-        x, residual = newton(Horizon(self.blocks, start.shape[0], self._evaluator), start)
+        whole = Horizon(self.blocks, start.shape[0], self._evaluator)
+        like = replace(whole, every=self.blocks.count // SAMPLED) if self.blocks.count >= 2 * SAMPLED else None
+        if like is not None:
+            start, _ = newton(like, start)
+        x, residual = newton(whole, start, like)
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:

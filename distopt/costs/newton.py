@@ -20,8 +20,11 @@ from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
 
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
-FEW = 16  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
-ITERATIONS = 100
+FEW = 8  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
+NOISE, ACCEPTED = (
+    1e-14,
+    1e-10,
+)  # relative gradient norms: where iterations end, and what will do where they lead no further
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,15 @@ class Sum:
 
 @dataclass(frozen=True)
 class Horizon:
-    """sum_t f_t over the whole run, streamed over the blocks: P = R problems."""
+    """sum_t f_t over the whole run, streamed over the blocks: P = R problems.
+
+    With ``every`` > 1 it is estimated from every so many blocks alone.
+    """
 
     blocks: Blocks
     trials: int
     evaluator: Evaluator
+    every: int = 1
 
     def _part(self, b: int, start: int, count: int) -> Sum:
         """Some rounds of a block."""
@@ -211,8 +218,10 @@ class Horizon:
     def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
         """The sum of f over all rounds, ``step`` of them at a time."""
         total: Tensor | None = None
-        for b in range(self.blocks.count):
+        seen = 0
+        for b in range(0, self.blocks.count, self.every):
             rounds = len(self.blocks.span(b))
+            seen += rounds
             for start in range(0, rounds, step):
                 count = min(step, rounds - start)
                 problem = self._part(b, start, count)
@@ -220,7 +229,7 @@ class Horizon:
                 value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
                 total = value if total is None else total + value
         assert total is not None
-        return total
+        return total if seen == self.blocks.rounds else total * (self.blocks.rounds / seen)
 
     def both(self, x: Tensor) -> Tensor:
         """sum_t F_t and its gradient, side by side [R, 1 + d]."""
@@ -253,11 +262,14 @@ class Horizon:
         return self._total(Sum.scale, x)
 
 
-Step = Callable[[Tensor], Tensor]
-"""Newton's step of a gradient [P, d]."""
+Solve = Callable[[Tensor], Tensor]
+"""H^-1 g of a gradient g [P, d]."""
+
+Step = Callable[[Sum | Horizon, Tensor, Tensor], Solve]
+"""How Newton's step is made at a point x [P, d], where the gradient norm is ``flat`` [P] relative to ``scale``."""
 
 
-def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Step:
+def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Solve:
     """The Newton step at x: by Cholesky where a Hessian is at hand or small, else by conjugate gradients."""
     d = x.shape[-1]
     if problem.scenario.linear_rows is not None:
@@ -272,7 +284,7 @@ def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Step:
     return lambda g: _conjugate_gradients(partial(problem.product, x), g, near)
 
 
-def _by_columns(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Step:
+def _by_columns(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Solve:
     """The Newton step by a Hessian of ``d`` products."""
     columns = torch.eye(x.shape[-1], dtype=x.dtype)
     return lambda g: _cholesky(torch.stack([problem.product(x, e.expand_as(x)) for e in columns], -1), g)
@@ -305,46 +317,54 @@ def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: 
     return torch.from_numpy(found)
 
 
-def newton(problem: Sum | Horizon, x: Tensor) -> tuple[Tensor, Tensor]:
+def newton(problem: Sum | Horizon, x: Tensor, like: Horizon | None = None) -> tuple[Tensor, Tensor]:
     """Damped Newton on P separate problems from x [P, d]: the best points, and how far from minimal each is [P].
 
     The measure is the larger of the gradient norm, relative to sum_i ||grad f_i|| at the start or at 0, and of the last
     Newton step, relative to 1 + ||x|| (which does not shrink where the infimum lies at infinity, though the gradient does).
     Stops where nothing improves any more: in rounding noise. Where conjugate gradients do not come that far, Hessians may.
+
+    ``like`` is an estimate of ``problem`` whose Hessian costs less. Its steps are taken as long as they lead on.
     """
-    scale = torch.maximum(problem.scale(x), problem.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
-    found, residual = _descended(problem, x, scale, _step)
-    scenario, free = problem.scenario, FEW < x.shape[-1] <= linear.DENSE
-    free &= scenario.hessian is None and scenario.linear_rows is None
-    return (
-        _descended(problem, found, scale, _by_columns)
-        if free and bool((residual >= 1e-10).any())
-        else (found, residual)
-    )
+    about = like or problem
+    scale = torch.maximum(about.scale(x), about.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
+    residual = torch.full((len(x),), torch.inf, dtype=x.dtype)
+
+    def found(ways: Step, enough: float = NOISE, iterations: int = 100) -> bool:
+        nonlocal x, residual
+        x, residual = _descended(problem, x, scale, ways, enough, iterations)
+        return bool((residual < ACCEPTED).all())
+
+    if like is not None and found(lambda _, x, flat: _step(like, x, 0 * flat), ACCEPTED, 10):
+        return x, residual
+    scenario, d = problem.scenario, x.shape[-1]
+    if not found(_step) and FEW < d <= linear.DENSE and scenario.hessian is None and scenario.linear_rows is None:
+        found(_by_columns)
+    return x, residual
 
 
 def _descended(
-    problem: Sum | Horizon, x: Tensor, scale: Tensor, make: Callable[[Sum | Horizon, Tensor, Tensor], Step]
+    problem: Sum | Horizon, x: Tensor, scale: Tensor, ways: Step, enough: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """The same by the steps that ``make`` gives at (problem, point, relative gradient norm)."""
+    """The same by one kind of steps."""
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
     both = problem.both(x)
     lowest = torch.full((len(x),), torch.inf, dtype=x.dtype)
     last = lowest  # the length of the last step: what Newton's next one would be far below
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         value, gradient = both[:, 0].contiguous(), both[:, 1:].contiguous()
         length = 1 + x.norm(dim=-1)
         flat = gradient.norm(dim=-1) / scale
-        if bool(((flat < 1e-14) & (last < 1e-6 * length)).all()):
+        if bool(((flat < enough) & (last < 1e-6 * length)).all()):
             return x, flat  # no need of another Hessian to know that it is over
-        step = make(problem, x, flat)(gradient)
+        step = ways(problem, x, flat)(gradient)
         measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
         better = measure < residual
         falling = value < lowest - 1e-6 * lowest.abs()
         lowest = torch.minimum(lowest, value)
         stalled = 0 if bool((falling | (measure < 0.5 * residual)).any()) else stalled + 1
         best, residual = torch.where(better[:, None], x, best), torch.where(better, measure, residual)
-        if bool((residual < 1e-14).all()) or (stalled >= 1 and bool((residual < 1e-10).all())) or stalled >= 20:
+        if bool((residual < enough).all()) or (stalled >= 1 and bool((residual < ACCEPTED).all())) or stalled >= 20:
             break
         slope = (gradient * step).sum(-1)
         size = torch.ones_like(slope)
