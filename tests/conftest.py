@@ -60,6 +60,12 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def usual_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks have at most 256 rounds, so that a few hundred make several, however small they are."""
+    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 256)
+
+
+@pytest.fixture
 def nothing_stays() -> Iterator[None]:
     """No process that a test began is left after it."""
     yield

@@ -83,14 +83,13 @@ class Blocks:
 
     def _fitting(self, first: list[Tensor]) -> int:
         """The block length L, from the size of a round: its leaves, and the comparator's x*_t, its companions and Hessian."""
-        dim, searched = int(self.scenario.dim), self.scenario.comparator and self.scenario.optimum is None
+        dim, scenario = int(self.scenario.dim), self.scenario
+        held = scenario.comparator and scenario.optimum is None and scenario.hessian is not None
         trials = max((leaf.shape[1] for leaf in first), default=1)
         own = sum(leaf[0].numel() * leaf.element_size() for leaf in first if leaf.shape[0] > 1)
-        hessian = 8 * trials * dim * dim if searched else 0
-        held = own + 8 * trials * (dim + 8) + (hessian if self.scenario.hessian is not None else 0)
-        usual = max(1, BLOCK_BYTES // held)
-        points = 8 * len(self.key.trials) * self.key.total * dim
-        long = min(AT_ONCE_BYTES // (own + 8 * trials * (dim + 8) + hessian), 4 * AT_ONCE_BYTES // points)
+        a_round = own + 8 * trials * (dim + 8 + (dim * dim if held else 0))
+        usual, points = max(1, BLOCK_BYTES // a_round), 8 * len(self.key.trials) * self.key.total * dim
+        long = min(AT_ONCE_BYTES // a_round, 4 * AT_ONCE_BYTES // points)
         fit = max(min(usual, USUAL_BLOCK), long)
         return min(LONGEST_BLOCK, 1 << (fit.bit_length() - 1))
 

@@ -279,8 +279,10 @@ def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Solve:
         return lambda g: _cholesky(problem.hessian(x), g)
     elif d <= FEW:
         return _by_columns(problem, x, flat)
-    exact = problem.scenario.linear_rows is not None or problem.differentiable
-    near = flat.sqrt().clamp(1e-8, 0.1) if exact else torch.full_like(flat, 1e-6)
+    if problem.scenario.linear_rows is not None:
+        near = flat.sqrt().clamp(1e-8, 0.1)
+    else:
+        near = flat.clamp(1e-8, 1e-3) if problem.differentiable else torch.full_like(flat, 1e-6)
     return lambda g: _conjugate_gradients(partial(problem.product, x), g, near)
 
 

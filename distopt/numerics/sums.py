@@ -24,13 +24,21 @@ def tree_sum(z: Tensor) -> Tensor:
     """
     while (n := z.shape[-2]) > 1:
         width = 8 if n > 4 else 4 if n > 2 else 2  # three levels a pass: few passes, and a compiler fuses each into one
-        if n % width:
-            z = torch.nn.functional.pad(z, (0, 0, 0, width - n % width), value=-0.0)  # adding -0.0 changes no number
-        parts = [z[..., k::width, :] for k in range(width)]
-        while len(parts) > 1:
-            parts = [left + right for left, right in zip(parts[0::2], parts[1::2], strict=True)]
-        z = parts[0]
+        whole = n - n % width
+        parts = [_added(z[..., :whole, :], width)] if whole else []
+        if whole < n:
+            rest = torch.nn.functional.pad(z[..., whole:, :], (0, 0, 0, whole + width - n), value=-0.0)
+            parts.append(_added(rest, width))  # adding -0.0 changes no number
+        z = parts[0] if len(parts) == 1 else torch.cat(parts, -2)
     return z
+
+
+def _added(z: Tensor, width: int) -> Tensor:
+    """The sums of every ``width`` rows, a power of two."""
+    parts = [z[..., k::width, :] for k in range(width)]
+    while len(parts) > 1:
+        parts = [left + right for left, right in zip(parts[0::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 def nodes(ids: Sequence[int], total: int) -> tuple[Node, ...]:

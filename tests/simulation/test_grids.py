@@ -129,6 +129,7 @@ def test_blocks_cut_for_the_repeated_data_change_no_bits(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("trials", [1, 2])
+@pytest.mark.usefixtures("usual_blocks")
 def test_a_diverged_point_stops_no_other(trials: int) -> None:
     runs = alone(
         "ring",

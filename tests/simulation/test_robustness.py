@@ -246,6 +246,7 @@ def test_numpy_numbers_and_tensors_with_gradients_are_fine() -> None:
     assert (small(x0=start, drop_links=np.float32(0.5), rounds=np.int64(3))["x"][:, 0] == 0.5).all()
 
 
+@pytest.mark.usefixtures("usual_blocks")
 def test_tables_of_a_changing_network_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     ask: dict[str, Any] = {"topology": "resampled_erdos_renyi", "agents": 12, "rounds": 60}
     whole = small(**ask)
@@ -274,6 +275,7 @@ BASE: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("usual_blocks")
 def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add, calls = writing.Writer.add, []
 
@@ -283,7 +285,6 @@ def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monk
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 256)  # a few parts
     monkeypatch.setattr(writing.Writer, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute(Experiment(**BASE), folder=tmp_path / "r")
@@ -295,6 +296,7 @@ def test_an_interruption_while_writing_leaves_the_right_end(tmp_path: Path, monk
     assert np.array_equal(loaded["x"], whole["x"][:, : kept + 1])
 
 
+@pytest.mark.usefixtures("usual_blocks")
 def test_a_rerun_replaces_results_only_when_it_has_some(tmp_path: Path) -> None:
     execute(Experiment(**BASE), folder=tmp_path / "r")
 
@@ -324,6 +326,7 @@ def test_a_rerun_replaces_results_only_when_it_has_some(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("usual_blocks")
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
     held = writing.Writer(tmp_path / "r", "gt", {"fingerprint": Experiment(**BASE).fingerprint()})
     imports = "from distopt.runs.execution import execute; from distopt.experiment import Experiment; from pathlib import Path"

@@ -152,6 +152,7 @@ def test_runs_in_threads_at_the_same_time_wait_for_each_other(right: Any, engine
     assert torch.get_default_dtype() == torch.float32
 
 
+@pytest.mark.usefixtures("usual_blocks")
 def test_threads_do_not_change_the_precision_of_each_other() -> None:
     """Of ``Pull`` the data are made in torch's default precision, which is the whole process's."""
 
