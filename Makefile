@@ -40,6 +40,7 @@ STREAMS := moving_target moving_target:kappa=30 moving_target:spread=1 moving_ta
 
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/speed.py --log
+	$(VENV)/bin/python benchmarks/whole.py --log
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/sums.py --log
 	$(VENV)/bin/python benchmarks/scale.py --log
 	$(VENV)/bin/python benchmarks/startup.py --log

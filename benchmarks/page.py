@@ -11,7 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-LOGS = ("speed", "scale", "peers", "startup", "sums", "engines", "compression")
+LOGS = ("speed", "whole", "scale", "peers", "startup", "sums", "engines", "compression")
 TIMED = ("speed", "link")  # the parts of compression.json that the load of the machine bears on
 COLUMNS = ("bare", "measured", "C", "tight C", "NumPy", "JAX")
 MIB, KIB = 2**20, 2**10
@@ -66,6 +66,23 @@ def bytes_table(log: Any) -> str:
         if "stream" in p
     ]
     return table(["problem", "MB a round", "stream µs", "bare µs", "bare / stream"], rows)
+
+
+def whole_table(log: Any) -> str:
+    """CPU microseconds a round of a whole run, and how many times the tightest C loop."""
+    ways = ("known", "searched", "tight C", "NumPy")
+    rows = [
+        [
+            p["title"],
+            *(number(1e6 * p[way]) for way in ways),
+            *(number(p[way] / p["tight C"]) for way in ("known", "searched")),
+            str(p["target"]),
+            number(p["known"] / p["NumPy"]),
+        ]
+        for p in log["problems"]
+    ]
+    head = ["problem", *ways, "known / tight C", "searched / tight C", "target", "known / NumPy"]
+    return table(head, rows)
 
 
 def scale_table(log: Any) -> str:
@@ -285,6 +302,7 @@ def page(found: dict[str, Any], regret: str) -> str:
         machines=machines(found),
         speed=speed_table(found["speed"]),
         bytes=bytes_table(found["speed"]),
+        whole=whole_table(found["whole"]),
         scale=scale_table(found["scale"]),
         exponents=exponent_table(found["scale"]),
         peers=peers_table(peers),
@@ -293,6 +311,8 @@ def page(found: dict[str, Any], regret: str) -> str:
         own=own_table(peers),
         sums=sums_table(found["sums"]),
         startup=number(found["startup"]["cpu_seconds"]),
+        example=number(found["startup"]["example"]["distopt"]),
+        script=number(found["startup"]["example"]["NumPy"]),
         stages=table(["stage", "CPU s"], [[name, number(s)] for name, s in found["startup"]["stages"].items()]),
         regret=regret_table(regret),
         engines=engines_table(found["engines"]),

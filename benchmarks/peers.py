@@ -16,7 +16,7 @@ the fastest package's method, as one run and as a batch of 100 trials, each with
 
 Usage: DISTOPT_PEERS=/path/to/python python benchmarks/peers.py [--log]    --log writes benchmarks/results/peers.json
 
-where that Python has any of the four packages (3.13 or later for decent-bench; 3.11 does for the others): pip install decent-bench
+where that Python, or one of several with ":" between them, has any of the four packages (3.13 or later for decent-bench; 3.11 does for the others): pip install decent-bench
 tvopt disropt nvflare, and torch for nvflare, and an MPI for disropt, such as mpich, with mpiexec beside that Python or on the path.
 It must not be the environment of distopt: their pins differ from ours. Without the variable, one line and no figures.
 """
@@ -74,36 +74,39 @@ def ours(peer: Peer) -> Array:
 
 def answers() -> Iterator[Answer | str]:
     """Each peer's answer, or a line that says why there is none."""
-    python = os.environ.get("DISTOPT_PEERS")
-    if not python:
+    pythons = [each for each in os.environ.get("DISTOPT_PEERS", "").split(os.pathsep) if each]
+    if not pythons:
         yield "peers: skipped; DISTOPT_PEERS must name a Python (3.13 for all four) with decent-bench, tvopt, disropt or nvflare"
         return
     for peer in PEERS:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [python, str(Path(other_packages.__file__).resolve()), peer.package, "answer.npz"]
-            if peer.package == "disropt":
-                beside = Path(python).with_name("mpiexec")
-                mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-                if mpiexec is None:
-                    yield "disropt: skipped; it needs mpiexec"
-                    continue
-                command = [mpiexec, "-n", str(N), *command]
-            quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            try:
-                run = subprocess.run(
-                    command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                yield f"{peer.package}: skipped; {error}"
-                continue
-            found = Path(folder, "answer.npz")
-            if run.returncode or not found.exists():
-                lines = run.stderr.strip().splitlines() or ["no answer"]
-                why = next((line for line in lines if "Error" in line), lines[-1])
-                yield f"{peer.package}: skipped; {why.strip()}"
-                continue
-            with np.load(found, allow_pickle=False) as z:
-                yield Answer(peer, z["x"], float(z["seconds"][0]), float(z["seconds"][1]), str(z["version"]))
+        found = [answer(peer, python) for python in pythons]
+        yield next((each for each in found if isinstance(each, Answer)), found[-1])
+
+
+def answer(peer: Peer, python: str) -> Answer | str:
+    """A peer's answer by one of the Pythons, or a line that says why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, str(Path(other_packages.__file__).resolve()), peer.package, "answer.npz"]
+        if peer.package == "disropt":
+            beside = Path(python).with_name("mpiexec")
+            mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+            if mpiexec is None:
+                return "disropt: skipped; it needs mpiexec"
+            command = [mpiexec, "-n", str(N), *command]
+        quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        try:
+            run = subprocess.run(
+                command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{peer.package}: skipped; {error}"
+        found = Path(folder, "answer.npz")
+        if run.returncode or not found.exists():
+            lines = run.stderr.strip().splitlines() or ["no answer"]
+            why = next((line for line in lines if "Error" in line), lines[-1])
+            return f"{peer.package}: skipped; {why.strip()}"
+        with np.load(found, allow_pickle=False) as z:
+            return Answer(peer, z["x"], float(z["seconds"][0]), float(z["seconds"][1]), str(z["version"]))
 
 
 def compiled(peer: Peer, trials: int, observe: bool, expected: Array) -> float:

@@ -1,16 +1,21 @@
-"""CPU seconds, user and system, of the smallest ``distopt simulate``, and where they go.
+"""CPU seconds, user and system, of the smallest ``distopt simulate``, and where they go; of the README's example, and of NumPy doing it.
 
 Usage: python benchmarks/startup.py [--log]    --log writes benchmarks/results/startup.json
 
 The command, ``simulate ring --agents 16 --rounds 10`` into a temporary folder, is run as a child with warm file caches, as a user
 would run it (no thread setting); the least of a few runs counts. The stages are those of another child that takes the same steps one
 after the other; the packages' shares are the self times that ``python -X importtime`` reports for the command, in seconds of the clock.
+The README's example (1,000 rounds of flights) is run with nothing compiled before, in an empty cache. Beside it runs the script
+flights_numpy.py, whose figures must be the same to 10 digits.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import math
+import os
 import resource
 import subprocess
 import sys
@@ -19,17 +24,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from machine import header, log, machine
 
 REPEATS = 5
 ARGUMENTS = ("simulate", "ring", "--agents", "16", "--rounds", "10")
+FIGURES = {
+    "average_dynamic_regret": "dynamic_regret",
+    "average_regret_best_fixed": "regret_best_fixed",
+    "accuracy": "accuracy",
+    "consensus_error": "consensus_error",
+}
+"""Columns of summary.csv, and what the NumPy script calls them."""
 PACKAGES = ("torch", "numpy", "scipy", "networkx", "pandas", "matplotlib", "distopt")
 
 
-def spent(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
+def spent(command: list[str], **settings: str) -> tuple[float, subprocess.CompletedProcess[str]]:
     """CPU seconds of a child and of its children, and what it wrote."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | settings)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, run
 
@@ -38,6 +51,46 @@ def simulate(*python: str) -> tuple[float, subprocess.CompletedProcess[str]]:
     """One run of the command."""
     with tempfile.TemporaryDirectory() as folder:
         return spent([sys.executable, *python, "-m", "distopt", *ARGUMENTS, "--out", str(Path(folder, "run"))])
+
+
+def example() -> dict[str, float]:
+    """CPU seconds of the README's example from an empty cache, and of the NumPy script; exits where their figures differ."""
+    import torch
+
+    from distopt.experiment import Experiment
+    from distopt.simulation.problem import build
+
+    with tempfile.TemporaryDirectory() as folder:
+        problem = build(Experiment("ring", 16, "flights", "gtadam", rounds=1000))
+        rows = problem.scenario.batch(torch.arange(1000).reshape(-1, 1, 1, 1), problem.key)
+        held = {name: getattr(rows, name)[:, 0].numpy() for name in ("X", "y", "w", "fresh")}
+        np.savez(Path(folder, "rows.npz"), **held)
+        script = [sys.executable, str(Path(__file__).with_name("flights_numpy.py")), str(Path(folder, "rows.npz"))]
+        command = [
+            sys.executable,
+            "-m",
+            "distopt",
+            "simulate",
+            "ring",
+            "--agents",
+            "16",
+            "--out",
+            str(Path(folder, "run")),
+        ]
+        times = {"distopt": math.inf, "NumPy": math.inf}
+        for k in range(3):
+            cache = Path(folder, f"cache{k}")
+            cache.mkdir(mode=0o700)
+            own, _ = spent([*command[:-1], f"{command[-1]}{k}"], XDG_CACHE_HOME=str(cache))
+            theirs, said = spent(script, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+            times = {"distopt": min(times["distopt"], own), "NumPy": min(times["NumPy"], theirs)}
+        with Path(folder, "run0", "summary.csv").open() as file:
+            ours = next(csv.DictReader(file))
+        figures = json.loads(said.stdout)
+        for name, key in FIGURES.items():
+            if not math.isclose(float(ours[name]), figures[key], rel_tol=1e-10):
+                sys.exit(f"the example's {name} is {ours[name]}, and {figures[key]} by NumPy")
+    return times
 
 
 def packages() -> dict[str, float]:
@@ -100,16 +153,20 @@ def main() -> None:
         json.loads(spent([sys.executable, __file__, "--stages"])[1].stdout.splitlines()[-1]) for _ in range(REPEATS)
     ]
     stage = min(runs, key=lambda each: sum(each.values()))
-    imported = packages()
+    imported, whole = packages(), example()
     print(header(about), f"distopt {' '.join(ARGUMENTS)}: {total:.2f} CPU seconds", sep="\n")
     for title, shares in (("stages, CPU seconds", stage), ("imports, seconds", imported)):
         print(f"{title}: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in shares.items()))
+    print(
+        f"distopt simulate ring --agents 16, nothing cached: {whole['distopt']:.2f}, NumPy {whole['NumPy']:.2f} CPU seconds"
+    )
     if asked.log:
         figures: dict[str, Any] = {
             "simulate": list(ARGUMENTS),
             "cpu_seconds": total,
             "stages": stage,
             "imports": imported,
+            "example": whole,
         }
         log("startup", figures, about)
 
