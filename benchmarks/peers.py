@@ -16,9 +16,10 @@ the fastest package's method, as one run and as a batch of 100 trials, each with
 
 Usage: DISTOPT_PEERS=/path/to/python python benchmarks/peers.py [--log]    --log writes benchmarks/results/peers.json
 
-where that Python, or one of several with ":" between them, has any of the four packages (3.13 or later for decent-bench; 3.11 does for the others): pip install decent-bench
-tvopt disropt nvflare, and torch for nvflare, and an MPI for disropt, such as mpich, with mpiexec beside that Python or on the path.
-It must not be the environment of distopt: their pins differ from ours. Without the variable, one line and no figures.
+where that Python, or one of several with ":" between them, has any of the four packages (3.13 or later for decent-bench; 3.11 does for
+the others): pip install decent-bench tvopt disropt nvflare, and torch for nvflare, and an MPI for disropt, such as mpich, with mpiexec
+beside that Python or on the path. It must not be the environment of distopt: their pins differ from ours. Without the variable, one line
+and no figures.
 """
 
 from __future__ import annotations
