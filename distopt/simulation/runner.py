@@ -33,7 +33,7 @@ T = TypeVar("T")
 PATIENCE = 1.0
 """Seconds that a segment should take at most, so that an interruption is soon acted upon. No bit depends on it."""
 
-FIRST_BYTES = 2**26  # size of x over a run's first segment, before any was timed
+FIRST_BYTES, FIRST = 2**26, 256  # size of x over a run's first segment, before any was timed, and its rounds at most
 
 
 class Carry(NamedTuple):
@@ -198,7 +198,7 @@ def together(
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
     agentwise = agentwise and any(metric.needs_points for metric in first.measured.values())
     keep = tuple(dict.fromkeys([*((first.answer,) if agentwise else ()), *first.experiment.record]))
-    soon = max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size()))  # how many rounds a segment may have
+    soon = min(FIRST, max(1, FIRST_BYTES // (whole.x0.numel() * whole.x0.element_size())))  # rounds of a segment
     length, room = blocks.length, _bytes_per_round(whole, blocks, points, keep)
     while length > 1 and length * room > 4 * BLOCK_BYTES:
         length //= 2
