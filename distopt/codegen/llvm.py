@@ -5,7 +5,8 @@ give the same bits. Four rules decide about speed alone; each was found by a slo
 
 1. Loops around a short one (up to 8 turns, as the lanes of a sum) are not vectorised: the compiler would shuffle numbers about.
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
-3. Sums have eight lanes, and the loop over these is vectorised.
+3. Sums have eight lanes, and the loop over these is vectorised. Where a row fills them more than once it is not unrolled before, or only pairs
+   of lanes would become vectors.
 4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
 """
 
@@ -191,6 +192,7 @@ class Assembly(Printer):
     # --- loops
 
     _variables: dict[str, str]
+    _again = False  # whether the loop around is one of several turns that follow each other
 
     def loop(self, loop: Loop) -> None:
         """Rule 2 of the module."""
@@ -232,7 +234,9 @@ class Assembly(Printer):
         self._label = label
         at = len(self.lines)
         self.lines.append("")
+        again, self._again = self._again, loop.kind == "order" and stop - start > loop.step
         self.statements(loop.body)
+        self._again = again
         following = self._new(f"add nuw nsw i64 {name}, {loop.step}")
         more = self._new(f"icmp ult i64 {following}, {stop}")
         self.lines[at] = f"{name} = phi i64 [ {start}, %{before} ], [ {following}, %{self._label} ]"
@@ -250,6 +254,7 @@ class Assembly(Printer):
             groups = ", ".join(self._groups)
             notes.append(f'!{{!"llvm.loop.parallel_accesses", {groups}}}')
         if loop.kind == "lanes":
+            notes += ['!{!"llvm.loop.unroll.disable"}'] if self._again else []
             notes += ['!{!"llvm.loop.vectorize.enable", i1 true}', '!{!"llvm.loop.vectorize.width", i32 8}']
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
         elif loop.kind == "each" and 0 < _innermost(loop.body) <= SHORT:
