@@ -1,6 +1,6 @@
 """The recorder: the operations on tensors that one call of a function does.
 
-The function is called once, on real tensors, and every operation that torch carries out is written down, in order. What Python does
+The function is called on tensors, and every operation that torch carries out is written down, in order. What Python does
 between them (branches, loops, fields of objects) leaves no trace, so it must not depend on the numbers in the tensors. What asks a
 tensor for a number is refused.
 """
@@ -214,7 +214,11 @@ def _changed(func: Any, name: str, args: Sequence[Any]) -> Tensor | None:
 def _shared(a: Tensor, b: Tensor) -> bool:
     if not a.numel() or a._is_zerotensor():  # torch's forward mode has zeros without memory
         return False
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+LARGE = 2**26
+"""Bytes of inputs from which on a round is recorded without any numbers, as long as it allows that: copies of all would be too much memory."""
 
 
 def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
@@ -228,11 +232,28 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     >>> [operation.name for operation in recording.operations]
     ['mul.Tensor', 'add.Tensor']
     """
-    first = _recorded(do, [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs])
-    second = _recorded(do, [each * 0.75 + 2.0**-10 if each.is_floating_point() else each.clone() for each in inputs])
+    first = second = None
+    if sum(each.numel() * each.element_size() for each in inputs) >= LARGE:
+        try:
+            first, second = (_recorded(do, [_empty(each) for each in inputs]) for _ in range(2))
+        except Exception:  # of many kinds: tensors of its own, say, do not mix with those without memory
+            first = None
+    if first is None or second is None:
+        first = _recorded(do, [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs])
+        second = _recorded(do, [_other(each) for each in inputs])
     if _form(first) != _form(second):
         raise Unsupported("the rounds do something else each time: they count in Python, or look at numbers of tensors")
     return first
+
+
+def _empty(each: Tensor) -> Tensor:
+    """One of the same shape that has no memory."""
+    return torch.empty(each.shape, dtype=each.dtype, device="meta")
+
+
+def _other(each: Tensor) -> Tensor:
+    """A copy, with other numbers where they are no places."""
+    return each * 0.75 + 2.0**-10 if each.is_floating_point() else each.clone()
 
 
 def _recorded(do: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Recording:

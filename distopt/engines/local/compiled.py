@@ -141,7 +141,8 @@ class Compiled(InThisProcess):
 
     def __init__(self, forced: bool = False) -> None:
         self._forced = forced
-        self._rounds: dict[Any, Rounds] = {}
+        self._placed: Problem | None = None
+        self._rounds: dict[Any, Rounds] = {}  # of the problem that is placed
         self._eager: Eager | None = None
 
     @property
@@ -151,8 +152,10 @@ class Compiled(InThisProcess):
 
     def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
+        if problem is not self._placed:
+            self._placed, self._rounds = problem, {}
         super().place(problem, held)
-        self._rounds, self._eager = {}, None
+        self._eager = None
 
     def fetch(self) -> AgentState:
         """See ``distopt.simulation.runner.Engine``."""
