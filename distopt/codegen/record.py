@@ -214,7 +214,7 @@ def _changed(func: Any, name: str, args: Sequence[Any]) -> Tensor | None:
 def _shared(a: Tensor, b: Tensor) -> bool:
     if not a.numel() or a._is_zerotensor():  # torch's forward mode has zeros without memory
         return False
-    return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return bool(a.untyped_storage()._cdata == b.untyped_storage()._cdata)  # without memory, all addresses are 0
 
 
 LARGE = 2**26
