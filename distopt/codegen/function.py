@@ -46,9 +46,15 @@ class Function:
         """The same loops as C, for people to read."""
         return source(self.routine)
 
-    def bound(self, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]) -> Bound:
+    def bound(
+        self,
+        carry: Sequence[Tensor],
+        data: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        memory: Sequence[Tensor] = (),
+    ) -> Bound:
         """The function with its memory. See ``Bound``."""
-        return Bound(self, carry, data, rows)
+        return Bound(self, carry, data, rows, memory)
 
 
 class Bound:
@@ -62,6 +68,7 @@ class Bound:
         carry: the carried leaves; ``carry`` of this object has them at any time.
         data: leaves [K|1, ...].
         rows: [at least as many rounds as a call has, ...].
+        memory: that of an earlier one of the function, which is no longer called: fresh pages of large networks take as long as their rounds.
 
     Raises:
         ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous; or what is written shares
@@ -70,7 +77,12 @@ class Bound:
     """
 
     def __init__(
-        self, function: Function, carry: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]
+        self,
+        function: Function,
+        carry: Sequence[Tensor],
+        data: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        memory: Sequence[Tensor] = (),
     ) -> None:
         self._function, routine = function, function.routine
         check("carry", carry, function.carried)
@@ -80,13 +92,28 @@ class Bound:
         if len({*written}) < len(written) or {*written} & {each.data_ptr() for each in data}:
             raise ValueError("what is written shares memory")
         turning = [not each.in_place for each in routine.carried]
-        self._spare = [torch.empty_like(each) if turns else each for each, turns in zip(carry, turning, strict=True)]
+        before = {each.data_ptr() for each in carry}
+        *spare, scratch = (
+            memory if memory and not before & {each.data_ptr() for each in memory} else [None] * (len(carry) + 1)
+        )
+        self._spare = [
+            (torch.empty_like(each) if old is None or not old.numel() else old) if turns else each
+            for each, turns, old in zip(carry, turning, spare, strict=True)
+        ]
         self._carry, self._turning = list(carry), any(turning)
         self._rounds = min((len(each) for each in data if len(each) > 1), default=None)
         self._room = min((len(each) for each in rows), default=None)
-        self._pointers, strides, kept = addresses(routine, self._carry, self._spare, data, rows)
+        self._pointers, strides, kept = addresses(routine, self._carry, self._spare, data, rows, scratch)
         self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(strides))
         self._kept = (rows, strides, kept)  # as long as the addresses are in use
+
+    @property
+    def memory(self) -> list[Tensor]:
+        """What another one can use once this one is no longer called: for each carried leaf what takes turns with it, and the temporaries'."""
+        carried = self._function.routine.carried
+        none = torch.empty(0)
+        spare = [none if each.in_place else own for own, each in zip(self._spare, carried, strict=True)]
+        return [*spare, self._kept[2][-1]]
 
     @property
     def carry(self) -> list[Tensor]:
@@ -126,9 +153,14 @@ def check(
 
 
 def addresses(
-    routine: Routine, before: Sequence[Tensor], after: Sequence[Tensor], data: Sequence[Tensor], rows: Sequence[Tensor]
+    routine: Routine,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    data: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    scratch: Tensor | None = None,
 ) -> tuple[Any, Any, list[Tensor]]:
-    """What a routine is called with: its pointers, its strides, and what must live as long as they are used.
+    """What a routine is called with: its pointers, its strides, and what must live as long as they are used, the temporaries' memory last.
 
     Raises:
         IndexError: data that are places in a tensor, and lie outside.
@@ -138,7 +170,7 @@ def addresses(
         n = routine.places.get(buffer.name)
         if n is not None and leaf.numel() and not 0 <= int(leaf.min()) <= int(leaf.max()) < n:
             raise IndexError(f"places {int(leaf.min())} .. {int(leaf.max())} in a tensor that has {n}")
-    scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8)
+    scratch = torch.empty(routine.scratch + 64, dtype=torch.uint8) if scratch is None else scratch
     base = scratch.data_ptr() + -scratch.data_ptr() % 64
     both = [each.data_ptr() for pair in zip(before, after, strict=True) for each in pair]
     pointers = [*both, *(each.data_ptr() for each in (*leaves, *rows)), base]

@@ -44,6 +44,16 @@ def cast(tree: Any, dtype: torch.dtype) -> Any:
     return tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
 
 
+def finite(x: Tensor) -> Tensor:
+    """Of which trials all numbers of x [R, n, d] are finite, [R]. Largest and smallest tell; a NaN is both.
+
+    >>> finite(torch.tensor([[[1.0, -2.0]], [[0.0, torch.nan]], [[-torch.inf, 0.0]]])).tolist()
+    [True, False, False]
+    """
+    flat = x.flatten(1)
+    return flat.amin(1).isfinite() & flat.amax(1).isfinite()
+
+
 def at(tree: Any, k: int) -> Any:
     """One round's slice of a block: leaves [K|1, ...] -> [...]."""
     return tree_map(lambda leaf: leaf[k if leaf.shape[0] > 1 else 0], tree)

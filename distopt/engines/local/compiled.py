@@ -20,7 +20,7 @@ from distopt.engines.local.eager import Eager, InThisProcess
 from distopt.errors import InputError
 from distopt.network.net import Whole, uniforms
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import cast, default_dtype, part
+from distopt.numerics.trees import cast, default_dtype, finite, part
 from distopt.simulation import grid, measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, begun, recorded, same_form, step
@@ -49,7 +49,7 @@ class Recursion:
         self, problem: Problem, keep: tuple[str, ...], stood: Leaves, leaves: Leaves, observe: bool = True
     ) -> None:
         self.bits, self.seen = 0, 0
-        self.keep, self.observe, self.own, self.leaves = keep, observe, stood, leaves
+        self.keep, self.observe, self.own, self.leaves = keep, observe, stood.form(), leaves.form()
         # an algorithm that counts would count these rounds
         self.problem = dataclasses.replace(problem, algorithm=copy.copy(problem.algorithm))
         self._calls = 0
@@ -98,20 +98,22 @@ class Rounds:
     ) -> None:
         self.recursion = Recursion(problem, keep, stood, leaves, observe)
         self.function: Function = compiled(self.recursion, stood.tensors, leaves.tensors, "rounds")
+        self.memory: list[Tensor] = []  # of the last call, for the next
 
     def __call__(self, held: Leaves, leaves: Leaves, rounds: range) -> tuple[Segment, AgentState]:
         """``rounds``, places in ``leaves``, and what the agents hold after them. What ``held`` holds is written over."""
         count, own = len(rounds), self.recursion
         rows = [torch.empty(count, *shape, dtype=dtype) for shape, dtype in self.function.rows]
-        bound = self.function.bound(held.tensors, [each.contiguous() for each in leaves.tensors], rows)
+        data = [each.contiguous() for each in leaves.tensors]
+        bound = self.function.bound(held.tensors, data, rows, self.memory)
         bound(rounds.start, rounds.stop)
+        self.memory = bound.memory
         after: AgentState = held.tree(bound.carry)
         observed: dict[str, Tensor] = {}
         sums, kept = rows[: own.seen], rows[own.seen :]
         if sums:
             observed = measure.observed(own.problem, sums[0], sums[1] if len(sums) > 1 else None)
-        finite = torch.isfinite(after.x).flatten(1).all(1)
-        return Segment(observed, dict(zip(own.keep, kept, strict=True)), finite, own.bits), after
+        return Segment(observed, dict(zip(own.keep, kept, strict=True)), finite(after.x), own.bits), after
 
 
 def obstacle(problem: Problem, blocks: Blocks) -> str | None:
@@ -154,6 +156,8 @@ class Compiled(InThisProcess):
         """See ``distopt.simulation.runner.Engine``."""
         if problem is not self._placed:
             self._placed, self._rounds = problem, {}
+        for each in self._rounds.values():
+            each.memory = []
         super().place(problem, held)
         self._eager = None
 

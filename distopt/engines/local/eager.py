@@ -11,7 +11,7 @@ from torch import Tensor
 from distopt.costs.data import BLOCK_BYTES, evaluate
 from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
-from distopt.numerics.trees import default_dtype, part, rounds_of
+from distopt.numerics.trees import default_dtype, finite, part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, before, begun, numbered, recorded, same_form, step
@@ -94,7 +94,8 @@ class InThisProcess:
 
     def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
-        self._problem, self._held = problem, begun(problem) if held is None else held
+        self._problem, self._held = problem, None  # what was here makes room first
+        self._held = begun(problem) if held is None else held
 
     def fetch(self) -> AgentState:
         """See ``distopt.simulation.runner.Engine``."""
@@ -133,4 +134,4 @@ class Eager(InThisProcess):
         sums = evaluate(lambda x, each: measure.sums(problem, x, *each), walked.points.double(), batch)
         terms = None if walked.round_terms is None else tree_sum(walked.round_terms)
         observed = measure.observed(problem, sums, terms)
-        return Segment(observed, walked.kept, torch.isfinite(walked.held.x).flatten(1).all(1), walked.bits)
+        return Segment(observed, walked.kept, finite(walked.held.x), walked.bits)

@@ -25,7 +25,7 @@ from distopt.engines.workers.halo import pack, size, unpack
 from distopt.engines.workers.partition import Partition
 from distopt.numerics import sums as tree
 from distopt.numerics.random import Key
-from distopt.numerics.trees import cast, default_dtype, moved, part, rounds_of, tree_map
+from distopt.numerics.trees import cast, default_dtype, finite, moved, part, rounds_of, tree_map
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, revealed
@@ -157,11 +157,11 @@ class Worker:
         mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
 
         values = self._measure(points, self._there(mean), self.exact, self._there(best), self._rounds)
-        finite = torch.isfinite(walked.held.x).flatten(1).all(1).reshape(1, -1, 1, 1)
+        there = finite(walked.held.x).reshape(1, -1, 1, 1)
         ones = [1] * len(self.nodes)
         whole = self.collect(
             "values",
-            [(values, counts), (finite, ones), *((rows, self._sizes) for rows in walked.kept.values())],
+            [(values, counts), (there, ones), *((rows, self._sizes) for rows in walked.kept.values())],
         )
         if self.me:
             return None
