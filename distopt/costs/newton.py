@@ -21,10 +21,8 @@ from distopt.numerics.trees import part
 
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
 FEW = 8  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
-NOISE, ACCEPTED = (
-    1e-14,
-    1e-10,
-)  # relative gradient norms: where iterations end, and what will do where they lead no further
+NOISE = 1e-14  # the relative gradient norm where iterations end
+ACCEPTED = 1e-10  # what will do where they lead no further
 
 
 @dataclass(frozen=True)

@@ -114,3 +114,37 @@ def test_runs_have_the_same_bits(
             )
     assert np.array_equal(*found)
     assert not copies, "all was recorded without numbers"
+
+
+class Keeps:
+    """Costs that keep a tensor from their first round."""
+
+    dim = 3
+    ones: Tensor | None = None
+
+    def batch(self, t: Tensor, key: Any) -> Tensor:
+        return torch.zeros(1, 1, key.total, 3)
+
+    def loss(self, x: Tensor, b: Tensor) -> Tensor:
+        return (x - b - 1).square().sum(-1)
+
+    def grad(self, x: Tensor, b: Tensor) -> Tensor:
+        if self.ones is None:
+            self.ones = torch.ones_like(x)
+        return 2 * (x - b - self.ones)
+
+    def optimum(self, b: Tensor) -> Tensor:
+        return torch.ones(1, 1, 3)
+
+
+@pytest.mark.parametrize("limit", [SMALL, LARGE])
+def test_what_a_scenario_keeps_is_not_that_of_the_recording(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "LARGE", limit)
+    ask: dict[str, Any] = {"agents": 4, "algorithm": "gt:lr=0.05", "rounds": 5, "record": "x"}
+    eager = distopt.simulate("ring", scenario=Keeps(), mode="eager", **ask)["x"]
+    scenario = Keeps()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompileWarning)  # each recording may find another round
+        found = distopt.simulate("ring", scenario=scenario, **ask)["x"]
+    np.testing.assert_allclose(found, eager, rtol=0, atol=1e-14)
+    assert scenario.ones is None or scenario.ones.device.type == "cpu"

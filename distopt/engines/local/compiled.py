@@ -50,8 +50,9 @@ class Recursion:
     ) -> None:
         self.bits, self.seen = 0, 0
         self.keep, self.observe, self.own, self.leaves = keep, observe, stood.form(), leaves.form()
-        # an algorithm that counts would count these rounds
-        self.problem = dataclasses.replace(problem, algorithm=copy.copy(problem.algorithm))
+        # an algorithm that counts would count these rounds, and tensors that a scenario keeps would be those of the recording
+        own = {"algorithm": copy.copy(problem.algorithm), "scenario": copy.copy(problem.scenario)}
+        self.problem = dataclasses.replace(problem, **own)
         self._calls = 0
 
     def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
