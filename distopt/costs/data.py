@@ -19,7 +19,7 @@ AT_ONCE_BYTES = (
     4 * 2**20
 )  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
 CACHE_BYTES = 256 * 2**20
-CACHE_BLOCKS = 512  # data of short blocks are soon made again, and a long run has many
+CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
 USUAL_BLOCK = 256
 LONGEST_BLOCK = 4096
 """Rounds of a block. Longer ones than usual are those that fit ``AT_ONCE_BYTES``: what Python does once for a block is then soon paid for."""
