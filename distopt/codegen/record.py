@@ -84,6 +84,7 @@ SHAPES = ("is_same_size", "_has_same_storage_numel")
 """Operations that ask for shapes alone, which are the same in every round."""
 
 KEPT = "the rounds change a tensor that Python keeps from round to round"
+OTHER = "the rounds do something else each time: they count in Python, or look at numbers of tensors"
 
 
 class _Asked(TorchFunctionMode):
@@ -127,6 +128,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
                     "the rounds change a tensor in place and go on using a view of it, or what it is a view of"
                 )
             return known[1]
+        if tensor.is_meta:  # kept by Python from the recording before, which made it anew
+            raise Unsupported(OTHER)
         self._constants.append(tensor)
         return self.know(tensor, Array(tuple(tensor.shape), tensor.dtype, tensor.detach()))
 
@@ -236,13 +239,15 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     if sum(each.numel() * each.element_size() for each in inputs) >= LARGE:
         try:
             first, second = (_recorded(do, [_empty(each) for each in inputs]) for _ in range(2))
+        except Unsupported:
+            raise
         except Exception:  # of many kinds: tensors of its own, say, do not mix with those without memory
             first = None
     if first is None or second is None:
         first = _recorded(do, [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs])
         second = _recorded(do, [_other(each) for each in inputs])
     if _form(first) != _form(second):
-        raise Unsupported("the rounds do something else each time: they count in Python, or look at numbers of tensors")
+        raise Unsupported(OTHER)
     return first
 
 
