@@ -3,8 +3,6 @@
 Usage: python benchmarks/other_packages.py PACKAGE ANSWER.npz    as peers.py does
 """
 
-# mypy: disable-error-code="import-not-found,import-untyped,misc"
-
 from __future__ import annotations
 
 import os

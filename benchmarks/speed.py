@@ -164,8 +164,8 @@ def one_thread() -> None:
     torch.set_default_dtype(torch.float64)
 
 
-def main() -> None:
-    """Print the table; exit 1 where an answer differs from C's."""
+def started(title: str) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """What the command line asks for, and the machine, in a process that is prepared for timed rounds; it prints both."""
     if missing := {k: v for k, v in ONE_THREAD.items() if k not in os.environ}:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
     parser = argparse.ArgumentParser()
@@ -174,7 +174,13 @@ def main() -> None:
     asked = parser.parse_args()
     about = machine()
     one_thread()
-    print(header(about), f"# microseconds a round, best of {REPEATS}; one thread", sep="\n")
+    print(header(about), f"# {title}; one thread", sep="\n")
+    return asked, about
+
+
+def main() -> None:
+    """Print the table; exit 1 where an answer differs from C's."""
+    asked, about = started(f"microseconds a round, best of {REPEATS}")
     print(
         f"{'':26s}"
         + "".join(f"{name:>12s}" for name in COLUMNS)

@@ -10,15 +10,12 @@ threads. Beside it stand the tightest C loop and the NumPy script, which do the 
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
 from typing import Any
 
-from machine import header, log, machine
-from problems import ONE_THREAD, ring
-from speed import Quadratics, RingScenario, one_thread
+from machine import log
+from problems import ring
+from speed import Quadratics, RingScenario, started
 from torch import Tensor
 from yardsticks import in_numpy, in_tight_c
 
@@ -74,15 +71,7 @@ def line(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Print the table."""
-    if missing := {k: v for k, v in ONE_THREAD.items() if k not in os.environ}:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--log", action="store_true")
-    parser.add_argument("words", nargs="*")
-    asked = parser.parse_args()
-    about = machine()
-    one_thread()
-    print(header(about), f"# CPU microseconds a round, best of {REPEATS}; one thread", sep="\n")
+    asked, about = started(f"CPU microseconds a round, best of {REPEATS}")
     names = ("known", "searched", "tight C", "NumPy", "known/C", "searched/C")
     print(f"{'':18s}" + "".join(f"{name:>12s}" for name in names) + f"{'target':>9s}{'known/NumPy':>12s}", flush=True)
     problems = []

@@ -8,8 +8,6 @@ Usage: python benchmarks/yardsticks.py [WORD ...]    checks that all agree after
 One thread each: start Python with the variables of ``ONE_THREAD``. Nothing of distopt is imported here.
 """
 
-# mypy: disable-error-code="import-not-found,import-untyped,no-untyped-call"
-
 from __future__ import annotations
 
 import functools

@@ -202,7 +202,7 @@ def test_a_property_that_fails_is_not_replaced() -> None:
     class Failing:
         @property
         def weights(self) -> Any:
-            return self.wieghts  # type: ignore[attr-defined]  # the slip of which the user should hear
+            return self.wieghts  # the slip of which the user should hear
 
     with pytest.raises(AttributeError, match="wieghts"):
         completed(AlgorithmDefaults, Failing())

@@ -249,13 +249,13 @@ class DirectionStartsAtOne(Momentum):
 class DirectionAsks(Momentum):
     """What keeps all promises and asks for the round."""
 
-    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # type: ignore[override]  # three on purpose
+    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # three on purpose
         m = self.b * state.m + s + 0.1 * mix.x
         return m / (1 + mix.t), MomentumState(m)
 
 
 class DirectionAsksForTheMean(Momentum):
-    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # type: ignore[override]  # three on purpose
+    def __call__(self, s: Tensor, state: MomentumState, mix: Any) -> tuple[Tensor, MomentumState]:  # three on purpose
         return s + mix.x.mean(-2, keepdim=True), state
 
 

@@ -210,7 +210,7 @@ def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"give an object of it, as in Length\(\)"):
         distopt.simulate("ring", **EXPERIMENT, metrics=[Length])
     with pytest.raises(InputError, match="must be a list of Python files"):
-        distopt.simulate("ring", **EXPERIMENT, metrics=Length())  # type: ignore[arg-type]  # that is refused
+        distopt.simulate("ring", **EXPERIMENT, metrics=Length())  # that is refused
 
 
 def test_a_metric_that_asks_for_what_is_not_there_is_left_out() -> None:

@@ -139,4 +139,4 @@ def test_what_cannot_be_resumed_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert distopt.resume("b", force=True).status == "done"
     for path, says in ((Path("nowhere"), "no such folder"), (3, "3: not the path of a folder")):
         with pytest.raises(InputError, match=says):
-            distopt.resume(path)  # type: ignore[arg-type]  # that is refused
+            distopt.resume(path)  # that is refused

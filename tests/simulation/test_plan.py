@@ -182,7 +182,7 @@ class FromNumber(Growing):
     """Its state begins as a number."""
 
     def init(self, x: Tensor) -> Any:
-        return self.State(0.0)  # type: ignore[arg-type]  # a class of a user's, who has no types
+        return self.State(0.0)  # a class of a user's, who has no types
 
     def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> tuple[Tensor, Any]:
         return mix("x", x) - 0.1 * g, self.State(state.points + x)

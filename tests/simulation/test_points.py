@@ -114,7 +114,7 @@ def test_an_answer_of_another_form_is_refused() -> None:
 # What is allowed
 
 
-class Boxed(MovingTarget):  # type: ignore[misc, valid-type]  # a class that the catalogue gave
+class Boxed(MovingTarget):  # a class that the catalogue gave
     """A moving target outside the box [-1, 1]^d, whose agents may not leave it."""
 
     def project(self, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def test_agents_are_projected_after_each_round(algorithm: str, engine: str) -> N
 # Where agents start
 
 
-class Scattered(MovingTarget):  # type: ignore[misc, valid-type]  # a class that the catalogue gave
+class Scattered(MovingTarget):  # a class that the catalogue gave
     """Agents start at random points."""
 
     def start(self, key: Key) -> Tensor:
