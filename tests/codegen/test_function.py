@@ -268,3 +268,27 @@ def test_other_bits_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_call_does_not_hold_pythons_lock() -> None:
     kind: Any = type(compiled(swap, *inputs()).run)
     assert kind._flags_ & ctypes._FUNCFLAG_PYTHONAPI == 0
+
+
+def turned(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What reads other places than it writes, so that two buffers take turns."""
+    (x,), (f,) = carry, data
+    return [x.flip(-1) + f], []
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_memory_is_used_again_but_never_what_is_carried(count: int) -> None:
+    x, f = torch.randn(5), torch.randn(2 * count, 5)
+    function = compiled(turned, [x], [f])
+    whole = function.bound([x.clone()], [f], [])
+    whole(0, 2 * count)
+    first = function.bound([x.clone()], [f], [])
+    first(0, count)
+    places = {each.data_ptr() for each in first.memory}
+    second = function.bound(first.carry, [f], [], first.memory)
+    second(count, 2 * count)
+    assert torch.equal(second.carry[0], whole.carry[0])
+    assert {second.carry[0].data_ptr(), *(each.data_ptr() for each in second.memory)} >= places
+    own = first.memory[0]
+    other = function.bound([own], [f], [], first.memory)
+    assert own.data_ptr() not in {each.data_ptr() for each in other.memory}, "it would be read and written at once"
