@@ -189,12 +189,15 @@ def _schedule(threads: list[int], policy: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Arriving:
+class Arriving:
+    """Messages under way (see ``distopt.engines.workers.exchange.Arriving``)."""
+
     group: Group
     tag: Tag
     coming: list[tuple[int, Tensor, Any]]
 
     def wait(self, patience: timedelta | None = None) -> None:
+        """Return when all are here, or raise after ``patience`` (None: the group's)."""
         due, patience = header(self.tag)[0], patience or timedelta(seconds=self.group.timeout)
         self.group.reach(self.tag)
         for sender, buffer, work in self.coming:
@@ -212,7 +215,7 @@ class GlooTransport:
     group: Group
     _leaving: list[tuple[int, Tag, Any, Tensor]] = field(default_factory=list)
 
-    def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Arriving:
+    def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
         """See ``distopt.engines.workers.exchange.Transport``."""
         (_, number), coming = header(tag), []
         for sender, buffer in into.items():
@@ -220,7 +223,7 @@ class GlooTransport:
                 coming.append((sender, buffer, self.group.pg.recv([buffer], sender, number)))
             except RuntimeError as error:
                 raise self.group.lost([sender], tag, error) from error
-        return _Arriving(self.group, tag, coming)
+        return Arriving(self.group, tag, coming)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """See ``distopt.engines.workers.exchange.Transport``."""
@@ -234,9 +237,9 @@ class GlooTransport:
             except RuntimeError as error:
                 raise self.group.lost([receiver], tag, error) from error
 
-    def settle(self) -> None:
+    def settle(self, patience: timedelta | None = None) -> None:
         """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
-        limit = timedelta(seconds=self.group.timeout)
+        limit = patience or timedelta(seconds=self.group.timeout)
         for receiver, tag, work, _ in self._leaving:
             try:
                 work.wait(limit)

@@ -7,6 +7,7 @@ script takes them from its own model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Trans
 from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.net import Net, Uniforms, uniforms
+from distopt.network.net import OWN, Net, Uniforms, uniforms
 from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import moved, rounds_of, tree_map
@@ -24,6 +25,9 @@ from distopt.simulation.round import AgentState, Gradient, begin_at, numbered, o
 
 CHUNK = 64
 """Rounds whose weights and uniform numbers are made at once, unless ``load`` says how many. No bit depends on it."""
+
+WORDS = 2**22
+"""The most uniform numbers of a block's agents that are made at once, unless one round needs more."""
 
 
 class Agents:
@@ -41,6 +45,7 @@ class Agents:
         device: where the agents live.
         prefix: in front of the names of their messages, where several share a transport.
         project: takes points to the nearest ones that are allowed, after each round.
+        exchange: how their rows travel, if not by a ``HaloExchange``.
 
     Two agents alone, whose costs are x^2 / 2:
 
@@ -67,10 +72,11 @@ class Agents:
         device: torch.device = CPU,
         prefix: str = "",
         project: Callable[[Tensor], Tensor] | None = None,
+        exchange: HaloExchange | None = None,
     ) -> None:
         self.method, self.network, self.partition, self.me, self.key = method, network, partition, me, key
         self.device, self.project = device, project
-        self.exchange = HaloExchange(transport, device, prefix)
+        self.exchange = HaloExchange(transport, device, prefix) if exchange is None else exchange
         self.t, self.bits = 0, 0
         self._held: AgentState | None = None
         self._net: Net | None = None
@@ -178,13 +184,25 @@ class Agents:
         self.t, self.bits = self.t + 1, net.bits
         return self.held.x
 
+    @property
+    def sent(self) -> bool:
+        """Whether ``send`` has sent what the next round begins with."""
+        return self._net is not None
+
     def _turn(self) -> int:
         """The place of the next round among those loaded. Those that nobody loaded or began are taken chunk by chunk."""
         if self.t not in self._due:
             if self.t not in self._loaded:
-                self.load(self.t, CHUNK)
+                self.load(self.t, self._chunk())
             self.begin(range(self.t - self._loaded.start, len(self._loaded)))
         return self.t - self._loaded.start
+
+    def _chunk(self) -> int:
+        """How many rounds are loaded at once."""
+        widths, channels = self.method.plan.widths, dict[str, Any](self.method.channels)
+        words = [int(each.words(widths[name])) for name, each in channels.items() if name in widths]
+        drawn = (sum(words) + widths.get(OWN, 0)) * len(self.partition.blocks[self.me])
+        return max(1, min(CHUNK, WORDS // max(1, drawn)))
 
 
 def checked(leaf: Tensor, agents: int) -> Tensor:

@@ -1,0 +1,85 @@
+"""The numbers of an algorithm that a training script may change: its step size, and the constants of its direction."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from distopt.errors import InputError
+
+INNER = ("algorithm", "direction")
+"""Parts of an algorithm whose constants count as its own."""
+
+
+def constants(part: Any) -> dict[str, float]:
+    """The numbers of an algorithm by name: its step size ``lr``, and all that were given as a float, those of its direction too.
+
+    >>> from distopt.algorithms.gtadam import gtadam
+    >>> constants(gtadam(0.1))
+    {'lr': 0.1, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-08, 'cap': 1000000.0}
+    """
+    found: dict[str, float] = {}
+    inner: dict[str, float] = {}
+    for name, value in _fields(part).items():
+        if name == "lr" and not callable(value):
+            found[name] = float(value)
+        elif isinstance(value, float):
+            found[name] = value
+        elif name in INNER and value is not None:
+            inner |= constants(value)
+    return {**found, **{name: value for name, value in inner.items() if name not in found}}
+
+
+def with_constants(part: Any, values: Mapping[str, float]) -> Any:
+    """The same algorithm with other numbers, which its own checks have passed.
+
+    Raises:
+        InputError: a number that it does not take.
+
+    >>> from distopt.algorithms.gtadam import gtadam
+    >>> changed = with_constants(gtadam(0.1), {"lr": 0.2, "b1": 0.5})
+    >>> changed.lr, changed.direction.b1
+    (0.2, 0.5)
+    """
+    fields = _fields(part)
+    own = {name: value for name, value in values.items() if name in fields}
+    rest = {name: value for name, value in values.items() if name not in fields}
+    for name in INNER:
+        inner = fields.get(name)
+        taken = {key: value for key, value in rest.items() if inner is not None and key in constants(inner)}
+        if taken:
+            own[name] = with_constants(inner, taken)
+            rest = {key: value for key, value in rest.items() if key not in taken}
+    if rest:
+        raise InputError(f"{type(part).__name__.lower()} has no {next(iter(rest))}")
+    if not own:
+        return part
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        return dataclasses.replace(part, **own)
+    twin = copy.copy(part)
+    for name, value in own.items():
+        object.__setattr__(twin, name, value)
+    return twin
+
+
+def number(value: Any, name: str) -> float:
+    """A number of a parameter group; schedulers may have made it a tensor.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise InputError(f"{name}={value!r}: must be a number")
+    return float(value)
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(part):
+        return {each.name: getattr(part, each.name) for each in dataclasses.fields(part) if each.init}
+    return {name: value for name, value in getattr(part, "__dict__", {}).items() if name[0] != "_"}

@@ -1,0 +1,91 @@
+"""What the ranks settle among themselves before they begin, and when one of them ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError, RunError
+from distopt.optim.bucket import Bucket
+from distopt.optim.ranks import Ranks
+
+PATIENCE = 10
+"""Seconds that a rank which ends waits for its neighbours to take what it sent."""
+
+
+def same_parameters(names: Sequence[str], params: Sequence[Tensor], ranks: Ranks) -> None:
+    """See that all ranks train the same parameters, and give them the values of rank 0.
+
+    Raises:
+        InputError: a parameter that cannot be trained, one that is given twice, or the ranks have different ones.
+    """
+    if len({id(each) for each in params}) < len(params):
+        raise InputError("a parameter is given twice; give each once, as model.parameters() does")
+    for name, each in zip(names, params, strict=True):
+        if not each.is_floating_point() or each.layout is not torch.strided:
+            raise InputError(
+                f"{name} is {each.dtype} and {each.layout}; only dense parameters of real numbers can be trained"
+            )
+    form = {
+        name: [list(each.shape), str(each.dtype), "trained" if each.requires_grad else "frozen"]
+        for name, each in zip(names, params, strict=True)
+    }
+    ranks.same("sharing the parameters", form)
+    with torch.no_grad():
+        ranks.spread(params)
+
+
+def same_round(buckets: Sequence[Bucket], ranks: Ranks, t: int, elsewhere: int | None) -> None:
+    """See that all ranks are in round t. Those that were not there when it was saved begin at the mean of the others.
+
+    ``elsewhere`` is how many ranks saved it, if they were others or had another network; else None.
+
+    Raises:
+        InputError: the ranks are in different rounds.
+    """
+    texts = [json.loads(each) for each in ranks.meet("the first step", json.dumps([t, elsewhere]))]
+    for rank, found in enumerate(texts):
+        if found != texts[0]:
+            raise InputError(
+                f"rank 0 is in round {texts[0][0]} and rank {rank} in round {found[0]}; load the states of one round on all ranks"
+            )
+    if elsewhere is None or elsewhere >= ranks.size:
+        return
+    new = ranks.rank >= elsewhere
+    for bucket in buckets:
+        x = bucket.held.x.double()
+        total = torch.zeros_like(x) if new else x
+        ranks.sum([total])
+        if new:
+            bucket.place((total / elsewhere).to(bucket.dtype), t)
+            bucket.write()
+
+
+def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
+    """Warn where all ranks have the same gradients, as in a model that averages them itself."""
+    rows = [bucket.gradient.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for bucket in buckets]
+    digests = ranks.meet("the first step", hashlib.sha256(b"".join(rows)).hexdigest())
+    if ranks.size > 1 and len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets):
+        warnings.warn(
+            "all ranks have the same gradients; give each its own data, and do not wrap the model in DistributedDataParallel",
+            stacklevel=5,
+        )
+
+
+def leave(buckets: Sequence[Bucket]) -> None:
+    """Let the neighbours take what was sent, and drop the connections. After an error nobody waits."""
+    if getattr(sys, "last_value", None) is None:
+        try:
+            for bucket in buckets:
+                bucket.exchange.settle(PATIENCE)
+        except RunError:
+            pass  # who is gone, or has stopped, needs nothing more
+    for bucket in buckets:
+        if bucket.exchange.transport is not None:
+            bucket.exchange.transport.leave()

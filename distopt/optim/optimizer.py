@@ -1,0 +1,370 @@
+"""The optimiser for training scripts: every rank is an agent, and every ``step()`` a round."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from distopt.catalog.parts import label, part
+from distopt.errors import InputError
+from distopt.fingerprint import plain
+from distopt.network.graphs import graph_from_edges
+from distopt.network.network import Network
+from distopt.network.topology import build_topologies
+from distopt.numerics.random import Key
+from distopt.optim import averaging, meeting, saving
+from distopt.optim.bucket import Bucket, divided
+from distopt.optim.constants import constants, number, with_constants
+from distopt.optim.joining import Joinable, Joined, JoinHook, announce
+from distopt.optim.ranks import Ranks
+from distopt.ranges import flag, whole
+
+
+class Decentralized(Optimizer, Joinable):
+    """Train a model on all ranks, without a coordinator: each rank keeps parameters of its own and mixes them with its neighbours'.
+
+    One ``step()`` is one round of the algorithm on every rank. Gradients stay where they are; the model is NOT wrapped in
+    DistributedDataParallel. Parameters, trackers and compressed messages are those of the simulator (``distopt.simulate``), and so are the
+    results.
+
+    All ranks must make the optimiser, and call ``step``, ``averaged`` and the other methods that share numbers, in the same order. The
+    parameters begin as they are on rank 0.
+
+    Args:
+        params: parameters, named parameters or parameter groups. Frozen ones (``requires_grad=False``) are left alone.
+        algorithm: a spec such as "gtadam" or "gt:form=atc" (``distopt list algorithms``), an object, or the path of a Python file.
+        lr: the step size; None: the algorithm's own. Groups may have their own ``lr``, and schedulers may change it, as they may any number
+            of the algorithm (``b1``, ``eps``, ...).
+        topology: who hears whom, a spec or an object (``distopt list topologies``); as many agents as ranks.
+        channel: how messages travel: "exact", "choco:compressor=sign,gamma=0.4", ... (``distopt list channels``).
+        weights: the rule that makes W.
+        weight_decay: this times the parameters is added to the gradients.
+        decoupled_weight_decay: the decay is taken off the parameters instead, multiplied by lr, as AdamW does.
+        every: an exchange with the neighbours in every so many steps; the steps between are local (see ``distopt.algorithms.k_gt``).
+        overlap: whether what the next round begins with leaves at the end of ``step()``, so that it travels while the script loads data and
+            computes gradients. Results are bitwise the same. ``repr`` says for which messages that is possible.
+        bucket_mb: parameters travel in buckets of at most so many megabytes, each with its own state and its own messages.
+        process_group: the ranks; None: all. Its messages and the optimiser's never meet.
+        seed: of what compressors and topologies draw.
+        timeout: seconds to wait for another rank; None: as long as the process group does.
+
+    Raises:
+        InputError: bad settings, or the ranks have not the same ones; the first difference is told.
+        RunError: a rank is missing or lost; it is named.
+
+    >>> import torch
+    >>> from distopt.optim import Decentralized
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> optimizer = Decentralized(model.named_parameters(), "gt", lr=0.5)  # one rank alone
+    >>> for _ in range(60):
+    ...     optimizer.zero_grad()
+    ...     (model.weight - 3).square().sum().div(2).backward()
+    ...     optimizer.step()
+    >>> round(model.weight.item(), 4)
+    3.0
+    """
+
+    _step_supports_amp_scaling = (
+        True  # torch's GradScaler then calls ``step`` even where gradients overflow, and says so
+    )
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        algorithm: Any = "gtadam",
+        *,
+        lr: float | None = None,
+        topology: Any = "ring",
+        channel: Any = "exact",
+        weights: str = "metropolis",
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        every: int = 1,
+        overlap: bool = True,
+        bucket_mb: float = 25,
+        process_group: Any = None,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        whole("Decentralized", 1, every=every)
+        whole("Decentralized", 0, seed=seed)
+        flag("Decentralized", overlap=overlap, decoupled_weight_decay=decoupled_weight_decay)
+        if not bucket_mb > 0:
+            raise InputError(f"bucket_mb={bucket_mb}: must be above 0")
+        made = part("algorithms", algorithm, ("init", "update", "channels"), {})
+        numbers = constants(made)
+        if lr is not None:
+            if "lr" not in numbers:
+                raise InputError(f"lr={lr}: {label(algorithm)} has no step size that is a number; leave lr out")
+            numbers["lr"] = number(lr, "lr")
+        self._algorithm, self._names = with_constants(made, numbers), tuple(numbers)
+        self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
+        self._ranks = Ranks(process_group, timeout)
+        size = self._ranks.size
+        graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
+        self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
+        rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
+        self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
+        text = algorithm if isinstance(algorithm, str) else made
+        self._settings = {"algorithm": text, "channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
+        self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
+        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), "lr": str(lr)}
+        self._ranks.same("making the optimiser", {**self._settings, **others, "decoupled": decoupled_weight_decay})
+        self._buckets: list[Bucket] = []
+        self._frozen: list[tuple[str, Tensor]] = []
+        self._seen: dict[tuple[float, ...], Any] = {}
+        self._ready, self._met, self._compared, self._warned = False, False, False, False
+        self._t = 0
+        self._elsewhere: int | None = None
+        Joinable.__init__(self)
+        super().__init__(params, {**numbers, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            self._begin(group)
+        self._ready = True
+        self._finalizer = weakref.finalize(self, meeting.leave, self._buckets)
+
+    # ---- parameters
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; all ranks do so at once. They begin as they are on rank 0, with trackers and memories of their own."""
+        super().add_param_group(param_group)
+        if self.__dict__.get("_ready"):
+            self._begin(self.param_groups[-1])
+
+    def _begin(self, group: dict[str, Any]) -> None:
+        """Make the buckets of a parameter group."""
+        first = sum(len(each["params"]) for each in self.param_groups[: self.param_groups.index(group)])
+        params = group["params"]
+        names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
+        meeting.same_parameters(names, params, self._ranks)
+        own = [(name, each) for name, each in zip(names, params, strict=True) if each.requires_grad]
+        self._frozen += [(name, each) for name, each in zip(names, params, strict=True) if not each.requires_grad]
+        algorithm = self._of(group)
+        for places in divided([each for _, each in own], self._bucket_mb):
+            some = [own[k] for k in places]
+            bucket = Bucket(
+                len(self._buckets),
+                [name for name, _ in some],
+                [each for _, each in some],
+                group,
+                algorithm,
+                self._network,
+                self._ranks,
+                self._seed,
+            )
+            bucket.agents.t = self._t
+            self._buckets.append(bucket)
+
+    def _of(self, group: dict[str, Any]) -> Any:
+        """The algorithm with the numbers of a parameter group as they are now."""
+        values = tuple(number(group[name], name) for name in self._names)
+        if values not in self._seen:
+            if len(self._seen) > 64:
+                self._seen.clear()
+            self._seen[values] = with_constants(self._algorithm, dict(zip(self._names, values, strict=True)))
+        return self._seen[values]
+
+    # ---- rounds
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One round, with the gradients that the parameters have; one that is None counts as zero. What ``closure`` returns.
+
+        Args:
+            closure: computes the gradients anew and returns the loss. Algorithms that take a second gradient in a round need it.
+
+        Raises:
+            RunError: another rank is gone, or silent for ``timeout`` seconds.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        announce(self)
+        self._round(closure)
+        return loss
+
+    def _round(self, closure: Callable[[], Any] | None, idle: bool = False) -> None:
+        """A round. An ``idle`` rank has no data left: its gradients are zero."""
+        for name, each in self._frozen:
+            if each.requires_grad:
+                raise InputError(
+                    f"{name} was frozen when the optimiser was made; give it by add_param_group to train it"
+                )
+        self._meet()
+        found = getattr(self, "found_inf", None)
+        overflow = found is not None and float(found) > 0
+        for bucket in self._buckets:
+            bucket.look()
+            if idle:
+                bucket.gradient.zero_()
+            elif (
+                not overflow
+            ):  # with one, the gradients of the round before serve again: a rank that sat out would break the trackers
+                decay = number(bucket.group["weight_decay"], "weight_decay")
+                bucket.read(getattr(self, "grad_scale", None), 0.0 if self._decoupled else decay)
+        if not self._compared:
+            meeting.own_gradients(self._buckets, self._ranks)
+            self._compared = True
+        if any(bucket.moved for bucket in self._buckets) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=4
+            )
+        for bucket in self._buckets:
+            shrink = 0.0
+            if self._decoupled:
+                shrink = number(bucket.group["lr"], "lr") * number(bucket.group["weight_decay"], "weight_decay")
+            bucket.step(self._of(bucket.group), self._again(bucket, closure), shrink)
+            if self._overlap:
+                bucket.send()
+        self._t += 1
+
+    def _again(self, bucket: Bucket, closure: Callable[[], Any] | None) -> Callable[[Tensor], Tensor]:
+        """What takes the gradients of a round at another point (``mix.grad``)."""
+
+        def grad(y: Tensor) -> Tensor:
+            if closure is None or len(self._buckets) > 1:
+                raise InputError(
+                    f"{type(self._algorithm).__name__.lower()} takes further gradients in a round; call step(closure), with bucket_mb so large "
+                    "that all parameters are in one bucket"
+                )
+            return bucket.gradient_at(y, closure)
+
+        return grad
+
+    def _meet(self) -> None:
+        if not self._met:
+            meeting.same_round(self._buckets, self._ranks, self._t, self._elsewhere)
+            self._met = True
+
+    def join_hook(self, **kwargs: Any) -> JoinHook:
+        """For ``torch.distributed.algorithms.Join``: a rank without data goes on with gradients that are zero, as long as others have some."""
+        return Joined(lambda: self._round(None, idle=True))
+
+    @property
+    def join_device(self) -> torch.device:
+        """Where ``Join`` counts the ranks that have data."""
+        return torch.device("cpu")
+
+    @property
+    def join_process_group(self) -> Any:
+        """The ranks that ``Join`` counts."""
+        return self._ranks.joined
+
+    # ---- what the agents hold, and what they have sent
+
+    @property
+    def round(self) -> int:
+        """How many rounds there have been."""
+        return self._t
+
+    @property
+    def bits_sent(self) -> int:
+        """The bits of all messages that this rank has sent so far, once for each neighbour; without headers of 64 bytes."""
+        return 8 * sum(bucket.exchange.bytes_sent for bucket in self._buckets)
+
+    @property
+    def seconds_waiting(self) -> float:
+        """How long ``step`` has waited for messages so far."""
+        return sum(bucket.exchange.seconds_waiting for bucket in self._buckets)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the optimiser takes on this rank, by what they are for; gradients of the parameters are not among them."""
+        found: dict[str, int] = {}
+        for bucket in self._buckets:
+            for name, count in bucket.bytes().items():
+                found[name] = found.get(name, 0) + count
+        return found
+
+    def averaged(
+        self, model: torch.nn.Module, data: Iterable[Any] | None = None
+    ) -> AbstractContextManager[torch.nn.Module]:
+        """Within it, the model has the mean of all agents' parameters and buffers; afterwards its own, bit for bit. All ranks do so at once.
+
+        See ``distopt.optim.averaging.averaged``.
+        """
+        self._meet()
+        return averaging.averaged(self._buckets, self._ranks, model, data)
+
+    def average_(self) -> None:
+        """Put the mean of all agents' parameters into the parameters, for good: at the end of training. All ranks do so at once."""
+        self._meet()
+        means = averaging.means(self._buckets, self._ranks)
+        for bucket, mean in zip(self._buckets, means, strict=True):
+            bucket.place(bucket.held._replace(x=mean), self._t)
+            bucket.write()
+
+    def consensus_error(self) -> float:
+        """sqrt( (1/N) sum_i |x_i - mean x|^2 ), the same on all ranks. All ranks do so at once."""
+        self._meet()
+        return averaging.consensus_error(self._buckets, self._ranks)
+
+    def tracker_violation(self) -> float:
+        """The largest coordinate of |mean s - mean g| after the last round: rounding only, while gradient tracking tracks. All ranks do so at once.
+
+        Raises:
+            InputError: the algorithm tracks nothing.
+        """
+        return averaging.tracker_violation(self._buckets, self._ranks, self._algorithm)
+
+    # ---- saving
+
+    @property
+    def state(self) -> Any:
+        """What the agent holds, by parameter: its point "x", the leaves of the algorithm's state and of the channels' memories."""
+        if not self.__dict__.get("_ready"):
+            return self._before
+        return saving.by_parameter(self._buckets, self._t)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._before = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own."""
+        content = super().state_dict()
+        for group in content["param_groups"]:
+            group |= {**self._here, **self._settings}
+        return content
+
+    @property
+    def _here(self) -> dict[str, Any]:
+        """What a state says of where it was saved."""
+        return {
+            "rank": self._ranks.rank,
+            "world_size": self._ranks.size,
+            "round": self._t,
+            "network": self._network_digest,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave, parameters included. All ranks load a state of the same round.
+
+        Where it was saved by another number of ranks, or on another network, the parameters are kept, and trackers and memories begin anew.
+        A rank that was not there before loads any state; it begins where the mean of the others is.
+
+        Raises:
+            InputError: the state is of another rank, of other settings or of other parameters. Nothing has changed then.
+        """
+        self._t, self._elsewhere = saving.load(self._buckets, self.param_groups, self._here, self._settings, state_dict)
+        self._met = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("an optimiser is connected with the other ranks and cannot be copied; copy its state_dict()")
+
+    def __repr__(self) -> str:
+        names = sorted({name for bucket in self._buckets for name in bucket.agents.method.plan.early})
+        ahead = f"{', '.join(names)} sent ahead" if names and self._overlap else "nothing sent ahead"
+        numbers = sum(sum(bucket.sizes) for bucket in self._buckets)
+        where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {len(self._buckets)} buckets, {ahead}"
+        return f"{super().__repr__()}\n{type(self).__name__}: {self._settings['algorithm']} through {self._settings['channel']}, {where}"

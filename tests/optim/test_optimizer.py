@@ -1,0 +1,143 @@
+"""The optimiser on ranks has the bits of the simulator, with and without messages that are sent ahead."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import needs
+from helpers.training import STEPS, Small, loss, on_ranks, points, row, simulated, steps
+from torch import Tensor, nn
+
+from distopt.optim import DGD, EFSGD, DAdam, Decentralized, EFSignSGD, ExactDiffusion, GradientTracking, GTAdam
+
+pytestmark = needs.forks
+
+PROVEN: list[tuple[str, dict[str, Any]]] = [
+    ("gtadam:lr=0.01", {}),
+    ("gt:lr=0.05", {}),
+    ("dgd:lr=0.05", {}),
+    ("exact_diffusion:lr=0.05", {}),
+    ("gtadam:lr=0.01", {"channel": "choco:compressor=sign,gamma=0.4"}),
+    ("gtadam:lr=0.01", {"topology": "one_peer_exponential"}),
+]
+"""What is compared over 100 steps."""
+
+MORE: list[tuple[str, dict[str, Any]]] = [
+    ("gt:lr=0.05,form=atc", {}),
+    ("gt:lr=0.01", {"channel": "choco:compressor=qsgd,gamma=0.2"}),
+    ("ef_signsgd:lr=0.02", {"topology": "complete"}),
+    ("ef_sgd:lr=0.02", {"topology": "star"}),
+    ("extra:lr=0.02", {}),
+    ("nids:lr=0.02", {}),
+    ("gtadam:lr=inverse_sqrt(0.02)", {"topology": "random_matching"}),
+    ("powergossip:lr=0.01", {}),
+    ("beer:lr=0.01", {}),
+    ("dadam:lr=0.01,b3=0.1", {"weights": "lazy"}),
+    ("signum:lr=0.01", {"topology": "complete"}),
+]
+
+
+def both(rank: int, algorithm: Any, rounds: int, dtype: torch.dtype, settings: dict[str, Any]) -> list[list[Tensor]]:
+    """A rank's trajectory with messages sent ahead, and without."""
+    found = []
+    for overlap in (True, False):
+        model = Small().to(dtype)
+        optimizer = Decentralized(model.named_parameters(), algorithm, overlap=overlap, **settings)
+        found.append(steps(model, optimizer, rank, range(rounds)))
+    return found
+
+
+def compared(cases: list[tuple[str, dict[str, Any]]], rounds: int, place: Path, dtype: torch.dtype) -> None:
+    def work(rank: int) -> Any:
+        return [both(rank, algorithm, rounds, dtype, settings) for algorithm, settings in cases]
+
+    ranks = on_ranks(4, work, place)
+    for k, (algorithm, settings) in enumerate(cases):
+        wanted = simulated(algorithm, rounds, dtype=dtype, **settings)
+        for way, overlap in enumerate(("ahead", "within the step")):
+            found = points([each[k][way] for each in ranks])
+            assert torch.equal(found, wanted), (algorithm, settings, overlap)
+        assert not torch.equal(wanted[0], wanted[-1]), "nothing moved"
+
+
+def test_steps_are_the_rounds_of_the_simulator_bit_for_bit(tmp_path: Path) -> None:
+    compared(PROVEN, 100, tmp_path, torch.float64)
+
+
+@pytest.mark.slow
+def test_other_methods_and_networks_do_so_too(tmp_path: Path) -> None:
+    compared(MORE, STEPS, tmp_path, torch.float64)
+    compared(PROVEN, STEPS, tmp_path, torch.float32)
+
+
+def test_several_buckets_are_several_instances_of_the_algorithm(tmp_path: Path) -> None:
+    """Coordinate by coordinate nothing changes; only rows that are compressed as a whole become several rows."""
+
+    def work(rank: int) -> Any:
+        found = []
+        for megabytes in (25, 1e-4):
+            model = Small().double()
+            optimizer = GTAdam(model.named_parameters(), lr=0.01, bucket_mb=megabytes)
+            assert len(optimizer._buckets) == (1 if megabytes == 25 else 5)
+            found.append(steps(model, optimizer, rank, range(STEPS)))
+        return found
+
+    ranks = on_ranks(4, work, tmp_path)
+    assert torch.equal(points([one for one, _ in ranks]), points([many for _, many in ranks]))
+
+
+def test_one_rank_is_adam_without_bias_correction() -> None:
+    """torch's Adam, with its correction undone by the step size and eps of each step, and eps outside the root."""
+    model, twin = Small().double(), Small().double()
+    ours = Decentralized(model.named_parameters(), "gt:direction=adam(eps=1e-8,eps_inside=false,cap=none)", lr=0.01)
+    theirs = torch.optim.Adam(twin.parameters(), lr=0.01, foreach=False)
+    for t in range(STEPS):
+        correction = (1 - 0.9 ** (t + 1)) / (1 - 0.999 ** (t + 1)) ** 0.5
+        theirs.param_groups[0]["lr"] = 0.01 * correction
+        theirs.param_groups[0]["eps"] = 1e-8 / (1 - 0.999 ** (t + 1)) ** 0.5
+        for one, optimizer in ((model, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            loss(one, 0, t).backward()
+            optimizer.step()
+    assert torch.allclose(row(model), row(twin), rtol=0, atol=1e-13)
+    assert (row(model) - row(Small().double())).abs().max() > 0.01
+
+
+def test_equal_data_on_a_complete_graph_is_one_process(tmp_path: Path) -> None:
+    """As DistributedDataParallel with SGD: all ranks stay together and go where one process goes."""
+
+    def work(rank: int) -> Any:
+        model = Small().double()
+        optimizer = GradientTracking(model.named_parameters(), lr=0.05, topology="complete")
+        with pytest.warns(UserWarning, match="all ranks have the same gradients"):
+            return steps(model, optimizer, 0, range(STEPS))
+
+    alone = Small().double()
+    wanted = torch.stack(steps(alone, torch.optim.SGD(alone.parameters(), lr=0.05), 0, range(STEPS)))
+    for found in on_ranks(4, work, tmp_path):
+        assert torch.allclose(torch.stack(found), wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("make", "spec"),
+    [
+        (lambda p: GTAdam(p, lr=0.02, b1=0.8, b2=0.99), "gtadam:lr=0.02,b1=0.8,b2=0.99"),
+        (lambda p: GradientTracking(p, lr=0.02, form="atc"), "gt:lr=0.02,form=atc"),
+        (lambda p: DGD(p, lr=0.02), "dgd:lr=0.02"),
+        (lambda p: DAdam(p, lr=0.02, b3=0.5), "dadam:lr=0.02,b3=0.5"),
+        (lambda p: ExactDiffusion(p, lr=0.02), "exact_diffusion:lr=0.02"),
+        (lambda p: EFSGD(p, lr=0.02, compressor="topk(k=3)"), "ef_sgd:lr=0.02,compressor=topk(k=3)"),
+        (lambda p: EFSignSGD(p, lr=0.02, segments=""), "ef_signsgd:lr=0.02"),
+        (lambda p: EFSignSGD(p, lr=0.02), "ef_signsgd:lr=0.02,segments=35+7+21+3+1"),
+    ],
+    ids=["GTAdam", "GradientTracking", "DGD", "DAdam", "ExactDiffusion", "EFSGD", "EFSignSGD", "EFSignSGD tensors"],
+)
+def test_a_constructor_makes_the_algorithm_of_its_paper(make: Any, spec: str) -> None:
+    # the order of named_parameters: gain comes first
+    spec = spec.replace("35+7+21+3+1", "+".join(str(each.numel()) for each in Small().parameters()))
+    found = []
+    for maker in (make, lambda p: Decentralized(p, spec)):
+        model: nn.Module = Small().double()
+        found.append(torch.stack(steps(model, maker(model.named_parameters()), 0, range(8))))
+    assert torch.equal(*found)
