@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
+from distopt.network.net import Rehearsal
 from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, tensors
@@ -160,21 +161,31 @@ class Bucket:
             shrink: this times the point before the round is taken off the new one.
         """
         agents, later = self.agents, None
-        if self._now is not None:
-            if agents.sent:
-                later = self._now - agents.x
-            else:
-                agents.held = agents.held._replace(x=self._now)
+        if self._now is not None and agents.sent:
+            later, self._now = self._now - agents.x, None
+        x = self._place()
         if shrink:
-            x = agents.x if self._now is None else self._now
-            later = -shrink * x if later is None else later - shrink * x
+            later = -shrink * x if later is None else later - shrink * (x + later)
         agents.method = dataclasses.replace(agents.method, algorithm=algorithm)
         with default_dtype(self.dtype):
             agents.step(self.gradient, grad)
         if later is not None:
             agents.held = agents.held._replace(x=agents.x + later)
-        self._now = None
         self.write()
+
+    def local(self, algorithm: Any, t: int, shrink: float = 0.0) -> None:
+        """A step without an exchange, of an algorithm that has such (``distopt.optim.local``). ``t`` counts all steps; see ``step``."""
+        agents, x = self.agents, self._place()
+        with default_dtype(self.dtype):
+            new, state = algorithm.local(self.gradient.clone(), agents.held.state, x, Rehearsal(_alone, x, t))
+        agents.held = agents.held._replace(x=new - shrink * x if shrink else new, state=state)
+        self.write()
+
+    def _place(self) -> Tensor:
+        """The agent's point, which is where the parameters are."""
+        if self._now is not None:
+            self.agents.held, self._now = self.agents.held._replace(x=self._now), None
+        return self.agents.x
 
     def write(self) -> None:
         """Put the agent's point into the parameters."""
@@ -230,6 +241,10 @@ def named(tree: Any, prefix: str) -> dict[str, Tensor]:
         steps = [str(getattr(each, "name", getattr(each, "key", getattr(each, "idx", "")))) for each in path]
         found[".".join([*([prefix] if prefix else []), *steps]) or "state"] = leaf
     return found
+
+
+def _alone(name: str, z: Tensor) -> Tensor:
+    raise InputError(f"a local step sends nothing, and the direction asks for {name!r}")
 
 
 def _by_tensor(channel: Any, sizes: Sequence[int]) -> Any:

@@ -25,6 +25,7 @@ from distopt.optim import averaging, meeting, saving
 from distopt.optim.bucket import Bucket, divided
 from distopt.optim.constants import constants, number, with_constants
 from distopt.optim.joining import Joinable, Joined, JoinHook, announce
+from distopt.optim.local import local_steps
 from distopt.optim.ranks import Ranks
 from distopt.ranges import flag, whole
 
@@ -101,6 +102,9 @@ class Decentralized(Optimizer, Joinable):
         if not bucket_mb > 0:
             raise InputError(f"bucket_mb={bucket_mb}: must be above 0")
         made = part("algorithms", algorithm, ("init", "update", "channels"), {})
+        if every > 1:
+            made = local_steps(label(algorithm), made, every)
+        self._every = every
         numbers = constants(made)
         if lr is not None:
             if "lr" not in numbers:
@@ -224,7 +228,11 @@ class Decentralized(Optimizer, Joinable):
             shrink = 0.0
             if self._decoupled:
                 shrink = number(bucket.group["lr"], "lr") * number(bucket.group["weight_decay"], "weight_decay")
-            bucket.step(self._of(bucket.group), self._again(bucket, closure), shrink)
+            algorithm = self._of(bucket.group)
+            if (self._t + 1) % self._every:
+                bucket.local(algorithm, self._t, shrink)
+                continue
+            bucket.step(algorithm, self._again(bucket, closure), shrink)
             if self._overlap:
                 bucket.send()
         self._t += 1
