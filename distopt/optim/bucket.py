@@ -22,6 +22,7 @@ from distopt.network.net import Rehearsal
 from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, tensors
+from distopt.optim.compiled import CompiledAgents
 from distopt.optim.exchange import RowExchange
 from distopt.optim.ranks import Ranks
 from distopt.simulation.method import Method
@@ -42,6 +43,7 @@ class Bucket:
         network: of all agents.
         ranks: the others.
         seed: of what its channels draw.
+        compiled: whether its rounds are, where they can be.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Bucket:
         network: Network,
         ranks: Ranks,
         seed: int,
+        compiled: bool,
     ) -> None:
         self.names, self.params, self.group = list(names), list(params), group
         first = params[0]
@@ -73,9 +76,11 @@ class Bucket:
             method = Method.of(algorithm, network.channels, ranks.size, x)
         key = Key(seed, [ranks.rank], [number], ranks.size)
         partition = Partition.even(ranks.size, ranks.size)
-        transport = self.exchange.transport
-        self.agents = Agents(
-            method, network, partition, ranks.rank, key, transport, self.device, exchange=self.exchange
+        own = method, network, partition, ranks.rank, key
+        self.agents: Agents = (
+            CompiledAgents(*own, self.exchange, self.gradient)
+            if compiled
+            else Agents(*own, self.exchange.transport, self.device, exchange=self.exchange)
         )
         self.place(x, 0)
 

@@ -66,6 +66,17 @@ def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     return twin
 
 
+def with_tensor(part: Any, name: str, value: Tensor) -> Any:
+    """The same algorithm with a tensor in the place of one of its numbers. Its own checks do not see it."""
+    twin = copy.copy(part)
+    fields = _fields(part)
+    if name not in fields:
+        owner = next(each for each in INNER if fields.get(each) is not None and name in constants(fields[each]))
+        name, value = owner, with_tensor(fields[owner], name, value)
+    object.__setattr__(twin, name, value)
+    return twin
+
+
 def number(value: Any, name: str) -> float:
     """A number of a parameter group; schedulers may have made it a tensor.
 

@@ -27,7 +27,7 @@ from distopt.optim.constants import constants, number, with_constants
 from distopt.optim.joining import Joinable, Joined, JoinHook, announce
 from distopt.optim.local import local_steps
 from distopt.optim.ranks import Ranks
-from distopt.ranges import flag, whole
+from distopt.ranges import choice, flag, whole
 
 
 class Decentralized(Optimizer, Joinable):
@@ -57,6 +57,7 @@ class Decentralized(Optimizer, Joinable):
         process_group: the ranks; None: all. Its messages and the optimiser's never meet.
         seed: of what compressors and topologies draw.
         timeout: seconds to wait for another rank; None: as long as the process group does.
+        mode: "auto" compiles the rounds on CPUs at the first step; "eager" does not.
 
     Raises:
         InputError: bad settings, or the ranks have not the same ones; the first difference is told.
@@ -95,10 +96,13 @@ class Decentralized(Optimizer, Joinable):
         process_group: Any = None,
         seed: int = 0,
         timeout: float | None = None,
+        mode: str = "auto",
     ) -> None:
         whole("Decentralized", 1, every=every)
         whole("Decentralized", 0, seed=seed)
         flag("Decentralized", overlap=overlap, decoupled_weight_decay=decoupled_weight_decay)
+        choice("Decentralized", ("auto", "eager"), mode=mode)
+        self._mode = mode
         if not bucket_mb > 0:
             raise InputError(f"bucket_mb={bucket_mb}: must be above 0")
         made = part("algorithms", algorithm, ("init", "update", "channels"), {})
@@ -164,6 +168,7 @@ class Decentralized(Optimizer, Joinable):
                 self._network,
                 self._ranks,
                 self._seed,
+                self._mode == "auto",
             )
             bucket.agents.t = self._t
             self._buckets.append(bucket)

@@ -43,7 +43,7 @@ def both(rank: int, algorithm: Any, rounds: int, dtype: torch.dtype, settings: d
     found = []
     for overlap in (True, False):
         model = Small().to(dtype)
-        optimizer = Decentralized(model.named_parameters(), algorithm, overlap=overlap, **settings)
+        optimizer = Decentralized(model.named_parameters(), algorithm, overlap=overlap, mode="eager", **settings)
         found.append(steps(model, optimizer, rank, range(rounds)))
     return found
 
