@@ -176,6 +176,7 @@ class Bucket:
         self._now = None
         self.write()
 
+    @torch.no_grad()
     def write(self) -> None:
         """Put the agent's point into the parameters."""
         self._xs = self.parted(self.agents.x)
