@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import warnings
 import weakref
@@ -142,7 +143,10 @@ class Decentralized(Optimizer, Joinable):
 
     def _begin(self, group: dict[str, Any]) -> None:
         """Make the buckets of a parameter group."""
-        first = sum(len(each["params"]) for each in self.param_groups[: self.param_groups.index(group)])
+        before = itertools.takewhile(
+            lambda each: each is not group, self.param_groups
+        )  # to compare groups compares tensors
+        first = sum(len(each["params"]) for each in before)
         params = group["params"]
         names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
         meeting.same_parameters(names, params, self._ranks)

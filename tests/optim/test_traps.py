@@ -38,3 +38,16 @@ def test_training_goes_on_from_the_mean_of_all(tmp_path: Path) -> None:
     assert not torch.equal(first[0], second[0])
     assert torch.allclose(first[1], (first[0] + second[0]) / 2, rtol=0, atol=1e-15)
     assert torch.equal(first[1], second[1])
+
+
+def test_groups_of_equal_size_and_a_group_that_comes_later() -> None:
+    model = Small()
+    first, second = list(model.first.parameters()), list(model.second.parameters())
+    optimizer = GTAdam([{"params": first, "lr": 1e-5}, {"params": second, "b1": 0.5}], lr=0.01)
+    one(model, optimizer)
+    optimizer.add_param_group({"params": [model.gain], "lr": 0.1, "weight_decay": 0.01})
+    before = [each.detach().clone() for each in model.parameters()]
+    one(model, optimizer, t=1)
+    gain, *others = [(each - old).abs().max().item() for each, old in zip(model.parameters(), before, strict=True)]
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-5, 0.01, 0.1]
+    assert max(others[:2]) < 1e-4 < max(others[2:]) < 0.2 < gain
