@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ def constants(part: Any) -> dict[str, float]:
 def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     """The same algorithm with other numbers, which its own checks have passed.
 
+    Schedulers begin or end with a step size of 0, which algorithms refuse: it is made one so small that nothing moves by it.
+
     Raises:
         InputError: a number that it does not take.
 
@@ -46,6 +49,8 @@ def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     (0.2, 0.5)
     """
     fields = _fields(part)
+    if values.get("lr") == 0:
+        values = {**values, "lr": sys.float_info.min}
     own = {name: value for name, value in values.items() if name in fields}
     rest = {name: value for name, value in values.items() if name not in fields}
     for name in INNER:
