@@ -127,7 +127,8 @@ class Decentralized(Optimizer, Joinable):
         self._t = 0
         self._elsewhere: int | None = None
         Joinable.__init__(self)
-        super().__init__(params, {**numbers, "weight_decay": weight_decay})
+        # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
+        super().__init__(params, {**numbers, "weight_decay": weight_decay, **self._about, **self._settings})
         for group in self.param_groups:
             self._begin(group)
         self._ready = True
@@ -336,20 +337,12 @@ class Decentralized(Optimizer, Joinable):
 
     def state_dict(self) -> dict[str, Any]:
         """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own."""
-        content = super().state_dict()
-        for group in content["param_groups"]:
-            group |= {**self._here, **self._settings}
-        return content
+        return super().state_dict()  # type: ignore[no-any-return]
 
     @property
-    def _here(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """What a state says of where it was saved."""
-        return {
-            "rank": self._ranks.rank,
-            "world_size": self._ranks.size,
-            "round": self._t,
-            "network": self._network_digest,
-        }
+        return {"rank": self._ranks.rank, "world_size": self._ranks.size, "network": self._network_digest}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave, parameters included. All ranks load a state of the same round.
@@ -360,7 +353,9 @@ class Decentralized(Optimizer, Joinable):
         Raises:
             InputError: the state is of another rank, of other settings or of other parameters. Nothing has changed then.
         """
-        self._t, self._elsewhere = saving.load(self._buckets, self.param_groups, self._here, self._settings, state_dict)
+        self._t, self._elsewhere = saving.load(
+            self._buckets, self.param_groups, self._about, self._settings, state_dict
+        )
         self._met = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -371,4 +366,9 @@ class Decentralized(Optimizer, Joinable):
         ahead = f"{', '.join(names)} sent ahead" if names and self._overlap else "nothing sent ahead"
         numbers = sum(sum(bucket.sizes) for bucket in self._buckets)
         where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {len(self._buckets)} buckets, {ahead}"
-        return f"{super().__repr__()}\n{type(self).__name__}: {self._settings['algorithm']} through {self._settings['channel']}, {where}"
+        hidden = {"params", "param_names", *self._about, *self._settings}
+        groups = "".join(
+            f"Parameter Group {k}\n" + "".join(f"    {name}: {group[name]}\n" for name in sorted(set(group) - hidden))
+            for k, group in enumerate(self.param_groups)
+        )
+        return f"{type(self).__name__} (\n{groups})\n{self._settings['algorithm']} through {self._settings['channel']}, {where}"

@@ -33,8 +33,8 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
     return found
 
 
-ABOUT = ("rank", "world_size", "round", "network")
-"""What a state says of where it was saved, in each parameter group, beside the settings."""
+ABOUT = ("rank", "world_size", "network")
+"""What a state says of where it was saved, in each parameter group, beside the settings. Its round stands with each parameter, as "step"."""
 
 
 def load(
@@ -72,16 +72,20 @@ def load(
     named = dict(zip((each for group in groups for each in group["params"]), ids, strict=True))
     full = about["world_size"] == size and about["network"] == here["network"]
     held = [_leaves(bucket, named, content["state"], full) for bucket in buckets]
+    rounds = {int(content["state"][named[each]].get("step", 0)) for bucket in buckets for each in bucket.params}
+    if len(rounds) > 1:
+        raise InputError(f"the state is of several rounds: {sorted(rounds)}")
+    t = max(rounds, default=0)
     for group, its in zip(groups, saved, strict=True):
         group |= {
             name: value for name, value in its.items() if name not in ("params", "param_names", *ABOUT, *settings)
         }
     for bucket, leaves in zip(buckets, held, strict=True):
         with default_dtype(bucket.dtype):
-            bucket.place(bucket.replaced(leaves) if full else leaves[0], about["round"])
+            bucket.place(bucket.replaced(leaves) if full else leaves[0], t)
         with torch.no_grad():
             bucket.write()
-    return about["round"], None if full else about["world_size"]
+    return t, None if full else about["world_size"]
 
 
 def _groups(groups: Sequence[dict[str, Any]], content: Any) -> list[dict[str, Any]]:
