@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.fingerprint import plain
 
 INNER = ("algorithm", "direction")
 """Parts of an algorithm whose constants count as its own."""
@@ -69,6 +70,27 @@ def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     for name, value in own.items():
         object.__setattr__(twin, name, value)
     return twin
+
+
+def without_constants(part: Any) -> Any:
+    """The algorithm as JSON, without those numbers: what states and ranks must share, whatever a script does to the numbers.
+
+    >>> from distopt.algorithms.dgd import DGD
+    >>> without_constants(DGD(0.1)) == without_constants(DGD(0.2)) != without_constants(DGD(0.1, "atc"))
+    True
+    """
+    return _stripped(plain(part), part)
+
+
+def _stripped(described: Any, part: Any) -> Any:
+    if not isinstance(described, dict):
+        return described
+    fields, own = _fields(part), constants(part)
+    return {
+        name: _stripped(value, fields[name]) if name in INNER and name in fields else value
+        for name, value in described.items()
+        if name not in own or not isinstance(fields.get(name), float | int | Tensor)
+    }
 
 
 def number(value: Any, name: str) -> float:

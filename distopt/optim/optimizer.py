@@ -24,7 +24,7 @@ from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
 from distopt.optim import averaging, meeting, saving
 from distopt.optim.bucket import Bucket, divided
-from distopt.optim.constants import constants, number, with_constants
+from distopt.optim.constants import constants, number, with_constants, without_constants
 from distopt.optim.joining import Joinable, Joined, JoinHook, announce
 from distopt.optim.ranks import Ranks
 from distopt.ranges import flag, whole
@@ -115,10 +115,15 @@ class Decentralized(Optimizer, Joinable):
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
         rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
         self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
-        text = algorithm if isinstance(algorithm, str) else made
-        self._settings = {"algorithm": text, "channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
+        self._settings = {
+            "algorithm": without_constants(made),
+            "channel": channel,
+            "every": every,
+            "bucket_mb": bucket_mb,
+            "seed": seed,
+        }
         self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
-        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), "lr": str(lr)}
+        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
         self._ranks.same("making the optimiser", {**self._settings, **others, "decoupled": decoupled_weight_decay})
         self._buckets: list[Bucket] = []
         self._frozen: list[tuple[str, Tensor]] = []
@@ -371,4 +376,6 @@ class Decentralized(Optimizer, Joinable):
             f"Parameter Group {k}\n" + "".join(f"    {name}: {group[name]}\n" for name in sorted(set(group) - hidden))
             for k, group in enumerate(self.param_groups)
         )
-        return f"{type(self).__name__} (\n{groups})\n{self._settings['algorithm']} through {self._settings['channel']}, {where}"
+        return (
+            f"{type(self).__name__} (\n{groups})\n{label(self._algorithm)} through {self._settings['channel']}, {where}"
+        )

@@ -14,7 +14,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from distopt.optim import GTAdam
+from distopt.errors import InputError
+from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
 
 pytestmark = needs.forks
 
@@ -53,3 +54,25 @@ def test_distributed_checkpoints_with_a_path_for_each_rank(how: str, tmp_path: P
         return torch.equal(torch.stack(wanted), torch.stack(steps(model, optimizer, rank, range(3, 6))))
 
     assert on_ranks(2, work, tmp_path) == [True, True]
+
+
+def test_a_state_brings_its_numbers_but_not_another_method() -> None:
+    """The step size of a run may have been another one, as with all of torch's optimisers."""
+    model = Small()
+    optimizer = GTAdam(model.parameters(), lr=0.01, b1=0.8)
+    steps(model, optimizer, 0, range(2))
+    content = optimizer.state_dict()
+    other = GTAdam(Small().parameters(), lr=0.02)
+    other.load_state_dict(content)
+    assert [other.param_groups[0][name] for name in ("lr", "b1")] == [0.01, 0.8]
+    by_spec = Decentralized(Small().parameters(), "gtadam:lr=0.3")
+    by_spec.load_state_dict(content)
+    for wrong in (
+        GradientTracking(Small().parameters(), lr=0.01),
+        GTAdam(Small().parameters(), form="atc"),
+        DGD(Small().parameters()),
+        GTAdam(Small().parameters(), channel="choco:compressor=sign,gamma=0.4"),
+        Decentralized(Small().parameters(), "gt:direction=momentum"),
+    ):
+        with pytest.raises(InputError, match="the state was saved with (algorithm|channel) "):
+            wrong.load_state_dict(content)
