@@ -24,13 +24,18 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
         width = sum(bucket.sizes)
         for each in bucket.params:
             found[each]["step"] = torch.tensor(t)
-        for name, row in bucket.leaves().items():
+        for name, row in _rows(bucket).items():
             if row.shape[-1] == width:
                 for each, view in zip(bucket.params, bucket.parted(row), strict=True):
                     found[each][name] = view
             else:
                 found[bucket.params[0]][SHARED + name] = row
     return found
+
+
+def _rows(bucket: Bucket) -> dict[str, Tensor]:
+    """What is saved of a bucket: what its agent holds, and the last gradient, which serves again where the next one overflows."""
+    return {**bucket.leaves(), "gradient": bucket.gradient}
 
 
 ABOUT = ("rank", "world_size", "network")
@@ -82,7 +87,11 @@ def load(
         }
     for bucket, leaves in zip(buckets, held, strict=True):
         with default_dtype(bucket.dtype):
-            bucket.place(bucket.replaced(leaves) if full else leaves[0], t)
+            bucket.place(bucket.replaced(leaves[:-1]) if full else leaves[0], t)
+        if full:
+            bucket.gradient.copy_(leaves[-1])
+        else:
+            bucket.gradient.zero_()
         with torch.no_grad():
             bucket.write()
     return t, None if full else about["world_size"]
@@ -102,7 +111,7 @@ def _groups(groups: Sequence[dict[str, Any]], content: Any) -> list[dict[str, An
 def _leaves(bucket: Bucket, named: Mapping[Tensor, Any], state: Mapping[Any, Any], full: bool) -> list[Tensor]:
     """The saved leaves of a bucket, or its point alone; of the form that they have here."""
     found = []
-    for name, row in bucket.leaves().items() if full else [("x", bucket.held.x)]:
+    for name, row in _rows(bucket).items() if full else [("x", bucket.held.x)]:
         new = torch.empty_like(row)
         whole = row.shape[-1] == sum(bucket.sizes)
         views = bucket.parted(new) if whole else [new]

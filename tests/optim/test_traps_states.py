@@ -1,5 +1,6 @@
 """Saving and going on: the same bits as a run that nothing disturbed, and restarts on another number of ranks."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from helpers import needs
-from helpers.training import Small, on_ranks, steps
+from helpers.training import Small, loss, on_ranks, row, steps
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -76,3 +77,36 @@ def test_a_state_brings_its_numbers_but_not_another_method() -> None:
     ):
         with pytest.raises(InputError, match="the state was saved with (algorithm|channel) "):
             wrong.load_state_dict(content)
+
+
+@pytest.mark.parametrize("spec", ["gtadam:lr=0.01", "dadam:lr=0.01"])
+def test_a_gradient_that_overflows_right_after_a_restart(spec: str, tmp_path: Path) -> None:
+    """The gradient before it serves again, which must have been saved."""
+
+    def work(rank: int) -> Any:
+        def made() -> Any:
+            model = Small()
+            return model, Decentralized(model.parameters(), spec), torch.amp.GradScaler("cpu", init_scale=2.0**4)
+
+        def go(model: Any, optimizer: Any, scaler: Any, rounds: range, overflows: bool) -> Any:
+            for t in rounds:
+                optimizer.zero_grad()
+                scale = float("inf") if overflows and rank == 1 and t == rounds[0] else 1.0
+                scaler.scale(loss(model, rank, t) * scale).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            return row(model)
+
+        model, optimizer, scaler = made()
+        go(model, optimizer, scaler, range(3), False)
+        kept = copy.deepcopy([model.state_dict(), optimizer.state_dict(), scaler.state_dict()])
+        tracks = spec.startswith("gtadam")
+        before = optimizer.tracker_violation() if tracks else 0.0
+        wanted = go(model, optimizer, scaler, range(3, 6), True)
+        model, optimizer, scaler = made()
+        for each, content in zip((model, optimizer, scaler), kept, strict=True):
+            each.load_state_dict(content)
+        assert not tracks or optimizer.tracker_violation() == before < 1e-6
+        return torch.equal(wanted, go(model, optimizer, scaler, range(3, 6), True))
+
+    assert on_ranks(2, work, tmp_path) == [True, True]
