@@ -256,6 +256,8 @@ class Decentralized(Optimizer, Joinable):
         if not self._met:
             meeting.same_round(self._buckets, self._ranks, self._t, self._elsewhere)
             self._met = True
+            for bucket in self._buckets if self._overlap and self._t else []:
+                bucket.send()  # as the last step before the state was saved did; what was written to parameters then comes later
 
     def join_hook(self, **kwargs: Any) -> JoinHook:
         """For ``torch.distributed.algorithms.Join``: a rank without data goes on with gradients that are zero, as long as others have some."""

@@ -13,17 +13,24 @@ from distopt.errors import InputError
 from distopt.numerics.trees import default_dtype
 from distopt.optim.bucket import Bucket
 
+VALUE = "parameter"
+"""The name of the parameter itself."""
+
 SHARED = "bucket."
 """In front of the name of a leaf that is not as wide as the parameters. It stands with the first parameter of its bucket."""
 
 
 def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Tensor]]:
-    """What the agent holds, as views of its rows: for each parameter the round under "step", and the leaves of its shape by name."""
+    """What the agent holds: for each parameter the round under "step", its value, and the rows' views of its shape by name.
+
+    The value is another than the agent's point where somebody has written to the parameter since the last step, or where it is of a lower
+    precision.
+    """
     found: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
     for bucket in buckets:
         width = sum(bucket.sizes)
         for each in bucket.params:
-            found[each]["step"] = torch.tensor(t)
+            found[each] |= {"step": torch.tensor(t), VALUE: each.detach()}
         for name, row in _rows(bucket).items():
             if row.shape[-1] == width:
                 for each, view in zip(bucket.params, bucket.parted(row), strict=True):
@@ -92,8 +99,10 @@ def load(
             bucket.gradient.copy_(leaves[-1])
         else:
             bucket.gradient.zero_()
+        bucket.write()
         with torch.no_grad():
-            bucket.write()
+            for each in bucket.params if full else []:
+                each.copy_(content["state"][named[each]].get(VALUE, each))
     return t, None if full else about["world_size"]
 
 

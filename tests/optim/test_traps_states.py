@@ -110,3 +110,31 @@ def test_a_gradient_that_overflows_right_after_a_restart(spec: str, tmp_path: Pa
         return torch.equal(wanted, go(model, optimizer, scaler, range(3, 6), True))
 
     assert on_ranks(2, work, tmp_path) == [True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_that_are_clipped_after_each_step_go_on_clipped(dtype: torch.dtype, tmp_path: Path) -> None:
+    """What a script has written to the parameters is saved, too; the message that left before is that of the point."""
+
+    def work(rank: int) -> Any:
+        def made() -> Any:
+            model = Small().to(dtype)
+            return model, GTAdam(model.named_parameters(), lr=0.01)
+
+        def go(model: Any, optimizer: Any, rounds: range) -> Any:
+            for t in rounds:
+                steps(model, optimizer, rank, range(t, t + 1))
+                for each in model.parameters():
+                    each.data.clamp_(-0.05, 0.05)
+            return row(model)
+
+        model, optimizer = made()
+        go(model, optimizer, range(3))
+        kept = copy.deepcopy([model.state_dict(), optimizer.state_dict()])
+        wanted = go(model, optimizer, range(3, 6))
+        model, optimizer = made()
+        for each, content in zip((model, optimizer), kept, strict=True):
+            each.load_state_dict(content)
+        return torch.equal(wanted, go(model, optimizer, range(3, 6)))
+
+    assert on_ranks(2, work, tmp_path) == [True, True]
