@@ -107,6 +107,10 @@ class Decentralized(Optimizer, Joinable):
             if "lr" not in numbers:
                 raise InputError(f"lr={lr}: {label(algorithm)} has no step size that is a number; leave lr out")
             numbers["lr"] = number(lr, "lr")
+        if decoupled_weight_decay and "lr" not in numbers:
+            raise InputError(
+                f"decoupled_weight_decay multiplies by the step size, and {label(algorithm)} has none that is a number; leave it out"
+            )
         self._algorithm, self._names = with_constants(made, numbers), tuple(numbers)
         self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
         self._ranks = Ranks(process_group, timeout)
@@ -152,11 +156,14 @@ class Decentralized(Optimizer, Joinable):
         before = itertools.takewhile(
             lambda each: each is not group, self.param_groups
         )  # to compare groups compares tensors
-        first = sum(len(each["params"]) for each in before)
+        first = sum(len(each["params"]) for each in before) + len(self._frozen)
         params = group["params"]
         names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
         meeting.same_parameters(names, params, self._ranks)
         own = [(name, each) for name, each in zip(names, params, strict=True) if each.requires_grad]
+        group["params"] = [each for _, each in own]  # so frozen ones can be added when they are to be trained
+        if "param_names" in group:
+            group["param_names"] = [name for name, _ in own]
         self._frozen += [(name, each) for name, each in zip(names, params, strict=True) if not each.requires_grad]
         algorithm = self._of(group)
         for places in divided([each for _, each in own], self._bucket_mb):
@@ -205,8 +212,9 @@ class Decentralized(Optimizer, Joinable):
 
     def _round(self, closure: Callable[[], Any] | None, idle: bool = False) -> None:
         """A round. An ``idle`` rank has no data left: its gradients are zero."""
+        mine = {id(each) for bucket in self._buckets for each in bucket.params} if self._frozen else set()
         for name, each in self._frozen:
-            if each.requires_grad:
+            if each.requires_grad and id(each) not in mine:
                 raise InputError(
                     f"{name} was frozen when the optimiser was made; give it by add_param_group to train it"
                 )

@@ -1,5 +1,6 @@
 """What goes wrong in training scripts: scalers, schedulers, groups, writes between steps, evaluation at the mean."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 from distopt.errors import InputError
-from distopt.optim import Decentralized, GTAdam
+from distopt.optim import DGD, Decentralized, GTAdam
 
 pytestmark = needs.forks
 
@@ -98,3 +99,69 @@ def test_a_step_size_of_nothing_moves_nothing(spec: str) -> None:
         optimizer.param_groups[0]["lr"] = wrong
         with pytest.raises(InputError, match="lr"):
             one(model, optimizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_below_the_last_bit_add_up_while_a_script_writes(dtype: torch.dtype, tmp_path: Path) -> None:
+    """A script that changes one number after each step does not round the others, nor does an average."""
+
+    def work(rank: int) -> Any:
+        found = []
+        for writes in (False, True):
+            model = Small().to(dtype)
+            optimizer = DGD(model.named_parameters(), lr=1e-5)
+            for t in range(20):
+                one(model, optimizer, rank, 0)
+                if writes:
+                    with torch.no_grad():
+                        model.first.bias[0] = 0.5
+                    if t % 5 == 0:
+                        optimizer.average_()
+            found.append(optimizer.state[model.second.bias]["x"].clone())
+        return found, Small().second.bias.detach()
+
+    for (alone, written), start in on_ranks(2, work, tmp_path):
+        assert alone.dtype == torch.float32
+        assert torch.allclose(alone - start.to(dtype), written - start.to(dtype), rtol=0.1)
+        assert (alone - start.to(dtype)).abs().max() > 5e-5
+
+
+def test_data_that_fail_leave_the_model_as_it_was() -> None:
+    """Statistics computed anew are a loan, too, as are the mode and the momentum of the layers."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=0.3)).eval()
+    optimizer = GTAdam(model.named_parameters())
+    before = copy.deepcopy(model.state_dict())
+
+    def data() -> Any:
+        yield torch.randn(8, 5)
+        raise ValueError("the disk is gone")
+
+    with pytest.raises(ValueError, match="the disk is gone"), optimizer.averaged(model, data()):
+        pass
+    assert (model.training, model[1].training, model[1].momentum) == (False, False, 0.3)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_layer_is_trained_later() -> None:
+    model = Small()
+    model.first.requires_grad_(False)
+    optimizer = GTAdam(model.named_parameters(), lr=0.01)
+    frozen = model.first.weight.detach().clone()
+    one(model, optimizer)
+    assert torch.equal(model.first.weight, frozen)
+    model.first.requires_grad_(True)
+    with pytest.raises(InputError, match="first.weight was frozen .* add_param_group"):
+        one(model, optimizer, t=1)
+    optimizer.add_param_group({"params": list(model.first.named_parameters(prefix="first"))})
+    one(model, optimizer, t=1)
+    assert not torch.equal(model.first.weight, frozen)
+    assert optimizer.tracker_violation() < 1e-6
+
+
+def test_a_decay_that_needs_a_step_size_says_so() -> None:
+    with pytest.raises(InputError, match="decoupled_weight_decay .* step size"):
+        Decentralized(
+            Small().parameters(), "gtadam:lr=inverse_sqrt(0.02)", weight_decay=0.1, decoupled_weight_decay=True
+        )
