@@ -78,6 +78,8 @@ def _update_statistics(model: torch.nn.Module, data: Iterable[Any]) -> None:
 
 def _average_buffers(model: torch.nn.Module, ranks: Ranks) -> None:
     """Put the agents' buffers together."""
+    form = [(name, [list(each.shape), str(each.dtype)]) for name, each in model.named_buffers()]
+    ranks.same("averaging the buffers", form)
     variances = {
         id(layer.running_var): layer.running_mean
         for layer in model.modules()

@@ -114,11 +114,6 @@ class Decentralized(Optimizer, Joinable):
         self._algorithm, self._names = with_constants(made, numbers), tuple(numbers)
         self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
         self._ranks = Ranks(process_group, timeout)
-        size = self._ranks.size
-        graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
-        self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
-        rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
-        self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
         self._settings = {
             "algorithm": without_constants(made),
             "channel": channel,
@@ -128,7 +123,13 @@ class Decentralized(Optimizer, Joinable):
         }
         self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
         others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
-        self._ranks.same("making the optimiser", {**self._settings, **others, "decoupled": decoupled_weight_decay})
+        settings = {**self._settings, **others, "decoupled_weight_decay": decoupled_weight_decay}
+        self._ranks.same("making the optimiser", list(settings.items()))
+        size = self._ranks.size
+        graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
+        self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
+        rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
+        self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
         self._buckets: list[Bucket] = []
         self._frozen: list[tuple[str, Tensor]] = []
         self._seen: dict[tuple[float, ...], Any] = {}
@@ -159,7 +160,8 @@ class Decentralized(Optimizer, Joinable):
         first = sum(len(each["params"]) for each in before) + len(self._frozen)
         params = group["params"]
         names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
-        meeting.same_parameters(names, params, self._ranks)
+        numbers = {name: number(group[name], name) for name in (*self._names, "weight_decay")}
+        meeting.same_parameters(names, params, self._ranks, numbers)
         own = [(name, each) for name, each in zip(names, params, strict=True) if each.requires_grad]
         group["params"] = [each for _, each in own]  # so frozen ones can be added when they are to be trained
         if "param_names" in group:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -79,13 +79,13 @@ class Ranks:
 
         Raises:
             WorkerLost: a rank did not come in time, which is named.
-            RunError: a rank has noted that it failed.
+            RunError: a rank has noted that it failed, or the ranks do different things.
         """
         if self.size == 1:
             return [text]
         self._meetings += 1
         where, end = f"meeting {self._meetings}", time.monotonic() + self._seconds
-        self._store.set(f"{where}/{self.rank}", text)
+        self._store.set(f"{where}/{self.rank}", f"{what}\n{text}")
         texts = []
         for rank in range(self.size):
             pause = 0.001
@@ -96,20 +96,26 @@ class Ranks:
                     raise self.failure(f"rank {rank} did not come to {what} within {self._seconds} s")
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
-            texts.append(self._store.get(f"{where}/{rank}").decode())
+            its, _, its_text = self._store.get(f"{where}/{rank}").decode().partition("\n")
+            if its != what:
+                first, second = sorted([(self.rank, what), (rank, its)])
+                raise RunError(
+                    f"rank {first[0]} is at {first[1]!r} and rank {second[0]} at {second[1]!r}; all ranks must make the same calls in the same order"
+                )
+            texts.append(its_text)
         return texts
 
     def failure(self, message: str) -> Exception:
         """The error to raise on all ranks: the first that any of them noted."""
         return RunError(message) if self.group is None else self.group.report_failure("lost", message)
 
-    def same(self, what: str, settings: Mapping[str, Any]) -> None:
+    def same(self, what: str, settings: Sequence[tuple[str, Any]]) -> None:
         """Refuse, on every rank, settings that are not the same on all of them. The message has the first difference.
 
         Raises:
             InputError: they differ.
         """
-        entries = [(name, json.dumps(value, default=str)) for name, value in settings.items()]
+        entries = [(name, json.dumps(value, default=str)) for name, value in settings]
         texts = self.meet(what, hashlib.sha256(repr(entries).encode()).hexdigest())
         if len(set(texts)) == 1:
             return

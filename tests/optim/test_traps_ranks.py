@@ -1,0 +1,136 @@
+"""Ranks that differ, fail, die or never come: an error on all of them that says why, and no rank waits for ever."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import needs
+from helpers.training import Small, on_ranks, row, steps
+from torch import nn
+
+from distopt.errors import InputError
+from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
+
+pytestmark = needs.forks
+
+
+def both(optimizer: Any, *, rank: int, **settings: list[Any]) -> Any:
+    """An optimiser with settings that differ by rank."""
+    model = Small()
+    return optimizer(model.named_parameters(), **{name: values[rank] for name, values in settings.items()})
+
+
+def with_model(make: Any) -> Any:
+    return lambda rank: GTAdam(make(rank).named_parameters())
+
+
+def twice(rank: int) -> Any:
+    """Two models whose parameters have the same names."""
+    models = [Small(), Small()]
+    if rank:
+        models[0].first = nn.Linear(5, 9)
+    return GTAdam([each for model in models for each in model.named_parameters()])
+
+
+def frozen(rank: int) -> nn.Module:
+    model = Small()
+    model.second.bias.requires_grad_(rank == 0)
+    return model
+
+
+def of_groups(rank: int) -> Any:
+    model = Small()
+    return GTAdam([{"params": [model.gain], "lr": 0.1 + rank}, {"params": list(model.first.parameters())}])
+
+
+DIFFER: dict[str, Any] = {
+    "algorithm": lambda rank: Decentralized(Small().parameters(), ["gtadam:lr=0.1", "gt:lr=0.1"][rank]),
+    r"algorithm\b": lambda rank: [GradientTracking, DGD][rank](Small().parameters(), lr=0.1),
+    "lr": lambda rank: both(GTAdam, rank=rank, lr=[0.1, 0.2]),
+    "b1": lambda rank: both(GTAdam, rank=rank, b1=[0.9, 0.8]),
+    "lr: 0.1 and 1.1": of_groups,
+    "topology": lambda rank: both(GTAdam, rank=rank, topology=["ring", "hypercube:dim=3"]),
+    "channel": lambda rank: both(GTAdam, rank=rank, channel=["exact", "choco:compressor=sign,gamma=0.4"]),
+    "weights": lambda rank: both(GTAdam, rank=rank, weights=["metropolis", "lazy"]),
+    "seed": lambda rank: both(GTAdam, rank=rank, seed=[0, 1]),
+    "bucket_mb": lambda rank: both(GTAdam, rank=rank, bucket_mb=[25, 1]),
+    "weight_decay": lambda rank: both(GTAdam, rank=rank, weight_decay=[0, 0.1]),
+    "decoupled_weight_decay": lambda rank: both(GTAdam, rank=rank, decoupled_weight_decay=[True, False]),
+    "gain": with_model(lambda rank: Small().to([torch.float32, torch.float64][rank])),
+    "weight": with_model(lambda rank: nn.Linear(2, 2, dtype=[torch.float32, torch.complex64][rank])),
+    "second.bias": with_model(frozen),
+    "weight and 0.weight": with_model(lambda rank: [nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))][rank]),
+    r"first.weight: .*7, 5.*9, 5": twice,
+}
+
+
+def test_ranks_that_differ_are_refused_on_all_with_the_first_difference(tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        found = []
+        for make in DIFFER.values():
+            try:
+                make(rank)
+                found.append("nothing")
+            except InputError as error:
+                found.append(str(error))
+        return found
+
+    first, second = on_ranks(2, work, tmp_path, timeout=10)
+    for difference, one, other in zip(DIFFER, first, second, strict=True):
+        assert one == other
+        assert re.search(f"rank 0 and rank 1 differ in {difference}", one), (difference, one)
+
+
+def trained(rank: int, **settings: Any) -> Any:
+    model = Small()
+    model.register_buffer("other", torch.ones(3 + rank % 2))
+    optimizer = GTAdam(model.named_parameters(), **settings)
+    steps(model, optimizer, rank, range(2))
+    return model, optimizer
+
+
+def lone(rank: int) -> Any:
+    """Only rank 0 evaluates, before the first step."""
+    model = Small()
+    optimizer = GTAdam(model.named_parameters())
+    if rank == 0:
+        optimizer.consensus_error()
+    else:
+        steps(model, optimizer, rank, range(1))
+
+
+def other_calls(rank: int) -> Any:
+    _, optimizer = trained(rank)
+    return optimizer.tracker_violation() if rank else optimizer.consensus_error()
+
+
+def other_groups(rank: int) -> Any:
+    model = Small()
+    groups = [list(model.first.parameters()), list(model.second.parameters())][: 1 + rank]
+    steps(model, GTAdam([{"params": each} for each in groups]), rank, range(1))
+
+
+def other_buffers(rank: int) -> Any:
+    model, optimizer = trained(rank)
+    before = row(model)
+    try:
+        with optimizer.averaged(model):
+            pass
+    finally:
+        assert torch.equal(row(model), before)
+
+
+@pytest.mark.parametrize(
+    ("work", "wanted"),
+    [
+        (lone, "rank 0 is at 'averaging' and rank 1 at 'comparing gradients'"),
+        (other_calls, "rank 0 is at 'averaging' and rank 1 at \"the trackers' sum\""),
+        (other_groups, "rank 0 is at 'the first step' and rank 1 at 'sharing the parameters'"),
+        (other_buffers, "rank 0 and rank 1 differ in other"),
+    ],
+    ids=["lone evaluation", "other calls", "other groups", "other buffers"],
+)
+def test_ranks_that_call_other_methods_are_told_so(work: Any, wanted: str, tmp_path: Path) -> None:
+    assert [wanted in found for found in on_ranks(2, work, tmp_path, timeout=10, fine=False)] == [True, True]
