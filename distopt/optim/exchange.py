@@ -103,6 +103,12 @@ class RowExchange(HaloExchange):
         if self.transport is not None:
             self.transport.settle(patience)
 
+    def drop(self) -> None:
+        """Drop the connections and what is under way."""
+        self._coming.clear()
+        if self.transport is not None:
+            self.transport.leave()
+
     def _taken(self, stage: str) -> list[tuple[Tensor, list[Tensor]]]:
         """Wait for a stage of this round; its buffers, which serve the next one."""
         if stage not in self._coming:

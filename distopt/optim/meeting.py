@@ -75,8 +75,14 @@ def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
     if ranks.size > 1 and len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets):
         warnings.warn(
             "all ranks have the same gradients; give each its own data, and do not wrap the model in DistributedDataParallel",
-            stacklevel=5,
+            stacklevel=6,
         )
+
+
+def drop(buckets: Sequence[Bucket]) -> None:
+    """Drop the connections at once: whoever waits for a message of this rank sees that none will come."""
+    for bucket in buckets:
+        bucket.exchange.drop()
 
 
 def leave(buckets: Sequence[Bucket]) -> None:
@@ -87,6 +93,4 @@ def leave(buckets: Sequence[Bucket]) -> None:
                 bucket.exchange.settle(PATIENCE)
         except RunError:
             pass  # who is gone, or has stopped, needs nothing more
-    for bucket in buckets:
-        if bucket.exchange.transport is not None:
-            bucket.exchange.transport.leave()
+    drop(buckets)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distopt.catalog.parts import label, part
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.fingerprint import plain
 from distopt.network.graphs import graph_from_edges
 from distopt.network.network import Network
@@ -134,7 +134,8 @@ class Decentralized(Optimizer, Joinable):
         self._frozen: list[tuple[str, Tensor]] = []
         self._seen: dict[tuple[float, ...], Any] = {}
         self._ready, self._met, self._compared, self._warned = False, False, False, False
-        self._t = 0
+        self._t, self._done = 0, 0  # rounds, and the buckets that have finished the present one
+        self._failure: Exception | None = None
         self._elsewhere: int | None = None
         Joinable.__init__(self)
         # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
@@ -203,6 +204,7 @@ class Decentralized(Optimizer, Joinable):
 
         Raises:
             RunError: another rank is gone, or silent for ``timeout`` seconds.
+            InputError: gradients or numbers that do not do, on this rank or another; all have the same error.
         """
         loss = None
         if closure is not None:
@@ -213,14 +215,29 @@ class Decentralized(Optimizer, Joinable):
         return loss
 
     def _round(self, closure: Callable[[], Any] | None, idle: bool = False) -> None:
-        """A round. An ``idle`` rank has no data left: its gradients are zero."""
+        """A round. An ``idle`` rank has no data left: its gradients are zero. An error here is one on all ranks."""
+        self._meet()
+        self._done = 0
+        try:
+            self._begin_round(idle)
+            self._mix(closure)
+        except Exception as error:
+            if self._done and self._done == len(self._buckets):
+                self._t, self._done = self._t + 1, 0
+            failure = self._ranks.failed(error)
+            if self._ranks.size > 1:
+                self._failure = failure
+                meeting.drop(self._buckets)
+            raise failure from (None if failure is error else error)
+
+    def _begin_round(self, idle: bool) -> None:
+        """Take the gradients."""
         mine = {id(each) for bucket in self._buckets for each in bucket.params} if self._frozen else set()
         for name, each in self._frozen:
             if each.requires_grad and id(each) not in mine:
                 raise InputError(
                     f"{name} was frozen when the optimiser was made; give it by add_param_group to train it"
                 )
-        self._meet()
         found = getattr(self, "found_inf", None)
         overflow = found is not None and float(found) > 0
         for bucket in self._buckets:
@@ -238,16 +255,20 @@ class Decentralized(Optimizer, Joinable):
         if any(bucket.moved for bucket in self._buckets) and not self._warned:
             self._warned = True
             warnings.warn(
-                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=4
+                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=5
             )
+
+    def _mix(self, closure: Callable[[], Any] | None) -> None:
+        """Go to the next point."""
         for bucket in self._buckets:
             shrink = 0.0
             if self._decoupled:
                 shrink = number(bucket.group["lr"], "lr") * number(bucket.group["weight_decay"], "weight_decay")
             bucket.step(self._of(bucket.group), self._again(bucket, closure), shrink)
+            self._done += 1
             if self._overlap:
                 bucket.send()
-        self._t += 1
+        self._t, self._done = self._t + 1, 0
 
     def _again(self, bucket: Bucket, closure: Callable[[], Any] | None) -> Callable[[Tensor], Tensor]:
         """What takes the gradients of a round at another point (``mix.grad``)."""
@@ -263,6 +284,8 @@ class Decentralized(Optimizer, Joinable):
         return grad
 
     def _meet(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         if not self._met:
             meeting.same_round(self._buckets, self._ranks, self._t, self._elsewhere)
             self._met = True
@@ -353,7 +376,15 @@ class Decentralized(Optimizer, Joinable):
         self._before = value
 
     def state_dict(self) -> dict[str, Any]:
-        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own."""
+        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own.
+
+        Raises:
+            RunError: the last ``step`` ended in the middle.
+        """
+        if self._done:
+            raise RunError(
+                "a step ended in the middle, so parts of the state are of different rounds; go on from an earlier one"
+            )
         return super().state_dict()  # type: ignore[no-any-return]
 
     @property
@@ -373,7 +404,7 @@ class Decentralized(Optimizer, Joinable):
         self._t, self._elsewhere = saving.load(
             self._buckets, self.param_groups, self._about, self._settings, state_dict
         )
-        self._met = False
+        self._met, self._done = False, 0
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an optimiser is connected with the other ranks and cannot be copied; copy its state_dict()")

@@ -109,6 +109,14 @@ class Ranks:
         """The error to raise on all ranks: the first that any of them noted."""
         return RunError(message) if self.group is None else self.group.report_failure("lost", message)
 
+    def failed(self, error: Exception) -> Exception:
+        """The error to raise, on all ranks, for an error on this one."""
+        if self.group is None:
+            return error
+        failure = self.group.failed(error)
+        self.group.close()
+        return failure
+
     def same(self, what: str, settings: Sequence[tuple[str, Any]]) -> None:
         """Refuse, on every rank, settings that are not the same on all of them. The message has the first difference.
 

@@ -1,5 +1,6 @@
 """Ranks that differ, fail, die or never come: an error on all of them that says why, and no rank waits for ever."""
 
+import multiprocessing
 import re
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from helpers import needs
-from helpers.training import Small, on_ranks, row, steps
+from helpers.training import Small, loss, on_ranks, row, steps
 from torch import nn
 
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
 
 pytestmark = needs.forks
@@ -134,3 +135,60 @@ def other_buffers(rank: int) -> Any:
 )
 def test_ranks_that_call_other_methods_are_told_so(work: Any, wanted: str, tmp_path: Path) -> None:
     assert [wanted in found for found in on_ranks(2, work, tmp_path, timeout=10, fine=False)] == [True, True]
+
+
+def fails(how: str, model: nn.Module, optimizer: Any) -> None:
+    """What goes wrong on one rank alone, which lives on."""
+    if how == "step size":
+        optimizer.param_groups[0]["lr"] = -1.0
+    if how == "sparse":
+        model.second.weight.grad = model.second.weight.grad.to_sparse()
+    if how == "frozen":
+        model.second.bias.requires_grad_(True)
+    if how == "in the algorithm":
+        optimizer._buckets[1].agents.exchange.declare = lambda *_: 1 / 0
+
+
+ALONE = {
+    "step size": "InputError: gt: lr must be positive, got -1.0",
+    "sparse": "InputError: the gradient of second.weight is sparse",
+    "frozen": "InputError: second.bias was frozen",
+    "in the algorithm": "RunError: rank 2 failed in round 2: ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("how", ALONE)
+def test_an_error_of_one_rank_is_one_of_all(how: str, tmp_path: Path) -> None:
+    """Those that wait for its messages see at once that none will come, although its process lives."""
+
+    def work(rank: int) -> Any:
+        model = Small()
+        model.second.bias.requires_grad_(False)
+        optimizer = GTAdam(model.named_parameters(), bucket_mb=2e-4)
+        steps(model, optimizer, rank, range(2))
+        for t in range(2, 6):
+            optimizer.zero_grad()
+            loss(model, rank, t).backward()
+            if rank == 2 and t == 2:
+                fails(how, model, optimizer)
+            try:
+                optimizer.step()
+            except (InputError, RunError) as found:
+                error = found
+                break
+        text: str = f"{type(error).__name__}: {error}"
+        for again in (optimizer.step, optimizer.consensus_error, optimizer.average_):
+            with pytest.raises(type(error), match=re.escape(str(error))):
+                again()
+        try:
+            state = {each["step"].item() for each in optimizer.state_dict()["state"].values()}
+            assert state == {optimizer.round}
+        except RunError as torn:
+            assert "a step ended in the middle" in str(torn)
+        done.wait(20)  # far sooner than the timeout
+        return text
+
+    done = multiprocessing.get_context("fork").Barrier(4)
+    found = on_ranks(4, work, tmp_path, timeout=60)
+    assert [each.startswith(ALONE[how]) for each in found] == [True] * 4, found
+    assert len(set(found)) == 1

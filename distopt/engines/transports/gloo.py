@@ -39,6 +39,9 @@ HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 
 ORDER = "order"
 
+CLOSING = 2**31 - 1
+"""The number of a message that nobody sends."""
+
 FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
 """What can go wrong on a rank, as it is told to the others."""
 
@@ -163,6 +166,14 @@ class Group:
         return self.report_failure(
             "run", f"rank {self.rank} failed in round {self.round}: {type(error).__name__}: {first_line(error)}"
         )
+
+    def close(self) -> None:
+        """Break the connections, which the other ranks notice at once. Objects may still refer to them, as those of an error do."""
+        for peer in range(self.size):
+            if self.pg is not None and peer != self.rank:
+                with contextlib.suppress(RuntimeError):  # gloo breaks all of them where a message does not come in time
+                    self.pg.recv([torch.empty(1)], peer, CLOSING).wait(timedelta(milliseconds=1))
+        self.pg = None
 
     def lost(self, peers: Sequence[int], tag: Tag, error: RuntimeError) -> Exception:
         """The error to raise, on all ranks, for one between this rank and one of ``peers``."""
