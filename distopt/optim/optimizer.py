@@ -135,7 +135,6 @@ class Decentralized(Optimizer, Joinable):
         self._seen: dict[tuple[float, ...], Any] = {}
         self._ready, self._met, self._compared, self._warned = False, False, False, False
         self._t, self._done = 0, 0  # rounds, and the buckets that have finished the present one
-        self._failure: Exception | None = None
         self._elsewhere: int | None = None
         Joinable.__init__(self)
         # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
@@ -225,8 +224,7 @@ class Decentralized(Optimizer, Joinable):
             if self._done and self._done == len(self._buckets):
                 self._t, self._done = self._t + 1, 0
             failure = self._ranks.failed(error)
-            if self._ranks.size > 1:
-                self._failure = failure
+            if self._ranks.broken is not None:
                 meeting.drop(self._buckets)
             raise failure from (None if failure is error else error)
 
@@ -284,8 +282,8 @@ class Decentralized(Optimizer, Joinable):
         return grad
 
     def _meet(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self._ranks.broken is not None:
+            raise self._ranks.broken
         if not self._met:
             meeting.same_round(self._buckets, self._ranks, self._t, self._elsewhere)
             self._met = True
@@ -360,6 +358,7 @@ class Decentralized(Optimizer, Joinable):
         Raises:
             InputError: the algorithm tracks nothing.
         """
+        self._meet()
         return averaging.tracker_violation(self._buckets, self._ranks, self._algorithm)
 
     # ---- saving

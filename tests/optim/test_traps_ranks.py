@@ -1,7 +1,9 @@
 """Ranks that differ, fail, die or never come: an error on all of them that says why, and no rank waits for ever."""
 
 import multiprocessing
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from torch import nn
 
 from distopt.errors import InputError, RunError
 from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
+from distopt.optim.bucket import Bucket
+from distopt.optim.exchange import RowExchange
+from distopt.optim.ranks import Ranks
 
 pytestmark = needs.forks
 
@@ -192,3 +197,87 @@ def test_an_error_of_one_rank_is_one_of_all(how: str, tmp_path: Path) -> None:
     found = on_ranks(4, work, tmp_path, timeout=60)
     assert [each.startswith(ALONE[how]) for each in found] == [True] * 4, found
     assert len(set(found)) == 1
+
+
+COMES = {
+    "making": "rank 2 did not come to making the optimiser within 2 s",
+    "first step": "rank 2 did not come to the first step within 2 s",
+    "step": "rank 2 did not answer within 2 s in round 2",
+    "averaging": "rank 2 did not come to averaging within 2 s",
+}
+
+
+@pytest.mark.parametrize("where", needs.slow_but("step", COMES))
+def test_a_rank_that_never_comes_is_named(where: str, tmp_path: Path) -> None:
+    """All others tell of it, also those that only wait for its neighbours."""
+
+    def train(rank: int) -> None:
+        model = Small()
+        if rank == 2 and where == "making":
+            return
+        optimizer = GTAdam(model.named_parameters(), timeout=2)
+        kept.append(optimizer)
+        for t in range(4):
+            if rank == 2 and t == {"first step": 0, "step": 1, "averaging": 3}.get(where):
+                return
+            if t == 3:
+                optimizer.consensus_error()
+            steps(model, optimizer, rank, range(t, t + 1))
+
+    def work(rank: int) -> Any:
+        text = "came to an end"
+        try:
+            train(rank)
+        except RunError as error:
+            text = str(error)
+        done.wait(30)
+        return text
+
+    kept: list[Any] = []
+    done = multiprocessing.get_context("fork").Barrier(4)
+    found = on_ranks(4, work, tmp_path)
+    assert found == [COMES[where], COMES[where], "came to an end", COMES[where]]
+
+
+def dies(stage: str) -> None:
+    """SIGKILL where a rank is about to do something."""
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    place, name = STAGES[stage]
+    setattr(place, name, die)
+
+
+STAGES: dict[str, tuple[Any, str]] = {
+    "backward": (torch.Tensor, "backward"),
+    "reading gradients": (Bucket, "read"),
+    "sending": (RowExchange, "send"),
+    "hearing": (RowExchange, "heard"),
+    "writing parameters": (Bucket, "write"),
+    "meeting for the mean": (Ranks, "meet"),
+    "summing": (Ranks, "sum"),
+    "evaluating": (Small, "forward"),
+}
+
+
+@pytest.mark.parametrize("stage", needs.slow_but("summing", STAGES))
+def test_a_rank_that_is_killed_is_named_by_all(stage: str, tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        model = Small()
+        optimizer = GTAdam(model.named_parameters(), bucket_mb=2e-4, timeout=3)
+        try:
+            for t in range(7):
+                steps(model, optimizer, rank, range(t, t + 1))
+                if rank == 1 and t == 2:
+                    dies(stage)
+                with optimizer.averaged(model):
+                    model(torch.ones(1, 5))
+        except RunError as error:
+            return str(error)
+
+    found = on_ranks(4, work, tmp_path, fine=False)
+    assert found[1] is None
+    for rank in (0, 2, 3):
+        assert found[rank] == found[0]
+        assert found[rank].startswith("rank 1 "), found

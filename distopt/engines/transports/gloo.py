@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ TIMEOUT = 60
 
 HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
+
+GRACE = 0.5
+"""Seconds that a rank which has gone has to say why: gloo breaks its connections before it tells it that another rank is silent."""
 
 ORDER = "order"
 
@@ -179,6 +183,10 @@ class Group:
         """The error to raise, on all ranks, for one between this rank and one of ``peers``."""
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
+        end = time.monotonic() + GRACE
+        with contextlib.suppress(RuntimeError):  # the store has gone
+            while not self.store.check(["failed"]) and time.monotonic() < end:
+                time.sleep(0.01)
         return self.report_failure("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
 
 
