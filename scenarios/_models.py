@@ -89,7 +89,8 @@ class Block(nn.Module):
         q, k, v = self.project(self.before(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attention = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1)  # [n, heads, tokens, tokens]
         tokens = tokens + self.merge((attention @ v).transpose(1, 2).flatten(2))
-        return tokens + self.each(tokens)
+        after: Tensor = tokens + self.each(tokens)
+        return after
 
 
 def _picture(name: str, inputs: tuple[int, ...], least: int) -> tuple[int, int, int]:

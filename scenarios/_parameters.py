@@ -22,10 +22,10 @@ Score = Callable[[Tensor, Tensor], Tensor]
 class Parameters:
     """The trained parameters of a model, in the order of ``named_parameters()``, as a row [d]; its points x are [R, n, d].
 
-    ``batched`` evaluates all rows at once by ``torch.func.vmap``. Otherwise each row is evaluated by itself and with one thread, so
-    that its bits depend on no other row; its gradient is that of ``backward()`` on a module that holds it.
+    ``batched`` evaluates all rows at once by ``torch.func.vmap``. Otherwise each row is evaluated by itself, so that its bits depend on no other row;
+    its gradient is that of ``backward()`` on a module that holds it. Both compute with one thread: with more, torch adds in another order.
 
-    Every thread works on its own copies of the model, one for each precision and device.
+    Every thread of the process works on its own copies of the model, one for each precision and device.
     """
 
     def __init__(self, model: nn.Module, batched: bool) -> None:
@@ -70,11 +70,11 @@ class Parameters:
 
         if self.batched:
             same = 0 if x.stride(-2) or x.shape[-2] == 1 else None  # all agents at one point: its products are shared
-            rows = x if same == 0 else x[:, 0]
-            found: Tensor = vmap(vmap(one, (same, 0, 0)))(rows, inputs, targets)
+            with one_thread():
+                found: Tensor = vmap(vmap(one, (same, 0, 0)))(x if same == 0 else x[:, 0], inputs, targets)
             return found
         with one_thread():
-            values = [one(row.clone(), *each) for row, *each in _pairs(x, inputs, targets)]
+            values = [one(*each) for each in _pairs(x, inputs, targets)]
         return torch.stack(values).reshape(x.shape[:-1])
 
     def grad(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
@@ -86,14 +86,14 @@ class Parameters:
                 return score(functional_call(module, self._named(row), (inputs,)), targets).reshape(())
 
             flat = (each.flatten(0, 1) for each in (x, inputs, targets))
-            with torch.enable_grad():
+            with one_thread(), torch.enable_grad():
                 found: Tensor = vmap(grad(one))(*flat)
             return found.view(x.shape)
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         with one_thread(), torch.enable_grad():
-            for g, (row, *each) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
+            for g, (row, own, wanted) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
                 self.put(module, row)
-                backward(module, *each, score)
+                backward(module, own, wanted, score)
                 for (_, p), part in zip(trained(module), torch.split(g, self.sizes), strict=True):
                     part.copy_(p.grad.reshape(-1) if p.grad is not None else torch.zeros_like(part))
         return out
@@ -152,8 +152,9 @@ class Parameters:
                 self.score(x, twice[0], twice[1], score)
                 self.score(x[:, :1].expand_as(x), twice[0], twice[1], score)
         except Exception as error:
+            why = first_line(error).partition(". ")[0]
             raise InputError(
-                f"network: torch.func.vmap cannot batch the agents' models ({first_line(error)}); gradients=each computes them one by one"
+                f"network: torch.func.vmap cannot batch the agents' models ({why}); gradients=each computes them one by one"
             ) from error
 
 
@@ -166,7 +167,8 @@ def backward(module: nn.Module, inputs: Tensor, targets: Tensor, score: Score) -
     """One step of an ordinary training script, without the optimiser: the outputs, with the gradients left in the module."""
     module.zero_grad()
     output: Tensor = module(inputs)
-    score(output, targets).backward()
+    loss: Any = score(output, targets)
+    loss.backward()
     return output
 
 
@@ -178,7 +180,7 @@ def same(one: Any, other: Any) -> bool:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it torch computes with one thread: with more, sums of many numbers are added in another order."""
+    """Within it torch computes with one thread, as scripts under torchrun do."""
     before = torch.get_num_threads()
     if before > 1:
         torch.set_num_threads(1)
@@ -189,7 +191,7 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _pairs(x: Tensor, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _pairs(x: Tensor, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The points with their inputs and targets, one agent of one trial after the other. Inputs lie where torch puts a tensor of their own."""
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):

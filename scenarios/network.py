@@ -82,14 +82,16 @@ class Network(ScenarioDefaults):
 
     model: Literal["mlp", "cnn", "transformer"] | Callable[..., Any] = "mlp"
     data: Literal["digits", "mnist"] | tuple[Any, ...] | Callable[[], Any] = "digits"
-    alpha: float | Literal["inf"] = 0.5
+    alpha: Literal["inf"] | float = 0.5
     batch_size: int = 32
     l2: float = 0.0
     criterion: Literal["cross_entropy", "mse"] | Callable[[Any, Any], Any] | None = None
     gradients: Literal["batched", "each"] = "batched"
     init: int = 0
+    classifies: bool = field(init=False, repr=False)
     content: str = field(init=False, repr=False)  # a digest of all that decides the costs
     comparator: ClassVar[bool] = False
+    eager: ClassVar[str] = "torch differentiates the model"
 
     def __post_init__(self) -> None:
         if self.alpha == "inf":
@@ -103,12 +105,8 @@ class Network(ScenarioDefaults):
         room(self, self.batch_size, "batch_size")
         data = self.samples
         size = min(self.batch_size, len(data.y))
-        output = self._parameters.examine(*self._at(torch.float32, torch.arange(size)), self.batch_loss)
-        object.__setattr__(self, "_classifies", bool(data.classes) and output.dim() == data.y.dim() + 1)
-        if self._criterion is nn.functional.cross_entropy and data.classes > output.shape[1]:
-            raise InputError(
-                f"network: the data have {data.classes} classes, and the model {output.shape[1]} outputs; give it as many"
-            )
+        output = self._parameters.examine(*self._at(torch.float32, torch.arange(size)), self._checked_loss)
+        object.__setattr__(self, "classifies", bool(data.classes) and output.dim() == data.y.dim() + 1)
         object.__setattr__(self, "content", self._digest())
 
     def __eq__(self, other: object) -> bool:
@@ -163,7 +161,7 @@ class Network(ScenarioDefaults):
         like = next(model.parameters())
         modes = [(each, each.training) for each in model.modules()]
         model.eval()
-        rows = torch.arange(len(self.samples.y_test)).split(AT_ONCE)
+        rows = torch.split(torch.arange(len(self.samples.y_test)), AT_ONCE)
         try:
             with torch.no_grad():
                 right = [
@@ -173,7 +171,7 @@ class Network(ScenarioDefaults):
             for each, mode in modes:
                 each.training = mode
         total = self.samples.y_test.numel()
-        return float(sum(right)) / total if total and self._classifies else math.nan
+        return float(sum(right)) / total if total and self.classifies else math.nan
 
     # ------------------------------------------------------------------------------------------------------- the scenario
 
@@ -208,7 +206,7 @@ class Network(ScenarioDefaults):
     @property
     def accuracy(self) -> Any:
         """The fraction of the round's batch that x classifies correctly; None where it is no classification."""
-        return self._fraction_right if self._classifies else None
+        return self._fraction_right if self.classifies else None
 
     # --------------------------------------------------------------------------------------------------------------- parts
 
@@ -290,14 +288,23 @@ class Network(ScenarioDefaults):
     def _right(output: Tensor, target: Tensor) -> Tensor:
         return output.argmax(1) == target
 
+    def _checked_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        classes = self.samples.classes
+        if self._criterion is nn.functional.cross_entropy and (output.dim() < 2 or output.shape[1] < classes):
+            raise InputError(
+                f"network: the model has outputs of shape {list(output.shape[1:])}, and the data have {classes} classes; give it an output for each"
+            )
+        return self.batch_loss(output, target)
+
     def _digest(self) -> str:
         """Of weights, data, parameters and the text of functions: a class of the user's may have another text under the same name."""
         found = hashlib.sha256(repr((self.alpha, self.batch_size, self.l2, self.gradients)).encode())
         for each in (self._parameters.row(self._parameters.model), *self.samples[2:]):
             found.update(f"{each.dtype}{list(each.shape)}".encode() + each.contiguous().numpy().tobytes())
         found.update(repr(self._parameters.model).encode())
-        kinds = {type(each).__qualname__: type(each) for each in self._parameters.model.modules()}
-        for part in (*(kinds[name] for name in sorted(kinds)), self._criterion):
+        kinds: dict[str, Any] = {type(each).__qualname__: type(each) for each in self._parameters.model.modules()}
+        parts: list[Any] = [*(kinds[name] for name in sorted(kinds)), self._criterion]
+        for part in parts:
             try:
                 found.update(inspect.getsource(part).encode())
             except (OSError, TypeError):
