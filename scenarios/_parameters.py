@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 
 from distopt.errors import InputError, first_line
 
@@ -78,8 +78,9 @@ class Parameters:
         x = x.detach()
         with one_thread(), torch.enable_grad():
             if self.batched:
-                flat = (each.flatten(0, 1) for each in (x, inputs, targets))
-                found: Tensor = vmap(grad(self._function(x, score)))(*flat)
+                rows, *data = (each.flatten(0, 1) for each in (x.clone(), inputs, targets))
+                values = vmap(self._function(x, score))(rows.requires_grad_(), *data)
+                (found,) = torch.autograd.grad(values.sum(), rows)  # of their sum: no row has a part in another's score
                 return found.view(x.shape)
             module, out = self.module(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
             for g, (row, own, wanted) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
