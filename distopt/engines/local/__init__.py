@@ -63,7 +63,7 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
     if (why := obstacle(problem, blocks)) is None:
         return True
     if objects.fault() is None and obstacle_of_updates(problem) is None:
-        costs_not_compiled(why)
+        costs_not_compiled(problem, why)
         return True
     not_compiled(why, mode == "compiled")
     return False
@@ -76,13 +76,14 @@ def not_compiled(why: object, forced: bool) -> None:
     warnings.warn(f"the rounds are not compiled and run many times slower: {why}", CompileWarning, stacklevel=4)
 
 
-def costs_not_compiled(why: object) -> None:
-    """Say why torch computes the gradients."""
-    warnings.warn(
-        f"the costs are not compiled, only what the algorithm does with the gradients: {why}",
-        CompileWarning,
-        stacklevel=4,
-    )
+def costs_not_compiled(problem: Problem, why: object) -> None:
+    """Say why torch computes the gradients, unless the scenario says so itself."""
+    if problem.scenario.eager is None:
+        warnings.warn(
+            f"the costs are not compiled, only what the algorithm does with the gradients: {why}",
+            CompileWarning,
+            stacklevel=4,
+        )
 
 
 def _unforced() -> str:

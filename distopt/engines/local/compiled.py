@@ -120,8 +120,8 @@ class Rounds:
 
 def obstacle(problem: Problem, blocks: Blocks) -> str | None:
     """Why the rounds of a problem cannot be compiled; None where they can. One round is written out for this, and none is compiled."""
-    if (why := objects.fault()) is not None:
-        return why
+    if (why := objects.fault() or problem.scenario.eager) is not None:
+        return str(why)
     exact = grid.repeated(part(blocks.get(0), 0, 1), max(1, len(problem.points)))
     x, first = problem.x0, torch.zeros(1, 1, 1, 1, dtype=torch.int64)
     data = exact if x.dtype == torch.float64 else cast(exact, x.dtype)
@@ -200,7 +200,7 @@ class Compiled(InThisProcess):
         with default_dtype(taken.x.dtype):
             if shapes not in self._rounds:
                 try:
-                    if (why := objects.fault()) is not None:
+                    if (why := objects.fault() or self._problem.scenario.eager) is not None:
                         raise Unsupported(why)
                     self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
                 except Unsupported as error:
@@ -215,7 +215,7 @@ class Compiled(InThisProcess):
     def _otherwise(self, error: Unsupported, block: Block, rounds: range) -> Eager:
         """What runs the rounds that cannot be compiled as a whole."""
         if objects.fault() is None and obstacle_of_updates(self._problem) is None:
-            costs_not_compiled(error)
+            costs_not_compiled(self._problem, error)
             return Updates()
         if block.start + rounds.start:
             raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error

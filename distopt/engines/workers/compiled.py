@@ -170,6 +170,8 @@ class Rounds:
         """The rounds with the costs, if those can be compiled; else the rounds that are given their gradients. All workers find the same."""
         if self._gradient is None:
             try:
+                if self.problem.scenario.eager is not None:
+                    raise Unsupported(self.problem.scenario.eager)
                 return found_for(data)
             except Unsupported:
                 self._gradient = torch.empty_like(self.agents.x, memory_format=torch.contiguous_format)
