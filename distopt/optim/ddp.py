@@ -5,7 +5,7 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -14,9 +14,11 @@ from torch.futures import Future
 from torch.utils import _pytree as pytree
 
 from distopt.catalog import registry
+from distopt.channels.error_feedback import ErrorFeedback
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.optim.memory import Kept, bare, counts, loaded, precision, started
+from distopt.numerics.trees import tree_map
+from distopt.optim.memory import Kept, bare, counts, loaded, precision, saved
 from distopt.optional import CompressorDefaults, completed
 
 dist: Any = torch.distributed  # torch does not declare all that it exports
@@ -65,7 +67,7 @@ class ErrorFeedbackState:
                 raise InputError(f"{name}={value!r}: must be a whole number, 0 or more")
         self.compressor = registry.make("compressors", compressor) if isinstance(compressor, str) else compressor
         if isinstance(self.compressor, type) or not all(
-            hasattr(self.compressor, each) for each in ("encode", "decode", "delta")
+            hasattr(self.compressor, each) for each in ("encode", "decode", "bits", "delta")
         ):
             raise InputError(
                 f'compressor={compressor!r}: must be a spec such as "sign", or an object with the methods of a compressor'
@@ -91,8 +93,7 @@ class ErrorFeedbackState:
         kept = {
             names[parameter]: {
                 "number": each.number,
-                "error": each.error,
-                "warm": each.warm,
+                **saved(each.memory),
                 "shape": list(parameter.shape),
             }
             for parameter, each in self._kept.items()
@@ -151,21 +152,18 @@ def error_feedback_hook(state: ErrorFeedbackState, bucket: dist.GradBucket) -> F
         return _then(dist.all_reduce(buffer, group=group, async_op=True), lambda _: buffer, buffer)
 
     parts = [_Part(state, parameter, gradient, step, group) for parameter, gradient in pairs]
-    payloads, forms = zip(*(pytree.tree_flatten(part.encoded()) for part in parts), strict=True)
+    payloads, forms = zip(*(pytree.tree_flatten(part.payload) for part in parts), strict=True)
     leaves = [leaf for payload in payloads for leaf in payload]
     message = _joined(leaves)
     state.bytes_sent += message.numel()
     arrived = [torch.empty_like(message) for _ in range(dist.get_world_size(group))]
 
     def averaged(_: Any) -> Tensor:
-        messages = [_parted(each, leaves) for each in arrived]
+        rows = [torch.cat(each, 1) for each in zip(*(_parted(each, leaves) for each in arrived), strict=True)]
         first = 0
         for part, form, payload in zip(parts, forms, payloads, strict=True):
             span = slice(first, first := first + len(payload))
-            total = torch.zeros(1, part.d, dtype=part.dtype, device=buffer.device)
-            for each in messages:
-                total += part.decoded(pytree.tree_unflatten(each[span], form))
-            part.gradient.copy_((total / len(messages)).reshape(part.gradient.shape))
+            part.finish(pytree.tree_unflatten(rows[span], form))
         return buffer
 
     return _then(dist.all_gather(arrived, message, group=group, async_op=True), averaged, arrived, message)
@@ -194,50 +192,53 @@ def _wait() -> None:
 
 
 class _Part:
-    """One parameter's share of a bucket in one step."""
+    """One parameter's share of a bucket in one step: the channel ``error_feedback`` between ranks that all hear each other."""
 
     def __init__(self, state: "ErrorFeedbackState", parameter: Tensor, gradient: Tensor, step: int, group: Any) -> None:
-        self.compressor, self.gradient, self.d = state.compressor, gradient, gradient.numel()
-        self.dtype = precision(gradient)
+        self.channel, self.gradient, self.rank = ErrorFeedback(state.compressor), gradient, dist.get_rank(group)
+        self.z = gradient.reshape(1, 1, -1).to(precision(gradient))
         if parameter not in state._kept:
-            error, first = (
-                torch.zeros(1, self.d, dtype=self.dtype, device=gradient.device),
-                started(self.compressor, self.d, self.dtype),
-            )
-            state._kept[parameter] = Kept(len(state._kept), error, first)
+            state._kept[parameter] = Kept(len(state._kept), self.channel.init(self.z))
         self.kept = state._kept[parameter]
-        self.kept.error, warm = (
-            self.kept.error.to(gradient.device, self.dtype),
-            self.kept.warm,
-        )  # the model may have been moved since
-        self.kept.warm = None if warm is None else warm.to(gradient.device, self.dtype)
-        count = state.compressor.words(self.d)
+        self.kept.memory = tree_map(lambda leaf: leaf.to(self.z), self.kept.memory)  # the model may have been moved
+        count = self.channel.words(self.z.shape[-1])
         self.u: Tensor | None = None
         if count:
             with torch.device("cpu"):
-                key = Key(state.seed, [dist.get_rank(group)], [0], dist.get_world_size(group))
-                key = key.shared if state.compressor.shared else key
-                self.u = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))[0, 0].to(
-                    gradient.device
-                )
+                key = Key(state.seed, [self.rank], [0], dist.get_world_size(group))
+                key = key.shared if self.channel.shared else key
+                drawn = key.uniform(f"ddp/{self.kept.number}", count, torch.tensor([[[[step]]]]))
+                self.u = drawn[0].to(gradient.device)
+        self.payload = self.channel.encode(self.z, self.kept.memory, self.u)
 
-    def encoded(self) -> Any:
-        """C(g + e), packed; what it leaves out is remembered."""
-        kept, z = self.kept, self.gradient.reshape(1, -1).to(self.dtype) + self.kept.error
-        payload = self.compressor.encode(z, self.u, kept.warm)
-        left = z - self.decoded(payload)
-        finite = torch.isfinite(left).all()  # it is not where z is not, nor where what was sent overflows
-        kept.error = torch.where(finite, left, kept.error)
-        if kept.warm is not None:
-            kept.warm = torch.where(finite, self.compressor.warm(payload, self.d), kept.warm)
-        return payload
+    def finish(self, heard: Any) -> None:
+        """The average of what all ranks sent becomes the gradient, and what this one's message left out is remembered."""
+        wire: Any = _All(heard, slice(self.rank, self.rank + 1))
+        before = self.kept.memory
+        mean, after = self.channel(self.z, self.payload, before, wire, self.u if self.channel.shared else None)
+        self.gradient.copy_(mean.reshape(self.gradient.shape))
+        finite = torch.isfinite(after.e).all()  # it is not where the gradient is not, nor where what was sent overflows
+        leaves, form = pytree.tree_flatten(after)
+        kept = [torch.where(finite, new, old) for new, old in zip(leaves, pytree.tree_leaves(before), strict=True)]
+        self.kept.memory = pytree.tree_unflatten(kept, form)
 
-    def decoded(self, payload: Any) -> Tensor:
-        """What a rank sent, [1, d]."""
-        decoded: Tensor = self.compressor.decode(
-            payload, self.d, self.dtype, self.u if self.compressor.shared else None
-        )
-        return decoded
+
+class _All(NamedTuple):
+    """Ranks that all hear each other (see ``distopt.protocols.Wire``): what they sent, and which row of it is this rank's."""
+
+    payload: Any
+    own: slice
+
+    def heard(self, payload: Any) -> Any:
+        """What all ranks sent."""
+        return self.payload
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """The mean, summed in the order of ranks: it has the same bits on all of them."""
+        total = torch.zeros_like(rows[:, :1])
+        for each in torch.split(rows, 1, 1):
+            total += each
+        return total / rows.shape[1]
 
 
 def _order(leaves: Sequence[Tensor]) -> list[int]:

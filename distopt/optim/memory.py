@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.channels.error_feedback import ErrorMemory
 from distopt.errors import InputError
 
 _SAVED = {"step", "bytes_sent", "kept", "compressor", "rank", "order"}
@@ -15,10 +16,15 @@ _LATER = {"compressor", "rank", "order", "shape"}  # absent from states that old
 
 
 class Kept:
-    """One parameter's memory: its number in order of first appearance, the error e [1, d], and the start of its next encoding."""
+    """One parameter's memory: its number in order of first appearance, and that of its channel, leaves [1, 1, *]."""
 
-    def __init__(self, number: int, error: Any, warm: Tensor | None) -> None:
-        self.number, self.error, self.warm = number, error, warm
+    def __init__(self, number: int, memory: ErrorMemory) -> None:
+        self.number, self.memory = number, memory
+
+
+def saved(memory: ErrorMemory) -> dict[str, Any]:
+    """A channel's memory as it is saved: the error [1, d], and the start of the next encoding [1, *] or None."""
+    return {"error": memory.e[0], "warm": memory.warm[0] if isinstance(memory.warm, Tensor) else None}
 
 
 def loaded(
@@ -99,10 +105,11 @@ def _one(name: str, parameter: Tensor, each: Mapping[str, Any], compressor: Any,
             )
         if not bool(torch.isfinite(leaf).all()):
             raise InputError(f"{whose}: the {what} of {name} is not finite (nan or inf)")
-    moved = [
-        None if leaf is None else leaf.detach().to(parameter.device).clone() for leaf in (each["error"], each["warm"])
+    moved: list[Any] = [
+        () if leaf is None else leaf.detach().to(parameter.device).clone().unsqueeze(0)
+        for leaf in (each["error"], each["warm"])
     ]
-    return Kept(int(each["number"]), moved[0], moved[1])
+    return Kept(int(each["number"]), ErrorMemory(*moved))
 
 
 def _same(compressor: Any, rank: Any, described: str, here: list[int] | None, whose: str) -> None:

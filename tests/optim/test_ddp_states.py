@@ -302,6 +302,9 @@ class Wide:
     def decode(self, payload: Tensor, d: int, dtype: torch.dtype, u: Any = None) -> Tensor:
         return payload
 
+    def bits(self, d: int, itemsize: int) -> int:
+        return 8 * itemsize * d
+
     def delta(self, d: int) -> float:
         return 0.0
 
