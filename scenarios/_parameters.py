@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from distopt.errors import InputError, first_line
+
+SLOW = "There is a performance drop"
+"""How torch begins to say that it has no rule to batch an operation."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """What is said of outputs [batch, ...] and targets [batch, ...]: one number without axes, such as their mean loss, or several [*]."""
@@ -34,6 +40,7 @@ class Parameters:
         self.shapes = {name: p.shape for name, p in named}
         self.sizes = [p.numel() for _, p in named]
         self.dim = sum(self.sizes)
+        self._slow = False  # whether vmap does some operation agent by agent, which it says every time
         self._own = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,7 +54,7 @@ class Parameters:
         kept = self._own.__dict__.setdefault("modules", {})
         place = like.dtype, like.device
         if place not in kept:
-            kept[place] = copy.deepcopy(self.model).to(device=like.device, dtype=like.dtype)
+            kept[place] = copied(self.model).to(device=like.device, dtype=like.dtype)
         found: nn.Module = kept[place]
         return found
 
@@ -63,8 +70,8 @@ class Parameters:
 
     def scores(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
         """The scores [R, n, *] at points x, each on its own inputs [R, n, batch, ...] and targets."""
-        one = self._function(x, score)
-        with one_thread():
+        one = self._function(x, score) if self.batched or x.requires_grad else self._held(x, score)
+        with self._surroundings():
             if not self.batched:
                 found = torch.stack([one(*each) for each in _pairs(x, inputs, targets)])
                 return found.reshape(*x.shape[:-1], -1)
@@ -76,7 +83,7 @@ class Parameters:
     def grad(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
         """The gradients [R, n, d] of the score, which is one number."""
         x = x.detach()
-        with one_thread(), torch.enable_grad():
+        with self._surroundings(), torch.enable_grad():
             if self.batched:
                 rows, *data = (each.flatten(0, 1) for each in (x.clone(), inputs, targets))
                 values = vmap(self._function(x, score))(rows.requires_grad_(), *data)
@@ -90,12 +97,34 @@ class Parameters:
                     part.copy_(p.grad.reshape(-1) if p.grad is not None else torch.zeros_like(part))
         return out
 
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(one_thread())
+            if self.batched:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # vmap has no rule for the others
+            if self._slow and threading.current_thread() is threading.main_thread():  # warnings are not a thread's own
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", SLOW)
+            yield
+
     def _function(self, like: Tensor, score: Score) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """The score of one row [d] on its inputs and targets."""
         module = self.module(like)
 
         def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
             return score(functional_call(module, self._named(row), (inputs,)), targets)
+
+        return one
+
+    def _held(self, like: Tensor, score: Score) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The same by a module that holds the row, which nothing can then be differentiated by."""
+        module = self.module(like)
+
+        def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            self.put(module, row)
+            with torch.no_grad():
+                return score(module(inputs), targets)
 
         return one
 
@@ -110,7 +139,7 @@ class Parameters:
         Raises:
             InputError: it fails on them, changes its buffers, draws random numbers, or cannot be batched.
         """
-        module = copy.deepcopy(self.model)
+        module = copied(self.model)
         try:
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 held, state = [each.clone() for each in module.buffers()], torch.get_rng_state()
@@ -127,10 +156,17 @@ class Parameters:
                 f"network: the model fails on inputs of shape {list(inputs.shape)} and targets of shape {list(targets.shape)}: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
+        if all(p.grad is None for _, p in trained(module)):
+            raise InputError("network: the loss depends on no parameter of the model; is something detached?")
         if changed:
+            statistics = any("running_" in name for name in changed)
+            cure = (
+                "give BatchNorm layers track_running_stats=False, or take GroupNorm or LayerNorm"
+                if statistics
+                else "leave such layers out"
+            )
             raise InputError(
-                f"network: training changes buffers of the model ({_some(changed)}), which are no parameters; give BatchNorm layers "
-                "track_running_stats=False, or take GroupNorm or LayerNorm"
+                f"network: training changes buffers of the model ({_some(changed)}), which are no parameters; {cure}"
             )
         if drawn or not same(output, again):
             random = [
@@ -148,8 +184,9 @@ class Parameters:
         x = self.row(self.model).float().expand(1, 2, -1).contiguous()
         twice = [each.expand(1, 2, *each.shape).contiguous() for each in (inputs, targets)]
         try:
-            self.grad(x, twice[0], twice[1], score)
-            with torch.no_grad():
+            with warnings.catch_warnings(record=True) as said, torch.no_grad():
+                warnings.simplefilter("always")
+                self.grad(x, twice[0], twice[1], score)
                 self.scores(x, twice[0], twice[1], score)
                 self.scores(x[:, :1].expand_as(x), twice[0], twice[1], score)
         except Exception as error:
@@ -157,6 +194,28 @@ class Parameters:
             raise InputError(
                 f"network: torch.func.vmap cannot batch the agents' models ({why}); gradients=each computes them one by one"
             ) from error
+        texts = [str(each.message) for each in said]
+        self._slow = any(text.startswith(SLOW) for text in texts)
+        if self._slow:
+            names = sorted({name for text in texts for name in re.findall(r"(aten::\w+)", text)})
+            warnings.warn(
+                f"network: torch.func.vmap does {_some(names)} agent by agent; gradients=each may be faster",
+                stacklevel=6,
+            )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the model.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    if isinstance(model, torch.jit.ScriptModule):  # whose copies in another precision get no gradients
+        raise InputError("network: model: a scripted module cannot be trained; return the module that was scripted")
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(f"network: the model cannot be copied ({first_line(error)})") from error
 
 
 def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -217,7 +276,7 @@ def build(maker: Any, inputs: tuple[int, ...], classes: int, seed: int) -> nn.Mo
         InputError: the function fails or makes something else, or there is nothing to train.
     """
     if isinstance(maker, nn.Module):
-        model: Any = copy.deepcopy(maker)
+        model: Any = copied(maker)
     else:
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)

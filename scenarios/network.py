@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 import math
@@ -21,15 +20,18 @@ from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios import _samples
 from distopt.scenarios._models import MODELS
-from distopt.scenarios._parameters import Parameters, build, one_thread, together
+from distopt.scenarios._parameters import Parameters, build, copied, one_thread, together
 from distopt.scenarios._ranges import one_of, real, room, shown, whole
 from distopt.scenarios._samples import Samples
 from distopt.scenarios._shards import Ints, batches, deal, tenths
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": nn.functional.cross_entropy,
-    "mse": lambda output, target: nn.functional.mse_loss(output.reshape(target.shape), target),
-}
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """The mean of squares; outputs of one number may have an axis more than their targets."""
+    return nn.functional.mse_loss(output.reshape(target.shape), target)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": nn.functional.cross_entropy, "mse": mse}
 AT_ONCE = 1000  # test samples
 
 
@@ -134,7 +136,7 @@ class Network(ScenarioDefaults):
 
     def build_model(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """A new model with the first weights, which are the same for all agents. They are drawn in float32; torch's own generator stays as it was."""
-        return copy.deepcopy(self._parameters.model).to(dtype)
+        return copied(self._parameters.model).to(dtype)
 
     def shard(self, agent: int, agents: int, seed: int = 0, trial: int = 0) -> Tensor:
         """The samples of an agent among so many, int64 [m], ascending places in ``samples.x`` and ``samples.y``.
@@ -206,7 +208,7 @@ class Network(ScenarioDefaults):
 
     def grad(self, x: Tensor, b: NetworkBatch) -> Tensor:
         g = self._parameters.grad(x, *self._seen(x, b), self._scalar_loss)
-        return g + self.l2 * x if self.l2 else g
+        return g.add_(x, alpha=self.l2) if self.l2 else g  # rounded once, as the weight decay of torch's optimisers
 
     @property
     def accuracy(self) -> Any:
@@ -306,7 +308,9 @@ class Network(ScenarioDefaults):
         return threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_last"}
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("_last", "_criterion", "_cast", "_deals")
+        }
 
     def _both(self, output: Tensor, target: Tensor) -> Tensor:
         loss = self._scalar_loss(output, target)

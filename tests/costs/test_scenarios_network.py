@@ -179,7 +179,7 @@ def test_gradients_one_by_one_have_the_bits_of_a_script(model: Any, dtype: torch
         for i in range(3):
             inputs, targets = net.minibatch(4, i, 3, trial=r, dtype=dtype)
             g = torch.cat([each.reshape(-1) for each in script(net, x[r, i], inputs, targets)])
-            assert torch.equal(found[r, i], g + 0.01 * x[r, i])
+            assert torch.equal(found[r, i], g.add(x[r, i], alpha=0.01))  # as torch's optimisers decay weights
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -453,6 +453,64 @@ def test_what_vmap_cannot_do_runs_one_by_one(users: str) -> None:
         mode="eager",
     )
     assert np.isfinite(run["cost"]).all()
+
+
+def attentive() -> nn.Module:
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+            self.scores = nn.Linear(8, 10)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            return self.scores(self.layer(pictures[:, 0]).mean(1))
+
+    return Attentive()
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
+    model[3].weight = model[1].weight
+    return model
+
+
+def in_groups() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Dropout(0.0), nn.Flatten(), nn.Linear(144, 10)
+    )
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")
+@pytest.mark.parametrize("model", [attentive, tied, in_groups])
+def test_common_layers_are_batched(model: Any) -> None:
+    both = [network(model=model, gradients=how) for how in ("batched", "each")]
+    x, b = around(both[0], 2, 3, torch.float64), first(both[0], 2, 3)
+    assert torch.allclose(both[0].grad(x, b), both[1].grad(x, b), rtol=1e-10, atol=1e-12)
+    assert both[0].dim == sum(p.numel() for p in model().parameters())  # what two layers share is there once
+
+
+def test_a_line_says_what_vmap_does_agent_by_agent() -> None:
+    def weights() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 10)))
+
+    with pytest.warns(
+        UserWarning, match="^network: torch.func.vmap does aten::_weight_norm agent by agent; gradients=each may be"
+    ) as said:
+        net = network(model=weights)
+        net.grad(around(net, 1, 2, torch.float64), first(net, 1, 2))
+    assert len(said) == 1
+
+
+def test_what_cannot_be_trained_gets_one_line() -> None:
+    with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="a scripted module cannot be trained"):
+        network(model=lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), gradients="each")
+
+    class Detached(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flatten(1)).detach().requires_grad_()
+
+    with pytest.raises(InputError, match="the loss depends on no parameter"):
+        network(model=lambda: Detached(64, 10), gradients="each")
 
 
 @pytest.mark.parametrize(
