@@ -8,7 +8,7 @@ import json
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import torch
@@ -121,15 +121,16 @@ class Decentralized(Optimizer, Joinable):
         others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
         settings = {**self._settings, **others, "decoupled_weight_decay": decoupled_weight_decay}
         self._ranks.same("making the optimiser", list(settings.items()))
-        size = self._ranks.size
-        graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
+        graphs: Any = (
+            graph_from_edges(1, []) if (size := self._ranks.size) == 1 else build_topologies(topology, size, seed)
+        )
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
-        rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
-        self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
+        rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
+        self._network_digest = hashlib.sha256(rows.encode()).hexdigest()[:16]
         self._buckets: list[Bucket] = []
         self._frozen: list[tuple[str, Tensor]] = []
-        self._ready, self._met, self._compared, self._warned = False, False, False, False
-        self._t, self._done = 0, 0  # rounds, and the buckets that have finished the present one
+        self._ready = self._met = self._compared = self._warned = False
+        self._t = self._done = 0  # rounds, and the buckets that finished the present one
         self._elsewhere: int | None = None
         Joinable.__init__(self)
         # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
@@ -246,7 +247,8 @@ class Decentralized(Optimizer, Joinable):
             bucket.step(self._versions.of(bucket.group), self._again(bucket, closure), shrink)
             self._done += 1
             if self._overlap:
-                bucket.send()
+                with suppress(RunError):  # a neighbour may have ended after this round; a next one would say so
+                    bucket.send()
         self._t, self._done = self._t + 1, 0
 
     def _again(self, bucket: Bucket, closure: Callable[[], Any] | None) -> Callable[[Tensor], Tensor]:
