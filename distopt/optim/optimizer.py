@@ -116,14 +116,12 @@ class Decentralized(Optimizer, Joinable):
         self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
         self._ranks = Ranks(process_group, timeout)
         shared = {"channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
-        shared = {"algorithm": without_constants(made), **shared}
+        shared = {"algorithm": without_constants(made), **shared, "decoupled_weight_decay": decoupled_weight_decay}
         self._settings = {name: json.dumps(plain(value)) for name, value in shared.items()}
         others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
-        settings = {**self._settings, **others, "decoupled_weight_decay": decoupled_weight_decay}
-        self._ranks.same("making the optimiser", list(settings.items()))
-        graphs: Any = (
-            graph_from_edges(1, []) if (size := self._ranks.size) == 1 else build_topologies(topology, size, seed)
-        )
+        self._ranks.same("making the optimiser", [*self._settings.items(), *others.items()])
+        size = self._ranks.size
+        graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
         rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
         self._network_digest = hashlib.sha256(rows.encode()).hexdigest()[:16]

@@ -1,6 +1,8 @@
 """Saving and going on: the same bits as a run that nothing disturbed, and restarts on another number of ranks."""
 
 import copy
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
+from distopt.optim.exchange import RowExchange
 
 pytestmark = needs.forks
 
@@ -238,3 +241,61 @@ def test_another_number_of_ranks_goes_on(dtype: torch.dtype, tmp_path: Path) -> 
     mean = (two[0][1].double() + two[1][1].double()) / 2
     for rank in (2, 3):
         assert torch.allclose(more[rank][0].double(), mean, rtol=0, atol=1e-15 if dtype == torch.float64 else 0.02)
+
+
+def mortal(does: Any, calls: int) -> Any:
+    """What kills its process after so many calls."""
+    left = iter(range(calls))
+
+    def do(*inputs: Any) -> Any:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return does(*inputs)
+
+    return do
+
+
+@pytest.mark.parametrize("round", needs.slow_but(4, range(1, 7)))
+def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(round: int, tmp_path: Path) -> None:
+    """Each rank saves after every second step; one is killed within a step, and those that are left may save, too."""
+    settings: dict[str, Any] = {"channel": "choco:compressor=sign,gamma=0.4", "bucket_mb": 2e-4}
+
+    def made() -> Any:
+        model = Small()
+        return model, GTAdam(model.named_parameters(), lr=0.01, **settings)
+
+    def go(rank: int, model: Any, optimizer: Any, dies: int, last: int) -> None:
+        for t in range(optimizer.round, last):
+            if rank == 1 and t == dies:
+                RowExchange.heard = mortal(RowExchange.heard, dies % 3)
+            steps(model, optimizer, rank, range(t, t + 1))
+            if t % 2:
+                torch.save(optimizer.state_dict(), tmp_path / f"{t + 1}.{rank}.pt")
+
+    def first(rank: int) -> Any:
+        model, optimizer = made()
+        try:
+            go(rank, model, optimizer, round, 8)
+        except RunError:
+            try:
+                found = {each["step"].item() for each in optimizer.state_dict()["state"].values()}
+                return found == {optimizer.round}
+            except RunError as error:
+                return "a step ended in the middle" in str(error)
+
+    def second(rank: int) -> Any:
+        model, optimizer = made()
+        whole = [t for t in (2, 4, 6) if all((tmp_path / f"{t}.{each}.pt").exists() for each in range(3))]
+        if whole:
+            optimizer.load_state_dict(torch.load(tmp_path / f"{whole[-1]}.{rank}.pt", weights_only=True))
+        go(rank, model, optimizer, -1, 8)
+        return row(model)
+
+    def undisturbed(rank: int) -> Any:
+        model, optimizer = made()
+        steps(model, optimizer, rank, range(8))
+        return row(model)
+
+    assert on_ranks(3, first, tmp_path) == [True, None, True]
+    found, wanted = on_ranks(3, second, tmp_path), on_ranks(3, undisturbed, tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
