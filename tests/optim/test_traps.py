@@ -245,3 +245,19 @@ def test_ranks_without_some_gradients_train(tmp_path: Path) -> None:
     first, second = on_ranks(2, work, tmp_path)
     assert (first - Small().second.bias).abs().min() > 0.01
     assert torch.allclose(first, second, atol=0.05)
+
+
+def test_an_overflow_takes_the_gradient_of_the_round_before() -> None:
+    model = Small().double()
+    optimizer = GradientTracking(model.named_parameters(), lr=0.05)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    found = [row(model)]
+    for t in range(3):
+        optimizer.zero_grad()
+        scaler.scale(loss(model, 0, t) * (float("nan") if t == 1 else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(row(model))
+    first, again, other = (new - old for old, new in zip(found, found[1:], strict=False))
+    assert torch.allclose(first, again, rtol=0, atol=1e-15)
+    assert not torch.allclose(again, other, rtol=0, atol=1e-3)
