@@ -50,6 +50,8 @@ def averaged(
     mean = means(buckets, ranks)
     kept = [(each, each.detach().clone()) for bucket in buckets for each in bucket.params]
     kept += [(each, each.clone()) for each in model.buffers()]
+    for bucket in buckets:
+        bucket.lent += 1
     try:
         with torch.no_grad():
             for bucket, row in zip(buckets, mean, strict=True):
@@ -59,6 +61,8 @@ def averaged(
             _update_statistics(model, data)
         yield model
     finally:
+        for bucket in buckets:
+            bucket.lent -= 1
         with torch.no_grad():
             for each, before in kept:
                 each.copy_(before)

@@ -68,6 +68,7 @@ class Bucket:
         self._now: Tensor | None = None
         self._scale: Any = None
         self._decay = 0.0
+        self.lent = 0  # how often the parameters are lent to the mean of all agents
         self.exchange = RowExchange(ranks.group, self.device, f"bucket {number}: ")
         channels = {name: _by_tensor(channel, self.sizes) for name, channel in network.channels.items()}
         network = dataclasses.replace(network, channels=channels)
@@ -91,6 +92,7 @@ class Bucket:
 
     def place(self, held: AgentState | Tensor, t: int) -> None:
         """The agent holds this before round t."""
+        self.own()
         with default_dtype(self.dtype):
             self.agents.place(held, t)
         self._xs = self.parted(self.agents.x)
@@ -105,9 +107,19 @@ class Bucket:
         return torch.cat([each.detach().reshape(-1).to(self.dtype) for each in self.params]).reshape(1, 1, -1)
 
     def look(self) -> None:
-        """See whether somebody has written to the parameters since ``write``."""
+        """See whether somebody has written to the parameters since ``write``.
+
+        Raises:
+            InputError: they are lent to the mean of all agents.
+        """
+        self.own()
         pairs = zip(self.params, self._xs, strict=True)
         self._now = None if all(torch.equal(each, x.to(each.dtype)) for each, x in pairs) else self._changed()
+
+    def own(self) -> None:
+        """Refuse parameters that are those of all agents' mean now, and will be overwritten."""
+        if self.lent:
+            raise InputError("within averaged(model) the parameters are the mean of all ranks; leave it first")
 
     def _changed(self) -> Tensor:
         """The parameters as they are now, but where nobody has written to them the agent's point, which may be more precise."""

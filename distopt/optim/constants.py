@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -83,6 +83,23 @@ def with_tensor(part: Any, name: str, value: Tensor) -> Any:
     return twin
 
 
+class Versions:
+    """An algorithm with the numbers ``names`` of parameter groups as they are when it is asked for."""
+
+    def __init__(self, algorithm: Any, names: Sequence[str]) -> None:
+        self.algorithm, self.names = algorithm, names
+        self._seen: dict[tuple[float, ...], Any] = {}
+
+    def of(self, group: Mapping[str, Any]) -> Any:
+        """The algorithm with the numbers of a group."""
+        values = tuple(number(group[name], name) for name in self.names)
+        if values not in self._seen:
+            if len(self._seen) > 64:
+                self._seen.clear()
+            self._seen[values] = with_constants(self.algorithm, dict(zip(self.names, values, strict=True)))
+        return self._seen[values]
+
+
 def without_constants(part: Any) -> Any:
     """The algorithm as JSON, without those numbers: what states and ranks must share, whatever a script does to the numbers.
 
@@ -102,6 +119,19 @@ def _stripped(described: Any, part: Any) -> Any:
         for name, value in described.items()
         if name not in own or not isinstance(fields.get(name), float | int | Tensor)
     }
+
+
+def shown(groups: Iterable[Mapping[str, Any]], hidden: Iterable[str]) -> str:
+    """Parameter groups as torch shows them, but for what is hidden.
+
+    >>> print(shown([{"lr": 0.1, "rank": 0}], ["rank"]), end="")
+    Parameter Group 0
+        lr: 0.1
+    """
+    return "".join(
+        f"Parameter Group {k}\n" + "".join(f"    {name}: {group[name]}\n" for name in sorted({*group} - {*hidden}))
+        for k, group in enumerate(groups)
+    )
 
 
 def number(value: Any, name: str) -> float:

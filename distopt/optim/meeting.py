@@ -68,6 +68,15 @@ def same_round(buckets: Sequence[Bucket], ranks: Ranks, t: int, elsewhere: int |
             bucket.write()
 
 
+def still_frozen(frozen: Sequence[tuple[str, Tensor]], buckets: Sequence[Bucket]) -> None:
+    """Refuse a parameter that was frozen when it was given, and is to be trained now."""
+    if woken := {id(each): name for name, each in frozen if each.requires_grad}:
+        for each in (each for bucket in buckets for each in bucket.params):
+            woken.pop(id(each), None)
+        for name in woken.values():
+            raise InputError(f"{name} was frozen when the optimiser was made; give it by add_param_group to train it")
+
+
 def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
     """Warn where all ranks have the same gradients, as in a model that averages them itself."""
     rows = [bucket.gradient.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for bucket in buckets]

@@ -8,6 +8,7 @@ import json
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
 from distopt.optim import meeting, saving
 from distopt.optim.bucket import Bucket, divided
-from distopt.optim.constants import constants, number, with_constants, without_constants
+from distopt.optim.constants import Versions, constants, number, shown, with_constants, without_constants
 from distopt.optim.joining import Joinable, Joined, JoinHook, announce
 from distopt.optim.local import local_steps
 from distopt.optim.observing import Observed
@@ -119,30 +120,24 @@ class Decentralized(Observed, Optimizer, Joinable):
             raise InputError(
                 f"decoupled_weight_decay multiplies by the step size, and {label(algorithm)} has none that is a number; leave it out"
             )
-        self._algorithm, self._names = with_constants(made, numbers), tuple(numbers)
+        self._algorithm = with_constants(made, numbers)
+        self._versions = Versions(self._algorithm, tuple(numbers))
         self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
         self._ranks = Ranks(process_group, timeout)
-        self._settings = {
-            "algorithm": without_constants(made),
-            "channel": channel,
-            "every": every,
-            "bucket_mb": bucket_mb,
-            "seed": seed,
-        }
-        self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
+        shared = {"channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
+        shared = {"algorithm": without_constants(made), **shared, "decoupled_weight_decay": decoupled_weight_decay}
+        self._settings = {name: json.dumps(plain(value)) for name, value in shared.items()}
         others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
-        settings = {**self._settings, **others, "decoupled_weight_decay": decoupled_weight_decay}
-        self._ranks.same("making the optimiser", list(settings.items()))
+        self._ranks.same("making the optimiser", [*self._settings.items(), *others.items()])
         size = self._ranks.size
         graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
-        rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
-        self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
+        rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
+        self._network_digest = hashlib.sha256(rows.encode()).hexdigest()[:16]
         self._buckets: list[Bucket] = []
         self._frozen: list[tuple[str, Tensor]] = []
-        self._seen: dict[tuple[float, ...], Any] = {}
-        self._ready, self._met, self._compared, self._warned = False, False, False, False
-        self._t, self._done = 0, 0  # rounds, and the buckets that have finished the present one
+        self._ready = self._met = self._compared = self._warned = False
+        self._t = self._done = 0  # rounds, and the buckets that finished the present one
         self._elsewhere: int | None = None
         Joinable.__init__(self)
         # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
@@ -168,14 +163,14 @@ class Decentralized(Observed, Optimizer, Joinable):
         first = sum(len(each["params"]) for each in before) + len(self._frozen)
         params = group["params"]
         names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
-        numbers = {name: number(group[name], name) for name in (*self._names, "weight_decay")}
+        numbers = {name: number(group[name], name) for name in (*self._versions.names, "weight_decay")}
         meeting.same_parameters(names, params, self._ranks, numbers)
         own = [(name, each) for name, each in zip(names, params, strict=True) if each.requires_grad]
         group["params"] = [each for _, each in own]  # so frozen ones can be added when they are to be trained
         if "param_names" in group:
             group["param_names"] = [name for name, _ in own]
         self._frozen += [(name, each) for name, each in zip(names, params, strict=True) if not each.requires_grad]
-        algorithm = self._of(group)
+        algorithm = self._versions.of(group)
         for places in divided([each for _, each in own], self._bucket_mb):
             some = [own[k] for k in places]
             bucket = Bucket(
@@ -191,15 +186,6 @@ class Decentralized(Observed, Optimizer, Joinable):
             )
             bucket.agents.t = self._t
             self._buckets.append(bucket)
-
-    def _of(self, group: dict[str, Any]) -> Any:
-        """The algorithm with the numbers of a parameter group as they are now."""
-        values = tuple(number(group[name], name) for name in self._names)
-        if values not in self._seen:
-            if len(self._seen) > 64:
-                self._seen.clear()
-            self._seen[values] = with_constants(self._algorithm, dict(zip(self._names, values, strict=True)))
-        return self._seen[values]
 
     # ---- rounds
 
@@ -239,12 +225,7 @@ class Decentralized(Observed, Optimizer, Joinable):
 
     def _begin_round(self, idle: bool) -> None:
         """Take the gradients."""
-        mine = {id(each) for bucket in self._buckets for each in bucket.params} if self._frozen else set()
-        for name, each in self._frozen:
-            if each.requires_grad and id(each) not in mine:
-                raise InputError(
-                    f"{name} was frozen when the optimiser was made; give it by add_param_group to train it"
-                )
+        meeting.still_frozen(self._frozen, self._buckets)
         found = getattr(self, "found_inf", None)
         overflow = found is not None and float(found) > 0
         for bucket in self._buckets:
@@ -269,7 +250,7 @@ class Decentralized(Observed, Optimizer, Joinable):
             shrink = 0.0
             if self._decoupled:
                 shrink = number(bucket.group["lr"], "lr") * number(bucket.group["weight_decay"], "weight_decay")
-            algorithm = self._of(bucket.group)
+            algorithm = self._versions.of(bucket.group)
             if (self._t + 1) % self._every:
                 bucket.local(algorithm, self._t, shrink)
                 self._done += 1
@@ -277,7 +258,8 @@ class Decentralized(Observed, Optimizer, Joinable):
             bucket.step(algorithm, self._again(bucket, closure), shrink)
             self._done += 1
             if self._overlap:
-                bucket.send()
+                with suppress(RunError):  # a neighbour may have ended after this round; a next one would say so
+                    bucket.send()
         self._t, self._done = self._t + 1, 0
 
     def _again(self, bucket: Bucket, closure: Callable[[], Any] | None) -> Callable[[Tensor], Tensor]:
@@ -368,11 +350,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         ahead = f"{', '.join(names)} sent ahead" if names and self._overlap else "nothing sent ahead"
         numbers = sum(sum(bucket.sizes) for bucket in self._buckets)
         where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {len(self._buckets)} buckets, {ahead}"
-        hidden = {"params", "param_names", *self._about, *self._settings}
-        groups = "".join(
-            f"Parameter Group {k}\n" + "".join(f"    {name}: {group[name]}\n" for name in sorted(set(group) - hidden))
-            for k, group in enumerate(self.param_groups)
-        )
+        groups = shown(self.param_groups, {"params", "param_names", *self._about, *self._settings})
         return (
             f"{type(self).__name__} (\n{groups})\n{label(self._algorithm)} through {self._settings['channel']}, {where}"
         )

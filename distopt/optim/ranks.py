@@ -29,9 +29,6 @@ WAIT = 1800
 ROLL_CALL = 3
 """Seconds in which those who are left report, where one is lost."""
 
-_made: dict[str, int] = {}
-"""How many optimisers this process has made in a group. All ranks make them in the same order, so the numbers are theirs, too."""
-
 
 class Ranks:
     """The ranks of one optimiser. All must make it, and call its methods, in the same order.
@@ -70,9 +67,9 @@ class Ranks:
         if self.size == 1:
             return
         seconds = max(1, round(_patience(joined) if timeout is None else timeout))
-        name = joined.group_name
-        _made[name] = _made.get(name, 0) + 1
-        store = dist.PrefixStore(f"distopt/optimiser {_made[name]}", joined.get_group_store())
+        store = joined.get_group_store()
+        # all ranks make optimisers in the same order, so their numbers are the same; the store knows them also where a process is new
+        store = dist.PrefixStore(f"distopt/optimiser {store.add(f'distopt/made by {self.rank}', 1)}", store)
         alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", "")
         here = "127.0.0.1" if alone and "GLOO_SOCKET_IFNAME" not in os.environ else None
         self._store, self._seconds = store, seconds

@@ -30,7 +30,10 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
     for bucket in buckets:
         width = sum(bucket.sizes)
         for each in bucket.params:
-            found[each] |= {"step": torch.tensor(t), VALUE: each.detach()}
+            found[each]["step"] = torch.tensor(t)
+        for each, view in zip(bucket.params, bucket.parted(bucket.held.x), strict=True):
+            there = view.to(each.dtype)
+            found[each][VALUE] = there if torch.equal(each, there) else each.detach().clone()
         for name, row in _rows(bucket).items():
             if row.shape[-1] == width:
                 for each, view in zip(bucket.params, bucket.parted(row), strict=True):
@@ -42,7 +45,10 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
 
 def _rows(bucket: Bucket) -> dict[str, Tensor]:
     """What is saved of a bucket: what its agent holds, and the last gradient, which serves again where the next one overflows."""
-    return {**bucket.leaves(), "gradient": bucket.gradient}
+    rows = bucket.leaves()
+    known = rows.get("g")
+    same = known is not None and torch.equal(known, bucket.gradient)  # what files then hold once
+    return {**rows, "gradient": known if same and known is not None else bucket.gradient.clone()}
 
 
 ABOUT = ("rank", "world_size", "network")
@@ -68,6 +74,8 @@ def load(
     Raises:
         InputError: it does not fit. Nothing has changed then.
     """
+    for bucket in buckets:
+        bucket.own()
     saved = _groups(groups, content)
     about: dict[str, Any] = {name: saved[0].get(name) for name in ABOUT}
     if any(about[name] is None for name in ABOUT):

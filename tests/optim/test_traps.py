@@ -1,6 +1,7 @@
 """What goes wrong in training scripts: scalers, schedulers, groups, writes between steps, evaluation at the mean."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 from distopt.errors import InputError
-from distopt.optim import DGD, Decentralized, GTAdam
+from distopt.optim import DGD, Decentralized, GradientTracking, GTAdam
 
 pytestmark = needs.forks
 
@@ -165,3 +166,99 @@ def test_a_decay_that_needs_a_step_size_says_so() -> None:
         Decentralized(
             Small().parameters(), "gtadam:lr=inverse_sqrt(0.02)", weight_decay=0.1, decoupled_weight_decay=True
         )
+
+
+ROUNDING = 1e-6
+
+
+def test_an_overflow_on_one_rank_leaves_the_trackers_right(tmp_path: Path) -> None:
+    """Each rank has a scale of its own. Clipping and accumulation are as everywhere."""
+
+    def work(rank: int) -> Any:
+        model = Small()
+        optimizer = GTAdam(model.named_parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** (4 + rank), growth_interval=3)
+        worst = 0.0
+        for t in range(12):
+            optimizer.zero_grad(set_to_none=t % 2 == 0)
+            for part in range(2):
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    value = loss(model, rank, 10 * t + part) / 2
+                if t == 2 * rank + 1:
+                    value = value * float("inf")
+                scaler.scale(value).backward()
+            if t % 3 == 0:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            scaler.step(optimizer)
+            scaler.update()
+            worst = max(worst, optimizer.tracker_violation())
+        assert row(model).isfinite().all()
+        return worst, optimizer.round, scaler.get_scale()
+
+    first, second = on_ranks(2, work, tmp_path)
+    assert max(first[0], second[0]) < ROUNDING
+    assert (first[1], second[1]) == (12, 12), "an overflow is a round, too"
+    assert first[2] != second[2]
+
+
+def test_the_scale_of_a_scaler_changes_no_bit() -> None:
+    """A power of two, with clipping between."""
+    found = []
+    for scaled in (False, True):
+        model = Small()
+        optimizer = GTAdam(model.named_parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, enabled=scaled)
+        for t in range(4):
+            optimizer.zero_grad()
+            scaler.scale(loss(model, 0, t)).backward()
+            if t % 2:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            scaler.step(optimizer)
+            scaler.update()
+        found.append(row(model))
+    assert torch.equal(*found)
+
+
+def test_ranks_without_some_gradients_train(tmp_path: Path) -> None:
+    """None is zero, the parameter is mixed, and nobody waits for ever."""
+
+    def work(rank: int) -> Any:
+        found = []
+        for none in (True, False):
+            model = Small().double()
+            model.first.bias.requires_grad_(False)
+            optimizer = GradientTracking(model.named_parameters(), lr=0.05, topology="complete")
+            for t in range(6):
+                optimizer.zero_grad(set_to_none=none)
+                if t != 3 or rank != 1:  # nothing at all in this round
+                    loss(model, rank, t).backward()
+                if rank == 0:
+                    model.second.bias.grad = None if none else torch.zeros(3, dtype=torch.float64)
+                optimizer.step()
+            assert torch.equal(model.first.bias, Small().double().first.bias)
+            assert optimizer.tracker_violation() < 1e-15
+            found.append(row(model))
+        assert torch.equal(*found)
+        return model.second.bias.detach()
+
+    first, second = on_ranks(2, work, tmp_path)
+    assert (first - Small().second.bias).abs().min() > 0.01
+    assert torch.allclose(first, second, atol=0.05)
+
+
+def test_an_overflow_takes_the_gradient_of_the_round_before() -> None:
+    model = Small().double()
+    optimizer = GradientTracking(model.named_parameters(), lr=0.05)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    found = [row(model)]
+    for t in range(3):
+        optimizer.zero_grad()
+        scaler.scale(loss(model, 0, t) * (float("nan") if t == 1 else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(row(model))
+    first, again, other = (new - old for old, new in itertools.pairwise(found))
+    assert torch.allclose(first, again, rtol=0, atol=1e-15)
+    assert not torch.allclose(again, other, rtol=0, atol=1e-3)

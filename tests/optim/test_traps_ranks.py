@@ -281,3 +281,26 @@ def test_a_rank_that_is_killed_is_named_by_all(stage: str, tmp_path: Path) -> No
     for rank in (0, 2, 3):
         assert found[rank] == found[0]
         assert found[rank].startswith("rank 1 "), found
+
+
+def test_the_last_step_needs_nobody_who_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank ends as soon as its last step is over, and does not wait for a slow one. What that sends for a next round is not missed."""
+    monkeypatch.setattr("distopt.optim.meeting.PATIENCE", 0.1)
+
+    def work(rank: int) -> Any:
+        model = Small()
+        optimizer = GTAdam(model.named_parameters(), bucket_mb=2e-4)
+        steps(model, optimizer, rank, range(2 + (rank == 0)))
+        if rank == 0:
+            optimizer._finalizer()
+        ended.wait(30)
+        if rank == 1:
+            steps(model, optimizer, rank, range(2, 3))
+            kept = optimizer.state_dict()
+            with pytest.raises(RunError, match="rank [01] (has gone|did not answer)"):
+                steps(model, optimizer, rank, range(3, 4))
+            assert optimizer.round == 3 == kept["state"][0]["step"]
+        return row(model)
+
+    ended = multiprocessing.get_context("fork").Barrier(2)
+    assert not torch.equal(*on_ranks(2, work, tmp_path))
