@@ -267,7 +267,7 @@ def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(round: int, tm
     def go(rank: int, model: Any, optimizer: Any, dies: int, last: int) -> None:
         for t in range(optimizer.round, last):
             if rank == 1 and t == dies:
-                RowExchange.heard = mortal(RowExchange.heard, dies % 3)
+                RowExchange.take = mortal(RowExchange.take, dies % 3)
             steps(model, optimizer, rank, range(t, t + 1))
             if t % 2:
                 torch.save(optimizer.state_dict(), tmp_path / f"{t + 1}.{rank}.pt")
