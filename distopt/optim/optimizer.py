@@ -107,29 +107,41 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._mode = mode
         if not bucket_mb > 0:
             raise InputError(f"bucket_mb={bucket_mb}: must be above 0")
+        self._every, self._overlap, self._decoupled = every, overlap, decoupled_weight_decay
+        self._bucket_mb, self._seed = bucket_mb, seed
+        self._ranks = Ranks(process_group, timeout)
+        try:
+            self._make(params, algorithm, lr, topology, channel, weights, weight_decay)
+        except Exception as error:  # the other ranks have the same one: they do not wait
+            failure = self._ranks.failed(error)
+            raise failure from (None if failure is error else error)
+        self._ready = True
+        self._finalizer = weakref.finalize(self, meeting.leave, self._buckets)
+
+    def _make(
+        self, params: Iterable[Any], algorithm: Any, lr: Any, topology: Any, channel: Any, weights: str, decay: float
+    ) -> None:
+        """See that all ranks have the same settings, and make the network and the buckets."""
         made = part("algorithms", algorithm, ("init", "update", "channels"), {})
-        if every > 1:
-            made = local_steps(label(algorithm), made, every)
-        self._every = every
+        if self._every > 1:
+            made = local_steps(label(algorithm), made, self._every)
         numbers = constants(made)
         if lr is not None:
             if "lr" not in numbers:
                 raise InputError(f"lr={lr}: {label(algorithm)} has no step size that is a number; leave lr out")
             numbers["lr"] = number(lr, "lr")
-        if decoupled_weight_decay and "lr" not in numbers:
+        if self._decoupled and "lr" not in numbers:
             raise InputError(
                 f"decoupled_weight_decay multiplies by the step size, and {label(algorithm)} has none that is a number; leave it out"
             )
         self._algorithm = with_constants(made, numbers)
         self._versions = Versions(self._algorithm, tuple(numbers))
-        self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
-        self._ranks = Ranks(process_group, timeout)
-        shared = {"channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
-        shared = {"algorithm": without_constants(made), **shared, "decoupled_weight_decay": decoupled_weight_decay}
+        size, seed = self._ranks.size, self._seed
+        shared = {"channel": channel, "every": self._every, "bucket_mb": self._bucket_mb, "seed": seed}
+        shared = {"algorithm": without_constants(made), **shared, "decoupled_weight_decay": self._decoupled}
         self._settings = {name: json.dumps(plain(value)) for name, value in shared.items()}
-        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
+        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(decay), **numbers}
         self._ranks.same("making the optimiser", [*self._settings.items(), *others.items()])
-        size = self._ranks.size
         graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
         rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
@@ -141,11 +153,9 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._elsewhere: int | None = None
         Joinable.__init__(self)
         # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
-        super().__init__(params, {**numbers, "weight_decay": weight_decay, **self._about, **self._settings})
+        super().__init__(params, {**numbers, "weight_decay": decay, **self._about, **self._settings})
         for group in self.param_groups:
             self._begin(group)
-        self._ready = True
-        self._finalizer = weakref.finalize(self, meeting.leave, self._buckets)
 
     # ---- parameters
 
@@ -337,10 +347,13 @@ class Decentralized(Observed, Optimizer, Joinable):
         Raises:
             InputError: the state is of another rank, of other settings or of other parameters. Nothing has changed then.
         """
-        self._t, self._elsewhere = saving.load(
-            self._buckets, self.param_groups, self._about, self._settings, state_dict
-        )
+        content: Any = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            content = hook(self, content) or content
+        self._t, self._elsewhere = saving.load(self._buckets, self.param_groups, self._about, self._settings, content)
         self._met, self._done = False, 0
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an optimiser is connected with the other ranks and cannot be copied; copy its state_dict()")

@@ -11,7 +11,9 @@ from helpers import needs
 from helpers.training import STEPS, Small, loss, on_ranks, points, row, simulated, steps
 from torch import Tensor, nn
 
+import distopt
 from distopt.optim import DGD, EFSGD, DAdam, Decentralized, EFSignSGD, ExactDiffusion, GradientTracking, GTAdam
+from distopt.scenarios.network import Network
 
 pytestmark = needs.forks
 
@@ -166,3 +168,37 @@ def test_a_constructor_makes_the_algorithm_of_its_paper(make: Any, spec: str) ->
         model: nn.Module = Small().double()
         found.append(torch.stack(steps(model, maker(model.named_parameters()), 0, range(8))))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("model", needs.slow_but("mlp", ["mlp", "cnn", "transformer"]))
+def test_the_scenario_network_trains_as_ranks_do(model: str, tmp_path: Path) -> None:
+    """Bit for bit where it takes gradients agent by agent, as a script does; by rounding where all agents are one batch."""
+    rounds, ranks = 100 if model == "mlp" else 12, 4
+    made = {each: Network(model=model, alpha=0.3, batch_size=8, gradients=each) for each in ("each", "batched")}
+    channels = {"exact": 1e-10, "choco:compressor=sign,gamma=0.3": None}  # a rounding turns signs over
+
+    def work(rank: int) -> list[Tensor]:
+        network, found = made["each"], []
+        for channel in channels:
+            own = network.build_model(torch.float64)
+            optimizer = Decentralized(own.named_parameters(), "gtadam:lr=0.003", channel=channel)
+            for t in range(rounds):
+                x, y = network.minibatch(t, rank, ranks, dtype=torch.float64)
+                optimizer.zero_grad()
+                network.batch_loss(own(x), y).backward()
+                optimizer.step()
+            found.append(row(own))
+        return found
+
+    trained = on_ranks(ranks, work, tmp_path)
+    for k, (channel, bound) in enumerate(channels.items()):
+        found = torch.stack([each[k] for each in trained])
+        assert (found[0] - found[1]).abs().max() > 1e-4
+        for how, network in made.items():
+            settings = {"algorithm": "gtadam:lr=0.003", "channel": channel, "rounds": rounds, "every": rounds}
+            run = distopt.simulate("ring", agents=ranks, scenario=network, record="x", **settings)
+            wanted = torch.as_tensor(run["x"]).reshape(-1, ranks, network.dim)[-1]
+            if how == "each":
+                assert torch.equal(found, wanted)
+            elif bound is not None:
+                assert (found - wanted).abs().max() < bound

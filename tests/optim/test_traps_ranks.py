@@ -304,3 +304,26 @@ def test_the_last_step_needs_nobody_who_has_ended(tmp_path: Path, monkeypatch: p
 
     ended = multiprocessing.get_context("fork").Barrier(2)
     assert not torch.equal(*on_ranks(2, work, tmp_path))
+
+
+def test_a_setting_that_one_rank_alone_cannot_take_is_refused_on_all(tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        with pytest.raises(InputError, match="no 'gtadan' among the algorithms") as found:
+            Decentralized(Small().parameters(), "gtadan" if rank == 1 else "gtadam")
+        done.wait(20)  # far sooner than the timeout
+        return str(found.value)
+
+    done = multiprocessing.get_context("fork").Barrier(3)
+    assert len(set(on_ranks(3, work, tmp_path, timeout=60))) == 1
+
+
+def test_hooks_for_loading_are_called() -> None:
+    """They are for those who rename what was saved."""
+    model, seen = Small(), list[int]()
+    optimizer = GTAdam(model.named_parameters())
+    saved = optimizer.state_dict()
+    wrapped = {"wrapped": saved}
+    optimizer.register_load_state_dict_pre_hook(lambda _, content: content["wrapped"])
+    optimizer.register_load_state_dict_post_hook(lambda one: seen.append(one.round))
+    optimizer.load_state_dict(wrapped)
+    assert seen == [0]
