@@ -96,6 +96,7 @@ class ScenarioDefaults:
         persistence: ``persistence(b)`` [R, n], the same for repeating the last label.
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins.
+        eager: why its rounds cannot be compiled, where that is known, as a text: they are not recorded then, and run one by one in Python.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
     """
 
@@ -108,6 +109,7 @@ class ScenarioDefaults:
     accuracy: ClassVar[Any] = None
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None
+    eager: ClassVar[Any] = None
     start: ClassVar[Any] = None
 
     def length(self, agents: int) -> int | None:

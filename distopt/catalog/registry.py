@@ -5,6 +5,7 @@ What a spec is says ``distopt.catalog.spec``; what the entries are is read by ``
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import hashlib
 import importlib
@@ -318,6 +319,36 @@ def _names(value: str, kind: str) -> bool:
     return name.endswith(".py") or name.replace("-", "_") in names(kind)
 
 
+def function(text: str, where: str) -> Callable[..., Any]:
+    """What a module of the user's defines under a name, from ``FILE.py:NAME``; ``where`` begins the messages.
+
+    Raises:
+        InputError: there is no such file, it cannot be imported, or nothing in it that can be called has the name.
+    """
+    spec = Spec.parse(text)
+    path = place(spec.name)
+    if not spec.name.endswith(".py") or path is None:
+        raise InputError(f"{where}={text}: {missing(spec.name)}; give a function in a Python file, FILE.py:NAME")
+    module = _import_file(path)
+    found = {key: each for key, each in vars(module).items() if callable(each) and not key.startswith("_")}
+    own = [key for key, each in found.items() if getattr(each, "__module__", None) == module.__name__]
+    if len(spec.args) != 1 or spec.kwargs or spec.args[0] not in found:
+        asked = f"nothing there is called {spec.args[0]}" if spec.args else f"write {spec.name}:NAME"
+        raise InputError(
+            f"{where}={text}: {asked}{nearest(spec.args[0], own) if spec.args else ''}; it has: {', '.join(own) or 'no function'}"
+        )
+    return typing.cast(Callable[..., Any], found[spec.args[0]])
+
+
+def _is_function(hint: Any) -> bool:
+    """Whether a parameter of this type takes ``FILE.py:NAME``."""
+    return typing.get_origin(hint) is collections.abc.Callable
+
+
+def _names_file(value: str) -> bool:
+    return Spec.parse(value).name.endswith(".py")
+
+
 def _convert(value: str, hint: Any, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     nested = _kind(origin or hint)
@@ -331,16 +362,20 @@ def _convert(value: str, hint: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if type(None) in options and value in ("none", "None"):
             return None
-        choices = [option for option in options if option is not type(None)]
+        choices = [each for each in options if each is not type(None) and typing.get_origin(each) is not tuple]
         for option in choices[:-1]:
             try:
                 return _convert(value, option, where)
             except InputError as error:  # the next alternative may fit; the last one speaks for all
                 fault = error
+        if _is_function(choices[-1]) and not _names_file(value):
+            raise InputError(f"{fault}, nor a function in a Python file, FILE.py:NAME")
         if _kind(choices[-1]) == "schedules" and not _names(value, "schedules"):
             name = Spec.parse(value).name
             raise InputError(f"{fault}, and {unknown('schedules', name)}" if name != value else str(fault))
         return _convert(value, choices[-1], where)
+    if _is_function(hint):
+        return function(value, where)
     if hint is bool:
         if value.lower() in ("true", "yes", "1", "on"):
             return True

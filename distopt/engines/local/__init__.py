@@ -61,15 +61,16 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
 
     if (why := obstacle(problem, blocks)) is None:
         return True
-    not_compiled(why, mode == "compiled")
+    not_compiled(problem, why, mode == "compiled")
     return False
 
 
-def not_compiled(why: object, forced: bool) -> None:
+def not_compiled(problem: Problem, why: object, forced: bool) -> None:
     """Say why rounds are not compiled: a warning, or an error where they must be."""
     if forced:
         raise InputError(f"the rounds cannot be compiled: {why}; {_unforced()}")
-    warnings.warn(f"the rounds are not compiled and run many times slower: {why}", CompileWarning, stacklevel=4)
+    slower = "" if problem.scenario.eager else " and run many times slower"
+    warnings.warn(f"the rounds are not compiled{slower}: {why}", CompileWarning, stacklevel=4)
 
 
 def _unforced() -> str:

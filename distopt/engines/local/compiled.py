@@ -119,8 +119,8 @@ class Rounds:
 
 def obstacle(problem: Problem, blocks: Blocks) -> str | None:
     """Why the rounds of a problem cannot be compiled; None where they can. One round is written out for this, and none is compiled."""
-    if (why := objects.fault()) is not None:
-        return why
+    if (why := objects.fault() or problem.scenario.eager) is not None:
+        return str(why)
     exact = grid.repeated(part(blocks.get(0), 0, 1), max(1, len(problem.points)))
     x, first = problem.x0, torch.zeros(1, 1, 1, 1, dtype=torch.int64)
     data = exact if x.dtype == torch.float64 else cast(exact, x.dtype)
@@ -180,13 +180,13 @@ class Compiled(InThisProcess):
         with default_dtype(taken.x.dtype):
             if shapes not in self._rounds:
                 try:
-                    if (why := objects.fault()) is not None:
+                    if (why := objects.fault() or self._problem.scenario.eager) is not None:
                         raise Unsupported(why)
                     self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
                 except Unsupported as error:
                     if block.start + rounds.start:
                         raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error
-                    not_compiled(error, self._forced)
+                    not_compiled(self._problem, error, self._forced)
                     eager = Eager()
                     eager.place(self._problem, self.take())
                     self._eager = eager

@@ -1,0 +1,241 @@
+"""A torch model as a function of one row of numbers: its parameters, side by side."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from distopt.errors import InputError, first_line
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""What is said of outputs [batch, ...] and targets [batch, ...]: one number, such as their mean loss."""
+
+
+class Parameters:
+    """The trained parameters of a model, in the order of ``named_parameters()``, as a row [d]; its points x are [R, n, d].
+
+    ``batched`` evaluates all rows at once by ``torch.func.vmap``. Otherwise each row is evaluated by itself, so that its bits depend on no other row;
+    its gradient is that of ``backward()`` on a module that holds it. Both compute with one thread: with more, torch adds in another order.
+
+    Every thread of the process works on its own copies of the model, one for each precision and device.
+    """
+
+    def __init__(self, model: nn.Module, batched: bool) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.model, self.batched = model, batched
+        self.shapes = {name: p.shape for name, p in named}
+        self.sizes = [p.numel() for _, p in named]
+        self.dim = sum(self.sizes)
+        self._own = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_own"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _own=threading.local())
+
+    def module(self, like: Tensor) -> nn.Module:
+        """This thread's copy of the model, of the precision and on the device of ``like``."""
+        kept = self._own.__dict__.setdefault("modules", {})
+        place = like.dtype, like.device
+        if place not in kept:
+            kept[place] = copy.deepcopy(self.model).to(device=like.device, dtype=like.dtype)
+        found: nn.Module = kept[place]
+        return found
+
+    def row(self, model: nn.Module) -> Tensor:
+        """The parameters of a model of this kind, [d]."""
+        return torch.cat([p.detach().reshape(-1) for _, p in trained(model)])
+
+    def put(self, model: nn.Module, row: Tensor) -> None:
+        """Write a row [d] into a model."""
+        with torch.no_grad():
+            for (_, p), part in zip(trained(model), torch.split(row, self.sizes), strict=True):
+                p.copy_(part.view_as(p))
+
+    def score(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
+        """The score [R, n] at points x, each on its own inputs [R, n, batch, ...] and targets."""
+        module = self.module(x)
+
+        def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            return score(functional_call(module, self._named(row), (inputs,)), targets).reshape(())
+
+        if self.batched:
+            same = 0 if x.stride(-2) or x.shape[-2] == 1 else None  # all agents at one point: its products are shared
+            with one_thread():
+                found: Tensor = vmap(vmap(one, (same, 0, 0)))(x if same == 0 else x[:, 0], inputs, targets)
+            return found
+        with one_thread():
+            values = [one(*each) for each in _pairs(x, inputs, targets)]
+        return torch.stack(values).reshape(x.shape[:-1])
+
+    def grad(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
+        """The gradients [R, n, d] of the score."""
+        module, x = self.module(x), x.detach()
+        if self.batched:
+
+            def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+                return score(functional_call(module, self._named(row), (inputs,)), targets).reshape(())
+
+            flat = (each.flatten(0, 1) for each in (x, inputs, targets))
+            with one_thread(), torch.enable_grad():
+                found: Tensor = vmap(grad(one))(*flat)
+            return found.view(x.shape)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        with one_thread(), torch.enable_grad():
+            for g, (row, own, wanted) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
+                self.put(module, row)
+                backward(module, own, wanted, score)
+                for (_, p), part in zip(trained(module), torch.split(g, self.sizes), strict=True):
+                    part.copy_(p.grad.reshape(-1) if p.grad is not None else torch.zeros_like(part))
+        return out
+
+    def _named(self, row: Tensor) -> dict[str, Tensor]:
+        """A row's parts by name. Alone, each lies where torch puts a parameter: products of matrices may depend on that."""
+        parts = zip(self.shapes.items(), torch.split(row, self.sizes), strict=True)
+        return {name: (part if self.batched else part.clone()).view(shape) for (name, shape), part in parts}
+
+    def examine(self, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
+        """The model's outputs on some samples, once it is known to be a function of its parameters alone.
+
+        Raises:
+            InputError: it fails on them, changes its buffers, draws random numbers, or cannot be batched.
+        """
+        module = copy.deepcopy(self.model)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                held, state = [each.clone() for each in module.buffers()], torch.get_rng_state()
+                output = backward(module, inputs, targets, score)
+                drawn = not torch.equal(state, torch.get_rng_state())
+                changed = [
+                    name for (name, b), old in zip(module.named_buffers(), held, strict=True) if not same(b, old)
+                ]
+                again = module(inputs)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"network: the model fails on inputs of shape {list(inputs.shape)} and targets of shape {list(targets.shape)}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        if changed:
+            raise InputError(
+                f"network: training changes buffers of the model ({_some(changed)}), which are no parameters; give BatchNorm layers "
+                "track_running_stats=False, or take GroupNorm or LayerNorm"
+            )
+        if drawn or not same(output, again):
+            random = [
+                name for name, each in module.named_modules() if "Dropout" in type(each).__name__ and each.training
+            ]
+            raise InputError(
+                f"network: the model draws random numbers when it is called ({_some(random) or 'other outputs each time'}); leave dropout out "
+                "(p=0), or return model.eval()"
+            )
+        if self.batched:
+            self._try_batched(inputs, targets, score)
+        return output.detach()
+
+    def _try_batched(self, inputs: Tensor, targets: Tensor, score: Score) -> None:
+        x = self.row(self.model).float().expand(1, 2, -1).contiguous()
+        twice = [each.expand(1, 2, *each.shape).contiguous() for each in (inputs, targets)]
+        try:
+            self.grad(x, twice[0], twice[1], score)
+            with torch.no_grad():
+                self.score(x, twice[0], twice[1], score)
+                self.score(x[:, :1].expand_as(x), twice[0], twice[1], score)
+        except Exception as error:
+            why = first_line(error).partition(". ")[0]
+            raise InputError(
+                f"network: torch.func.vmap cannot batch the agents' models ({why}); gradients=each computes them one by one"
+            ) from error
+
+
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are trained, by name."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
+def backward(module: nn.Module, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
+    """One step of an ordinary training script, without the optimiser: the outputs, with the gradients left in the module."""
+    module.zero_grad()
+    output: Tensor = module(inputs)
+    loss: Any = score(output, targets)
+    loss.backward()
+    return output
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two outputs have the same numbers; nan equals nan."""
+    fits = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape
+    return fits and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch computes with one thread, as scripts under torchrun do."""
+    before = torch.get_num_threads()
+    if before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before > 1:
+            torch.set_num_threads(before)
+
+
+def _pairs(x: Tensor, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The points with their inputs and targets, one agent of one trial after the other. Inputs lie where torch puts a tensor of their own."""
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            yield x[r, i], inputs[r, i].clone(), targets[r, i].clone()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def build(maker: Any, inputs: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """The model that a function makes, in float32, with the weights that torch draws under a seed; or a copy of a model that is there.
+
+    A function with parameters called ``inputs`` and ``classes`` is given the shape of a sample and the number of outputs.
+
+    Raises:
+        InputError: the function fails or makes something else, or there is nothing to train.
+    """
+    if isinstance(maker, nn.Module):
+        model: Any = copy.deepcopy(maker)
+    else:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            known = inspect.signature(maker).parameters
+            offered = {"inputs": inputs, "classes": classes}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = maker(**{name: value for name, value in offered.items() if name in known})
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"network: model: {type(error).__name__}: {first_line(error)}") from error
+        finally:
+            torch.set_default_dtype(before)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"network: model: a torch.nn.Module is needed, not {type(model).__name__}")
+    weights = [p for _, p in trained(model)]
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in weights):
+        raise InputError("network: model: a lazy layer has no parameters yet; call the model once before you return it")
+    if not weights or any(p.is_complex() for p in weights):
+        raise InputError(
+            f"network: model: {'parameters must be real' if weights else 'there is no parameter to train'}"
+        )
+    if not all(bool(torch.isfinite(p).all()) for p in weights):
+        raise InputError("network: model: its first weights are not finite")
+    return model
