@@ -5,9 +5,8 @@
     torchrun --nproc-per-node 4 launch/train.py --optimizer ddp-adam       # to compare with
     python launch/train.py                                                 # one rank alone
 
-Every rank has its own share of the data. With --out it writes checkpoints, curve.csv, curve.png, model.pt (the mean of the ranks) and, where the
-package tensorboard is installed, its files. The same command goes on from the last checkpoint, and ends with the bits of an undisturbed run.
-docs/training-script.md explains it.
+Every rank has its own share of the data. With --out it writes checkpoints, curve.csv, curve.png, model.pt (the mean of all ranks) and, where the
+package tensorboard is installed, its files. The same command then goes on from the last checkpoint. docs/training-script.md explains it.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import shutil
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,13 @@ from distopt.errors import InputError, RunError
 from distopt.optim import Decentralized
 from distopt.runs.signals import Stop, stopping
 
+LOCAL = int(os.environ.get("LOCAL_RANK", "0"))  # which rank of this machine
 COLUMNS = ("step", "epoch", "loss", "accuracy", "consensus_error", "bits_sent", "seconds_waiting", "seconds")
 SHORT = {  # short words, and the specs that they stand for; in both, every tensor of the model has a scale of its own
     "sign": "choco:compressor=sign(segments=tensors),gamma=0.4",
     "ef_signsgd": "ef_signsgd:segments=tensors",
 }
-SCHEDULES = {  # the step size at step t of T, as a fraction of --lr
-    "constant": lambda t, T: 1.0,
-    "cosine": lambda t, T: (1 + math.cos(math.pi * min(t / T, 1))) / 2,
-}
+DDP = {"ddp-adam": torch.optim.Adam, "ddp-sgd": torch.optim.SGD}
 FREE = ("steps", "epochs", "out", "report_every", "checkpoint_every")  # options that may change when a run goes on
 
 
@@ -55,8 +53,8 @@ def ask(words: list[str]) -> argparse.Namespace:
     add("--epochs", type=float, default=20, help="passes over the data by all ranks together [20]")
     add("--steps", type=int, help="steps of each rank, in place of epochs")
     add("--optimizer", default="gtadam", help="an algorithm (`distopt list algorithms`), ddp-adam or ddp-sgd [gtadam]")
-    add("--lr", type=float, help="step size [0.01; ddp-adam 0.003]")
-    add("--schedule", choices=SCHEDULES, default="constant", help="of the step size [constant]")
+    add("--lr", type=float, help="step size [0.01, or what the algorithm says]")
+    add("--schedule", choices=["constant", "cosine"], default="constant", help="of the step size [constant]")
     add("--clip", type=float, help="the largest norm that a rank's gradient may have")
     add("--every", type=int, default=1, help="an exchange in every so many steps; the others are local [1]")
     add("--topology", default="ring", help="who hears whom (`distopt list topologies`) [ring]")
@@ -68,34 +66,16 @@ def ask(words: list[str]) -> argparse.Namespace:
     return asked.parse_args(words)
 
 
-# ---------------------------------------------------------------------------------------------------- model and optimiser
-
-
 def build(options: argparse.Namespace, model: nn.Module) -> tuple[nn.Module, Any]:
-    """The model to call in the loop, and its optimiser."""
-    name, lr = options.optimizer, options.lr
-    if name in ("ddp-adam", "ddp-sgd"):  # the coordinated twins: gradients are averaged over all ranks in every step
-        if options.every != 1:
+    """The model as the loop calls it, and its optimiser."""
+    if options.optimizer in DDP:  # with a coordinator: every step takes the mean of all gradients
+        if options.every > 1:
             raise InputError("--every is for decentralised optimisers")
-        adam = name == "ddp-adam"
-        maker: Any = torch.optim.Adam if adam else torch.optim.SGD
-        return DistributedDataParallel(model), maker(model.parameters(), lr=lr or (0.003 if adam else 0.01))
-    channel = SHORT.get(options.channel, options.channel)
-    return model, Decentralized(  # the model is not wrapped: its gradients stay on this rank
-        model.named_parameters(),
-        SHORT.get(name, name),
-        lr=lr,
-        topology=options.topology,
-        channel=channel,
-        every=options.every,
-        seed=options.seed,
-    )
-
-
-def bits_of_ddp(model: nn.Module, steps: int) -> float:
-    """What a ring all-reduce of float32 gradients sends: DDP itself does not count."""
-    world = dist.get_world_size()
-    return steps * 2 * (world - 1) / world * 32 * sum(each.numel() for each in model.parameters())
+        return DistributedDataParallel(model), DDP[options.optimizer](model.parameters(), lr=options.lr or 0.01)
+    # The model is not wrapped: its gradients stay on this rank, and the optimiser mixes its parameters with the neighbours'.
+    algorithm, channel = (SHORT.get(each, each) for each in (options.optimizer, options.channel))
+    rest = {"topology": options.topology, "channel": channel, "every": options.every, "seed": options.seed}
+    return model, Decentralized(model.named_parameters(), algorithm, lr=options.lr, **rest)
 
 
 @torch.no_grad()
@@ -107,53 +87,43 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return right / len(y)
 
 
-# ------------------------------------------------------------------------------------------------------------ checkpoints
-
-
 def save(folder: Path, content: dict[str, Any]) -> None:
-    """A file of each rank. A rank that dies meanwhile leaves those of the step before whole."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    place = folder / f"step-{content['step']:09d}"
+    """Write this rank's file. If a rank dies meanwhile, all files of the checkpoint before are still there."""
+    place = folder / f"step-{content['step']:09d}-of-{dist.get_world_size()}-ranks"
     place.mkdir(parents=True, exist_ok=True)
-    file = place / f"rank-{rank}-of-{world}.pt"
-    beside = file.with_suffix(".part")
+    file, beside = place / f"rank-{dist.get_rank()}.pt", place / f"rank-{dist.get_rank()}.part"
     with beside.open("wb") as out:
         torch.save(content, out)
         out.flush()
         os.fsync(out.fileno())
     beside.replace(file)
-    dist.all_reduce(torch.zeros(1))  # now that all ranks have this one, nobody needs those before
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine; they may share the folder or not
-        for old in folder.glob("step-*"):
-            if old.name < place.name:
-                shutil.rmtree(old, ignore_errors=True)
+    dist.all_reduce(torch.zeros(1))  # now all ranks have this one, and nobody needs those before
+    for old in folder.glob("step-*") if LOCAL == 0 else ():  # once on each machine: they may share the folder or not
+        if old.name[:14] <= place.name[:14] and old != place:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """This rank's part of the last checkpoint that all ranks have. A rank that was not there takes rank 0's."""
-    rank, found = dist.get_rank(), {}
-    for file in folder.glob("step-*/rank-*-of-*.pt"):
-        world = int(file.stem.rpartition("-")[2])
-        mine = file.with_name(f"rank-{rank if rank < world else 0}-of-{world}.pt")
-        if mine.exists():
-            found[int(file.parent.name.removeprefix("step-"))] = mine
+    """This rank's part of the last checkpoint that all ranks have. A rank that was not there before takes rank 0's."""
+    rank, found = dist.get_rank(), dict[int, Path]()
+    for place in folder.glob("step-*"):
+        _, step, _, world, _ = place.name.split("-")
+        file = place / f"rank-{rank if rank < int(world) else 0}.pt"
+        if file.exists():
+            found[int(step)] = file
     last = torch.tensor(max(found, default=-1))
-    dist.all_reduce(last, dist.ReduceOp.MIN)  # one rank may have been killed before it wrote what others did
-    if int(last) < 0:
+    dist.all_reduce(last, dist.ReduceOp.MIN)  # some may have been killed before they wrote what others did
+    if last < 0:
         return None
     if int(last) not in found:
-        raise InputError(f"rank {rank} has no file of step {int(last)} in {folder}, from which other ranks go on")
-    content: dict[str, Any] = torch.load(found[int(last)], map_location="cpu", weights_only=True)
-    return content
-
-
-# ------------------------------------------------------------------------------------------------ what the ranks say and agree
+        raise InputError(f"rank {rank} has no file of step {last} in {folder}, from which the others go on")
+    return torch.load(found[int(last)], map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
 
 
 class Reporter:
     """Rank 0 prints and draws."""
 
-    def __init__(self, out: Path | None) -> None:
+    def __init__(self, out: Any) -> None:
         self.out, self.rows, self.board = out, list[list[float]](), None
         self.leads, self.terminal = dist.get_rank() == 0, sys.stdout.isatty()
         if self.leads and out:
@@ -161,7 +131,7 @@ class Reporter:
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.board = SummaryWriter(str(out / "tensorboard"))
+                self.board = SummaryWriter(str(out / "tensorboard"), flush_secs=5)
             except ImportError:
                 self.say("no files for TensorBoard: pip install tensorboard")
 
@@ -177,19 +147,14 @@ class Reporter:
             return
         self.rows.append(row)
         step, epoch, loss, right, spread, bits, waited, _ = row
-        self.say(
-            f"step {step}  epoch {epoch:.1f}  loss {loss:.4f}  accuracy {right:.1%}  consensus error {spread:.2g}  "
-            f"sent {bits / 8e6:.2f} MB  waited {waited:.1f} s",
-            passing=not last,
-        )
+        text = f"step {step}  epoch {epoch:.1f}  loss {loss:.4f}  accuracy {right:.1%}  consensus error {spread:.2g}"
+        self.say(f"{text}  sent {bits / 8e6:.2f} MB a rank  waited {waited:.1f} s", passing=not last)
         if self.board:
             for name, value in zip(COLUMNS[2:], row[2:], strict=True):
                 self.board.add_scalar(name, value, int(step))
 
     def draw(self) -> None:
         """Write curve.csv and curve.png."""
-        if not (self.leads and self.out and self.rows):
-            return
         with (self.out / "curve.csv").open("w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *self.rows])
         steps, _, losses, right = list(zip(*self.rows, strict=True))[:4]
@@ -198,13 +163,12 @@ class Reporter:
             axes.plot(steps, values)
             axes.set(xlabel="step", ylabel=name)
         figure.savefig(self.out / "curve.png", dpi=150)
-        if self.board:
-            self.board.flush()
 
 
 class Agreement:
-    """Ctrl-C and SIGTERM reach some ranks earlier than others, and between other steps. A rank that stopped by itself would leave its neighbours
-    waiting, and checkpoints of different steps are of no use. So all ranks ask each other at the same steps, about once a second, and stop together.
+    """Whether to stop. All ranks decide it at the same step: else some would wait for others, and checkpoints would not fit together.
+
+    Ctrl-C and SIGTERM reach some ranks earlier than others, or only one. So the ranks ask each other, about once a second.
     """
 
     def __init__(self, stop: Stop, step: int) -> None:
@@ -221,16 +185,11 @@ class Agreement:
         return int(told[0])
 
 
-# --------------------------------------------------------------------------------------------------------------- training
-
-
 def train(options: argparse.Namespace, stop: Stop) -> int:
     """Train, and return the exit code."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        torch.cuda.set_device(device)
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", LOCAL % torch.cuda.device_count()) if cuda else torch.device("cpu")
     torch.manual_seed(options.seed + rank)  # for dropout and the like: each rank draws its own
 
     # Model, shares and batches are those of the scenario `network`, so that the simulator can train the very same thing. Put your own in their
@@ -241,22 +200,22 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
     model = network.build_model().to(device)
     called, optimizer = build(options, model)
     decentralised = isinstance(optimizer, Decentralized)
+    averaged = partial(optimizer.averaged, model) if decentralised else nullcontext  # all ranks enter it together
+    ring = 64 * (world - 1) / world * sum(each.numel() for each in model.parameters())  # bits of a ring all-reduce
 
-    epoch = math.ceil(
-        len(network.samples.y) / (options.batch * world)
-    )  # steps in which the ranks see as many samples as there are
+    epoch = math.ceil(len(network.samples.y) / (options.batch * world))  # steps, of all ranks together
     steps = options.steps or math.ceil(options.epochs * epoch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: SCHEDULES[options.schedule](t, steps))
-    reporter, first, before, losses = Reporter(options.out), 0, [0.0, 0.0, 0.0], list[Tensor]()
+    schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)] if options.schedule == "cosine" else []
+    kept: list[Any] = [model, optimizer, *schedulers]
+    reporter, first, before, losses = Reporter(options.out), 0, [0.0, 0.0, 0.0], list[float]()
 
     settings = {name: str(value) for name, value in vars(options).items() if name not in FREE}
     if options.out and (content := newest(options.out / "checkpoints")):
         for name, value in settings.items():
-            if (its := content["settings"][name]) != value:
+            if (its := content["settings"].get(name)) != value:
                 raise InputError(f"{options.out} has a run with {name}={its}, not {value}; give another --out")
-        model.load_state_dict(content["model"])  # for its buffers: the optimiser's state has the parameters, too
-        optimizer.load_state_dict(content["optimizer"])
-        schedule.load_state_dict(content["schedule"])
+        for each, state in zip(kept, content["kept"], strict=True):
+            each.load_state_dict(state)
         first = content["step"]
         if content["rank"] == rank:  # more ranks than before: the new ones have taken rank 0's file
             reporter.rows, before, losses = content["rows"], content["totals"], content["losses"]
@@ -265,35 +224,29 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
     step, began = first, time.monotonic()
 
     def totals() -> list[float]:
-        """Bits sent and seconds waited by this rank, and seconds since the beginning; those before a restart too."""
-        own = optimizer.bits_sent if decentralised else bits_of_ddp(model, step - first)
-        waited = optimizer.seconds_waiting if decentralised else math.nan  # DDP does not say
-        return [old + new for old, new in zip(before, (own, waited, time.monotonic() - began), strict=True)]
-
-    def averaged() -> Any:
-        """Within it the model is the mean of all ranks'. All ranks must enter it."""
-        return optimizer.averaged(model) if decentralised else nullcontext()
+        """Bits sent and seconds waited by this rank (DDP does not say), and seconds in all; those before a restart too."""
+        own = (optimizer.bits_sent, optimizer.seconds_waiting) if decentralised else ((step - first) * ring, 0.0)
+        return [old + new for old, new in zip(before, (*own, time.monotonic() - began), strict=True)]
 
     def report() -> None:
         """Measure and print, all ranks together."""
-        bits, waited, seconds = totals()
-        sums = torch.tensor([float(torch.stack(losses).mean()), bits, waited], dtype=torch.float64)
-        dist.all_reduce(sums)
+        means = torch.tensor([sum(losses) / len(losses), *totals()], dtype=torch.float64)
+        dist.all_reduce(means)
+        loss, bits, waited, seconds = (means / world).tolist()
         losses.clear()
         spread = optimizer.consensus_error() if decentralised else 0.0
         with averaged():  # rank 0 tests; the others go on and wait at the next message
             right = accuracy(model, x_test, y_test) if rank == 0 else math.nan
-        loss, bits, waited = float(sums[0] / world), float(sums[1]), float(sums[2] / world)
         reporter.add([step, step / epoch, loss, right, spread, bits, waited, seconds], last=step == steps)
 
     def checkpoint() -> None:
         """Save all that the next steps depend on. Batches are functions of the step's number, so no sampler is among it."""
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        about = {"step": step, "rank": rank, "settings": settings, "random": torch.get_rng_state()}
-        save(
-            options.out / "checkpoints", {**about, **state, "rows": reporter.rows, "totals": totals(), "losses": losses}
-        )
-        reporter.draw()
+        state = {"kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}
+        about = {"step": step, "rank": rank, "settings": settings}
+        curve = {"rows": reporter.rows, "totals": totals(), "losses": losses}
+        save(options.out / "checkpoints", {**about, **state, **curve})
+        if reporter.rows:
+            reporter.draw()
 
     agreement = Agreement(stop, step)
     while step < steps:
@@ -304,8 +257,9 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
         if options.clip:
             nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
-        schedule.step()
-        losses.append(loss.detach())
+        for each in schedulers:
+            each.step()
+        losses.append(loss.item())
         step += 1
 
         if step % (options.report_every or epoch) == 0 or step == steps:
