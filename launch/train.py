@@ -138,8 +138,9 @@ class Reporter:
     def say(self, text: str, passing: bool = False) -> None:
         """A line. On a terminal the next one replaces it, if it is ``passing``."""
         if self.leads:
-            start, end = ("\r\033[K", "" if passing else "\n") if self.terminal else ("", "\n")
-            print(start + text, end=end, flush=True)
+            if self.terminal:  # overwrite the line before; a wrapped one could not be
+                text = "\r\033[K" + (text[: shutil.get_terminal_size().columns - 1] if passing else text)
+            print(text, end="" if self.terminal and passing else "\n", flush=True)
 
     def add(self, row: list[float], last: bool) -> None:
         """One more point of the curve."""
@@ -148,7 +149,7 @@ class Reporter:
         self.rows.append(row)
         step, epoch, loss, right, spread, bits, waited, _ = row
         text = f"step {step}  epoch {epoch:.1f}  loss {loss:.4f}  accuracy {right:.1%}  consensus error {spread:.2g}"
-        self.say(f"{text}  sent {bits / 8e6:.2f} MB a rank  waited {waited:.1f} s", passing=not last)
+        self.say(f"{text}  sent {bits / 8e6:.2f} MB  waited {waited:.1f} s", passing=not last)
         if self.board:
             for name, value in zip(COLUMNS[2:], row[2:], strict=True):
                 self.board.add_scalar(name, value, int(step))
@@ -188,8 +189,7 @@ class Agreement:
 def train(options: argparse.Namespace, stop: Stop) -> int:
     """Train, and return the exit code."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", LOCAL % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    device = torch.device(f"cuda:{LOCAL % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(options.seed + rank)  # for dropout and the like: each rank draws its own
 
     # Model, shares and batches are those of the scenario `network`, so that the simulator can train the very same thing. Put your own in their
@@ -241,12 +241,11 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
 
     def checkpoint() -> None:
         """Save all that the next steps depend on. Batches are functions of the step's number, so no sampler is among it."""
-        state = {"kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}
-        about = {"step": step, "rank": rank, "settings": settings}
-        curve = {"rows": reporter.rows, "totals": totals(), "losses": losses}
-        save(options.out / "checkpoints", {**about, **state, **curve})
-        if reporter.rows:
+        if reporter.rows:  # first: once all have saved, some may end, and torchrun then ends the others
             reporter.draw()
+        state = {"kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}
+        curve = {"rows": reporter.rows, "totals": totals(), "losses": losses}
+        save(options.out / "checkpoints", {"step": step, "rank": rank, "settings": settings, **state, **curve})
 
     agreement = Agreement(stop, step)
     while step < steps:
