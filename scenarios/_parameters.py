@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 
 from distopt.errors import InputError, first_line
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""What is said of outputs [batch, ...] and targets [batch, ...]: one number, such as their mean loss."""
+"""What is said of outputs [batch, ...] and targets [batch, ...]: one number without axes, such as their mean loss, or several [*]."""
 
 
 class Parameters:
@@ -61,42 +61,43 @@ class Parameters:
             for (_, p), part in zip(trained(model), torch.split(row, self.sizes), strict=True):
                 p.copy_(part.view_as(p))
 
-    def score(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
-        """The score [R, n] at points x, each on its own inputs [R, n, batch, ...] and targets."""
-        module = self.module(x)
-
-        def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-            return score(functional_call(module, self._named(row), (inputs,)), targets).reshape(())
-
-        if self.batched:
-            same = 0 if x.stride(-2) or x.shape[-2] == 1 else None  # all agents at one point: its products are shared
-            with one_thread():
-                found: Tensor = vmap(vmap(one, (same, 0, 0)))(x if same == 0 else x[:, 0], inputs, targets)
-            return found
+    def scores(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
+        """The scores [R, n, *] at points x, each on its own inputs [R, n, batch, ...] and targets."""
+        one = self._function(x, score)
         with one_thread():
-            values = [one(*each) for each in _pairs(x, inputs, targets)]
-        return torch.stack(values).reshape(x.shape[:-1])
+            if not self.batched:
+                found = torch.stack([one(*each) for each in _pairs(x, inputs, targets)])
+                return found.reshape(*x.shape[:-1], -1)
+            if together(x):  # products with the same parameters are one product
+                return torch.stack([vmap(one, (None, 0, 0))(x[r, 0], inputs[r], targets[r]) for r in range(len(x))])
+            whole: Tensor = vmap(one)(*(each.flatten(0, 1) for each in (x, inputs, targets)))
+            return whole.reshape(*x.shape[:-1], -1)
 
     def grad(self, x: Tensor, inputs: Tensor, targets: Tensor, score: Score) -> Tensor:
-        """The gradients [R, n, d] of the score."""
-        module, x = self.module(x), x.detach()
-        if self.batched:
-
-            def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-                return score(functional_call(module, self._named(row), (inputs,)), targets).reshape(())
-
-            flat = (each.flatten(0, 1) for each in (x, inputs, targets))
-            with one_thread(), torch.enable_grad():
-                found: Tensor = vmap(grad(one))(*flat)
-            return found.view(x.shape)
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        """The gradients [R, n, d] of the score, which is one number."""
+        x = x.detach()
         with one_thread(), torch.enable_grad():
+            if self.batched:
+                rows, *data = (each.flatten(0, 1) for each in (x.clone(), inputs, targets))
+                values = vmap(self._function(x, score))(rows.requires_grad_(), *data)
+                (found,) = torch.autograd.grad(values.sum(), rows)  # of their sum: no row has a part in another's score
+                return found.view(x.shape)
+            module, out = self.module(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
             for g, (row, own, wanted) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
                 self.put(module, row)
                 backward(module, own, wanted, score)
                 for (_, p), part in zip(trained(module), torch.split(g, self.sizes), strict=True):
                     part.copy_(p.grad.reshape(-1) if p.grad is not None else torch.zeros_like(part))
         return out
+
+    def _function(self, like: Tensor, score: Score) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The score of one row [d] on its inputs and targets."""
+        module = self.module(like)
+
+        def one(row: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            return score(functional_call(module, self._named(row), (inputs,)), targets)
+
+        return one
 
     def _named(self, row: Tensor) -> dict[str, Tensor]:
         """A row's parts by name. Alone, each lies where torch puts a parameter: products of matrices may depend on that."""
@@ -149,8 +150,8 @@ class Parameters:
         try:
             self.grad(x, twice[0], twice[1], score)
             with torch.no_grad():
-                self.score(x, twice[0], twice[1], score)
-                self.score(x[:, :1].expand_as(x), twice[0], twice[1], score)
+                self.scores(x, twice[0], twice[1], score)
+                self.scores(x[:, :1].expand_as(x), twice[0], twice[1], score)
         except Exception as error:
             why = first_line(error).partition(". ")[0]
             raise InputError(
@@ -170,6 +171,11 @@ def backward(module: nn.Module, inputs: Tensor, targets: Tensor, score: Score) -
     loss: Any = score(output, targets)
     loss.backward()
     return output
+
+
+def together(x: Tensor) -> bool:
+    """Whether all agents are at one point, as they are where metrics look at the network average."""
+    return x.shape[-2] > 1 and x.stride(-2) == 0
 
 
 def same(one: Any, other: Any) -> bool:

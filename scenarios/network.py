@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults
 from distopt.scenarios import _samples
 from distopt.scenarios._models import MODELS
-from distopt.scenarios._parameters import Parameters, build
+from distopt.scenarios._parameters import Parameters, build, one_thread, together
 from distopt.scenarios._ranges import one_of, real, room, shown, whole
 from distopt.scenarios._samples import Samples
 from distopt.scenarios._shards import Ints, batches, deal, tenths
@@ -196,11 +197,15 @@ class Network(ScenarioDefaults):
         return self._parameters.row(self._parameters.model).double().reshape(1, 1, -1)
 
     def loss(self, x: Tensor, b: NetworkBatch) -> Tensor:
-        f = self._parameters.score(x, *self._seen(x, b), self.batch_loss)
-        return f + self.l2 / 2 * x.square().sum(-1) if self.l2 else f
+        f = self._scores(x, b)[..., 0]
+        if not self.l2:
+            return f
+        with one_thread():
+            own = x[:, :1] if together(x) else x
+            return f + self.l2 / 2 * own.square().sum(-1)
 
     def grad(self, x: Tensor, b: NetworkBatch) -> Tensor:
-        g = self._parameters.grad(x, *self._seen(x, b), self.batch_loss)
+        g = self._parameters.grad(x, *self._seen(x, b), self._scalar_loss)
         return g + self.l2 * x if self.l2 else g
 
     @property
@@ -278,11 +283,37 @@ class Network(ScenarioDefaults):
         return self._at(x.dtype, b.rows.expand(*x.shape[:-1], -1))
 
     def _fraction_right(self, x: Tensor, b: NetworkBatch) -> Tensor:
-        def fraction(output: Tensor, target: Tensor) -> Tensor:
-            return self._right(output, target).to(x.dtype).mean()
-
         with torch.no_grad():
-            return self._parameters.score(x, *self._seen(x, b), fraction)
+            return self._scores(x, b)[..., 1]
+
+    def _scores(self, x: Tensor, b: NetworkBatch) -> Tensor:
+        """The mean losses of the batches at x, and the fractions that are classified correctly, [R, n, 2] (or [R, n, 1] where they are no classes).
+
+        What was asked last is remembered: metrics ask for both at one point.
+        """
+        if x.requires_grad or x.is_inference():
+            return self._parameters.scores(x, *self._seen(x, b), self._both)
+        place = [(each.data_ptr(), each.shape, each.stride(), each.dtype, each._version) for each in (x, b.rows)]
+        last = self._last.__dict__
+        if last.get("place") != place:
+            found = self._parameters.scores(x, *self._seen(x, b), self._both)
+            last.update(place=place, found=found, held=(x, b.rows))  # while they are held, nothing else lies there
+        remembered: Tensor = last["found"]
+        return remembered.clone()  # what a caller does to it stays his own
+
+    @cached_property
+    def _last(self) -> threading.local:
+        return threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_last"}
+
+    def _both(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = self._scalar_loss(output, target)
+        return torch.stack([loss, self._right(output, target).to(loss.dtype).mean()] if self.classifies else [loss])
+
+    def _scalar_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.batch_loss(output, target).reshape(())
 
     @staticmethod
     def _right(output: Tensor, target: Tensor) -> Tensor:
@@ -294,7 +325,7 @@ class Network(ScenarioDefaults):
             raise InputError(
                 f"network: the model has outputs of shape {list(output.shape[1:])}, and the data have {classes} classes; give it an output for each"
             )
-        return self.batch_loss(output, target)
+        return self._scalar_loss(output, target)
 
     def _digest(self) -> str:
         """Of weights, data, parameters and the text of functions: a class of the user's may have another text under the same name."""

@@ -40,7 +40,7 @@ MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|trials 10|\[0\.001|k=5")
+SECONDS = re.compile(r"ring --agents 16$|model=cnn|trials 10|\[0\.001|k=5")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -77,6 +77,7 @@ def test_the_pages_have_commands() -> None:
         "docs/metrics.md",
         "docs/simulate.md",
         "docs/training-script.md",
+        "docs/your-model.md",
         "docs/your-own-algorithm.md",
     }
 
@@ -129,8 +130,9 @@ def test_command_runs(command: str, place: Path) -> None:
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
         folders = [path.parent for path in place.rglob("summary.csv")]
-        assert len(folders) == 1 and (folders[0] / "regret.png").stat().st_size > 10_000
-        assert "regret.png" in out
+        picture = "cost.png" if "--scenario network" in command else "regret.png"
+        assert len(folders) == 1 and (folders[0] / picture).stat().st_size > 10_000
+        assert picture in out
 
 
 @pytest.mark.slow
@@ -174,6 +176,13 @@ def test_the_weights_of_each_channel_are_given(place: Path) -> None:
     said: dict[str, Any] = {}
     exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][0], said)
     assert said["run"].status == "done" and said["run"]["tracker_invariant"].max() < 1e-12
+
+
+def test_the_model_that_was_trained_knows_the_test_part(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulated, script = PYTHON["docs/your-model.md"]
+    exec(f"{simulated}{script}", {})
+    mean, one, alone = (float(each) for each in capsys.readouterr().out.split())
+    assert mean > 0.85 and one > 0.5 and alone > 0.5
 
 
 @pytest.mark.slow

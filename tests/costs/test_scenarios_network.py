@@ -601,3 +601,18 @@ def test_a_file_beside_a_toml_is_found_from_anywhere(
     Path(users).unlink()
     result = CliRunner().invoke(cli, ["simulate", "there/run.toml", "--eager", "--out", "out"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("how", ["batched", "each"])
+def test_what_is_remembered_is_of_the_same_point_and_batch(how: Any) -> None:
+    net = network(gradients=how)
+    fresh = network(gradients=how)
+    x, b, c = around(net, 1, 3, torch.float64), first(net, 1, 3), NetworkBatch(first(net, 1, 3).rows.flip(0, 1))
+    for point, data in ((x, b), (x, c), (x[:, :1].expand_as(x), c), (x[:, 1:2].expand_as(x), c)):
+        assert torch.equal(net.loss(point, data), fresh.loss(point.clone(), data))
+        assert torch.equal(net.accuracy(point, data), fresh.accuracy(point.clone(), data))
+    before = net.loss(x, b)
+    x.mul_(1.5)  # in place, as engines do
+    assert torch.equal(net.loss(x, b), fresh.loss(x.clone(), b)) and not torch.equal(net.loss(x, b), before)
+    net.loss(x, b).zero_()
+    assert net.loss(x, b).all()
