@@ -141,3 +141,17 @@ def test_a_constructor_makes_the_algorithm_of_its_paper(make: Any, spec: str) ->
         model: nn.Module = Small().double()
         found.append(torch.stack(steps(model, maker(model.named_parameters()), 0, range(8))))
     assert torch.equal(*found)
+
+
+def test_memory_counts_what_compiled_rounds_keep_beside() -> None:
+    found = {}
+    for mode in ("auto", "eager"):
+        model = Small().double()
+        optimizer = GTAdam(model.named_parameters(), lr=0.01, mode=mode)
+        steps(model, optimizer, 0, range(3))
+        found[mode] = optimizer.memory()
+    size = 8 * sum(each.numel() for each in Small().parameters())
+    assert found["eager"]["compiled rounds"] == 0 and found["eager"]["state"] == 4 * size
+    assert size <= found["auto"].pop("compiled rounds") <= 6 * size, "what is held, once more, and what pieces pass on"
+    found["eager"].pop("compiled rounds")
+    assert found["auto"] == found["eager"]
