@@ -117,7 +117,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
         return None
     if int(last) not in found:
         raise InputError(f"rank {rank} has no file of step {last} in {folder}, from which the others go on")
-    return torch.load(found[int(last)], map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    return torch.load(found[int(last)], map_location="cpu", weights_only=True)
 
 
 class Reporter:
@@ -236,7 +236,7 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
         losses.clear()
         spread = optimizer.consensus_error() if decentralised else 0.0
         with averaged():  # rank 0 tests; the others go on and wait at the next message
-            right = accuracy(model, x_test, y_test) if rank == 0 else math.nan
+            right = accuracy(model, x_test, y_test) if rank == 0 and network.classifies else math.nan
         reporter.add([step, step / epoch, loss, right, spread, bits, waited, seconds], last=step == steps)
 
     def checkpoint() -> None:
