@@ -52,8 +52,13 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
     fields = dict(getattr(value, "__dict__", {}))
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    described = {key: plain(item, inner) for key, item in sorted(fields.items()) if not callable(item)}
+    described = {key: plain(item, inner) for key, item in sorted(fields.items()) if _told(item)}
     return {"type": kind, "code": _code(users_class(type(value))), **described}
+
+
+def _told(value: Any) -> bool:
+    """Whether a field says what results are: functions have no content to read, but directions and schedules have numbers of their own."""
+    return not callable(value) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
 
 
 def _code(kind: type) -> str:

@@ -56,7 +56,7 @@ def averaged(
                 torch._foreach_copy_(bucket.params, bucket.parted(row))
             _average_buffers(model, ranks)
         if data is not None:
-            update_bn(data, model)
+            _update_statistics(model, data)
         yield model
     finally:
         with torch.no_grad():
@@ -64,8 +64,22 @@ def averaged(
                 each.copy_(before)
 
 
+def _update_statistics(model: torch.nn.Module, data: Iterable[Any]) -> None:
+    """Compute the statistics of BatchNorm layers anew. torch leaves all layers in one mode, and after an error without momentum."""
+    kept = [(each, each.training, getattr(each, "momentum", None)) for each in model.modules()]
+    try:
+        update_bn(data, model)
+    finally:
+        for each, training, momentum in kept:
+            each.training = training
+            if hasattr(each, "momentum"):
+                each.momentum = momentum  # type: ignore[assignment]
+
+
 def _average_buffers(model: torch.nn.Module, ranks: Ranks) -> None:
     """Put the agents' buffers together."""
+    form = [(name, [list(each.shape), str(each.dtype)]) for name, each in model.named_buffers()]
+    ranks.same("averaging the buffers", form)
     variances = {
         id(layer.running_var): layer.running_mean
         for layer in model.modules()

@@ -107,7 +107,15 @@ class Bucket:
     def look(self) -> None:
         """See whether somebody has written to the parameters since ``write``."""
         pairs = zip(self.params, self._xs, strict=True)
-        self._now = None if all(torch.equal(each, x.to(each.dtype)) for each, x in pairs) else self.point()
+        self._now = None if all(torch.equal(each, x.to(each.dtype)) for each, x in pairs) else self._changed()
+
+    def _changed(self) -> Tensor:
+        """The parameters as they are now, but where nobody has written to them the agent's point, which may be more precise."""
+        parts = [
+            torch.where(each == x.to(each.dtype), x, each.detach().to(self.dtype)).reshape(-1)
+            for each, x in zip(self.params, self._xs, strict=True)
+        ]
+        return torch.cat(parts).reshape(1, 1, -1)
 
     @property
     def moved(self) -> bool:
@@ -192,6 +200,7 @@ class Bucket:
             self.agents.held, self._now = self.agents.held._replace(x=self._now), None
         return self.agents.x
 
+    @torch.no_grad()
     def write(self) -> None:
         """Put the agent's point into the parameters."""
         self._xs = self.parted(self.agents.x)
@@ -207,7 +216,7 @@ class Bucket:
         """Where the agent's answer is: its parameters as they are now, or what its algorithm makes of them."""
         output = self.agents.method.algorithm.output
         if output is None:
-            return self.point()
+            return self._changed()
         answer: Tensor = output(self.agents.x, self.agents.held.state)
         return answer
 

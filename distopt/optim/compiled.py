@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from distopt.simulation.method import Method
 from distopt.simulation.round import AgentState, Gradient, opened, updated
 
 KINDS = 8
-"""So many settings of an algorithm's constants, the step size aside, are compiled; a script that has more changes them all the time."""
+"""So many forms of the rounds are kept. Each setting of an algorithm's constants has one, but for the step size, which may change in each round."""
 
 
 @dataclass
@@ -51,6 +51,12 @@ class Made:
     data: list[Tensor]
     bound: Bound | None = None
     turn: int = 0
+
+    @property
+    def pieces(self) -> Sequence[Callable[[int], None] | None]:
+        """What is done in the next round, one after the other."""
+        assert self.bound is not None
+        return self.bound.pieces[self.turn]
 
 
 class CompiledAgents(Agents):
@@ -113,9 +119,15 @@ class CompiledAgents(Agents):
     def step(self, g: Tensor, grad: Gradient | None = None) -> Tensor:
         """See ``Agents``. ``g`` lies where ``gradient`` does."""
         self.send()
-        made, self._now = self._now, None
-        if made is None:
+        if self._now is None:
             return super().step(g, grad)
+        made = self._prepared()  # the step size may have changed since the messages were sent, or other numbers
+        assert made is not None
+        if made is not self._now:
+            for piece in made.pieces[: self._point]:
+                if piece is not None:
+                    piece(0)
+        self._now = None
         self._go_on(made, len(made.segments.points) + 1)
         made.turn = 1 - made.turn
         assert made.bound is not None
@@ -125,8 +137,7 @@ class CompiledAgents(Agents):
 
     def _go_on(self, made: Made, until: int) -> None:
         """The pieces and messages of the round up to the point of this number."""
-        assert made.bound is not None
-        pieces, points = made.bound.pieces[made.turn], made.segments.points
+        pieces, points = made.pieces, made.segments.points
         for at in range(self._point, until):
             if at < len(points) and points[at][0] == LEAVE:
                 self.exchange.ready()
@@ -163,7 +174,7 @@ class CompiledAgents(Agents):
     def _compiled(self, leaves: Leaves, count: int) -> Made | None:
         try:
             if len(self._made) >= KINDS:
-                raise Unsupported(f"the constants or the network have had {KINDS} forms")
+                self._made.pop(next(iter(self._made)))
             return self._recorded(leaves, count)
         except Unsupported as error:
             self._eager = True

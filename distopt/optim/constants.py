@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.fingerprint import plain
 
 INNER = ("algorithm", "direction")
 """Parts of an algorithm whose constants count as its own."""
@@ -37,6 +39,8 @@ def constants(part: Any) -> dict[str, float]:
 def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     """The same algorithm with other numbers, which its own checks have passed.
 
+    Schedulers begin or end with a step size of 0, which algorithms refuse: it is made one so small that nothing moves by it.
+
     Raises:
         InputError: a number that it does not take.
 
@@ -46,6 +50,8 @@ def with_constants(part: Any, values: Mapping[str, float]) -> Any:
     (0.2, 0.5)
     """
     fields = _fields(part)
+    if values.get("lr") == 0:
+        values = {**values, "lr": sys.float_info.min}
     own = {name: value for name, value in values.items() if name in fields}
     rest = {name: value for name, value in values.items() if name not in fields}
     for name in INNER:
@@ -75,6 +81,27 @@ def with_tensor(part: Any, name: str, value: Tensor) -> Any:
         name, value = owner, with_tensor(fields[owner], name, value)
     object.__setattr__(twin, name, value)
     return twin
+
+
+def without_constants(part: Any) -> Any:
+    """The algorithm as JSON, without those numbers: what states and ranks must share, whatever a script does to the numbers.
+
+    >>> from distopt.algorithms.dgd import DGD
+    >>> without_constants(DGD(0.1)) == without_constants(DGD(0.2)) != without_constants(DGD(0.1, "atc"))
+    True
+    """
+    return _stripped(plain(part), part)
+
+
+def _stripped(described: Any, part: Any) -> Any:
+    if not isinstance(described, dict):
+        return described
+    fields, own = _fields(part), constants(part)
+    return {
+        name: _stripped(value, fields[name]) if name in INNER and name in fields else value
+        for name, value in described.items()
+        if name not in own or not isinstance(fields.get(name), float | int | Tensor)
+    }
 
 
 def number(value: Any, name: str) -> float:

@@ -145,6 +145,12 @@ class RowExchange(HaloExchange):
         if self.transport is not None:
             self.transport.settle(patience)
 
+    def drop(self) -> None:
+        """Drop the connections and what is under way."""
+        self._due.clear()
+        if self.transport is not None:
+            self.transport.leave()
+
     def _message(self, stage: str) -> Message:
         """Memory for a message of a stage."""
         forms: list[Form] = self._forms[stage]

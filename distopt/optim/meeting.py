@@ -6,7 +6,8 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,24 +20,24 @@ PATIENCE = 10
 """Seconds that a rank which ends waits for its neighbours to take what it sent."""
 
 
-def same_parameters(names: Sequence[str], params: Sequence[Tensor], ranks: Ranks) -> None:
-    """See that all ranks train the same parameters, and give them the values of rank 0.
+def same_parameters(names: Sequence[str], params: Sequence[Tensor], ranks: Ranks, numbers: Mapping[str, float]) -> None:
+    """See that all ranks train the same parameters by the same numbers, and give them the values of rank 0.
 
     Raises:
         InputError: a parameter that cannot be trained, one that is given twice, or the ranks have different ones.
     """
     if len({id(each) for each in params}) < len(params):
         raise InputError("a parameter is given twice; give each once, as model.parameters() does")
+    form: list[tuple[str, Any]] = [
+        (name, [list(each.shape), str(each.dtype), "trained" if each.requires_grad else "frozen"])
+        for name, each in zip(names, params, strict=True)
+    ]
+    ranks.same("sharing the parameters", [*form, *numbers.items()])
     for name, each in zip(names, params, strict=True):
         if not each.is_floating_point() or each.layout is not torch.strided:
             raise InputError(
                 f"{name} is {each.dtype} and {each.layout}; only dense parameters of real numbers can be trained"
             )
-    form = {
-        name: [list(each.shape), str(each.dtype), "trained" if each.requires_grad else "frozen"]
-        for name, each in zip(names, params, strict=True)
-    }
-    ranks.same("sharing the parameters", form)
     with torch.no_grad():
         ranks.spread(params)
 
@@ -70,12 +71,18 @@ def same_round(buckets: Sequence[Bucket], ranks: Ranks, t: int, elsewhere: int |
 def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
     """Warn where all ranks have the same gradients, as in a model that averages them itself."""
     rows = [bucket.gradient.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for bucket in buckets]
-    digests = ranks.meet("the first step", hashlib.sha256(b"".join(rows)).hexdigest())
+    digests = ranks.meet("comparing gradients", hashlib.sha256(b"".join(rows)).hexdigest())
     if ranks.size > 1 and len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets):
         warnings.warn(
             "all ranks have the same gradients; give each its own data, and do not wrap the model in DistributedDataParallel",
-            stacklevel=5,
+            stacklevel=6,
         )
+
+
+def drop(buckets: Sequence[Bucket]) -> None:
+    """Drop the connections at once: whoever waits for a message of this rank sees that none will come."""
+    for bucket in buckets:
+        bucket.exchange.drop()
 
 
 def leave(buckets: Sequence[Bucket]) -> None:
@@ -86,6 +93,4 @@ def leave(buckets: Sequence[Bucket]) -> None:
                 bucket.exchange.settle(PATIENCE)
         except RunError:
             pass  # who is gone, or has stopped, needs nothing more
-    for bucket in buckets:
-        if bucket.exchange.transport is not None:
-            bucket.exchange.transport.leave()
+    drop(buckets)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,22 +15,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distopt.catalog.parts import label, part
-from distopt.errors import InputError
+from distopt.errors import InputError, RunError
 from distopt.fingerprint import plain
 from distopt.network.graphs import graph_from_edges
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
-from distopt.optim import averaging, meeting, saving
+from distopt.optim import meeting, saving
 from distopt.optim.bucket import Bucket, divided
-from distopt.optim.constants import constants, number, with_constants
+from distopt.optim.constants import constants, number, with_constants, without_constants
 from distopt.optim.joining import Joinable, Joined, JoinHook, announce
 from distopt.optim.local import local_steps
+from distopt.optim.observing import Observed
 from distopt.optim.ranks import Ranks
 from distopt.ranges import choice, flag, whole
 
 
-class Decentralized(Optimizer, Joinable):
+class Decentralized(Observed, Optimizer, Joinable):
     """Train a model on all ranks, without a coordinator: each rank keeps parameters of its own and mixes them with its neighbours'.
 
     One ``step()`` is one round of the algorithm on every rank. Gradients stay where they are; the model is NOT wrapped in
@@ -114,27 +115,38 @@ class Decentralized(Optimizer, Joinable):
             if "lr" not in numbers:
                 raise InputError(f"lr={lr}: {label(algorithm)} has no step size that is a number; leave lr out")
             numbers["lr"] = number(lr, "lr")
+        if decoupled_weight_decay and "lr" not in numbers:
+            raise InputError(
+                f"decoupled_weight_decay multiplies by the step size, and {label(algorithm)} has none that is a number; leave it out"
+            )
         self._algorithm, self._names = with_constants(made, numbers), tuple(numbers)
         self._overlap, self._decoupled, self._bucket_mb, self._seed = overlap, decoupled_weight_decay, bucket_mb, seed
         self._ranks = Ranks(process_group, timeout)
+        self._settings = {
+            "algorithm": without_constants(made),
+            "channel": channel,
+            "every": every,
+            "bucket_mb": bucket_mb,
+            "seed": seed,
+        }
+        self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
+        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), **numbers}
+        settings = {**self._settings, **others, "decoupled_weight_decay": decoupled_weight_decay}
+        self._ranks.same("making the optimiser", list(settings.items()))
         size = self._ranks.size
         graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
         rows = self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))
         self._network_digest = hashlib.sha256(json.dumps(plain(rows)).encode()).hexdigest()[:16]
-        text = algorithm if isinstance(algorithm, str) else made
-        self._settings = {"algorithm": text, "channel": channel, "every": every, "bucket_mb": bucket_mb, "seed": seed}
-        self._settings = {name: json.dumps(plain(value)) for name, value in self._settings.items()}
-        others = {"topology": plain(topology), "weights": weights, "weight_decay": str(weight_decay), "lr": str(lr)}
-        self._ranks.same("making the optimiser", {**self._settings, **others, "decoupled": decoupled_weight_decay})
         self._buckets: list[Bucket] = []
         self._frozen: list[tuple[str, Tensor]] = []
         self._seen: dict[tuple[float, ...], Any] = {}
         self._ready, self._met, self._compared, self._warned = False, False, False, False
-        self._t = 0
+        self._t, self._done = 0, 0  # rounds, and the buckets that have finished the present one
         self._elsewhere: int | None = None
         Joinable.__init__(self)
-        super().__init__(params, {**numbers, "weight_decay": weight_decay})
+        # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
+        super().__init__(params, {**numbers, "weight_decay": weight_decay, **self._about, **self._settings})
         for group in self.param_groups:
             self._begin(group)
         self._ready = True
@@ -150,11 +162,18 @@ class Decentralized(Optimizer, Joinable):
 
     def _begin(self, group: dict[str, Any]) -> None:
         """Make the buckets of a parameter group."""
-        first = sum(len(each["params"]) for each in self.param_groups[: self.param_groups.index(group)])
+        before = itertools.takewhile(
+            lambda each: each is not group, self.param_groups
+        )  # to compare groups compares tensors
+        first = sum(len(each["params"]) for each in before) + len(self._frozen)
         params = group["params"]
         names = group.get("param_names", [f"parameter {first + k}" for k in range(len(params))])
-        meeting.same_parameters(names, params, self._ranks)
+        numbers = {name: number(group[name], name) for name in (*self._names, "weight_decay")}
+        meeting.same_parameters(names, params, self._ranks, numbers)
         own = [(name, each) for name, each in zip(names, params, strict=True) if each.requires_grad]
+        group["params"] = [each for _, each in own]  # so frozen ones can be added when they are to be trained
+        if "param_names" in group:
+            group["param_names"] = [name for name, _ in own]
         self._frozen += [(name, each) for name, each in zip(names, params, strict=True) if not each.requires_grad]
         algorithm = self._of(group)
         for places in divided([each for _, each in own], self._bucket_mb):
@@ -193,6 +212,7 @@ class Decentralized(Optimizer, Joinable):
 
         Raises:
             RunError: another rank is gone, or silent for ``timeout`` seconds.
+            InputError: gradients or numbers that do not do, on this rank or another; all have the same error.
         """
         loss = None
         if closure is not None:
@@ -203,22 +223,35 @@ class Decentralized(Optimizer, Joinable):
         return loss
 
     def _round(self, closure: Callable[[], Any] | None, idle: bool = False) -> None:
-        """A round. An ``idle`` rank has no data left: its gradients are zero."""
+        """A round. An ``idle`` rank has no data left: its gradients are zero. An error here is one on all ranks."""
+        self._meet()
+        self._done = 0
+        try:
+            self._begin_round(idle)
+            self._mix(closure)
+        except Exception as error:
+            if self._done and self._done == len(self._buckets):
+                self._t, self._done = self._t + 1, 0
+            failure = self._ranks.failed(error)
+            if self._ranks.broken is not None:
+                meeting.drop(self._buckets)
+            raise failure from (None if failure is error else error)
+
+    def _begin_round(self, idle: bool) -> None:
+        """Take the gradients."""
+        mine = {id(each) for bucket in self._buckets for each in bucket.params} if self._frozen else set()
         for name, each in self._frozen:
-            if each.requires_grad:
+            if each.requires_grad and id(each) not in mine:
                 raise InputError(
                     f"{name} was frozen when the optimiser was made; give it by add_param_group to train it"
                 )
-        self._meet()
         found = getattr(self, "found_inf", None)
         overflow = found is not None and float(found) > 0
         for bucket in self._buckets:
             bucket.look()
             if idle:
                 bucket.gradient.zero_()
-            elif (
-                not overflow
-            ):  # with one, the gradients of the round before serve again: a rank that sat out would break the trackers
+            elif not overflow:  # else the last gradients serve again: a rank that sat out would break the trackers
                 decay = number(bucket.group["weight_decay"], "weight_decay")
                 bucket.read(getattr(self, "grad_scale", None), 0.0 if self._decoupled else decay)
         if not self._compared:
@@ -227,8 +260,11 @@ class Decentralized(Optimizer, Joinable):
         if any(bucket.moved for bucket in self._buckets) and not self._warned:
             self._warned = True
             warnings.warn(
-                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=4
+                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=5
             )
+
+    def _mix(self, closure: Callable[[], Any] | None) -> None:
+        """Go to the next point."""
         for bucket in self._buckets:
             shrink = 0.0
             if self._decoupled:
@@ -236,11 +272,13 @@ class Decentralized(Optimizer, Joinable):
             algorithm = self._of(bucket.group)
             if (self._t + 1) % self._every:
                 bucket.local(algorithm, self._t, shrink)
+                self._done += 1
                 continue
             bucket.step(algorithm, self._again(bucket, closure), shrink)
+            self._done += 1
             if self._overlap:
                 bucket.send()
-        self._t += 1
+        self._t, self._done = self._t + 1, 0
 
     def _again(self, bucket: Bucket, closure: Callable[[], Any] | None) -> Callable[[Tensor], Tensor]:
         """What takes the gradients of a round at another point (``mix.grad``)."""
@@ -256,9 +294,13 @@ class Decentralized(Optimizer, Joinable):
         return grad
 
     def _meet(self) -> None:
+        if self._ranks.broken is not None:
+            raise self._ranks.broken
         if not self._met:
             meeting.same_round(self._buckets, self._ranks, self._t, self._elsewhere)
             self._met = True
+            for bucket in self._buckets if self._overlap and self._t else []:
+                bucket.send()  # as the last step before the state was saved did; what was written to parameters then comes later
 
     def join_hook(self, **kwargs: Any) -> JoinHook:
         """For ``torch.distributed.algorithms.Join``: a rank without data goes on with gradients that are zero, as long as others have some."""
@@ -274,62 +316,6 @@ class Decentralized(Optimizer, Joinable):
         """The ranks that ``Join`` counts."""
         return self._ranks.joined
 
-    # ---- what the agents hold, and what they have sent
-
-    @property
-    def round(self) -> int:
-        """How many rounds there have been."""
-        return self._t
-
-    @property
-    def bits_sent(self) -> int:
-        """The bits of all messages that this rank has sent so far, once for each neighbour; without headers of 64 bytes."""
-        return 8 * sum(bucket.exchange.bytes_sent for bucket in self._buckets)
-
-    @property
-    def seconds_waiting(self) -> float:
-        """How long ``step`` has waited for messages so far."""
-        return sum(bucket.exchange.seconds_waiting for bucket in self._buckets)
-
-    def memory(self) -> dict[str, int]:
-        """Bytes that the optimiser takes on this rank, by what they are for; gradients of the parameters are not among them."""
-        found: dict[str, int] = {}
-        for bucket in self._buckets:
-            for name, count in bucket.bytes().items():
-                found[name] = found.get(name, 0) + count
-        return found
-
-    def averaged(
-        self, model: torch.nn.Module, data: Iterable[Any] | None = None
-    ) -> AbstractContextManager[torch.nn.Module]:
-        """Within it, the model has the mean of all agents' parameters and buffers; afterwards its own, bit for bit. All ranks do so at once.
-
-        See ``distopt.optim.averaging.averaged``.
-        """
-        self._meet()
-        return averaging.averaged(self._buckets, self._ranks, model, data)
-
-    def average_(self) -> None:
-        """Put the mean of all agents' parameters into the parameters, for good: at the end of training. All ranks do so at once."""
-        self._meet()
-        means = averaging.means(self._buckets, self._ranks)
-        for bucket, mean in zip(self._buckets, means, strict=True):
-            bucket.place(bucket.held._replace(x=mean), self._t)
-            bucket.write()
-
-    def consensus_error(self) -> float:
-        """sqrt( (1/N) sum_i |x_i - mean x|^2 ), the same on all ranks. All ranks do so at once."""
-        self._meet()
-        return averaging.consensus_error(self._buckets, self._ranks)
-
-    def tracker_violation(self) -> float:
-        """The largest coordinate of |mean s - mean g| after the last round: rounding only, while gradient tracking tracks. All ranks do so at once.
-
-        Raises:
-            InputError: the algorithm tracks nothing.
-        """
-        return averaging.tracker_violation(self._buckets, self._ranks, self._algorithm)
-
     # ---- saving
 
     @property
@@ -344,21 +330,21 @@ class Decentralized(Optimizer, Joinable):
         self._before = value
 
     def state_dict(self) -> dict[str, Any]:
-        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own."""
-        content = super().state_dict()
-        for group in content["param_groups"]:
-            group |= {**self._here, **self._settings}
-        return content
+        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own.
+
+        Raises:
+            RunError: the last ``step`` ended in the middle.
+        """
+        if self._done:
+            raise RunError(
+                "a step ended in the middle, so parts of the state are of different rounds; go on from an earlier one"
+            )
+        return super().state_dict()
 
     @property
-    def _here(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """What a state says of where it was saved."""
-        return {
-            "rank": self._ranks.rank,
-            "world_size": self._ranks.size,
-            "round": self._t,
-            "network": self._network_digest,
-        }
+        return {"rank": self._ranks.rank, "world_size": self._ranks.size, "network": self._network_digest}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave, parameters included. All ranks load a state of the same round.
@@ -369,8 +355,10 @@ class Decentralized(Optimizer, Joinable):
         Raises:
             InputError: the state is of another rank, of other settings or of other parameters. Nothing has changed then.
         """
-        self._t, self._elsewhere = saving.load(self._buckets, self.param_groups, self._here, self._settings, state_dict)
-        self._met = False
+        self._t, self._elsewhere = saving.load(
+            self._buckets, self.param_groups, self._about, self._settings, state_dict
+        )
+        self._met, self._done = False, 0
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an optimiser is connected with the other ranks and cannot be copied; copy its state_dict()")
@@ -380,4 +368,11 @@ class Decentralized(Optimizer, Joinable):
         ahead = f"{', '.join(names)} sent ahead" if names and self._overlap else "nothing sent ahead"
         numbers = sum(sum(bucket.sizes) for bucket in self._buckets)
         where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {len(self._buckets)} buckets, {ahead}"
-        return f"{super().__repr__()}\n{type(self).__name__}: {self._settings['algorithm']} through {self._settings['channel']}, {where}"
+        hidden = {"params", "param_names", *self._about, *self._settings}
+        groups = "".join(
+            f"Parameter Group {k}\n" + "".join(f"    {name}: {group[name]}\n" for name in sorted(set(group) - hidden))
+            for k, group in enumerate(self.param_groups)
+        )
+        return (
+            f"{type(self).__name__} (\n{groups})\n{label(self._algorithm)} through {self._settings['channel']}, {where}"
+        )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,9 @@ dist: Any = torch.distributed  # torch does not declare all that it exports
 
 WAIT = 1800
 """Seconds that a rank waits for another where the process group does not say: as long as torch does."""
+
+ROLL_CALL = 3
+"""Seconds in which those who are left report, where one is lost."""
 
 _made: dict[str, int] = {}
 """How many optimisers this process has made in a group. All ranks make them in the same order, so the numbers are theirs, too."""
@@ -41,6 +44,7 @@ class Ranks:
         rank, size: which rank of the group this is, and how many there are.
         joined: the process group.
         group: the connections; None where there is no other rank.
+        broken: the error that ended it, after which the ranks are no longer connected.
 
     Raises:
         InputError: torchrun has started several ranks, which are not connected, or this one is not in the group.
@@ -52,6 +56,7 @@ class Ranks:
             raise InputError(f"timeout={timeout}: must be a number of seconds above 0")
         self.rank, self.size, self.joined, self._meetings = 0, 1, process_group, 0
         self.group: Group | None = None
+        self.broken: Exception | None = None
         if not dist.is_available() or not dist.is_initialized():
             if (started := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
                 raise InputError(
@@ -79,37 +84,54 @@ class Ranks:
 
         Raises:
             WorkerLost: a rank did not come in time, which is named.
-            RunError: a rank has noted that it failed.
+            RunError: a rank has noted that it failed, or the ranks do different things.
         """
         if self.size == 1:
             return [text]
         self._meetings += 1
         where, end = f"meeting {self._meetings}", time.monotonic() + self._seconds
-        self._store.set(f"{where}/{self.rank}", text)
+        self._store.set(f"{where}/{self.rank}", f"{what}\n{text}")
         texts = []
         for rank in range(self.size):
             pause = 0.001
             while not self._store.check([f"{where}/{rank}"]):  # to wait for it would print warnings of torch
-                if self.group is not None:
-                    self.group.poll()
+                try:
+                    if self.group is not None:
+                        self.group.poll()
+                except Exception as error:
+                    raise self.failed(error) from None
                 if time.monotonic() > end:
                     raise self.failure(f"rank {rank} did not come to {what} within {self._seconds} s")
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
-            texts.append(self._store.get(f"{where}/{rank}").decode())
+            its, _, its_text = self._store.get(f"{where}/{rank}").decode().partition("\n")
+            if its != what:
+                first, second = sorted([(self.rank, what), (rank, its)])
+                raise RunError(
+                    f"rank {first[0]} is at {first[1]!r} and rank {second[0]} at {second[1]!r}; all ranks must make the same calls in the same order"
+                )
+            texts.append(its_text)
         return texts
 
     def failure(self, message: str) -> Exception:
         """The error to raise on all ranks: the first that any of them noted."""
-        return RunError(message) if self.group is None else self.group.report_failure("lost", message)
+        return self.failed(RunError(message) if self.group is None else self.group.report_failure("lost", message))
 
-    def same(self, what: str, settings: Mapping[str, Any]) -> None:
+    def failed(self, error: Exception) -> Exception:
+        """The error to raise, on all ranks, for an error on this one."""
+        if self.group is None:
+            return error
+        self.broken = self.group.failed(error)
+        self.group.close()
+        return self.broken
+
+    def same(self, what: str, settings: Sequence[tuple[str, Any]]) -> None:
         """Refuse, on every rank, settings that are not the same on all of them. The message has the first difference.
 
         Raises:
             InputError: they differ.
         """
-        entries = [(name, json.dumps(value, default=str)) for name, value in settings.items()]
+        entries = [(name, json.dumps(value, default=str)) for name, value in settings]
         texts = self.meet(what, hashlib.sha256(repr(entries).encode()).hexdigest())
         if len(set(texts)) == 1:
             return
@@ -147,9 +169,23 @@ class Ranks:
             try:
                 do(self.group.pg, there).wait(timedelta(seconds=self._seconds))
             except RuntimeError as error:
-                raise self.failure(f"a rank was lost while all shared their numbers: {first_line(error)}") from error
+                raise self._missing(first_line(error)) from error
             if there.data_ptr() != tensor.data_ptr():
                 tensor.copy_(there)
+
+    def _missing(self, why: str) -> Exception:
+        """The error to raise where numbers could not be shared. gloo does not say with whom, so all who are left report to the store."""
+        assert self.group is not None
+        self.group.close()  # so that those who still wait come here, too
+        end, others = time.monotonic() + ROLL_CALL, list(range(self.size))
+        self._store.set(f"left {self._meetings}/{self.rank}", "")
+        while others and time.monotonic() < end:
+            others = [rank for rank in others if not self._store.check([f"left {self._meetings}/{rank}"])]
+            if self._store.check(["failed"]):
+                break
+            time.sleep(0.02)
+        names = " or ".join(f"rank {rank}" for rank in others)
+        return self.failure(f"{names or 'a connection'} was lost while all shared their numbers: {why}")
 
 
 def _patience(group: Any) -> float:

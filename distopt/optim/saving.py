@@ -13,18 +13,25 @@ from distopt.errors import InputError
 from distopt.numerics.trees import default_dtype
 from distopt.optim.bucket import Bucket
 
+VALUE = "parameter"
+"""The name of the parameter itself."""
+
 SHARED = "bucket."
 """In front of the name of a leaf that is not as wide as the parameters. It stands with the first parameter of its bucket."""
 
 
 def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Tensor]]:
-    """What the agent holds, as views of its rows: for each parameter the round under "step", and the leaves of its shape by name."""
+    """What the agent holds: for each parameter the round under "step", its value, and the rows' views of its shape by name.
+
+    The value is another than the agent's point where somebody has written to the parameter since the last step, or where it is of a lower
+    precision.
+    """
     found: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
     for bucket in buckets:
         width = sum(bucket.sizes)
         for each in bucket.params:
-            found[each]["step"] = torch.tensor(t)
-        for name, row in bucket.leaves().items():
+            found[each] |= {"step": torch.tensor(t), VALUE: each.detach()}
+        for name, row in _rows(bucket).items():
             if row.shape[-1] == width:
                 for each, view in zip(bucket.params, bucket.parted(row), strict=True):
                     found[each][name] = view
@@ -33,8 +40,13 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
     return found
 
 
-ABOUT = ("rank", "world_size", "round", "network")
-"""What a state says of where it was saved, in each parameter group, beside the settings."""
+def _rows(bucket: Bucket) -> dict[str, Tensor]:
+    """What is saved of a bucket: what its agent holds, and the last gradient, which serves again where the next one overflows."""
+    return {**bucket.leaves(), "gradient": bucket.gradient}
+
+
+ABOUT = ("rank", "world_size", "network")
+"""What a state says of where it was saved, in each parameter group, beside the settings. Its round stands with each parameter, as "step"."""
 
 
 def load(
@@ -72,16 +84,26 @@ def load(
     named = dict(zip((each for group in groups for each in group["params"]), ids, strict=True))
     full = about["world_size"] == size and about["network"] == here["network"]
     held = [_leaves(bucket, named, content["state"], full) for bucket in buckets]
+    rounds = {int(content["state"][named[each]].get("step", 0)) for bucket in buckets for each in bucket.params}
+    if len(rounds) > 1:
+        raise InputError(f"the state is of several rounds: {sorted(rounds)}")
+    t = max(rounds, default=0)
     for group, its in zip(groups, saved, strict=True):
         group |= {
             name: value for name, value in its.items() if name not in ("params", "param_names", *ABOUT, *settings)
         }
     for bucket, leaves in zip(buckets, held, strict=True):
         with default_dtype(bucket.dtype):
-            bucket.place(bucket.replaced(leaves) if full else leaves[0], about["round"])
+            bucket.place(bucket.replaced(leaves[:-1]) if full else leaves[0], t)
+        if full:
+            bucket.gradient.copy_(leaves[-1])
+        else:
+            bucket.gradient.zero_()
+        bucket.write()
         with torch.no_grad():
-            bucket.write()
-    return about["round"], None if full else about["world_size"]
+            for each in bucket.params if full else []:
+                each.copy_(content["state"][named[each]].get(VALUE, each))
+    return t, None if full else about["world_size"]
 
 
 def _groups(groups: Sequence[dict[str, Any]], content: Any) -> list[dict[str, Any]]:
@@ -98,7 +120,7 @@ def _groups(groups: Sequence[dict[str, Any]], content: Any) -> list[dict[str, An
 def _leaves(bucket: Bucket, named: Mapping[Tensor, Any], state: Mapping[Any, Any], full: bool) -> list[Tensor]:
     """The saved leaves of a bucket, or its point alone; of the form that they have here."""
     found = []
-    for name, row in bucket.leaves().items() if full else [("x", bucket.held.x)]:
+    for name, row in _rows(bucket).items() if full else [("x", bucket.held.x)]:
         new = torch.empty_like(row)
         whole = row.shape[-1] == sum(bucket.sizes)
         views = bucket.parted(new) if whole else [new]

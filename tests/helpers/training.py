@@ -171,7 +171,7 @@ def simulated(
         algorithm=algorithm,
         rounds=rounds,
         record=["x"],
-        mode="eager",
+        mode=settings.pop("mode", "auto"),
         dtype=name,
         **settings,
     )

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from distopt.catalog.spec import shown
+from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
 from distopt.costs.data import Blocks
 from distopt.engines.local.eager import Eager
@@ -57,9 +58,12 @@ def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
     check(mode)
     if mode == "eager":
         return False
-    from distopt.engines.local.compiled import obstacle
+    from distopt.engines.local.compiled import obstacle, obstacle_of_updates
 
     if (why := obstacle(problem, blocks)) is None:
+        return True
+    if objects.fault() is None and obstacle_of_updates(problem) is None:
+        costs_not_compiled(why)
         return True
     not_compiled(problem, why, mode == "compiled")
     return False
@@ -71,6 +75,15 @@ def not_compiled(problem: Problem, why: object, forced: bool) -> None:
         raise InputError(f"the rounds cannot be compiled: {why}; {_unforced()}")
     slower = "" if problem.scenario.eager else " and run many times slower"
     warnings.warn(f"the rounds are not compiled{slower}: {why}", CompileWarning, stacklevel=4)
+
+
+def costs_not_compiled(why: object) -> None:
+    """Say why torch computes the gradients."""
+    warnings.warn(
+        f"the costs are not compiled, only what the algorithm does with the gradients: {why}",
+        CompileWarning,
+        stacklevel=4,
+    )
 
 
 def _unforced() -> str:

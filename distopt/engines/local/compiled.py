@@ -15,8 +15,9 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
 from distopt.codegen.unchanged import changed, held
 from distopt.costs.data import Blocks
-from distopt.engines.local import not_compiled
+from distopt.engines.local import costs_not_compiled, not_compiled
 from distopt.engines.local.eager import Eager, InThisProcess
+from distopt.engines.local.updates import Updates, after_gradients
 from distopt.errors import InputError
 from distopt.network.net import Whole, uniforms
 from distopt.numerics.sums import tree_sum
@@ -136,10 +137,29 @@ def obstacle(problem: Problem, blocks: Blocks) -> str | None:
     return None
 
 
+def obstacle_of_updates(problem: Problem) -> str | None:
+    """Why the rounds of a problem cannot even be compiled without their costs; None where they can."""
+    first = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    drawn = uniforms(problem.channels, problem.key, problem.plan.widths, first)
+    held, leaves = Leaves(begun(problem)), Leaves((problem.network.rows(first), drawn, first.flatten()))
+
+    def rest(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        after, _ = after_gradients(problem, held.tree(carry), data[0], *leaves.tree(data[1:]))
+        return held.of(after), []
+
+    try:
+        with default_dtype(problem.x0.dtype):
+            written_out(rest, held.tensors, [torch.zeros_like(problem.x0).unsqueeze(0), *leaves.tensors])
+    except Unsupported as error:
+        return str(error)
+    return None
+
+
 class Compiled(InThisProcess):
     """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes).
 
-    Rounds that cannot be written out run one by one in Python, after a warning that says why; where they are ``forced``, that is an error.
+    Where only the costs cannot be written out, ``Updates`` runs them. Rounds that cannot be written out otherwise run one by one in Python,
+    after a warning that says why; where they are ``forced``, that is an error.
     """
 
     def __init__(self, forced: bool = False) -> None:
@@ -151,7 +171,7 @@ class Compiled(InThisProcess):
     @property
     def compiled(self) -> bool:
         """See ``distopt.simulation.runner.Engine``."""
-        return self._eager is None
+        return self._eager is None or self._eager.compiled
 
     def place(self, problem: Problem, held: AgentState | None) -> None:
         """See ``distopt.simulation.runner.Engine``."""
@@ -184,13 +204,20 @@ class Compiled(InThisProcess):
                         raise Unsupported(why)
                     self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
                 except Unsupported as error:
-                    if block.start + rounds.start:
-                        raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error
-                    not_compiled(self._problem, error, self._forced)
-                    eager = Eager()
-                    eager.place(self._problem, self.take())
-                    self._eager = eager
+                    other = self._otherwise(error, block, rounds)
+                    other.place(self._problem, self.take())
+                    self._eager = other
             if self._eager is None:
                 segment, self._held = self._rounds[shapes](held, leaves, rounds)
                 return segment
         return self._eager.advance(block, rounds, keep)
+
+    def _otherwise(self, error: Unsupported, block: Block, rounds: range) -> Eager:
+        """What runs the rounds that cannot be compiled as a whole."""
+        if objects.fault() is None and obstacle_of_updates(self._problem) is None:
+            costs_not_compiled(error)
+            return Updates()
+        if block.start + rounds.start:
+            raise InputError(f"these rounds cannot be compiled; run them eagerly: {error}") from error
+        not_compiled(self._problem, error, self._forced)
+        return Eager()

@@ -116,18 +116,12 @@ class Eager(InThisProcess):
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """See ``distopt.simulation.runner.Engine``."""
-        problem, held, which = self._problem, self.take(), self._problem.network.which
+        problem, held = self._problem, self.fetch()
         rounds = rounds[: room(held.x)]
-        data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
-
-        ts = numbered(held.x, block.start + rounds.start, len(rounds))
-
-        def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
-            after, net, g = step(problem, held, data(k), Whole(tables(k), which), uniforms(k), ts[k - rounds.start])
-            return after, net.bits, measure.round_terms(problem, after.state, g)
-
-        with default_dtype(held.x.dtype):
-            walked = walk(problem, held, block.start, rounds, keep, one)
+        one = self.rounds(block, rounds, held)
+        del held
+        with default_dtype(self.fetch().x.dtype):
+            walked = walk(problem, self.take(), block.start, rounds, keep, one)
         self._held = walked.held
 
         batch = part(block.exact, rounds.start, rounds.stop), part(block.reference.x, rounds.start, rounds.stop)
@@ -135,3 +129,15 @@ class Eager(InThisProcess):
         terms = None if walked.round_terms is None else tree_sum(walked.round_terms)
         observed = measure.observed(problem, sums, terms)
         return Segment(observed, walked.kept, finite(walked.held.x), walked.bits)
+
+    def rounds(self, block: Block, rounds: range, held: AgentState) -> Step:
+        """What takes the agents, who hold ``held``, through ``rounds`` of a block one by one."""
+        problem, which = self._problem, self._problem.network.which
+        data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
+        ts = numbered(held.x, block.start + rounds.start, len(rounds))
+
+        def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
+            after, net, g = step(problem, held, data(k), Whole(tables(k), which), uniforms(k), ts[k - rounds.start])
+            return after, net.bits, measure.round_terms(problem, after.state, g)
+
+        return one

@@ -19,14 +19,15 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import ARRIVE, LEAVE, Unsupported, arrive, leave
 from distopt.codegen.segments import Segments, segments
 from distopt.engines.local.eager import Trajectory
+from distopt.engines.local.updates import no_further_gradient
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.exchange import BlockLink, Form, HaloExchange
 from distopt.engines.workers.halo import Halo
 from distopt.errors import InputError
-from distopt.numerics.trees import part
+from distopt.numerics.trees import part, rounds_of
 from distopt.simulation import measure
 from distopt.simulation.problem import Problem
-from distopt.simulation.round import AgentState, before, recorded, same_form, step
+from distopt.simulation.round import AgentState, before, opened, recorded, revealed, same_form, step, updated
 
 Do = Callable[[int], object]
 """What is done at some point of round k."""
@@ -115,11 +116,15 @@ class Rounds:
         problem: with the worker's own agents.
         agents: the worker's.
         terms: node sums of a round's measurements: (x, mean, data, x*_t).
+        measure: takes them eagerly, where the costs cannot be compiled.
     """
 
-    def __init__(self, problem: Problem, agents: Agents, terms: Callable[..., Tensor]) -> None:
-        self.problem, self.agents, self.terms = problem, agents, terms
+    def __init__(
+        self, problem: Problem, agents: Agents, terms: Callable[..., Tensor], measure: Callable[..., Tensor]
+    ) -> None:
+        self.problem, self.agents, self.terms, self._eagerly = problem, agents, terms, measure
         self.exchange = agents.exchange
+        self._gradient: Tensor | None = None  # where it lies, if the costs cannot be compiled
         self._rounds: dict[Any, Compiled] = {}
         self._measures: dict[Any, Function] = {}
 
@@ -133,12 +138,17 @@ class Rounds:
         exchange.go(rounds.start)
         first = exchange.round - rounds.start
         places = tuple(each[None] for each in halo.send[0].values()) if constant(halo) else None
-        tree = (data, halo.tables, halo.own, agents.uniforms, torch.arange(first, first + count), places, ordered(halo))
-        held, leaves = Leaves(agents.held), Leaves(tree)
-        shapes = keep, held.shape, leaves.shape, tuple(counted(halo))
-        if shapes not in self._rounds:
-            self._rounds[shapes] = _written(lambda: self._recorded(keep, held, leaves, counted(halo)))
-        found = self._rounds[shapes]
+        tree = halo.tables, halo.own, agents.uniforms, torch.arange(first, first + count), places, ordered(halo)
+        held = Leaves(agents.held)
+
+        def found_for(own: Any) -> tuple[Leaves, Compiled]:
+            leaves = Leaves((own, *tree))
+            shapes = keep, held.shape, leaves.shape, tuple(counted(halo))
+            if shapes not in self._rounds:
+                self._rounds[shapes] = self._recorded(keep, held, leaves, counted(halo))
+            return leaves, self._rounds[shapes]
+
+        leaves, found = _written(lambda: self._with_costs_or_without(data, found_for))
         for stage, forms in found.forms.items():
             exchange.declare(stage, forms)
         rows = found.rows(len(rounds))
@@ -146,6 +156,8 @@ class Rounds:
         memory = [self._memory(found, halo, rounds.start + turn) for turn in (0, 1)]
         bound = found.segments.bound(held.tensors, given, rows, rounds.start, memory)
         turns = [self._steps(found, halo, *each) for each in zip(bound.pieces, memory, strict=True)]
+        if self._gradient is not None:
+            self._reveal_in(turns, data, lambda k: held.tree(bound.after(k - rounds.start)).x)
         for k in rounds:
             exchange.go(k)
             for do in turns[(k - rounds.start) % 2]:
@@ -153,6 +165,27 @@ class Rounds:
         after: AgentState = held.tree(bound.after(len(rounds)))
         kept = dict(zip(keep, rows[1:], strict=False))
         return Trajectory(rows[0], rows[-1] if found.terms else None, kept, after, found.bits)
+
+    def _with_costs_or_without(self, data: Any, found_for: Callable[[Any], tuple[Leaves, Compiled]]) -> Any:
+        """The rounds with the costs, if those can be compiled; else the rounds that are given their gradients. All workers find the same."""
+        if self._gradient is None:
+            try:
+                return found_for(data)
+            except Unsupported:
+                self._gradient = torch.empty_like(self.agents.x, memory_format=torch.contiguous_format)
+        return found_for(self._gradient.unsqueeze(0))
+
+    def _reveal_in(self, turns: Sequence[list[Do]], data: Any, x: Callable[[int], Tensor]) -> None:
+        """Have the gradients taken in each round, after the messages that leave before they are known."""
+        gradient, data_of = self._gradient, rounds_of(data)
+        assert gradient is not None
+
+        def reveal(k: int) -> None:
+            gradient.copy_(revealed(self.problem, x(k), data_of(k))[0])
+
+        for steps in turns:
+            sent = next((at for at, do in enumerate(steps) if getattr(do, "leaves", False)), -1)
+            steps.insert(sent + 1 if self.agents.method.plan.early else 0, reveal)
 
     def _recorded(self, keep: tuple[str, ...], held: Leaves, leaves: Leaves, counts: Sequence[int]) -> Compiled:
         """The rounds of one shape."""
@@ -167,7 +200,11 @@ class Rounds:
             stood = before(problem, now)
             points = {name: each.clone() for name, each in stood.items()}  # an algorithm may work in place
             link = BlockLink(Noted(places, counts, order, forms), problem.network.which, weights, mine)
-            after, net, g = step(problem, now, own, link, uniforms, t, early)
+            if self._gradient is None:
+                after, net, g = step(problem, now, own, link, uniforms, t, early)
+            else:
+                g, net = own, opened(problem.method, now, link, uniforms, early)
+                after = updated(problem.method, now, net, t, g, no_further_gradient, problem.scenario.project)
             same_form(problem, after.x, 0)
             of_round = measure.round_terms(problem, after.state, g)
             seen[:] = net.bits, of_round is not None
@@ -202,6 +239,8 @@ class Rounds:
 
     def measure(self, points: Tensor, mean: Tensor, data: Any, best: Tensor, rounds: range) -> Tensor:
         """See ``distopt.engines.workers.worker.Measure``."""
+        if self._gradient is not None:
+            return self._eagerly(points, mean, data, best, rounds)
         found = Leaves((points, mean, *part((data, best), rounds.start, rounds.stop)))
         if found.shape not in self._measures:
 
@@ -216,7 +255,13 @@ class Rounds:
 
 
 def _posting(exchange: HaloExchange, stage: str) -> Do:
-    return lambda k: exchange.post(stage)
+    return _leaving(lambda k: exchange.post(stage))
+
+
+def _leaving(do: Do) -> Do:
+    """Mark a step that sends."""
+    do.leaves = True  # type: ignore[attr-defined]  # a function's own
+    return do
 
 
 def _waiting(exchange: HaloExchange, stage: str) -> Do:
@@ -224,7 +269,7 @@ def _waiting(exchange: HaloExchange, stage: str) -> Do:
 
 
 def _sending(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> Do:
-    return lambda k: exchange.send(stage, rows)
+    return _leaving(lambda k: exchange.send(stage, rows))
 
 
 def _taking(exchange: HaloExchange, stage: str, rows: Sequence[Tensor]) -> Do:

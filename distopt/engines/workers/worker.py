@@ -107,7 +107,7 @@ class Worker:
         if self._through is None:
             self._through = self._one_by_one
             if self.compiled:
-                rounds = Rounds(self.problem, self.agents, self._terms)
+                rounds = Rounds(self.problem, self.agents, self._terms, self._at_once)
                 self._through, self._measure = rounds.through, rounds.measure
 
     def _there(self, tree: Any) -> Any:

@@ -1,0 +1,78 @@
+"""Rounds whose costs cannot be compiled, such as those of a neural network: torch computes the gradients, and the rest of a round is compiled."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from distopt.codegen.function import compiled
+from distopt.codegen.leaves import Leaves
+from distopt.codegen.record import Unsupported
+from distopt.engines.local.eager import Eager, Step
+from distopt.network.net import Uniforms, Whole
+from distopt.network.rows import Tables
+from distopt.numerics.trees import default_dtype, rounds_of
+from distopt.simulation import measure
+from distopt.simulation.problem import Problem
+from distopt.simulation.round import AgentState, opened, revealed, updated
+from distopt.simulation.runner import Block
+
+
+class Updates(Eager):
+    """Takes the gradients round by round, and goes on from them by one compiled function. Measures as ``Eager`` does.
+
+    It has the bits of compiled rounds, as far as the gradients have.
+    """
+
+    compiled = True
+
+    def rounds(self, block: Block, rounds: range, held: AgentState) -> Step:
+        """See ``Eager``. What ``held`` holds is written over.
+
+        Raises:
+            Unsupported: the rest of a round cannot be written out.
+        """
+        problem, gradient = self._problem, torch.empty_like(held.x, memory_format=torch.contiguous_format)
+        first = block.start
+        leaves = Leaves((block.tables, block.uniforms, torch.arange(first, first + block.count)))
+        own, form, bits = Leaves(held), leaves.form(), [0]
+
+        def rest(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            g, *others = data
+            after, bits[0] = after_gradients(problem, own.tree(carry), g, *form.tree(others))
+            return own.of(after), []
+
+        data = [gradient.unsqueeze(0), *(each.contiguous() for each in leaves.tensors)]
+        with default_dtype(held.x.dtype):
+            function = compiled(rest, own.tensors, data, "updates")
+        bound, data_of = function.bound(own.tensors, data, []), rounds_of(block.data)
+
+        def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
+            gradient.copy_(revealed(problem, held.x, data_of(k))[0])
+            bound(k, k + 1)
+            after: AgentState = own.tree(bound.carry)
+            return after, bits[0], measure.round_terms(problem, after.state, gradient)
+
+        return one
+
+
+def after_gradients(
+    problem: Problem, held: AgentState, g: Tensor, tables: Tables, uniforms: Uniforms, t: Tensor
+) -> tuple[AgentState, int]:
+    """What all agents hold after a round, given their gradients, and the bits that each has sent; to be recorded.
+
+    Raises:
+        Unsupported: the algorithm takes a further gradient.
+    """
+    method = dataclasses.replace(problem.method, algorithm=copy.copy(problem.algorithm))
+    net = opened(method, held, Whole(tables, problem.network.which), uniforms)
+    after = updated(method, held, net, t, g, no_further_gradient, problem.scenario.project)
+    return after, net.bits
+
+
+def no_further_gradient(y: Tensor) -> Tensor:
+    """In the place of ``mix.grad`` while a round is recorded whose costs are not."""
+    raise Unsupported("the algorithm takes a further gradient of costs that cannot be compiled")
