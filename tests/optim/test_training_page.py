@@ -22,7 +22,12 @@ SHELL = [
 ]
 HERE = list(dict.fromkeys(line for line in SHELL if re.match(r"torchrun .*launch/train\.py", line)))
 ELSEWHERE = list(dict.fromkeys(line for line in SHELL if "SCRIPT=launch/train.py" in line))
-BLOCKS = [text for text in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "register_comm_hook" not in text]
+BLOCKS = [
+    text
+    for page in PAGES[:2]
+    for text in re.findall(r"```python\n(.*?)```", page, re.S)
+    if (page is PAGE and "register_comm_hook" not in text) or "distopt.optim" in text
+]
 
 BEFORE = """
 import torch
