@@ -295,6 +295,11 @@ class Bound:
             for turn in (0, 1)
         ]
 
+    @property
+    def passed(self) -> list[Tensor]:
+        """The memory in which one piece leaves numbers to a later one."""
+        return list(self._passed)
+
     def after(self, rounds: int) -> list[Tensor]:
         """The carried leaves after so many rounds."""
         return list(self._other if rounds % 2 else self._carry)

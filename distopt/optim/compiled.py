@@ -91,6 +91,15 @@ class CompiledAgents(Agents):
         """See ``Agents``."""
         return self._now is not None or super().sent
 
+    @property
+    def bytes_spare(self) -> int:
+        """The memory of compiled rounds beside what the agent holds: they write what it holds next to another place, and pass numbers on."""
+        held = {each.data_ptr() for each in Leaves(self.held).tensors}
+        bounds = [made.bound for made in self._made.values() if made.bound is not None]
+        leaves = [each for bound in bounds for each in (*bound.after(0), *bound.after(1), *bound.passed)]
+        spare = {each.data_ptr(): each.numel() * each.element_size() for each in leaves}
+        return sum(count for place, count in spare.items() if place not in held)
+
     def end(self) -> None:
         """See ``Agents``."""
         super().end()

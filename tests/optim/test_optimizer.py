@@ -202,3 +202,17 @@ def test_the_scenario_network_trains_as_ranks_do(model: str, tmp_path: Path) -> 
                 assert torch.equal(found, wanted)
             elif bound is not None:
                 assert (found - wanted).abs().max() < bound
+
+
+def test_memory_counts_what_compiled_rounds_keep_beside() -> None:
+    found = {}
+    for mode in ("auto", "eager"):
+        model = Small().double()
+        optimizer = GTAdam(model.named_parameters(), lr=0.01, mode=mode)
+        steps(model, optimizer, 0, range(3))
+        found[mode] = optimizer.memory()
+    size = 8 * sum(each.numel() for each in Small().parameters())
+    assert found["eager"]["compiled rounds"] == 0 and found["eager"]["state"] == 4 * size
+    assert 0 <= found["auto"].pop("compiled rounds") <= 6 * size, "what is held, once more, and what pieces pass on"
+    found["eager"].pop("compiled rounds")
+    assert found["auto"] == found["eager"]
