@@ -12,6 +12,9 @@ from helpers.training import STEPS, Small, loss, on_ranks, points, row, simulate
 from torch import Tensor, nn
 
 import distopt
+from distopt.catalog import registry
+from distopt.catalog.parts import part
+from distopt.codegen.folder import CompileWarning
 from distopt.optim import DGD, EFSGD, DAdam, Decentralized, EFSignSGD, ExactDiffusion, GradientTracking, GTAdam
 from distopt.scenarios.network import Network
 
@@ -96,6 +99,39 @@ def test_a_hundred_steps_are_so_too(tmp_path: Path) -> None:
 def test_other_methods_and_networks_are_so_too(tmp_path: Path) -> None:
     compared(MORE, STEPS, tmp_path, ways=WAYS[:1] + WAYS[3:])
     compared(PROVEN, STEPS, tmp_path, torch.float32, WAYS[:1])
+
+
+@pytest.mark.slow
+def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
+    """A closure gives those that take several gradients in a round what they ask for."""
+    names = registry.names("algorithms")
+    averaging = [name for name in names if part("algorithms", name, (), {}).weights == "average"]
+    at = {name: "complete" if name in averaging else "ring" for name in names}
+
+    def work(rank: int) -> Any:
+        found = {}
+        for name, topology in at.items():
+            model = Small().double()
+            optimizer = Decentralized(model.named_parameters(), f"{name}:lr=0.005", topology=topology)
+
+            def closure(model: nn.Module = model, optimizer: Any = optimizer) -> Tensor:
+                optimizer.zero_grad()
+                value = loss(model, rank, optimizer.round)
+                value.backward()
+                return value
+
+            for _ in range(6):
+                optimizer.step(closure)
+            found[name] = row(model)
+        return found
+
+    ranks = on_ranks(4, work, tmp_path, timeout=240)
+    for name, topology in at.items():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=CompileWarning)
+            wanted = simulated(f"{name}:lr=0.005", 6, topology=topology)
+        assert torch.equal(torch.stack([each[name] for each in ranks]), wanted[-1]), name
+        assert not torch.equal(wanted[0], wanted[-1]), name
 
 
 def test_several_buckets_are_several_instances_of_the_algorithm(tmp_path: Path) -> None:
