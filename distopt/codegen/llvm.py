@@ -7,7 +7,7 @@ give the same bits. Four rules decide about speed alone; each was found by a slo
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised. Where a row fills them more than once it is not unrolled before, or only pairs
    of lanes would become vectors.
-4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
+4. Loops are not unrolled, but for innermost ones of up to 20 turns and the lanes of sums: where many are, unrolling takes the compiler minutes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ COMPARED = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne
 WHOLE_COMPARED = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "rint": "rint", "fma": "fma"}
 SHORT, VECTOR, MIDDLING = 8, 4, 40  # turns: of rule 1; of a vector, and up to how many rule 2 is applied
+UNROLLED = 20  # turns of rule 4
 
 
 def memory(type: Type) -> str:
@@ -259,7 +260,7 @@ class Assembly(Printer):
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
         elif loop.kind == "each" and 0 < _innermost(loop.body) <= SHORT:
             notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
-        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > SHORT or _innermost(loop.body)):
+        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > UNROLLED or _innermost(loop.body)):
             notes.append('!{!"llvm.loop.unroll.disable"}')
         if not notes:
             return ""
