@@ -193,6 +193,7 @@ class Assembly(Printer):
     # --- loops
 
     _variables: dict[str, str]
+    _divided: Loop | None = None  # of which each thread does the turns %first .. %last - 1
     _again = False  # whether the loop around is one of several turns that follow each other
 
     def loop(self, loop: Loop) -> None:
@@ -201,7 +202,7 @@ class Assembly(Printer):
         inner = any(isinstance(each, Loop) for each in loop.body)
         rest = turns % VECTOR
         with self._group(loop):
-            if loop.kind == "each" and not inner and VECTOR < turns <= MIDDLING and rest:
+            if loop.kind == "each" and not inner and VECTOR < turns <= MIDDLING and rest and loop is not self._divided:
                 self._turns(loop, loop.start, loop.stop - rest)
                 self._turns(loop, loop.stop - rest, loop.stop)
             else:
@@ -226,6 +227,7 @@ class Assembly(Printer):
     def _turns(self, loop: Loop, start: int, stop: int) -> None:
         if start >= stop:
             return
+        first, end = ("%first", "%last") if loop is self._divided else (start, stop)
         self._labels += 1
         name, label, before = f"%{loop.variable.value}_{self._labels}", f"L{self._labels}", self._label
         outer = self._variables.get(loop.variable.value)
@@ -239,12 +241,12 @@ class Assembly(Printer):
         self.statements(loop.body)
         self._again = again
         following = self._new(f"add nuw nsw i64 {name}, {loop.step}")
-        more = self._new(f"icmp ult i64 {following}, {stop}")
-        self.lines[at] = f"{name} = phi i64 [ {start}, %{before} ], [ {following}, %{self._label} ]"
-        end = f"E{label}"
-        self.lines.append(f"br i1 {more}, label %{label}, label %{end}{self._advice(loop)}")
-        self.lines.append(f"{end}:")
-        self._label = end
+        more = self._new(f"icmp ult i64 {following}, {end}")
+        self.lines[at] = f"{name} = phi i64 [ {first}, %{before} ], [ {following}, %{self._label} ]"
+        after = f"E{label}"
+        self.lines.append(f"br i1 {more}, label %{label}, label %{after}{self._advice(loop)}")
+        self.lines.append(f"{after}:")
+        self._label = after
         if outer is not None:
             self._variables[loop.variable.value] = outer
 
