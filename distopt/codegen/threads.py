@@ -81,7 +81,12 @@ def _pause() -> int | None:
 
 def count(numbers: int) -> int:
     """How many threads do rounds on so many numbers: as many as torch has, with enough to do for each."""
-    return max(1, min(torch.get_num_threads(), numbers // SHARE)) if _pause() else 1
+    return max(1, min(torch.get_num_threads(), numbers // SHARE)) if _pause() and not _busy() else 1
+
+
+def _busy() -> bool:
+    """Whether so many want the processors that threads would wait long for each other's turn."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
 
 
 def together(run: Run, k0: int, k1: int, pointers: int, strides: Any, threads: int) -> None:

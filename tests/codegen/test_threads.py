@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -98,12 +99,15 @@ def test_no_thread_waits_for_one_that_could_not_start(monkeypatch: pytest.Monkey
     assert all(map(torch.equal, walked(50), alone))
 
 
-def test_threads_are_as_many_as_torch_has_and_as_pay() -> None:
-    before = torch.get_num_threads()
+def test_threads_are_as_many_as_torch_has_and_as_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, free = torch.get_num_threads(), True
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0 if free else 1e9, 0.0, 0.0))
     try:
         torch.set_num_threads(1)
         assert threads.count(10**9) == 1
         torch.set_num_threads(3)
         assert [threads.count(n * threads.SHARE) for n in (1, 2, 3, 100)] == [1, 2, 3, 3]
+        free = False
+        assert threads.count(10**9) == 1
     finally:
         torch.set_num_threads(before)
