@@ -16,6 +16,7 @@ from distopt.codegen.memory import Routine, planned
 from distopt.codegen.module import assembly
 from distopt.codegen.readable import source
 from distopt.codegen.record import Recording, Unsupported, record
+from distopt.codegen.threads import LARGE, count, together
 
 Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """A round: (leaves that are carried, the round's data) -> (the leaves after it, rows to keep)."""
@@ -25,16 +26,20 @@ class Function:
     """Compiled rounds. See ``compiled``.
 
     Attributes:
+        shared: whether several threads may do them (see ``threads``).
+        numbers: of the largest leaf that is carried.
         carried: shape and type of each carried leaf.
         data: of each leaf of data, without its first axis.
         rows: of each row that a round keeps.
     """
 
-    def __init__(self, routine: Routine, name: str = "function") -> None:
+    def __init__(self, routine: Routine, name: str = "function", shared: bool = False) -> None:
         self.routine = routine
         if wanted():
             keep(name, self.source())
-        self.text = assembly(routine)
+        self.numbers = max((each.before.size for each in routine.carried), default=0)
+        self.shared = shared and self.numbers >= LARGE
+        self.text = assembly(routine, self.shared)
         self.run = objects.function(self.text)
         dtypes = {type: dtype for dtype, type in TYPES.items()}
         own = len(routine.data) - len(routine.constants)
@@ -104,8 +109,8 @@ class Bound:
         self._rounds = min((len(each) for each in data if len(each) > 1), default=None)
         self._room = min((len(each) for each in rows), default=None)
         self._pointers, strides, kept = addresses(routine, self._carry, self._spare, data, rows, scratch)
-        self._call, self._at = function.run, (ctypes.addressof(self._pointers), ctypes.addressof(strides))
-        self._kept = (rows, strides, kept)  # as long as the addresses are in use
+        self._strides = strides
+        self._kept = (rows, kept)  # as long as the addresses are in use
 
     @property
     def memory(self) -> list[Tensor]:
@@ -113,7 +118,7 @@ class Bound:
         carried = self._function.routine.carried
         none = torch.empty(0)
         spare = [none if each.in_place else own for own, each in zip(self._spare, carried, strict=True)]
-        return [*spare, self._kept[2][-1]]
+        return [*spare, self._kept[1][-1]]
 
     @property
     def carry(self) -> list[Tensor]:
@@ -128,7 +133,11 @@ class Bound:
             or (self._room is not None and k1 - k0 > self._room)
         ):
             raise ValueError(f"rounds {k0} .. {k1}: there are data of {self._rounds} and room for {self._room}")
-        self._call(k0, k1, *self._at)
+        run, pointers = self._function.run, ctypes.addressof(self._pointers)
+        if self._function.shared:
+            together(run, k0, k1, pointers, self._strides, count(self._function.numbers))
+        else:
+            run(k0, k1, pointers, ctypes.addressof(self._strides))
         if self._turning and (k1 - k0) % 2 == 1 and k1 > k0:
             for k, each in enumerate(self._function.routine.carried):
                 if not each.in_place:
@@ -207,7 +216,7 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor], name: str 
     >>> rounds.carry[0].tolist(), errors.tolist()
     ([0.875, 0.875], [2.0, 0.5, 0.125])
     """
-    return Function(written_out(do, carry, data), name)
+    return Function(written_out(do, carry, data), name, shared=True)
 
 
 def recorded(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Recording:

@@ -7,7 +7,7 @@ give the same bits. Four rules decide about speed alone; each was found by a slo
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised. Where a row fills them more than once it is not unrolled before, or only pairs
    of lanes would become vectors.
-4. Loops are not unrolled, but for short innermost ones and the lanes of sums: where many are, unrolling takes the compiler minutes.
+4. Loops are not unrolled, but for innermost ones of up to 20 turns and the lanes of sums: where many are, unrolling takes the compiler minutes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ COMPARED = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne
 WHOLE_COMPARED = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "rint": "rint", "fma": "fma"}
 SHORT, VECTOR, MIDDLING = 8, 4, 40  # turns: of rule 1; of a vector, and up to how many rule 2 is applied
+UNROLLED = 20  # turns of rule 4
 
 
 def memory(type: Type) -> str:
@@ -192,6 +193,7 @@ class Assembly(Printer):
     # --- loops
 
     _variables: dict[str, str]
+    _divided: Loop | None = None  # of which each thread does the turns %first .. %last - 1
     _again = False  # whether the loop around is one of several turns that follow each other
 
     def loop(self, loop: Loop) -> None:
@@ -200,7 +202,7 @@ class Assembly(Printer):
         inner = any(isinstance(each, Loop) for each in loop.body)
         rest = turns % VECTOR
         with self._group(loop):
-            if loop.kind == "each" and not inner and VECTOR < turns <= MIDDLING and rest:
+            if loop.kind == "each" and not inner and VECTOR < turns <= MIDDLING and rest and loop is not self._divided:
                 self._turns(loop, loop.start, loop.stop - rest)
                 self._turns(loop, loop.stop - rest, loop.stop)
             else:
@@ -225,6 +227,7 @@ class Assembly(Printer):
     def _turns(self, loop: Loop, start: int, stop: int) -> None:
         if start >= stop:
             return
+        first, end = ("%first", "%last") if loop is self._divided else (start, stop)
         self._labels += 1
         name, label, before = f"%{loop.variable.value}_{self._labels}", f"L{self._labels}", self._label
         outer = self._variables.get(loop.variable.value)
@@ -238,12 +241,12 @@ class Assembly(Printer):
         self.statements(loop.body)
         self._again = again
         following = self._new(f"add nuw nsw i64 {name}, {loop.step}")
-        more = self._new(f"icmp ult i64 {following}, {stop}")
-        self.lines[at] = f"{name} = phi i64 [ {start}, %{before} ], [ {following}, %{self._label} ]"
-        end = f"E{label}"
-        self.lines.append(f"br i1 {more}, label %{label}, label %{end}{self._advice(loop)}")
-        self.lines.append(f"{end}:")
-        self._label = end
+        more = self._new(f"icmp ult i64 {following}, {end}")
+        self.lines[at] = f"{name} = phi i64 [ {first}, %{before} ], [ {following}, %{self._label} ]"
+        after = f"E{label}"
+        self.lines.append(f"br i1 {more}, label %{label}, label %{after}{self._advice(loop)}")
+        self.lines.append(f"{after}:")
+        self._label = after
         if outer is not None:
             self._variables[loop.variable.value] = outer
 
@@ -259,7 +262,7 @@ class Assembly(Printer):
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
         elif loop.kind == "each" and 0 < _innermost(loop.body) <= SHORT:
             notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
-        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > SHORT or _innermost(loop.body)):
+        if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > UNROLLED or _innermost(loop.body)):
             notes.append('!{!"llvm.loop.unroll.disable"}')
         if not notes:
             return ""

@@ -1,31 +1,38 @@
 """A routine as a module of LLVM: its functions, and the loop over rounds that calls them.
 
-A round is cut into functions of about ``PART`` loops, since the compiler takes longer than in proportion over long ones.
+A round is cut into functions (see ``parts``), by itself or for several threads.
 """
 
 from __future__ import annotations
 
-from distopt.codegen.expressions import BYTES, loads
+from distopt.codegen.expressions import BYTES
 from distopt.codegen.llvm import Assembly, memory
-from distopt.codegen.loops import Block, If, Loop, Statement
+from distopt.codegen.loops import Statement
 from distopt.codegen.memory import ALIGNMENT, Routine
-
-PART = 32  # loops
+from distopt.codegen.parts import divided, parts
+from distopt.codegen.threads import MEETING, entered, met
 
 
 class Module(Assembly):
     """Prints the module."""
 
+    def __init__(self, routine: Routine, shared: bool) -> None:
+        super().__init__(routine)
+        self._shared = shared
+
     def module(self) -> str:
         """The whole text. Its function ``run`` is called as ``distopt.codegen.function`` says."""
         self._variables = {}
         arguments, out = self._arguments(), list[str]()
-        parts: list[list[tuple[str, str]]] = []
-        for body in _parts(self.routine.body):
-            text, given = self._part(f"@part{len(parts)}", body, arguments)
-            parts.append(given)
+        taken: list[list[tuple[str, str]]] = []
+        bodies = divided(self.routine.body) if self._shared else [(each, None) for each in parts(self.routine.body)]
+        for body, loop in bodies:
+            self._divided = loop
+            text, given = self._part(f"@part{len(taken)}", body, arguments)
+            taken.append(given)
             out += text
-        out += self._driver(parts)
+        out += self._driver(taken)
+        out += [MEETING] if self._shared else []
         out += sorted(self._intrinsics)
         out.append('attributes #0 = { "no-trapping-math"="true" }')
         out += [f"!{k} = {each}" for k, each in enumerate(self._metadata)]
@@ -60,17 +67,35 @@ class Module(Assembly):
         self, name: str, body: tuple[Statement, ...], arguments: list[tuple[str, str]]
     ) -> tuple[list[str], list[tuple[str, str]]]:
         """A function of some loops of a round, and which of the arguments it takes."""
-        self.lines, self._used, self._label = [], set(), "entry"
+        self.lines, self._used, self._label = [], set(), "work" if self._shared else "entry"
         self.statements(body)
         given = [each for each in arguments if each[0] in self._used]
         pointers = ", ".join(f"ptr noalias{' readonly' * each.startswith('%data')} {each}" for each, _ in given)
+        own: list[str] = []
         local = [
             f"%{each.name} = alloca [{each.size} x {memory(each.type)}], align {ALIGNMENT}"
             for each in self.routine.locals
             if self._pointers[each.name] in self._used
         ]
+        if self._shared:
+            pointers, own = ", ".join(filter(None, [pointers, "i64 %thread", "i64 %threads"])), self._own_turns()
         head = f"define internal void {name}({pointers}) noinline nounwind #0 {{"
-        return [head, "entry:", *local, *self.lines, "ret void", "}"], given
+        return [head, "entry:", *local, *own, *self.lines, "ret void", "}"], given
+
+    def _own_turns(self) -> list[str]:
+        """Which turns of the loop that threads share are this thread's. Where they share none, one of them does all."""
+        turns = 1 if self._divided is None else self._divided.stop
+        return [
+            f"%low = mul i64 %thread, {turns}",
+            f"%high = add i64 %low, {turns}",
+            "%first = udiv i64 %low, %threads",
+            "%last = udiv i64 %high, %threads",
+            "%any = icmp ult i64 %first, %last",
+            "br i1 %any, label %work, label %nothing",
+            "nothing:",
+            "ret void",
+            "work:",
+        ]
 
     def _driver(self, parts: list[list[tuple[str, str]]]) -> list[str]:
         """The loop over rounds: for each, where its leaves lie, and the parts in order."""
@@ -81,6 +106,7 @@ class Module(Assembly):
             return self._new(f"load ptr, ptr {self._new(f'getelementptr ptr, ptr %pointers, i64 {k}')}")
 
         self.lines += ["%any = icmp slt i64 %k0, %k1", "br i1 %any, label %begin, label %done", "begin:"]
+        self.lines += entered(data) if self._shared else []
         fixed: dict[str, tuple[str, ...]] = {}
         scratch = pointer(2 * carried + data + len(routine.rows))
         arguments = {each: None for part in parts for each in part}
@@ -113,48 +139,15 @@ class Module(Assembly):
                 first = self._new(f"getelementptr i8, ptr {first}, i64 {self._new(f'mul i64 %kept, {size}')}")
             handed[name] = f"ptr {first}"
         for number, part in enumerate(parts):
-            self.lines.append(f"call void @part{number}({', '.join(handed[name] for name, _ in part)})")
+            own = ["i64 %thread", "i64 %threads"] if self._shared else []
+            self.lines.append(f"call void @part{number}({', '.join([*(handed[name] for name, _ in part), *own])})")
+            self.lines += met(number, len(parts)) if self._shared else []
         self.lines += ["%next = add i64 %k, 1", "%more = icmp slt i64 %next, %k1"]
         self.lines += ["br i1 %more, label %rounds, label %done", "done:", "ret void", "}"]
         head = "define void @run(i64 %k0, i64 %k1, ptr noalias %pointers, ptr noalias %strides) nounwind #0 {"
         return [head, "entry:", *self.lines]
 
 
-def _loops(statement: Statement) -> int:
-    """How many loops a statement has."""
-    if isinstance(statement, Block):
-        return 0
-    return isinstance(statement, Loop) + sum(_loops(each) for each in statement.body)
-
-
-def _locals(statement: Statement) -> set[str]:
-    """The small pieces of memory that a statement uses: each function has its own."""
-    if isinstance(statement, Block):
-        buffers = [
-            each.value for each in loads([each for store in statement.stores for each in (store.value, *store.ix)])
-        ]
-        buffers += [store.buffer for store in statement.stores]
-    else:
-        buffers = [each.value for each in loads([statement.condition])] if isinstance(statement, If) else []
-    own = {each.name for each in buffers if each.kind == "local"}
-    return own if isinstance(statement, Block) else own.union(*map(_locals, statement.body))
-
-
-def _parts(body: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
-    """Statements in order, as many in a part as have ``PART`` loops. A part ends only where no later statement uses its small memory."""
-    own = [_locals(each) for each in body]
-    last = {name: at for at, names in enumerate(own) for name in names}
-    parts, count, until = list[list[Statement]](), PART, -1
-    for at, each in enumerate(body):
-        if count >= PART and until < at:
-            parts.append([])
-            count = 0
-        parts[-1].append(each)
-        count += _loops(each)
-        until = max([until, *(last[name] for name in own[at])])
-    return [tuple(each) for each in parts]
-
-
-def assembly(routine: Routine) -> str:
-    """The module as text."""
-    return Module(routine).module()
+def assembly(routine: Routine, shared: bool = False) -> str:
+    """The module as text; ``shared``: for several threads (see ``distopt.codegen.threads``)."""
+    return Module(routine, shared).module()

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.costs.evaluation import Evaluator
-from distopt.costs.linear import norm
+from distopt.costs.linear import norm, one_thread
 from distopt.costs.newton import Horizon, Sum, newton
 from distopt.errors import InputError, RunError
 from distopt.numerics.sums import tree_sum
@@ -220,7 +220,8 @@ class Comparator:
         change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
         if problem.pieces is not None:
-            return self._at_rows(problem, x, before, stale)
+            with one_thread:
+                return self._at_rows(problem, x, before, stale)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -289,7 +290,8 @@ class Comparator:
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
         if problem.pieces is not None:
-            found = self._warm(problem, b, dim)
+            with one_thread:
+                found = self._warm(problem, b, dim)
             if found is not None:
                 return found
         if self.scenario.guess is not None:

@@ -12,9 +12,12 @@ Only the comparator computes like this. It belongs to no agent, so its last bits
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +30,8 @@ from distopt.errors import InputError
 
 Floats = NDArray[np.float64]
 
-CACHE_BYTES = 2**22
-"""Rows that are worked on at a time: they should stay in the processor's cache over all iterations."""
+CACHE_BYTES, CACHE_SCORES = 2**22, 2**15
+"""Rows that are worked on at a time: they, and what is made of their scores, should stay in the processor's cache over all iterations."""
 
 DENSE = 100
 """Up to this dimension Newton's matrix is made; beyond, conjugate gradients ask for products with it."""
@@ -59,16 +62,57 @@ def check(who: str, rows: Any, dim: int) -> None:
         )
 
 
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
+class _OneThread:
+    """Within it NumPy's products take one thread: on several, a library may cut a sum in pieces, and the last bits would depend on how many
+    there are. To say so takes as long as a small product, so whoever makes many of them is within it from the first to the last.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._limit = 0, ExitStack()
+        self.after_fork()
+        os.register_at_fork(after_in_child=self.after_fork)
+
+    def after_fork(self) -> None:
+        """A lock that another thread held would be held for ever: that thread is not here."""
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _libraries(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit.enter_context(self._libraries.limit(limits=1, user_api="blas"))
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limit.close()
+
+
+one_thread = _OneThread()
 
 
 def product(a: Floats, b: Floats) -> Floats:
-    """a b, on one thread: on several, a library may cut a sum in pieces, and the last bits would depend on how many there are."""
-    with _libraries().limit(limits=1, user_api="blas"):
+    """a b, on one thread."""
+    with one_thread:
         found: Floats = np.matmul(a, b)
         return found
+
+
+def _exp(z: Floats) -> Floats:
+    """e^z, in place. torch takes a third of NumPy's time; what it gives does not depend on where a number stands."""
+    torch.from_numpy(z).exp_()
+    return z
+
+
+def _log1p(z: Floats) -> Floats:
+    """log(1 + z); see ``_exp``."""
+    found: Floats = torch.log1p(torch.from_numpy(z)).numpy()
+    return found
 
 
 @dataclass(frozen=True)
@@ -87,7 +131,8 @@ class Rows:
         """The rows of a few rounds after the other, with the places of their problems: what fits the processor's cache."""
         X, y, w, l2 = rows
         m, p = X.shape[-2:]
-        step = max(1, CACHE_BYTES // max(1, 8 * trials * agents * m * p))
+        own = max(1, trials * agents * m)  # of a round
+        step = max(1, min(CACHE_BYTES // (8 * own * p), CACHE_SCORES // own))
         for start in range(0, rounds, step):
             count = min(step, rounds - start)
 
@@ -137,45 +182,57 @@ class Rows:
         total: Floats = rows.reshape(*self.w.shape).sum(-1)
         return total
 
-    def losses(self, x: Floats) -> Floats:
-        """f_i(x) [P, N] at x [P, d]."""
-        return self._losses(self.scores(x), x)
-
-    def _losses(self, z: Floats, x: Floats) -> Floats:
+    def _exponentials(self, z: Floats) -> tuple[Floats, Floats]:
+        """What losses and derivatives at scores z [P, N m, C] have in common: (s, e) = (y z, exp(-|y z|)) [P, N m] of two classes, else
+        (z - max z, exp(z - max z)) [P, N m, C]."""
         if self.binary:
             s = self.label * z[..., 0]
-            each = np.maximum(-s, 0.0) + np.log1p(np.exp(-np.abs(s)))
+            return s, _exp(-np.abs(s))
+        s = z - z.max(-1, keepdims=True)
+        return s, _exp(s.copy())
+
+    def _losses(self, s: Floats, e: Floats, x: Floats) -> Floats:
+        if self.binary:
+            each = _log1p(e)  # log(1 + exp(-s)), without overflow
+            each -= np.minimum(s, 0.0)
         else:
-            top = z.max(-1)
-            each = top + np.log(np.exp(z - top[..., None]).sum(-1))
-            each -= np.take_along_axis(z, self.label[..., None], -1)[..., 0]
-        losses: Floats = self._of_agents(self.weight * each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
+            each = np.log(e.sum(-1))
+            each -= np.take_along_axis(s, self.label[..., None], -1)[..., 0]
+        each *= self.weight
+        losses: Floats = self._of_agents(each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
         return losses
+
+    def losses(self, x: Floats) -> Floats:
+        """f_i(x) [P, N] at x [P, d]."""
+        return self._losses(*self._exponentials(self.scores(x)), x)
 
     def values(self, x: Floats) -> Floats:
         """sum_i f_i [P, Q] at Q points of each problem, x [P, Q, d]."""
-        q, d = x.shape[1:]
-        p = self.X.shape[-1]
-        z = product(self.pooled, x.reshape(len(x), -1, p).swapaxes(1, 2)).reshape(len(x), -1, q, d // p)
-        each = [self._losses(z[..., k, :], x[:, k]).sum(-1) for k in range(q)]
-        return np.stack(each, -1)
+        return np.stack([self.losses(x[:, k]).sum(-1) for k in range(x.shape[1])], -1)
 
-    def pull(self, x: Floats) -> Floats:
+    def both(self, x: Floats) -> Floats:
+        """sum_i f_i and its gradient, side by side [P, 1 + d], at x [P, d]."""
+        s, e = self._exponentials(self.scores(x))
+        return np.concatenate([self._losses(s, e, x).sum(-1, keepdims=True), self._gradient(s, e, x)], -1)
+
+    def _pull(self, s: Floats, e: Floats) -> Floats:
         """The derivatives by the scores, times the weights: [P, N m, C]."""
-        z = self.scores(x)
         if self.binary:
-            s = self.label * z[..., 0]
-            e = np.exp(-np.abs(s))
-            away = np.where(s > 0, e, 1.0) / (1.0 + e)  # 1 / (1 + exp(s)), without overflow
-            pull: Floats = -self.weight * self.label * away
-            return pull[..., None]
-        P = self._shares(z)
+            away: Floats = np.where(s > 0, e, 1.0) / (1.0 + e)  # 1 / (1 + exp(s)), without overflow
+            away *= self._down
+            return away[..., None]
+        P = self._shares(e)
         np.put_along_axis(P, self.label[..., None], np.take_along_axis(P, self.label[..., None], -1) - 1.0, -1)
         return self.weight[..., None] * P
 
+    @cached_property
+    def _down(self) -> Floats:
+        """-w y [P, N m]."""
+        down: Floats = -self.weight * self.label
+        return down
+
     @staticmethod
-    def _shares(z: Floats) -> Floats:
-        e = np.exp(z - z.max(-1, keepdims=True))
+    def _shares(e: Floats) -> Floats:
         shares: Floats = e / e.sum(-1, keepdims=True)
         return shares
 
@@ -185,20 +242,23 @@ class Rows:
 
     def gradient(self, x: Floats) -> Floats:
         """sum_i grad f_i [P, d] at x [P, d]."""
-        return self._back(self.pull(x)) + self.agents * self.l2 * x
+        return self._gradient(*self._exponentials(self.scores(x)), x)
+
+    def _gradient(self, s: Floats, e: Floats, x: Floats) -> Floats:
+        return self._back(self._pull(s, e)) + self.agents * self.l2 * x
 
     def gradients(self, x: Floats) -> Floats:
         """grad f_i [P, N, d] at x [P, d]."""
-        pull = self.pull(x).reshape(*self.w.shape, -1)
+        pull = self._pull(*self._exponentials(self.scores(x))).reshape(*self.w.shape, -1)
         return product(pull.swapaxes(-1, -2), self.X).reshape(len(self), self.agents, -1) + self.l2 * x[:, None]
 
     def curvature(self, x: Floats) -> Callable[[Floats], Floats]:
         """What multiplies v [P, d] by the Hessian of sum_i f_i at x."""
-        z, ridge = self.scores(x), self.agents * self.l2
+        (_, e), ridge = self._exponentials(self.scores(x)), self.agents * self.l2
         if self.binary:
-            bend = self.weight[..., None] * self._bend(z)
+            bend = self._bend(e)
             return lambda v: self._back(bend * self.scores(v)) + ridge * v
-        P = self._shares(z)
+        P = self._shares(e)
         weighted = self.weight[..., None] * P
 
         def times(v: Floats) -> Floats:
@@ -207,18 +267,17 @@ class Rows:
 
         return times
 
-    @staticmethod
-    def _bend(z: Floats) -> Floats:
-        """The second derivative of log(1 + exp(z)), which is even."""
-        e = np.exp(-np.abs(z))
+    def _bend(self, e: Floats) -> Floats:
+        """The second derivative of log(1 + exp(z)), times the weights: [P, N m, 1]."""
         bend: Floats = e / np.square(1.0 + e)
-        return bend
+        bend *= self.weight
+        return bend[..., None]
 
     def hessian(self, x: Floats) -> Floats:
         """The Hessian of sum_i f_i [P, d, d] at x [P, d]."""
         d = x.shape[-1]
         if self.binary:
-            bend = self.weight[..., None] * self._bend(self.scores(x))
+            bend = self._bend(self._exponentials(self.scores(x))[1])
             H = product((bend * self.pooled).swapaxes(1, 2), self.pooled)
         else:
             times = self.curvature(x)
@@ -269,7 +328,7 @@ class Rows:
         H = self.hessian(x)
 
         def solved(g: Floats) -> Floats:
-            with _libraries().limit(limits=1, user_api="blas"):
+            with one_thread:
                 s: Floats = np.asarray(np.linalg.solve(H, g[..., None])[..., 0], dtype=np.float64)
                 return s
 
@@ -291,7 +350,8 @@ def costs_of_all(rows: tuple[Tensor, Tensor, Tensor, float], points: Tensor) -> 
     """f_t = sum_i f_{i,t} at each agent's point [K, R, N, d]: [K, R, N]."""
     K, R, N, d = points.shape
     at = points.reshape(K * R, N, d).numpy()
-    found = [piece.values(at[where]) for where, piece in Rows.pieces(rows, K, R, N)]
+    with one_thread:
+        found = [piece.values(at[where]) for where, piece in Rows.pieces(rows, K, R, N)]
     return torch.from_numpy(np.concatenate(found)).reshape(K, R, N)
 
 

@@ -92,7 +92,8 @@ class Sum:
     def _pieced(self, f: Callable[[Rows, Floats], Floats], x: Tensor) -> Tensor:
         """f (rows, x [P, d]) piece by piece."""
         assert self.pieces is not None
-        found = [f(rows, x[where].numpy()) for where, rows in self.pieces]
+        with linear.one_thread:
+            found = [f(rows, x[where].numpy()) for where, rows in self.pieces]
         return torch.from_numpy(np.concatenate(found))
 
     def value(self, x: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class Sum:
         """F_t and its gradient, side by side [P, 1 + d]."""
         if self.pieces is not None:
             with np.errstate(invalid="ignore"):  # a step that is too long may end where nothing is finite
-                return torch.cat([self.value(x)[:, None], self.gradient(x)], -1)
+                return self._pieced(Rows.both, x)
 
         def side_by_side(points: Tensor, data: Any) -> Tensor:
             cost = self.losses(points, data).expand(*points.shape[:-1], 1)  # of one trial where all are alike
@@ -139,7 +140,8 @@ class Sum:
         """Its Hessian at x [P, d] times v [P, d]: by the rows, by the derivative of the gradients, or by a difference of them."""
         if self.pieces is not None:
             direction = v.expand_as(x).numpy()
-            found = [rows.curvature(x[where].numpy())(direction[where]) for where, rows in self.pieces]
+            with linear.one_thread:
+                found = [rows.curvature(x[where].numpy())(direction[where]) for where, rows in self.pieces]
             return torch.from_numpy(np.concatenate(found))
         return self._derivative(x, v) if self.differentiable else self._difference(x, v)
 

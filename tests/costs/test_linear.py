@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from distopt.catalog import registry
@@ -75,6 +76,7 @@ def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monke
         np.testing.assert_allclose(rows.losses(at), loss[where], rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(rows.gradients(at), grad[where], rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(rows.gradient(at), grad[where].sum(1), rtol=1e-12, atol=1e-13)
+        np.testing.assert_array_equal(rows.both(at), np.c_[rows.losses(at).sum(-1), rows.gradient(at)])
         np.testing.assert_allclose(rows.hessian(at), hessian[where], rtol=1e-11, atol=1e-12)
         product = np.einsum("pij,pj->pi", hessian[where].numpy(), v[where])
         np.testing.assert_allclose(rows.curvature(at)(v[where]), product, rtol=1e-11, atol=1e-11)
@@ -100,6 +102,19 @@ def test_the_comparator_is_the_generic_ones(scenario: Any) -> None:
     fixed, generic = mine.fixed(), other.fixed()
     assert fixed is not None and generic is not None
     np.testing.assert_allclose(fixed, generic, rtol=1e-8, atol=1e-9)
+
+
+def test_products_take_one_thread_until_the_last_who_asked_is_done() -> None:
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if "numpy" in each["filepath"]}
+
+    with threadpool_limits(3, user_api="blas"):
+        with linear.one_thread:
+            with linear.one_thread:
+                assert threads() == {1}
+            linear.product(np.eye(2), np.eye(2))
+            assert threads() == {1}
+        assert threads() == {3}
 
 
 @dataclass(frozen=True)
