@@ -362,7 +362,8 @@ class Decentralized(Observed, Optimizer, Joinable):
         names = sorted({name for bucket in self._buckets for name in bucket.agents.method.plan.early})
         ahead = f"{', '.join(names)} sent ahead" if names and self._overlap else "nothing sent ahead"
         numbers = sum(sum(bucket.sizes) for bucket in self._buckets)
-        where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {len(self._buckets)} buckets, {ahead}"
+        many = f"{len(self._buckets)} bucket{'s' * (len(self._buckets) != 1)}"
+        where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {many}, {ahead}"
         groups = shown(self.param_groups, {"params", "param_names", *self._about, *self._settings})
         return (
             f"{type(self).__name__} (\n{groups})\n{label(self._algorithm)} through {self._settings['channel']}, {where}"
