@@ -141,16 +141,17 @@ def _locals(statement: Statement) -> set[str]:
 
 
 def _parts(body: tuple[Statement, ...]) -> list[tuple[Statement, ...]]:
-    """Statements in order, as many in a part as have ``PART`` loops; those that share small memory stay together."""
-    parts, count, held = list[list[Statement]](), PART, set[str]()
-    for each in body:
-        own = _locals(each)
-        if count >= PART and not own & held:
+    """Statements in order, as many in a part as have ``PART`` loops. A part ends only where no later statement uses its small memory."""
+    own = [_locals(each) for each in body]
+    last = {name: at for at, names in enumerate(own) for name in names}
+    parts, count, until = list[list[Statement]](), PART, -1
+    for at, each in enumerate(body):
+        if count >= PART and until < at:
             parts.append([])
-            count, held = 0, set()
+            count = 0
         parts[-1].append(each)
         count += _loops(each)
-        held |= own
+        until = max([until, *(last[name] for name in own[at])])
     return [tuple(each) for each in parts]
 
 

@@ -24,3 +24,13 @@ def test_loops_that_share_small_memory_stay_together(monkeypatch: pytest.MonkeyP
     row = torch.rand(1000, dtype=torch.float64)
     for got, expected in both(lambda a: [a.amax(), a.sum() * 2, (a > 2).any(), a.topk(1).values, a.cumsum(0)], (row,)):
         torch.testing.assert_close(got, expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("part", range(1, 12))
+def test_a_long_sum_is_cut_nowhere(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lanes wait in small memory while its rest is added up in more of it."""
+    row = torch.rand(150_000)
+    whole = [got.clone() for got, _ in both(lambda a: [a.abs().sum(), (a * 2).sum()], (row,))]
+    monkeypatch.setattr(module, "PART", part)
+    for got, (cut, _) in zip(whole, both(lambda a: [a.abs().sum(), (a * 2).sum()], (row,)), strict=True):
+        torch.testing.assert_close(cut, got, rtol=0, atol=0)
