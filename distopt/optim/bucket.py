@@ -240,6 +240,7 @@ class Bucket:
             "memory of compression": _bytes(tensors(held.memory)),
             "gradient": _bytes([self.gradient]),
             "messages": self.exchange.bytes_held,
+            "rounds": _bytes(self.agents.beside) if isinstance(self.agents, CompiledAgents) else 0,
         }
 
 

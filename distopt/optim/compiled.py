@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -91,6 +92,11 @@ class CompiledAgents(Agents):
         """See ``Agents``."""
         return self._now is not None or super().sent
 
+    @property
+    def beside(self) -> list[Tensor]:
+        """The memory of the compiled rounds beside what the agent holds and the messages."""
+        return [each for made in self._made.values() if made.bound is not None for each in made.bound.beside]
+
     def end(self) -> None:
         """See ``Agents``."""
         super().end()
@@ -156,6 +162,8 @@ class CompiledAgents(Agents):
             if made is None:
                 return None
             self._made[shape] = made
+            self._adopt(made)
+            _trim()
         made = self._made[shape]
         for into, each in zip(made.data, leaves.tensors, strict=True):
             into[0].copy_(each)
@@ -229,6 +237,13 @@ def _with(method: Method, lr: Tensor | tuple[()]) -> Method:
     return dataclasses.replace(
         method, algorithm=with_tensor(algorithm, "lr", lr) if isinstance(lr, Tensor) else algorithm
     )
+
+
+def _trim() -> None:
+    """Give the system back what compiling took. glibc keeps it otherwise, many times the model, where buckets are below 32 MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _none(y: Tensor) -> Tensor:

@@ -147,3 +147,29 @@ def test_a_constructor_makes_the_algorithm_of_its_paper(make: Any, spec: str) ->
         model: nn.Module = Small().double()
         found.append(torch.stack(steps(model, maker(model.named_parameters()), 0, range(8))))
     assert torch.equal(*found)
+
+
+def test_memory_is_what_the_rounds_take_too(tmp_path: Path) -> None:
+    """x, s and g have second places in compiled rounds, since the next ones are written while they are read."""
+
+    def work(rank: int) -> list[dict[str, Any]]:
+        found = []
+        for mode in ("auto", "eager"):
+            param = nn.Parameter(torch.ones(1000))
+            optimizer = GTAdam([param], mode=mode)
+            for _ in range(2):
+                param.grad = torch.full((1000,), rank + 1.0)
+                optimizer.step()
+            found.append({name: size / 4000 for name, size in optimizer.memory().items()})
+        return found
+
+    for compiled, eager in on_ranks(2, work, tmp_path):
+        assert compiled == eager | {"rounds": 3.0}
+        assert eager == {
+            "x": 1,
+            "state": 4,
+            "memory of compression": 0,
+            "gradient": 1,
+            "messages": pytest.approx(4, rel=0.01),
+            "rounds": 0,
+        }
