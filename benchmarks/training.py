@@ -178,7 +178,7 @@ def keeping(port: int, me: int, side: int, report: Any) -> None:
         optimizer.step()
     dist.barrier()
     if me == 0:
-        report.send((optimizer.memory(), resident("VmHWM") - before))
+        report.send((optimizer.memory(), resident("VmRSS") - before, resident("VmHWM") - before))
     leave(me)
 
 
@@ -287,14 +287,14 @@ def overhead(threads: int, side: int = SIDE) -> dict[str, Any]:
 
 def memory(side: int = SIDE) -> dict[str, Any]:
     """See ``keeping``."""
-    found, peak = forked(keeping, RING, side)
+    found, kept, peak = forked(keeping, RING, side)
     model = 4 * TENSORS * side**2
     print(
         "copies of the model: "
         + ", ".join(f"{name} {count / model:.2f}" for name, count in found.items())
-        + f"; highest {peak / model:.2f}"
+        + f"; of the process {kept / model:.2f}, while compiling {peak / model:.2f}"
     )
-    return {"ranks": RING, "model": model, "bytes": found, "peak": peak}
+    return {"ranks": RING, "model": model, "bytes": found, "kept": kept, "peak": peak}
 
 
 def main() -> None:
