@@ -47,6 +47,7 @@ bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/peers.py --log
 	$(VENV)/bin/python benchmarks/engines.py --log
 	$(VENV)/bin/python benchmarks/compression.py --log
+	$(VENV)/bin/python benchmarks/training.py --log
 	mkdir -p build
 	for stream in $(STREAMS); do \
 	    OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/regret.py $$stream ring || exit 1; \

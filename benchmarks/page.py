@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from cells import number, table
+from page_training import parts
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-LOGS = ("speed", "whole", "scale", "peers", "startup", "sums", "engines", "compression")
-TIMED = ("speed", "link")  # the parts of compression.json that the load of the machine bears on
+LOGS = ("speed", "whole", "scale", "peers", "startup", "sums", "engines", "compression", "training")
+TIMED = {
+    "compression": ("speed", "link"),
+    "training": ("link", "overlap", "overhead"),
+}  # parts that the load of the machine bears on
 COLUMNS = ("bare", "measured", "C", "tight C", "NumPy", "JAX")
 MIB, KIB = 2**20, 2**10
 
@@ -20,23 +25,6 @@ MIB, KIB = 2**20, 2**10
 def logs() -> dict[str, Any]:
     """Each log by name."""
     return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in LOGS}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits without an exponent; a dash for what is missing.
-
-    >>> number(0.01234), number(1234.5), number(None)
-    ('0.0123', '1234', '-')
-    """
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}".rstrip(".")
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A markdown table."""
-    lines = [list(head), ["---"] * len(list(head)), *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def speed_table(log: Any) -> str:
@@ -286,7 +274,7 @@ def machines(found: dict[str, Any]) -> str:
     """Where each log was made."""
     names = ("processor", "caches", "cores", "load", "gcc", "python", "torch", "numpy", "jax")
     made = {f"`{log}.json`": found[log]["machine"] for log in LOGS if "machine" in found[log]}
-    made |= {f"`compression.json`, {part}": found["compression"][part]["machine"] for part in TIMED}
+    made |= {f"`{log}.json`, {part}": found[log][part]["machine"] for log, each in TIMED.items() for part in each}
     busy = [log for log, about in made.items() if about["load"] > 1]
     note = f"\n\nOthers worked on the machine during {'; '.join(busy)}: those times are provisional." if busy else ""
     return (
@@ -329,4 +317,5 @@ def page(found: dict[str, Any], regret: str) -> str:
         gammas=", ".join(f"{gamma:g}" for gamma in packed["regret"]["gammas"]),
         races=bits_table(packed["regret"]),
         link=link_table(packed["link"]),
+        **parts(found["training"]),
     )

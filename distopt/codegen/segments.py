@@ -295,14 +295,15 @@ class Bound:
             for turn in (0, 1)
         ]
 
-    @property
-    def passed(self) -> list[Tensor]:
-        """The memory in which one piece leaves numbers to a later one."""
-        return list(self._passed)
-
     def after(self, rounds: int) -> list[Tensor]:
         """The carried leaves after so many rounds."""
         return list(self._other if rounds % 2 else self._carry)
+
+    @property
+    def beside(self) -> list[Tensor]:
+        """Memory beside what it was given: second places of carried leaves, and what is passed from piece to piece."""
+        second = [there for here, there in zip(self._carry, self._other, strict=True) if there is not here]
+        return [*second, *self._passed]
 
     def _at(self, place: Place, turn: int) -> Tensor:
         kind, n, i = place

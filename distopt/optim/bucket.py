@@ -251,7 +251,7 @@ class Bucket:
             "state": _bytes(tensors(held.state)),
             "memory of compression": _bytes(tensors(held.memory)),
             "gradient": _bytes([self.gradient]),
-            "compiled rounds": self.agents.bytes_spare if isinstance(self.agents, CompiledAgents) else 0,
+            "compiled rounds": _bytes(self.agents.beside) if isinstance(self.agents, CompiledAgents) else 0,
             "messages": self.exchange.bytes_held,
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,13 +94,9 @@ class CompiledAgents(Agents):
         return self._now is not None or super().sent
 
     @property
-    def bytes_spare(self) -> int:
-        """The memory of compiled rounds beside what the agent holds: they write what it holds next to another place, and pass numbers on."""
-        held = {each.data_ptr() for each in Leaves(self.held).tensors}
-        bounds = [made.bound for made in self._made.values() if made.bound is not None]
-        leaves = [each for bound in bounds for each in (*bound.after(0), *bound.after(1), *bound.passed)]
-        spare = {each.data_ptr(): each.numel() * each.element_size() for each in leaves}
-        return sum(count for place, count in spare.items() if place not in held)
+    def beside(self) -> list[Tensor]:
+        """The memory of compiled rounds beside what the agent holds and the messages."""
+        return [each for made in self._made.values() if made.bound is not None for each in made.bound.beside]
 
     def end(self) -> None:
         """See ``Agents``."""
@@ -165,6 +163,8 @@ class CompiledAgents(Agents):
             if made is None:
                 return None
             self._made[shape] = made
+            self._adopt(made)
+            _trim()
         made = self._made[shape]
         for into, each in zip(made.data, leaves.tensors, strict=True):
             into[0].copy_(each)
@@ -238,6 +238,13 @@ def _with(method: Method, lr: Tensor | tuple[()]) -> Method:
     return dataclasses.replace(
         method, algorithm=with_tensor(algorithm, "lr", lr) if isinstance(lr, Tensor) else algorithm
     )
+
+
+def _trim() -> None:
+    """Give the system back what compiling took. glibc keeps it otherwise, many times the model, where buckets are below 32 MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _none(y: Tensor) -> Tensor:
