@@ -17,6 +17,9 @@ from distopt.schedules import rate
 
 sgd = SGD()
 
+MOST = 1000
+"""Local steps in a round."""
+
 
 class KGTState(NamedTuple):
     """What K-GT carries.
@@ -48,7 +51,7 @@ class KGT(AlgorithmDefaults):
     With ``correction=False`` nothing is corrected, and only x travels: local descent and averaging.
 
     Raises:
-        InputError: ``lr`` or ``server`` not positive, or ``local`` no whole number of at least 1.
+        InputError: ``lr`` or ``server`` not positive, or ``local`` no whole number from 1 to 1000.
 
     >>> import torch
     >>> from distopt.algorithms.k_gt import KGT
@@ -69,7 +72,7 @@ class KGT(AlgorithmDefaults):
 
     def __post_init__(self) -> None:
         step_size("k_gt", self.lr)
-        whole("k_gt", 1, local=self.local)
+        whole("k_gt", 1, MOST, local=self.local)
         positive("k_gt", server=self.server)
         direction("k_gt", self.direction)
         flag("k_gt", correction=self.correction)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+
+from distopt.codegen.record import Unsupported
 
 DEEP, MANY = 6, 200
 """How far attributes of attributes are followed, and how many entries of a collection are."""
@@ -31,6 +35,26 @@ def held(**objects: Any) -> Held:
 def changed(before: Held, after: Held) -> str | None:
     """The first path at which the two differ; None where they are the same."""
     return next((path for path in (*before, *after) if repr(before.get(path, ())) != repr(after.get(path, ()))), None)
+
+
+class Calls:
+    """Sees whether calls change objects. The first one may fill what they keep for later ones."""
+
+    def __init__(self, **objects: Any) -> None:
+        self._objects, self._count = objects, 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around a call.
+
+        Raises:
+            Unsupported: an object has counted it.
+        """
+        self._count += 1
+        before = held(**self._objects) if self._count > 1 else None
+        yield
+        if before is not None and (path := changed(before, held(**self._objects))) is not None:
+            raise Unsupported(f"each round changes {path}, an attribute in Python; mix.t counts the rounds")
 
 
 def _into(found: Held, path: str, x: Any, deep: int, seen: set[int]) -> None:

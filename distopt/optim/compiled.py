@@ -19,6 +19,8 @@ from distopt.codegen.folder import CompileWarning
 from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import LEAVE, Unsupported
 from distopt.codegen.segments import Bound, Segments, segments
+from distopt.codegen.unchanged import changed
+from distopt.codegen.unchanged import held as held_by
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.compiled import Noted
 from distopt.engines.workers.exchange import BlockLink, Form
@@ -194,8 +196,12 @@ class CompiledAgents(Agents):
             noted = Noted(None, [1] * count, order, forms)
             link: Link = BlockLink(noted, which, tables, own) if method.agents > 1 else Whole(tables, which)
             here = _with(method, lr)
+            before = held_by(algorithm=here.algorithm)
             net = opened(here, now, link, uniforms, method.plan.early if method.agents > 1 else None)
-            return held.of(updated(here, now, net, t, g, _none)), []
+            after = updated(here, now, net, t, g, _none)
+            if (path := changed(before, held_by(algorithm=here.algorithm))) is not None:
+                raise Unsupported(f"each round changes {path}, an attribute in Python; mix.t counts the rounds")
+            return held.of(after), []
 
         data = [torch.empty(1, *each.shape, dtype=each.dtype) for each in leaves.tensors]
         for into, each in zip(data, leaves.tensors, strict=True):

@@ -106,6 +106,13 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
+        "k_gt": {
+            "lr": POSITIVE,
+            "local": whole(1, 1000),
+            "server": POSITIVE,
+            "direction": DIRECTION,
+            "correction": FLAG,
+        },
         "gtadam": {
             "lr": POSITIVE,
             "b1": FRACTION,

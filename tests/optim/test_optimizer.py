@@ -12,6 +12,7 @@ from helpers.training import STEPS, Small, loss, on_ranks, points, row, simulate
 from torch import Tensor, nn
 
 import distopt
+from distopt.algorithms.gt import GT
 from distopt.catalog import registry
 from distopt.catalog.parts import part
 from distopt.codegen.folder import CompileWarning
@@ -264,3 +265,24 @@ def test_memory_is_what_the_rounds_take_too(tmp_path: Path) -> None:
             "messages": pytest.approx(4, rel=0.01),
             "compiled rounds": 0,
         }
+
+
+class Counting(GT):
+    """Steps that shrink with the rounds, which it counts itself."""
+
+    def update(self, g: Tensor, state: Any, x: Tensor, mix: Any) -> Any:
+        calls = getattr(self, "calls", 0) + 1
+        object.__setattr__(self, "calls", calls)
+        return super().update(g / calls, state, x, mix)
+
+
+def test_an_algorithm_that_counts_its_rounds_is_not_compiled() -> None:
+    ends = []
+    for mode in ("auto", "eager"):
+        model = Small()
+        optimizer = Decentralized(model.named_parameters(), Counting(lr=0.05), mode=mode)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            ends.append(steps(model, optimizer, 0, range(5))[-1])
+        assert any("each round changes algorithm.calls" in str(each.message) for each in seen) == (mode == "auto")
+    assert torch.equal(*ends)

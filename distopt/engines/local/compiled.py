@@ -13,11 +13,11 @@ from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled, written_out
 from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
-from distopt.codegen.unchanged import changed, held
+from distopt.codegen.unchanged import Calls
 from distopt.costs.data import Blocks
 from distopt.engines.local import costs_not_compiled, not_compiled
 from distopt.engines.local.eager import Eager, InThisProcess
-from distopt.engines.local.updates import Updates, after_gradients
+from distopt.engines.local.updates import Given, Updates
 from distopt.errors import InputError
 from distopt.network.net import Whole, uniforms
 from distopt.numerics.sums import tree_sum
@@ -54,7 +54,7 @@ class Recursion:
         # an algorithm that counts would count these rounds, and tensors that a scenario keeps would be those of the recording
         own = {"algorithm": copy.copy(problem.algorithm), "scenario": copy.copy(problem.scenario)}
         self.problem = dataclasses.replace(problem, **own)
-        self._calls = 0
+        self._calls = Calls(algorithm=self.problem.algorithm, **self.problem.channels)
 
     def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The leaves of what the agents hold after a round, and the rows that are kept of it.
@@ -62,13 +62,8 @@ class Recursion:
         Raises:
             Unsupported: what the agents hold has another form after the round, or an object has counted it.
         """
-        self._calls += 1
-        parts = {"algorithm": self.problem.algorithm, **self.problem.channels}
-        before = held(**parts) if self._calls > 1 else {}  # the first call may fill what is kept for later ones
-        made = self._round(carry, data)
-        if before and (path := changed(before, held(**parts))) is not None:
-            raise Unsupported(f"each round changes {path}, an attribute in Python; mix.t counts the rounds")
-        return made
+        with self._calls.one():
+            return self._round(carry, data)
 
     def _round(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         problem, now = self.problem, self.own.tree(carry)
@@ -143,9 +138,10 @@ def obstacle_of_updates(problem: Problem) -> str | None:
     drawn = uniforms(problem.channels, problem.key, problem.plan.widths, first)
     held, leaves = Leaves(begun(problem)), Leaves((problem.network.rows(first), drawn, first.flatten()))
 
+    given = Given(problem)
+
     def rest(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        after, _ = after_gradients(problem, held.tree(carry), data[0], *leaves.tree(data[1:]))
-        return held.of(after), []
+        return held.of(given(held.tree(carry), data[0], *leaves.tree(data[1:]))), []
 
     try:
         with default_dtype(problem.x0.dtype):

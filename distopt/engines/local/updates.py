@@ -11,6 +11,7 @@ from torch import Tensor
 from distopt.codegen.function import compiled
 from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
+from distopt.codegen.unchanged import Calls
 from distopt.engines.local.eager import Eager, Step
 from distopt.network.net import Uniforms, Whole
 from distopt.network.rows import Tables
@@ -38,12 +39,11 @@ class Updates(Eager):
         problem, gradient = self._problem, torch.empty_like(held.x, memory_format=torch.contiguous_format)
         first = block.start
         leaves = Leaves((block.tables, block.uniforms, torch.arange(first, first + block.count)))
-        own, form, bits = Leaves(held), leaves.form(), [0]
+        own, form, given = Leaves(held), leaves.form(), Given(problem)
 
         def rest(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
             g, *others = data
-            after, bits[0] = after_gradients(problem, own.tree(carry), g, *form.tree(others))
-            return own.of(after), []
+            return own.of(given(own.tree(carry), g, *form.tree(others))), []
 
         data = [gradient.unsqueeze(0), *(each.contiguous() for each in leaves.tensors)]
         with default_dtype(held.x.dtype):
@@ -54,23 +54,30 @@ class Updates(Eager):
             gradient.copy_(revealed(problem, held.x, data_of(k))[0])
             bound(k, k + 1)
             after: AgentState = own.tree(bound.carry)
-            return after, bits[0], measure.round_terms(problem, after.state, gradient)
+            return after, given.bits, measure.round_terms(problem, after.state, gradient)
 
         return one
 
 
-def after_gradients(
-    problem: Problem, held: AgentState, g: Tensor, tables: Tables, uniforms: Uniforms, t: Tensor
-) -> tuple[AgentState, int]:
-    """What all agents hold after a round, given their gradients, and the bits that each has sent; to be recorded.
+class Given:
+    """A round of all agents once their gradients are known, to be recorded. ``bits`` is what an agent sent in the last one."""
 
-    Raises:
-        Unsupported: the algorithm takes a further gradient.
-    """
-    method = dataclasses.replace(problem.method, algorithm=copy.copy(problem.algorithm))
-    net = opened(method, held, Whole(tables, problem.network.which), uniforms)
-    after = updated(method, held, net, t, g, no_further_gradient, problem.scenario.project)
-    return after, net.bits
+    def __init__(self, problem: Problem) -> None:
+        self.method = dataclasses.replace(problem.method, algorithm=copy.copy(problem.algorithm))
+        self.problem, self.bits = problem, 0
+        self._calls = Calls(algorithm=self.method.algorithm, **self.method.channels)
+
+    def __call__(self, held: AgentState, g: Tensor, tables: Tables, uniforms: Uniforms, t: Tensor) -> AgentState:
+        """What the agents hold after round t.
+
+        Raises:
+            Unsupported: the algorithm takes a further gradient, or an object has counted the round.
+        """
+        with self._calls.one():
+            net = opened(self.method, held, Whole(tables, self.problem.network.which), uniforms)
+            after = updated(self.method, held, net, t, g, no_further_gradient, self.problem.scenario.project)
+        self.bits = net.bits
+        return after
 
 
 def no_further_gradient(y: Tensor) -> Tensor:
