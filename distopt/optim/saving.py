@@ -12,6 +12,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.numerics.trees import default_dtype
 from distopt.optim.bucket import Bucket
+from distopt.optim.compiled import CompiledAgents
 
 VALUE = "parameter"
 """The name of the parameter itself."""
@@ -21,7 +22,7 @@ SHARED = "bucket."
 
 
 def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Tensor]]:
-    """What the agent holds: for each parameter the round under "step", its value, and the rows' views of its shape by name.
+    """What the agent holds: for each parameter the round under "step", its value, and views of the rows by name.
 
     The value is another than the agent's point where somebody has written to the parameter since the last step, or where it is of a lower
     precision.
@@ -31,10 +32,14 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
         width = sum(bucket.sizes)
         for each in bucket.params:
             found[each]["step"] = torch.tensor(t)
-        for each, view in zip(bucket.params, bucket.parted(bucket.held.x), strict=True):
+        rows = _rows(bucket)
+        if isinstance(bucket.agents, CompiledAgents):  # the next step writes over what they hold
+            copies = {id(row): row.clone() for row in rows.values()}
+            rows = {name: copies[id(row)] for name, row in rows.items()}
+        for each, view in zip(bucket.params, bucket.parted(rows["x"]), strict=True):
             there = view.to(each.dtype)
             found[each][VALUE] = there if torch.equal(each, there) else each.detach().clone()
-        for name, row in _rows(bucket).items():
+        for name, row in rows.items():
             if row.shape[-1] == width:
                 for each, view in zip(bucket.params, bucket.parted(row), strict=True):
                     found[each][name] = view

@@ -252,8 +252,8 @@ def dies(stage: str) -> None:
 STAGES: dict[str, tuple[Any, str]] = {
     "backward": (torch.Tensor, "backward"),
     "reading gradients": (Bucket, "read"),
-    "sending": (RowExchange, "send"),
-    "hearing": (RowExchange, "heard"),
+    "sending": (RowExchange, "post"),
+    "hearing": (RowExchange, "take"),
     "writing parameters": (Bucket, "write"),
     "meeting for the mean": (Ranks, "meet"),
     "summing": (Ranks, "sum"),

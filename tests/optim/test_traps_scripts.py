@@ -312,7 +312,7 @@ def test_what_cannot_be_trained_is_refused_in_a_line() -> None:
     with pytest.raises(InputError, match="no state of a distopt optimiser"):
         optimizer.load_state_dict(torch.optim.SGD(model.parameters()).state_dict())
     assert "lr: 0.01" in repr(optimizer)
-    assert "rank 0 of 1, 67 parameters in 1 buckets" in repr(optimizer)
+    assert "rank 0 of 1, 67 parameters in 1 bucket," in repr(optimizer)
 
 
 def test_within_the_mean_nothing_is_trained(tmp_path: Path) -> None:
