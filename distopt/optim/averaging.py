@@ -77,7 +77,7 @@ def _update_statistics(model: torch.nn.Module, data: Iterable[Any]) -> None:
         for each, training, momentum in kept:
             each.training = training
             if hasattr(each, "momentum"):
-                each.momentum = momentum  # type: ignore[assignment]
+                each.momentum = momentum  # type: ignore[assignment]  # torch declares modules' attributes as tensors or modules
 
 
 def _average_buffers(model: torch.nn.Module, ranks: Ranks) -> None:

@@ -241,7 +241,8 @@ class Bucket:
         """What the agent holds, with other leaves in the order of ``leaves``."""
         held: AgentState = self.agents.held
         _, form = pytree.tree_flatten(held)
-        return pytree.tree_unflatten(list(leaves), form)  # type: ignore[no-any-return]
+        other: AgentState = pytree.tree_unflatten(list(leaves), form)
+        return other
 
     def bytes(self) -> dict[str, int]:
         """The memory that it takes."""

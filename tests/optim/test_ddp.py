@@ -2,7 +2,6 @@
 
 import copy
 import io
-import multiprocessing
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import needs
+from helpers.training import on_ranks as among
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,33 +29,6 @@ ROOT = Path(__file__).parents[2]
 LR = 0.05
 MANY = 1e-4  # MB of a bucket: several of them
 SPECS = {name: name for name in registry.names("compressors")} | {"topk": "topk(k=2)", "randomk": "randomk(k=2)"}
-
-
-def among(world: int, work: Callable[[int], Any], place: Path) -> list[Any]:
-    """What ``work(rank)`` gives on every rank of a gloo group of forked processes."""
-    context = multiprocessing.get_context("fork")
-    store = place / f"store-{len(list(place.iterdir()))}"
-
-    def live(rank: int, out: Any) -> None:
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world)
-        content = io.BytesIO()
-        torch.save(work(rank), content)
-        out.send(content.getvalue())
-        dist.barrier()
-        os._exit(0)
-
-    pipes = [context.Pipe(False) for _ in range(world)]
-    processes = [context.Process(target=live, args=(rank, pipes[rank][1]), daemon=True) for rank in range(world)]
-    for process, (_, out) in zip(processes, pipes, strict=True):
-        process.start()
-        out.close()
-    try:
-        return [torch.load(io.BytesIO(here.recv()), weights_only=True) for here, _ in pipes]
-    finally:
-        for process in processes:
-            process.join(10)
-            process.kill()
 
 
 class Net(nn.Module):
