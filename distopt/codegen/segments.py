@@ -107,6 +107,8 @@ class Cut:
             piece = (
                 self._piece[at] if own and at is not None else arriving[bisect_left(arriving, known.get(id(array), 0))]
             )
+            if place[0] == "after" and (not own or (at is not None and _again(operations[at]))):
+                piece = len(self.points)  # a copy: it may be written over what earlier pieces have read
             wanted[piece].append((place, array))
 
         self._light = self._lights(recording)
@@ -207,7 +209,8 @@ class Cut:
                     recording, len(carried), changing, [place for place, _ in inputs], [place for place, _ in results]
                 )
             )
-        self.alone = [k for k in range(len(self.same)) if k not in readers]
+        writers = {place[1]: j for j, some in enumerate(wanted) for place, _ in some if place[0] == "after"}
+        self.alone = [k for k in range(len(self.same)) if max(readers.get(k, [-1])) < writers.get(k, len(wanted))]
         return pieces
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import LEAVE, Unsupported
+from distopt.codegen.record import LEAVE, Unsupported, arrive
 from distopt.codegen.segments import Bound, Segments, segments
 from distopt.codegen.unchanged import changed
 from distopt.codegen.unchanged import held as held_by
@@ -36,6 +36,19 @@ from distopt.simulation.round import AgentState, Gradient, opened, updated
 
 KINDS = 8
 """So many forms of the rounds are kept. Each setting of an algorithm's constants has one, but for the step size, which may change in each round."""
+
+
+class Letters(Noted):
+    """Messages while a round is recorded. The own rows are read from the own message, so that the next ones may be written over them."""
+
+    def heard(self, stage: str, rows: Sequence[Tensor]) -> list[Tensor]:
+        """See ``HaloExchange``."""
+        if not self.counts:
+            return list(rows)
+        forms = [(row.shape, row.dtype) for _ in range(len(self.counts) + 1) for row in rows]
+        arrived = arrive(stage, forms)
+        wholes = [torch.cat(arrived[leaf :: len(rows)], 1) for leaf in range(len(rows))]
+        return wholes if self.order is None else [whole.index_select(1, self.order) for whole in wholes]
 
 
 @dataclass
@@ -193,7 +206,7 @@ class CompiledAgents(Agents):
             now: AgentState = held.tree(carry)
             g, *others = data
             lr, tables, own, uniforms, t, order = form.tree(others)
-            noted = Noted(None, [1] * count, order, forms)
+            noted = Letters(None, [1] * count, order, forms)
             link: Link = BlockLink(noted, which, tables, own) if method.agents > 1 else Whole(tables, which)
             here = _with(method, lr)
             before = held_by(algorithm=here.algorithm)
@@ -233,8 +246,9 @@ class CompiledAgents(Agents):
             if kind == LEAVE:
                 found.append(self.exchange.outgoing(stage))
             else:
-                slots: Sequence[int] = range(len(forms) // len(own))
-                found.append([part for slot in slots for part in self.exchange.incoming(stage, slot)])
+                slots: Sequence[int] = range(len(forms) // len(own) - 1)
+                parts = [part for slot in slots for part in self.exchange.incoming(stage, slot)]
+                found.append([*self.exchange.outgoing(stage), *parts])
         return found
 
 
