@@ -182,7 +182,6 @@ def test_it_trains_alone(tmp_path: Path) -> None:
     assert done.stdout.startswith("step 20  ") and not list(tmp_path.iterdir())
 
 
-@pytest.mark.filterwarnings("ignore:the costs are not compiled")
 def test_the_simulator_trains_the_very_same_model(tmp_path: Path) -> None:
     fine(train(tmp_path, "--alpha", "0.1", "--steps", "30", "--out", "out", world=4))
     scenario, algorithm = "network:alpha=0.1,gradients=each", "gtadam:lr=0.01"
