@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
-from helpers.training import Small, loss, on_ranks, points, row, steps
+from helpers.trained import Small, loss, on_ranks, points, row, steps
 from torch import Tensor
 
 import distopt

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import needs
-from helpers.training import on_ranks as among
+from helpers.trained import on_ranks as among
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import needs
-from helpers.training import STEPS, Small, loss, on_ranks, points, row, simulated, steps
+from helpers.trained import STEPS, Small, loss, on_ranks, points, row, simulated, steps
 from torch import Tensor, nn
 
 import distopt

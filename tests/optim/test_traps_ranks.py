@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import needs
-from helpers.training import Small, loss, on_ranks, row, steps
+from helpers.trained import Small, loss, on_ranks, row, steps
 from torch import nn
 
 from distopt.errors import InputError, RunError

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import needs
-from helpers.training import Small, loss, on_ranks, row, steps
+from helpers.trained import Small, loss, on_ranks, row, steps
 from torch import nn
 from torch.distributed.algorithms.join import Join
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from helpers import needs
-from helpers.training import Small, loss, on_ranks, row, steps
+from helpers.trained import Small, loss, on_ranks, row, steps
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
