@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distopt.errors import InputError
 from distopt.metrics import Metric
 from distopt.report.axes import INK, SOFT, frame, plain_ticks, spread
+from distopt.report.series import drawn
 from distopt.report.tables import broken
 from distopt.report.titles import averaged, common_start, heading, short, subtitle
 from distopt.runs.results import Run
@@ -149,11 +150,7 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
 def _curve(
     label: str, run: Run, series: str, metric: Metric, colour: str, dashes: Any, *, baseline: bool = False
 ) -> Curve:
-    values = np.asarray(run[series], dtype=np.float64)
-    if metric.smoothed:  # single rounds hold few samples; the mean so far is what can be read
-        seen = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            values = np.where(seen, values, 0.0).cumsum(1) / seen.cumsum(1)
+    values = drawn(run, series, metric)
     x = run.rounds.astype(np.float64) + 1
     keep = _thin(x, metric.unit == FRACTION)
     values, x = values[:, keep], x[keep]

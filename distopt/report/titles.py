@@ -56,9 +56,9 @@ def subtitle(run: Run) -> str:
     what = run.info.get("experiment", {})
     agents = run.info.get("agents", what.get("agents"))
     parts = [
-        (_name(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
+        (named(what["topology"]) if "topology" in what else "", f"{agents} agents" if agents else ""),
         (
-            _name(what["scenario"]) if "scenario" in what else "",
+            named(what["scenario"]) if "scenario" in what else "",
             f"{len(run.rounds) and int(run.rounds[-1]) + 1:,} rounds",
         ),
     ]
@@ -66,10 +66,10 @@ def subtitle(run: Run) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _name(spec: Any) -> str:
+def named(spec: Any) -> str:
     """A spec as text: a spec string, or the kind of object that an experiment describes."""
     if isinstance(spec, str):
         return short(spec.split(" #")[0], 48)
     if isinstance(spec, dict) and "type" not in spec:  # one for each channel
-        return " and ".join(map(_name, spec.values()))
+        return " and ".join(map(named, spec.values()))
     return str(spec["type"]).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"

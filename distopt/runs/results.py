@@ -77,6 +77,12 @@ class Run(Mapping[str, Array]):
         return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
 
     @property
+    def seconds(self) -> NDArray[np.float64]:
+        """Seconds of computing until each recorded round, float64 [k]; nan where nobody measured them."""
+        speed = float(self.info.get("rounds_per_second") or np.nan)
+        return (self.rounds + 1) / speed
+
+    @property
     def leading(self) -> str:
         """What runs are ranked by: the average dynamic regret, or the cost where nobody knows the minimisers."""
         return "cost" if "cost" in self.metrics else "average_dynamic_regret"

@@ -1,0 +1,220 @@
+"""Runs that are looked at together: what folders hold, grouped by the problem that the runs solve.
+
+Reports and comparisons read runs through this module alone, so that each of them means the same by "the same problem".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distopt.catalog.spec import shown
+from distopt.errors import InputError, either
+from distopt.report.titles import named
+from distopt.runs.loading import stored
+from distopt.runs.manifest import MANIFEST, Status, read_manifest
+from distopt.runs.results import Array, Run
+
+SAME = ("scenario", "agents", "x0", "every")
+"""The settings of runs on one problem. Their rounds may differ, as where a run has diverged or methods get equal gradients."""
+
+VARIED = ("channel", "topology", "weights", "drop_links", "dtype", "rounds")
+"""Settings in which runs on one problem may differ besides the algorithm. Those that do differ are added to the names of the runs."""
+
+
+class Trial(NamedTuple):
+    """What addresses the random numbers of a trial: runs with equal trials have seen the same data."""
+
+    seed: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs on one problem: the same scenario, agents and start. They differ in algorithm, channel or network.
+
+    Attributes:
+        title: the problem in words.
+        setting: the settings that all runs share.
+        runs: the runs by name, in the order in which they were given. Runs that differ in their seed alone are one run with the trials of all.
+        trials: what addresses each run's trials, by name.
+    """
+
+    title: str
+    setting: Mapping[str, Any]
+    runs: Mapping[str, Run]
+    trials: Mapping[str, tuple[Trial, ...]]
+
+    def common(self, names: Sequence[str] | None = None) -> list[Trial]:
+        """The trials that the named runs, by default all, have in common: those that can be compared pair by pair."""
+        chosen = [self.trials[name] for name in (self.runs if names is None else names)]
+        return [trial for trial in chosen[0] if all(trial in each for each in chosen[1:])] if chosen else []
+
+    def rows(self, name: str, trials: Sequence[Trial]) -> list[int]:
+        """Which rows of a run's arrays belong to some trials."""
+        return [self.trials[name].index(trial) for trial in trials]
+
+
+class Pooled(Mapping[str, Array]):
+    """The arrays of several runs by name, joined along the trials when they are asked for."""
+
+    def __init__(self, each: Sequence[Mapping[str, Array]]) -> None:
+        self._each = each
+        self._names = [name for name in each[0] if all(name in other for other in each[1:])]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return np.concatenate([each[name] for each in self._each])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def read(paths: Sequence[str | Path]) -> list[Run]:
+    """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read when asked for.
+
+    Raises:
+        InputError: a folder is not there, holds no runs, or holds a damaged one.
+    """
+    found: dict[Path, Run] = {}
+    for each in paths:
+        if not isinstance(each, str | os.PathLike):
+            raise InputError(f"{shown(each)}: not the path of a folder")
+        folder = Path(each)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folder of a run, of several runs, or of a sweep")
+        inside = [(folder / name) for name in _folders(folder)]
+        if not inside:
+            raise InputError(
+                f"{folder}: holds no runs; give the folder that {either('distopt simulate, sweep or tune', 'simulate, sweep or tune')} wrote"
+            )
+        for place in inside:
+            found.setdefault(place.resolve(), stored(place))
+    empty = [run for run in found.values() if not run.rounds.size]
+    if len(empty) == len(found):
+        raise InputError(
+            f"{paths[0]}: no run has a recorded round yet" if paths else "give at least one folder of runs"
+        )
+    return [run for run in found.values() if run.rounds.size]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders of single runs in a folder, itself included; those of a manifest in its order, others by name."""
+    if (folder / MANIFEST).exists():
+        content = read_manifest(folder)
+        if "runs" not in content:
+            return [Path()]
+        return [Path(name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
+    return [
+        Path(each.name) / inner
+        for each in sorted(folder.iterdir())
+        if each.is_dir() and not each.is_symlink()
+        for inner in _folders(each)
+    ]
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """Runs by the problem that they solve; runs of one method on several seeds become one run with the trials of all.
+
+    >>> def run(label, seed):
+    ...     experiment = {"scenario": "sea", "algorithm": label, "channel": "exact", "topology": "ring", "seed": seed}
+    ...     info = {"experiment": experiment, "agents": 8, "rounds": 2}
+    ...     return Run(label, "done", np.arange(2), {"consensus_error": np.full((3, 2), float(seed))}, info=info)
+    >>> (one,) = groups([run("gt", 0), run("gt", 1), run("dgd", 0)])
+    >>> one.title, list(one.runs), one.runs["gt"].trials, one.common()[-1]
+    ('sea, 8 agents, ring', ['gt', 'dgd'], 6, Trial(seed=0, number=2))
+
+    Raises:
+        InputError: two runs are of the same experiment.
+    """
+    problems: dict[str, list[Run]] = {}
+    for run in runs:
+        setting = _setting(run)
+        problems.setdefault(repr([setting[key] for key in SAME]), []).append(run)
+    return [_group(each) for each in problems.values()]
+
+
+def _setting(run: Run) -> dict[str, Any]:
+    experiment = {**run.info.get("experiment", {})}
+    experiment["agents"] = run.info.get("agents", experiment.get("agents"))
+    experiment["rounds"] = run.info.get("rounds", experiment.get("rounds"))
+    return {key: experiment.get(key) for key in dict.fromkeys([*SAME, *VARIED, *experiment])}
+
+
+def _group(runs: list[Run]) -> Group:
+    settings = [_setting(run) for run in runs]
+    shared = {key: value for key, value in settings[0].items() if all(each[key] == value for each in settings[1:])}
+    varied = [key for key in VARIED if key not in shared]
+    methods: dict[tuple[str, ...], list[int]] = {}
+    for k, (run, setting) in enumerate(zip(runs, settings, strict=True)):
+        methods.setdefault((run.label, *(_said(key, setting[key]) for key in varied)), []).append(k)
+    pooled, trials = {}, {}
+    for words, places in methods.items():
+        name = ", ".join(words)
+        seeds = [int(settings[k].get("seed") or 0) for k in places]
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"{name}: {len(places)} runs of the same experiment were given; leave all but one out")
+        pooled[name] = _pooled([runs[k] for k in places], name)
+        trials[name] = tuple(
+            Trial(seed, n) for k, seed in zip(places, seeds, strict=True) for n in range(runs[k].trials)
+        )
+    return Group(_title(shared), shared, pooled, trials)
+
+
+def _pooled(runs: list[Run], name: str) -> Run:
+    """One run of all trials of runs that differ in their seeds. It ends where the first of them ends."""
+    if len(runs) == 1:
+        return replace(runs[0], label=name)
+    shortest = min(runs, key=lambda run: len(run.rounds))
+    count = len(shortest.rounds)
+    if any(not np.array_equal(run.rounds[:count], shortest.rounds) for run in runs):
+        raise InputError(
+            f"{name}: runs of several seeds have recorded other rounds; give each seed the same number of rounds"
+        )
+    states = [run.status for run in runs]
+    status: Status = "diverged" if "diverged" in states else "interrupted" if "interrupted" in states else "done"
+    metrics = Pooled([_Until(run.metrics, count) for run in runs])
+    return replace(
+        runs[0], label=name, status=status, rounds=shortest.rounds, metrics=metrics, trajectories={}, info=shortest.info
+    )
+
+
+class _Until(Mapping[str, Array]):
+    """The first ``count`` recorded rounds of some metrics."""
+
+    def __init__(self, metrics: Mapping[str, Array], count: int) -> None:
+        self._metrics, self._count = metrics, count
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        return self._metrics[name][:, : self._count]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+
+def _said(key: str, value: Any) -> str:
+    """A setting in a run's name."""
+    if key in ("scenario", "topology", "channel"):
+        return named(value)
+    return f"{value}" if key in ("weights", "dtype") else f"{key.replace('_', ' ')} {value}"
+
+
+def _title(shared: Mapping[str, Any]) -> str:
+    """A problem in words."""
+    words = [named(shared["scenario"]), f"{shared['agents']} agents"]
+    if "topology" in shared and shared["topology"] is not None:
+        words.append(named(shared["topology"]))
+    return ", ".join(words)

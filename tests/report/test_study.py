@@ -1,0 +1,79 @@
+"""Runs that are looked at together: reading folders, grouping by problem, pooling seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distopt
+from distopt.errors import InputError
+from distopt.report import series, study
+from distopt.report.study import Trial
+
+SETTINGS = {"agents": 4, "scenario": "moving_target", "rounds": 12, "trials": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two algorithms, another channel, two seeds of one, and another scenario, each in a folder inside this one."""
+    path = tmp_path_factory.mktemp("runs")
+    distopt.simulate("ring", algorithm=["gt", "dgd"], out=path / "a", **SETTINGS)
+    distopt.simulate("ring", algorithm="gt", channel="choco:compressor=sign,gamma=0.2", out=path / "b", **SETTINGS)
+    distopt.simulate("ring", algorithm="gt", seed=7, out=path / "c", **SETTINGS)
+    distopt.simulate("path", algorithm="gt", out=path / "d", **SETTINGS | {"scenario": "quadratic"})
+    return path
+
+
+def test_runs_of_one_problem_stand_together_and_are_named_by_what_differs(folder: Path) -> None:
+    moving, still = study.groups(study.read([folder]))
+    names = ["gt, exact", "dgd, exact", "gt, choco:compressor=sign,gamma=0.2"]
+    assert list(moving.runs) == names and moving.title == "moving_target, 4 agents, ring"
+    assert list(still.runs) == ["gt"] and still.title == "quadratic, 4 agents, path"
+    assert [run.label for run in moving.runs.values()] == names
+    assert moving.setting["topology"] == "ring" and "channel" not in moving.setting
+
+
+def test_seeds_are_trials(folder: Path) -> None:
+    moving, _ = study.groups(study.read([folder]))
+    pooled, alone = moving.runs["gt, exact"], distopt.load(folder / "c")
+    assert pooled.trials == 4 and moving.trials["gt, exact"] == (Trial(0, 0), Trial(0, 1), Trial(7, 0), Trial(7, 1))
+    for name in pooled.metrics:
+        assert np.array_equal(pooled[name][2:], alone[name], equal_nan=True), name
+    assert moving.common() == [Trial(0, 0), Trial(0, 1)]
+    assert moving.rows("gt, exact", [Trial(7, 1), Trial(0, 0)]) == [3, 0]
+
+
+def test_a_folder_given_twice_counts_once(folder: Path) -> None:
+    assert len(study.read([folder / "a", folder / "a" / "gt", folder])) == 5
+
+
+def test_the_same_experiment_in_two_places_is_refused(folder: Path, tmp_path: Path) -> None:
+    distopt.simulate("ring", algorithm="gt", out=tmp_path / "again", **SETTINGS)
+    with pytest.raises(InputError, match="gt: 2 runs of the same experiment"):
+        study.groups(study.read([folder / "a", tmp_path / "again"]))
+
+
+@pytest.mark.parametrize("given", ["nowhere", ".", 3])
+def test_what_holds_no_runs_is_refused(given: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder|holds no runs|not the path of a folder"):
+        study.read([tmp_path / given if isinstance(given, str) else given])  # type: ignore[list-item]  # that is the test
+
+
+def test_a_sweep_is_read(tmp_path: Path) -> None:
+    values = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt", "rounds": 9}
+    distopt.sweep(values, {"algorithm.lr": [0.01, 0.02], "seed": [1, 2]}, out=tmp_path / "sweep", workers=1)
+    (group,) = study.groups(study.read([tmp_path / "sweep"]))
+    assert {name: run.trials for name, run in group.runs.items()} == {"gt:lr=0.01": 2, "gt:lr=0.02": 2}
+
+
+def test_a_run_of_a_user_is_offered_with_its_series_and_axes(folder: Path) -> None:
+    moving, _ = study.groups(study.read([folder]))
+    offered = series.offered(moving.runs)
+    assert {"average_dynamic_regret", "tracking_error", "consensus_error", "tracker_invariant"} <= set(offered)
+    run = moving.runs["gt, exact"]
+    bits = series.along(run, "bits")
+    assert bits is not None and np.array_equal(bits, run["bits"])
+    rounds = series.along(run, "rounds")
+    assert rounds is not None and rounds.shape == (4, 12) and rounds[3, -1] == 12
+    seconds = series.along(run, "seconds")
+    assert seconds is not None and (np.diff(seconds) > 0).all()
