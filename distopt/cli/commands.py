@@ -116,7 +116,7 @@ def report(folder: Folder) -> None:
     """Show the closing table and what to be warned of, and write the table and the figure."""
     from distopt.experiment import titled
     from distopt.report import tables
-    from distopt.report.summary import columns, drift, summary, weakness
+    from distopt.report.summary import columns, divergence, drift, summary, weakness
 
     runs = folder.labelled
     shown = [{**row, "algorithm": titled(row["algorithm"])} for row in map(summary, runs.values())]
@@ -129,8 +129,7 @@ def report(folder: Folder) -> None:
     for run in runs.values():
         if run.status == "diverged":
             where = run.path or folder.path
-            message = f"{run.label} diverged at round {run.info['diverged_at']}; everything before is kept in {where}; lower lr"
-            say(f"distopt: {message}", err=True)
+            say(f"distopt: {divergence(run)}; everything before is kept in {where}; lower lr", err=True)
     left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
     for reason in dict.fromkeys(why for _, why in left.values()):
         named = [metric.announced for metric, why in left.values() if why == reason and metric.announced]
@@ -178,7 +177,7 @@ def _run_sweep(sweep: Sweep) -> None:
 def _close(sweep: Sweep, runs: dict[int, Run], failed: dict[int, str]) -> None:
     """The closing table of a sweep, and what went wrong."""
     from distopt.report import tables
-    from distopt.report.summary import columns
+    from distopt.report.summary import columns, divergence
     from distopt.runs.sweep import TABLE
 
     points = sweep.points
@@ -192,6 +191,6 @@ def _close(sweep: Sweep, runs: dict[int, Run], failed: dict[int, str]) -> None:
         say(f"distopt: {points[k].name} failed: {reason}", err=True)
     for k, run in runs.items():
         if run.status == "diverged":
-            say(f"distopt: {points[k].name} diverged at round {run.info['diverged_at']}", err=True)
+            say(f"distopt: {divergence(run, points[k].name)}", err=True)
     if failed or any(run.status == "diverged" for run in runs.values()):
         raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,19 @@ LEFT = {"float64": 1e-6, "float32": 1e-2}
 """A larger distance of the trackers' mean from the gradients' mean is no rounding."""
 
 
+def divergence(run: Run, name: str | None = None) -> str:
+    """How a run has diverged, in words; ``name`` is what it is called, by default its label.
+
+    >>> run = Run("gt", "diverged", np.arange(9), {"bits": np.ones((3, 9))}, info={"diverged_at": 4, "diverged_trials": {"2": 4}})
+    >>> divergence(run)
+    'gt: 1 of 3 trials diverged, the first at round 4'
+    """
+    lost, at = len(run.info.get("diverged_trials", ())), run.info["diverged_at"]
+    if run.trials > 1 and lost:
+        return f"{name or run.label}: {lost} of {run.trials} trials diverged, the first at round {at}"
+    return f"{name or run.label} diverged at round {at}"
+
+
 def drift(run: Run) -> str | None:
     """The warning for a run whose trackers have left the gradients; None if their means agree, it diverged, or has no trackers."""
     if run.status == "diverged":
@@ -51,7 +65,7 @@ def summary(run: Run) -> dict[str, Any]:
         "algorithm": run.label,
         "status": run.status,
         "rounds": int(run.info.get("completed", 0)),
-        run.leading: _mean(ranking),
+        run.leading: math.inf if _lost(run) else _mean(ranking),
         "spread": _spread(ranking),
         "rounds_per_second": float(run.info.get("rounds_per_second", float("nan"))),
     }
@@ -61,6 +75,11 @@ def summary(run: Run) -> dict[str, Any]:
         if metric.take and (there or (metric.head and metric.stored and not metric.compares)):
             row.setdefault(closing_key(name, metric), _closing(run, name, metric) if there else float("nan"))
     return row
+
+
+def _lost(run: Run) -> bool:
+    """Whether a trial of several has diverged: the mean over the trials is then infinite."""
+    return run.trials > 1 and bool(run.info.get("diverged_trials"))
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -83,6 +102,8 @@ def _by_trial(run: Run, series: str) -> NDArray[np.float64]:
 def _closing(run: Run, name: str, metric: Metric) -> float:
     """What is left of a metric [R, k] in the end."""
     values = run[f"average_{name}" if metric.averaged else name]
+    if _lost(run) and np.isnan(values[:, -1]).any():
+        return float("nan")
     if metric.take == "mean":
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     return float(values.max()) if metric.take == "largest" else _mean(values[:, -1])

@@ -121,6 +121,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
         "t": carry.t,
         "memory": memory,
         "totals": list(carry.totals),
+        "diverged": sorted(carry.diverged.items()),
         "leaves": forms,
         **asdict(about),
     }
@@ -192,7 +193,8 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
         start = stop
     count = len(leaves) - len(header["totals"])
     held: AgentState = standing(problem, header["memory"], leaves[:count])
-    return Checkpoint(Carry(header["t"], held, dict(zip(header["totals"], leaves[count:], strict=True))), about)
+    totals = dict(zip(header["totals"], leaves[count:], strict=True))
+    return Checkpoint(Carry(header["t"], held, totals, dict(header["diverged"])), about)
 
 
 def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
@@ -215,6 +217,8 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         raise InputError(f"{path}: damaged or cut short (the check sum is another); {again}")
     text = data[len(begin) : len(begin) + length]
     header = parsed(path, bytes(text))
+    if isinstance(header, dict):
+        header.setdefault("diverged", [])  # earlier versions ended a run with its first trial that diverged
     if isinstance(header, dict) and (type(header.get("format")) is not int or header["format"] != FORMAT):
         raise InputError(
             f"{path}: of another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}"
@@ -253,6 +257,7 @@ def _wrong(header: Any) -> str | None:
         "t",
         "memory",
         "totals",
+        "diverged",
         "leaves",
         *About.__dataclass_fields__,
     }:
@@ -280,6 +285,12 @@ def _wrong(header: Any) -> str | None:
             or len(set(names)) < len(names)
         ):
             return f"{name} are no names"
+    pairs = header["diverged"]
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(each) is int and each >= 0 for each in pair)
+        for pair in pairs
+    ):
+        return "diverged are no trials with their rounds"
     leaves = header["leaves"]
     if not isinstance(leaves, list) or not all(_form(each) for each in leaves) or len(leaves) < len(header["totals"]):
         return "leaves are no tensors and numbers"
@@ -308,6 +319,8 @@ def _fits(problem: Problem, header: dict[str, Any]) -> bool:
     if not {name for name, each in metrics.items() if not each.optional} <= set(totals) <= metrics.keys():
         return False
     trials = len(problem.x0)
+    if any(trial >= trials or at > header["t"] for trial, at in header["diverged"]):
+        return False
     sums = [[[trials, problem.agents] if name == "agents" else [trials], "float64"] for name in totals]
     count = len(forms) - len(totals)
     if forms[count:] != sums:

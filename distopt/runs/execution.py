@@ -206,7 +206,7 @@ def execute_together(
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
                     held = where.fetch()
                     for g, chunk in chunks.items():
-                        if chunk.diverged is None:
+                        if not chunk.over:
                             own = runner.of_point(held, g, len(problems), len(problems[g].x0))
                             recordings[g].save(chunk.carry(own), where, began)
                 if progress:

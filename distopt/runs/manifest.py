@@ -90,6 +90,11 @@ def _forms(value: Any) -> bool:
     )
 
 
+def _rounds(value: Any) -> bool:
+    """Whether a value can be rounds by trial."""
+    return isinstance(value, dict) and all(key.isdecimal() for key in value) and all(map(_whole, value.values()))
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
@@ -146,6 +151,7 @@ SAYS: dict[str, Callable[[Any], object]] = {
     "agents": _whole,
     "completed": _whole,
     "diverged_at": _whole,
+    "diverged_trials": _rounds,
     "seconds": _number,
     "rounds_per_second": _number,
     "certificate": _number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,7 @@ class Recording:
         self.names: set[str] = set()  # names of the metrics
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
+        self.over = False  # all trials have diverged
         self.writer: Writer | None = None
         self.kept: Kept | None = None
         if folder is None:
@@ -96,6 +98,7 @@ class Recording:
         )
         if start is not None:
             self.done, self.seconds = start.carry.t, start.about.seconds
+            self._note(start.carry.diverged)
             earlier = self.writer.keep(self.done, experiment.every)
             self.names = set(earlier.metrics) if earlier else set()
             self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
@@ -104,13 +107,19 @@ class Recording:
         """Record a segment of rounds."""
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
-        self.x_last = chunk.last if chunk.diverged is None else None
+        self.x_last = None if chunk.over else chunk.last
         self.names = set(chunk.metrics)
         store = self.writer or self.kept
         assert store is not None
         store.add(Part(chunk.rounds, chunk.metrics, chunk.trajectories))
-        if chunk.diverged is not None:
-            self.info["diverged_at"] = chunk.diverged
+        self.over = chunk.over
+        self._note(chunk.diverged)
+
+    def _note(self, diverged: Mapping[int, int]) -> None:
+        """Write down the trials that have diverged so far, with their rounds."""
+        if diverged:
+            self.info["diverged_at"] = min(diverged.values())
+            self.info["diverged_trials"] = {f"{trial}": diverged[trial] for trial in sorted(diverged)}
 
     def save(self, carry: runner.Carry, engine: Any, began: float) -> None:
         """Write a checkpoint, after the results before it."""
@@ -138,7 +147,7 @@ class Recording:
     def finish(self, status: Status, seconds: float, certificate: float) -> Run:
         """The run, whole in its folder or in memory."""
         seconds = self.seconds + max(seconds, 0.0)  # interrupted before the first round
-        if "diverged_at" in self.info:
+        if self.over or (status == "done" and "diverged_at" in self.info):
             status = "diverged"
         self.info |= {
             "completed": self.done,

@@ -6,10 +6,11 @@ The state of a run is a ``Carry``; a round is a pure function of it, of the roun
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -37,11 +38,15 @@ FIRST_BYTES, FIRST = 2**26, 256  # size of x over a run's first segment, before 
 
 
 class Carry(NamedTuple):
-    """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N]."""
+    """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N].
+
+    ``diverged`` holds the trials that have diverged, each with the round of it.
+    """
 
     t: int
     held: AgentState
     totals: dict[str, Tensor]
+    diverged: Mapping[int, int] = MappingProxyType({})
 
     @property
     def x(self) -> Tensor:
@@ -60,7 +65,9 @@ class Chunk:
         last: x after the last of these rounds [R, N, d], where x is recorded.
         t: the round before which the agents stand.
         totals: the cumulative metrics, [R] or [R, N].
-        diverged: the round at which something stopped being finite, or None; nothing from it on is kept.
+        diverged: the trials that have diverged so far, each with the round at which something of it stopped being finite. From then on
+            what is measured of its agents is nan.
+        over: whether all trials have diverged. Nothing from the last one's round on is kept then.
     """
 
     start: int
@@ -71,11 +78,12 @@ class Chunk:
     last: NDArray[Any] | None
     t: int
     totals: dict[str, Tensor]
-    diverged: int | None = None
+    diverged: Mapping[int, int] = field(default_factory=dict)
+    over: bool = False
 
     def carry(self, held: AgentState) -> Carry:
         """Where to go on, from what the agents hold now (see ``Engine.fetch``)."""
-        return Carry(self.t, held, self.totals)
+        return Carry(self.t, held, self.totals, self.diverged)
 
 
 def begin(problem: Problem) -> Carry:
@@ -184,14 +192,15 @@ def together(
 ) -> Iterator[dict[int, Chunk]]:
     """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each segment by place in ``problems``.
 
-    Each point is measured by itself, so it has the chunks of a run of its own. One that diverged has no further ones: its
-    rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
+    Each point is measured by itself, so it has the chunks of a run of its own. One of which all trials have diverged has no further ones:
+    its rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
 
     ``starts`` are the points' carries, all before the same round. A segment ends at every ``pause``-th round, and when it has
     taken about ``PATIENCE`` seconds; where a segment begins changes no bit.
     """
     points, whole = len(problems), grid.stack(problems)
     totals = {g: starts[g].totals if starts else {} for g in range(points)}
+    diverged = {g: starts[g].diverged if starts else {} for g in range(points)}
     first, t = problems[0], starts[0].t if starts else 0
     engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
@@ -221,10 +230,11 @@ def together(
             t += count
             x = engine.fetch().x.clone() if "x" in first.experiment.record else None
             chunks = {
-                g: _chunk(problems[g], block, offset, before, *_point(segment, x, g, points), agentwise)
+                g: _chunk(problems[g], block, offset, before, diverged[g], *_point(segment, x, g, points), agentwise)
                 for g, before in totals.items()
             }
-            totals = {g: chunk.totals for g, chunk in chunks.items() if chunk.diverged is None}
+            totals = {g: chunk.totals for g, chunk in chunks.items() if not chunk.over}
+            diverged = {g: chunk.diverged for g, chunk in chunks.items()}
             yield chunks
             if not totals:
                 return
@@ -321,11 +331,15 @@ def _chunk(
     block: Block,
     offset: int,
     before: dict[str, Tensor],
+    earlier: Mapping[int, int],
     segment: Segment,
     x: Tensor | None,
     agentwise: bool,
 ) -> Chunk:
-    """Cumulate a segment's measurements from the totals ``before`` it, find out whether it diverged, and choose the rounds to record."""
+    """Cumulate a segment's measurements from the totals ``before`` it, find out which trials diverged, and choose the rounds to record.
+
+    ``earlier`` are the trials that have diverged before, with their rounds.
+    """
     count, trials = len(segment.observed["cost"]), len(problem.x0)
     start, rows = block.start + offset, slice(offset, offset + count)
 
@@ -346,17 +360,26 @@ def _chunk(
     )
     values = seen.all()
 
-    good = [value.isfinite().all(-1) for name, value in values.items() if problem.measured[name].diverges]
-    bad = torch.nonzero(~torch.stack(good).all(0))
-    diverged = start + int(bad[0, 0]) if len(bad) else None
-    if diverged is None and not bool(segment.finite.all()):
-        diverged = start + count
-    kept = count if diverged is None else diverged - start
+    good = torch.stack([value.isfinite() for name, value in values.items() if problem.measured[name].diverges]).all(0)
+    lasted = torch.where(segment.finite, count + 1, count).minimum(
+        good.cumprod(0).sum(0) + good.all(0)
+    )  # count + 1: to the end
+    fallen = {r: start + int(lasted[r]) for r in torch.nonzero(lasted <= count).flatten().tolist()}
+    diverged = {**fallen, **earlier}
+    over = len(diverged) == trials
+    kept = max(diverged.values()) - start if over else count
+    if diverged:
+        lost = torch.tensor(
+            [[diverged.get(r, start + count) <= t for r in range(trials)] for t in range(start, start + count)]
+        )
+        for name, _ in (*problem.sources["term"], *problem.sources["round_term"]):
+            if name in values:
+                values[name] = values[name].masked_fill(lost, torch.nan)
 
     every, last = problem.experiment.every, problem.rounds - 1
     rounds = np.arange(start, start + kept, dtype=np.int64)
     wanted = ((rounds + 1) % every == 0) | (rounds == last)
-    if diverged is not None:
+    if over:
         wanted[-1:] = True
     chosen = np.flatnonzero(wanted)
     return Chunk(
@@ -373,4 +396,5 @@ def _chunk(
         start + count,
         seen.totals,
         diverged,
+        over,
     )

@@ -51,18 +51,24 @@ def test_every_entry_of_the_header_is_checked(tmp_path: Path) -> None:
     header, leaves = taken(path.read_bytes())
     assert crafted(header, leaves) == path.read_bytes()
     for key in header:
-        refused(path, crafted({name: value for name, value in header.items() if name != key}, leaves), problem)
+        if key != "diverged":  # which earlier versions do not write
+            refused(path, crafted({name: value for name, value in header.items() if name != key}, leaves), problem)
         for value in NOT:
             about = key in ("run", "device", "fingerprint", "versions", "compiled") and type(value) is type(header[key])
             seconds = key == "seconds" and type(value) in (int, float) and 0 <= value < float("inf")
             same = key == "memory" and value in ([], ["x"])  # the channel "exact" remembers nothing
-            if not (about or seconds or same):
+            none = key == "diverged" and value == []
+            if not (about or seconds or same or none):
                 refused(path, crafted({**header, key: value}, leaves), problem)
     refused(path, crafted({**header, "more": 1}, leaves), problem, "other entries")
     for whole in (b"[]", b"null", b"{}", b"{", b"[" * 10**5, b"\xff", b"1e999", b'"a"'):
         refused(path, crafted(whole, leaves), problem)
     for t in (120, 121, 2**62):
         refused(path, crafted({**header, "t": t}, leaves), problem, "does not fit")
+    for lost in ([0], [[0]], [[0, -1]], [[0, 1.0]], [[9, 3]], [[0, 8]], {"0": 3}):  # two trials, before round 7
+        refused(
+            path, crafted({**header, "diverged": lost}, leaves), problem, "no trials with their rounds|does not fit"
+        )
     for versions in ({"torch": 1}, {"torch": None}, {"torch": ["x"]}):
         refused(path, crafted({**header, "versions": versions}, leaves), problem, "versions are no texts")
 
