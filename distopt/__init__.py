@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from distopt.api import load as load
     from distopt.api import resume as resume
     from distopt.api import simulate as simulate
-    from distopt.api import sweep as sweep
     from distopt.runs.results import Run as Run
+    from distopt.runs.tuned import Tuned as Tuned
+    from distopt.studies import sweep as sweep
+    from distopt.studies import tune as tune
 
-__all__ = ["Run", "__version__", "load", "resume", "simulate", "sweep"]
+__all__ = ["Run", "Tuned", "__version__", "load", "resume", "simulate", "sweep", "tune"]
 
 if not (
     Path(__file__).parent / "topologies"
@@ -24,9 +26,11 @@ if not (
 _LAZY = {
     "simulate": "distopt.api",
     "resume": "distopt.api",
-    "sweep": "distopt.api",
+    "sweep": "distopt.studies",
+    "tune": "distopt.studies",
     "load": "distopt.api",
     "Run": "distopt.runs.results",
+    "Tuned": "distopt.runs.tuned",
 }
 
 

@@ -1,10 +1,9 @@
-"""The Python API: ``simulate``, ``sweep``, ``resume`` and ``load``."""
+"""The Python API: ``simulate``, ``resume`` and ``load``. Many experiments at a time are in ``distopt.studies``."""
 
 from __future__ import annotations
 
 import signal
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,18 @@ from distopt.catalog.spec import shown
 from distopt.codegen.keeping import keeping
 from distopt.engines import local
 from distopt.errors import InputError
-from distopt.experiment import Experiment, compared, settings
+from distopt.experiment import Experiment, compared
 from distopt.report.summary import drift, weakness
 from distopt.runs import sweep as sweeps
-from distopt.runs.execution import Asked, Comparison, MakeEngine, execute, execute_together, whole
+from distopt.runs.execution import Asked, Comparison, Comparisons, MakeEngine, batched, execute, whole
 from distopt.runs.folder import Folder, opened, reopened
 from distopt.runs.loading import load
 from distopt.runs.results import Run
-from distopt.runs.signals import stopping
-from distopt.simulation import grid, surroundings
+from distopt.simulation import surroundings
 from distopt.simulation.problem import build
+from distopt.studies import swept, warn
 
-__all__ = ["Comparison", "execute", "load", "resume", "simulate", "sweep"]
+__all__ = ["Comparison", "execute", "load", "resume", "simulate"]
 
 
 @surroundings.set_aside()
@@ -164,79 +163,9 @@ def resume(
     if not isinstance(folder, str | Path):
         raise InputError(f"{shown(folder)}: not the path of a folder")
     if sweeps.there(Path(folder)):
-        return _swept(sweeps.reopened(Path(folder), engine is not None or checkpoint_every is not None or force))
+        return swept(sweeps.reopened(Path(folder), engine is not None or checkpoint_every is not None or force))
     runs = _through(reopened(Path(folder), engine=engine, checkpoint_every=checkpoint_every, force=force))
     return runs if len(runs) > 1 else next(iter(runs.values()))
-
-
-def sweep(
-    file: str | Path | Mapping[str, Any],
-    values: Mapping[str, Any],
-    *,
-    out: str | Path,
-    mode: local.Mode = "auto",
-    engine: str = "local",
-    workers: int | None = None,
-    address: str | None = None,
-) -> dict[str, Run]:
-    """Run many experiments side by side, as ``distopt sweep`` does: every choice from lists of values, each in a folder of its own.
-
-    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted. A
-    call with other values may have the same ``out``: the table and ``resume(out)`` then are of this last one. The runs of the others
-    stay in their folders.
-
-    Args:
-        file: a TOML file, or its settings as a dict, such as ``{"topology": "ring", "agents": 8, "algorithm": "gt"}``.
-        values: the lists by key, such as ``{"algorithm.lr": [0.01, 0.02], "seed": [1, 2, 3]}``: settings of the file, or
-            parameters of its topology, scenario, algorithm or channel. The first varies slowest.
-        out: a folder to write to: a run in a folder of its own for each experiment, and the table of all, sweep.csv.
-        mode: as in ``simulate``.
-        engine: "local" for processes of this machine, or "ray" for tasks of a Ray cluster.
-        workers: how many experiments run at a time; None for one per core, or as many as the cluster has room for.
-        address: of a running Ray cluster, or "auto"; None starts one on this machine.
-
-    Returns:
-        The runs by what was set in them, each bitwise as ``simulate`` gives it. An experiment that fails is left out, with a
-        warning, and stops no other.
-
-    Raises:
-        InputError: an unknown key or a wrong value, or ``out`` holds anything but sweeps.
-        KeyboardInterrupt: Ctrl-C; what was finished is in ``out``.
-
-    >>> import tempfile
-    >>> settings = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt", "rounds": 9}
-    >>> with tempfile.TemporaryDirectory() as out:
-    ...     list(sweep(settings, {"algorithm.lr": [0.01, 0.02], "seed": 1}, out=out, workers=1))
-    ['algorithm.lr=0.01 seed=1', 'algorithm.lr=0.02 seed=1']
-    """
-    if not isinstance(values, Mapping):
-        raise InputError(f'values={shown(values)}: must be a dict of lists, as in {{"seed": [1, 2, 3]}}')
-    if not isinstance(out, str | Path):
-        raise InputError(f"out={shown(out)}: not the path of a folder")
-    if isinstance(file, str | Path):
-        given, where = settings(Path(file)), str(file)
-    elif isinstance(file, Mapping):
-        given, where = dict(file), "the settings"
-    else:
-        raise InputError(f"{shown(file)}: must be the path of a TOML file, or its settings as a dict")
-    return _swept(sweeps.asked(given, values, where, Path(out), mode, engine, workers, address))
-
-
-def _swept(sweep: sweeps.Sweep) -> dict[str, Run]:
-    """Run what is left of a sweep and write its table; the runs by name."""
-    with stopping() as stop:
-        try:
-            runs, failed = sweep.run()
-            stop.patient = True  # the table is soon written
-            sweep.table(runs)
-        except KeyboardInterrupt:
-            if stop.signal is None:
-                raise
-    if stop.signal is not None:  # it is for the process, too
-        signal.raise_signal(stop.signal)
-        raise KeyboardInterrupt
-    _warn([f"{sweep.points[k].name} failed: {reason}" for k, reason in failed.items()])
-    return {sweep.points[k].name: whole(run) for k, run in runs.items()}
 
 
 def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
@@ -245,12 +174,12 @@ def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
     try:
         with opening as folder:
             if not (folder.resumed and folder.finished):
-                _warn(folder.problems[0].network.notes)
+                warn(folder.problems[0].network.notes)
                 try:
                     folder.run()
                 finally:
                     failures = folder.report()[1] if folder.runs else []
-                _warn([weakness(folder.certificate), *map(drift, folder.runs.values()), *failures])
+                warn([weakness(folder.certificate), *map(drift, folder.runs.values()), *failures])
             return {label: whole(run) for label, run in folder.labelled.items()}
     except KeyboardInterrupt:
         if folder is not None and folder.stop.signal == signal.SIGTERM:
@@ -262,27 +191,10 @@ def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool 
     """The runs of experiments by label."""
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]
-    _warn(first.network.notes)
-    comparison = Comparison.of(first)
+    warn(first.network.notes)
+    comparisons = Comparisons()
     runs: dict[int, Run] = {}
-    for batch in grid.batches(problems):
-        together = [problems[k] for k in batch]
-        done = execute_together(
-            together,
-            comparison,
-            folders=[None] * len(batch),
-            agentwise=agentwise,
-            mode=asked.mode,
-            engine=asked.engine,
-            checkpoint_every=asked.checkpoint_every,
-        )
+    for batch, done in batched(problems, comparisons, asked, agentwise=agentwise):
         runs.update(zip(batch, done, strict=True))
-    _warn([weakness(comparison.comparator.certificate()), *map(drift, runs.values())])
+    warn([weakness(comparisons.certificate() or 0.0), *map(drift, runs.values())])
     return {runs[k].label: runs[k] for k in range(len(experiments))}
-
-
-def _warn(notes: Sequence[str | None]) -> None:
-    """Warn the caller of ``simulate`` or ``resume``."""
-    for note in notes:
-        if note is not None:
-            warnings.warn(note, stacklevel=5)

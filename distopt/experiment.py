@@ -273,13 +273,34 @@ def settings(path: Path) -> dict[str, Any]:
     return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
 
 
+def several(values: Mapping[str, Any], where: str) -> list[Experiment]:
+    """The experiments of parsed TOML: one for each entry of a list ``algorithm = [...]``, beside which ``rounds`` may be a list, too.
+
+    >>> [each.rounds for each in several({"topology": "ring", "algorithm": ["gt", "k_gt"], "rounds": [500, 100]}, "here")]
+    [500, 100]
+
+    Raises:
+        InputError: an empty list, or as many rounds as there are no algorithms; see ``Experiment.from_mapping``.
+    """
+    named, rounds = values.get("algorithm"), values.get("rounds")
+    if not isinstance(named, list):
+        return [Experiment.from_mapping(values, where)]
+    if not named:
+        raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
+    lengths = rounds if isinstance(rounds, list) else [rounds] * len(named)
+    if len(lengths) != len(named):
+        raise InputError(
+            f"{where}: rounds is a list of {len(lengths)} for {len(named)} algorithms; give one number for all, or one for each"
+        )
+    each = zip(named, lengths, strict=True)
+    return [Experiment.from_mapping({**values, "algorithm": one, "rounds": count}, where) for one, count in each]
+
+
 def read_toml(path: Path) -> list[Experiment]:
-    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]`` and each point of a grid."""
+    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]`` (see ``several``) and each point of a grid."""
     values = settings(path)
-    named = values.get("algorithm")
-    each = [{**values, "algorithm": one} for one in named] if isinstance(named, list) else [values]
     try:
-        return [point for one in each for point in Experiment.from_mapping(one, str(path)).points()]
+        return [point for one in several(values, str(path)) for point in one.points()]
     except InputError as fault:
         raise InputError(f"{fault}" if str(path) in str(fault) else f"{path}: {fault}") from fault
 

@@ -72,9 +72,16 @@ def engine_spec(
 
 
 def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
-    """The experiments asked for: from options, or from a file with the options laid over it."""
+    """The experiments asked for (see ``each``), the points of grids one by one."""
+    from distopt.experiment import compared
+
+    return compared(each(topology, algorithms, given))
+
+
+def each(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
+    """An experiment for each algorithm asked for: from options, or from a file with the options laid over it."""
     from distopt.catalog.spec_files import rebased
-    from distopt.experiment import Experiment, compared, settings, start
+    from distopt.experiment import settings, several, start
 
     values: dict[str, Any]
     if topology.endswith(".toml"):
@@ -95,11 +102,7 @@ def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any
         values, where = {"topology": topology}, "the command line"
     values |= given
     named = list(algorithms) or values.get("algorithm")
-    named = named if isinstance(named, list) else [named]
-    if not named:
-        raise InputError(f'{where}: algorithm is an empty list; write algorithm = ["gtadam", "dgd"]')
-    named = [name.strip() if isinstance(name, str) else name for name in named]
-    asked = [
-        Experiment.from_mapping({**values, **({} if name is None else {"algorithm": name})}, where) for name in named
-    ]
-    return compared(asked)
+    if named is not None:
+        named = named if isinstance(named, list) else [named]
+        values["algorithm"] = [name.strip() if isinstance(name, str) else name for name in named]
+    return several(values, where)

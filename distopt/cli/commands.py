@@ -56,7 +56,7 @@ def _go_on(folder: Folder) -> None:
         return
     _begin(folder)
     stopped: KeyboardInterrupt | InputError | RunError | None = None
-    with progress() as reporting, _said_warnings():
+    with progress() as reporting, said_warnings():
         try:
             folder.run(reporting)
         except (KeyboardInterrupt, InputError, RunError) as error:
@@ -98,7 +98,7 @@ def _begin(folder: Folder) -> None:
 
 
 @contextmanager
-def _said_warnings() -> Iterator[None]:
+def said_warnings() -> Iterator[None]:
     """Within it, a warning is a line for the user, each time that it is given."""
     from distopt.codegen.folder import CompileWarning
     from distopt.engines.workers.group import LossWarning

@@ -8,64 +8,29 @@ Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from distopt._version import __version__
-from distopt.catalog.spec import real, whole
-from distopt.cli import asking, commands
+from distopt.cli import asking, commands, studies
+from distopt.cli.options import (
+    ADDRESS,
+    BACKEND,
+    CHECKPOINT,
+    ENGINES,
+    HOW,
+    PARTITION,
+    REAL,
+    TRACEBACK,
+    WHAT,
+    WHERE,
+    WHOLE,
+)
 from distopt.cli.polite import polite
 from distopt.cli.streams import lasting_streams
 from distopt.errors import printable
-
-
-class _Number(click.ParamType[Any]):
-    """A number as specs and TOML files have it (see ``distopt.catalog.spec``), not as Python reads it."""
-
-    def __init__(self, name: str, read: Callable[[str], Any], least: int | None = None) -> None:
-        self.name, self.read, self.least = name, read, least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):  # a default
-            return value
-        try:
-            number = self.read(value)
-        except ValueError as error:
-            self.fail(f"{printable(value)!r} {error}", param, ctx)
-        if self.least is not None and number < self.least:
-            self.fail(f"{value}: must be at least {self.least}", param, ctx)
-        return number
-
-
-_WHOLE, _REAL = _Number("whole number", whole), _Number("number", real)
-_TRACEBACK = click.option(
-    "--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show the Python traceback of an error."
-)
-_CHECKPOINT = click.option(
-    "--checkpoint-every",
-    type=_Number("whole number", whole, 1),
-    metavar="K",
-    help="Write a checkpoint every K rounds.",
-)
-_COUNT = "Number of experiments at a time.  [default: one per core, or as many as the cluster has room for]"
-_ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
-_WAYS = click.Choice(["contiguous", "cut"])
-_PARTITION = click.option(
-    "--partition",
-    type=_WAYS,
-    help="Blocks of contiguous ids, or blocks between which few links run.  [default: contiguous]",
-)
-_BACKEND = click.option(
-    "--backend",
-    type=click.Choice(["gloo", "nccl"]),
-    help="How ranks send rows: gloo on CPUs, or nccl with a GPU for each rank.  [default: gloo]",
-)
-_ADDRESS = click.option(
-    "--address", metavar="auto|HOST:PORT", help="Address of a running Ray cluster.  [default: start one]"
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -83,59 +48,16 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("topology", metavar="TOPOLOGY|FILE.toml")
-@click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, unless the topology fixes it.")
-@click.option("--scenario", metavar="S", help="Scenario: the costs and their data.  [default: flights]")
-@click.option(
-    "--algorithm",
-    multiple=True,
-    metavar="A",
-    help="Algorithm; repeat the option to compare several. Lists of values are a grid.  [default: gtadam]",
-)
-@click.option("--channel", metavar="C", help="Channel: how values are sent, for example compressed.  [default: exact]")
-@click.option("--rounds", type=_WHOLE, metavar="T", help="Number of rounds.  [default: 1000, or fewer if the data end]")
-@click.option("--trials", type=_WHOLE, metavar="R", help="Number of independent repetitions.  [default: 1]")
-@click.option("--seed", type=_WHOLE, metavar="K", help="Random seed.  [default: 0]")
-@click.option("--weights", metavar="W", help="Rule for the mixing weights.  [default: metropolis]")
-@click.option("--drop-links", type=_REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]")
-@click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]")
-@click.option("--every", type=_WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]")
-@click.option(
-    "--record",
-    metavar="x,s",
-    help="Trajectories to record: x, fields of the algorithm's state, and memory.x.e of channels.",
-)
-@click.option(
-    "--metric", "metrics", multiple=True, metavar="FILE.py", help="Metric of your own to measure too; may be repeated."
-)
-@click.option(
-    "--dtype",
-    metavar="float64",
-    help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
-)
-@click.option("--eager", is_flag=True, help="Run rounds one by one in Python (for debugging); slower.")
-@click.option("--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.  [default: run them eagerly]")
+@WHAT
+@click.option("--trials", type=WHOLE, metavar="R", help="Number of independent repetitions.  [default: 1]")
+@HOW
 @click.option(
     "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Write compiled functions there as C."
 )
-@click.option("--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]")
-@click.option(
-    "--engine",
-    type=_ENGINES,
-    default="local",
-    help="Where the rounds run: in this process, or on workers.  [default: local]",
-)
-@click.option(
-    "--workers",
-    type=_WHOLE,
-    metavar="N",
-    help="Number of workers (threads, ranks or actors).  [default: 2, or torchrun's ranks]",
-)
-@_PARTITION
-@_BACKEND
-@_ADDRESS
+@WHERE
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
-@_CHECKPOINT
-@_TRACEBACK
+@CHECKPOINT
+@TRACEBACK
 def simulate(
     topology: str,
     algorithm: tuple[str, ...],
@@ -194,19 +116,19 @@ def simulate(
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--engine", type=_ENGINES, help="Where the rounds run.  [default: where the run was]")
+@click.option("--engine", type=ENGINES, help="Where the rounds run.  [default: where the run was]")
 @click.option("--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]")
-@click.option("--workers", type=_WHOLE, metavar="N", help="Number of workers (threads, ranks or actors).")
-@_PARTITION
-@_BACKEND
-@_ADDRESS
-@_CHECKPOINT
+@click.option("--workers", type=WHOLE, metavar="N", help="Number of workers (threads, ranks or actors).")
+@PARTITION
+@BACKEND
+@ADDRESS
+@CHECKPOINT
 @click.option(
     "--force",
     is_flag=True,
     help="Resume even if files, versions or the device have changed. The results may then differ.",
 )
-@_TRACEBACK
+@TRACEBACK
 def resume(
     run: Path,
     *,
@@ -244,66 +166,9 @@ def resume(
             )
 
 
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.toml")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=A,B",
-    help="A setting and its values, such as seed=1,2 or algorithm.lr=0.01,0.02. Repeat the option for more.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    help="Local processes, or tasks of a Ray cluster.  [default: local]",
-)
-@click.option("--workers", type=_WHOLE, metavar="N", help=_COUNT)
-@_ADDRESS
-@click.option("--eager", is_flag=True, help="Run rounds one by one in Python; slower.")
-@click.option("--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/sweep-FILE]"
-)
-@_TRACEBACK
-def sweep(
-    file: Path,
-    settings: tuple[str, ...],
-    *,
-    engine: str,
-    workers: int | None,
-    address: str | None,
-    eager: bool,
-    compiled: bool,
-    out: Path | None,
-    traceback: bool,
-) -> None:
-    """Run many experiments side by side: FILE.toml with every choice of values.
-
-    \b
-    distopt sweep experiment.toml --set algorithm.lr=0.01,0.02 --set seed=1,2,3
-    distopt sweep experiment.toml --set scenario=sea,moving_target --engine ray --address auto
-
-    KEY is a setting of FILE.toml, or a parameter of its topology, scenario, algorithm or channel. Put a value that contains
-    commas in quotes. Each experiment is a run in a folder of its own; sweep.csv holds the table. Re-run the command to resume,
-    or `distopt resume DIR`. An experiment that fails does not stop the others.
-    """
-    mode = asking.mode(eager, compiled)
-    if workers is not None and workers < 1:
-        raise click.UsageError("--workers must be at least 1")
-    if address is not None and engine != "ray":
-        raise click.UsageError("--address is that of a Ray cluster; add --engine ray")
-    if address is not None and workers is not None:
-        raise click.UsageError("a running cluster takes as many experiments as it has room for; leave --workers out")
-    with polite(traceback):
-        folder = out or Path("runs") / f"sweep-{file.stem}"
-        commands.sweep(file, settings, engine, workers, address, mode, folder)
-
-
 @cli.command("list")
 @click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]")
-@_TRACEBACK
+@TRACEBACK
 def list_(what: str | None, traceback: bool) -> None:
     """List all topologies, scenarios, algorithms and other parts, or explain one of them, your own included.
 
@@ -325,16 +190,16 @@ def list_(what: str | None, traceback: bool) -> None:
 
 @cli.command()
 @click.argument("topology")
-@click.option("--agents", type=_WHOLE, metavar="N", help="Number of agents, unless the topology fixes it.")
+@click.option("--agents", type=WHOLE, metavar="N", help="Number of agents, unless the topology fixes it.")
 @click.option(
     "--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]"
 )
-@click.option("--drop-links", type=_REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
-@click.option("--seed", type=_WHOLE, default=0, metavar="K", help="Seed of random topologies.  [default: 0]")
+@click.option("--drop-links", type=REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
+@click.option("--seed", type=WHOLE, default=0, metavar="K", help="Seed of random topologies.  [default: 0]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.png", help="Picture to write.  [default: TOPOLOGY-N.png]"
 )
-@_TRACEBACK
+@TRACEBACK
 def show(
     topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool
 ) -> None:
@@ -376,7 +241,7 @@ def show(
     metavar="DIR",
     help="Folder with CIFAR-10 or CIFAR-100 (binary version), to classify it too (takes hours).",
 )
-@_TRACEBACK
+@TRACEBACK
 def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | None, traceback: bool) -> None:
     """Repeat a paper's experiments, and compare figures and tables with the paper's.
 
@@ -387,6 +252,10 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         from distopt import reproduce as papers
 
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
+
+
+for each in (studies.sweep, studies.tune):
+    cli.add_command(each)
 
 
 def main() -> None:

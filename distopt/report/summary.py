@@ -60,7 +60,7 @@ def drift(run: Run) -> str | None:
 
 def summary(run: Run) -> dict[str, Any]:
     """The figures of the closing table: the figure that ranks (see ``Run.leading``) with its spread over trials, and each metric's own."""
-    ranking = _by_trial(run, run.leading) if run.rounds.size else np.full(1, np.nan)
+    ranking = by_trial(run, run.leading) if run.rounds.size else np.full(1, np.nan)
     row: dict[str, Any] = {
         "algorithm": run.label,
         "status": run.status,
@@ -92,7 +92,7 @@ def _spread(values: NDArray[np.float64]) -> float:
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _by_trial(run: Run, series: str) -> NDArray[np.float64]:
+def by_trial(run: Run, series: str) -> NDArray[np.float64]:
     """What is left of a series in the end, [R]."""
     values = run[series]
     with np.errstate(over="ignore", invalid="ignore"):

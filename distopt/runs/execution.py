@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,23 @@ class Comparison:
         return cls(problem, blocks, Comparator(blocks))
 
 
+class Comparisons:
+    """The comparisons of problems on the same scenario, one for each number of rounds that they have."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Comparison] = {}
+
+    def of(self, problem: Problem) -> Comparison:
+        """That of a problem, made when it is first asked for."""
+        if problem.rounds not in self._made:
+            self._made[problem.rounds] = Comparison.of(problem)
+        return self._made[problem.rounds]
+
+    def certificate(self) -> float | None:
+        """The largest relative gradient norm at a point of their comparators; None before any was made."""
+        return max((each.comparator.certificate() for each in self._made.values()), default=None)
+
+
 @surroundings.set_aside()
 def execute(
     experiment: Experiment,
@@ -115,6 +132,38 @@ def execute(
         starts=starts,
     )[0]
     return whole(run)
+
+
+def batched(
+    problems: Sequence[Problem],
+    comparisons: Comparisons,
+    asked: Asked,
+    *,
+    agentwise: bool | None = None,
+    reporting: Callable[[str], Progress] | None = None,
+    stop: Stop | None = None,
+) -> Iterator[tuple[list[int], list[Run]]]:
+    """Run problems in memory, in as few batches as they fit into: the places and the runs of each batch (see ``execute_together``).
+
+    ``reporting`` gives the progress function of a batch by its name.
+    """
+    for batch in grid.batches(problems):
+        together = [problems[k] for k in batch]
+        name = label(together[0].experiment) if len(batch) == 1 else f"{len(batch)} runs"
+        yield (
+            batch,
+            execute_together(
+                together,
+                comparisons.of(together[0]),
+                folders=[None] * len(batch),
+                progress=reporting(name) if reporting else None,
+                agentwise=agentwise,
+                mode=asked.mode,
+                engine=asked.engine,
+                checkpoint_every=asked.checkpoint_every,
+                stop=stop,
+            ),
+        )
 
 
 def whole(run: Run) -> Run:

@@ -22,7 +22,7 @@ from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs import reading
 from distopt.runs.checkpoint import Checkpoint, forced
-from distopt.runs.execution import Asked, Comparison, MakeEngine, Progress, execute_together, whereabouts
+from distopt.runs.execution import Asked, Comparisons, MakeEngine, Progress, execute_together, whereabouts
 from distopt.runs.files import locked, write_text, written
 from distopt.runs.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text, read_manifest
 from distopt.runs.results import Run, folder_name
@@ -64,13 +64,12 @@ def opened(
     path = path or default_path(experiments, first.agents)
     for each in experiments:
         each.to_toml(path)  # refuses Python objects, which nobody could build again
-    comparison = None
+    comparisons = Comparisons()
     if not resume:
-        comparison = Comparison.of(first)
-        limits.rounds(problems, comparison.blocks, path)
+        limits.rounds(problems, comparisons.of(first).blocks, path)
     claim(path, fingerprint(experiments))
     with locked(path, above(path)), stopping() as stop:
-        yield Folder(path, problems, asked, stop, comparison, agentwise, resume, force)
+        yield Folder(path, problems, asked, stop, comparisons, agentwise, resume, force)
 
 
 @contextmanager
@@ -132,7 +131,7 @@ class Folder:
         problems: Sequence[Problem],
         asked: Asked,
         stop: Stop,
-        comparison: Comparison | None,
+        comparisons: Comparisons,
         agentwise: bool | None,
         resume: bool,
         force: bool,
@@ -140,7 +139,7 @@ class Folder:
         self.path, self.problems, self.stop, self.resumed = path, problems, stop, resume
         self.runs: dict[int, Run] = {}
         self.starts: dict[int, Checkpoint] = {}
-        self._asked, self._comparison, self._agentwise = asked, comparison, agentwise
+        self._asked, self._comparisons, self._agentwise = asked, comparisons, agentwise
         self._places = self._lay_out()
         if resume:
             self._look(force)
@@ -168,9 +167,8 @@ class Folder:
     @property
     def certificate(self) -> float:
         """The largest relative gradient norm at a point of the comparator."""
-        if self._comparison is not None:
-            return self._comparison.comparator.certificate()
-        return max(float(run.info["certificate"]) for run in self.runs.values())
+        made = self._comparisons.certificate()
+        return max(float(run.info["certificate"]) for run in self.runs.values()) if made is None else made
 
     def run(self, reporting: Callable[[str], Progress] | None = None) -> None:
         """Run what has not ended, in as few batches as it fits into. ``reporting`` gives the progress function of a batch by its name.
@@ -191,10 +189,9 @@ class Folder:
         name = label(self.problems[batch[0]].experiment) if len(batch) == 1 else f"{len(batch)} runs"
         done: list[Run] = []
         try:
-            self._comparison = self._comparison or Comparison.of(self.problems[0])
             done = execute_together(
                 [self.problems[k] for k in batch],
-                self._comparison,
+                self._comparisons.of(self.problems[batch[0]]),
                 folders=[self._places[k] for k in batch],
                 progress=reporting(name) if reporting else None,
                 agentwise=self._agentwise,
@@ -266,6 +263,8 @@ class Folder:
         all_of_them = {key: value for one in each for key, value in one.items()} | {
             "algorithm": [experiment.algorithm for experiment in experiments]
         }
+        if len({experiment.rounds for experiment in experiments}) > 1:
+            all_of_them["rounds"] = [problem.rounds for problem in self.problems]
         write_text(self.path / EXPERIMENT, tomli_w.dumps(all_of_them))
         content = {
             "format": FORMAT,

@@ -98,7 +98,7 @@ class GridScalar:
 
 
 def batches(problems: Sequence[Problem]) -> list[list[int]]:
-    """Which problems of one comparison can run as one, by place: their algorithms differ in floats alone.
+    """Which problems of one comparison can run as one, by place: their algorithms differ in floats alone, and they have as many rounds.
 
     An algorithm that uses such a number otherwise than in arithmetic with tensors (``if self.lr > 1``, ``x ** self.p``) may
     fail on ``GridScalar``, or round otherwise: three rounds of the update are tried, and where they do not give the bits of each
@@ -109,7 +109,8 @@ def batches(problems: Sequence[Problem]) -> list[list[int]]:
         fitting = [
             batch
             for batch in found
-            if alike(problems[batch[0]].algorithm, problem.algorithm)
+            if problems[batch[0]].rounds == problem.rounds
+            and alike(problems[batch[0]].algorithm, problem.algorithm)
             and _same(problems[batch[0]].channels, problem.channels)
         ]
         if fitting:

@@ -68,7 +68,7 @@ def rounds(problems: Sequence[Any], blocks: Any, folder: Path | None) -> None:
         InputError: they would not fit.
     """
     first = problems[0]
-    count, (trials, nodes, dim) = first.rounds, first.x0.shape
+    count, (trials, nodes, dim) = max(problem.rounds for problem in problems), first.x0.shape
     what = (
         f"{count:,} rounds"
         + (f" in {trials:,} trials" if trials > 1 else "")

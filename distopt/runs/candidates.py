@@ -1,0 +1,284 @@
+"""What tuning tries: a grid of step sizes, and the specs of an algorithm that have them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distopt.catalog import registry
+from distopt.catalog.spec import Spec, Value, real, shown
+from distopt.catalog.spec import values as listed
+from distopt.errors import InputError, either
+from distopt.experiment import repeated
+
+MOST = 1000
+"""Step sizes of a grid."""
+
+USUAL = "1e-4..1,3"
+"""The grid that is tried where no other is asked for."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Step sizes, as they are typed: a logarithmic grid, which can be continued on both sides, or a list, which stays as it is.
+
+    Attributes:
+        low: the smallest step size of a logarithmic grid.
+        each: how many step sizes it has in each decade; 0 for a list.
+        steps: which of low 10^(j / each) it holds.
+        entries: those of a list.
+
+    >>> grid(USUAL).values[:5]
+    ('0.0001', '0.000215', '0.000464', '0.001', '0.00215')
+    >>> grid(USUAL).below().values, grid("0.01,0.03").values
+    (('1e-05', '2.15e-05', '4.64e-05'), ('0.01', '0.03'))
+    """
+
+    low: float
+    each: int
+    steps: range
+    entries: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The step sizes in rising order, to three digits; those of a list as they were given."""
+        return self.entries or tuple(f"{self.low * 10 ** (j / self.each):.3g}" for j in self.steps)
+
+    def below(self) -> Grid:
+        """The decade below it."""
+        return replace(self, steps=range(self.steps.start - self.each, self.steps.start))
+
+    def above(self) -> Grid:
+        """The decade above it."""
+        return replace(self, steps=range(self.steps.stop, self.steps.stop + self.each))
+
+
+def grid(asked: Any) -> Grid:
+    """The grid that is asked for: ``"lr=LOW..HIGH,PER_DECADE"``, or a list ``"lr=0.01,0.03"`` or ``[0.01, 0.03]``.
+
+    Raises:
+        InputError: it is neither, or holds a number that is no step size, or one twice, or too many.
+    """
+    said = either("--grid ", "grid=") + either(str(asked), shown(asked))
+    how = "write lr=LOW..HIGH,POINTS_PER_DECADE, as in lr=1e-4..1,3, or a list, as in lr=0.01,0.03"
+    if isinstance(asked, np.ndarray):
+        asked = asked.tolist()
+    if isinstance(asked, list | tuple):
+        if any(isinstance(each, bool) or not isinstance(each, int | float | np.number | str) for each in asked):
+            raise InputError(f"{said}: step sizes must be numbers; {how}")
+        return _list([str(each) for each in asked], said, how)
+    if not isinstance(asked, str):
+        raise InputError(f"{said}: {how}")
+    key, equals, text = asked.partition("=")
+    text = text.strip() if equals else asked.strip()
+    if equals and key.strip() != "lr":
+        raise InputError(f"{said}: a grid is of lr; another constant has {either('--over', 'over=')} of its own")
+    match = re.fullmatch(r"([^,]+?)\.\.([^,]+)(?:,([^,]+))?", text)
+    if not match:
+        return _list(listed(text), said, how)
+    low, high = (_size(each, said) for each in match.group(1, 2))
+    per_decade = match.group(3) or "3"
+    if not re.fullmatch(r"\s*[1-9][0-9]?\s*", per_decade):
+        raise InputError(f"{said}: the points per decade must be a whole number from 1 to 99; {how}")
+    if low >= high:
+        raise InputError(f"{said}: the first step size must be below the second; {how}")
+    each = int(per_decade)
+    count = int(np.floor(each * (np.log10(high) - np.log10(low)) + 1e-9)) + 1
+    found = Grid(low, each, range(min(count, MOST + 1)))
+    return _checked(found, said, how)
+
+
+def _list(entries: Sequence[str], said: str, how: str) -> Grid:
+    if not entries:
+        raise InputError(f"{said}: no step sizes; {how}")
+    for each in entries:
+        _size(each, said)
+    return _checked(Grid(0.0, 0, range(0), tuple(sorted(entries, key=float))), said, how)
+
+
+def _checked(found: Grid, said: str, how: str) -> Grid:
+    if len(found.values) > MOST:
+        raise InputError(f"{said}: more than {MOST:,} step sizes; {how}")
+    if (twice := repeated([float(each) for each in found.values])) is not None:
+        raise InputError(f"{said}: {found.values[twice]} is there twice")
+    return found
+
+
+def _size(text: str, said: str) -> float:
+    try:
+        value = real(text)
+    except ValueError as error:
+        raise InputError(f"{said}: {text.strip()!r} {error}") from None
+    if value <= 0:
+        raise InputError(f"{said}: {text.strip()}: a step size must be above 0")
+    return value
+
+
+def constants(asked: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The values of other constants that are tried, by name, as text: of ``["b1=0.5,0.9"]`` or ``{"b1": [0.5, 0.9]}``.
+
+    Raises:
+        InputError: a name that is none, or that is lr or there twice; no values.
+    """
+    if isinstance(asked, Mapping):
+        pairs = [
+            (key, [str(one) for one in (each if isinstance(each, list | tuple) else [each])])
+            for key, each in asked.items()
+        ]
+    elif isinstance(asked, list | tuple) and all(isinstance(each, str) for each in asked):
+        cut = [each.partition("=") for each in asked]
+        pairs = [(key, listed(values) if equals else []) for key, equals, values in cut]
+    else:
+        raise InputError(f"over={shown(asked)}: must be a dict of lists, as in {{'b1': [0.5, 0.9]}}")
+    found: dict[str, tuple[str, ...]] = {}
+    for key, values in pairs:
+        key = key.strip() if isinstance(key, str) else key
+        said = f"{either('--over ', 'over: ')}{key if isinstance(key, str) else shown(key)}"
+        if not isinstance(key, str) or not key.isidentifier() or not values:
+            raise InputError(
+                f"{said}: {either('write NAME=VALUE,VALUE, as in b1=0.5,0.9', 'write {NAME: [VALUE, VALUE]}')}"
+            )
+        if key == "lr":
+            raise InputError(f"{said}: the step sizes are the grid's; use {either('--grid', 'grid=')}")
+        if key in found or repeated(values) is not None:
+            raise InputError(f"{said}: is given twice")
+        found[key] = tuple(values)
+    return found
+
+
+class Candidate(NamedTuple):
+    """A spec that is tried, its step size (or the scale of its schedule), and its spec without the step size."""
+
+    spec: str
+    lr: float
+    rest: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """An algorithm as it was given, and what is tried of it.
+
+    Attributes:
+        given: the spec, as it was typed.
+        defaults: the algorithm without tuning: the spec, but for lists in it; None where it needs a value that only a list gives.
+        usual: the step size that it has then, or the scale of its schedule.
+        grid: of its step sizes.
+        bases: the specs that differ in other constants alone, each with some step size.
+    """
+
+    given: str
+    defaults: str | None
+    usual: float | None
+    grid: Grid
+    bases: tuple[Spec, ...]
+
+    @classmethod
+    def of(cls, given: str, usual: Grid, over: Mapping[str, Sequence[str]]) -> Family:
+        """The family of a spec. A list for lr in it is its grid, others are tried as those of ``over`` are.
+
+        >>> family = Family.of("gtadam:lr=[0.1,0.2]", grid(USUAL), {"b1": ["0.5", "0.9"]})
+        >>> family.defaults, [each.spec for each in family.candidates(family.grid)][1]
+        ('gtadam', 'gtadam:lr=0.2,b1=0.5')
+
+        Raises:
+            InputError: a malformed spec, an unknown parameter, or none that could be tuned.
+        """
+        spec = Spec.parse(given)
+        names = registry.free("algorithms", spec.name)
+        registry.normal("algorithms", given)  # names a parameter that there is not
+        if "lr" not in names:
+            raise InputError(f"algorithm {given}: has no parameter lr, so there is nothing to tune; leave it out")
+        steps = _steps(spec, given, names)
+        own = replace(usual, entries=steps) if steps else usual
+        if steps:
+            own = _list(steps, f"algorithm {given}: lr", "write lr=[0.01,0.03]")
+        base = _at(spec, own.values[0], names)
+        there = {key: values for key, values in over.items() if key in names}
+        bases = []
+        for chosen in product(*([(key, value) for value in values] for key, values in there.items())):
+            each = base
+            for key, value in chosen:
+                each = each.replace(key, value, names)
+            bases += each.points()
+        return cls(given, *_defaults(spec, given, names), own, tuple(bases))
+
+    def candidates(self, steps: Grid) -> list[Candidate]:
+        """What is tried of it with these step sizes."""
+        names = registry.free("algorithms", self.bases[0].name)
+        return [
+            Candidate(str(_at(base, lr, names)), float(lr), _rest(str(base)))
+            for base in self.bases
+            for lr in steps.values
+        ]
+
+
+def _value(spec: Spec, key: str, names: Sequence[str]) -> Value | None:
+    """The value that a spec has for a parameter."""
+    unnamed = iter(names)
+    return next((each for each in spec.values if (each.key or next(unnamed, "")) == key), None)
+
+
+def _scheduled(value: Value | None) -> Spec | None:
+    """The schedule that a value for lr is; None for a number or a list."""
+    if value is None or value.listed:
+        return None
+    try:
+        real(value.text)
+    except ValueError:
+        return Spec.parse(value.text)
+    return None
+
+
+def _steps(spec: Spec, given: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The list for lr in a spec, or for the scale of its schedule; empty where there is none."""
+    value = _value(spec, "lr", names)
+    schedule = _scheduled(value)
+    if schedule is not None:
+        scales = registry.free("schedules", schedule.name)
+        if "lr" not in scales:
+            raise InputError(
+                f"algorithm {given}: the schedule {schedule.name} has no parameter lr that could be tuned; give a number, or another schedule"
+            )
+        value = _value(schedule, "lr", scales)
+    return tuple(listed(value.text[1:-1])) if value is not None and value.listed else ()
+
+
+def _at(spec: Spec, lr: str, names: Sequence[str]) -> Spec:
+    """The spec with another step size, or another scale of its schedule."""
+    schedule = _scheduled(_value(spec, "lr", names))
+    if schedule is not None:
+        lr = schedule.replace("lr", lr, registry.free("schedules", schedule.name)).inside
+    return spec.replace("lr", lr, names)
+
+
+def _rest(spec: str) -> str:
+    """A spec without its step size, equal for all that differ in nothing else."""
+    found = registry.normal("algorithms", spec)
+    names = registry.free("algorithms", found.name)
+    schedule = _scheduled(_value(found, "lr", names))
+    lr = []
+    if schedule is not None:
+        other = (each for each in registry.normal("schedules", str(schedule)).values if each.key != "lr")
+        lr = [Value(Spec(schedule.name, tuple(other)).inside, "lr")]
+    return str(Spec(found.name, (*lr, *(each for each in found.values if each.key != "lr"))))
+
+
+def _defaults(spec: Spec, given: str, names: Sequence[str]) -> tuple[str | None, float | None]:
+    """The spec without what is a list in it, and its step size; None where the algorithm needs a value that is missing then."""
+    unnamed = iter(names)
+    keyed = [replace(each, key=each.key or next(unnamed, ""), typed="") for each in spec.values]
+    plain = tuple(each for each in keyed if not Spec.parse(f"x:{each}").grids)
+    text = given if len(plain) == len(keyed) else str(Spec(spec.name, plain))
+    try:
+        made = registry.bound("algorithms", text)
+    except InputError:
+        return None, None
+    lr = inspect.signature(made).parameters["lr"].default
+    scale = getattr(lr, "lr", lr)
+    return text, float(scale) if isinstance(scale, int | float) else None

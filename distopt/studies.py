@@ -1,0 +1,203 @@
+"""The Python API of studies, which run many experiments: ``sweep`` and ``tune``."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distopt.catalog.spec import shown
+from distopt.engines import local
+from distopt.errors import InputError
+from distopt.experiment import Experiment, settings
+from distopt.runs import sweep as sweeps
+from distopt.runs import tuning
+from distopt.runs.candidates import USUAL
+from distopt.runs.execution import Asked, MakeEngine, whole
+from distopt.runs.results import Run
+from distopt.runs.signals import stopping
+from distopt.runs.tuned import Tuned
+from distopt.simulation import surroundings
+
+__all__ = ["sweep", "tune"]
+
+
+def sweep(
+    file: str | Path | Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    out: str | Path,
+    mode: local.Mode = "auto",
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+) -> dict[str, Run]:
+    """Run many experiments side by side, as ``distopt sweep`` does: every choice from lists of values, each in a folder of its own.
+
+    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted. A
+    call with other values may have the same ``out``: the table and ``resume(out)`` then are of this last one. The runs of the others
+    stay in their folders.
+
+    Args:
+        file: a TOML file, or its settings as a dict, such as ``{"topology": "ring", "agents": 8, "algorithm": "gt"}``.
+        values: the lists by key, such as ``{"algorithm.lr": [0.01, 0.02], "seed": [1, 2, 3]}``: settings of the file, or
+            parameters of its topology, scenario, algorithm or channel. The first varies slowest.
+        out: a folder to write to: a run in a folder of its own for each experiment, and the table of all, sweep.csv.
+        mode: as in ``simulate``.
+        engine: "local" for processes of this machine, or "ray" for tasks of a Ray cluster.
+        workers: how many experiments run at a time; None for one per core, or as many as the cluster has room for.
+        address: of a running Ray cluster, or "auto"; None starts one on this machine.
+
+    Returns:
+        The runs by what was set in them, each bitwise as ``simulate`` gives it. An experiment that fails is left out, with a
+        warning, and stops no other.
+
+    Raises:
+        InputError: an unknown key or a wrong value, or ``out`` holds anything but sweeps.
+        KeyboardInterrupt: Ctrl-C; what was finished is in ``out``.
+
+    >>> import tempfile
+    >>> settings = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt", "rounds": 9}
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     list(sweep(settings, {"algorithm.lr": [0.01, 0.02], "seed": 1}, out=out, workers=1))
+    ['algorithm.lr=0.01 seed=1', 'algorithm.lr=0.02 seed=1']
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f'values={shown(values)}: must be a dict of lists, as in {{"seed": [1, 2, 3]}}')
+    if not isinstance(out, str | Path):
+        raise InputError(f"out={shown(out)}: not the path of a folder")
+    if isinstance(file, str | Path):
+        given, where = settings(Path(file)), str(file)
+    elif isinstance(file, Mapping):
+        given, where = dict(file), "the settings"
+    else:
+        raise InputError(f"{shown(file)}: must be the path of a TOML file, or its settings as a dict")
+    return swept(sweeps.asked(given, values, where, Path(out), mode, engine, workers, address))
+
+
+@surroundings.set_aside()
+def tune(
+    topology: Any,
+    *,
+    agents: int | None = None,
+    scenario: Any,
+    algorithm: str | Path | Sequence[str | Path],
+    channel: Any = "exact",
+    weights: str = "metropolis",
+    rounds: int | None = None,
+    trials: int = tuning.TRIALS,
+    report_trials: int = tuning.REPORT_TRIALS,
+    grid: str | Sequence[float] = USUAL,
+    over: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    dtype: str = "float64",
+    every: int = 1,
+    x0: Any = None,
+    record: str | Sequence[str] = (),
+    drop_links: float = 0.0,
+    agentwise: bool | None = None,
+    metrics: str | Sequence[Any] = (),
+    mode: local.Mode = "auto",
+    engine: str | MakeEngine = "local",
+    out: str | Path | None = None,
+    checkpoint_every: int | None = None,
+) -> Tuned:
+    """Choose the step size ``lr`` of each algorithm on a grid, and compare the winners on other random seeds, as ``distopt tune`` does.
+
+    All algorithms have the same grid, the same number of gradients and the same trials. A winner has the smallest median, over the
+    TUNE trials, of the figure at the end: the average dynamic regret, or the mean cost where nobody knows the minimisers. A trial
+    that diverges counts as +inf. Where the winner stands at the end of the grid, the grid is continued by a decade, at most three times.
+    Then winners and untuned algorithms run on REPORT trials, whose seed is ``seed + 1000``.
+
+    Args:
+        algorithm: one spec, or a list of several. A list for ``lr`` in a spec is its own grid. Of a schedule, as in
+            ``"gtadam:lr=inverse_sqrt(0.1)"``, the scale is tuned.
+        rounds: T, in tuning and in the report. An algorithm that takes k times as many gradients in a round has T / k, rounded down.
+        trials: TUNE trials, by which a winner is chosen.
+        report_trials: REPORT trials, on which it is compared.
+        grid: ``"lr=LOW..HIGH,PER_DECADE"``, a logarithmic grid, or a list of step sizes, which is never continued.
+        over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
+        out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
+        checkpoint_every: rounds from one checkpoint of the report's runs to the next.
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, agentwise, metrics, mode, engine: as in
+            ``simulate``. What is recorded, and your own metrics, are those of the report's runs.
+
+    Returns:
+        What was found: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its step size),
+        ``tuned.runs`` (of the report, by label) and ``tuned.plot()``.
+
+    Raises:
+        InputError: the request cannot be served; the message says what to change.
+        KeyboardInterrupt: Ctrl-C. With ``out``, what is finished is kept, and the same call goes on.
+
+    >>> tuned = tune("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=60, trials=2, report_trials=2, grid=[0.02, 0.05])
+    >>> tuned.winners, list(tuned.runs)
+    ({'gt': 'gt:lr=0.02'}, ['gt:lr=0.02', 'gt'])
+    """
+    algorithms = algorithm if isinstance(algorithm, list | tuple) else [algorithm]
+    if not algorithms:
+        raise InputError('algorithm is an empty list; write algorithm=["gtadam", "dgd"]')
+    each = [
+        Experiment(
+            topology,
+            agents,
+            scenario,
+            one,
+            channel,
+            weights,
+            drop_links,
+            rounds,
+            trials,
+            seed,
+            dtype,
+            every,
+            x0,
+            record,  # type: ignore[arg-type]  # a string is split there
+            metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
+        )
+        for one in algorithms
+    ]
+    asked = tuning.asked(
+        each,
+        report_trials=report_trials,
+        steps=grid,
+        over=over or {},
+        how=Asked(mode, engine, checkpoint_every),
+        agentwise=agentwise,
+    )
+    asked = asked if out is None else asked.placed(Path(out))
+    try:
+        tuned = asked.run()
+    except KeyboardInterrupt:
+        if asked.stop.signal == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    warn(asked.doubts, 4)
+    return replace(tuned, runs={label: whole(run) for label, run in tuned.runs.items()})
+
+
+def swept(sweep: sweeps.Sweep) -> dict[str, Run]:
+    """Run what is left of a sweep and write its table; the runs by name."""
+    with stopping() as stop:
+        try:
+            runs, failed = sweep.run()
+            stop.patient = True  # the table is soon written
+            sweep.table(runs)
+        except KeyboardInterrupt:
+            if stop.signal is None:
+                raise
+    if stop.signal is not None:  # it is for the process, too
+        signal.raise_signal(stop.signal)
+        raise KeyboardInterrupt
+    warn([f"{sweep.points[k].name} failed: {reason}" for k, reason in failed.items()])
+    return {sweep.points[k].name: whole(run) for k, run in runs.items()}
+
+
+def warn(notes: Sequence[str | None], above: int = 5) -> None:
+    """Warn the caller of a function of the Python API."""
+    for note in notes:
+        if note is not None:
+            warnings.warn(note, stacklevel=above)
