@@ -41,7 +41,7 @@ TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tes
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|model=cnn|trials 10|\[0\.001|k=5")
+SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|\[0\.001|k=5")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -78,6 +78,7 @@ def test_the_pages_have_commands() -> None:
         "docs/metrics.md",
         "docs/simulate.md",
         "docs/training-script.md",
+        "docs/tuning.md",
         "docs/your-model.md",
         "docs/your-own-algorithm.md",
     }
@@ -160,6 +161,13 @@ def test_the_sweep_in_python_runs(place: Path) -> None:
         + "\nprint(len(runs), distopt.resume('runs/mine').keys() == runs.keys())"
     )
     assert run([sys.executable, "-c", text], place).strip() == "8 True"  # two algorithms
+
+
+@pytest.mark.slow
+def test_the_tuning_in_python_runs(place: Path) -> None:
+    said: dict[str, Any] = {}
+    exec("import distopt\n" + PYTHON["docs/tuning.md"][0], said)
+    assert set(said["tuned"].winners) == {"gtadam", "dgd"} and (place / "sensitivity.png").stat().st_size > 10_000
 
 
 def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:

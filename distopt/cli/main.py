@@ -41,6 +41,7 @@ def cli() -> None:
     \b
     distopt simulate ring --agents 16
     distopt simulate grid --agents 25 --scenario moving_target --algorithm gtadam:lr=0.02 --algorithm dgd
+    distopt tune ring --agents 16 --scenario moving_target --algorithm gtadam --algorithm gt
     distopt list algorithms
     distopt show erdos_renyi --agents 30
     """
