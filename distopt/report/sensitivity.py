@@ -122,19 +122,31 @@ def _draw(axes: Any, one: Sensitivity, colour: str, dashes: str, up: float) -> b
 
 
 def _name(fig: Any, each: Sequence[Sensitivity]) -> None:
-    """Write beside the axes what each line is, and what was found of it."""
-    y, size = 0.83, 7.5 if len(each) <= _NAMED else 6.0
-    for k, one in enumerate(each):
-        colour, font = COLOURS[k % len(COLOURS)], {"ha": "left", "va": "top", "parse_math": False}
-        lines = broken(short(one.algorithm), 22)[:2]
-        fig.text(0.77, y, "\n".join(lines), fontsize=size, fontweight="bold", color=colour, linespacing=1.1, **font)
-        y -= 0.047 * len(lines) * size / 7.5
-        said = ["no winner: it diverges"] if one.winner is None else [f"lr {one.winner.lr:g}"]
-        if len(each) <= _NAMED:
-            if one.stable is not None:
-                said = [f"lr {one.best.lr:g}: {number(one.best.median)}"]
-                low, high = one.stable
-                said += [f"stable {low:g} to {high:g}" if low < high else "stable there alone"]
-            said += [f"{100 * one.diverging:.0f} % of the grid diverges"] if one.diverging else []
-        fig.text(0.77, y, "\n".join(said), fontsize=size - 1.2, color=SOFT, linespacing=1.3, **font)
-        y -= 0.041 * len(said) * size / 7.5 + 0.014
+    """Write beside the axes what each line is, and what was found of it; only the winner where there are many."""
+    told = [_said(one, len(each) <= _NAMED) for one in each]
+    wanted = sum(0.047 * len(name) + 0.035 * len(found) + 0.016 for name, found in told)
+    scale, y = min(1.0, 0.72 / wanted), 0.83
+    font = {"ha": "left", "va": "top", "parse_math": False}
+    for k, (name, found) in enumerate(told):
+        colour = COLOURS[k % len(COLOURS)]
+        fig.text(
+            0.77, y, "\n".join(name), fontsize=7.5 * scale, fontweight="bold", color=colour, linespacing=1.1, **font
+        )
+        y -= 0.047 * len(name) * scale
+        if found:
+            fig.text(0.77, y, "\n".join(found), fontsize=6.3 * scale, color=SOFT, linespacing=1.3, **font)
+        y -= (0.035 * len(found) + 0.016) * scale
+
+
+def _said(one: Sensitivity, much: bool) -> tuple[list[str], list[str]]:
+    """The name of an algorithm and what was found of it, in lines."""
+    name = short(one.algorithm)
+    if not much:
+        return broken(f"{name} " + ("no winner" if one.winner is None else f"{one.winner.lr:g}"), 24)[:2], []
+    found = ["no winner"]
+    if one.winner is not None and one.stable is not None:
+        low, high = one.stable
+        stable = f"stable {low:g} to {high:g}" if low < high else "stable there alone"
+        found = [f"lr {one.winner.lr:g}: {number(one.winner.median)}", stable]
+    diverging = [f"{100 * one.diverging:.0f} % of the grid diverges"] if one.diverging else []
+    return broken(name, 22)[:2], found + diverging

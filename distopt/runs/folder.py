@@ -27,6 +27,7 @@ from distopt.runs.files import locked, write_text, written
 from distopt.runs.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text, read_manifest
 from distopt.runs.results import Run, folder_name
 from distopt.runs.signals import Stop, stopping
+from distopt.runs.tuning_files import NOTE
 from distopt.runs.writing import above, adopt, claim
 from distopt.simulation import grid, limits
 from distopt.simulation.problem import Problem, build
@@ -85,6 +86,11 @@ def reopened(
     Raises:
         InputError: the folder holds no runs, or of other files or another version, and there is no ``force``.
     """
+    if (path / NOTE).is_file():
+        again = either("re-run the command that began it", "repeat the call that began it")
+        raise InputError(
+            f"{path}: holds a tuning; to go on with it, {again}; its report is a folder of runs, {path / 'report'}"
+        )
     content = read_manifest(path)
     if not (path / EXPERIMENT).exists():
         raise InputError(

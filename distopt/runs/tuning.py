@@ -308,7 +308,11 @@ def asked(
             if not any(key in registry.free("algorithms", each.bases[0].name) for each in families):
                 raise InputError(f"{either('--over ', 'over: ')}{key}: no algorithm has a parameter {key}")
     local.check(how.mode)
-    first = build(replace(experiments[0], algorithm=tried[0][0], record=(), metrics=()))
+    one = replace(experiments[0], algorithm=tried[0][0])
+    build(
+        replace(one, seed=one.seed + APART, trials=report_trials)
+    )  # a mistake of the report is found before anything runs
+    first = build(replace(one, record=(), metrics=()))
     if isinstance(how.engine, str):
         engines.check(how.engine, first.agents)
     defaults = [family.defaults for family in families if family.defaults is not None]

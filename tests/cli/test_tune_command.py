@@ -151,3 +151,6 @@ def test_a_damaged_note_and_a_foreign_folder_are_refused() -> None:
         2,
         "distopt: o holds another tuning; choose another folder with --out, or remove it\n",
     )
+    assert call("resume", "o").stderr == (
+        "distopt: o: holds a tuning; to go on with it, re-run the command that began it; its report is a folder of runs, o/report\n"
+    )

@@ -131,6 +131,8 @@ def test_a_folder_of_something_else_is_refused() -> None:
         ({"grid": "lr=1e-300..1,99"}, "more than 1,000 step sizes"),
         ({"over": {"lr": [1]}}, "over: lr: the step sizes are the grid's; use grid="),
         ({"over": {"b7": [1]}}, "over: b7: no algorithm has a parameter b7"),
+        ({"record": "nothing"}, "nothing"),
+        ({"x0": np.zeros((3, 4, 2))}, "\\[2, 4, 2\\]"),
         ({"over": {"b1": []}}, "over: b1: write {NAME: \\[VALUE, VALUE\\]}"),
     ],
 )
