@@ -48,7 +48,7 @@ def tune(
     what = question.first.experiment
     say(
         f"{titled(what.topology)}, {question.first.agents} agents; {titled(what.scenario)}, {question.first.rounds:,} rounds; "
-        f"tuning: {question.trials} trials, seed {question.seed}; report: {question.report_trials} trials, seed {question.report_seed}"
+        f"tuning: {_trials(question.trials)}, seed {question.seed}; report: {_trials(question.report_trials)}, seed {question.report_seed}"
     )
     if question.points:
         say(f"{len(question.points)} points finished before")
@@ -66,11 +66,15 @@ def tune(
         raise SystemExit(1)
 
 
+def _trials(count: int) -> str:
+    return f"{count} {'trials' if count > 1 else 'trial'}"
+
+
 def _verdict(question: Tuning, tuned: Tuned) -> None:
     """What was found of each algorithm, the table of the report, what to be warned of, and where all is."""
     from distopt.experiment import titled
     from distopt.report import tables
-    from distopt.report.summary import columns
+    from distopt.report.summary import columns, divergence
     from distopt.runs.tuning import REPORT
     from distopt.runs.tuning_files import FIGURE, NOTE, POINTS, VERDICT
 
@@ -91,6 +95,9 @@ def _verdict(question: Tuning, tuned: Tuned) -> None:
     for k, line in enumerate(lines):
         click.echo(click.style(line, bold=True) if k < tables.HEAD_LINES else line)
     click.echo()
+    for run in tuned.runs.values():
+        if run.status == "diverged":
+            say(f"distopt: {divergence(run)} (report)", err=True)
     for doubt in question.doubts:
         say(f"distopt: warning: {doubt}", err=True)
     assert tuned.path is not None

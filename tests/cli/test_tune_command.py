@@ -104,7 +104,7 @@ def test_a_file_and_options_over_it() -> None:
     )
     done = call("tune", "sub/e.toml", "--report-trials", "1", "--grid", "lr=0.01..0.1,2", "--eager", "--out", "o")
     assert done.exit_code == 0, done.output
-    assert "tuning: 2 trials, seed 0; report: 1 trials, seed 1000" in done.stdout
+    assert "tuning: 2 trials, seed 0; report: 1 trial, seed 1000" in done.stdout
     last = done.stdout.splitlines()[-1]
     assert "--algorithm sub/mine.py:lr=" in last
     again = call(*shlex.split(last.removeprefix("run the winners with: distopt ")), "--out", "again", "--eager")
@@ -112,7 +112,7 @@ def test_a_file_and_options_over_it() -> None:
     more = call(
         "tune", "sub/e.toml", "--trials", "1", "--report-trials", "1", "--grid", "lr=0.01,0.02", "--eager", "--out", "p"
     )
-    assert "tuning: 1 trials" in more.stdout
+    assert "tuning: 1 trial, seed 0" in more.stdout
 
 
 def test_an_algorithm_without_a_winner_is_exit_code_1() -> None:
@@ -124,6 +124,8 @@ def test_an_algorithm_without_a_winner_is_exit_code_1() -> None:
             in done.stdout
         )
     assert "dgd (defaults)" in done.stdout and "run the winners" not in done.stdout
+    wild = call("tune", *RING, "--algorithm", "dgd:lr=1e9", *HOW, "--out", "p")
+    assert wild.exit_code == 0 and "distopt: dgd:lr=1e9: 3 of 3 trials diverged, the first at round" in wild.stderr
 
 
 @pytest.mark.parametrize(
