@@ -25,6 +25,10 @@ from distopt.fingerprint import plain
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
 
+COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
+"""What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
+on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
+
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 

@@ -72,9 +72,11 @@ def engine_spec(
 
 
 def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
-    """The experiments asked for (see ``each``), the points of grids one by one."""
-    from distopt.experiment import compared
+    """The experiments asked for (see ``each``), the points of grids one by one. Where only a network is named, methods are compared."""
+    from distopt.experiment import COMPARED, compared
 
+    if not algorithms and not topology.endswith(".toml") and not {"scenario", "channel"} & given.keys():
+        algorithms = COMPARED
     return compared(each(topology, algorithms, given))
 
 

@@ -84,6 +84,9 @@ def simulate(
     combinations in one batch. Quote it, or the shell reads the brackets. FILE.toml holds the same settings as keys (algorithm
     may be a list there). Options on the command line override it.
 
+    Where neither a scenario, an algorithm nor a channel is named, gtadam, gt and dgd are compared on the flights, with step sizes
+    that `distopt tune` found there.
+
     The engine does not change the results: they are bitwise identical. "ranks" are processes. distopt starts them, or uses
     those of torchrun, on one machine or several:
 
