@@ -50,9 +50,9 @@ class Seen(Protocol):
     """K rounds of a run with R trials. What is not there raises ``Missing``.
 
     ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
-    only its ``persistence`` is there. ``fixed_cost`` and
-    ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts ``bits`` bits and evaluates ``gradients``
-    gradients. ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
+    only its ``persistence`` is there. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent
+    broadcasts ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents.
+    ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
 
     @property
@@ -70,6 +70,10 @@ class Seen(Protocol):
     @property
     def gradients(self) -> int:
         """How many an agent evaluates in a round."""
+
+    @property
+    def messages(self) -> Tensor:
+        """That an agent sends in each round, the mean over the agents [K, R]."""
 
     @property
     def reference(self) -> Any:
@@ -111,7 +115,7 @@ class Metric:
 
     Attributes:
         title: what figures and tables call it. By default the name, which is that of its file.
-        unit: "" (a plain number), "cost", "bits", "evaluations" or "fraction".
+        unit: "" (a plain number), "cost", "bits", "messages", "evaluations" or "fraction".
         cumulative: whether its values are summed over all rounds so far.
         averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distopt.catalog.parts import label, part
@@ -14,7 +15,7 @@ from distopt.network.changing import DroppingMixing, SwitchingMixing
 from distopt.network.graphs import Graph, Switching
 from distopt.network.mixing import ConstantMixing, Mixing
 from distopt.network.properties import by_channel, shown
-from distopt.network.rows import Tables
+from distopt.network.rows import Tables, arcs
 from distopt.network.topology import EVERY
 from distopt.network.weights import rule_name
 from distopt.numerics.random import Key
@@ -30,12 +31,14 @@ class Network:
         mixings: the different weight matrices. Where one serves all channels, it is the only one.
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.
+        averaged: the channels whose values meet in one average, as on a server.
     """
 
     given: Mapping[str, Mixing]
     mixings: tuple[Mixing, ...]
     which: Mapping[str, int]
     channels: dict[str, Any]
+    averaged: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -93,7 +96,10 @@ class Network:
                 )
         mixings = tuple({id(mixing): mixing for mixing in served.values()}.values())
         places = {id(mixing): k for k, mixing in enumerate(mixings)}
-        return Network(self.given, mixings, {name: places[id(mixing)] for name, mixing in served.items()}, channels)
+        which = {name: places[id(mixing)] for name, mixing in served.items()}
+        needs = by_channel(algorithm.weights, algorithm.channels)
+        averaged = frozenset(name for name, each in needs.items() if "average" in each)
+        return Network(self.given, mixings, which, channels, averaged)
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
@@ -141,6 +147,18 @@ class Network:
     def rows(self, t: Tensor) -> Tables:
         """The weights of rounds t, int64 [K, 1, 1, 1]: a table for each of ``mixings``."""
         return tuple(mixing.rows(t) for mixing in self.mixings)
+
+    def messages(self, tables: Tables) -> Tensor:
+        """How many messages an agent sends in a round, the mean over the agents, float64 [K|1, R|1], where ``tables`` are the weights.
+
+        It is one message for each neighbour that is there, whatever the channels; and one for the server, where values meet in an
+        average.
+        """
+        if self.agents == 1:
+            return torch.zeros(1, 1, dtype=torch.float64)
+        linked = sorted({self.which[name] for name in self.channels if name not in self.averaged})
+        sent = arcs([tables[k] for k in linked], self.agents) / self.agents if linked else torch.zeros(1, 1).double()
+        return sent + 1 if self.averaged else sent
 
     def repeated(self, times: int) -> Network:
         """The same network for ``times`` copies of the trials, one after the other."""

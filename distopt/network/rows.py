@@ -7,6 +7,7 @@ alone, so a number does not depend on the chunk of rounds, on the padding or on 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,40 @@ def apply(table: Table, z: Tensor) -> Tensor:
     if table.everyone.shape[-1]:
         out = out + table.everyone.to(z.dtype) * tree_sum(z)
     return out
+
+
+def arcs(tables: Sequence[Table], agents: int) -> Tensor:
+    """How many ordered pairs of agents i, j have a weight w_ij that is not zero in one of the tables, float64 [K|1, R|1].
+
+    >>> from distopt.network.graphs import graph_from_edges
+    >>> from distopt.network.mixing import ConstantMixing
+    >>> W = ConstantMixing(graph_from_edges(3, [[0, 1], [1, 2]]), "metropolis")
+    >>> arcs([W.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))], 3).tolist()
+    [[4.0]]
+    """
+    if any(table.everyone.shape[-1] for table in tables):
+        return torch.full((1, 1), float(agents * (agents - 1)), dtype=torch.float64)
+    masks = [[*_others(table, agents)] for table in tables]
+    if len(tables) == 1:
+        return sum((there.sum((-2, -1)).double() for _, _, there in masks[0]), torch.zeros(1, 1, dtype=torch.float64))
+    lead = torch.broadcast_shapes(*(there.shape[:2] for parts in masks for _, _, there in parts))
+    found = []
+    for rows, index, there in (part for parts in masks for part in parts):
+        shape = (*lead, *there.shape[2:])
+        codes = rows.unsqueeze(-1) * agents + index
+        place = torch.arange(lead[0] * lead[1]).reshape(*lead, 1, 1) * agents**2
+        found.append((place + codes.expand(shape))[there.expand(shape)])
+    each = torch.unique(torch.cat(found)) // agents**2
+    return torch.bincount(each, minlength=lead[0] * lead[1]).double().reshape(lead)
+
+
+def _others(table: Table, agents: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The rows [n] of a table, their terms [K|1, R|1, n, D], and which of those are of other agents and not zero."""
+    for rows, index, weight in (
+        (torch.arange(agents), table.index, table.weight),
+        (table.hub_rows[0, 0], table.hub_index, table.hub_weight),
+    ):
+        yield rows, index, (weight != 0) & (index != rows.unsqueeze(-1))
 
 
 def _gather(index: Tensor, weight: Tensor, z: Tensor) -> Tensor:

@@ -85,6 +85,7 @@ class Recording:
         users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
         self.info |= {"metrics": users} if users else {}
         self.names: set[str] = set()  # names of the metrics
+        self.begun: frozenset[str] | None = None  # those with which an earlier process began the run
         self.x_last: Array | None = None
         self.done, self.ended, self.seconds = 0, began, 0.0
         self.over = False  # all trials have diverged
@@ -101,6 +102,7 @@ class Recording:
             self._note(start.carry.diverged)
             earlier = self.writer.keep(self.done, experiment.every)
             self.names = set(earlier.metrics) if earlier else set()
+            self.begun = frozenset(self.names) if earlier else None
             self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
 
     def take(self, chunk: runner.Chunk) -> None:
@@ -108,10 +110,11 @@ class Recording:
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
         self.x_last = None if chunk.over else chunk.last
-        self.names = set(chunk.metrics)
+        metrics = {name: each for name, each in chunk.metrics.items() if self.begun is None or name in self.begun}
+        self.names = set(metrics)
         store = self.writer or self.kept
         assert store is not None
-        store.add(Part(chunk.rounds, chunk.metrics, chunk.trajectories))
+        store.add(Part(chunk.rounds, metrics, chunk.trajectories))
         self.over = chunk.over
         self._note(chunk.diverged)
 

@@ -92,6 +92,7 @@ class Rounds:
         reference: [K, R] each.
         fixed: cost and accuracy of the best fixed point, [K, R] or None.
         counted: bits and gradients of each agent in a round.
+        messages: that an agent sends in each round, the mean over the agents [K, R].
         points, data: of all agents in float64, where metrics may need them; else None.
     """
 
@@ -104,12 +105,13 @@ class Rounds:
         reference: Reference,
         fixed: tuple[Tensor | None, Tensor | None],
         counted: tuple[int, int],
+        messages: Tensor,
         points: Tensor | None,
         data: Any,
     ) -> None:
         self._problem, self._start, self._sums, self._before = problem, start, sums, before
         self.scenario, self.agents, self._reference = problem.scenario, problem.agents, reference
-        self._fixed, (self.bits, self.gradients) = fixed, counted
+        self._fixed, (self.bits, self.gradients), self.messages = fixed, counted, messages
         self._points, self.data = points, data
         self._found: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}

@@ -124,6 +124,12 @@ class Block:
         return self.problem.network.rows(self.rounds)
 
     @cached_property
+    def messages(self) -> Tensor:
+        """How many an agent sends in each round, the mean over the agents [K|1, R|1]."""
+        network, made = self.problem.network, self.__dict__.get("tables")  # the leader of workers has no use for them
+        return network.messages(network.rows(self.rounds) if made is None else made)
+
+    @cached_property
     def uniforms(self) -> Uniforms:
         """The channels' uniforms."""
         return uniforms(self.problem.channels, self.problem.key, self.problem.plan.widths, self.rounds)
@@ -346,6 +352,7 @@ def _chunk(
     def each(value: Tensor | None) -> Tensor | None:
         return None if value is None else value[rows].expand(count, trials)
 
+    sent = block.messages[rows] if len(block.messages) > 1 else block.messages
     figures: dict[str, Any] = {name: each(value) for name, value in block.reference._asdict().items() if name != "x"}
     seen = measure.Rounds(
         problem,
@@ -355,6 +362,7 @@ def _chunk(
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
         (segment.bits, problem.plan.gradients),
+        sent.expand(count, trials) * (segment.bits > 0),
         segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )
