@@ -113,3 +113,9 @@ class MovingTarget(ScenarioDefaults):
 
     def optimum(self, b: Targets) -> Tensor:
         return (b.a * b.c).sum(-2) / b.a.sum(-2)
+
+    def modulus(self, b: Targets) -> Tensor:
+        return b.a.sum(-2).amin(-1)
+
+    def smoothness(self, b: Targets) -> Tensor:
+        return b.a.sum(-2).amax(-1)

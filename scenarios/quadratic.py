@@ -74,3 +74,9 @@ class Quadratic(ScenarioDefaults):
     def optimum(self, b: Curves) -> Tensor:
         a, c = b
         return (a * c).sum(-2) / a.sum(-2)
+
+    def modulus(self, b: Curves) -> Tensor:
+        return b.a.sum(-2).amin(-1)
+
+    def smoothness(self, b: Curves) -> Tensor:
+        return b.a.sum(-2).amax(-1)

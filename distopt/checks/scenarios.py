@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distopt.checks._common import R, normals, require, same_bits, sliced
 from distopt.costs.linear import Rows
@@ -19,7 +21,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
     same bits in every block; at ``optimum`` the gradients sum to zero, and ``comparator = False`` has none; ``hessian`` is the derivative
-    of ``grad``; ``linear_rows`` gives the costs of ``loss``; ``project`` leaves allowed points where they are and moves each agent by
+    of ``grad``; ``linear_rows`` gives the costs of ``loss``; between pairs of points the summed gradient changes by no less than ``modulus``
+    says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
     itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
 
     Raises:
@@ -62,6 +65,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     for k in range(K):
         _check_costs(scenario, at(full, k), agents, times[k])
     _check_optimum(scenario, whole, full, K, who)
+    _check_curvature(scenario, whole, full, times, who)
     if scenario.project is not None:
         _check_projection(scenario, agents, who)
     if scenario.start is not None:
@@ -174,3 +178,63 @@ def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) 
             g = scenario.grad(points[k][:, None].expand(R, agents, -1).contiguous(), b)
             gap = float(g.sum(1).abs().max()) / (1 + float(g.abs().max()))
             require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
+
+
+def _check_curvature(scenario: Any, whole: Any, full: Any, times: list[int], who: str) -> None:
+    """``modulus`` and ``smoothness`` against the change of the summed gradient along random lines, and along those where it changes most and
+    least, as power iterations find them."""
+    given: dict[str, Tensor] = {}
+    for name, asked in (("modulus", scenario.modulus), ("smoothness", scenario.smoothness)):
+        value = None if asked is None else asked(whole)
+        if value is None:
+            continue
+        fits = isinstance(value, Tensor) and value.dim() == 2 and value.shape[0] in (1, len(times))
+        fits = fits and value.shape[1] in (1, R) and bool((value.isfinite() & (value >= 0)).all())
+        require(fits, f"{who}: {name} must be finite numbers of at least 0, of shape [{len(times)}|1, {R}|1]")
+        given[name] = value.expand(len(times), R)
+    for k, t in enumerate(times) if given else ():
+        b = at(full, k)
+        agents = next(iter(tensors(b))).shape[1]
+
+        def gradient(point: Tensor, b: Any = b, agents: int = agents) -> Tensor:
+            each: Tensor = scenario.grad(point[:, None].expand(R, agents, -1).contiguous(), b)
+            return each.sum(1)
+
+        for size in (0.1, 1.0, 10.0):
+            x = size * normals(R, scenario.dim, seed=5)
+            start = gradient(x)
+
+            def slope(
+                v: Tensor, x: Tensor = x, start: Tensor = start, size: float = size, gradient: Any = gradient
+            ) -> Tensor:
+                found: Tensor = (gradient(x + size * v) - start) / size
+                return found
+
+            rounding = 1e-9 * (1 / size + start.norm(dim=-1) / size)
+            for v, change in _lines(slope, scenario.dim):
+                own = rounding + 1e-9 * change.norm(dim=-1)
+                if "modulus" in given:
+                    short = given["modulus"][k] * v.square().sum(-1) - (change * v).sum(-1)
+                    told = f"{who}: F_t is not as strongly convex as modulus says in round {t}"
+                    require(bool((short <= own).all()), told)
+                if "smoothness" in given:
+                    over = change.norm(dim=-1) - given["smoothness"][k] * v.norm(dim=-1)
+                    require(
+                        bool((over <= own).all()),
+                        f"{who}: the gradient changes faster than smoothness says in round {t}",
+                    )
+
+
+def _lines(slope: Callable[[Tensor], Tensor], dim: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Directions v [R, d] of length 1 with ``slope(v)``: a random one, six that turn to where it is largest, six to where it is least."""
+
+    def unit(v: Tensor) -> Tensor:
+        turned: Tensor = v / v.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+        return turned
+
+    v, top = unit(normals(R, dim, seed=6)), torch.zeros(R, 1, dtype=torch.float64)
+    for power in range(13):
+        change = slope(v)
+        yield v, change
+        top = torch.maximum(top, 1.1 * change.norm(dim=-1, keepdim=True))
+        v = unit(change if power < 6 else top * v - change)

@@ -6,27 +6,23 @@ is used; else Newton's method finds it. Either way the norm of the summed gradie
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from distopt.costs import curvature
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import norm, one_thread
 from distopt.costs.newton import Horizon, Sum, newton
-from distopt.errors import InputError, RunError
+from distopt.costs.store import Store
+from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
-
-MEMORY_BYTES = 4 * 2**20
-"""The most that a comparator holds in memory of its results for all rounds, since a run may have any length."""
 
 SAMPLED = 8
 """Blocks from which the best fixed point is estimated, before all of them are asked."""
@@ -40,6 +36,8 @@ class Reference(NamedTuple):
     ``x`` x*_t [K, R, d]; ``cost`` f_t(x*_t) [K, R]; ``residual`` ||sum_i grad f_{i,t}(x*_t)|| relative to the block's largest
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
     ``function_variation`` and of the regret of the previous optimum, f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
+    ``gradient`` ||sum_i grad f_{i,t}(x*_t)|| as computed [K, R]; ``gap`` [K, R], by how much f_t(x*_t) can be above the least cost, and
+    ``smoothness`` L_t [K, R], None where the scenario does not say how it curves; ``size`` ||x*_t|| [K, R].
     """
 
     x: Tensor
@@ -50,6 +48,10 @@ class Reference(NamedTuple):
     function_variation: Tensor
     previous_optimum: Tensor
     persistence: Tensor | None
+    gradient: Tensor | None = None
+    gap: Tensor | None = None
+    smoothness: Tensor | None = None
+    size: Tensor | None = None
 
 
 def mean_accuracy(each: Tensor) -> Tensor:
@@ -73,72 +75,6 @@ def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
     return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
 
 
-class _Away(NamedTuple):
-    """The place of a block's tensors in the file, and their structure."""
-
-    place: int
-    shapes: tuple[torch.Size | None, ...]
-    form: Any
-
-
-class Store(dict[int, Any]):
-    """Float64 tensors by block of rounds. Beyond ``MEMORY_BYTES`` they lie in a nameless file that ends with the process.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bytes = self._end = 0
-        self._file: IO[bytes] | None = None
-        self._like = _Away(0, (), None)
-
-    def __setitem__(self, b: int, tree: Any) -> None:
-        size = sum(leaf.numel() * 8 for leaf in tensors(tree))
-        self._bytes += size
-        super().__setitem__(b, tree if self._bytes <= MEMORY_BYTES else self._away(tree, size))
-
-    def __getitem__(self, b: int) -> Any:
-        found = super().__getitem__(b)
-        return self._back(found) if isinstance(found, _Away) else found
-
-    def _away(self, tree: Any, size: int) -> _Away:
-        leaves, form = pytree.tree_flatten(tree)
-        shapes = tuple(None if leaf is None else leaf.shape for leaf in leaves)
-        if (shapes, form) == self._like[1:]:  # blocks are alike, and of a long run there are many
-            shapes, form = self._like[1:]
-        place, at, self._end = self._end, self._end, self._end + size
-        try:
-            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # as long as the comparator lives
-            for leaf in tensors(tree):
-                data = leaf.contiguous().numpy().tobytes()
-                while data:
-                    written = os.pwrite(self._file.fileno(), data, at)
-                    data, at = data[written:], at + written
-        except OSError as error:
-            raise RunError(
-                f"cannot write temporary files: {error.strerror or error}; make room in the system's folder for them, or name another one with TMPDIR"
-            ) from error
-        self._like = _Away(place, shapes, form)
-        return self._like
-
-    def _back(self, away: _Away) -> Any:
-        assert self._file is not None
-        leaves, place = [], away.place
-        for shape in away.shapes:
-            leaf = None if shape is None else torch.empty(shape, dtype=torch.float64)
-            if leaf is not None and leaf.numel():
-                into = leaf.reshape(-1).view(torch.uint8).numpy().data
-                while len(into):
-                    got = os.preadv(self._file.fileno(), [into], place)
-                    if not got:
-                        raise RunError("a temporary file was cut short by something else")
-                    into, place = into[got:], place + got
-            leaves.append(leaf)
-        return pytree.tree_unflatten(leaves, away.form)
-
-
 class Comparator:
     """x*_t and its companions for one scenario, seed, number of agents, trials and rounds; each block solved once.
 
@@ -151,6 +87,7 @@ class Comparator:
         key, rounds = blocks.key, 1 if blocks.static else blocks.rounds
         self._evaluator = Evaluator(self.scenario, rounds * len(key.trials) * key.total * int(self.scenario.dim))
         self._references, self._certificate = Store(), 0.0
+        self._curved, self._constants = True, dict[str, float]()
         self._sought = False
         self._fixed: Tensor | None = None
         self._fixed_values = Store()  # (cost, accuracy or None)
@@ -202,12 +139,38 @@ class Comparator:
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
-        scale = (
-            torch.maximum(length, problem.scale(torch.zeros_like(x)).reshape(rounds, trials)).max().clamp(min=1e-300)
-        )
-        residual, path = sums[..., 4:].norm(dim=-1) / scale, (points - stale).norm(dim=-1)
+        at_zero = problem.scale(torch.zeros_like(x)).reshape(rounds, trials)
+        scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
+        gradient, size = sums[..., 4:].norm(dim=-1), points.norm(dim=-1)
+        residual, path = gradient / scale, (points - stale).norm(dim=-1)
         variation, persistence = (cost - old).abs(), self._persistence(problem, x)
-        return Reference(points, cost, residual, path, change, variation, stale_cost - cost, persistence)
+        gap, smooth = self._gap(problem, gradient, length + at_zero, size)
+        companions = (cost, residual, path, change, variation, stale_cost - cost, persistence)
+        return Reference(points, *companions, gradient, gap, smooth, size)
+
+    def _gap(
+        self, problem: Sum, gradient: Tensor, lengths: Tensor, size: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """By how much F_t(x*_t) can be above the least cost, and L_t [K, R]; None where it is not known how F_t curves.
+
+        A mu_t-strongly convex F_t has F_t(x) - min F_t <= ||grad F_t(x)||^2 / (2 mu_t). The norm is what was computed and what rounding can
+        have hidden of it. The first block decides whether anything is known: 2^-30 more are for the sum over rounds.
+        """
+        mu, smooth = curvature.modulus(problem), curvature.smoothness(problem)
+        for name, value, end in (("modulus", mu, torch.amin), ("smoothness", smooth, torch.amax)):
+            if value is not None:
+                own = float(end(value))
+                before = self._constants.get(name, own)
+                self._constants[name] = min(before, own) if name == "modulus" else max(before, own)
+        if not len(self._references):
+            self._curved = mu is not None and smooth is not None
+        if not self._curved:
+            return None, None
+        mu = torch.zeros_like(size) if mu is None else mu
+        smooth = torch.full_like(size, torch.inf) if smooth is None else smooth
+        hidden = curvature.rounding(problem.batch, problem.agents, int(self.scenario.dim)) * (lengths + smooth * size)
+        gap = (gradient + hidden).square() / (2 * mu) * (1 + 2.0**-30)
+        return torch.where(mu > 0, gap, torch.inf), smooth
 
     def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
         """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
@@ -388,6 +351,10 @@ class Comparator:
             self.reference(b)
             progress(self.blocks.span(b).stop, self.blocks.rounds)
         self.fixed()
+
+    def constants(self) -> dict[str, float]:
+        """The least modulus mu_t and the largest Lipschitz constant L_t over the blocks solved so far, where they are known."""
+        return {name: value for name, value in self._constants.items() if value > 0}
 
     def certificate(self) -> float:
         """The largest relative gradient norm at x*_t over the blocks solved so far."""

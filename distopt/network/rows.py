@@ -87,7 +87,8 @@ def arcs(tables: Sequence[Table], agents: int) -> Tensor:
     masks = [[*_others(table, agents)] for table in tables]
     if len(tables) == 1:
         return sum((there.sum((-2, -1)).double() for _, _, there in masks[0]), torch.zeros(1, 1, dtype=torch.float64))
-    lead = torch.broadcast_shapes(*(there.shape[:2] for parts in masks for _, _, there in parts))
+    shapes = [there.shape[:2] for parts in masks for _, _, there in parts]
+    lead = (max(k for k, _ in shapes), max(r for _, r in shapes))
     found = []
     for rows, index, there in (part for parts in masks for part in parts):
         shape = (*lead, *there.shape[2:])

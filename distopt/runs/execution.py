@@ -244,6 +244,8 @@ def execute_together(
             if progress:
                 progress("rounds", recordings[0].done, total)
             began = time.perf_counter()
+            for recording in recordings:
+                recording.began = began
             carries = [start.carry for start in starts] if starts else None
             for chunks in runner.together(
                 problems, comparison.comparator, comparison.blocks, where, carries, agentwise, checkpoint_every
@@ -273,10 +275,7 @@ def execute_together(
     finally:
         if hasattr(where, "close"):
             where.close()
-    runs = [
-        recording.finish(status, recording.ended - began, comparison.comparator.certificate())
-        for recording in recordings
-    ]
+    runs = [recording.finish(status, recording.ended - began, comparison.comparator) for recording in recordings]
     if interrupted is not None:
         interrupted.runs = runs  # type: ignore[attr-defined]  # for whoever reports the interruption
         raise interrupted

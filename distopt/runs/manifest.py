@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distopt.errors import InputError
 from distopt.metrics import SAID, Metric
 from distopt.runs import reading
+from distopt.runs.clock import PAIRS
 
 Status = Literal["running", "done", "interrupted", "diverged"]
 FORMAT = 1
@@ -95,6 +98,24 @@ def _rounds(value: Any) -> bool:
     return isinstance(value, dict) and all(key.isdecimal() for key in value) and all(map(_whole, value.values()))
 
 
+def _clock(value: Any) -> bool:
+    """Whether a value can be the pairs (round, seconds) of a run, both rising."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return False
+    if len(value) > PAIRS or not all(_whole(t) and _number(s) and 0 <= s < math.inf for t, s in value):
+        return False
+    return all(a < b and s <= e for (a, s), (b, e) in pairwise(value))
+
+
+def _constants(value: Any) -> bool:
+    """Whether a value can be a modulus and a Lipschitz constant."""
+    return (
+        isinstance(value, dict)
+        and value.keys() <= {"modulus", "smoothness"}
+        and all(_number(each) and 0 < each < math.inf for each in value.values())
+    )
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
@@ -155,6 +176,8 @@ SAYS: dict[str, Callable[[Any], object]] = {
     "seconds": _number,
     "rounds_per_second": _number,
     "certificate": _number,
+    "clock": _clock,
+    "constants": _constants,
 }
 """What a manifest may say, where it says it."""
 

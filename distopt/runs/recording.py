@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.costs.comparator import Comparator
 from distopt.errors import RunError
 from distopt.metrics import catalogue, said
 from distopt.metrics._reasons import NO_COMPARATOR
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
+from distopt.runs.clock import tick
 from distopt.runs.loading import stored
-from distopt.runs.manifest import Status
+from distopt.runs.manifest import Status, read_manifest
 from distopt.runs.results import Array, Part, Run
 from distopt.runs.writing import Writer, manifest_info
 from distopt.simulation import runner
@@ -87,8 +89,10 @@ class Recording:
         self.names: set[str] = set()  # names of the metrics
         self.begun: frozenset[str] | None = None  # those with which an earlier process began the run
         self.x_last: Array | None = None
-        self.done, self.ended, self.seconds = 0, began, 0.0
+        self.done, self.began, self.ended, self.seconds = 0, began, began, 0.0
         self.over = False  # all trials have diverged
+        self.clock: list[list[float]] = []
+        self.info["clock"] = self.clock
         self.writer: Writer | None = None
         self.kept: Kept | None = None
         if folder is None:
@@ -100,16 +104,26 @@ class Recording:
         if start is not None:
             self.done, self.seconds = start.carry.t, start.about.seconds
             self._note(start.carry.diverged)
+            self._wind(folder)
             earlier = self.writer.keep(self.done, experiment.every)
             self.names = set(earlier.metrics) if earlier else set()
             self.begun = frozenset(self.names) if earlier else None
             self.x_last = start.carry.x.numpy() if "x" in experiment.record else None
+
+    def _wind(self, folder: Path) -> None:
+        """Go on with the clock of the rounds before the checkpoint."""
+        for round, seconds in read_manifest(folder).get("clock", ()):
+            if round < self.done - 1 and seconds <= self.seconds:
+                tick(self.clock, round, seconds)
+        tick(self.clock, self.done - 1, self.seconds)
 
     def take(self, chunk: runner.Chunk) -> None:
         """Record a segment of rounds."""
         # before the chunk is kept: an interruption in between must not leave it with an older end
         self.done, self.ended = chunk.stop, time.perf_counter()
         self.x_last = None if chunk.over else chunk.last
+        if chunk.stop > chunk.start:
+            tick(self.clock, chunk.stop - 1, self.seconds + max(self.ended - self.began, 0.0))
         metrics = {name: each for name, each in chunk.metrics.items() if self.begun is None or name in self.begun}
         self.names = set(metrics)
         store = self.writer or self.kept
@@ -147,7 +161,7 @@ class Recording:
                 self.writer.flush()  # computed rounds stay readable
             self.writer.close()
 
-    def finish(self, status: Status, seconds: float, certificate: float) -> Run:
+    def finish(self, status: Status, seconds: float, comparator: Comparator) -> Run:
         """The run, whole in its folder or in memory."""
         seconds = self.seconds + max(seconds, 0.0)  # interrupted before the first round
         if self.over or (status == "done" and "diverged_at" in self.info):
@@ -156,9 +170,12 @@ class Recording:
             "completed": self.done,
             "seconds": seconds,
             "rounds_per_second": self.done / seconds if seconds > 0 else 0.0,
-            "certificate": certificate,
+            "certificate": comparator.certificate(),
             "left_out": left_out(self.names, self.problem),
         }
+        constants = comparator.constants()
+        if constants and self.problem.scenario.project is None:  # they serve bounds of methods that project nothing
+            self.info["constants"] = constants
         if self.kept is not None:
             return Run(self.label, status, *self.kept.all(self.x_last), self.info)
         assert self.writer is not None and self.folder is not None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.metrics import Metric, about
+from distopt.runs.clock import at
 from distopt.runs.manifest import Status
 
 Array = NDArray[Any]
@@ -78,9 +79,14 @@ class Run(Mapping[str, Array]):
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """Seconds of computing until each recorded round, float64 [k]; nan where nobody measured them."""
-        speed = float(self.info.get("rounds_per_second") or np.nan)
-        return (self.rounds + 1) / speed
+        """When each recorded round was done, in seconds since the rounds began [k]. Resumed runs go on counting.
+
+        It is read off at most 64 points in time and, of runs of earlier versions, off their mean speed; nan where nothing is known.
+        """
+        if self.info.get("clock"):
+            return at(self.info["clock"], self.rounds)
+        speed = float(self.info.get("rounds_per_second", 0.0))
+        return (self.rounds + 1) / speed if speed > 0 else np.full(len(self.rounds), np.nan)
 
     @property
     def leading(self) -> str:

@@ -81,6 +81,33 @@ class ForgetsRidge(DriftingLogistic):
 
 
 @dataclass(frozen=True)
+class TooConvex(Moving):
+    def modulus(self, b: Curves) -> Tensor:
+        return 1.05 * super().modulus(b)
+
+
+@dataclass(frozen=True)
+class TooSmooth(Moving):
+    def smoothness(self, b: Curves) -> Tensor:
+        return 0.95 * super().smoothness(b)
+
+
+@dataclass(frozen=True)
+class ByAgent(Moving):
+    def modulus(self, b: Curves) -> Tensor:
+        return b.a.amin(-1)
+
+
+@dataclass(frozen=True)
+class SaysNothing(Moving):
+    def modulus(self, b: Curves) -> None:
+        return None
+
+    def smoothness(self, b: Curves) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class Percent(Moving):
     def accuracy(self, x: Tensor, b: Curves) -> Tensor:
         return 50 + 0 * x[..., 0]
@@ -164,6 +191,9 @@ def test_a_scenario_that_keeps_all_promises_passes() -> None:
         (MeanCentre(), "gradients at optimum sum to"),
         (WrongHessian(), "hessian is not the derivative"),
         (ForgetsRidge(), "linear_rows gives other costs than loss in round 0"),
+        (TooConvex(), "not as strongly convex as modulus says in round 0"),
+        (TooSmooth(), "changes faster than smoothness says in round 0"),
+        (ByAgent(), r"modulus must be finite numbers of at least 0, of shape \[6\|1, 2\|1\]"),
         (Percent(), "accuracy must be a fraction"),
     ],
 )

@@ -327,7 +327,7 @@ def test_the_minimisers_of_a_long_run_leave_the_memory(monkeypatch: pytest.Monke
 
     inside = solved()
     held, room = everything(inside), sum(8 * leaf.numel() for leaf in tensors(inside.reference(0)))
-    monkeypatch.setattr("distopt.costs.comparator.MEMORY_BYTES", room)
+    monkeypatch.setattr("distopt.costs.store.MEMORY_BYTES", room)
     outside, before = solved(), len(os.listdir("/proc/self/fd"))
     assert all(torch.equal(one, other) for one, other in zip(held, everything(outside), strict=True))
     assert len(os.listdir("/proc/self/fd")) <= before + 2, "a descriptor for each block"
@@ -343,7 +343,7 @@ def test_a_full_folder_for_temporary_files_is_one_line(monkeypatch: pytest.Monke
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("distopt.costs.comparator.MEMORY_BYTES", 0)
+    monkeypatch.setattr("distopt.costs.store.MEMORY_BYTES", 0)
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(
         RunError,

@@ -20,7 +20,14 @@ from distopt.runs.manifest import MANIFEST, manifest_text
 from distopt.runs.results import Run
 from distopt.simulation import runner
 
-LATER = {"gradients", "messages", "relative_cost_error"}
+LATER = {
+    "gradients",
+    "messages",
+    "relative_cost_error",
+    "regret_gap",
+    "dynamic_regret_low",
+    "dynamic_regret_high",
+}
 """Metrics that earlier versions did not have."""
 
 

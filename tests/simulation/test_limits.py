@@ -19,7 +19,7 @@ from helpers.surviving import ASK, call, forked, fresh, runs, same_folders
 
 import distopt
 from distopt.cli.main import cli
-from distopt.costs import comparator, data
+from distopt.costs import data, store
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.numerics import room
@@ -90,7 +90,7 @@ def test_one_lock_is_of_a_folder_and_of_all_runs_in_it() -> None:
 
 def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
-    data.LONGEST_BLOCK, data.CACHE_BLOCKS, comparator.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
+    data.LONGEST_BLOCK, data.CACHE_BLOCKS, store.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
     writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())
     found = []
 

@@ -1,0 +1,99 @@
+"""How strongly convex and how smooth F_t = sum_i f_{i,t} is, where that is known, and how far rounding takes what is computed of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distopt.costs.linear import DENSE, Floats, Rows, one_thread, product
+from distopt.costs.newton import Sum
+from distopt.errors import InputError
+from distopt.numerics.trees import tensors
+
+UNIT = 2.0**-53
+"""The largest relative error of one operation in float64."""
+
+SLACK = 1e-12
+"""By this part a modulus is taken smaller and a Lipschitz constant larger than given, as they are rounded sums."""
+
+
+def modulus(problem: Sum) -> Tensor | None:
+    """mu_t [K, R] of F_t, 0 where it is unknown; None where nothing is known of it.
+
+    It is the scenario's own ``modulus``, or, of costs with ``linear_rows``, that of their ridge terms, N l2.
+
+    Raises:
+        InputError: the scenario gives another shape, or numbers that are negative or not finite.
+    """
+    scenario, shape = problem.scenario, (problem.rounds, problem.trials)
+    if scenario.modulus is not None:
+        found = _checked(problem, "modulus", scenario.modulus(problem.batch))
+        return None if found is None else found * (1 - SLACK)
+    if problem.pieces is None or problem.pieces[0][1].l2 <= 0:
+        return None
+    ridge = problem.agents * problem.pieces[0][1].l2
+    return torch.full(shape, ridge * (1 - SLACK), dtype=torch.float64)
+
+
+def smoothness(problem: Sum) -> Tensor | None:
+    """L_t [K, R], a Lipschitz constant of grad F_t; None where it is unknown.
+
+    It is the scenario's own ``smoothness``, or of costs with ``linear_rows`` c lambda_max(sum_ik w_ik X_ik X_ik') + N l2, where the second
+    derivative of the loss by the scores is at most c: 1/4 for two classes, else 1/2. Beyond 100 features the trace stands for the largest
+    eigenvalue.
+
+    Raises:
+        InputError: as ``modulus``.
+    """
+    scenario, shape = problem.scenario, (problem.rounds, problem.trials)
+    if scenario.smoothness is not None:
+        found = _checked(problem, "smoothness", scenario.smoothness(problem.batch))
+        return None if found is None else found * (1 + SLACK)
+    if problem.pieces is None:
+        return None
+    with one_thread:
+        each = [_of_rows(rows) for _, rows in problem.pieces]
+    return torch.from_numpy(np.concatenate(each) * (1 + SLACK)).reshape(shape)
+
+
+def _of_rows(rows: Rows) -> Floats:
+    """See ``smoothness``: [P]."""
+    weighted = rows.weight[..., None] * rows.pooled
+    if rows.pooled.shape[-1] > DENSE:
+        top: Floats = (weighted * rows.pooled).sum((-2, -1))
+    else:
+        values: Floats = np.asarray(np.linalg.eigvalsh(product(weighted.swapaxes(1, 2), rows.pooled)), dtype=np.float64)
+        top = values[:, -1]
+    found: Floats = (0.25 if rows.binary else 0.5) * np.maximum(top, 0.0) + rows.agents * rows.l2
+    return found
+
+
+def _checked(problem: Sum, name: str, given: Any) -> Tensor | None:
+    """What a scenario gives, as float64 [K, R]."""
+    if given is None:
+        return None
+    shape, who = (problem.rounds, problem.trials), f"scenario {type(problem.scenario).__name__}: {name}"
+    found = torch.as_tensor(given, dtype=torch.float64).detach()
+    if found.ndim not in (0, 2) or any(size not in (1, want) for size, want in zip(found.shape, shape, strict=False)):
+        raise InputError(f"{who} has shape {list(found.shape)}, not [{shape[0]} or 1, {shape[1]} or 1]")
+    if not bool((found.isfinite() & (found >= 0)).all()):
+        raise InputError(f"{who} must be finite and not negative; give 0, or None, where it is unknown")
+    return found.expand(shape)
+
+
+def rounding(batch: Any, agents: int, dim: int) -> float:
+    """The relative error of a cost or a gradient that is computed in float64 and summed over the agents, at most.
+
+    4 n u, where u = 2^-53 and n counts the operations behind one number: the d coordinates of a point, the numbers that an agent's data
+    have in a round, the log2 N levels of the sum over agents, and 32 for what functions such as exp add. Sums that go another way, such as
+    pairwise, have shorter chains. docs/theory.md says relative to what.
+
+    >>> rounding((torch.zeros(5, 1, 8, 20, 3), torch.zeros(1, 1, 1, 20)), agents=8, dim=3) / 2.0**-53
+    472.0
+    """
+    numbers = sum(math.prod(leaf.shape[3:]) for leaf in tensors(batch))
+    return 4 * (32 + dim + numbers + math.ceil(math.log2(agents))) * UNIT
