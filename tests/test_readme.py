@@ -77,6 +77,7 @@ def test_the_pages_have_commands() -> None:
         "docs/architecture.md",
         "docs/metrics.md",
         "docs/simulate.md",
+        "docs/theory.md",
         "docs/training-script.md",
         "docs/tuning.md",
         "docs/your-model.md",
@@ -151,6 +152,16 @@ def test_the_run_that_a_command_wrote_is_read_back(place: Path, capsys: pytest.C
         "import distopt\n" + PYTHON["docs/simulate.md"][0] + "\nprint(run['x'].shape, run['dynamic_regret'].shape)", {}
     )
     assert capsys.readouterr().out.strip() == "(1, 201, 34, 2) (1, 200)"
+
+
+def test_what_theory_says_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    said: dict[str, Any] = {}
+    exec(PYTHON["docs/theory.md"][0], said)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("bound for gradient descent, ρ = 0.") and 1 < float(first.split()[-1]) < 20
+    settled, speed = (float(each) for each in second.split())
+    assert 0 < speed < settled
+    assert (said["run"]["dynamic_regret_low"] < said["run"]["dynamic_regret_high"]).all()
 
 
 @pytest.mark.slow

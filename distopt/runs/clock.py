@@ -18,7 +18,7 @@ def tick(clock: list[list[float]], round: int, seconds: float) -> None:
     >>> for t in range(1000):
     ...     tick(clock, t, 0.5 * t if t < 600 else 300 + 2 * (t - 600))
     >>> len(clock), clock[-1]
-    (64, [999, 1098.0])
+    (64, [999, 1098])
     """
     clock.append([round, seconds])
     if len(clock) > PAIRS:
