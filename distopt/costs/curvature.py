@@ -31,7 +31,7 @@ def modulus(problem: Sum) -> Tensor | None:
     """
     scenario, shape = problem.scenario, (problem.rounds, problem.trials)
     if scenario.modulus is not None:
-        found = _checked(problem, "modulus", scenario.modulus(problem.batch))
+        found = _said(problem, "modulus")
         return None if found is None else found * (1 - SLACK)
     if problem.pieces is None or problem.pieces[0][1].l2 <= 0:
         return None
@@ -51,7 +51,7 @@ def smoothness(problem: Sum) -> Tensor | None:
     """
     scenario, shape = problem.scenario, (problem.rounds, problem.trials)
     if scenario.smoothness is not None:
-        found = _checked(problem, "smoothness", scenario.smoothness(problem.batch))
+        found = _said(problem, "smoothness")
         return None if found is None else found * (1 + SLACK)
     if problem.pieces is None:
         return None
@@ -72,11 +72,17 @@ def _of_rows(rows: Rows) -> Floats:
     return found
 
 
-def _checked(problem: Sum, name: str, given: Any) -> Tensor | None:
-    """What a scenario gives, as float64 [K, R]."""
+def _said(problem: Sum, name: str) -> Tensor | None:
+    """What a scenario says by the method of this name, as float64 [K, R]."""
+    shape, who = (problem.rounds, problem.trials), f"scenario {type(problem.scenario).__name__}: {name}"
+    asked = getattr(problem.scenario, name)
+    if not callable(asked):
+        raise InputError(f"{who} must be a method, {name}(b), of the data of all agents")
+    given = asked(problem.batch)
     if given is None:
         return None
-    shape, who = (problem.rounds, problem.trials), f"scenario {type(problem.scenario).__name__}: {name}"
+    if not isinstance(given, Tensor | int | float):
+        raise InputError(f"{who} gives a {type(given).__name__}; return a tensor [rounds or 1, trials or 1], or None")
     found = torch.as_tensor(given, dtype=torch.float64).detach()
     if found.ndim not in (0, 2) or any(size not in (1, want) for size, want in zip(found.shape, shape, strict=False)):
         raise InputError(f"{who} has shape {list(found.shape)}, not [{shape[0]} or 1, {shape[1]} or 1]")

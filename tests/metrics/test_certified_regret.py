@@ -228,12 +228,21 @@ class Wrong(Ridge):
     [
         (torch.ones(4, 3), r"modulus has shape \[4, 3\], not \[4 or 1, 1 or 1\]"),
         (torch.full((1, 1), -1.0), "modulus must be finite and not negative"),
+        ("much", "modulus gives a str"),
         (torch.full((1, 1), torch.nan), "modulus must be finite and not negative"),
     ],
 )
 def test_a_modulus_that_is_none_is_refused(value: Any, words: str) -> None:
     with pytest.raises(InputError, match=f"scenario Wrong: {words}"):
         distopt.simulate("ring", agents=4, scenario=Wrong(value), algorithm="gt", rounds=4, mode="eager")
+
+
+def test_a_modulus_that_is_a_number_is_refused() -> None:
+    class Numbered(Ridge):
+        modulus: Any = 0.2
+
+    with pytest.raises(InputError, match=r"scenario Numbered: modulus must be a method, modulus\(b\)"):
+        distopt.simulate("ring", agents=4, scenario=Numbered(), algorithm="gt", rounds=4, mode="eager")
 
 
 def test_where_the_modulus_is_zero_in_some_round_nothing_bounds_the_regret_from_there_on() -> None:
