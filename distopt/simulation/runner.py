@@ -6,12 +6,11 @@ The state of a run is a ``Carry``; a round is a pure function of it, of the roun
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,10 +25,9 @@ from distopt.network.net import Uniforms, uniforms
 from distopt.network.rows import Tables
 from distopt.numerics.trees import cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
+from distopt.simulation.ahead import ahead
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, begun, copied
-
-T = TypeVar("T")
 
 PATIENCE = 1.0
 """Seconds that a segment should take at most, so that an interruption is soon acted upon. No bit depends on it."""
@@ -225,7 +223,7 @@ def together(
         return block, wide
 
     overlap = first.x0.dtype == torch.get_default_dtype() == torch.float64
-    for block, wide in _ahead(made, range(t - t % length, first.rounds, length), overlap):
+    for block, wide in ahead(made, range(t - t % length, first.rounds, length), overlap):
         while t < block.start + block.count:
             offset = t - block.start
             count = min(soon, block.count - offset, pause - t % pause if pause else soon)
@@ -259,23 +257,6 @@ def _joined(starts: Sequence[Carry], trials: int) -> AgentState:
 
     held: AgentState = pytree.tree_map(join, *(start.held for start in starts))
     return held
-
-
-def _ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T]:
-    """What ``made`` makes of each start; the next one in another thread while the caller works on this one.
-
-    Without ``overlap`` one after the other: torch's default precision, under which scenarios run, is not a thread's own, so
-    data in float64 can only be made beside rounds in float64, and where that is the default already.
-    """
-    if not overlap:
-        yield from map(made, starts)
-        return
-    with ThreadPoolExecutor(1, "distopt-data") as pool:
-        waiting: Future[T] | None = None
-        for start in starts:
-            ready = waiting.result() if waiting else made(start)
-            waiting = pool.submit(made, start + starts.step) if start + starts.step < starts.stop else None
-            yield ready
 
 
 def _bytes_per_round(whole: Problem, blocks: Blocks, points: int, keep: tuple[str, ...]) -> int:
