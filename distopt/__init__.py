@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distopt._version import __version__
 
 if TYPE_CHECKING:
+    from distopt.api import compare as compare
     from distopt.api import load as load
     from distopt.api import resume as resume
     from distopt.api import simulate as simulate
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from distopt.studies import sweep as sweep
     from distopt.studies import tune as tune
 
-__all__ = ["Run", "Tuned", "__version__", "load", "resume", "simulate", "sweep", "tune"]
+__all__ = ["Run", "Tuned", "__version__", "compare", "load", "resume", "simulate", "sweep", "tune"]
 
 if not (
     Path(__file__).parent / "topologies"
@@ -28,6 +29,7 @@ _LAZY = {
     "resume": "distopt.api",
     "sweep": "distopt.studies",
     "tune": "distopt.studies",
+    "compare": "distopt.api",
     "load": "distopt.api",
     "Run": "distopt.runs.results",
     "Tuned": "distopt.runs.tuned",

@@ -49,11 +49,18 @@ def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: 
 
 def _go_on(folder: Folder) -> None:
     """Run what is left in a folder, show it, and end with the exit code that it deserves."""
-    from distopt.cli.progress import progress
-
     if folder.resumed and folder.finished:
         say(f"nothing to resume: {folder.path} is finished")
         return
+    run(folder)
+    if any(run.status == "diverged" for run in folder.runs.values()):
+        raise SystemExit(1)
+
+
+def run(folder: Folder) -> None:
+    """Run what is left in a folder, and show all of it."""
+    from distopt.cli.progress import progress
+
     _begin(folder)
     stopped: KeyboardInterrupt | InputError | RunError | None = None
     with progress() as reporting, said_warnings():
@@ -75,8 +82,6 @@ def _go_on(folder: Folder) -> None:
         raise RunError(f"{stopped}; {go_on}") from stopped
     if stopped is not None:
         raise stopped
-    if any(run.status == "diverged" for run in folder.runs.values()):
-        raise SystemExit(1)
 
 
 def _begin(folder: Folder) -> None:

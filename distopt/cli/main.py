@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from distopt._version import __version__
-from distopt.cli import asking, commands, studies
+from distopt.cli import asking, commands, comparing, studies
 from distopt.cli.options import (
     ADDRESS,
     BACKEND,
@@ -209,23 +209,9 @@ def show(
 ) -> None:
     """Show a network: degrees, diameter, spectral gap, and a picture."""
     with polite(traceback):
-        from distopt.experiment import Experiment, titled
-        from distopt.network.topology import build_topology
-        from distopt.report import network
-        from distopt.runs.results import folder_name
+        from distopt.cli import listing
 
-        Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
-        graph = build_topology(topology, agents, seed)
-        what = network.portrait(graph, weights, seed, drop_links)
-        title = f"{titled(topology)}, {what.agents} agents"
-        path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
-        network.save(network.figure(what, title), path)
-        click.echo(click.style(title, bold=True))
-        for name, value in what.rows(weights).items():
-            click.echo(f"  {name:<34}{value}")
-        for note in what.notes:
-            click.echo(f"distopt: note: {printable(note)}", err=True)
-        click.echo(f"written: {printable(str(path))}")
+        listing.pictured(topology, agents, weights, drop_links, seed, out)
 
 
 @cli.command()
@@ -258,7 +244,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune):
+for each in (studies.sweep, studies.tune, comparing.compare):
     cli.add_command(each)
 
 

@@ -57,7 +57,7 @@ def _started(width: float, height: float) -> Figure:
 
 def _done(fig: Figure) -> Figure:
     """The figure with everything in its place, so that each format it is saved in need not find the places again."""
-    fig.draw_without_rendering()  # type: ignore[no-untyped-call]
+    fig.draw_without_rendering()
     fig.set_layout_engine("none")
     return fig
 
@@ -203,7 +203,7 @@ def _differences(axes: Any, rows: Sequence[Row], methods: Sequence[str]) -> None
     if middles and np.abs(finite).max() > 100 * min(middles):  # one bad method would squeeze all others
         first, last = int(np.floor(np.log10(min(middles)))), int(np.log10(np.abs(finite).max()))
         axes.set_xscale("symlog", linthresh=10.0**first)
-        marks = np.unique(np.linspace(first, last, 4).astype(int))[1 if last - first > 12 else 0 :]
+        marks = sorted({int(mark) for mark in np.linspace(first, last, 4)})[1 if last - first > 12 else 0 :]
         ends = [sign for sign in (-1, 1) if (sign * finite).max() >= 10.0**first]
         ticks = {0.0: "0"} | {
             sign * 10.0**mark: f"${'-' if sign < 0 else ''}10^{{{mark}}}$" for sign in ends for mark in marks

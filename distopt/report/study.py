@@ -189,8 +189,8 @@ def _pooled(runs: list[Run], name: str) -> Run:
     status: Status = "diverged" if "diverged" in states else "interrupted" if "interrupted" in states else "done"
     metrics = Pooled([_Until(run.metrics, count) for run in runs])
     info = {**like.info}
-    if "diverged" in states:
-        info["diverged_trials"] = _diverged_trials(runs)
+    if lost := _diverged_trials(runs):
+        info["diverged_trials"] = lost
     return replace(like, label=name, status=status, metrics=metrics, trajectories={}, info=info)
 
 
@@ -199,7 +199,7 @@ def _diverged_trials(runs: list[Run]) -> dict[str, int]:
     found: dict[str, int] = {}
     before = 0
     for run in runs:
-        if run.status == "diverged":
+        if run.status == "diverged" or run.info.get("diverged_trials"):
             at = int(run.info.get("diverged_at", len(run.rounds)))
             said = run.info.get("diverged_trials") or dict.fromkeys(range(run.trials), at)
             found |= {str(before + int(trial)): int(t) for trial, t in said.items()}

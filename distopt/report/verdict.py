@@ -196,7 +196,7 @@ def compared(
         InputError: no run has the metric, no problem has the baseline, or the level is no share.
     """
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
-        raise InputError(f"{either('--level', 'level=')}{shown(level)}: must lie between 0 and 1, such as 0.9")
+        raise InputError(f"{either('--level ', 'level=')}{shown(level)}: must lie between 0 and 1, such as 0.9")
     if not groups:
         raise InputError("give at least one run to compare")
     everyone = list(dict.fromkeys(name for group in groups for name in group.runs))

@@ -52,7 +52,7 @@ def opened(
         path: the folder, or None for one in ``runs`` that is named after the experiments.
         asked: how they are to run.
         agentwise: as in ``distopt.simulate``.
-        resume: go on with what the folder holds of them.
+        resume: go on with what the folder holds of them, if anything.
         force: go on although the results there are of other files, another program or another device.
 
     Raises:
@@ -66,6 +66,7 @@ def opened(
     for each in experiments:
         each.to_toml(path)  # refuses Python objects, which nobody could build again
     comparisons = Comparisons()
+    resume = resume and (path / MANIFEST).exists()
     if not resume:
         limits.rounds(problems, comparisons.of(first).blocks, path)
     claim(path, fingerprint(experiments))
