@@ -1,4 +1,7 @@
-"""Figures for papers: curves, differences pair by pair, shares of targets, performance profiles. Column widths, 8 pt, legible in grey."""
+"""Figures for papers: curves, differences pair by pair, shares of targets, performance profiles. Column widths, 8 pt, legible in grey.
+
+Names that users have given are texts with ``parse_math=False``, by which they are told where LaTeX sets the texts.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def _named(fig: Any, handles: Sequence[Any], names: Sequence[str], width: float)
     longest = max((len(name) for name in names), default=1)
     columns = max(1, min(len(names), int(width * 72 / (34 + 3.1 * longest))))
     fig.set_size_inches(width, _height(width) + 0.135 * -(-len(names) // columns))
-    fig.legend(
+    legend = fig.legend(
         handles,
         names,
         loc="outside upper left",
@@ -82,6 +85,8 @@ def _named(fig: Any, handles: Sequence[Any], names: Sequence[str], width: float)
         borderpad=0.1,
         labelspacing=0.25,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _style(k: int) -> dict[str, Any]:
@@ -220,11 +225,14 @@ def _differences(axes: Any, rows: Sequence[Row], methods: Sequence[str]) -> None
         edge = np.where(row.differences[~inside] > 0, high + room, low - room)
         axes.plot(edge, (y + spread)[~inside], "x", markersize=3.5, color=colour)
         if row.difference is not None and np.isfinite(row.difference.value):
-            ends = np.nan_to_num(
+            bar = np.nan_to_num(
                 [row.difference.low, row.difference.high], nan=np.nan, posinf=high + room, neginf=low - room
             )
-            axes.plot(ends, [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
+            axes.plot(bar, [y, y], color=INK, linewidth=1.4, solid_capstyle="butt")
             axes.plot([row.difference.value], [y], "D", markersize=3.2, color=INK)
     axes.axvline(0, color=SOFT, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)
-    axes.set_yticks(range(len(rows)), [short(row.method, 30) for row in reversed(rows)], parse_math=False)
+    axes.set_yticks(range(len(rows)), [""] * len(rows))
+    for y, row in enumerate(reversed(rows)):
+        where = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(-0.02, y, short(row.method, 30), color=INK, parse_math=False, **where)
     axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rcParams
+from matplotlib.text import Text
 
 from distopt.catalog import entries
 from distopt.errors import InputError, first_line
@@ -194,17 +196,22 @@ def _profiles(verdict: Verdict) -> tuple[dict[str, Profile] | None, str]:
 def _saved(fig: Any, path: Path, usetex: bool = False, system: str | None = None) -> Path:
     """Write a figure whole; equal figures are equal files."""
     kind = path.suffix[1:]
-    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    options: dict[str, Any] = {"metadata": {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)}
+    texts = [text for text in fig.findobj(Text) if not text.get_parse_math()] if usetex or kind == "pgf" else []
+    plain = [text.get_text() for text in texts]
     with panels.style(usetex), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs that the font lacks
         if kind == "pgf":
-            from matplotlib import rc_context
-
-            with rc_context({"pgf.texsystem": system, "pgf.rcfonts": False}), written(path) as file:
-                fig.savefig(file, format="pgf")
-        else:
+            options = {}
+            rcParams.update({"pgf.texsystem": system, "pgf.rcfonts": False})
+        try:
+            for text, said in zip(texts, plain, strict=True):
+                text.set_text(latex.escaped(said))
             with written(path) as file:
-                fig.savefig(file, format=kind, metadata=metadata)
+                fig.savefig(file, format=kind, **options)
+        finally:
+            for text, said in zip(texts, plain, strict=True):
+                text.set_text(said)
     return path
 
 

@@ -21,7 +21,7 @@ NASTY = r"my_rule{1}.py:lr=50%,path='a&b#c~d^e\f$g',name=\input{x}--<|>"
 
 
 def run(label: str, ends: list[float], scenario: str = "sea", channel: str = "exact") -> Run:
-    average = np.array([np.geomspace(8.0, end, 30) if np.isfinite(end) else [8.0] * 29 + [end] for end in ends])
+    average = np.array([np.linspace(8.0, end, 30) if np.isfinite(end) else [8.0] * 29 + [end] for end in ends])
     experiment = {"scenario": scenario, "algorithm": label, "topology": "ring", "seed": 0, "channel": channel}
     info = {"experiment": experiment, "agents": 4, "rounds": 30}
     return Run(label, "done", np.arange(30), {"dynamic_regret": average * np.arange(1, 31)}, info=info)
@@ -56,7 +56,7 @@ def test_figures_are_as_wide_as_a_column_or_a_page(
     text = (written[0] / "figures" / f"ecdf{more}.pdf").read_bytes()
     (box,) = set(re.findall(rb"/MediaBox \[ ?0 0 ([\d.]+) ", text))
     assert float(box) == pytest.approx(72 * inches, abs=0.01)
-    assert b"/FontType 3" not in text and b"/Subtype /Type3" not in text and b"TrueType" in text or b"/Type0" in text
+    assert b"/Type3" not in text and b"/FontFile2" in text  # letters are TrueType
 
 
 def test_equal_figures_are_equal_files(written: tuple[Path, paper.Written], tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_profile_needs_figures_above_zero(tmp_path: Path) -> None:
         for group in groups([run("gt", [1.0] * 6, f"s{k}"), run("dgd", [0.0 if k == 4 else 2.0] * 6, f"s{k}")])
     ]
     assert paper._profiles(compared(five))[1].startswith("no performance profile: it takes figures above zero")
-    found, _ = paper._profiles(compared([*five[:4], *problem(run("gt", [1.0] * 8), scenario="s9")]))
+    found, _ = paper._profiles(compared([*five[:4], *problem(run("gt", [1.0] * 8, "s9"), scenario="s9")]))
     assert found is not None and list(found) == ["gt", "dgd"] and found["gt"].score == 1.0
 
 
@@ -125,8 +125,7 @@ def test_the_table_is_well_formed(written: tuple[Path, paper.Written]) -> None:
     plain = re.sub(r"\\[{}%&#$_]|\\text\w+\{\}", "", text)
     assert plain.count("{") == plain.count("}") and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
     assert rows[0][:2] == [r"\textbf{gtadam:lr=0.1}", r"\bfseries 1.5"] and rows[0][4:8] == ["{}"] * 4
-    assert rows[1][0] == "dgd" and rows[1][6] == r"{$\infty$}" or "inf" not in text
-    assert rows[1][8] == "1/8"
+    assert rows[1][0] == "dgd" and rows[1][6] == r"{$\infty$}" and rows[1][8] == "1/8"
     number = re.compile(r"(\\bfseries )?-?\d+(\.\d+)?(e-?\d+)?|\{.*\}")
     assert all(number.fullmatch(cell) for row in rows for cell in row[1:8])
 
@@ -158,7 +157,7 @@ def test_tables_and_pgf_figures_compile(written: tuple[Path, paper.Written], tmp
             rf"\input{{{out}/tables/sea-4-agents-ring.tex}}",
             rf"\input{{{out}/figures/ecdf.pgf}}",
             caption.partition(": ")[2],
-            r"\bibliographystyle{plain}\bibliography{%s/bibliography}\end{document}" % out,
+            rf"\bibliographystyle{{plain}}\bibliography{{{out}/bibliography}}\end{{document}}",
         ]
     )
     (tmp_path / "a.tex").write_text(text)
