@@ -61,6 +61,46 @@ def compare(
             say(f"{'written:' if not k else '        '} {path}")
 
 
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet", "npz", "tensorboard"]),
+    default="csv",
+    help="A long table, or event files for TensorBoard.  [default: csv]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="File or, for TensorBoard, folder.  [default: NAME.FORMAT]",
+)
+@_TRACEBACK
+def export(runs: tuple[Path, ...], *, kind: str, out: Path | None, traceback: bool) -> None:
+    """Write runs for other programs.
+
+    \b
+    distopt export runs/mine
+    distopt export runs/gt runs/gtadam --format parquet --out both.parquet
+    distopt export runs/mine --format tensorboard --out events
+
+    RUN is the folder of a run, of several, or of a sweep. The table has a line for each trial and recorded round, with the columns
+    problem, algorithm, seed, trial, round, and one for each metric. Parquet needs pyarrow (pip install 'distopt[export]'), and
+    event files TensorBoard (pip install 'distopt[tensorboard]').
+    """
+    with polite(traceback):
+        from distopt.report import exporting, study
+
+        groups = study.groups(study.read(runs))
+        path = out or Path(f"{runs[0].resolve().name or 'runs'}.{kind}")
+        if kind == "tensorboard":
+            exporting.events(groups, path)
+        else:
+            exporting.write(groups, path, kind)
+        say(f"written: {path}")
+
+
 def _there(path: Path) -> list[Path]:
     """A folder as it is; for a TOML file, once they have been run, the folders of its runs."""
     if path.suffix != ".toml" or path.is_dir():

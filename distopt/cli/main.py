@@ -56,6 +56,13 @@ def cli() -> None:
     "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Write compiled functions there as C."
 )
 @WHERE
+@click.option("--live", is_flag=True, help="Draw the regret in the terminal while the rounds run.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write event files for TensorBoard there, too.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
 @CHECKPOINT
 @TRACEBACK
@@ -74,6 +81,8 @@ def simulate(
     out: Path | None,
     checkpoint_every: int | None,
     keep_code: Path | None,
+    live: bool,
+    tensorboard: Path | None,
     traceback: bool,
     **given: Any,
 ) -> None:
@@ -115,7 +124,8 @@ def simulate(
 
             asked = Asked(mode, where, checkpoint_every)
             with keeping(keep_code):
-                commands.simulate(asking.experiments(topology, algorithm, settings), out, asked, resume=again)
+                wanted = asking.experiments(topology, algorithm, settings)
+                commands.simulate(wanted, out, asked, resume=again, live=live, tensorboard=tensorboard)
 
 
 @cli.command()
@@ -244,7 +254,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune, comparing.compare):
+for each in (studies.sweep, studies.tune, comparing.compare, comparing.export):
     cli.add_command(each)
 
 

@@ -35,6 +35,9 @@ MakeEngine = Callable[[Problem, Blocks, local.Mode], runner.Engine]
 Progress = Callable[[str, int, int], None]
 """Called with (phase, rounds done, rounds in all)."""
 
+Seen = Callable[[str, runner.Chunk], None]
+"""Called with a run's label and what it has just recorded, which must not be changed."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -203,6 +206,7 @@ def execute_together(
     checkpoint_every: int | None = None,
     starts: Sequence[Checkpoint] | None = None,
     stop: Stop | None = None,
+    seen: Seen | None = None,
     mine: bool = False,
 ) -> list[Run]:
     """Run problems that ``distopt.simulation.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
@@ -211,8 +215,9 @@ def execute_together(
     interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
-    run ends with its segment, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
-    (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
+    run ends with its segment, and writes a checkpoint first. ``seen`` is told what each run has recorded, segment by segment.
+    ``mine`` says that the caller has locked the folders (``distopt.runs.files.locked``). The arrays of a run that has a folder are read
+    from there when they are asked for.
     """
     asked = Asked(mode, engine, checkpoint_every).recorded()
     if checkpoint_every is not None and None in folders:
@@ -251,6 +256,8 @@ def execute_together(
                 stop.patient = True
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
+                    if seen:
+                        seen(recordings[g].label, chunk)
                 done = max(chunk.t for chunk in chunks.values())
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
                     held = where.fetch()
