@@ -129,7 +129,13 @@ class Verdict:
             problem = group.title
             lines = [f"{problem}: {self.title(problem)}", *tables.columns(self.cells(problem)).splitlines()]
             blocks.append("\n".join(lines))
-        return "\n\n".join([*blocks, *(["\n".join(self.notes)] if self.notes else [])])
+        star = (
+            [f"{tables.STAR.strip()} the best, or not distinguishable from it"]
+            if any(row.marked for row in self.rows)
+            else []
+        )
+        below = [*star, *self.notes]
+        return "\n\n".join([*blocks, *(["\n".join(below)] if below else [])])
 
     def cells(self, problem: str, width: int = 44) -> list[dict[str, str]]:
         """The rows of a problem as texts, by the heads of their columns."""
@@ -290,7 +296,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
                 None,
                 itself if name == chosen else "apart",
                 itself if name == chosen and len(runs) > 1 else "" if len(runs) == 1 else "no trial in common",
-                name == chosen and itself == "best",
+                name == chosen and itself == "best" and len(runs) > 1,
                 each,
                 np.empty(0) if alone else statistics.differences(each, figures[chosen]),
             )
