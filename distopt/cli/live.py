@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from rich.text import Text
 
 from distopt.catalog.registry import brief
 from distopt.report.tables import number
-
-if TYPE_CHECKING:
-    from distopt.simulation.runner import Chunk
 
 Floats = NDArray[np.float64]
 
@@ -57,27 +54,27 @@ class Chart:
         self.lines: dict[str, Line] = {}
         self.title = "average dynamic regret"
 
-    def take(self, label: str, chunk: Chunk) -> None:
+    def take(self, label: str, rounds: NDArray[Any], metrics: Mapping[str, NDArray[Any]]) -> None:
         """Add what was recorded of some rounds: the average dynamic regret, or the mean cost so far where there are no regrets."""
         before = self.lines.get(label, Line(np.empty(0), np.empty(0)))
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # all trials of a round have diverged
-            if "cost" in chunk.metrics:
+            if "cost" in metrics:
                 self.title = "cost, mean over the rounds so far"
-                sums = before.total + np.nanmean(chunk.metrics["cost"], axis=0).cumsum()
+                sums = before.total + np.nanmean(metrics["cost"], axis=0).cumsum()
                 y = sums / (before.seen + 1 + np.arange(len(sums)))
                 total = float(sums[-1]) if len(sums) else before.total
-            elif "dynamic_regret" in chunk.metrics:
-                y = np.nanmean(chunk.metrics["dynamic_regret"], axis=0) / (chunk.rounds + 1)
+            elif "dynamic_regret" in metrics:
+                y = np.nanmean(metrics["dynamic_regret"], axis=0) / (rounds + 1)
                 total = 0.0
             else:
                 return
-        x, y = np.append(before.x, chunk.rounds + 1.0), np.append(before.y, y)
+        x, y = np.append(before.x, rounds + 1.0), np.append(before.y, y)
         while len(x) > KEPT:
             x, y = np.append(x[:-1:2], x[-1]), np.append(y[:-1:2], y[-1])
         self.lines = {
             **self.lines,
-            label: Line(x, y, total, before.seen + len(chunk.rounds)),
+            label: Line(x, y, total, before.seen + len(rounds)),
         }  # at once: others draw it
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distopt.errors import InputError, either
+from distopt.errors import InputError
 from distopt.report.study import Group
 from distopt.runs.files import written
 from distopt.runs.results import Run, folder_name
@@ -64,7 +65,7 @@ def write(groups: Sequence[Group], path: Path, kind: str) -> None:
         RunError: the file cannot be written.
     """
     if kind == "parquet":
-        _needs("pyarrow", "--format parquet", "export", "write csv or npz instead")
+        _needs("pyarrow", "a Parquet file", "export")
     found = table(groups)
     with written(path) as file:
         if kind == "csv":
@@ -82,7 +83,7 @@ def ready(folder: Path) -> None:
     Raises:
         InputError: TensorBoard is missing, or the folder holds events already.
     """
-    _needs("tensorboard", "event files", "tensorboard", "leave --tensorboard out")
+    _needs("tensorboard", "an event file", "tensorboard")
     if folder.is_dir() and any(folder.rglob(EVENTS)):
         raise InputError(
             f"{folder}: holds event files already, and others beside them would mix; choose another folder"
@@ -126,10 +127,7 @@ def _events(run: Run, place: Path) -> None:
         raise InputError(f"{place}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
-def _needs(package: str, what: str, extra: str, otherwise: str) -> None:
+def _needs(package: str, what: str, extra: str) -> None:
     """Refuse in one line what needs a package that is not installed."""
-    import importlib.util
-
     if importlib.util.find_spec(package) is None:
-        advice = either(otherwise, "or do without")
-        raise InputError(f"{what}: needs {package}; pip install 'distopt[{extra}]', or {advice.removeprefix('or ')}")
+        raise InputError(f"{what} needs {package}; install it with: pip install 'distopt[{extra}]'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
 from distopt.runs.recording import Recording
-from distopt.runs.results import Run
+from distopt.runs.results import Array, Run
 from distopt.runs.signals import Stop
 from distopt.simulation import grid, limits, runner, surroundings
 from distopt.simulation.problem import Problem, build
@@ -35,8 +35,8 @@ MakeEngine = Callable[[Problem, Blocks, local.Mode], runner.Engine]
 Progress = Callable[[str, int, int], None]
 """Called with (phase, rounds done, rounds in all)."""
 
-Seen = Callable[[str, runner.Chunk], None]
-"""Called with a run's label and what it has just recorded, which must not be changed."""
+Seen = Callable[[str, Array, Mapping[str, Array]], None]
+"""Called with a run's label and what it has just recorded: rounds [k], and metrics [R, k] by name. Nothing of it may be changed."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def execute_together(
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
                     if seen:
-                        seen(recordings[g].label, chunk)
+                        seen(recordings[g].label, chunk.rounds, chunk.metrics)
                 done = max(chunk.t for chunk in chunks.values())
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
                     held = where.fetch()

@@ -15,17 +15,16 @@ from helpers.terminals import in_terminal, resized
 from rich.console import Console
 
 from distopt.cli.live import KEPT, Chart
-from distopt.simulation.runner import Chunk
 
 BRAILLE = re.compile("[\u2801-\u28ff]")
 LONG = ["simulate", "ring", "--agents", "16", "--scenario", "moving_target", "--rounds", "1000000", "--every", "100"]
 TWO = ["--algorithm", "gt:lr=0.01", "--algorithm", "gtadam:lr=0.02"]
 
 
-def chunk(start: int, **metrics: Any) -> Chunk:
+def take(chart: Chart, label: str, start: int, **metrics: Any) -> None:
     arrays = {name: np.atleast_2d(np.asarray(values, dtype=float)) for name, values in metrics.items()}
     count = next(iter(arrays.values())).shape[1]
-    return Chunk(start, start + count, np.arange(start, start + count), arrays, {}, None, start + count, {})
+    chart.take(label, np.arange(start, start + count), arrays)
 
 
 def drawn(chart: Chart, width: int = 60, height: int = 30, encoding: str = "utf-8") -> list[str]:
@@ -37,23 +36,23 @@ def drawn(chart: Chart, width: int = 60, height: int = 30, encoding: str = "utf-
 
 def test_the_line_is_the_average_regret_of_the_trials_that_go_on() -> None:
     chart = Chart()
-    chart.take("gt", chunk(0, dynamic_regret=[[1.0, 4.0], [3.0, nan]]))
-    chart.take("gt", chunk(2, dynamic_regret=[[9.0], [nan]]))
+    take(chart, "gt", 0, dynamic_regret=[[1.0, 4.0], [3.0, nan]])
+    take(chart, "gt", 2, dynamic_regret=[[9.0], [nan]])
     assert chart.lines["gt"].x.tolist() == [1.0, 2.0, 3.0] and chart.lines["gt"].y.tolist() == [2.0, 2.0, 3.0]
 
 
 def test_of_a_cost_it_is_the_mean_so_far() -> None:
     chart = Chart()
-    chart.take("gt", chunk(0, cost=[[1.0, 3.0]]))
-    chart.take("gt", chunk(2, cost=[[5.0, 7.0]]))
+    take(chart, "gt", 0, cost=[[1.0, 3.0]])
+    take(chart, "gt", 2, cost=[[5.0, 7.0]])
     assert chart.lines["gt"].y.tolist() == [1.0, 2.0, 3.0, 4.0] and chart.title.startswith("cost")
 
 
 def test_the_picture_has_axes_and_names() -> None:
     chart = Chart()
     chart.rounds = 100
-    chart.take("gt:lr=0.1", chunk(0, dynamic_regret=[100.0 * np.ones(50)]))
-    chart.take("dgd", chunk(0, dynamic_regret=[np.arange(1.0, 51.0) * 10]))
+    take(chart, "gt:lr=0.1", 0, dynamic_regret=[100.0 * np.ones(50)])
+    take(chart, "dgd", 0, dynamic_regret=[np.arange(1.0, 51.0) * 10])
     lines = drawn(chart)
     assert (
         lines[0].strip() == "average dynamic regret"
@@ -71,14 +70,14 @@ def test_the_picture_has_axes_and_names() -> None:
 def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
     chart = Chart()
     for k in range(12):
-        chart.take(f"a_long_name_of_an_algorithm:lr={k}", chunk(0, dynamic_regret=[np.geomspace(1, 1e3, 30)]))
+        take(chart, f"a_long_name_of_an_algorithm:lr={k}", 0, dynamic_regret=[np.geomspace(1, 1e3, 30)])
     lines = drawn(chart, width, height)
     assert all(len(line) <= width for line in lines) and any("and 4 more" in line for line in lines)
 
 
 def test_without_unicode_there_are_stars() -> None:
     chart = Chart()
-    chart.take("gt", chunk(0, dynamic_regret=[[5.0, 4.0, 3.0]]))
+    take(chart, "gt", 0, dynamic_regret=[[5.0, 4.0, 3.0]])
     text = "\n".join(drawn(chart, encoding="ascii"))
     assert text.isascii() and "*" in text
 
@@ -88,14 +87,14 @@ def test_without_unicode_there_are_stars() -> None:
 )
 def test_odd_values_are_drawn(values: list[float]) -> None:
     chart = Chart()
-    chart.take("gt", chunk(0, dynamic_regret=[values]))
+    take(chart, "gt", 0, dynamic_regret=[values])
     assert len(drawn(chart)) >= 5
 
 
 def test_long_runs_are_thinned_and_keep_their_ends() -> None:
     chart = Chart()
     for k in range(10):
-        chart.take("gt", chunk(1000 * k, dynamic_regret=[np.arange(1000.0) + 1000 * k]))
+        take(chart, "gt", 1000 * k, dynamic_regret=[np.arange(1000.0) + 1000 * k])
     line = chart.lines["gt"]
     assert len(line.x) <= KEPT and (line.x[0], line.x[-1]) == (1.0, 10_000.0) and (np.diff(line.x) > 0).all()
     np.testing.assert_allclose(line.y, (line.x - 1) / line.x)
@@ -146,7 +145,7 @@ def test_the_picture_follows_the_size_of_the_terminal(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def narrow(said: str, pid: int, fd: int) -> bool:
-        wide = {len(line) for line in re.findall("└(─+)", said)}
+        wide = {len(line) for line in re.findall("└(─+)\r", said)}
         if not sizes and wide:
             sizes.append(max(wide))
             resized(fd, 24, 50)
@@ -158,4 +157,4 @@ def test_the_picture_follows_the_size_of_the_terminal(tmp_path: Path) -> None:
 
     said, code = in_terminal([*LONG, "--algorithm", "gt:lr=0.01", "--live", "--out", "mine"], tmp_path, narrow)
     assert code == 130 and sizes == [90]
-    assert len(re.findall("└(─+)", said)[-1]) == 40
+    assert len(re.findall("└(─+)\r", said)[-1]) == 40

@@ -71,7 +71,7 @@ def test_what_is_not_installed_is_said_in_a_line(
         importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more)
     )
     extra = {"parquet": "export", "events": "tensorboard"}[what]
-    with pytest.raises(InputError, match=rf"needs {package}; pip install 'distopt\[{extra}\]'"):
+    with pytest.raises(InputError, match=rf"needs {package}; install it with: pip install 'distopt\[{extra}\]'"):
         if what == "parquet":
             exporting.write(groups, tmp_path / "a.parquet", "parquet")
         else:
