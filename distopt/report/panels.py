@@ -114,12 +114,15 @@ def trend(runs: Mapping[str, Run], series: str, width: float = COLUMN) -> Any:
         scale(axes, curves, metric, notes)
         shown = [curve for curve in curves if draw(axes, curve)]
         for line in axes.lines:
-            line.set_linewidth(1.2)
+            line.set_linewidth(0.7 if line.get_color() == SOFT else 1.2)  # baselines have dashes, too
         frame(axes)
         plain_ticks(axes)
         axes.set_xlabel("round", color=INK)
         axes.set_ylabel(heading(series, metric), color=INK)
-        proxies = [axes.plot([], [], color=curve.colour, linestyle=curve.dashes, linewidth=1.2)[0] for curve in shown]
+        proxies = [
+            axes.plot([], [], color=curve.colour, linestyle=curve.dashes, linewidth=0.7 if curve.baseline else 1.2)[0]
+            for curve in shown
+        ]
         _named(fig, proxies, [curve.label + (" (diverged)" if curve.diverged else "") for curve in shown], width)
         return _done(fig)
 

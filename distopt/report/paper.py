@@ -71,6 +71,7 @@ def write(groups: Sequence[Group], out: str | Path, *, verdict: Verdict | None =
         notes.append(
             f"pgf figures left out: they need one of {', '.join(TEX)}, which tells how wide texts are; install TeX Live"
         )
+    lost: dict[str, list[str]] = {}
     for name, fig, _ in made:
         for kind in formats:
             try:
@@ -78,7 +79,8 @@ def write(groups: Sequence[Group], out: str | Path, *, verdict: Verdict | None =
             except (RuntimeError, ValueError, OSError) as error:
                 if kind != "pgf" and not usetex:
                     raise
-                notes.append(f"{name}.{kind} left out: {first_line(error)}")
+                lost.setdefault(_reason(error), []).append(f"{name}.{kind}")
+    notes += [f"left out: {', '.join(names)}: {reason}" for reason, names in lost.items()]
     folder = _folder(Path(out) / "tables")
     captions = [f"figures/{name}: {latex.cited(caption)}" for name, _, caption in made if caption]
     for group, name in zip(verdict.groups, _names(verdict), strict=True):
@@ -197,22 +199,33 @@ def _saved(fig: Any, path: Path, usetex: bool = False, system: str | None = None
     """Write a figure whole; equal figures are equal files."""
     kind = path.suffix[1:]
     options: dict[str, Any] = {"metadata": {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)}
-    texts = [text for text in fig.findobj(Text) if not text.get_parse_math()] if usetex or kind == "pgf" else []
-    plain = [text.get_text() for text in texts]
+    everywhere = fig.findobj(Text) if usetex or kind == "pgf" else []
+    plain = {text: text.get_text() for text in everywhere if not text.get_parse_math()}
     with panels.style(usetex), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # glyphs that the font lacks
         if kind == "pgf":
             options = {}
             rcParams.update({"pgf.texsystem": system, "pgf.rcfonts": False})
+        if everywhere:
+            fig.set_layout_engine("constrained")  # LaTeX's letters have other widths
         try:
-            for text, said in zip(texts, plain, strict=True):
-                text.set_text(latex.escaped(said))
+            for text in everywhere:
+                text.set_usetex(usetex)
+                text.set_text(latex.escaped(plain[text]) if text in plain else text.get_text())
             with written(path) as file:
                 fig.savefig(file, format=kind, **options)
         finally:
-            for text, said in zip(texts, plain, strict=True):
-                text.set_text(said)
+            fig.set_layout_engine("none")
+            for text in everywhere:
+                text.set_usetex(False)
+                text.set_text(plain.get(text, text.get_text()))
     return path
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line: of all that LaTeX says, its error."""
+    said = re.search(r"^! (.*)", str(error), re.M)
+    return f"LaTeX says: {said[1]}" if said else first_line(error)
 
 
 def _tables(verdict: Verdict, problems: Sequence[str], stem: Path) -> list[Path]:

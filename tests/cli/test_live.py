@@ -109,6 +109,7 @@ def test_without_a_terminal_there_are_lines_of_progress(own_folder: None) -> Non
     assert done.exit_code == 0 and "--live needs a terminal" in done.stderr and "round 20 of 20" in done.stderr
 
 
+@pytest.mark.slow
 def test_in_a_terminal_curves_are_drawn_and_numbers_stay_the_same(tmp_path: Path) -> None:
     words = [*ASK[:-1], "3000", *TWO, "--out"]
     said, code = in_terminal([*words, "live", "--live"], tmp_path)
@@ -124,11 +125,13 @@ def test_in_a_terminal_curves_are_drawn_and_numbers_stay_the_same(tmp_path: Path
         assert all(np.array_equal(one_[key], other[key], equal_nan=True) for key in one_.metrics)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(tmp_path: Path) -> None:
     said, code = in_terminal([*ASK, "--live", "--out", "mine", "--algorithm", "gt"], tmp_path, terminal="dumb")
     assert code == 0 and "--live needs a terminal" in said and not BRAILLE.search(said)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_clean_terminal_and_a_run(tmp_path: Path) -> None:
     def interrupt(said: str, pid: int, fd: int) -> bool:
         if BRAILLE.search(said):
@@ -141,6 +144,7 @@ def test_ctrl_c_leaves_a_clean_terminal_and_a_run(tmp_path: Path) -> None:
     assert one(tmp_path / "mine").status == "interrupted"
 
 
+@pytest.mark.slow
 def test_the_picture_follows_the_size_of_the_terminal(tmp_path: Path) -> None:
     sizes: list[int] = []
 

@@ -20,6 +20,11 @@ SYSTEM = next((each for each in paper.TEX if shutil.which(each)), None)
 NASTY = r"my_rule{1}.py:lr=50%,path='a&b#c~d^e\f$g',name=\input{x}--<|>"
 
 
+def known_to_tex(file: str) -> bool:
+    finder = shutil.which("kpsewhich")
+    return finder is not None and not subprocess.run([finder, file], capture_output=True, check=False).returncode
+
+
 def run(label: str, ends: list[float], scenario: str = "sea", channel: str = "exact") -> Run:
     average = np.array([np.linspace(8.0, end, 30) if np.isfinite(end) else [8.0] * 29 + [end] for end in ends])
     experiment = {"scenario": scenario, "algorithm": label, "topology": "ring", "seed": 0, "channel": channel}
@@ -70,6 +75,17 @@ def test_pgf_is_left_out_with_a_reason_where_no_tex_system_is(tmp_path: Path, mo
     monkeypatch.setattr(shutil, "which", lambda name: None)
     done = paper.write(problem(), tmp_path)
     assert not list(tmp_path.rglob("*.pgf")) and "install TeX Live" in " ".join(done.notes)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("dvipng") and all(map(known_to_tex, ("type1cm.sty", "type1ec.sty")))),
+    reason="no latex with dvipng, cm-super and type1cm",
+)
+def test_latex_sets_the_texts_on_request(tmp_path: Path) -> None:
+    done = paper.write(problem(run(NASTY, [4.0] * 8)), tmp_path / "tex", usetex=True)
+    assert not [note for note in done.notes if "left out" in note and "pgf" not in note]
+    fonts = re.findall(rb"/FontName /(?:\w+\+)?(\w+)", (tmp_path / "tex" / "figures" / "differences.pdf").read_bytes())
+    assert fonts and b"STIXGeneral" not in b" ".join(fonts)
 
 
 def test_lines_are_told_apart_without_colour() -> None:
@@ -144,12 +160,10 @@ def test_markdown_has_a_cell_for_every_column() -> None:
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {8} and "**gtadam:lr=0.1**" in lines[2]
 
 
-@pytest.mark.skipif(SYSTEM is None, reason="no TeX system")
+@pytest.mark.skipif(SYSTEM is None or not known_to_tex("siunitx.sty"), reason="no TeX system with siunitx")
 def test_tables_and_pgf_figures_compile(written: tuple[Path, paper.Written], tmp_path: Path) -> None:
     out, _ = written
     assert SYSTEM is not None
-    if subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False).returncode:
-        pytest.skip("TeX without siunitx")
     caption = next(line for line in (out / "captions.txt").read_text().splitlines() if line.startswith("tables/"))
     text = "\n".join(
         [
