@@ -10,12 +10,9 @@ from pathlib import Path
 import click
 
 from distopt.cli import commands
+from distopt.cli.options import TRACEBACK
 from distopt.cli.polite import polite
 from distopt.cli.streams import say
-
-_TRACEBACK = click.option(
-    "--traceback", is_flag=True, envvar="DISTOPT_TRACEBACK", help="Show the Python traceback of an error."
-)
 
 
 @click.command()
@@ -24,7 +21,7 @@ _TRACEBACK = click.option(
 @click.option("--baseline", metavar="METHOD", help="Method to compare the others with.  [default: the best]")
 @click.option("--level", type=float, default=0.9, metavar="P", help="Level of the intervals.  [default: 0.9]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write tables and figures to.")
-@_TRACEBACK
+@TRACEBACK
 def compare(
     runs: tuple[Path, ...],
     *,
@@ -76,7 +73,7 @@ def compare(
     metavar="FILE|DIR",
     help="File or, for TensorBoard, folder.  [default: NAME.FORMAT]",
 )
-@_TRACEBACK
+@TRACEBACK
 def export(runs: tuple[Path, ...], *, kind: str, out: Path | None, traceback: bool) -> None:
     """Write runs for other programs.
 

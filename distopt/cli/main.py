@@ -30,7 +30,6 @@ from distopt.cli.options import (
 )
 from distopt.cli.polite import polite
 from distopt.cli.streams import lasting_streams
-from distopt.errors import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
