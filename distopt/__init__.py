@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from distopt.api import load as load
     from distopt.api import resume as resume
     from distopt.api import simulate as simulate
+    from distopt.report.verdict import Verdict as Verdict
     from distopt.runs.results import Run as Run
     from distopt.runs.tuned import Tuned as Tuned
     from distopt.studies import sweep as sweep
     from distopt.studies import tune as tune
 
-__all__ = ["Run", "Tuned", "__version__", "compare", "load", "resume", "simulate", "sweep", "tune"]
+__all__ = ["Run", "Tuned", "Verdict", "__version__", "compare", "load", "resume", "simulate", "sweep", "tune"]
 
 if not (
     Path(__file__).parent / "topologies"
@@ -33,6 +34,7 @@ _LAZY = {
     "load": "distopt.api",
     "Run": "distopt.runs.results",
     "Tuned": "distopt.runs.tuned",
+    "Verdict": "distopt.report.verdict",
 }
 
 
