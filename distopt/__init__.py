@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from distopt._version import __version__
 
 if TYPE_CHECKING:
+    from distopt.api import compare as compare
     from distopt.api import load as load
     from distopt.api import resume as resume
     from distopt.api import simulate as simulate
+    from distopt.report.verdict import Verdict as Verdict
     from distopt.runs.results import Run as Run
     from distopt.runs.tuned import Tuned as Tuned
     from distopt.studies import sweep as sweep
     from distopt.studies import tune as tune
 
-__all__ = ["Run", "Tuned", "__version__", "load", "resume", "simulate", "sweep", "tune"]
+__all__ = ["Run", "Tuned", "Verdict", "__version__", "compare", "load", "resume", "simulate", "sweep", "tune"]
 
 if not (
     Path(__file__).parent / "topologies"
@@ -28,9 +30,11 @@ _LAZY = {
     "resume": "distopt.api",
     "sweep": "distopt.studies",
     "tune": "distopt.studies",
+    "compare": "distopt.api",
     "load": "distopt.api",
     "Run": "distopt.runs.results",
     "Tuned": "distopt.runs.tuned",
+    "Verdict": "distopt.report.verdict",
 }
 
 

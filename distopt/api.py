@@ -1,9 +1,9 @@
-"""The Python API: ``simulate``, ``resume`` and ``load``. Many experiments at a time are in ``distopt.studies``."""
+"""The Python API: ``simulate``, ``compare``, ``resume`` and ``load``. Many experiments at a time are in ``distopt.studies``."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from distopt.catalog.spec import shown
 from distopt.codegen.keeping import keeping
 from distopt.engines import local
 from distopt.errors import InputError
-from distopt.experiment import Experiment, compared
+from distopt.experiment import Experiment, compared, read_toml
+from distopt.report import statistics, study, verdict
 from distopt.report.summary import drift, weakness
+from distopt.report.verdict import Verdict
 from distopt.runs import sweep as sweeps
 from distopt.runs.execution import Asked, Comparison, Comparisons, MakeEngine, batched, execute, whole
 from distopt.runs.folder import Folder, opened, reopened
@@ -23,7 +25,7 @@ from distopt.simulation import surroundings
 from distopt.simulation.problem import build
 from distopt.studies import swept, warn
 
-__all__ = ["Comparison", "execute", "load", "resume", "simulate"]
+__all__ = ["Comparison", "compare", "execute", "load", "resume", "simulate"]
 
 
 @surroundings.set_aside()
@@ -166,6 +168,53 @@ def resume(
         return swept(sweeps.reopened(Path(folder), engine is not None or checkpoint_every is not None or force))
     runs = _through(reopened(Path(folder), engine=engine, checkpoint_every=checkpoint_every, force=force))
     return runs if len(runs) > 1 else next(iter(runs.values()))
+
+
+def compare(
+    *runs: Any, metric: str | None = None, baseline: str | None = None, level: float = statistics.LEVEL
+) -> Verdict:
+    """Compare methods on the trials that they share, as ``distopt compare`` does: medians, differences, p-values, verdicts.
+
+    docs/comparing.md explains the figures.
+
+    Args:
+        runs: runs, dicts or lists of runs, as ``simulate`` and ``load`` return them, folders of runs, or TOML files. A TOML file is run first,
+            into the folder that ``distopt simulate FILE.toml`` writes to, unless its runs are there already.
+        metric: what is compared; None for what ranks the runs: the average dynamic regret, or the cost where there are no regrets.
+        baseline: the method that the others are compared with; None for the one with the best median.
+        level: of the intervals.
+
+    Returns:
+        The verdict. ``print`` shows it; ``.to_pandas()``, ``.plot()`` and ``.write(folder)`` give it in other forms.
+
+    Raises:
+        InputError: something that is no run, runs without the metric, or the same run twice.
+
+    >>> runs = simulate("ring", agents=4, scenario="moving_target", algorithm=["gt", "dgd"], rounds=20, trials=3)
+    >>> [(row.method, row.verdict) for row in compare(runs).rows]
+    [('gt', 'cannot be significant: 3 trials'), ('dgd', 'best')]
+    """
+    found = list(_runs_of(runs))
+    places = [each for each in found if isinstance(each, Path)]
+    inside = [*(study.read(places) if places else []), *(each for each in found if isinstance(each, Run))]
+    return verdict.compared(study.groups(inside), metric, baseline, level)
+
+
+def _runs_of(given: Any) -> Iterator[Run | Path]:
+    """The runs and folders that a run, a folder, a TOML file, or any dict or list of these stand for."""
+    if isinstance(given, Run):
+        yield given
+    elif isinstance(given, str | Path):
+        if Path(given).suffix != ".toml" or Path(given).is_dir():
+            yield Path(given)
+            return
+        done = _through(opened(compared(read_toml(Path(given))), None, Asked(), resume=True))
+        yield from (run.path for run in done.values() if run.path is not None)
+    elif isinstance(given, Mapping | Sequence):
+        for each in given.values() if isinstance(given, Mapping) else given:
+            yield from _runs_of(each)
+    else:
+        raise InputError(f"{shown(given)}: neither a run, nor a folder of runs, nor a TOML file")
 
 
 def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:

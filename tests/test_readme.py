@@ -41,7 +41,7 @@ TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tes
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|\[0\.001|k=5")
+SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -75,6 +75,8 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
+        "docs/comparing.md",
+        "docs/exporting.md",
         "docs/metrics.md",
         "docs/simulate.md",
         "docs/theory.md",
@@ -126,9 +128,9 @@ def test_options_of_lines_that_cannot_run_here_exist(line: str) -> None:
     ],
 )
 def test_command_runs(command: str, place: Path) -> None:
-    if command.startswith("distopt resume "):
-        folder = command.rsplit(maxsplit=1)[-1]
-        say(next(each for each in COMMANDS if re.match(rf"distopt simulate .* --out {folder}$", each)), place)
+    if re.match("distopt (resume|compare|export) ", command):
+        for folder in re.findall(r"(?<!--out )runs/\w+", command):
+            say(next(each for each in COMMANDS if re.match(rf"distopt simulate .* --out {folder}$", each)), place)
     out = say(command, place)
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
@@ -162,6 +164,22 @@ def test_what_theory_says_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     settled, speed = (float(each) for each in second.split())
     assert 0 < speed < settled
     assert (said["run"]["dynamic_regret_low"] < said["run"]["dynamic_regret_high"]).all()
+
+
+@pytest.mark.slow
+def test_the_comparison_and_the_paper_in_python_are_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared, written = PYTHON["docs/comparing.md"]
+    exec(compared, {})
+    assert "dgd" in capsys.readouterr().out and (place / "differences.png").stat().st_size > 10_000
+    assert (place / "compared" / "comparison.tex").exists()
+    say(next(command for command in COMMANDS if command.endswith("--out runs/four")), place)
+    exec(written, {})
+    assert (place / "paper" / "figures" / "ecdf.pdf").exists() and (place / "paper" / "bibliography.bib").exists()
+
+
+def test_the_dataset_has_the_axes_that_the_page_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec("import distopt\n" + PYTHON["docs/exporting.md"][0], {})
+    assert capsys.readouterr().out.strip() == "('trial', 'point', 'agent', 'coordinate') bits"
 
 
 @pytest.mark.slow

@@ -87,10 +87,14 @@ class Entry:
         return f"{self.name}:{values}" if values else self.name
 
     @property
+    def keys(self) -> list[str]:
+        """The keys in references.bib of the papers that it names."""
+        return [key for key in dict.fromkeys(_KEY.findall(self.text)) if key in references()]
+
+    @property
     def papers(self) -> list[str]:
         """The papers that it names, as lines of a list of references."""
-        known = references()
-        return [f"[{key}] {known[key]}" for key in dict.fromkeys(_KEY.findall(self.text)) if key in known]
+        return [f"[{key}] {references()[key]}" for key in self.keys]
 
 
 def entry(kind: str, name: str) -> Entry:
@@ -200,6 +204,31 @@ def find(name: str) -> list[Entry]:
     return found
 
 
+def cited(kind: str, spec: str) -> list[str]:
+    """The keys in references.bib of the papers that a part names, and the parts inside it; defaults count.
+
+    >>> cited("algorithms", "gtadam:lr=0.1"), cited("channels", "choco:compressor=sign")
+    (['carnevale2023'], ['koloskova2019', 'karimireddy2019'])
+
+    Raises:
+        InputError: there is no such part.
+    """
+    parsed = Spec.parse(spec)
+    mine = [parsed.name] if parsed.name in registry.names(kind) else []
+    found = entry(kind, *mine) if mine else next((each for each in own(parsed.name) if each.kind == kind), None)
+    if found is None:
+        return []
+    keys, free = found.keys, iter(parsed.args)
+    given = dict(parsed.kwargs)
+    for parameter in found.parameters:
+        value = given[parameter.name] if parameter.name in given else next(free, parameter.default) or ""
+        for inner in registry.NESTED.values():
+            name = value.partition("(")[0].strip()
+            if f"a {inner[:-1]}" in parameter.values and (name in registry.names(inner) or ".py" in value):
+                keys += cited(inner, value)
+    return list(dict.fromkeys(keys))
+
+
 @cache
 def references() -> Mapping[str, str]:
     """The papers of references.bib by key, each as a line.
@@ -207,10 +236,17 @@ def references() -> Mapping[str, str]:
     >>> references()["kingma2015"][:31]
     'Kingma, Ba: Adam: A Method for '
     """
-    text = (Path(__file__).parent.parent / "references.bib").read_text(encoding="utf-8")
     return {
-        key: _reference(dict(_bib_fields(body))) for key, body in re.findall(r"@\w+\{([^,]+),(.*?)\n\}", text, re.S)
+        key: _reference(dict(_bib_fields(text.removesuffix("\n}").partition(",")[2])))
+        for key, text in bibliography().items()
     }
+
+
+@cache
+def bibliography() -> Mapping[str, str]:
+    """The entries of references.bib by key, as they stand there."""
+    text = (Path(__file__).parent.parent / "references.bib").read_text(encoding="utf-8")
+    return {key: whole for whole, key in re.findall(r"(@\w+\{([^,]+),.*?\n\})", text, re.S)}
 
 
 # ------------------------------------------------------------------------------------------------------- of a docstring

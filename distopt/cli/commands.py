@@ -27,12 +27,23 @@ if TYPE_CHECKING:
     from distopt.runs.sweep import Sweep
 
 
-def simulate(experiments: Sequence[Experiment], out: Path | None, asked: Asked, resume: bool = False) -> None:
+def simulate(
+    experiments: Sequence[Experiment],
+    out: Path | None,
+    asked: Asked,
+    resume: bool = False,
+    live: bool = False,
+    tensorboard: Path | None = None,
+) -> None:
     """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
     from distopt.runs.folder import opened
 
+    if tensorboard is not None:
+        from distopt.report import exporting
+
+        exporting.ready(tensorboard)
     with opened(experiments, out, asked, resume=resume) as folder:
-        _go_on(folder)
+        _go_on(folder, live, tensorboard)
 
 
 def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
@@ -47,18 +58,30 @@ def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: 
         _go_on(folder)
 
 
-def _go_on(folder: Folder) -> None:
+def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None) -> None:
     """Run what is left in a folder, show it, and end with the exit code that it deserves."""
-    from distopt.cli.progress import progress
-
     if folder.resumed and folder.finished:
         say(f"nothing to resume: {folder.path} is finished")
         return
+    run(folder, live)
+    if tensorboard is not None:
+        from distopt.report import exporting, study
+
+        exporting.events(study.groups([run for run in folder.runs.values() if run.rounds.size]), tensorboard)
+        say(f"         {tensorboard} (tensorboard --logdir {shlex.quote(str(tensorboard))})")
+    if any(run.status == "diverged" for run in folder.runs.values()):
+        raise SystemExit(1)
+
+
+def run(folder: Folder, live: bool = False) -> None:
+    """Run what is left in a folder, and show all of it; ``live`` draws curves while the rounds run."""
+    from distopt.cli.progress import progress
+
     _begin(folder)
     stopped: KeyboardInterrupt | InputError | RunError | None = None
-    with progress() as reporting, said_warnings():
+    with progress(live) as watch, said_warnings():
         try:
-            folder.run(reporting)
+            folder.run(watch.reporting, watch.seen)
         except (KeyboardInterrupt, InputError, RunError) as error:
             stopped = error
     try:
@@ -75,8 +98,6 @@ def _go_on(folder: Folder) -> None:
         raise RunError(f"{stopped}; {go_on}") from stopped
     if stopped is not None:
         raise stopped
-    if any(run.status == "diverged" for run in folder.runs.values()):
-        raise SystemExit(1)
 
 
 def _begin(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""What ``distopt list`` prints: a table of what there is, or the page of one entry. Imports nothing heavy."""
+"""What ``distopt list`` and ``distopt show`` print. Listing imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
 from distopt.catalog import entries, registry
 from distopt.catalog.entries import Entry
 from distopt.cli.streams import width
+from distopt.errors import printable
 from distopt.report import tables
 
 PAGE = 100
@@ -79,6 +81,27 @@ def explained(name: str) -> None:
     """Print the page of each entry of a name: what it computes, its parameters, papers, and an example."""
     for number, entry in enumerate(entries.find(name)):
         click.echo(("\n" * 2 if number else "") + "\n".join(page(entry, min(width(), PAGE))))
+
+
+def pictured(topology: str, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None) -> None:
+    """Print a network's degrees, diameter and spectral gap, and write its picture."""
+    from distopt.experiment import Experiment, titled
+    from distopt.network.topology import build_topology
+    from distopt.report import network
+    from distopt.runs.results import folder_name
+
+    Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
+    graph = build_topology(topology, agents, seed)
+    what = network.portrait(graph, weights, seed, drop_links)
+    title = f"{titled(topology)}, {what.agents} agents"
+    path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
+    network.save(network.figure(what, title), path)
+    click.echo(click.style(title, bold=True))
+    for name, value in what.rows(weights).items():
+        click.echo(f"  {name:<34}{value}")
+    for note in what.notes:
+        click.echo(f"distopt: note: {printable(note)}", err=True)
+    click.echo(f"written: {printable(str(path))}")
 
 
 def page(entry: Entry, room: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from distopt._version import __version__
-from distopt.cli import asking, commands, studies
+from distopt.cli import asking, commands, comparing, studies
 from distopt.cli.options import (
     ADDRESS,
     BACKEND,
@@ -30,7 +30,6 @@ from distopt.cli.options import (
 )
 from distopt.cli.polite import polite
 from distopt.cli.streams import lasting_streams
-from distopt.errors import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,6 +55,13 @@ def cli() -> None:
     "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Write compiled functions there as C."
 )
 @WHERE
+@click.option("--live", is_flag=True, help="Draw the regret in the terminal while the rounds run.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write event files for TensorBoard there, too.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
 @CHECKPOINT
 @TRACEBACK
@@ -74,6 +80,8 @@ def simulate(
     out: Path | None,
     checkpoint_every: int | None,
     keep_code: Path | None,
+    live: bool,
+    tensorboard: Path | None,
     traceback: bool,
     **given: Any,
 ) -> None:
@@ -115,7 +123,8 @@ def simulate(
 
             asked = Asked(mode, where, checkpoint_every)
             with keeping(keep_code):
-                commands.simulate(asking.experiments(topology, algorithm, settings), out, asked, resume=again)
+                wanted = asking.experiments(topology, algorithm, settings)
+                commands.simulate(wanted, out, asked, resume=again, live=live, tensorboard=tensorboard)
 
 
 @cli.command()
@@ -209,23 +218,9 @@ def show(
 ) -> None:
     """Show a network: degrees, diameter, spectral gap, and a picture."""
     with polite(traceback):
-        from distopt.experiment import Experiment, titled
-        from distopt.network.topology import build_topology
-        from distopt.report import network
-        from distopt.runs.results import folder_name
+        from distopt.cli import listing
 
-        Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
-        graph = build_topology(topology, agents, seed)
-        what = network.portrait(graph, weights, seed, drop_links)
-        title = f"{titled(topology)}, {what.agents} agents"
-        path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
-        network.save(network.figure(what, title), path)
-        click.echo(click.style(title, bold=True))
-        for name, value in what.rows(weights).items():
-            click.echo(f"  {name:<34}{value}")
-        for note in what.notes:
-            click.echo(f"distopt: note: {printable(note)}", err=True)
-        click.echo(f"written: {printable(str(path))}")
+        listing.pictured(topology, agents, weights, drop_links, seed, out)
 
 
 @cli.command()
@@ -258,7 +253,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune):
+for each in (studies.sweep, studies.tune, comparing.compare, comparing.export):
     cli.add_command(each)
 
 

@@ -6,28 +6,46 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from distopt.catalog.registry import brief
+from distopt.cli.streams import say
 
 if TYPE_CHECKING:
-    from distopt.runs.execution import Progress
+    from distopt.cli.live import Chart
+    from distopt.runs.execution import Progress, Seen
+
+REDRAWN = 5
+"""How many times a second curves are drawn again."""
+
+
+class Watch(NamedTuple):
+    """What a run tells of itself while it goes on: ``reporting`` gives its progress function by its name, ``seen`` is told its rounds."""
+
+    reporting: Callable[[str], Progress]
+    seen: Seen | None = None
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], Progress]]:
-    """Within it, a label becomes what ``distopt.runs.execution.execute`` reports to: bars with rate and time left on a terminal, else lines.
+def progress(live: bool = False) -> Iterator[Watch]:
+    """Within it, runs can be watched: bars with rate and time left on a terminal, else lines. ``live`` draws curves above the bars.
 
-    >>> with progress() as reporting:
-    ...     print(callable(reporting("gt:lr=0.1")))
+    >>> with progress() as watch:
+    ...     print(callable(watch.reporting("gt:lr=0.1")))
     True
     """
-    if not sys.stderr.isatty():
-        yield lines
-        return
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if not sys.stderr.isatty() or (live and console.is_dumb_terminal):
+        if live:
+            say("distopt: note: --live needs a terminal to draw in; lines of progress follow instead", err=True)
+        yield Watch(lines)
+        return
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -38,25 +56,41 @@ def progress() -> Iterator[Callable[[str], Progress]]:
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
-        tasks: dict[str, tuple[Any, float, int]] = {}
+    bars = Bars(*columns, console=console, transient=True, expand=True)
+    if not live:
+        with bars:
+            yield Watch(_barred(bars))
+        return
+    from distopt.cli.live import Chart
 
-        def of(label: str) -> Progress:
-            def report(phase: str, done: int, total: int) -> None:
-                key = "comparator" if phase == "comparator" else f"run {label}"
-                if key not in tasks:
-                    name = phase if phase == "comparator" else brief(label)
-                    shown = name if len(name) <= 32 else name[:31] + "…"
-                    tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter(), done)
-                task, began, before = tasks[key]
-                if bars.tasks[task].finished:
-                    return  # the comparator is made once; later algorithms find it ready
-                seconds = time.perf_counter() - began
-                bars.update(task, completed=done, rate=f"{(done - before) / seconds:,.0f}/s" if seconds > 0 else "")
+    chart = Chart()
+    with Live(Group(chart, bars), console=console, refresh_per_second=REDRAWN, transient=True):
+        yield Watch(_barred(bars, chart), chart.take)
+    console.print(chart)  # the last picture stays
 
-            return report
 
-        yield of
+def _barred(bars: Any, chart: Chart | None = None) -> Callable[[str], Progress]:
+    """Progress functions that move bars, and tell the chart how long its runs are."""
+    tasks: dict[str, tuple[Any, float, int]] = {}
+
+    def of(label: str) -> Progress:
+        def report(phase: str, done: int, total: int) -> None:
+            key = "comparator" if phase == "comparator" else f"run {label}"
+            if chart is not None:
+                chart.rounds = max(chart.rounds, total)
+            if key not in tasks:
+                name = phase if phase == "comparator" else brief(label)
+                shown = name if len(name) <= 32 else name[:31] + "…"
+                tasks[key] = (bars.add_task(shown, total=total, rate=""), time.perf_counter(), done)
+            task, began, before = tasks[key]
+            if bars.tasks[task].finished:
+                return  # the comparator is made once; later algorithms find it ready
+            seconds = time.perf_counter() - began
+            bars.update(task, completed=done, rate=f"{(done - before) / seconds:,.0f}/s" if seconds > 0 else "")
+
+        return report
+
+    return of
 
 
 def lines(label: str) -> Progress:

@@ -53,8 +53,8 @@ def tune(
     if question.points:
         say(f"{len(question.points)} points finished before")
     try:
-        with progress() as reporting, said_warnings():
-            tuned = question.run(reporting, say)
+        with progress() as watch, said_warnings():
+            tuned = question.run(watch.reporting, say)
     except KeyboardInterrupt:
         say(f"distopt: interrupted; what is finished is kept in {question.path}; re-run the command to go on", err=True)
         raise SystemExit(question.stop.code) from None

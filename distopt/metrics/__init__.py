@@ -120,6 +120,7 @@ class Metric:
         averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
         signed: whether values below zero are meaningful.
+        rises: whether larger values are better.
         compares: whether it compares with minimisers. Where a scenario has none (``comparator = False``) there is no such metric.
         needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
         stored: whether a run keeps it. One that is not stored is there for other metrics.
@@ -140,6 +141,7 @@ class Metric:
     averaged: bool = False
     smoothed: bool = False
     signed: bool = False
+    rises: bool = False
     compares: bool = False
     needs_points: bool = False
     stored: bool = True

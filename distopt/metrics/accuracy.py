@@ -18,6 +18,7 @@ class Accuracy(Metric):
 
     title = "Accuracy"
     unit = "fraction"
+    rises = True
     smoothed = True
     baselines = ("accuracy_best_fixed", "accuracy_last_label")
     head = ("", "accuracy")

@@ -15,6 +15,7 @@ class AccuracyBestFixed(Metric):
 
     title = "Accuracy of the best fixed point"
     unit = "fraction"
+    rises = True
     compares = True
     smoothed = True
     label = "best fixed point"

@@ -14,6 +14,7 @@ class AccuracyLastLabel(Metric):
 
     title = "Accuracy of repeating the last label"
     unit = "fraction"
+    rises = True
     smoothed = True
     label = "last label"
     take = "mean"

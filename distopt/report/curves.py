@@ -30,7 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 FRACTION = "fraction"
 """The unit of metrics that are drawn in percent, on linear axes."""
 
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
 _BASE_STYLES: tuple[Any, ...] = ((0, (5, 2)), (0, (1, 1.6)))
 _ROUNDING = 1e-12  # a baseline below this part of the runs' first value is zero, computed in floating point
 _LARGEST = 1e150  # an axis ends here: ticks far beyond it are still numbers
@@ -71,6 +71,42 @@ def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> F
     >>> figure({"gt": run}, "consensus_error").axes[0].get_yscale()
     'log'
     """
+    curves, longest, notes = lines(runs, series)
+    metric, crowded = longest.about(series), len(runs) > len(COLOURS)
+    common = common_start(list(runs)) if crowded else ""
+    fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
+    canvas = FigureCanvasAgg(fig)
+    axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
+    scale(axes, curves, metric, notes)
+    drawn = [curve for curve in curves if draw(axes, curve)]
+    frame(axes)
+    plain_ticks(axes)
+    axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
+    fig.text(0.02, 0.935, heading(series, metric), fontsize=10.5, fontweight="bold", color=INK)
+    where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
+    fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
+    notes += _omissions(axes, curves, drawn)
+    named = _best(drawn)
+    if len(named) < len(drawn):
+        notes.append(
+            f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}."
+        )
+    wrapped = textwrap.wrap(" ".join(notes), 125)
+    wrapped = wrapped if len(wrapped) <= 2 else [wrapped[0], wrapped[1][:122] + " …"]
+    fig.text(0.02, 0.068, "\n".join(wrapped), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
+        canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
+    _name_lines(axes, named)
+    return fig
+
+
+def lines(runs: Mapping[str, Run], series: str) -> tuple[list[Curve], Run, list[str]]:
+    """The lines of a figure: of the runs that have the metric, and of its baselines; the longest of these runs; and notes for the reader.
+
+    Raises:
+        InputError: no run has the metric.
+    """
     have = {name: run for name, run in runs.items() if series in run and series not in run.trajectories}
     if not have:
         known = sorted({key for run in runs.values() for key in run if key not in run.trajectories})
@@ -102,39 +138,15 @@ def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> F
     if crowded:
         # bands of many runs would hide the lines
         curves = [curve._replace(low=curve.mean, high=curve.mean) for curve in curves]
-    fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
-    canvas = FigureCanvasAgg(fig)
-    axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
-    _scale(axes, curves, metric, notes)
-    drawn = [curve for curve in curves if _draw(axes, curve)]
-    frame(axes)
-    plain_ticks(axes)
-    axes.set_xlabel("round", fontsize=8, color=INK, labelpad=2)
-    fig.text(0.02, 0.935, heading(series, metric), fontsize=10.5, fontweight="bold", color=INK)
-    where = "  ·  ".join(part for part in (subtitle(longest), short(common.rstrip(":,"))) if part)
-    fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
-    notes += _omissions(axes, curves, drawn)
     if len(have) < len(runs):
         notes.append(f"No such metric: {', '.join(short(name) for name in runs if name not in have)}.")
-    named = _best(drawn)
-    if len(named) < len(drawn):
-        notes.append(
-            f"Named: the {sum(not c.baseline for c in named)} runs that end lowest, of {sum(not c.baseline for c in drawn)}."
-        )
-    lines = textwrap.wrap(" ".join(notes), 125)
-    lines = lines if len(lines) <= 2 else [lines[0], lines[1][:122] + " …"]
-    fig.text(0.02, 0.068, "\n".join(lines), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
-        canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
-    _name_lines(axes, named)
-    return fig
+    return curves, longest, notes
 
 
 def _shades(count: int) -> list[tuple[str, Any]]:
     """Styles for more runs than there are colours: one scale from dark to light in their order, neighbours told apart by dashes."""
-    scale = colormaps["viridis"]
-    return [(to_hex(scale(0.85 * k / (count - 1))), _DASHES[k % 2 if count <= _NAMES else 0]) for k in range(count)]
+    shades = colormaps["viridis"]
+    return [(to_hex(shades(0.85 * k / (count - 1))), DASHES[k % 2 if count <= _NAMES else 0]) for k in range(count)]
 
 
 def _best(curves: Sequence[Curve]) -> list[Curve]:
@@ -180,7 +192,7 @@ def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:
     return bool(largest > 0 and (np.abs(baseline.mean) < _ROUNDING * largest).all())
 
 
-def _scale(axes: Any, curves: Sequence[Curve], metric: Metric, notes: list[str]) -> None:
+def scale(axes: Any, curves: Sequence[Curve], metric: Metric, notes: list[str]) -> None:
     """Choose the axes' scales and limits from the values, before anything is drawn."""
     ends = [(curve.x[0], curve.x[-1]) for curve in curves if len(curve.x)]
     first, last = min((a for a, _ in ends), default=1.0), max((b for _, b in ends), default=1.0)
@@ -213,14 +225,14 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     Healthy runs are shown whole; baselines and runs that diverged may stretch what the runs need by three decades (or by
     their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
-    scale = axes.yaxis.get_transform()
-    decade = getattr(scale, "linthresh", 1.0)  # the length of one decade in transformed units
+    transform = axes.yaxis.get_transform()
+    decade = getattr(transform, "linthresh", 1.0)  # the length of one decade in transformed units
 
     def span(some: Sequence[Curve]) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):
-            means = scale.transform(np.concatenate([np.empty(0), *(c.mean for c in some)]).clip(-1e300, 1e300))
+            means = transform.transform(np.concatenate([np.empty(0), *(c.mean for c in some)]).clip(-1e300, 1e300))
             bands = np.concatenate([np.empty(0), *(band for c in some for band in (c.low, c.high))])
-            bands = scale.transform(bands.clip(-1e300, 1e300))
+            bands = transform.transform(bands.clip(-1e300, 1e300))
         means, bands = means[np.isfinite(means)], bands[np.isfinite(bands)]
         if not len(means):
             return None
@@ -239,7 +251,7 @@ def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
         low, high = min(low, core[0]), max(high, core[1])
     margin = max(0.04 * (high - low), 0.02 * decade)
     with np.errstate(over="ignore", under="ignore"):
-        bottom, top = scale.inverted().transform(np.array([low - margin, high + margin])).clip(-_LARGEST, _LARGEST)
+        bottom, top = transform.inverted().transform(np.array([low - margin, high + margin])).clip(-_LARGEST, _LARGEST)
     return max(float(bottom), 1 / _LARGEST) if axes.get_yscale() == "log" else float(bottom), float(top)
 
 
@@ -249,7 +261,7 @@ def _visible(axes: Any, curve: Curve) -> NDArray[np.bool_]:
     return able
 
 
-def _draw(axes: Any, curve: Curve) -> bool:
+def draw(axes: Any, curve: Curve) -> bool:
     """Draw one curve; False where it has nothing that can be shown."""
     visible = _visible(axes, curve)
     if not visible.any():

@@ -172,31 +172,51 @@ def _group(runs: list[Run]) -> Group:
 
 
 def _pooled(runs: list[Run], name: str) -> Run:
-    """One run of all trials of runs that differ in their seeds. It ends where the first of them ends."""
+    """One run of all trials of runs that differ in their seeds. It ends where the first of them ends that has not diverged.
+
+    A run that stopped earlier because it diverged has no numbers (nan) from there on.
+    """
     if len(runs) == 1:
         return replace(runs[0], label=name)
-    shortest = min(runs, key=lambda run: len(run.rounds))
-    count = len(shortest.rounds)
-    if any(not np.array_equal(run.rounds[:count], shortest.rounds) for run in runs):
+    going = [run for run in runs if run.status != "diverged"]
+    like = min(going, key=lambda run: len(run.rounds)) if going else max(runs, key=lambda run: len(run.rounds))
+    count = len(like.rounds)
+    if any(not np.array_equal(run.rounds[:count], like.rounds[: len(run.rounds)]) for run in runs):
         raise InputError(
             f"{name}: runs of several seeds have recorded other rounds; give each seed the same number of rounds"
         )
     states = [run.status for run in runs]
     status: Status = "diverged" if "diverged" in states else "interrupted" if "interrupted" in states else "done"
     metrics = Pooled([_Until(run.metrics, count) for run in runs])
-    return replace(
-        runs[0], label=name, status=status, rounds=shortest.rounds, metrics=metrics, trajectories={}, info=shortest.info
-    )
+    info = {**like.info}
+    if lost := _diverged_trials(runs):
+        info["diverged_trials"] = lost
+    return replace(like, label=name, status=status, metrics=metrics, trajectories={}, info=info)
+
+
+def _diverged_trials(runs: list[Run]) -> dict[str, int]:
+    """In which round which trial of some runs, counted through them, diverged. One that does not say which: all of its trials."""
+    found: dict[str, int] = {}
+    before = 0
+    for run in runs:
+        if run.status == "diverged" or run.info.get("diverged_trials"):
+            at = int(run.info.get("diverged_at", len(run.rounds)))
+            said = run.info.get("diverged_trials") or dict.fromkeys(range(run.trials), at)
+            found |= {str(before + int(trial)): int(t) for trial, t in said.items()}
+        before += run.trials
+    return found
 
 
 class _Until(Mapping[str, Array]):
-    """The first ``count`` recorded rounds of some metrics."""
+    """The first ``count`` recorded rounds of some metrics, with nan where there are fewer."""
 
     def __init__(self, metrics: Mapping[str, Array], count: int) -> None:
         self._metrics, self._count = metrics, count
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
-        return self._metrics[name][:, : self._count]
+        values = self._metrics[name][:, : self._count]
+        missing = self._count - values.shape[1]
+        return np.pad(values, ((0, 0), (0, missing)), constant_values=np.nan) if missing else values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._metrics)

@@ -93,10 +93,10 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def by_trial(run: Run, series: str) -> NDArray[np.float64]:
-    """What is left of a series in the end, [R]."""
-    values = run[series]
+    """What is left of a series in the end, [R]: as its metric says, the mean or the largest of its values, or else the last."""
+    values, take = run[series], run.about(series).take
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(values.mean(1) if run.about(series).take == "mean" else values[:, -1])
+        return np.asarray(values.mean(1) if take == "mean" else values.max(1) if take == "largest" else values[:, -1])
 
 
 def _closing(run: Run, name: str, metric: Metric) -> float:

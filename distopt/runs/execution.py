@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.loading import stored
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
 from distopt.runs.recording import Recording
-from distopt.runs.results import Run
+from distopt.runs.results import Array, Run
 from distopt.runs.signals import Stop
 from distopt.simulation import grid, limits, runner, surroundings
 from distopt.simulation.problem import Problem, build
@@ -34,6 +34,9 @@ MakeEngine = Callable[[Problem, Blocks, local.Mode], runner.Engine]
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, rounds done, rounds in all)."""
+
+Seen = Callable[[str, Array, Mapping[str, Array]], None]
+"""Called with a run's label and what it has just recorded: rounds [k], and metrics [R, k] by name. Nothing of it may be changed."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def execute_together(
     checkpoint_every: int | None = None,
     starts: Sequence[Checkpoint] | None = None,
     stop: Stop | None = None,
+    seen: Seen | None = None,
     mine: bool = False,
 ) -> list[Run]:
     """Run problems that ``distopt.simulation.grid.batches`` puts together as one batch; each comes out with the bits it has alone.
@@ -211,8 +215,9 @@ def execute_together(
     interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
-    run ends with its segment, and writes a checkpoint first. ``mine`` says that the caller has locked the folders
-    (``distopt.runs.files.locked``). The arrays of a run that has a folder are read from there when they are asked for.
+    run ends with its segment, and writes a checkpoint first. ``seen`` is told what each run has recorded, segment by segment.
+    ``mine`` says that the caller has locked the folders (``distopt.runs.files.locked``). The arrays of a run that has a folder are read
+    from there when they are asked for.
     """
     asked = Asked(mode, engine, checkpoint_every).recorded()
     if checkpoint_every is not None and None in folders:
@@ -253,6 +258,8 @@ def execute_together(
                 stop.patient = True
                 for g, chunk in chunks.items():
                     recordings[g].take(chunk)
+                    if seen:
+                        seen(recordings[g].label, chunk.rounds, chunk.metrics)
                 done = max(chunk.t for chunk in chunks.values())
                 if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
                     held = where.fetch()

@@ -22,7 +22,7 @@ from distopt.report import tables
 from distopt.report.summary import summary
 from distopt.runs import reading
 from distopt.runs.checkpoint import Checkpoint, forced
-from distopt.runs.execution import Asked, Comparisons, MakeEngine, Progress, execute_together, whereabouts
+from distopt.runs.execution import Asked, Comparisons, MakeEngine, Progress, Seen, execute_together, whereabouts
 from distopt.runs.files import locked, write_text, written
 from distopt.runs.manifest import EXPERIMENT, FORMAT, MANIFEST, manifest_text, read_manifest
 from distopt.runs.results import Run, folder_name
@@ -52,7 +52,7 @@ def opened(
         path: the folder, or None for one in ``runs`` that is named after the experiments.
         asked: how they are to run.
         agentwise: as in ``distopt.simulate``.
-        resume: go on with what the folder holds of them.
+        resume: go on with what the folder holds of them, if anything.
         force: go on although the results there are of other files, another program or another device.
 
     Raises:
@@ -66,6 +66,7 @@ def opened(
     for each in experiments:
         each.to_toml(path)  # refuses Python objects, which nobody could build again
     comparisons = Comparisons()
+    resume = resume and (path / MANIFEST).exists()
     if not resume:
         limits.rounds(problems, comparisons.of(first).blocks, path)
     claim(path, fingerprint(experiments))
@@ -176,8 +177,10 @@ class Folder:
         made = self._comparisons.certificate()
         return max(float(run.info["certificate"]) for run in self.runs.values()) if made is None else made
 
-    def run(self, reporting: Callable[[str], Progress] | None = None) -> None:
+    def run(self, reporting: Callable[[str], Progress] | None = None, seen: Seen | None = None) -> None:
         """Run what has not ended, in as few batches as it fits into. ``reporting`` gives the progress function of a batch by its name.
+
+        ``seen`` is told what each run has recorded (see ``execute_together``).
 
         Raises:
             KeyboardInterrupt: asked to end; the runs that were going have saved themselves and are in ``runs``.
@@ -187,11 +190,11 @@ class Folder:
             for batch in self._batches():
                 if self.stop.signal is not None:  # it came with the last rounds of the batch before
                     raise KeyboardInterrupt
-                self._run(batch, reporting)
+                self._run(batch, reporting, seen)
         finally:
             self.stop.patient = True  # the table and the figure are soon written
 
-    def _run(self, batch: list[int], reporting: Callable[[str], Progress] | None) -> None:
+    def _run(self, batch: list[int], reporting: Callable[[str], Progress] | None, seen: Seen | None) -> None:
         name = label(self.problems[batch[0]].experiment) if len(batch) == 1 else f"{len(batch)} runs"
         done: list[Run] = []
         try:
@@ -206,6 +209,7 @@ class Folder:
                 checkpoint_every=self._asked.checkpoint_every,
                 starts=[self.starts[k] for k in batch] if batch[0] in self.starts else None,
                 stop=self.stop,
+                seen=seen,
                 mine=True,
             )
         except (KeyboardInterrupt, InputError, RunError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.errors import InputError
 from distopt.metrics import Metric, about
 from distopt.runs.clock import at
 from distopt.runs.manifest import Status
@@ -106,6 +108,47 @@ class Run(Mapping[str, Array]):
         columns: dict[str, Array] = {"trial": np.repeat(np.arange(trials), k), "round": np.tile(self.rounds, trials)}
         columns.update({name: self[name].reshape(-1) for name in self if name not in self.trajectories})
         return pd.DataFrame(columns)
+
+    def to_xarray(self) -> Any:
+        """The run with named axes (an xarray Dataset), as ``to_netcdf`` and ``to_zarr`` take it.
+
+        Metrics and averages have the axes trial and round. Trajectories have trial, point (x_0 .. x_T) or step (after round 0 .. T - 1),
+        agent and coordinate; an axis of another length is called after its trajectory. A variable's attributes are its ``long_name`` and
+        ``units``; those of the dataset are what the experiment says.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            import xarray as xr
+        except ImportError as error:
+            raise InputError("to_xarray() needs xarray: pip install 'distopt[export]'") from error
+        variables: dict[str, Any] = {}
+        for name in self:
+            if name not in self.trajectories:
+                metric = self.about(name)
+                long_name = metric.title if name in self.metrics else f"{metric.title}, average over the rounds"
+                told = {"long_name": long_name, "units": metric.unit or "1"}
+                variables[name] = (("trial", "round"), self[name], told)
+        lengths = {"trial": self.trials}
+        for name, values in self.trajectories.items():
+            axes = [
+                "trial",
+                "point" if name == "x" else "step",
+                "agent",
+                *(f"{name}_{k}" for k in range(3, values.ndim)),
+            ]
+            axes[-1] = "coordinate" if values.ndim > 3 else axes[-1]
+            for k, length in enumerate(values.shape):
+                axes[k] = axes[k] if lengths.setdefault(axes[k], length) == length else f"{name}_{k}"
+            variables[name] = (tuple(axes), values)
+        experiment = {**self.info.get("experiment", {}), "label": self.label, "status": self.status}
+        experiment |= {key: self.info[key] for key in ("agents", "fingerprint", "diverged_trials") if key in self.info}
+        attributes = {
+            key: value if isinstance(value, str | float) or type(value) is int else json.dumps(value)
+            for key, value in experiment.items()
+        }
+        return xr.Dataset(variables, {"trial": np.arange(self.trials), "round": self.rounds}, attributes)
 
     def plot(self, path: str | Path | None = None, metric: str | None = None) -> Any:
         """Draw a metric, by default the one that ranks, against rounds (log axes, band over trials); returns the figure.

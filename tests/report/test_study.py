@@ -1,14 +1,17 @@
 """Runs that are looked at together: reading folders, grouping by problem, pooling seeds."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import distopt
 from distopt.errors import InputError
-from distopt.report import series, study
+from distopt.report import series, statistics, study
 from distopt.report.study import Trial
+from distopt.runs.manifest import Status
+from distopt.runs.results import Run
 
 SETTINGS = {"agents": 4, "scenario": "moving_target", "rounds": 12, "trials": 2}
 
@@ -77,3 +80,27 @@ def test_a_run_of_a_user_is_offered_with_its_series_and_axes(folder: Path) -> No
     assert rounds is not None and rounds.shape == (4, 12) and rounds[3, -1] == 12
     seconds = series.along(run, "seconds")
     assert seconds is not None and (np.diff(seconds) > 0).all()
+
+
+def made(seed: int, values: list[list[float]], status: Status = "done", **info: Any) -> Run:
+    """A run of "gt" on a seed, by its consensus errors [R, k]."""
+    experiment = {"scenario": "sea", "algorithm": "gt", "topology": "ring", "seed": seed}
+    array = np.array(values)
+    info = {"experiment": experiment, "agents": 4, "rounds": 3, **info}
+    return Run("gt", status, np.arange(array.shape[1]), {"consensus_error": array}, info=info)
+
+
+def test_a_seed_that_diverged_cuts_no_other_short() -> None:
+    (group,) = study.groups(
+        [
+            made(0, [[1.0, 2.0, 3.0]]),
+            made(1, [[4.0], [5.0]], "diverged", diverged_at=1),
+            made(2, [[6.0, 7.0, 8.0], [6.0, 7.0, np.inf]], "diverged", diverged_trials={"1": 2}),
+        ]
+    )
+    pooled = group.runs["gt"]
+    assert pooled.status == "diverged" and pooled.info["diverged_trials"] == {"1": 1, "2": 1, "4": 2}
+    nan = np.nan
+    expected = [[1, 2, 3], [4, nan, nan], [5, nan, nan], [6, 7, 8], [6, 7, np.inf]]
+    np.testing.assert_array_equal(pooled["consensus_error"], expected)
+    assert statistics.diverged(pooled).tolist() == [False, True, True, False, True]

@@ -1,0 +1,112 @@
+"""The commands that look at runs that are there: what can be typed after ``distopt compare`` and ``distopt export``.
+
+As in ``distopt.cli.main``, what takes long to import is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from distopt.cli import commands
+from distopt.cli.options import TRACEBACK
+from distopt.cli.polite import polite
+from distopt.cli.streams import say
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE.toml...")
+@click.option("--metric", metavar="NAME", help="Metric to compare.  [default: the average dynamic regret, or the cost]")
+@click.option("--baseline", metavar="METHOD", help="Method to compare the others with.  [default: the best]")
+@click.option("--level", type=float, default=0.9, metavar="P", help="Level of the intervals.  [default: 0.9]")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write tables and figures to.")
+@TRACEBACK
+def compare(
+    runs: tuple[Path, ...],
+    *,
+    metric: str | None,
+    baseline: str | None,
+    level: float,
+    out: Path | None,
+    traceback: bool,
+) -> None:
+    """Compare methods on the trials that they share, and say which differences are more than chance.
+
+    \b
+    distopt compare runs/mine
+    distopt compare runs/gt runs/gtadam --baseline gt --out compared
+    distopt compare examples/experiment.toml
+
+    RUN is the folder of a run, of several, or of a sweep. A FILE.toml is run first, unless its runs are in their folder already.
+    Runs with the same scenario, agents and start are of one problem. Each problem has a table: the median over the trials with
+    a bootstrap interval, trials that diverged, the difference to the best method with its interval (Hodges-Lehmann), the
+    p-value (Wilcoxon signed-rank test, exact, corrected by Holm), and a verdict at 5 %. Fewer than 6 trials can show no
+    significant difference.
+
+    DIR gets comparison.csv, .md and .tex, differences.png, ecdf.png, and with at least 5 problems profile.png.
+    """
+    with polite(traceback):
+        from distopt.report import study
+        from distopt.report.verdict import compared
+
+        found = study.read([place for each in runs for place in _there(each)])
+        verdict = compared(study.groups(found), metric, baseline, level)
+        click.echo(verdict.text())
+        files = verdict.write(out) if out is not None else []
+        for k, path in enumerate(files):
+            say(f"{'written:' if not k else '        '} {path}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "parquet", "npz", "tensorboard"]),
+    default="csv",
+    help="A long table, or event files for TensorBoard.  [default: csv]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="File or, for TensorBoard, folder.  [default: NAME.FORMAT]",
+)
+@TRACEBACK
+def export(runs: tuple[Path, ...], *, kind: str, out: Path | None, traceback: bool) -> None:
+    """Write runs for other programs.
+
+    \b
+    distopt export runs/mine
+    distopt export runs/gt runs/gtadam --format parquet --out both.parquet
+    distopt export runs/mine --format tensorboard --out events
+
+    RUN is the folder of a run, of several, or of a sweep. The table has a line for each trial and recorded round, with the columns
+    problem, algorithm, seed, trial, round, and one for each metric. Parquet needs pyarrow (pip install 'distopt[export]'), and
+    event files TensorBoard (pip install 'distopt[tensorboard]').
+    """
+    with polite(traceback):
+        from distopt.report import exporting, study
+
+        groups = study.groups(study.read(runs))
+        path = out or Path(f"{runs[0].resolve().name or 'runs'}.{kind}")
+        if kind == "tensorboard":
+            exporting.events(groups, path)
+        else:
+            exporting.write(groups, path, kind)
+        say(f"written: {path}")
+
+
+def _there(path: Path) -> list[Path]:
+    """A folder as it is; for a TOML file, once they have been run, the folders of its runs."""
+    if path.suffix != ".toml" or path.is_dir():
+        return [path]
+    from distopt.experiment import compared, read_toml
+    from distopt.runs.execution import Asked
+    from distopt.runs.folder import opened
+
+    with opened(compared(read_toml(path)), None, Asked(), resume=True) as folder:
+        if not folder.finished:
+            commands.run(folder)
+        return [run.path for run in folder.labelled.values() if run.path is not None]

@@ -1,0 +1,133 @@
+"""Runs for other programs: one long table as CSV, Parquet or NumPy arrays, and event files for TensorBoard. Formats: docs/exporting.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distopt.errors import InputError
+from distopt.report.study import Group
+from distopt.runs.files import written
+from distopt.runs.results import Run, folder_name
+
+TABLES = ("csv", "parquet", "npz")
+"""The formats of a table."""
+
+POINTS = 1000
+"""As many rounds of a run at most become scalars for TensorBoard."""
+
+EVENTS = "events.out.tfevents*"
+"""What TensorBoard calls its files."""
+
+
+def table(groups: Sequence[Group]) -> Any:
+    """All recorded rounds of all trials as one table (a pandas DataFrame): a line for each trial and recorded round.
+
+    Columns: ``problem`` and ``algorithm`` (text), ``seed``, ``trial`` and ``round`` (int64), then a column of float64 for each metric
+    and average, nan where a run does not have it.
+
+    >>> info = {"experiment": {"scenario": "sea", "topology": "ring", "seed": 7}, "agents": 4}
+    >>> run = Run("gt", "done", np.array([0, 1]), {"bits": np.array([[64.0, 128.0]])}, info=info)
+    >>> from distopt.report.study import groups
+    >>> table(groups([run])).to_dict("records")[1]
+    {'problem': 'sea, 4 agents, ring', 'algorithm': 'gt', 'seed': 7, 'trial': 0, 'round': 1, 'bits': 128.0}
+    """
+    import pandas as pd
+
+    frames = []
+    for group in groups:
+        for name, run in group.runs.items():
+            k, trials = len(run.rounds), group.trials[name]
+            columns: dict[str, Any] = {
+                "problem": group.title,
+                "algorithm": name,
+                "seed": np.repeat(np.array([trial.seed for trial in trials], dtype=np.int64), k),
+                "trial": np.repeat(np.array([trial.number for trial in trials], dtype=np.int64), k),
+                "round": np.tile(run.rounds, len(trials)),
+            }
+            columns |= {each: run[each].reshape(-1) for each in run if each not in run.trajectories}
+            frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def write(groups: Sequence[Group], path: Path, kind: str) -> None:
+    """Write the table of some runs as ``kind``, one of ``TABLES``.
+
+    In an .npz file each column is an array; texts are fixed-width Unicode, so nothing has to be unpickled.
+
+    Raises:
+        InputError: Parquet without pyarrow.
+        RunError: the file cannot be written.
+    """
+    if kind == "parquet":
+        _needs("pyarrow", "a Parquet file", "export")
+    found = table(groups)
+    with written(path) as file:
+        if kind == "csv":
+            found.to_csv(file, index=False, lineterminator="\n")
+        elif kind == "parquet":
+            found.to_parquet(file, engine="pyarrow", index=False)
+        else:
+            texts = {name: found[name].to_numpy(dtype=str) for name in ("problem", "algorithm")}
+            np.savez(file, **{name: texts[name] if name in texts else found[name].to_numpy() for name in found})
+
+
+def ready(folder: Path) -> None:
+    """Refuse now what ``events`` would refuse later.
+
+    Raises:
+        InputError: TensorBoard is missing, or the folder holds events already.
+    """
+    _needs("tensorboard", "an event file", "tensorboard")
+    if folder.is_dir() and any(folder.rglob(EVENTS)):
+        raise InputError(
+            f"{folder}: holds event files already, and others beside them would mix; choose another folder"
+        )
+
+
+def events(groups: Sequence[Group], folder: Path) -> None:
+    """Write event files for TensorBoard: a folder for each run, in a folder for each problem where there are several.
+
+    A scalar is the mean over the trials of a metric after a recorded round. Of a run with more than ``POINTS`` recorded rounds as many are
+    taken, evenly spread, first and last included. The time of a scalar is when the round was computed, counted from now.
+
+    Raises:
+        InputError: as ``ready``.
+    """
+    ready(folder)
+    for group in groups:
+        for name, run in group.runs.items():
+            place = folder / folder_name(group.title)[:100] if len(groups) > 1 else folder
+            _events(run, place / folder_name(name)[:100])
+
+
+def _events(run: Run, place: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    kept = np.unique(np.linspace(0, len(run.rounds) - 1, min(POINTS, len(run.rounds))).round().astype(int))
+    seconds = np.nan_to_num(run.seconds)
+    began = time.time() - seconds[-1]
+    try:
+        writer = SummaryWriter(str(place))
+        try:
+            for series in run:
+                if series not in run.trajectories:
+                    with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges
+                        mean = run[series].mean(0)
+                    for k in kept:
+                        writer.add_scalar(series, float(mean[k]), int(run.rounds[k]), began + seconds[k])
+        finally:
+            writer.close()
+    except OSError as error:
+        raise InputError(f"{place}: cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def _needs(package: str, what: str, extra: str) -> None:
+    """Refuse in one line what needs a package that is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"{what} needs {package}; install it with: pip install 'distopt[{extra}]'")
