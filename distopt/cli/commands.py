@@ -34,8 +34,9 @@ def simulate(
     resume: bool = False,
     live: bool = False,
     tensorboard: Path | None = None,
+    page: bool = False,
 ) -> None:
-    """Run the experiments that are not finished, in as few batches as they fit into, and report on all."""
+    """Run the experiments that are not finished, in as few batches as they fit into, and report on all; with ``page`` on a page, too."""
     from distopt.runs.folder import opened
 
     if tensorboard is not None:
@@ -43,7 +44,7 @@ def simulate(
 
         exporting.ready(tensorboard)
     with opened(experiments, out, asked, resume=resume) as folder:
-        _go_on(folder, live, tensorboard)
+        _go_on(folder, live, tensorboard, page)
 
 
 def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
@@ -58,7 +59,7 @@ def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: 
         _go_on(folder)
 
 
-def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None) -> None:
+def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None, page: bool = False) -> None:
     """Run what is left in a folder, show it, and end with the exit code that it deserves."""
     if folder.resumed and folder.finished:
         say(f"nothing to resume: {folder.path} is finished")
@@ -69,6 +70,10 @@ def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None) 
 
         exporting.events(study.groups([run for run in folder.runs.values() if run.rounds.size]), tensorboard)
         say(f"         {tensorboard} (tensorboard --logdir {shlex.quote(str(tensorboard))})")
+    if page:
+        from distopt.report.page import write
+
+        say(f"         {write(folder.labelled, folder.path)}")
     if any(run.status == "diverged" for run in folder.runs.values()):
         raise SystemExit(1)
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from distopt._version import __version__
-from distopt.cli import asking, commands, comparing, studies
+from distopt.cli import asking, commands, comparing, reporting, studies
 from distopt.cli.options import (
     ADDRESS,
     BACKEND,
@@ -64,6 +64,7 @@ def cli() -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
 @CHECKPOINT
+@click.option("--report", is_flag=True, help="Write a report of the runs into the folder, too: report.html.")
 @TRACEBACK
 def simulate(
     topology: str,
@@ -82,6 +83,7 @@ def simulate(
     keep_code: Path | None,
     live: bool,
     tensorboard: Path | None,
+    report: bool,
     traceback: bool,
     **given: Any,
 ) -> None:
@@ -124,7 +126,7 @@ def simulate(
             asked = Asked(mode, where, checkpoint_every)
             with keeping(keep_code):
                 wanted = asking.experiments(topology, algorithm, settings)
-                commands.simulate(wanted, out, asked, resume=again, live=live, tensorboard=tensorboard)
+                commands.simulate(wanted, out, asked, again, live, tensorboard, page=report)
 
 
 @cli.command()
@@ -253,7 +255,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune, comparing.compare, comparing.export):
+for each in (studies.sweep, studies.tune, comparing.compare, comparing.export, reporting.report):
     cli.add_command(each)
 
 

@@ -162,6 +162,19 @@ class Run(Mapping[str, Array]):
             fig.savefig(path)
         return fig
 
+    def report(self, path: str | Path) -> Path:
+        """Write the run's report: one HTML page that needs no network (docs/reports.md); returns its path.
+
+        Args:
+            path: the file; or a folder, in which it is called ``report.html``.
+
+        Raises:
+            InputError: no round is recorded, or the place cannot be written.
+        """
+        from distopt.report.page import write
+
+        return write(self, path)
+
     def save(self, folder: str | Path, toml: str | None = None) -> Path:
         """Write the run so that ``distopt.load`` reads it back, with the text of its experiment where given; returns the folder.
 

@@ -1,0 +1,167 @@
+"""How a group's runs are repeated: commands, TOML, fingerprints and versions, and the papers of the methods that were used."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from distopt.catalog import entries, registry
+from distopt.catalog.spec import Spec
+from distopt.errors import InputError
+from distopt.report.study import Group
+from distopt.runs import reading
+from distopt.runs.manifest import EXPERIMENT
+from distopt.runs.results import Run
+
+DEFAULT = {
+    "channel": "exact",
+    "weights": "metropolis",
+    "drop_links": 0.0,
+    "trials": 1,
+    "seed": 0,
+    "dtype": "float64",
+    "every": 1,
+}
+"""What a command may leave out."""
+
+PARTS = {"topology": "topologies", "scenario": "scenarios", "algorithm": "algorithms", "channel": "channels"}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How one run is repeated: its name, its facts by name, and its TOML (None where Python objects took part in it)."""
+
+    name: str
+    facts: dict[str, str]
+    toml: str | None
+
+
+def setups(group: Group) -> list[Setup]:
+    """How each run of a group is repeated."""
+    return [Setup(name, _facts(group, name, run), toml(run)) for name, run in group.runs.items()]
+
+
+def _facts(group: Group, name: str, run: Run) -> dict[str, str]:
+    seeds = sorted({trial.seed for trial in group.trials[name]})
+    versions = ", ".join(f"{what} {which}" for what, which in run.info.get("versions", {}).items())
+    seconds, asked = run.info.get("seconds"), run.info.get("asked", {})
+    found = {
+        "fingerprint": str(run.info.get("fingerprint", "")),
+        "seed": ", ".join(map(str, seeds)),
+        "trials": str(run.trials),
+        "rounds": f"{int(run.rounds[-1]) + 1:,}",
+        "seconds": f"{seconds:.3g}" if isinstance(seconds, int | float) else "",
+        "engine": str(asked.get("engine", "")) if isinstance(asked, Mapping) else "",
+        "versions": versions,
+        "folder": str(run.path) if run.path is not None else "",
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def toml(run: Run) -> str | None:
+    """The TOML of a run's experiment: the file beside its results, or made of what the run knows; None where a part was a Python object."""
+    if run.path is not None and (run.path / EXPERIMENT).exists():
+        return reading.text(run.path / EXPERIMENT)
+    values = {key: value for key, value in run.info.get("experiment", {}).items() if value is not None and value != []}
+    every = [*values.values(), *(values["topology"].values() if isinstance(values.get("topology"), dict) else ())]
+    if not values or any(isinstance(value, dict) and "type" in value for value in every):
+        return None
+    named = {key: value.split(" #")[0] if isinstance(value, str) else value for key, value in values.items()}
+    try:
+        return tomli_w.dumps(named)
+    except (TypeError, ValueError):
+        return None
+
+
+def values(run: Run) -> dict[str, Any] | None:
+    """The settings of a run's TOML."""
+    text = toml(run)
+    try:
+        return None if text is None else tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def commands(group: Group) -> list[str]:
+    """The commands that repeat the runs of a group; runs that differ in the algorithm alone are one command."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, run in group.runs.items():
+        settings = values(run)
+        if settings is None or not isinstance(settings.get("topology"), str):
+            continue
+        seeds = [trial.seed for trial in group.trials[name]]
+        for seed in dict.fromkeys(seeds):
+            words = tuple(_words({**settings, "seed": seed, "trials": seeds.count(seed)}))
+            algorithms = settings.get("algorithm", "gtadam")
+            found.setdefault(words, []).extend(algorithms if isinstance(algorithms, list) else [str(algorithms)])
+    return [
+        shlex.join(
+            ["distopt", "simulate", words[0], *(w for a in dict.fromkeys(each) for w in ("--algorithm", a)), *words[1:]]
+        )
+        for words, each in found.items()
+    ]
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
+    yield str(settings["topology"])
+    for key, value in settings.items():
+        if key in ("topology", "algorithm", "folder") or value in ([], None) or value == DEFAULT.get(key):
+            continue
+        if key == "metrics":
+            for each in value:
+                yield from ("--metric", str(each))
+        else:
+            word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield from (f"--{key.replace('_', '-')}", word.removeprefix("file:path="))
+
+
+def folder(run: Run) -> str | None:
+    """The folder that relative paths in a run's settings are of, where they are of any."""
+    settings = values(run)
+    named = settings.get("folder") if settings else None
+    return None if named is None else str(named if run.path is None else (run.path / str(named)).resolve())
+
+
+def papers(group: Group) -> list[str]:
+    """The papers of the methods that a group uses, as lines of a list of references."""
+    return list(dict.fromkeys(paper for run in group.runs.values() for entry in _used(run) for paper in entry.papers))
+
+
+def _used(run: Run) -> Iterator[entries.Entry]:
+    experiment = run.info.get("experiment", {})
+    for key, kind in PARTS.items():
+        part = experiment.get(key)
+        for spec in part.values() if isinstance(part, dict) and "type" not in part else [part]:
+            if not isinstance(spec, str):
+                continue
+            try:
+                parsed = Spec.parse(spec.split(" #")[0])
+            except InputError:
+                continue
+            yield from _entry(kind, parsed.name)
+            inside = " ".join(value for _, value in parsed.kwargs)
+            for word in dict.fromkeys(re.findall(r"[a-z]\w*", inside)):
+                for nested in registry.NESTED.values():
+                    yield from _entry(nested, word)
+
+
+def _entry(kind: str, name: str) -> Iterator[entries.Entry]:
+    name = name.replace("-", "_")
+    if name in registry.names(kind):
+        yield entries.entry(kind, name)
+
+
+def network(run: Run) -> dict[str, Any] | None:
+    """What decides a run's network; None where it was given as an object."""
+    settings = values(run)
+    if settings is None or not isinstance(settings.get("topology"), str):
+        return None
+    keys = ("topology", "agents", "weights", "seed", "drop_links")
+    return {"folder": folder(run) or str(Path.cwd()), **{key: settings.get(key) for key in keys}}
