@@ -73,6 +73,9 @@ class Pooled(Mapping[str, Array]):
             raise KeyError(name)
         return np.concatenate([each[name] for each in self._each])
 
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -212,6 +215,9 @@ class _Until(Mapping[str, Array]):
 
     def __init__(self, metrics: Mapping[str, Array], count: int) -> None:
         self._metrics, self._count = metrics, count
+
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self._metrics
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         values = self._metrics[name][:, : self._count]

@@ -63,26 +63,33 @@ def stored(folder: Path) -> Run:
     content = read_manifest(folder)
     if "chunks" not in content:
         raise InputError(f"{folder}: holds several runs, where one is asked for")
-    rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds")], None)
+    checked: reading.Checked = {}
+    rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds", checked)], None)
     _last(folder, content)  # refuse a damaged file now, though it is read later
-    metrics, trajectories = Stored(folder, content, "m."), Stored(folder, content, "t.")
+    metrics, trajectories = Stored(folder, content, "m.", checked), Stored(folder, content, "t.", checked)
     return _run(folder, content, rounds, metrics, trajectories)
 
 
 class Stored(Mapping[str, Array]):
     """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
 
-    def __init__(self, folder: Path, content: Mapping[str, Any], kind: str) -> None:
-        self._folder, self._content, self._kind = folder, content, kind
+    def __init__(self, folder: Path, content: Mapping[str, Any], kind: str, checked: reading.Checked) -> None:
+        self._folder, self._content, self._kind, self._checked = folder, content, kind, checked
         first = {**content, "chunks": content["chunks"][:1]}
         self._names = [
-            name for part in parts(folder, first) for name in (part.metrics if kind == "m." else part.trajectories)
+            name
+            for part in parts(folder, first, checked=checked)
+            for name in (part.metrics if kind == "m." else part.trajectories)
         ]
+
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self._names
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._names:
             raise KeyError(name)
-        found = list(parts(self._folder, self._content, lambda each: each in ("rounds", self._kind + name)))
+        wanted = ("rounds", self._kind + name)
+        found = list(parts(self._folder, self._content, lambda each: each in wanted, self._checked))
         _, metrics, trajectories = collect(found, _last(self._folder, self._content) if name == "x" else None)
         return (metrics if self._kind == "m." else trajectories)[name]
 
@@ -94,13 +101,16 @@ class Stored(Mapping[str, Array]):
 
 
 def parts(
-    folder: Path, content: Mapping[str, Any], wanted: Callable[[str], bool] = lambda name: True
+    folder: Path,
+    content: Mapping[str, Any],
+    wanted: Callable[[str], bool] = lambda name: True,
+    checked: reading.Checked | None = None,
 ) -> Iterator[Part]:
     """The chunks that a manifest names, one after the other, with those of their arrays that are ``wanted``."""
     first: Part | None = None
     before: Part | None = None
     for name in content["chunks"]:
-        arrays = reading.arrays(folder / name, _told(content, name), lambda array: wanted(_now(array)))
+        arrays = reading.arrays(folder / name, _told(content, name), lambda array: wanted(_now(array)), checked)
         if "rounds" not in arrays:
             raise InputError(f"{folder / name}: damaged or not a chunk of a run (it names no rounds)")
         named = {key: {k[2:]: v for k, v in arrays.items() if k.startswith(key)} for key in ("m.", "t.")}

@@ -67,6 +67,9 @@ class Run(Mapping[str, Array]):
         averages = [f"average_{name}" for name in self.metrics if self.about(name).averaged]
         return iter([*self.metrics, *averages, *self.trajectories])
 
+    def __contains__(self, name: object) -> bool:  # without reading the array
+        return any(name == each for each in self)
+
     def __len__(self) -> int:
         return sum(1 for _ in self)
 

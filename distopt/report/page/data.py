@@ -32,7 +32,7 @@ def styles(count: int) -> list[dict[str, Any]]:
     """A colour for light and for dark pages and dashes for each of some runs; no two of the first 32 are alike.
 
     >>> styles(1)
-    [{'colour': '#0072B2', 'dark': '#4ca1d1', 'dash': []}]
+    [{'colour': '#0072B2', 'dark': '#4c9cc9', 'dash': []}]
     """
     return [
         {"colour": COLOURS[k % 8], "dark": lighter(COLOURS[k % 8]), "dash": DASHES[k // 4 % len(DASHES)]}
