@@ -19,7 +19,7 @@ def made_up(
     shape = (trials, rounds)
     metrics = {
         "dynamic_regret": step.cumsum(1),
-        "regret_best_fixed": np.cumsum(np.full(shape, 0.05) + 0.02 * rng.standard_normal(shape), axis=1),
+        "regret_best_fixed": np.cumsum(np.full(shape, 0.5) + 0.02 * rng.standard_normal(shape), axis=1),
         "regret_previous_optimum": np.cumsum(np.full(shape, 0.001) * rng.random(shape), axis=1),
         "tracking_error": np.sqrt(step),
         "consensus_error": 0.1 * np.sqrt(step) * rng.lognormal(0.0, 0.2, shape),

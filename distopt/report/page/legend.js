@@ -233,9 +233,9 @@ class View {
     const below = all.filter(v => (series.signed ? v < 0 : v <= 0)).length;
     let kind = this.state.ys === "auto" ? (series.fraction ? "linear" : "log") : this.state.ys;
     if (!all.some(v => v !== 0)) kind = "linear";
-    plot.dropped = 0;
+    Object.assign(plot, { dropped: 0, below });
     if (kind === "log" && below > 0.1 * all.length) kind = "symlog";
-    else if (kind === "log") plot.dropped = all.filter(v => v <= 0).length;
+    else if (kind === "log") plot.dropped = visible.reduce((sum, line) => sum + [...line.curve.median].filter((v, j) => v <= 0 && line.curve.at[j] > 1).length, 0); // in the first round nothing has changed: a 0 there is no news
     const sizes = (own.some(v => v) ? own : all).map(Math.abs).filter(v => v > 0).sort((a, b) => a - b);
     const inner = sizes.length ? 10 ** Math.floor(Math.log10(Math.max(sizes[Math.floor(0.2 * (sizes.length - 1))], sizes.at(-1) / 1e150))) : 1;
     const scale = scaled(kind, inner), there = values => finite([...values].map(scale.there));
@@ -296,7 +296,7 @@ class View {
   remark(plot, scale) {
     const parts = [], { burn, bands, single } = this.state, from = this.curves.before(burn);
     if (scale.kind === "log") parts.push("Logarithmic axis.");
-    if (scale.kind === "symlog") parts.push(`Symmetric log axis: linear between ±${power(scale.inner)}, since there are values of 0 or less.`);
+    if (scale.kind === "symlog") parts.push(`Symmetric log axis: linear between ±${power(scale.inner)}${plot.below ? ", since there are values of 0 or less" : ""}.`);
     if (plot.dropped) parts.push(`${plot.dropped} ${plot.dropped === 1 ? "value" : "values"} of 0 or less cannot be drawn on it.`);
     if (from && plot.series.counted) parts.push(`Counted from round ${(from + 1).toLocaleString("en")} on.`);
     const text = this.curves.bandText(plot.lines.filter(line => !line.entry.base && this.shown(line.entry)).map(line => line.run));

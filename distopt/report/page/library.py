@@ -51,6 +51,7 @@ def chart() -> dict[str, Any]:
         min_border_right=8,
         min_border_top=8,
         outline_line_color=None,
+        border_line_color=None,
     )
     fig.toolbar.logo = None
     fig.toolbar.active_drag, fig.toolbar.active_scroll = box, None
