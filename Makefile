@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test test-all battery lint types bench clean
+.PHONY: simulate test test-all battery browser lint types bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
@@ -15,6 +15,9 @@ test-all: $(VENV)/.installed-test
 
 battery: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n 2 -m battery
+
+browser:  # what the tests of reports drive; on Debian and its kin, as root
+	apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver fonts-dejavu-core
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -78,6 +78,7 @@ def test_the_pages_have_commands() -> None:
         "docs/comparing.md",
         "docs/exporting.md",
         "docs/metrics.md",
+        "docs/reports.md",
         "docs/simulate.md",
         "docs/theory.md",
         "docs/training-script.md",
@@ -128,7 +129,7 @@ def test_options_of_lines_that_cannot_run_here_exist(line: str) -> None:
     ],
 )
 def test_command_runs(command: str, place: Path) -> None:
-    if re.match("distopt (resume|compare|export) ", command):
+    if re.match("distopt (resume|compare|export|report) ", command):
         for folder in re.findall(r"(?<!--out )runs/\w+", command):
             say(next(each for each in COMMANDS if re.match(rf"distopt simulate .* --out {folder}$", each)), place)
     out = say(command, place)
@@ -138,6 +139,12 @@ def test_command_runs(command: str, place: Path) -> None:
         picture = "cost.png" if "--scenario network" in command else "regret.png"
         assert len(folders) == 1 and (folders[0] / picture).stat().st_size > 10_000
         assert picture in out
+
+
+def test_the_python_of_reports_runs(place: Path) -> None:
+    say(next(command for command in COMMANDS if command.endswith("--out runs/one")), place)
+    exec(PYTHON["docs/reports.md"][0], {})
+    assert {path.name for path in place.rglob("*.html")} == {"one.html", "report.html"}
 
 
 @pytest.mark.slow

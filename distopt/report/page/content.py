@@ -97,8 +97,9 @@ def _warnings(group: Group, dead: Mapping[str, Floats]) -> Iterator[str]:
         yield f"Fewer than {LEAST} trials: differences between methods cannot be significant."
     below = [name for name, run in runs.items() if "static_regret" in run and (run["static_regret"][:, -1] < 0).any()]
     if below:
+        who = "every method" if len(below) == len(runs) > 1 else ", ".join(below)
         yield (
-            f"The static regret of {', '.join(below)} is below zero at the end. That is no mistake: the costs move, and following them beats "
+            f"The static regret of {who} is below zero at the end. That is no mistake: the costs move, and following them beats "
             "the best point that stands still."
         )
 

@@ -165,7 +165,9 @@ def _goal(run: Run, places: Floats, axis: str) -> str:
     there = np.isfinite(places)
     each = np.where(there, where[np.arange(len(places)), np.where(there, places, 0).astype(int)], np.inf)
     middle = float(np.sort(each)[len(each) // 2])
-    return amount(middle) if math.isfinite(middle) else "—"
+    if not math.isfinite(middle):
+        return "—"
+    return f"{middle:,.0f}" if axis == "rounds" else amount(middle)
 
 
 def text(estimate: Estimate, trials: int) -> str:
