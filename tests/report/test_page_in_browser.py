@@ -403,6 +403,34 @@ def test_several_problems_draw_when_they_come_into_sight(window: Tab, tmp_path: 
     assert window.console() == []
 
 
+def test_trials_that_diverged_count_as_infinite_and_flatten_nothing(window: Tab, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    calm, wild = made_up("calm", 5, 80, rng), made_up("wild", 5, 80, rng)
+    for name in ("dynamic_regret", "consensus_error", "tracking_error"):
+        wild.metrics[name][:2, 30:] *= 10.0 ** np.arange(0, 300, 6)
+        wild.metrics[name][:2, 70:] = np.nan
+    window.open(page.write([calm, wild], tmp_path))
+    low, high = range_of(window, 1, "y_range")
+    assert high - low < 10
+    found = window.read(1)["wild"]
+    assert found["high"] == np.inf and found["value"] == pytest.approx(
+        np.median(np.sort(wild["tracking_error"][2:, -1])[-1]), rel=1e-6
+    )
+    window.choose("single", True)
+    assert len(window.drawn("bands", 1)["xs"]) == 2 and window.console() == []
+
+
+def test_an_old_browser_is_told_and_keeps_the_tables(file: Path) -> None:
+    with browser() as tab:
+        tab.driver.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream"}
+        )
+        tab.driver.get(f"file://{file}")
+        tab.until(lambda: tab.one("#fault").is_displayed())
+        assert "The tables stand" in tab.one("#fault").text and NAMES[0] in tab.one(".verdict").text
+        assert not tab.all(".loading")
+
+
 # ---------------------------------------------------------------------------------------------------------------- paths
 
 

@@ -53,7 +53,7 @@ def coarse(values: Floats, bits: int = 11) -> NDArray[np.float32]:
     """Values with so many binary digits after the first, for lines whose values nobody reads: they compress to a half.
 
     >>> float(coarse(np.array([0.1]))[0])
-    0.0999755859375
+    0.100006103515625
     """
     with np.errstate(over="ignore", invalid="ignore"):
         flat = np.array(values, dtype=np.float32)

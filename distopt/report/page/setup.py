@@ -158,6 +158,28 @@ def _entry(kind: str, name: str) -> Iterator[entries.Entry]:
         yield entries.entry(kind, name)
 
 
+def step(run: Run) -> str:
+    """A run's step size as its algorithm's spec says it, or the default; nothing where that is not known.
+
+    >>> import numpy as np
+    >>> told = {"experiment": {"algorithm": "gt:form=atc,lr=0.3"}}
+    >>> step(Run("gt", "done", np.arange(1), {}, info=told))
+    '0.3'
+    """
+    spec = run.info.get("experiment", {}).get("algorithm")
+    if not isinstance(spec, str):
+        return ""
+    try:
+        parsed = Spec.parse(spec.split(" #")[0])
+    except InputError:
+        return ""
+    known = [*_entry("algorithms", parsed.name)]
+    names = [each.name for each in known[0].parameters] if known else []
+    given = {**dict(zip(names, parsed.args, strict=False)), **dict(parsed.kwargs)}
+    defaults = {each.name: each.default or "" for each in known[0].parameters} if known else {}
+    return given.get("lr", defaults.get("lr", ""))
+
+
 def network(run: Run) -> dict[str, Any] | None:
     """What decides a run's network; None where it was given as an object."""
     settings = values(run)

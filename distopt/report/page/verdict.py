@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distopt.report import series
+from distopt.report.page import setup
 from distopt.report.page.columns import Floats
 from distopt.report.study import Group
 from distopt.report.tables import amount, figure, number
@@ -69,7 +70,7 @@ def verdict(group: Group, dead: Mapping[str, Floats]) -> Verdict:
     shown = [name for name in ("tracking_error", "consensus_error") if any(name in run for run in having.values())]
     heads += [(next(r for r in having.values() if n in r).about(n).title, "at the end, median") for n in shown]
     heads += [("Rounds", f"to reach {number(level)}"), ("Bits", f"to reach {number(level)}")] if aimed else []
-    heads += [("Seconds", "of computing"), ("Diverged", "trials")]
+    heads += [("Seconds", "of computing"), ("Step size", "lr"), ("Diverged", "trials")]
     rows = []
     for name in sorted(having, key=lambda name: medians[name].median):
         run, lost = having[name], int(np.isfinite(dead[name]).sum())
@@ -81,7 +82,11 @@ def verdict(group: Group, dead: Mapping[str, Floats]) -> Verdict:
             there = reached(run, leading, level)
             cells += [_goal(run, there, axis) for axis in ("rounds", "bits")]
         seconds = run.info.get("seconds")
-        cells += [number(float(seconds)) if isinstance(seconds, int | float) else "", f"{lost}/{run.trials}"]
+        cells += [
+            number(float(seconds)) if isinstance(seconds, int | float) else "",
+            setup.step(run),
+            f"{lost}/{run.trials}",
+        ]
         mark = "best" if name == best and len(having) > 1 else "tied" if ties.get(name) else ""
         rows.append(Row(name, mark, medians[name], tuple(cells), lost, run.trials))
     notes = []
@@ -152,7 +157,7 @@ def tied(group: Group, closing: Mapping[str, Floats], best: str) -> dict[str, bo
 
 def reached(run: Run, name: str, level: float) -> Floats:
     """The place in the recorded rounds from which each trial stays at or below a level [R]; inf where it does not get there."""
-    values = np.asarray(run[name], dtype=np.float64)
+    values = series.drawn(run, name)
     above = ~(values <= level)
     last = np.where(above.any(1), values.shape[1] - above[:, ::-1].argmax(1), 0)
     return np.where(last < values.shape[1], last, np.inf)
