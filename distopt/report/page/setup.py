@@ -103,7 +103,13 @@ def commands(group: Group) -> list[str]:
             found.setdefault(words, []).extend(algorithms if isinstance(algorithms, list) else [str(algorithms)])
     return [
         shlex.join(
-            ["distopt", "simulate", words[0], *(w for a in dict.fromkeys(each) for w in ("--algorithm", a)), *words[1:]]
+            [
+                "distopt",
+                "simulate",
+                words[0],
+                *(w for a in dict.fromkeys(each) for w in (_option("algorithm"), a)),
+                *words[1:],
+            ]
         )
         for words, each in found.items()
     ]
@@ -116,10 +122,14 @@ def _words(settings: Mapping[str, Any]) -> Iterator[str]:
             continue
         if key == "metrics":
             for each in value:
-                yield from ("--metric", str(each))
+                yield from (_option("metric"), str(each))
         else:
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield from (f"--{key.replace('_', '-')}", word.removeprefix("file:path="))
+            yield from (_option(key), word.removeprefix("file:path="))
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 def folder(run: Run) -> str | None:

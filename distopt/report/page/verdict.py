@@ -76,8 +76,8 @@ def verdict(group: Group, dead: Mapping[str, Floats]) -> Verdict:
         run, lost = having[name], int(np.isfinite(dead[name]).sum())
         if run.status == "diverged":
             lost = max(lost, 1)
-        cells = [text(medians[name], run.trials)]
-        cells += [figure(interval(closed(run, n, dead[name])).median, "") if n in run else "" for n in shown]
+        cells = [text(medians[name], with_interval=run.trials > 1)]
+        cells += [text(interval(closed(run, n, dead[name]))) if n in run else "" for n in shown]
         if aimed:
             there = reached(run, leading, level)
             cells += [_goal(run, there, axis) for axis in ("rounds", "bits")]
@@ -102,9 +102,9 @@ def verdict(group: Group, dead: Mapping[str, Floats]) -> Verdict:
             f"needs at least {LEAST}."
         )
     elif len(having) > 1:
-        notes.append(
-            f"≈ is not distinguishable from the best: Wilcoxon's signed-rank test over the {few} trials in common, Holm's correction, level {ALPHA}."
-        )
+        test = f"Wilcoxon's signed-rank test over the {few} trials in common, Holm's correction, level {ALPHA}"
+        said = "≈ is not distinguishable from the best" if any(ties.values()) else "All others differ from the best"
+        notes.append(f"{said}: {test}.")
     return Verdict(tuple(heads), tuple(rows), sentence(rows, title, metric.unit), tuple(notes))
 
 
@@ -175,12 +175,12 @@ def _goal(run: Run, places: Floats, axis: str) -> str:
     return f"{middle:,.0f}" if axis == "rounds" else amount(middle)
 
 
-def text(estimate: Estimate, trials: int) -> str:
+def text(estimate: Estimate, with_interval: bool = False) -> str:
     """An estimate in a table."""
-    median, low, high = (number(value) if math.isfinite(value) else "∞" for value in estimate)
     if math.isnan(estimate.median):
         return ""
-    return f"{median} [{low}, {high}]" if trials > 1 else median
+    median, low, high = (number(value) if math.isfinite(value) else "∞" for value in estimate)
+    return f"{median} [{low}, {high}]" if with_interval else median
 
 
 def sentence(rows: Sequence[Row], title: str, unit: str) -> str:
