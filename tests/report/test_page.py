@@ -288,9 +288,9 @@ def test_the_verdict_is_that_of_numpy() -> None:
     good, bad = made_up("good", 8, 60, rng), made_up("bad", 8, 60, rng, 9.0)
     bad.metrics["dynamic_regret"][3, 30:] = np.nan
     (group,) = study.groups([bad, good])
-    found = verdict(group, {name: data.diverged(run) for name, run in group.runs.items()})
+    found = verdict(group)
     assert [row.name for row in found.rows] == ["good", "bad"] and [row.mark for row in found.rows] == ["best", ""]
-    assert [row.diverged for row in found.rows] == [0, 1]
+    assert [row.said.diverged for row in found.rows] == [0, 1]
     ends = good["average_dynamic_regret"][:, -1]
     heads = [head for head, _ in found.heads[1:]]
     assert heads[0] == "Average dynamic regret" and {"Tracking error", "Rounds", "Bits", "Diverged"} <= set(heads)
@@ -308,12 +308,11 @@ def test_the_verdict_is_that_of_numpy() -> None:
 def test_methods_that_are_alike_are_marked_and_few_trials_are_said() -> None:
     rng = np.random.default_rng(0)
     (group,) = study.groups([made_up("one", 8, 60, rng), made_up("two", 8, 60, rng)])
-    dead = {name: data.diverged(run) for name, run in group.runs.items()}
-    found = verdict(group, dead)
+    found = verdict(group)
     assert (
         sorted(row.mark for row in found.rows) == ["best", "tied"] and "Not distinguishable from it: " in found.sentence
     )
     (group,) = study.groups([made_up("one", 3, 60, rng), made_up("two", 3, 60, rng)])
-    found = verdict(group, {name: data.diverged(run) for name, run in group.runs.items()})
+    found = verdict(group)
     assert sorted(row.mark for row in found.rows) == ["", "best"]
     assert any("cannot be significant" in note for note in found.notes)

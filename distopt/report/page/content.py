@@ -15,7 +15,8 @@ from distopt.report.network import portrait
 from distopt.report.page import data, paths, setup
 from distopt.report.page.columns import Floats, Pool
 from distopt.report.page.drawing import Drawing, drawing
-from distopt.report.page.verdict import LEAST, Verdict, verdict
+from distopt.report.page.verdict import Verdict, verdict
+from distopt.report.statistics import FEWEST
 from distopt.report.study import Group
 from distopt.report.summary import drift, weakness
 from distopt.report.titles import named
@@ -50,7 +51,7 @@ def section(group: Group, pool: Pool, size: tuple[int, int]) -> Section:
     return Section(
         group.title,
         _lead(group),
-        verdict(group, dead),
+        verdict(group),
         data.charts(group, pool, size, dead),
         drawings,
         paths.paths(group, pool),
@@ -93,8 +94,8 @@ def _warnings(group: Group, dead: Mapping[str, Floats]) -> Iterator[str]:
             yield f"{name} diverged: {who}, first in round {int(first) + 1:,}. Those count as infinite in all medians. A smaller lr may help."
         if "dtype" in run.info.get("experiment", {}) and (loss := drift(run)) is not None:
             yield loss
-    if len(runs) > 1 and min(run.trials for run in runs.values()) < LEAST:
-        yield f"Fewer than {LEAST} trials: differences between methods cannot be significant."
+    if len(runs) > 1 and min(run.trials for run in runs.values()) < FEWEST:
+        yield f"Fewer than {FEWEST} trials: differences between methods cannot be significant."
     below = [name for name, run in runs.items() if "static_regret" in run and (run["static_regret"][:, -1] < 0).any()]
     if below:
         who = "every method" if len(below) == len(runs) > 1 else ", ".join(below)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import tomli_w
 from distopt.catalog import entries, registry
 from distopt.catalog.spec import Spec
 from distopt.errors import InputError
+from distopt.report.paper import cited
 from distopt.report.study import Group
 from distopt.runs import reading
 from distopt.runs.manifest import EXPERIMENT
@@ -30,8 +30,6 @@ DEFAULT = {
     "every": 1,
 }
 """What a command may leave out."""
-
-PARTS = {"topology": "topologies", "scenario": "scenarios", "algorithm": "algorithms", "channel": "channels"}
 
 
 @dataclass(frozen=True)
@@ -141,31 +139,8 @@ def folder(run: Run) -> str | None:
 
 def papers(group: Group) -> list[str]:
     """The papers of the methods that a group uses, as lines of a list of references."""
-    return list(dict.fromkeys(paper for run in group.runs.values() for entry in _used(run) for paper in entry.papers))
-
-
-def _used(run: Run) -> Iterator[entries.Entry]:
-    experiment = run.info.get("experiment", {})
-    for key, kind in PARTS.items():
-        part = experiment.get(key)
-        for spec in part.values() if isinstance(part, dict) and "type" not in part else [part]:
-            if not isinstance(spec, str):
-                continue
-            try:
-                parsed = Spec.parse(spec.split(" #")[0])
-            except InputError:
-                continue
-            yield from _entry(kind, parsed.name)
-            inside = " ".join(value for _, value in parsed.kwargs)
-            for word in dict.fromkeys(re.findall(r"[a-z]\w*", inside)):
-                for nested in registry.NESTED.values():
-                    yield from _entry(nested, word)
-
-
-def _entry(kind: str, name: str) -> Iterator[entries.Entry]:
-    name = name.replace("-", "_")
-    if name in registry.names(kind):
-        yield entries.entry(kind, name)
+    keys = dict.fromkeys(key for run in group.runs.values() for key in cited(run))
+    return [f"[{key}] {entries.references()[key]}" for key in keys]
 
 
 def step(run: Run) -> str:
@@ -183,11 +158,10 @@ def step(run: Run) -> str:
         parsed = Spec.parse(spec.split(" #")[0])
     except InputError:
         return ""
-    known = [*_entry("algorithms", parsed.name)]
-    names = [each.name for each in known[0].parameters] if known else []
-    given = {**dict(zip(names, parsed.args, strict=False)), **dict(parsed.kwargs)}
-    defaults = {each.name: each.default or "" for each in known[0].parameters} if known else {}
-    return given.get("lr", defaults.get("lr", ""))
+    known = entries.entry("algorithms", parsed.name).parameters if parsed.name in registry.names("algorithms") else ()
+    values = {each.name: each.default or "" for each in known}
+    values |= {**dict(zip(values, parsed.args, strict=False)), **dict(parsed.kwargs)}
+    return values.get("lr", "")
 
 
 def network(run: Run) -> dict[str, Any] | None:
