@@ -43,6 +43,7 @@ class Tab:
         self.driver.get("about:blank")
         self.driver.get(f"file://{path}{hash}")
         self.until(lambda: self.js("return document.documentElement.dataset.ready === 'yes'"))
+        self.js("document.querySelector('.charts').scrollIntoView()")  # charts are made when they come into sight
         self.until(lambda: self.js("return document.querySelector('.charts').dataset.ready === 'yes'"))
         self.settle()
 

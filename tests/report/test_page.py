@@ -164,6 +164,14 @@ def test_the_commands_say_where_the_report_is(folder: Path, tmp_path: Path) -> N
     assert again.report(tmp_path / "other.html").read_text().startswith("<!doctype html>")
 
 
+def test_figures_and_tables_for_a_paper_lie_beside_the_page(folder: Path, tmp_path: Path) -> None:
+    done = call("report", str(folder), "--out", str(tmp_path / "all"), "--paper")
+    names = {line.split("/")[-1] for line in done.stdout.splitlines()}
+    assert {"report.html", "bibliography.bib", "captions.txt"} <= names
+    assert all(Path(line.split()[-1]).is_file() for line in done.stdout.splitlines())
+    assert "carnevale2023" in (tmp_path / "all" / "bibliography.bib").read_text()
+
+
 def test_the_command_of_a_page_repeats_its_run(folder: Path, tmp_path: Path) -> None:
     text = page.write(folder, tmp_path).read_text()
     (command,) = re.findall(r'<pre id="command-1-1">([^<]+)', text)

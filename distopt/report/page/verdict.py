@@ -14,7 +14,7 @@ from distopt.report.page.columns import Floats
 from distopt.report.statistics import ALPHA, LEVEL, Estimate
 from distopt.report.study import Group
 from distopt.report.tables import amount, figure, number
-from distopt.report.titles import heading
+from distopt.report.titles import heading, short
 from distopt.report.verdict import Row as Compared
 from distopt.report.verdict import compared
 from distopt.runs.results import Run
@@ -139,21 +139,21 @@ def sentence(rows: Sequence[Row], title: str, unit: str) -> str:
     what = title[:1].lower() + title[1:]
     alive = [row for row in rows if math.isfinite(row.said.median.value)]
     if not alive:
-        return f"No method has a finite {what} at the end." if len(rows) > 1 else f"{rows[0].name} has diverged."
+        return f"No method has a finite {what} at the end." if len(rows) > 1 else f"{short(rows[0].name)} has diverged."
     best = alive[0]
     first = best.said.median.value
     trials = f" (median of {best.said.trials} trials)" if best.said.trials > 1 else ""
     if len(rows) == 1:
-        return f"{best.name} ends with the {what} {figure(first, unit)}{trials}."
-    words = [f"{best.name} has the smallest {what} at the end: {figure(first, unit)}{trials}."]
-    if ties := [row.name for row in rows if row.mark == "tied"]:
+        return f"{short(best.name)} ends with the {what} {figure(first, unit)}{trials}."
+    words = [f"{short(best.name)} has the smallest {what} at the end: {figure(first, unit)}{trials}."]
+    if ties := [short(row.name) for row in rows if row.mark == "tied"]:
         words.append(f"Not distinguishable from it: {', '.join(ties)}.")
     others = [row for row in alive[1:] if row.mark != "tied"]
     if others and first > 0:
         last = others[-1].said.median.value
         words.append(
-            f"{others[-1].name} has the largest: {figure(last, unit)}, {number(last / first, 2)} times as much."
+            f"{short(others[-1].name)} has the largest: {figure(last, unit)}, {number(last / first, 2)} times as much."
         )
-    if lost := [row.name for row in rows if row.said.diverged]:
+    if lost := [short(row.name) for row in rows if row.said.diverged]:
         words.append(f"Diverged, at least in some trials: {', '.join(lost)}.")
     return " ".join(words)
