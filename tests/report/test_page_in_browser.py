@@ -16,6 +16,7 @@ import distopt
 from distopt.report import page
 from distopt.report.series import AXES
 from distopt.report.tables import amount
+from distopt.report.theory import bound_for
 from distopt.runs.results import Run
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -418,6 +419,31 @@ def test_trials_that_diverged_count_as_infinite_and_flatten_nothing(window: Tab,
     )
     window.choose("single", True)
     assert len(window.drawn("bands", 1)["xs"]) == 2 and window.console() == []
+
+
+def test_bounds_and_certified_intervals_are_drawn_and_said(window: Tab, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"agents": 8, "scenario": "moving_target:motion=line", "rounds": 200, "trials": 6}
+    run = distopt.simulate("complete", algorithm="dgd:lr=0.05,form=atc", **settings)
+    bound, said = bound_for(run)
+    assert bound is not None
+    window.open(page.write(run, tmp_path))
+    label = f"dgd:lr=0.05,form=atc: {said}, mean over the trials"
+    window.point(0.5)
+    found = window.read(0)[label]
+    place = int(found["round"]) - 1
+    assert found["value"] == pytest.approx(bound[place] / (place + 1), rel=1e-6)
+    assert found["value"] >= run["average_dynamic_regret"][:, place].mean()
+    part = re.search(r"Certified at the end to (\S+) of the value", window.one(".panel .note").text)
+    width = np.max((run["dynamic_regret_high"] - run["dynamic_regret_low"])[:, -1] / run["dynamic_regret"][:, -1])
+    assert part is not None and 0 < width < 1e-6
+    plain = part.group(1).translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+    assert float(plain.replace("·10", "e") if "·" in plain else f"1e{plain[2:]}") == pytest.approx(width, rel=0.5)
+    window.choose("y0", "dynamic_regret")
+    assert window.read(0)[label]["value"] == pytest.approx(bound[place], rel=1e-6)
+    assert len(window.drawn("bands")["xs"]) == 2
+    window.choose("burn", 20)
+    assert label not in window.read(0) and len(window.drawn("bands")["xs"]) == 1
+    assert "Certified" not in window.one(".panel .note").text and window.console() == []
 
 
 def test_an_old_browser_is_told_and_keeps_the_tables(file: Path) -> None:

@@ -39,7 +39,7 @@ class Curves { // the numbers of one group
     }
     if (curve.certified && !burn) {
       const [at, low, high] = curve.certified;
-      found.certified = { at: this.pool.rising(at), low: this.pool.take(low), high: this.pool.take(high) };
+      found.certified = { at: this.pool.rising(at), low: this.pool.take(low), high: this.pool.take(high), width: curve.width };
     }
     return found;
   }
@@ -86,6 +86,7 @@ class Curves { // the numbers of one group
   // A baseline of a series: rounds and values.
   baseline(series, each, burn) {
     if (!burn || !series.counted) return this.line(each.line, this.before(burn));
+    if (!each.parts) return null; // a bound from the first round on says nothing of what comes after some
     const { at, median } = this.recounted(series, this.longest, this.pool.take(each.parts), burn);
     return [at, median];
   }

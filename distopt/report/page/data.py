@@ -15,6 +15,7 @@ from distopt.report.curves import COLOURS, FRACTION
 from distopt.report.page import columns
 from distopt.report.page.columns import ENOUGH, Floats, Places, Pool
 from distopt.report.study import Group
+from distopt.report.theory import bound_for
 from distopt.report.titles import averaged, heading
 from distopt.runs.results import Run
 
@@ -129,7 +130,10 @@ def _series(
         "counted": metric.cumulative,
         "of": name.removeprefix("average_") if averaged(name, metric) else None,
         "curves": curves,
-        "baselines": list(_baselines(name, metric, longest, max(starts, default=0.0), pool, size)),
+        "baselines": [
+            *_baselines(name, metric, longest, max(starts, default=0.0), pool, size),
+            *_bounds(name, group, pool, size),
+        ],
     }
 
 
@@ -162,13 +166,16 @@ def _parts(run: Run, values: Floats, pool: Pool, size: tuple[int, int]) -> list[
 
 
 def _certified(run: Run, name: str, pool: Pool, size: tuple[int, int]) -> dict[str, Any]:
-    """The interval in which a regret is proved to lie, where the run has one."""
+    """The interval in which a regret is proved to lie, the median over the trials, and the largest width at the end as a part of the value."""
     if f"{name}_low" not in run or f"{name}_high" not in run:
         return {}
     at = run.rounds.astype(np.float64) + 1
     stops = _stops(at, size)
-    ends = [np.median(np.asarray(run[f"{name}_{end}"])[:, stops], axis=0) for end in ("low", "high")]
-    return {"certified": [pool.add_rising(at[stops]), pool.add(ends[0]), pool.add(ends[1])]}
+    low, high = (np.asarray(run[f"{name}_{end}"], dtype=np.float64) for end in ("low", "high"))
+    with np.errstate(all="ignore"):
+        width = float(np.max((high - low)[:, -1] / np.abs(np.asarray(run[name])[:, -1])))
+    ends = [pool.add(np.median(each[:, stops], axis=0)) for each in (low, high)]
+    return {"certified": [pool.add_rising(at[stops]), *ends], "width": width if np.isfinite(width) else None}
 
 
 def _baselines(
@@ -193,6 +200,25 @@ def _baselines(
         if metric.cumulative:
             found["parts"] = _parts(longest, series.drawn(longest, each, about), pool, size)
         yield found
+
+
+def _bounds(name: str, group: Group, pool: Pool, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """What theory says that the dynamic regret of a run cannot exceed, or its average."""
+    mean = name == "average_dynamic_regret"
+    if not mean and name != "dynamic_regret":
+        return
+    for k, (label, run) in enumerate(group.runs.items()):
+        bound, said = bound_for(run)
+        if bound is None:
+            continue
+        at, over = run.rounds.astype(np.float64) + 1, ", mean over the trials" if run.trials > 1 else ""
+        values = bound / at if mean else bound
+        line = np.union1d(columns.kept(values, columns.edges(at, size[0])), _stops(at, size))
+        found = {
+            "label": printable(f"{label}: {said}{over}"),
+            "line": [pool.add_rising(at[line]), pool.add(values[line])],
+        }
+        yield {**found, "run": k}
 
 
 def diverged(run: Run) -> NDArray[np.float64]:

@@ -193,7 +193,8 @@ class View {
     for (const entry of this.entries) {
       if (entry.base) {
         const each = series.baselines.find(base => base.label === entry.base);
-        if (each) { const [at, median] = this.curves.baseline(series, each, burn); lines.push({ entry, run: this.curves.longest, curve: { at, median } }); }
+        const found = each && this.curves.baseline(series, each, burn);
+        if (found) lines.push({ entry, run: this.curves.runs[each.run ?? this.curves.group.longest], curve: { at: found[0], median: found[1] } });
       } else {
         const curve = this.curves.curve(name, entry.k, burn);
         if (curve) lines.push({ entry, run: entry.run, curve });
@@ -302,6 +303,8 @@ class View {
     const text = this.curves.bandText(plot.lines.filter(line => !line.entry.base && this.shown(line.entry)).map(line => line.run));
     if (text) parts.push(text.line);
     if (text && bands) parts.push(text.band);
+    const proved = plot.lines.filter(line => line.curve.certified?.width != null && this.shown(line.entry)).map(line => line.curve.certified.width);
+    if (proved.length) parts.push(`Certified at the end to ${power(+Math.max(...proved).toPrecision(1))} of the value; a darker band where that can be seen.`);
     if (text && single) parts.push("Thin lines: single trials.");
     return parts.join(" ");
   }
