@@ -71,9 +71,9 @@ def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None, 
         exporting.events(study.groups([run for run in folder.runs.values() if run.rounds.size]), tensorboard)
         say(f"         {tensorboard} (tensorboard --logdir {shlex.quote(str(tensorboard))})")
     if page:
-        from distopt.report.page import write
+        from distopt.cli import reporting
 
-        say(f"         {write(folder.labelled, folder.path)}")
+        reporting.write(list(folder.labelled.values()), folder.path)
     if any(run.status == "diverged" for run in folder.runs.values()):
         raise SystemExit(1)
 

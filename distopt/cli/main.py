@@ -64,7 +64,7 @@ def cli() -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
 @CHECKPOINT
-@click.option("--report", is_flag=True, help="Write a report of the runs into the folder, too: report.html.")
+@click.option("--report", is_flag=True, help="Write a report into the folder, too (see distopt report).")
 @TRACEBACK
 def simulate(
     topology: str,

@@ -95,6 +95,7 @@ def sweep(
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/tune-...]"
 )
+@click.option("--report", is_flag=True, help="Write a report into the folder, too (see distopt report).")
 @CHECKPOINT
 @TRACEBACK
 def tune(
@@ -113,6 +114,7 @@ def tune(
     backend: str | None,
     address: str | None,
     out: Path | None,
+    report: bool,
     checkpoint_every: int | None,
     traceback: bool,
     **given: Any,
@@ -143,4 +145,4 @@ def tune(
             from distopt.runs.execution import Asked
 
             asked = Asked(mode, where, checkpoint_every)
-            tuning.tune(topology, algorithm, settings, grid, over, report_trials, asked, out)
+            tuning.tune(topology, algorithm, settings, grid, over, report_trials, asked, out, report)

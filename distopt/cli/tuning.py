@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distopt.cli import asking
+from distopt.cli import asking, reporting
 from distopt.cli.commands import said_warnings
 from distopt.cli.progress import progress
 from distopt.cli.streams import say, width
@@ -30,6 +30,7 @@ def tune(
     report_trials: int | None,
     how: Asked,
     out: Path | None,
+    page: bool,
 ) -> None:
     """Tune the algorithms asked for, show the verdict, and end with exit code 1 where one has no winner."""
     from distopt.experiment import settings, titled
@@ -59,6 +60,8 @@ def tune(
         say(f"distopt: interrupted; what is finished is kept in {question.path}; re-run the command to go on", err=True)
         raise SystemExit(question.stop.code) from None
     _verdict(question, tuned)
+    if page and tuned.path is not None:
+        reporting.write([tuned.path], tuned.path)
     for command in _again(topology, given, question, tuned):
         say(command)
     failed = [run for run in map(tuned.runs.get, tuned.winners.values()) if run and run.status == "diverged"]

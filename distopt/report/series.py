@@ -40,6 +40,9 @@ CURVES = (
     "accuracy",
     "cost",
     "tracker_invariant",
+    "path_length",
+    "gradient_variation",
+    "function_variation",
 )
 """The series that are offered, in this order, before those of a user's own metrics."""
 

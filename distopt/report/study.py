@@ -111,6 +111,19 @@ def read(paths: Sequence[str | Path]) -> list[Run]:
     return [run for run in found.values() if run.rounds.size]
 
 
+def gathered(runs: Sequence[Run | str | Path]) -> list[Run]:
+    """Runs, and those of folders, that have recorded a round.
+
+    Raises:
+        InputError: there is none, or a folder cannot be read (see ``read``).
+    """
+    folders = [each for each in runs if not isinstance(each, Run)]
+    found = [each for each in runs if isinstance(each, Run)] + (read(folders) if folders or not runs else [])
+    if not any(run.rounds.size for run in found):
+        raise InputError("no run has a recorded round yet")
+    return [run for run in found if run.rounds.size]
+
+
 def _folders(folder: Path) -> list[Path]:
     """The folders of single runs in a folder, itself included; those of a manifest in its order, others by name."""
     if (folder / MANIFEST).exists():

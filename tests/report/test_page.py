@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -26,6 +27,7 @@ from distopt.errors import InputError
 from distopt.report import page, study
 from distopt.report.page import columns, data
 from distopt.report.page.verdict import verdict
+from distopt.report.tables import number
 
 HOSTILE = (
     "<script>window.hacked=1</script>",
@@ -92,7 +94,16 @@ def test_every_section_is_there(folder: Path, tmp_path: Path) -> None:
     heads = re.findall(r"<h[123]>(?:<bdi>)?([^<]+)", text)
     assert heads == [
         "moving_target:dim=2, 4 agents, ring",
-        *("Verdict", "Warnings", "Curves", "Network", "Paths in the plane", "Set-up", "Papers of the methods"),
+        *(
+            "Verdict",
+            "Warnings",
+            "Curves",
+            "What theory reads from this",
+            "Network",
+            "Paths in the plane",
+            "Set-up",
+            "Papers of the methods",
+        ),
     ]
     shown = json.loads(Elements(text).scripts["data"])["groups"][0]
     assert [run["name"] for run in shown["runs"]] == ["gtadam", "dgd"]
@@ -156,19 +167,22 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path, folder: Path
 
 def test_the_commands_say_where_the_report_is(folder: Path, tmp_path: Path) -> None:
     done = call("report", str(folder))
-    assert done.stdout.strip() == f"written: {folder / 'report' / 'report.html'}"
+    assert done.stdout.splitlines()[0] == f"written: {folder / 'report' / 'report.html'}"
     assert (folder / "report" / "report.html").stat().st_size > 500_000
     done = call(*ASK, "--report", "--out", str(tmp_path / "run"))
-    assert f"         {tmp_path / 'run' / 'report.html'}" in done.stdout.splitlines()
+    assert f"written: {tmp_path / 'run' / 'report.html'}" in done.stdout.splitlines()
     again = distopt.load(tmp_path / "run")
     assert again.report(tmp_path / "other.html").read_text().startswith("<!doctype html>")
 
 
 def test_figures_and_tables_for_a_paper_lie_beside_the_page(folder: Path, tmp_path: Path) -> None:
-    done = call("report", str(folder), "--out", str(tmp_path / "all"), "--paper")
+    done = call("report", str(folder), "--out", str(tmp_path / "all"))
     names = {line.split("/")[-1] for line in done.stdout.splitlines()}
     assert {"report.html", "bibliography.bib", "captions.txt"} <= names
-    assert all(Path(line.split()[-1]).is_file() for line in done.stdout.splitlines())
+    places = [Path(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert all(place.is_file() or any(place.iterdir()) for place in places), places
+    for kind, formats in (("figures", {".pdf", ".svg", ".png"}), ("tables", {".tex", ".csv", ".md"})):
+        assert {each.suffix for each in (tmp_path / "all" / kind).iterdir()} >= formats, kind
     assert "carnevale2023" in (tmp_path / "all" / "bibliography.bib").read_text()
 
 
@@ -324,3 +338,24 @@ def test_methods_that_are_alike_are_marked_and_few_trials_are_said() -> None:
     found = verdict(group)
     assert sorted(row.mark for row in found.rows) == ["", "best"]
     assert any("cannot be significant" in note for note in found.notes)
+
+
+def test_a_tuning_ends_in_a_page_that_shows_its_search(tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    words = "--agents 4 --scenario moving_target --algorithm gt --rounds 30 --trials 2 --report-trials 2 --grid lr=0.01,0.03,3"
+    done = call("tune", "ring", *words.split(), "--report", "--out", str(out))
+    assert f"written: {out / 'report.html'}" in done.stdout.splitlines()
+    text = (out / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 1 and "Step sizes that were tried" in text
+    rows = [
+        re.findall(r"<bdi>(.*?)</bdi>", row) for row in text.partition("Step sizes that were tried")[2].split("<tr>")
+    ]
+    tried = {row[0]: row for row in rows if len(row) == 5}
+    note = json.loads((out / "tuning.json").read_text())
+    assert tried.keys() == {point["spec"] for point in note["points"]}
+    for point in note["points"]:
+        _, lr, median, diverged, winner = tried[point["spec"]]
+        assert float(lr) == point["lr"] and diverged == f"{point['diverged']}/2"
+        assert winner == ("yes" if point["spec"] == note["found"][0]["tuned"] else "no")
+        assert median == number(math.inf if point["median"] is None else point["median"], 4)
+    assert (out / "bibliography.bib").is_file()

@@ -13,7 +13,7 @@ from typing import Any
 from distopt._version import __version__
 from distopt.errors import InputError, RunError, printable
 from distopt.report import study
-from distopt.report.page import content, data, library
+from distopt.report.page import content, data, library, tunings
 from distopt.report.page.columns import Pool
 from distopt.runs.files import write_text
 from distopt.runs.results import Run
@@ -25,7 +25,7 @@ SCRIPTS = ("numbers.js", "chart.js", "legend.js", "paths.js", "page.js")
 
 
 def write(runs: Sequence[Run | str | Path] | Mapping[str, Run] | Run | str | Path, out: str | Path) -> Path:
-    """Write the report of some runs as one HTML file; returns its path.
+    """Write the report of some runs as one HTML file; returns its path. Of a folder of ``distopt tune`` it shows the search, too.
 
     Args:
         runs: a run, several, or folders of them (see ``distopt.report.study.read``).
@@ -42,22 +42,20 @@ def write(runs: Sequence[Run | str | Path] | Mapping[str, Run] | Run | str | Pat
     """
     given = [*runs.values()] if isinstance(runs, Mapping) and not isinstance(runs, Run) else runs
     each: list[Any] = [given] if isinstance(given, Run | str | Path) else list(given)
-    folders = [one for one in each if not isinstance(one, Run)]
-    found = [one for one in each if isinstance(one, Run)] + (study.read(folders) if folders or not each else [])
-    if not any(run.rounds.size for run in found):
-        raise InputError("no run has a recorded round yet")
+    found = study.gathered(each)
+    searches = [one for one in each if not isinstance(one, Run) and tunings.there(Path(one))]
     path = Path(out)
     path = path if path.suffix in (".html", ".htm") else path / PAGE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, html([run for run in found if run.rounds.size]))
+        write_text(path, html(found, [tunings.tuning(Path(one)) for one in searches]))
     except (OSError, RunError) as error:
         raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     return path
 
 
-def html(runs: Sequence[Run]) -> str:
-    """The page of some runs, as text."""
+def html(runs: Sequence[Run], searches: Sequence[tunings.Tuning] = ()) -> str:
+    """The page of some runs, and of the searches for step sizes that came before, as text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -76,6 +74,7 @@ def html(runs: Sequence[Run]) -> str:
     return room.get_template("page.html.j2").render(
         title=printable(sections[0].title if len(sections) == 1 else f"{len(sections)} problems"),
         sections=sections,
+        searches=searches,
         status=content.status(runs),
         version=__version__,
         bokeh=Markup(bokeh),  # base64

@@ -12,7 +12,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.network.topology import build_topology
 from distopt.report.network import portrait
-from distopt.report.page import data, paths, setup
+from distopt.report.page import data, paths, setup, strip
 from distopt.report.page.columns import Floats, Pool
 from distopt.report.page.drawing import Drawing, drawing
 from distopt.report.page.verdict import Verdict, verdict
@@ -34,6 +34,7 @@ class Section:
     lead: str
     verdict: Verdict
     charts: Mapping[str, Any]
+    strip: strip.Strip | None
     drawings: Sequence[Drawing]
     paths: paths.Paths
     warnings: Sequence[str]
@@ -53,6 +54,7 @@ def section(group: Group, pool: Pool, size: tuple[int, int]) -> Section:
         _lead(group),
         verdict(group),
         data.charts(group, pool, size, dead),
+        strip.strip(group),
         drawings,
         paths.paths(group, pool),
         list(_warnings(group, dead)),
