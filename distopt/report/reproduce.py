@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from distopt.report.axes import HAIR, INK, SOFT
 from distopt.report.curves import COLOURS
@@ -309,12 +309,15 @@ def static(results: Sequence[Mapping[str, Any]]) -> Figure:
     title = "Costs that stand still: where GTAdam's error falls by a constant factor a round, and where it bursts"
     fig, axes = _page(3.7, 1, len(methods), title, note, sharey=True, sharex=True)
     colours = dict(zip(sorted({_step(each) for each in results}, key=float), COLOURS, strict=False))
+    for lr, colour in colours.items():
+        axes[0, 0].plot([], [], color=colour, linewidth=1.2, label=f"lr = {lr}")
     for panel, name in zip(axes[0], methods, strict=True):
         panel.set_title(name, fontsize=8.5, color=INK, loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         for each in (each for each in results if each["method"] == name):
             lr = _step(each)
             low, middle, high = (np.maximum(each[key], 1e-17) for key in ("low", "median", "high"))
-            panel.plot(each["rounds"], middle, color=colours[lr], linewidth=1.2, label=f"lr = {lr}")
+            panel.plot(each["rounds"], middle, color=colours[lr], linewidth=1.2)
             panel.fill_between(each["rounds"], low, high, color=colours[lr], alpha=0.15, linewidth=0)
         panel.set(yscale="log", ylim=(1e-17, None))
         panel.set_xlabel("round t", fontsize=8, color=INK)

@@ -99,8 +99,8 @@ def _trial(error: Floats, rounds: Any) -> dict[str, Any]:
 def said() -> str:
     """The set-up in words."""
     return (
-        f"logistic regression whose points stand still: {SCENARIO}, {AGENTS} agents, {TOPOLOGY}, {ROUNDS:,} rounds, {TRIALS} trials; "
-        "error: root mean square distance of the agents from the minimiser"
+        f"logistic regression whose points stand still: {SCENARIO}, {AGENTS} agents, {TOPOLOGY}, {ROUNDS:,} rounds, {TRIALS} trials (few, "
+        "since the runs are long); error: root mean square distance of the agents from the minimiser"
     )
 
 
