@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from distopt.report.axes import HAIR, INK, SOFT
 from distopt.report.curves import COLOURS
+from distopt.report.page.columns import ENOUGH
 from distopt.report.tables import number
 
 _SGD, _SCALED, _SIGN, _EF, _OTHER = SOFT, COLOURS[4], COLOURS[1], COLOURS[0], COLOURS[3]
@@ -220,7 +221,7 @@ def digits(results: Sequence[Mapping[str, Any]]) -> Figure:
 def _contest(results: Sequence[Mapping[str, Any]], titles: Mapping[str, str], title: str) -> Figure:
     """For each set-up: two curves of each method, and the figures at the end of every trial with their median."""
     trials = max(each["trials"] for each in results)
-    band = "the middle 90 % of" if trials >= 20 else "smallest to largest of"
+    band = "the middle 90 % of" if trials >= ENOUGH else "smallest to largest of"
     note = (
         f"Lines: median over {trials} trials; bands: {band} them. Every method at the step size that was best for it on other trials (named on the "
         "right). Right: the figure that is compared, a dot a trial, a bar at the median; hollow: the median without tuning, where it is in view. "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distopt.experiment import Experiment
 from distopt.report import statistics
 from distopt.report.claims import Outcome, Verdict
+from distopt.report.page.columns import ENOUGH, TAIL
 from distopt.report.series import drawn
 from distopt.report.tables import number
 from distopt.report.titles import heading
@@ -225,10 +226,10 @@ def _drawn(run: Run) -> list[str]:
 
 
 def _curve(run: Run, series: str) -> dict[str, list[float]]:
-    """Quantiles over the trials at some rounds."""
+    """The median over the trials at some rounds, and the middle 90 % of them; of fewer than ``ENOUGH`` the smallest and the largest."""
     marks = np.unique(np.linspace(0, len(run.rounds) - 1, min(len(run.rounds), POINTS)).round().astype(int))
-    values = drawn(run, series)[:, marks]
-    low, middle, high = np.nanquantile(values, (0.05, 0.5, 0.95), axis=0)
+    values, tail = drawn(run, series)[:, marks], TAIL if run.trials >= ENOUGH else 0.0
+    low, middle, high = np.nanquantile(values, (tail, 0.5, 1 - tail), axis=0)
     return {
         "rounds": (run.rounds[marks] + 1).tolist(),
         "low": low.tolist(),

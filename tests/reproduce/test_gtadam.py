@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from distopt import reproduce, simulate
+from distopt import Run, reproduce, simulate
 from distopt.cli.main import cli
 from distopt.errors import InputError
 from distopt.numerics.random import Key
@@ -226,6 +226,21 @@ def test_verdicts_on_error_feedback_read_the_tables(monkeypatch: pytest.MonkeyPa
     assert verdict.words == "holds in part: in 97.0 to 97.0 % of the steps; its least value is 0.050"
     monkeypatch.setattr(ef_signsgd.density, "rows", lambda results: [{**dense[0], "holds": "yes"}])
     assert ef_signsgd.density_say([])[0].outcome == "holds"
+
+
+@pytest.mark.parametrize("trials", [19, 20])
+def test_a_band_of_few_trials_is_from_the_smallest_to_the_largest(trials: int) -> None:
+    values = np.random.default_rng(0).normal(size=(trials, 3)) ** 2
+    curve = contest._curve(Run("gt", "done", np.arange(3), {"relative_cost_error": values}), "relative_cost_error")
+    expected = (values.min(0), values.max(0)) if trials < 20 else np.quantile(values, (0.05, 0.95), axis=0)
+    np.testing.assert_allclose((curve["low"], curve["high"]), expected)
+    assert curve["rounds"] == [1, 2, 3] and curve["median"] == pytest.approx(np.median(values, axis=0))
+
+
+def test_the_relative_cost_error_is_that_of_the_second_half() -> None:
+    values = np.array([[9.0, 9.0, 1.0, 3.0], [9.0, 9.0, 2.0, np.nan]])
+    run = Run("gt", "done", np.arange(4), {"relative_cost_error": values, "dynamic_regret": np.ones((2, 4))})
+    assert contest._figures(run)["relative_cost_error"] == [2.0, math.inf]
 
 
 # --------------------------------------------------------------------------------------------------------- page of claims
