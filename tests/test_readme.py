@@ -31,7 +31,9 @@ SHELL = [
 ]
 ALL = list(dict.fromkeys(line for _, line in SHELL if line.startswith("distopt ")))
 # Lines that need GPUs, a cluster, other machines, the reader's own files, or many minutes: their options are checked.
-ELSEWHERE = {line for line in ALL if re.search(r"nccl|--address|sweep experiment|~/|ef-signsgd$|--out runs/ls", line)}
+ELSEWHERE = {
+    line for line in ALL if re.search(r"nccl|--address|sweep experiment|~/|reproduce \S+$|--out runs/ls", line)
+}
 COMMANDS = ["distopt simulate ring --agents 16", *(line for line in ALL if line not in ELSEWHERE)]
 # Commands that start processes run in an interpreter of their own, since they fork.
 FORKING = [line for line in COMMANDS if re.search(r"--engine|^distopt sweep|^distopt reproduce", line)]

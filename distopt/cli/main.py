@@ -226,15 +226,13 @@ def show(
 
 
 @cli.command()
-@click.argument("paper", metavar="ef-signsgd")
-@click.option(
-    "--only", metavar="PART", help="One part: counterexamples, least-squares, images or density.  [default: all]"
-)
+@click.argument("paper", metavar="ef-signsgd|gtadam|all")
+@click.option("--only", metavar="PART", help="One part of a paper's experiments, named below.  [default: all parts]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder to write to.  [default: runs/reproduce-ef-signsgd]",
+    help="Folder to write to.  [default: runs/reproduce-...]",
 )
 @click.option(
     "--data",
@@ -244,10 +242,15 @@ def show(
 )
 @TRACEBACK
 def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | None, traceback: bool) -> None:
-    """Repeat a paper's experiments, and compare figures and tables with the paper's.
+    """Repeat the experiments of a paper, or of all papers, and say which of its claims hold here.
 
-    ef-signsgd: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression schemes", 2019.
-    Re-run the command to resume.
+    ef-signsgd: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression schemes", 2019. Parts:
+    counterexamples, least-squares, images, density.
+
+    gtadam: Carnevale, Farina, Notarnicola, Notarstefano, "GTAdam: gradient tracking with adaptive momentum for distributed online
+    optimization", 2023. Parts: classification, static, localization, images.
+
+    The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):
         from distopt import reproduce as papers

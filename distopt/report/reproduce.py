@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from distopt.report.axes import HAIR, INK, SOFT
 from distopt.report.curves import COLOURS
+from distopt.report.page.columns import ENOUGH
+from distopt.report.tables import number
 
 _SGD, _SCALED, _SIGN, _EF, _OTHER = SOFT, COLOURS[4], COLOURS[1], COLOURS[0], COLOURS[3]
 _COLOUR = {
@@ -25,6 +28,13 @@ _COLOUR = {
     "Signum": _OTHER,
 }
 _HEAD, _FOOT = 0.58, 0.36  # inches
+_METHOD = {
+    "gtadam": (COLOURS[0], "-"),
+    "gt": (COLOURS[1], (0, (5, 1.5))),
+    "gt with momentum": (COLOURS[2], (0, (1.5, 1))),
+    "dgd": (COLOURS[3], (0, (5, 1.5, 1, 1.5))),
+    "dadam": (COLOURS[4], (0, (3, 1, 1, 1, 1, 1))),
+}
 _KINDS = (
     ("by tensor", COLOURS[2], "φ(γg + e) by tensor"),
     ("whole", COLOURS[0], "φ(γg + e)"),
@@ -187,3 +197,135 @@ def density(results: Sequence[Mapping[str, Any]]) -> Figure:
     for line in axes:
         line[0].set_ylabel("density φ", fontsize=8, color=INK)
     return _finished(fig, axes)
+
+
+def classification(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """GTAdam and its comparators on logistic regression that changes, a row for each set-up."""
+    titles = {"different": "agents' data differ much", "alike": "agents' data are alike"}
+    return _contest(results, titles, "Logistic regression on points that run on circles: GTAdam against other methods")
+
+
+def localization(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """GTAdam and its comparators where a target is located, a row for each set-up."""
+    titles = {"still": "target stands still", "moving": "target moves on a circle"}
+    return _contest(results, titles, "Locating a target from noisy ranges: GTAdam against other methods")
+
+
+def digits(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """GTAdam and its comparators training a network."""
+    return _contest(
+        results, {"digits": "digits"}, "A small network learns to classify digits: GTAdam against other methods"
+    )
+
+
+def _contest(results: Sequence[Mapping[str, Any]], titles: Mapping[str, str], title: str) -> Figure:
+    """For each set-up: two curves of each method, and the figures at the end of every trial with their median."""
+    trials = max(each["trials"] for each in results)
+    band = "the middle 90 % of" if trials >= ENOUGH else "smallest to largest of"
+    note = (
+        f"Lines: median over {trials} trials; bands: {band} them. Every method at the step size that was best for it on other trials (named on the "
+        "right). Right: the figure that is compared, a dot a trial, a bar at the median; hollow: the median without tuning, where it is in view. "
+        "A set-up of ours, not the paper's."
+    )
+    fig, axes = _page(1.1 + 2.5 * len(results), len(results), 3, title, note)
+    for line, each in zip(axes, results, strict=True):
+        drawn = list(next(method["curves"] for method in each["methods"].values() if method["curves"]))
+        leading = next(iter(each["heads"]))
+        for panel, series in zip(line, drawn, strict=False):
+            _lines(panel, each, series)
+            smoothed = ", mean so far" if series in ("cost", "accuracy") else ""
+            panel.set_title(
+                f"{titles[each['setup']]}: {each['heads'][series].lower()}{smoothed}",
+                fontsize=8.5,
+                color=INK,
+                loc="left",
+            )
+        _dots(line[2], each, leading)
+        averaged = ", mean of all rounds" if leading == "cost" else " at the end"
+        line[2].set_title(f"{each['heads'][leading].lower()}{averaged}", fontsize=8.5, color=INK, loc="left")
+    return _finished(fig, axes)
+
+
+def _lines(panel: Any, each: Mapping[str, Any], series: str) -> None:
+    """Medians and bands of a series against rounds."""
+    low, high = np.inf, 0.0
+    for name, method in each["methods"].items():
+        curve = method["curves"].get(series)
+        if curve is None:
+            continue
+        colour, dashes = _METHOD[name]
+        middle = np.array(curve["median"], dtype=np.float64)
+        panel.plot(curve["rounds"], middle, color=colour, linestyle=dashes, linewidth=1.3, label=name)
+        panel.fill_between(curve["rounds"], curve["low"], curve["high"], color=colour, alpha=0.12, linewidth=0)
+        good = middle[np.isfinite(middle) & (middle > 0)]
+        if good.size:
+            low, high = min(low, float(good.min())), max(high, float(good.max()))
+    if each["rises"][series]:
+        panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    elif high > 0:
+        panel.set(yscale="log", ylim=(low / 2, high * 2))
+        _few_ticks(panel.yaxis, high / low)
+    panel.margins(x=0)
+    panel.set_xlabel("round t", fontsize=8, color=INK)
+
+
+def _dots(panel: Any, each: Mapping[str, Any], series: str) -> None:
+    """The figure of each trial by method, and its median with and without tuning."""
+    names, shown = [], []
+    for k, (name, method) in enumerate(each["methods"].items()):
+        colour, _ = _METHOD[name]
+        values = np.array(method["figures"].get(series, []), dtype=np.float64)
+        values = values[np.isfinite(values) & (values > 0)]
+        lr = "diverges" if method["lr"] is None else f"lr {method['lr']:g}"
+        names.append(f"{name.replace(' with ', ', ')}\n{lr}")
+        if values.size:
+            shown.append(values)
+            panel.scatter(values, k + np.linspace(-0.24, 0.24, values.size), s=7, color=colour, alpha=0.55, linewidth=0)
+            panel.plot([np.median(values)] * 2, [k - 0.34, k + 0.34], color=INK, linewidth=1.4)
+        untuned = float(np.median(method["untuned"].get(series, [np.inf])))
+        if np.isfinite(untuned):
+            panel.plot(untuned, k, marker="D", markersize=4.5, markerfacecolor="white", markeredgecolor=colour)
+    together = np.concatenate(shown) if shown else np.ones(1)
+    panel.set(xscale="log", xlim=(together.min() / 1.6, together.max() * 1.6), ylim=(len(names) - 0.5, -0.5))
+    _few_ticks(panel.xaxis, together.max() / together.min())
+    panel.set_yticks(range(len(names)), names)
+
+
+def _few_ticks(axis: Any, span: float) -> None:
+    """Labels of a logarithmic axis that covers a factor ``span``: 1, 2 and 5 of each decade, or decades alone."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 40 else (1.0,)))
+    axis.set_minor_formatter(NullFormatter())
+    if span < 40:
+        axis.set_major_formatter(lambda value, _: number(value))
+
+
+def static(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """The error against rounds on costs that stand still, a panel for each method, a line for each step size."""
+    methods = list(dict.fromkeys(each["method"] for each in results))
+    trials = len(results[0]["trials"])
+    note = (
+        f"Lines: median over {trials} trials; bands: smallest to largest of them. Error: root mean square distance of the agents from the "
+        "minimiser. A straight line is a linear rate. A set-up of ours, not the paper's."
+    )
+    title = "Costs that stand still: where GTAdam's error falls by a constant factor a round, and where it bursts"
+    fig, axes = _page(3.7, 1, len(methods), title, note, sharey=True, sharex=True)
+    colours = dict(zip(sorted({_step(each) for each in results}, key=float), COLOURS, strict=False))
+    for lr, colour in colours.items():
+        axes[0, 0].plot([], [], color=colour, linewidth=1.2, label=f"lr = {lr}")
+    for panel, name in zip(axes[0], methods, strict=True):
+        panel.set_title(name, fontsize=8.5, color=INK, loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        for each in (each for each in results if each["method"] == name):
+            lr = _step(each)
+            low, middle, high = (np.maximum(each[key], 1e-17) for key in ("low", "median", "high"))
+            panel.plot(each["rounds"], middle, color=colours[lr], linewidth=1.2)
+            panel.fill_between(each["rounds"], low, high, color=colours[lr], alpha=0.15, linewidth=0)
+        panel.set(yscale="log", ylim=(1e-17, None))
+        panel.set_xlabel("round t", fontsize=8, color=INK)
+    axes[0, 0].set_ylabel("error", fontsize=8, color=INK)
+    return _finished(fig, axes)
+
+
+def _step(each: Mapping[str, Any]) -> str:
+    """The step size in a spec."""
+    return str(each["spec"]).partition("lr=")[2].split(",")[0]
