@@ -174,6 +174,18 @@ def signed_rank(d: Floats) -> float:
     return min(1.0, 2 * float(below[min(w, total - w)]))
 
 
+def leaning(d: Floats) -> int:
+    """Where the signed-rank test sees differences d [n]: 1 above zero, -1 below, 0 between. A few large ones can outweigh many small ones.
+
+    >>> leaning(np.array([-1.0, -2.0, -3.0, 7.0, 8.0]))
+    1
+    """
+    from scipy.stats import rankdata
+
+    unequal = d[d != 0]
+    return int(np.sign((np.sign(unequal) * rankdata(np.abs(unequal))).sum()))
+
+
 def _sums(ranks: NDArray[np.int64]) -> Floats:
     """The probabilities of 0, 1, ..., sum(ranks) as the sum of those ranks whose fair coins show heads."""
     chance = np.ones(1)
