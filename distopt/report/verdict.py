@@ -199,10 +199,12 @@ def compared(
         level: of the intervals, between 0 and 1.
 
     Raises:
-        InputError: no run has the metric, no problem has the baseline, or the level is no share.
+        InputError: the metric is no name, no run has it, no problem has the baseline, or the level is no share.
     """
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
         raise InputError(f"{either('--level ', 'level=')}{shown(level)}: must lie between 0 and 1, such as 0.9")
+    if metric is not None and not isinstance(metric, str):
+        raise InputError(f"metric={shown(metric)}: must be the name of a metric, such as 'tracking_error'")
     if not groups:
         raise InputError("give at least one run to compare")
     everyone = list(dict.fromkeys(name for group in groups for name in group.runs))

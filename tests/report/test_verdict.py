@@ -160,6 +160,12 @@ def test_a_metric_that_some_lack() -> None:
         verdict(run("gt", EIGHT), own, metric="nothing")
 
 
+@pytest.mark.parametrize("metric", [3, ["bits"]])
+def test_a_metric_that_is_no_name(metric: Any) -> None:
+    with pytest.raises(InputError, match="metric=.*must be the name of a metric"):
+        verdict(run("gt", EIGHT), metric=metric)
+
+
 @pytest.mark.parametrize("level", [0, 1, 2.0, True, "0.9"])
 def test_a_level_that_is_none(level: Any) -> None:
     with pytest.raises(InputError, match="must lie between 0 and 1"):
