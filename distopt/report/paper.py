@@ -137,8 +137,9 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, Any, str]]:
                 "" if more else _trend_caption(group, series),
             )
     if any(len(row.differences) for row in verdict.rows):
+        other = verdict.reference(*(group.title for group in verdict.groups))
         caption = (
-            f"Differences to {verdict.reference(verdict.groups[0].title)} of the figures at the end, trial by trial (dots), with the "
+            f"Differences to {other} of the figures at the end, trial by trial (dots), with the "
             f"Hodges-Lehmann estimate (diamond) and its {100 * verdict.level:g} % interval (bar) [hodges1963]. Crosses at the edge: one of "
             "the two has diverged."
         )

@@ -88,10 +88,13 @@ class Verdict:
     def _group(self, problem: str) -> Group:
         return next(group for group in self.groups if group.title == problem)
 
-    def reference(self, problem: str) -> str:
-        """What the methods of a problem were compared with, in words."""
-        named = next((row.method for row in self.of(problem) if row.finding == "baseline"), None)
-        return "the best" if named is None else short(named, 30)
+    def reference(self, *problems: str) -> str:
+        """What the methods of some problems were compared with, in words."""
+        named = {
+            next((short(row.method, 30) for row in self.of(problem) if row.finding == "baseline"), "the best")
+            for problem in problems
+        }
+        return named.pop() if len(named) == 1 else f"the baseline{' or the best' if 'the best' in named else ''}"
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record for each row."""
