@@ -67,15 +67,14 @@ def sweep(
     """
     if not isinstance(values, Mapping):
         raise InputError(f'values={shown(values)}: must be a dict of lists, as in {{"seed": [1, 2, 3]}}')
-    if not isinstance(out, str | Path):
-        raise InputError(f"out={shown(out)}: not the path of a folder")
+    folder = _folder(out)
     if isinstance(file, str | Path):
         given, where = settings(Path(file)), str(file)
     elif isinstance(file, Mapping):
         given, where = dict(file), "the settings"
     else:
         raise InputError(f"{shown(file)}: must be the path of a TOML file, or its settings as a dict")
-    return swept(sweeps.asked(given, values, where, Path(out), mode, engine, workers, address))
+    return swept(sweeps.asked(given, values, where, folder, mode, engine, workers, address))
 
 
 @surroundings.set_aside()
@@ -137,6 +136,7 @@ def tune(
     >>> tuned.winners, list(tuned.runs)
     ({'gt': 'gt:lr=0.02'}, ['gt:lr=0.02', 'gt'])
     """
+    folder = None if out is None else _folder(out)
     algorithms = algorithm if isinstance(algorithm, list | tuple) else [algorithm]
     if not algorithms:
         raise InputError('algorithm is an empty list; write algorithm=["gtadam", "dgd"]')
@@ -168,7 +168,7 @@ def tune(
         how=Asked(mode, engine, checkpoint_every),
         agentwise=agentwise,
     )
-    asked = asked if out is None else asked.placed(Path(out))
+    asked = asked if folder is None else asked.placed(folder)
     try:
         tuned = asked.run()
     except KeyboardInterrupt:
@@ -177,6 +177,12 @@ def tune(
         raise
     warn(asked.doubts, 4)
     return replace(tuned, runs={label: whole(run) for label, run in tuned.runs.items()})
+
+
+def _folder(out: Any) -> Path:
+    if not isinstance(out, str | Path):
+        raise InputError(f"out={shown(out)}: not the path of a folder")
+    return Path(out)
 
 
 def swept(sweep: sweeps.Sweep) -> dict[str, Run]:

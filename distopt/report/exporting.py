@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from distopt.errors import InputError
 from distopt.report.study import Group
+from distopt.report.titles import told_apart
 from distopt.runs.files import written
 from distopt.runs.results import Run, folder_name
 
@@ -78,16 +80,22 @@ def write(groups: Sequence[Group], path: Path, kind: str) -> None:
 
 
 def ready(folder: Path) -> None:
-    """Refuse now what ``events`` would refuse later.
+    """Make the folder, and refuse now what ``events`` would refuse later.
 
     Raises:
-        InputError: TensorBoard is missing, or the folder holds events already.
+        InputError: TensorBoard is missing, or the folder cannot be written or holds events already.
     """
     _needs("tensorboard", "an event file", "tensorboard")
     if folder.is_dir() and any(folder.rglob(EVENTS)):
         raise InputError(
             f"{folder}: holds event files already, and others beside them would mix; choose another folder"
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def events(groups: Sequence[Group], folder: Path) -> None:
@@ -100,10 +108,16 @@ def events(groups: Sequence[Group], folder: Path) -> None:
         InputError: as ``ready``.
     """
     ready(folder)
-    for group in groups:
-        for name, run in group.runs.items():
-            place = folder / folder_name(group.title)[:100] if len(groups) > 1 else folder
-            _events(run, place / folder_name(name)[:100])
+    problems = _places(group.title for group in groups)
+    for group, problem in zip(groups, problems, strict=True):
+        place = folder / problem if len(groups) > 1 else folder
+        for run, name in zip(group.runs.values(), _places(group.runs), strict=True):
+            _events(run, place / name)
+
+
+def _places(names: Iterable[str]) -> list[str]:
+    """Names as those of folders."""
+    return told_apart([folder_name(name)[:100] for name in names])
 
 
 def _events(run: Run, place: Path) -> None:

@@ -90,10 +90,10 @@ def table(verdict: Verdict, problems: Sequence[str]) -> str:
         figures(each.value for each in against),
         figures(each.low for each in against),
         figures(each.high for each in against),
-        ["{}" if row.corrected is None else f"{row.corrected:.3f}" for _, row in rows],
+        figures(math.nan if row.corrected is None else row.corrected for _, row in rows),
     ]
     percent = f"{100 * verdict.level:g}\\,\\%"
-    named = verdict.reference(problems[0])
+    named = verdict.reference(*problems)
     lines = [
         f"% needs {PREAMBLE}",
         r"{\sisetup{detect-weight=true,group-digits=none,table-align-text-post=false}%",
@@ -131,7 +131,7 @@ def markdown(verdict: Verdict, problems: Sequence[str]) -> str:
         f"median [{percent}]",
         "trials",
         "diverged",
-        f"minus {verdict.reference(problems[0])} [{percent}]",
+        f"minus {verdict.reference(*problems)} [{percent}]",
         "p (Holm)",
         "verdict",
     ]

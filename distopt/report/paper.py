@@ -20,7 +20,7 @@ from distopt.report import latex, panels, statistics, tables
 from distopt.report.curves import lines
 from distopt.report.statistics import Profile
 from distopt.report.study import Group
-from distopt.report.titles import heading, short
+from distopt.report.titles import heading, short, told_apart
 from distopt.report.verdict import Verdict, compared
 from distopt.runs.files import write_text, written
 from distopt.runs.results import Run
@@ -137,8 +137,9 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, Any, str]]:
                 "" if more else _trend_caption(group, series),
             )
     if any(len(row.differences) for row in verdict.rows):
+        other = verdict.reference(*(group.title for group in verdict.groups))
         caption = (
-            f"Differences to {verdict.reference(verdict.groups[0].title)} of the figures at the end, trial by trial (dots), with the "
+            f"Differences to {other} of the figures at the end, trial by trial (dots), with the "
             f"Hodges-Lehmann estimate (diamond) and its {100 * verdict.level:g} % interval (bar) [hodges1963]. Crosses at the edge: one of "
             "the two has diverged."
         )
@@ -164,12 +165,9 @@ def _figures(verdict: Verdict) -> Iterator[tuple[str, Any, str]]:
 
 def _names(verdict: Verdict) -> list[str]:
     """The problems as names of files that LaTeX takes: letters, digits and dashes."""
-    names: list[str] = []
-    for group in verdict.groups:
-        base = re.sub(r"[^A-Za-z0-9]+", "-", group.title).strip("-")[:80] or "problem"
-        tries = (base if k == 1 else f"{base}-{k}" for k in range(1, len(verdict.groups) + 1))
-        names.append(next(name for name in tries if name not in names))
-    return names
+    return told_apart(
+        [re.sub(r"[^A-Za-z0-9]+", "-", group.title).strip("-")[:80] or "problem" for group in verdict.groups]
+    )
 
 
 def _metric(verdict: Verdict) -> str | None:

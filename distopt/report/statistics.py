@@ -109,7 +109,7 @@ def median_interval(values: Iterable[float], level: float = LEVEL, seed: int = 0
     The ends are the (1 - level)/2 and (1 + level)/2 quantiles of the medians of 9,999 resamples of n values. Each quantile is one of those
     medians, so nothing is interpolated and infinite values need no rule of their own. BCa, which corrects a bias, is not defined with
     infinite values. Below two values there is no interval. With few values the interval covers the median less often than it
-    says: at level 0.9 in 75 % of cases with 3 values, 78 % with 6, 89 % with 10, and 82 to 94 % with up to 30.
+    says: at level 0.9 in 50 % of cases with 2 values, 75 % with 3, about 80 % with 4, and 82 to 94 % with 5 to 30.
 
     >>> median_interval([3.0, 1.0, 2.0, float("inf"), 2.5])
     Estimate(value=2.5, low=1.0, high=inf)
@@ -172,6 +172,18 @@ def signed_rank(d: Floats) -> float:
     w = int(ranks[d > 0].sum())
     total = len(below) - 1  # W and total - W have the same distribution
     return min(1.0, 2 * float(below[min(w, total - w)]))
+
+
+def leaning(d: Floats) -> int:
+    """Where the signed-rank test sees differences d [n]: 1 above zero, -1 below, 0 between. A few large ones can outweigh many small ones.
+
+    >>> leaning(np.array([-1.0, -2.0, -3.0, 7.0, 8.0]))
+    1
+    """
+    from scipy.stats import rankdata
+
+    unequal = d[d != 0]
+    return int(np.sign((np.sign(unequal) * rankdata(np.abs(unequal))).sum()))
 
 
 def _sums(ranks: NDArray[np.int64]) -> Floats:

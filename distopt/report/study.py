@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from distopt.catalog.spec import shown
 from distopt.errors import InputError, either
-from distopt.report.titles import named
-from distopt.runs.loading import stored
+from distopt.report.titles import named, told_apart
+from distopt.runs.loading import begun, stored
 from distopt.runs.manifest import MANIFEST, Status, read_manifest
 from distopt.runs.results import Array, Run
 
@@ -40,7 +40,7 @@ class Group:
     """Runs on one problem: the same scenario, agents and start. They differ in algorithm, channel or network.
 
     Attributes:
-        title: the problem in words.
+        title: the problem in words; no two that ``groups`` gives have the same.
         setting: the settings that all runs share.
         runs: the runs by name, in the order in which they were given. Runs that differ in their seed alone are one run with the trials of all.
         trials: what addresses each run's trials, by name.
@@ -130,7 +130,7 @@ def _folders(folder: Path) -> list[Path]:
         content = read_manifest(folder)
         if "runs" not in content:
             return [Path()]
-        return [Path(name) for name in content["runs"] if (folder / name / MANIFEST).exists()]
+        return [Path(name) for name in begun(folder, content["runs"])]
     return [
         Path(each.name) / inner
         for each in sorted(folder.iterdir())
@@ -157,7 +157,21 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         setting = _setting(run)
         problems.setdefault(repr([setting[key] for key in SAME]), []).append(run)
-    return [_group(each) for each in problems.values()]
+    return _retitled([_group(each) for each in problems.values()])
+
+
+def _retitled(found: list[Group]) -> list[Group]:
+    """Problems with a title of their own each: it names the start and the rounds recorded where only they differ, or else has a number."""
+    titles: list[str] = []
+    for group in found:
+        alike = [each for each in found if each.title == group.title]
+        words = [
+            _said(key, group.setting[key])
+            for key in ("x0", "every")
+            if any(each.setting[key] != group.setting[key] for each in alike)
+        ]
+        titles.append(", ".join([group.title, *words]))
+    return [replace(group, title=title) for group, title in zip(found, told_apart(titles, "{} ({})"), strict=True)]
 
 
 def _setting(run: Run) -> dict[str, Any]:
@@ -253,7 +267,7 @@ def _said(key: str, value: Any) -> str:
 
 def _title(shared: Mapping[str, Any]) -> str:
     """A problem in words."""
-    words = [named(shared["scenario"]), f"{shared['agents']} agents"]
+    words = [named(shared["scenario"]), f"{shared['agents']} agent{'' if shared['agents'] == 1 else 's'}"]
     if "topology" in shared and shared["topology"] is not None:
         words.append(named(shared["topology"]))
     return ", ".join(words)

@@ -73,3 +73,16 @@ def named(spec: Any) -> str:
     if isinstance(spec, dict) and "type" not in spec:  # one for each channel
         return " and ".join(map(named, spec.values()))
     return str(spec["type"]).rsplit(".", 1)[-1] if isinstance(spec, dict) else "matrix"
+
+
+def told_apart(names: Sequence[str], numbered: str = "{}-{}") -> list[str]:
+    """Names of which no two are the same: one that is there already has a number.
+
+    >>> told_apart(["ring", "star", "ring"])
+    ['ring', 'star', 'ring-2']
+    """
+    found: list[str] = []
+    for name in names:
+        tries = (name if k == 1 else numbered.format(name, k) for k in range(1, len(names) + 1))
+        found.append(next(each for each in tries if each not in found))
+    return found

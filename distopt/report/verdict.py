@@ -88,10 +88,13 @@ class Verdict:
     def _group(self, problem: str) -> Group:
         return next(group for group in self.groups if group.title == problem)
 
-    def reference(self, problem: str) -> str:
-        """What the methods of a problem were compared with, in words."""
-        named = next((row.method for row in self.of(problem) if row.finding == "baseline"), None)
-        return "the best" if named is None else short(named, 30)
+    def reference(self, *problems: str) -> str:
+        """What the methods of some problems were compared with, in words."""
+        named = {
+            next((short(row.method, 30) for row in self.of(problem) if row.finding == "baseline"), "the best")
+            for problem in problems
+        }
+        return named.pop() if len(named) == 1 else f"the baseline{' or the best' if 'the best' in named else ''}"
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record for each row."""
@@ -127,14 +130,14 @@ class Verdict:
         blocks = []
         for group in self.groups:
             problem = group.title
-            lines = [f"{problem}: {self.title(problem)}", *tables.columns(self.cells(problem)).splitlines()]
+            lines = [printable(f"{problem}: {self.title(problem)}"), *tables.columns(self.cells(problem)).splitlines()]
             blocks.append("\n".join(lines))
         star = (
             [f"{tables.STAR.strip()} the best, or not distinguishable from it"]
             if any(row.marked for row in self.rows)
             else []
         )
-        below = [*star, *self.notes]
+        below = [*star, *map(printable, self.notes)]
         return "\n\n".join([*blocks, *(["\n".join(below)] if below else [])])
 
     def cells(self, problem: str, width: int = 44) -> list[dict[str, str]]:
@@ -199,10 +202,12 @@ def compared(
         level: of the intervals, between 0 and 1.
 
     Raises:
-        InputError: no run has the metric, no problem has the baseline, or the level is no share.
+        InputError: the metric is no name, no run has it, no problem has the baseline, or the level is no share.
     """
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
         raise InputError(f"{either('--level ', 'level=')}{shown(level)}: must lie between 0 and 1, such as 0.9")
+    if metric is not None and not isinstance(metric, str):
+        raise InputError(f"metric={shown(metric)}: must be the name of a metric, such as 'tracking_error'")
     if not groups:
         raise InputError("give at least one run to compare")
     everyone = list(dict.fromkeys(name for group in groups for name in group.runs))
@@ -213,15 +218,12 @@ def compared(
     kept: list[Group] = []
     series: dict[str, str] = {}
     for group in groups:
-        title = group.title
-        if title in series:  # two problems of which only a setting differs that the title does not name
-            title = f"{title} ({len(series) + 1})"
-        one, found, said = _one(replace(group, title=title), metric, baseline, level)
+        one, found, said = _one(group, metric, baseline, level)
         notes += said
         if found:
             kept.append(one)
             rows += found
-            series[title] = metric or next(iter(one.runs.values())).leading
+            series[group.title] = metric or next(iter(one.runs.values())).leading
     if not rows:
         known = sorted({name for group in groups for run in group.runs.values() for name in run.metrics})
         raise InputError(f"no run has the metric {shown(metric)}; metrics: {', '.join(known) or 'none'}")
@@ -272,6 +274,16 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
         name: statistics.closing(run, metric)[group.rows(name, common) if common else slice(None)]
         for name, run in runs.items()
     }
+    lost = {
+        name: statistics.diverged(run)[group.rows(name, common) if common else slice(None)]
+        for name, run in runs.items()
+    }
+    for name, each in figures.items():
+        if none := int((np.isinf(each) & ~lost[name]).sum()):
+            notes.append(
+                f"{title}: {metric or 'the metric that ranks'} of {name} is no number at the end of {none} "
+                f"of {len(each)} trials; these count as infinitely bad"
+            )
     first = next(iter(runs.values()))
     rises = first.about(metric or first.leading).rises
     reference = _named(baseline, list(runs)) if baseline is not None else None
@@ -289,7 +301,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
                 title,
                 name,
                 len(each),
-                int(np.isinf(each).sum()),
+                int(lost[name].sum()),
                 statistics.median_interval(each, level),
                 pairs and pairs.difference,
                 pairs and pairs.p,
@@ -301,31 +313,40 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
                 np.empty(0) if alone else statistics.differences(each, figures[chosen]),
             )
         )
-    corrected = statistics.holm([row.p for row in rows])
-    with_p = [replace(row, corrected=p) for row, p in zip(rows, corrected, strict=True)]
-    return group, [_judged(row, len(rows) - 1, itself == "baseline", rises) for row in with_p], notes
+    tests = [row.p for row in rows]
+    corrected = statistics.holm(tests)
+    judged = [
+        _judged(replace(row, corrected=p), _least(tests, k, row), len(rows) - 1, itself == "baseline", rises)
+        for k, (row, p) in enumerate(zip(rows, corrected, strict=True))
+    ]
+    return group, judged, notes
 
 
-def _judged(row: Row, comparisons: int, by_baseline: bool, rises: bool) -> Row:
-    """A row with its finding, in a word and in words."""
+def _least(tests: Sequence[float | None], k: int, row: Row) -> float:
+    """The smallest corrected p-value that row k could have, beside the other ``tests`` as they are."""
+    if row.p is None:
+        return 1.0
+    own = statistics.smallest_p(int(np.count_nonzero(row.differences)))
+    return statistics.holm([*tests[:k], own, *tests[k + 1 :]])[k] or 0.0
+
+
+def _judged(row: Row, least: float, comparisons: int, by_baseline: bool, rises: bool) -> Row:
+    """A row with its finding, in a word and in words; ``least`` as ``_least`` gives it."""
     if row.difference is None:
         return row
     other = "the baseline" if by_baseline else "the best"
     unequal = int(np.count_nonzero(row.differences))
     finding: Finding
     if row.corrected is not None and row.corrected <= ALPHA:
-        larger = np.sign(row.differences).sum() > 0
-        finding, words = (
-            ("better", f"better than {other}") if bool(larger) == rises else ("worse", f"worse than {other}")
-        )
+        larger = statistics.leaning(row.differences) > 0
+        finding, words = ("better", f"better than {other}") if larger == rises else ("worse", f"worse than {other}")
     elif not unequal:
         finding, words = "same", f"equal to {other} in every trial"
-    elif unequal < statistics.FEWEST:
+    elif least > ALPHA:
         few = f"{row.trials} trials" if unequal == row.trials else f"differs in {unequal} of {row.trials} trials"
-        finding, words = "open", f"cannot be significant: {few if row.trials > 1 else '1 trial'}"
-    elif comparisons * statistics.smallest_p(unequal) > ALPHA:
-        need = statistics.trials_needed(comparisons)
-        finding, words = "open", f"cannot be significant: {unequal} trials, and {comparisons} comparisons need {need}"
+        few = few if row.trials > 1 else "1 trial"
+        need = f", and {comparisons} comparisons need {statistics.trials_needed(comparisons)}"
+        finding, words = "open", f"cannot be significant: {few}{'' if row.p is None else need}"
     else:
         finding, words = "same", f"not distinguishable from {other}"
     return replace(row, finding=finding, verdict=words, marked=finding == "same" and not by_baseline)

@@ -20,6 +20,9 @@ from distopt.experiment import repeated
 MOST = 1000
 """Step sizes of a grid."""
 
+GREATEST = 1e100
+"""The largest step size that is tried; the smallest is one over it."""
+
 USUAL = "1e-4..1,3"
 """The grid that is tried where no other is asked for."""
 
@@ -117,6 +120,8 @@ def _size(text: str, said: str) -> float:
         raise InputError(f"{said}: {text.strip()!r} {error}") from None
     if value <= 0:
         raise InputError(f"{said}: {text.strip()}: a step size must be above 0")
+    if not 1 / GREATEST <= value <= GREATEST:  # beyond it a grid that is continued leaves the numbers that there are
+        raise InputError(f"{said}: {text.strip()}: a step size must lie between {1 / GREATEST:g} and {GREATEST:g}")
     return value
 
 

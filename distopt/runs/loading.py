@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,7 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
     content = read_manifest(folder)
     if "runs" in content:
         runs: dict[str, Run] = {}
-        for name in content["runs"]:
-            if not (folder / name / MANIFEST).exists():
-                if any((folder / name).glob("chunk-*")):
-                    raise InputError(f"{folder / name / MANIFEST}: missing, although results of the run are there")
-                continue  # killed before it began
+        for name in begun(folder, content["runs"]):
             inner = read_manifest(folder / name)
             if "runs" in inner or inner["label"] in runs:
                 raise InputError(
@@ -47,6 +43,19 @@ def load(folder: str | Path) -> Run | dict[str, Run]:
             )
         return runs
     return _loaded(folder, content)
+
+
+def begun(folder: Path, names: Sequence[str]) -> Iterator[str]:
+    """Those of the runs of a folder that are there; the others were killed before they began.
+
+    Raises:
+        InputError: a manifest is missing beside results.
+    """
+    for name in names:
+        if (folder / name / MANIFEST).exists():
+            yield name
+        elif any((folder / name).glob("chunk-*")):
+            raise InputError(f"{folder / name / MANIFEST}: missing, although results of the run are there")
 
 
 def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:

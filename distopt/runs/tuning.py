@@ -17,7 +17,7 @@ from distopt import engines
 from distopt._version import __version__
 from distopt.catalog import registry
 from distopt.catalog.places import looking_in
-from distopt.catalog.spec import shown
+from distopt.catalog.spec import LARGEST, shown
 from distopt.engines import local
 from distopt.errors import InputError, either
 from distopt.experiment import Experiment, label, repeated, titled
@@ -309,9 +309,13 @@ def asked(
                 raise InputError(f"{either('--over ', 'over: ')}{key}: no algorithm has a parameter {key}")
     local.check(how.mode)
     one = replace(experiments[0], algorithm=tried[0][0])
+    if one.seed > LARGEST - APART:
+        raise InputError(
+            f"{either('--seed ', 'seed=')}{one.seed}: must be at most {LARGEST - APART}, as the report has the seed {APART} above it"
+        )
     build(
         replace(one, seed=one.seed + APART, trials=report_trials)
-    )  # a mistake of the report is found before anything runs
+    )  # finds a mistake of the report before anything runs
     first = build(replace(one, record=(), metrics=()))
     if isinstance(how.engine, str):
         engines.check(how.engine, first.agents)

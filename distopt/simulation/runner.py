@@ -358,9 +358,8 @@ def _chunk(
     over = len(diverged) == trials
     kept = max(diverged.values()) - start if over else count
     if diverged:
-        lost = torch.tensor(
-            [[diverged.get(r, start + count) <= t for r in range(trials)] for t in range(start, start + count)]
-        )
+        at = torch.tensor([diverged.get(r, start + count) for r in range(trials)])
+        lost = at <= torch.arange(start, start + count)[:, None]
         for name, _ in (*problem.sources["term"], *problem.sources["round_term"]):
             if name in values:
                 values[name] = values[name].masked_fill(lost, torch.nan)

@@ -135,6 +135,15 @@ def test_an_algorithm_without_a_winner_is_exit_code_1() -> None:
         (["--grid", "b1=1..2"], "--grid b1=1..2: a grid is of lr; another constant has --over of its own"),
         (["--over", "b1"], "--over b1: write NAME=VALUE,VALUE, as in b1=0.5,0.9"),
         (["--over", "zeta=1"], "--over zeta: no algorithm has a parameter zeta"),
+        (
+            ["--grid", "lr=1e-4..1e308,1"],
+            "--grid lr=1e-4..1e308,1: 1e308: a step size must lie between 1e-100 and 1e+100",
+        ),
+        (["--grid", "lr=1e-323,0.1"], "1e-323: a step size must lie between 1e-100 and 1e+100"),
+        (
+            ["--seed", f"{2**63 - 1}"],
+            f"--seed {2**63 - 1}: must be at most {2**63 - 1001}, as the report has the seed 1000 above it",
+        ),
         (["--report-trials", "0"], "--report-trials 0: must be a whole number, at least 1"),
         (["--algorithm", "gtadm"], "no 'gtadm' among the algorithms (did you mean"),
         (["--eager", "--compiled"], "--eager and --compiled exclude each other"),

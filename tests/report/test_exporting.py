@@ -141,6 +141,24 @@ def test_long_runs_are_thinned(tmp_path: Path) -> None:
     assert len(steps) == exporting.POINTS and (steps[0], steps[-1]) == (0, k - 1) and max(np.diff(steps)) <= 4
 
 
+def test_runs_with_equal_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    def of(label: str, every: int) -> Run:
+        info = {"experiment": {"scenario": "sea", "topology": "ring", "every": every}, "agents": 4}
+        return Run(label, "done", np.arange(2), {"bits": np.ones((1, 2))}, info=info)
+
+    long = "gt:lr=" + "1" * 120
+    exporting.events(study.groups([of("gt", 1), of("gt", 7), of(long + "1", 7), of(long + "2", 7)]), tmp_path)
+    places = [path.parent for path in tmp_path.rglob(exporting.EVENTS)]
+    assert len(places) == len(set(places)) == 4
+
+
+@pytest.mark.parametrize("place", ["file", "file/sub"])
+def test_a_folder_that_cannot_be_is_refused_before_the_rounds_run(place: str, own_folder: None) -> None:
+    Path("file").touch()
+    done = call(*ASK, "--algorithm", "gt", "--tensorboard", place, "--out", "mine")
+    assert done.exit_code == 2 and f"{place}: cannot be written" in done.stderr and not Path("mine").exists()
+
+
 def test_events_of_two_exports_do_not_mix(groups: list[study.Group], tmp_path: Path) -> None:
     exporting.events(groups[:1], tmp_path)
     with pytest.raises(InputError, match="holds event files already"):

@@ -154,6 +154,24 @@ def test_texts_of_users_cannot_break_a_table() -> None:
     assert "\\input" not in text
 
 
+def test_a_table_of_several_problems_says_what_each_was_compared_with() -> None:
+    gt, dgd = [1.0] * 8, [2.0] * 8
+    two = [*groups([run("gt:lr=1", gt), run("dgd", dgd)]), *groups([run("gt:lr=2", gt, "s"), run("dgd", dgd, "s")])]
+    verdict = compared(two, baseline="gt")
+    names = [group.title for group in verdict.groups]
+    assert [verdict.reference(name) for name in names] == ["gt:lr=1", "gt:lr=2"]
+    assert verdict.reference(*names) == "the baseline" and "{Minus the baseline}" in latex.table(verdict, names)
+    third = groups([run("dgd", dgd, "t"), run("extra", gt, "t")])
+    assert compared([*two, *third], baseline="gt").reference(*names, third[0].title) == "the baseline or the best"
+
+
+def test_a_small_p_value_is_not_printed_as_zero() -> None:
+    many = [float(k + 1) for k in range(30)]
+    verdict = compared(groups([run("gt", many), run("dgd", [2 * each for each in many])]))
+    (text,) = (row[7] for row in cells(latex.table(verdict, [verdict.groups[0].title])) if row[0] == "dgd")
+    assert float(text) == pytest.approx(2.0**-29, rel=0.05)
+
+
 def test_markdown_has_a_cell_for_every_column() -> None:
     verdict = compared(problem(run("a|b", [4.0] * 8)))
     lines = latex.markdown(verdict, [verdict.groups[0].title]).splitlines()

@@ -1,5 +1,6 @@
 """Runs that are looked at together: reading folders, grouping by problem, pooling seeds."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,25 @@ def made(seed: int, values: list[list[float]], status: Status = "done", **info: 
     array = np.array(values)
     info = {"experiment": experiment, "agents": 4, "rounds": 3, **info}
     return Run("gt", status, np.arange(array.shape[1]), {"consensus_error": array}, info=info)
+
+
+def test_problems_that_only_the_rounds_recorded_tell_apart_have_titles_of_their_own() -> None:
+    def of(**more: object) -> Run:
+        run = made(0, [[1.0, 2.0, 3.0]])
+        return Run("gt", "done", run.rounds, run.metrics, {}, {**run.info, "experiment": run.info["experiment"] | more})
+
+    assert [group.title for group in study.groups([of(every=1), of(every=7), of(every=1, x0="0.5")])] == [
+        "sea, 4 agents, ring, x0 None, every 1",
+        "sea, 4 agents, ring, x0 None, every 7",
+        "sea, 4 agents, ring, x0 0.5, every 1",
+    ]
+
+
+def test_a_run_whose_manifest_is_lost_is_not_left_out_silently(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "a", tmp_path / "a")
+    (tmp_path / "a" / "dgd" / "manifest.json").unlink()
+    with pytest.raises(InputError, match="dgd/manifest.json: missing, although results of the run are there"):
+        study.read([tmp_path])
 
 
 def test_a_seed_that_diverged_cuts_no_other_short() -> None:

@@ -75,6 +75,40 @@ def test_methods_that_differ_in_few_trials() -> None:
     )
 
 
+def test_a_significant_difference_has_the_side_of_the_test() -> None:
+    ends = [100.0 + k for k in range(30)]
+    slightly_below = [-0.001 * (k + 1) for k in range(16)]
+    far_above = [10.0 + k for k in range(14)]
+    other = [end + d for end, d in zip(ends, [*slightly_below, *far_above], strict=True)]
+    found = verdict(run("gt", ends), run("dgd", other), baseline="gt")  # dgd is smaller in most trials
+    assert found.rows[1].corrected is not None and found.rows[1].corrected < 0.05
+    assert words(found)["dgd"] == "worse than the baseline"
+
+
+def test_what_can_be_significant_depends_on_the_other_p_values() -> None:
+    ends = [1.0 + k for k in range(10)]
+    clear = [2 * end for end in ends]
+    some = [*ends[:4], *(end + d for end, d in zip(ends[4:], [0.1, 0.2, 0.3, 0.4, 0.5, -0.25], strict=True))]
+    found = verdict(run("best", ends), run("clear", clear), run("some", some))
+    assert words(found)["some"] == "not distinguishable from the best"  # of all one sign, Holm would have let it pass
+    alike = verdict(
+        run("best", ends), run("like", [end + 0.1 * (-1) ** k for k, end in enumerate(ends)]), run("some", some)
+    )
+    assert words(alike)["some"] == "cannot be significant: differs in 6 of 10 trials, and 2 comparisons need 7"
+
+
+def test_a_figure_that_is_no_number_is_no_divergence() -> None:
+    shares = np.array([[1.0, nan]] * 8)
+    found = verdict(run("gt", EIGHT, own=np.ones((8, 2))), run("dgd", EIGHT, own=shares), metric="own")
+    assert [row.diverged for row in found.rows] == [0, 0] and found.rows[1].median.value == inf
+    assert "own of dgd is no number at the end of 8 of 8 trials" in found.text()
+
+
+def test_hostile_names_do_not_reach_the_terminal() -> None:
+    found = verdict(run("gt\x1b[2J", EIGHT), run("dgd", EIGHT, own=np.ones((8, 2))), metric="own")
+    assert "left out: gt" in found.text() and "\x1b" not in found.text()
+
+
 def test_diverged_trials_are_counted_and_worst() -> None:
     found = verdict(run("gt", [*EIGHT[:5], inf, inf, nan]), run("dgd", [2 * end for end in EIGHT]))
     gt, dgd = found.rows
@@ -124,6 +158,12 @@ def test_a_metric_that_some_lack() -> None:
     assert [row.method for row in found.rows] == ["dgd"] and "left out: gt" in found.text()
     with pytest.raises(InputError, match="no run has the metric 'nothing'; metrics: .*bits, dynamic_regret"):
         verdict(run("gt", EIGHT), own, metric="nothing")
+
+
+@pytest.mark.parametrize("metric", [3, ["bits"]])
+def test_a_metric_that_is_no_name(metric: Any) -> None:
+    with pytest.raises(InputError, match="metric=.*must be the name of a metric"):
+        verdict(run("gt", EIGHT), metric=metric)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2.0, True, "0.9"])
