@@ -82,7 +82,7 @@ def floor(values: ArrayLike) -> float | None:
     return last if settled else None
 
 
-def drift(run: Run) -> float:
+def speed(run: Run) -> float:
     """How far the minimiser moves in a round, on average: the speed against which a floor is shown."""
     last = run["path_length"][:, -1].mean()
     return float(last) / max(int(run.rounds[-1]), 1)

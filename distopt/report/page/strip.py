@@ -9,7 +9,7 @@ import numpy as np
 
 from distopt.report.study import Group
 from distopt.report.tables import number
-from distopt.report.theory import drift, floor, linear_rate
+from distopt.report.theory import floor, linear_rate, speed
 from distopt.runs.results import Run
 
 VARIATIONS = ("path_length", "gradient_variation", "function_variation")
@@ -40,16 +40,16 @@ def strip(group: Group) -> Strip | None:
         rows = [(name, [_said(_rate(each), "not linear")]) for name, each in have.items()]
         return Strip(words, heads, rows)
     path, gradients, costs = (number(float(np.median(run[name][:, -1]))) for name in VARIATIONS)
-    speed = drift(run)
+    fast = speed(run)
     words = (
-        f"The minimiser moves by {path} in all (the path length), {number(speed)} a round. The gradient variation is {gradients}, "
+        f"The minimiser moves by {path} in all (the path length), {number(fast)} a round. The gradient variation is {gradients}, "
         f"the function variation {costs}. A method that follows settles at a floor, which grows with the speed."
     )
     heads = [("Floor", "of the tracking error"), ("Floor / speed", "rounds behind")]
     rows = []
     for name, each in have.items():
         level = floor(_middle(each))
-        behind = None if level is None or not speed else level / speed
+        behind = None if level is None or not fast else level / fast
         rows.append((name, [_said(level, "not settled"), _said(behind, "—")]))
     return Strip(words, heads, rows)
 
