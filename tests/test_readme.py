@@ -158,7 +158,7 @@ def test_the_ten_lines_of_python_run(place: Path) -> None:
 
 
 def test_the_run_that_a_command_wrote_is_read_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    say(next(command for command in COMMANDS if "runs/karate" in command), place)
+    say(next(command for command in COMMANDS if "--out runs/karate" in command), place)
     exec(
         "import distopt\n" + PYTHON["docs/simulate.md"][0] + "\nprint(run['x'].shape, run['dynamic_regret'].shape)", {}
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def _shown(paper: str, place: Path, folder: Path) -> Paper:
             if name in known and (place / f"{name}{end}").exists()
         ]
         figure = next((file.path for file in files if file.name == "figure"), "")
-        command = f"distopt reproduce {paper} --only {name} --out {place}"
+        command = f"distopt reproduce {paper} --only {name} --out {shlex.quote(str(place))}"
         found.append(
             Shown(name, part.claim, [Verdict(*verdict) for verdict in known.get(name, [])], files, figure, command)
         )

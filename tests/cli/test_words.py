@@ -19,6 +19,7 @@ EXEMPT = {
     "runs/sweep.py": "--set ",
     "engines/ray/cluster.py": "pip install --upgrade",
     "reproduce/store.py": "not what distopt",
+    "reproduce/__init__.py": " --o",
 }
 """Words that only a command uses: the texts of ``--set``, those of another program, and those of ``distopt reproduce``."""
 

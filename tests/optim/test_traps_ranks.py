@@ -170,8 +170,7 @@ def test_an_error_of_one_rank_is_one_of_all(how: str, tmp_path: Path) -> None:
         model = Small()
         model.second.bias.requires_grad_(False)
         optimizer = GTAdam(model.named_parameters(), bucket_mb=2e-4)
-        steps(model, optimizer, rank, range(2))
-        for t in range(2, 6):
+        for t in range(6):  # the others may hear of it as early as where they await what leaves for the next step
             optimizer.zero_grad()
             loss(model, rank, t).backward()
             if rank == 2 and t == 2:
