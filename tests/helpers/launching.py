@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -36,6 +37,7 @@ def started(
     said = [place / f"said-{rank}.txt" for rank in range(world)]
 
     def live(rank: int) -> None:
+        gc.freeze()  # as in ``trained.on_ranks``
         out = os.open(said[rank], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)

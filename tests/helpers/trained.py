@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import os
@@ -38,6 +39,7 @@ def on_ranks(world: int, work: Callable[[int], Any], place: Path, timeout: float
 
     def live(rank: int, out: Any) -> None:
         torch.set_num_threads(1)
+        gc.freeze()  # a process group that the parent has left cannot be torn down here: its threads are the parent's, and it would wait for them
         try:
             limit = timedelta(seconds=timeout)
             dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world, timeout=limit)
@@ -53,6 +55,7 @@ def on_ranks(world: int, work: Callable[[int], Any], place: Path, timeout: float
 
     pipes = [context.Pipe(False) for _ in range(world)]
     processes = [context.Process(target=live, args=(rank, pipes[rank][1]), daemon=True) for rank in range(world)]
+    gc.collect()
     for process, (_, out) in zip(processes, pipes, strict=True):
         process.start()
         out.close()
