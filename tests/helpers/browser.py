@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import shutil
 import time
@@ -20,9 +21,7 @@ WAIT = 60.0
 @functools.cache
 def missing() -> str:
     """Why there is no browser; nothing if there is one."""
-    try:
-        import selenium  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("selenium") is None:
         return "selenium is not installed: pip install selenium"
     if not any(map(shutil.which, CHROMIUM)) or not shutil.which("chromedriver"):
         return "no browser: make browser, or apt-get install chromium chromium-driver"
@@ -179,3 +178,14 @@ def browser(
         yield Tab(driver)
     finally:
         driver.quit()
+
+
+def range_of(tab: Tab, panel: int, which: str) -> list[float]:
+    """Where the axis of a chart begins and ends; ``which`` is "x_range" or "y_range"."""
+    found: list[float] = tab.js(
+        "const figure = Bokeh.documents.filter(one => one.roots().length)[arguments[0]].roots()[0], range = figure[arguments[1]];"
+        "return [range.start, range.end]",
+        panel,
+        which,
+    )
+    return found

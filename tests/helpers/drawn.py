@@ -8,6 +8,10 @@ import numpy as np
 
 from distopt.runs.results import Run
 
+ROUNDS, TRIALS = 300, 24
+NAMES = ("gtadam:lr=0.05", "gt:lr=0.02", "dgd")
+"""The runs that the browser is shown."""
+
 
 def made_up(
     label: str, trials: int, rounds: int, rng: np.random.Generator, scale: float = 1.0, **experiment: Any

@@ -142,7 +142,7 @@ def test_hostile_texts_are_only_texts(tmp_path: Path) -> None:
     runs = []
     for k, name in enumerate(HOSTILE):
         run = made_up(name, 2, 5, rng, scenario=HOSTILE[0])
-        run.metrics[f"own{name}"] = rng.random((2, 5))  # type: ignore[index]  # a dict
+        run.metrics[f"own{name}"] = rng.random((2, 5))
         run.info["metrics"] = {f"own{name}": {"title": name, "take": "last"}}
         run.info["left_out"] = {"accuracy": f"{name}; because"}
         runs.append(replace(run, label=f"{k}{name}"))

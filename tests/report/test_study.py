@@ -60,7 +60,7 @@ def test_the_same_experiment_in_two_places_is_refused(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("given", ["nowhere", ".", 3])
 def test_what_holds_no_runs_is_refused(given: object, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder|holds no runs|not the path of a folder"):
-        study.read([tmp_path / given if isinstance(given, str) else given])  # type: ignore[list-item]  # that is the test
+        study.read([tmp_path / given if isinstance(given, str) else given])
 
 
 def test_a_sweep_is_read(tmp_path: Path) -> None:

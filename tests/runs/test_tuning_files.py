@@ -50,7 +50,7 @@ def test_a_winner_that_is_the_default_runs_once() -> None:
     tuned = distopt.tune("ring", algorithm="dgd:lr=0.05", out="o", **FEW)
     assert tuned.winners == {"dgd:lr=0.05": "dgd:lr=0.05"} and list(tuned.runs) == ["dgd:lr=0.05"]
     assert [row["row"] for row in tuned.rows()] == ["tuned = defaults"]
-    assert distopt.load("o/report").label == "dgd:lr=0.05"  # type: ignore[union-attr]
+    assert distopt.load("o/report").label == "dgd:lr=0.05"
     spelled = distopt.tune("ring", algorithm="dgd:lr=0.050,form=cta", **FEW)
     assert list(spelled.runs) == ["dgd:lr=0.050,form=cta"]
 
@@ -92,7 +92,7 @@ def test_what_is_finished_is_kept_and_the_files_are_equal_in_the_end(
     assert ran == [3] * (2 - after)
     for name in ("tuning.json", "tuning.csv", "tuned.csv", "sensitivity.png"):
         assert Path("o", name).read_bytes() == Path("whole", name).read_bytes(), name
-    for label, run in distopt.load("whole/report").items():  # type: ignore[union-attr]
+    for label, run in distopt.load("whole/report").items():
         np.testing.assert_array_equal(run["dynamic_regret"], distopt.load("o/report")[label]["dynamic_regret"])
 
 

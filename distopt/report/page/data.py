@@ -53,10 +53,11 @@ def sizes(groups: Sequence[Group]) -> tuple[int, int]:
     """Columns of a line and of a trial's line, so that all groups fit into a page."""
     lines = sum(len(group.runs) * len(series.offered(group.runs)) for group in groups)
     trials = sum(sum(run.trials for run in g.runs.values()) * len(series.offered(g.runs)) for g in groups)
-    return tuple(  # type: ignore[return-value]  # two numbers in, two out
+    line, trial = (
         int(np.clip(room // max(count, 1), *range_))
         for room, count, range_ in ((LINES, lines, COLUMNS), (TRIALS, trials, TRIAL_COLUMNS))
     )
+    return line, trial
 
 
 def charts(group: Group, pool: Pool, size: tuple[int, int], dead: Mapping[str, Floats]) -> dict[str, Any]:
@@ -115,10 +116,10 @@ def _series(
             curves.append(None)
             continue
         values = filled(series.drawn(run, name, metric), dead[key])
-        curves.append(_curve(run, values, pool, size, metric))
+        curve = _curve(run, values, pool, size, metric)
         if metric.cumulative and not averaged(name, metric):
-            curves[-1]["parts"] = _parts(run, values, pool, size)  # type: ignore[index]  # it was just put there
-        curves[-1].update(_certified(run, name, pool, size))  # type: ignore[union-attr]
+            curve["parts"] = _parts(run, values, pool, size)
+        curves.append({**curve, **_certified(run, name, pool, size)})
         first = np.abs(np.median(values[:, :1]))
         starts.append(float(first) if np.isfinite(first) else 0.0)
     return {
