@@ -50,7 +50,9 @@ class Looks:
 
 def run(engine: str = "local", mode: Any = "auto", scenario: Any = None, **settings: Any) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=CompileWarning)
+        warnings.filterwarnings(
+            "ignore", category=CompileWarning
+        )  # these costs cannot be compiled: that is what is tested
         found = distopt.simulate(
             settings.pop("topology", "ring"),
             agents=6,
@@ -127,7 +129,9 @@ def test_a_run_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=CompileWarning)
+        warnings.filterwarnings(
+            "ignore", category=CompileWarning
+        )  # these costs cannot be compiled: that is what is tested
         whole = execution.execute(experiment)
         with pytest.raises(KeyboardInterrupt):
             execution.execute(experiment, folder=tmp_path / "run", checkpoint_every=10, progress=stop)

@@ -81,7 +81,7 @@ def compared(
     for k, (algorithm, settings) in enumerate(cases):
         for at, way in enumerate(ways):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "the costs are not compiled")
+                warnings.filterwarnings("ignore", "the costs are not compiled")  # those of a torch model never are
                 wanted = simulated(algorithm, rounds, dtype=dtype, mode=way[0], **settings)
             assert torch.equal(points([each[k][at] for each in ranks]), wanted), (algorithm, settings, way)
             assert not torch.equal(wanted[0], wanted[-1]), "nothing moved"
@@ -129,7 +129,7 @@ def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
     ranks = on_ranks(4, work, tmp_path, timeout=240)
     for name, topology in at.items():
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=CompileWarning)
+            warnings.filterwarnings("ignore", category=CompileWarning)  # the costs of a torch model are not compiled
             wanted = simulated(f"{name}:lr=0.005", 6, topology=topology)
         assert torch.equal(torch.stack([each[name] for each in ranks]), wanted[-1]), name
         assert not torch.equal(wanted[0], wanted[-1]), name

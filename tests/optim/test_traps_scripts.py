@@ -304,7 +304,9 @@ def test_what_cannot_be_trained_is_refused_in_a_line() -> None:
         ([model.gain, model.gain], "given twice"),
     ):
         with pytest.raises(InputError, match=match), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings(
+                "ignore", "optimizer contains a parameter group with duplicate"
+            )  # torch's own word before ours
             DGD(params)
     optimizer = DGD(model.parameters())
     with pytest.raises(TypeError, match="cannot be copied"):
