@@ -20,10 +20,7 @@ B = TypeVar("B")
 
 
 class Mix(Protocol):
-    """One round of the network and of the costs, as an algorithm sees it. ``mix("x", x)`` is W_t x.
-
-    A direction rule whose ``__call__`` takes a third parameter is given it too.
-    """
+    """One round of the network and of the costs, as an algorithm sees it. ``mix("x", x)`` is W_t x."""
 
     @property
     def t(self) -> Tensor:
@@ -43,6 +40,21 @@ class Mix(Protocol):
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
 
         A further call in a round gives the numbers that follow. All rounds must draw as many.
+        """
+
+
+class DirectionRound(Mix, Protocol):
+    """One round as a direction rule sees it, if its ``__call__`` takes a third parameter: a ``Mix``, and the step that will be taken.
+
+    Here ``x`` [R, n, d] is the point that will be moved: x_t, or the point between two exchanges of an algorithm with several local steps.
+    """
+
+    @property
+    def lr(self) -> Any:
+        """The step size that will multiply the direction in this round: for arithmetic with tensors, and with a value of its own per trial.
+
+        It is a number, a tensor without axes or [R, 1, 1], or what stands for a number in a grid. For a function of it, such as its root, make a
+        tensor first: ``torch.sqrt(lr * torch.ones_like(s[..., :1]))``.
         """
 
 
@@ -82,7 +94,8 @@ class Schedule(Protocol):
 class Direction(Protocol[D]):
     """A local rule that turns the (tracked) gradient into a step direction: what Adam is.
 
-    Optional: a third parameter of ``__call__``, for the round (see ``Mix``): its number, x_t, a second gradient, uniform numbers.
+    Optional: a third parameter of ``__call__``, for the round (see ``DirectionRound``): its number, the step size, the point, a second gradient,
+    uniform numbers.
     """
 
     def init(self, x: Tensor) -> D: ...

@@ -61,5 +61,6 @@ class AugDGM(AlgorithmDefaults):
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
         moved = state.s + g - state.g
         s = torch.where(mix.t > 0, mix("s", moved), moved)
-        d, direction = direct(self.direction, s, state.direction, mix)
-        return mix("x", x - rate(self.lr, mix) * d), GTState(s, g, direction)
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, s, state.direction, mix, lr)
+        return mix("x", x - lr * d), GTState(s, g, direction)

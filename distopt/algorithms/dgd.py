@@ -63,8 +63,9 @@ class DGD(AlgorithmDefaults):
         return DGDState(self.direction.init(x))
 
     def update(self, g: Tensor, state: DGDState, x: Tensor, mix: Mix) -> tuple[Tensor, DGDState]:
-        d, direction = direct(self.direction, g, state.direction, mix)
-        step = rate(self.lr, mix) * d
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, g, state.direction, mix, lr)
+        step = lr * d
         if self.form == "cta":
             return mix("x", x) - step, DGDState(direction)
         return mix("x", x - step), DGDState(direction)

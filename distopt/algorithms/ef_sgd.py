@@ -67,5 +67,6 @@ class EFSGD(AlgorithmDefaults):
         return StepState(self.direction.init(x))
 
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
-        d, direction = direct(self.direction, g, state.direction, mix)
-        return x - mix("step", rate(self.lr, mix) * d), StepState(direction)
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, g, state.direction, mix, lr)
+        return x - mix("step", lr * d), StepState(direction)

@@ -80,8 +80,9 @@ class GT(AlgorithmDefaults):
 
     def update(self, g: Tensor, state: GTState, x: Tensor, mix: Mix) -> tuple[Tensor, GTState]:
         s = mix("s", state.s) + g - state.g
-        d, direction = direct(self.direction, s, state.direction, mix)
-        return self._moved(x, rate(self.lr, mix) * d, mix), GTState(s, g, direction)
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, s, state.direction, mix, lr)
+        return self._moved(x, lr * d, mix), GTState(s, g, direction)
 
     def _moved(self, x: Tensor, step: Tensor, mix: Mix) -> Tensor:
         """x_{t+1}: "cta" combines the points and then steps, "atc" steps and then combines."""

@@ -99,8 +99,9 @@ class KGT(AlgorithmDefaults):
     ) -> tuple[Tensor, Tensor, Any]:
         """A local step from y, where the gradients are g: (x^{k+1}, p^k, the state of the direction rule)."""
         p = g + c if isinstance(c, Tensor) else g
-        d, direction = direct(self.direction, p, direction, mix)
-        return y - rate(self.lr, mix) * d, p, direction
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, p, direction, mix, lr, y)
+        return y - lr * d, p, direction
 
     def outer(
         self, x: Tensor, y: Tensor, total: Tensor, c: Tensor | tuple[()], mix: Mix

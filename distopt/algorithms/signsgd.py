@@ -64,6 +64,7 @@ class SignSGD(AlgorithmDefaults):
         return StepState(self.direction.init(x))
 
     def update(self, g: Tensor, state: StepState, x: Tensor, mix: Mix) -> tuple[Tensor, StepState]:
-        d, direction = direct(self.direction, g, state.direction, mix)
+        lr = rate(self.lr, mix)
+        d, direction = direct(self.direction, g, state.direction, mix, lr)
         signs = mix("sign", d)
-        return x - rate(self.lr, mix) * (torch.sign(signs) if self.vote else signs), StepState(direction)
+        return x - lr * (torch.sign(signs) if self.vote else signs), StepState(direction)

@@ -215,7 +215,7 @@ def check_direction(direction: Any) -> None:
             before = copied((s, state))
 
             def turned(s: Tensor = s, state: Any = state, t: int = t) -> tuple[Tensor, Any]:
-                return direct(direction, s, state, Rehearsal(lambda _, z: z, s, t, torch.neg))
+                return direct(direction, s, state, Rehearsal(lambda _, z: z, s, t, torch.neg), lr=0.1)
 
             d, after = turned()
             require(same_bits(before, (s, state)), f"{who}: changes its inputs in place")

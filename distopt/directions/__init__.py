@@ -8,18 +8,46 @@ from typing import Any
 
 from torch import Tensor
 
-from distopt.protocols import Direction, Mix
+from distopt.protocols import Direction, DirectionRound, Mix
 
 _asks: dict[type, bool] = {}
 
 
-def direct(rule: Direction[Any], s: Tensor, state: Any, mix: Mix) -> tuple[Tensor, Any]:
-    """(d_t, the rule's state) from s_t [..., n, d]. A rule whose ``__call__`` takes a third parameter is given the round too.
+class _Round:
+    """What a rule is given as its third argument (see ``distopt.protocols.DirectionRound``)."""
+
+    def __init__(self, mix: Mix, lr: Any, x: Tensor | None) -> None:
+        self._mix, self.lr, self._x = mix, lr, x
+
+    @property
+    def t(self) -> Tensor:
+        return self._mix.t
+
+    @property
+    def x(self) -> Tensor:
+        return self._mix.x if self._x is None else self._x
+
+    def __call__(self, name: str, z: Tensor) -> Tensor:
+        return self._mix(name, z)
+
+    def grad(self, y: Tensor) -> Tensor:
+        return self._mix.grad(y)
+
+    def uniform(self, words: int) -> Tensor:
+        return self._mix.uniform(words)
+
+
+def direct(
+    rule: Direction[Any], s: Tensor, state: Any, mix: Mix, lr: Any, x: Tensor | None = None
+) -> tuple[Tensor, Any]:
+    """(d_t, the rule's state) from s_t [..., n, d]. The algorithm will move by ``lr`` d_t, from x or, without it, from ``mix.x``.
+
+    A rule whose ``__call__`` takes a third parameter is given all of this there.
 
     >>> import torch
     >>> from distopt.directions import direct
     >>> from distopt.directions.sgd import SGD
-    >>> direct(SGD(), torch.tensor([[2.5]]), (), None)[0].item()
+    >>> direct(SGD(), torch.tensor([[2.5]]), (), None, lr=0.1)[0].item()
     2.5
     """
     kind = type(rule)
@@ -27,8 +55,8 @@ def direct(rule: Direction[Any], s: Tensor, state: Any, mix: Mix) -> tuple[Tenso
         _asks[kind] = _takes_round(rule)
     if not _asks[kind]:
         return rule(s, state)
-    asking: Callable[[Tensor, Any, Mix], tuple[Tensor, Any]] = rule  # type: ignore[assignment]  # asked for above: it takes three
-    return asking(s, state, mix)
+    asking: Callable[[Tensor, Any, DirectionRound], tuple[Tensor, Any]] = rule  # type: ignore[assignment]  # asked for above: it takes three
+    return asking(s, state, _Round(mix, lr, x))
 
 
 def _takes_round(rule: Any) -> bool:
