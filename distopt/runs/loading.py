@@ -64,7 +64,7 @@ def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
 
 
 def stored(folder: Path) -> Run:
-    """The run in a folder. Its arrays are read each time they are asked for.
+    """The run in a folder. Its arrays are read when they are asked for, and only the metrics of a small run are kept.
 
     Raises:
         InputError: as ``load``; of a damaged file, when it is read.
@@ -79,6 +79,10 @@ def stored(folder: Path) -> Run:
     return _run(folder, content, rounds, metrics, trajectories)
 
 
+SMALL = 2**23
+"""The metrics of a run whose chunks have at most so many bytes are read all at once: most of the time would go into opening files."""
+
+
 class Stored(Mapping[str, Array]):
     """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
 
@@ -90,6 +94,9 @@ class Stored(Mapping[str, Array]):
             for part in parts(folder, first, checked=checked)
             for name in (part.metrics if kind == "m." else part.trajectories)
         ]
+        told = content.get("files", {})
+        size = sum(told[name]["bytes"] if name in told else SMALL + 1 for name in content["chunks"])
+        self._small, self._held = kind == "m." and size <= SMALL, dict[str, Array]()
 
     def __contains__(self, name: object) -> bool:  # without reading it
         return name in self._names
@@ -97,6 +104,10 @@ class Stored(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         if name not in self._names:
             raise KeyError(name)
+        if self._small:
+            if not self._held:
+                self._held = collect(list(parts(self._folder, self._content, checked=self._checked)), None)[1]
+            return self._held[name].copy()
         wanted = ("rounds", self._kind + name)
         found = list(parts(self._folder, self._content, lambda each: each in wanted, self._checked))
         _, metrics, trajectories = collect(found, _last(self._folder, self._content) if name == "x" else None)
