@@ -55,9 +55,9 @@ class GTStorm(AlgorithmDefaults):
 
     The mean of s_t is the mean of the estimates G_t and not that of the gradients, so there is no ``tracks``: the metric ``tracker_invariant``
     compares with gradients. GT-HSGD has constant lr mu and al and H = 1. H_t from each agent's own gradients, as Super-Adam
-    has it, is not in its paper; agents' steps then differ in scale, but vanish together where s does. One agent alone is Super-Adam. Defaults are as in
-    ``superadam``. In the first round the second gradient is taken and not used, so that all rounds take as many. Costs that move
-    while nothing is random leave an error in G_t as well: it remembers old costs for about 1 / al_t rounds.
+    has it, is not in its paper; agents' steps then differ in scale, but vanish together where s does. One agent alone is Super-Adam.
+    Defaults are as in ``superadam``. In the first round the second gradient is taken and not used, so that all rounds take as many. Costs that
+    move while nothing is random leave an error in G_t as well: it remembers old costs for about 1 / al_t rounds.
 
     With ``tracking=False`` only x travels, and the agent's own G_t stands in the place of s_t: the algorithm ``storm``.
 
@@ -69,7 +69,7 @@ class GTStorm(AlgorithmDefaults):
     >>> from distopt.network.net import Rehearsal
     >>> storm, x, a = GTStorm(lr=2.0, adaptive=False), torch.zeros(1, 2, 1), torch.tensor([[[1.0], [5.0]]])
     >>> mean, state = lambda name, z: z.mean(-2, keepdim=True).expand_as(z), storm.init(x)
-    >>> for _ in range(60):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
+    >>> for _ in range(100):  # f_i(x) = (x - a_i)^2 / 2: the optimum is the mean, 3
     ...     x, state = storm.update(x - a, state, x, Rehearsal(mean, x, grad=lambda y: y - a))
     >>> round(x[0, 0, 0].item(), 4)
     3.0

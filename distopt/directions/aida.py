@@ -37,9 +37,9 @@ class Aida:
         d_t = sign(mh_t) |mh_t|^q / (rh_t + eps)^(q/p) + decay x_t          eps_inside
         d_t = sign(mh_t) |mh_t|^q / (rh_t^(q/p) + eps) + decay x_t          otherwise
 
-    s_t, m_t, r_t, d_t and x_t are [..., n, d]. (p, q) = (2, 1) with eps outside is ``adamw``. For p > 1 and q > 1 a minimiser at 0 is locally
-    stable only with decay > 0: near it d_t is of a higher order than s_t, and x shrinks by 1 - lr decay in each step, at any lr < 1 / decay.
-    Without decay x falls only like a power of t. (2, 1) ends in a cycle if lr is large.
+    s_t, m_t, r_t, d_t and x_t are [..., n, d]. (p, q) = (2, 1) with eps outside is ``adamw``. For q > 1 a minimiser at 0 is locally stable with
+    decay > 0, whatever the step size: near it d_t is of a higher order than x, which shrinks by 1 - lr decay in each step. Without decay
+    it falls no faster than r forgets and, once r is below eps, like t^(-1 / (q - 1)). With (2, 1) and a large lr x bursts again and again.
 
     The abstract, from which this is written, corrects no bias; it is corrected here as AdamW does. The paper is arXiv 2112.06125.
     Another method by the same authors has the same name: Aida of arXiv 2203.13273 projects m and s on each other. Packages
@@ -51,11 +51,11 @@ class Aida:
     >>> import torch
     >>> from distopt.directions import direct
     >>> from distopt.directions.aida import Aida
-    >>> rule, x = Aida(p=2.0, q=2.0, b1=0.0, b2=0.75), torch.zeros(1, 1, 1)
+    >>> rule, x = Aida(p=2.0, q=2.0, b1=0.0, b2=0.5), torch.zeros(1, 1, 1)
     >>> _, state = direct(rule, torch.full((1, 1, 1), 4.0), rule.init(x), None, lr=0.1, x=x)
     >>> d, _ = direct(rule, torch.full((1, 1, 1), 2.0), state, None, lr=0.1, x=x)
-    >>> round(d.item(), 3)  # r = 0.75 * 4 + 0.25 * 4 = 4, and 4 / (4 / (1 - 0.75^2))
-    0.437
+    >>> round(d.item(), 3)  # r = 0.25 * 16 + 0.5 * 4 = 6, and 4 / (6 / (1 - 0.5^2))
+    0.5
     """
 
     p: float = 1.0

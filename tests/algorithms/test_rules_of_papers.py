@@ -132,7 +132,7 @@ RULES: dict[str, tuple[Any, Callable[[Gradient, Rate], list[Floats]]]] = {
     "aida (1.5,1.5)": (Aida(1.5, 1.5, decay=0.1), aida(1.5, 1.5, True, 0.1)),
     "aida (3,2) outside": (Aida(3, 2, eps_inside=False), aida(3, 2, False, 0.0)),
     "adamw": (AdamW(), adamw(0.9, 0.999, 1e-8, 0.01)),
-    "adamw, others": (AdamW(0.7, 0.95, 1e-3, 0.3), adamw(0.7, 0.95, 1e-3, 0.3)),
+    "adamw, others": (AdamW(0.7, 0.99, 1e-3, 0.3), adamw(0.7, 0.99, 1e-3, 0.3)),
     "padam": (Padam(), padam(0.125, True, 0.0)),
     "padam, decay": (Padam(decay=0.2), padam(0.125, True, 0.2)),
     "padam without maximum": (Padam(0.3, amsgrad=False, decay=0.1), padam(0.3, False, 0.1)),
@@ -195,9 +195,7 @@ def paths(rules: list[Any]) -> list[Floats]:
 def test_special_cases_are_other_rules() -> None:
     adam, free = paths([Adam(eps_inside=False, cap=None, bias_correction=True), AdamW(decay=0.0)])
     assert np.array_equal(adam, free)
-    half, amsgrad = paths(
-        [Padam(0.5, eps=1e-15), AMSGrad(eps=1e-15, eps_inside=False, cap=None, bias_correction=True)]
-    )
+    half, amsgrad = paths([Padam(0.5, eps=1e-15), AMSGrad(eps=1e-15, eps_inside=False, cap=None, bias_correction=True)])
     assert apart(half, amsgrad) < 1e-12
     halved, adamw_free = paths([Padam(0.5, eps=1e-15, amsgrad=False), AdamW(eps=1e-15, decay=0.0)])
     assert apart(halved, adamw_free) < 1e-12
@@ -223,31 +221,44 @@ def column(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
 
 
-def settled(rule: Aida, lr: float, rounds: int = 4000) -> Tensor:
-    """The points of the last hundred steps [100, number of rules]."""
+def settled(rule: Aida, lr: float, rounds: int = 4000, last: int = 100) -> Tensor:
+    """The points of the last steps [last, number of rules]."""
     x = torch.full_like(rule.p, 0.01) if isinstance(rule.p, Tensor) else column(0.01)
-    state, last = rule.init(x), []
+    state, points = rule.init(x), []
     for t in range(rounds):
         d, state = direct(rule, 10 * x, state, Rehearsal(lambda _, z: z, x, t), lr)
         x = x - lr * d
-        if t >= rounds - 100:
-            last.append(x[:, 0, 0])
-    return torch.stack(last)
+        if t >= rounds - last:
+            points.append(x[:, 0, 0])
+    return torch.stack(points)
 
 
-POWERS: dict[str, Any] = {"p": column(2, 3, 1.5, 1), "q": column(2, 2, 1.5, 2)}
+P, Q = (2.0, 3.0, 1.5, 1.0), (2.0, 2.0, 1.5, 2.0)
+POWERS: dict[str, Any] = {"p": column(*P), "q": column(*Q)}
 
 
-@pytest.mark.parametrize(("lr", "decay"), [(0.1, 0.1), (1.0, 0.1), (0.5, 0.02)])
-def test_with_decay_aida_contracts_by_exactly_the_decay(lr: float, decay: float) -> None:
-    last = settled(Aida(**POWERS, decay=decay), lr)
-    assert (last != 0).all()
-    assert (last[1:] / last[:-1] - (1 - lr * decay)).abs().max() < 1e-9
+@pytest.mark.parametrize(("lr", "decay"), [(0.1, 0.1), (1.0, 0.1)])
+@pytest.mark.parametrize("inside", [True, False])
+def test_with_decay_aida_contracts_by_exactly_the_decay(inside: bool, lr: float, decay: float) -> None:
+    """The rest of d / x is of order |x|^(q - 1): 5e-9 for q = 1.5 at lr = 0.1, and lost in rounding elsewhere."""
+    points = settled(Aida(**POWERS, eps_inside=inside, decay=decay), lr)
+    assert ((points != 0) & (points.abs() < 1e-20)).all()
+    rest = (points[1:] / points[:-1] - (1 - lr * decay)).abs().amax(0)
+    assert (rest[[0, 1, 3]] < 2e-14).all() and rest[2] < 1e-8
 
 
-def test_without_decay_aida_is_not_linear() -> None:
-    early, late = (settled(Aida(**POWERS), 0.1, rounds)[-1].abs() for rounds in (2000, 4000))
-    assert ((late > 1e-15) & (late < 1e-6)).all()
-    assert (late / early > 0.05).all(), "a linear rate would square this ratio's distance from 1"
-    last = settled(Aida(**POWERS), 0.1)
-    assert ((last[1:] / last[:-1]).abs() > 0.99).all()
+def test_without_decay_aida_falls_like_a_power_of_t() -> None:
+    """Once r is far below eps, x_{t+1} = x_t - lr |lam x|^q / eps^(q/p): x^(1 - q) grows by (q - 1) lr lam^q / eps^(q/p) a step."""
+    rule, lr = Aida(**POWERS, b2=0.9, eps=1e-2), 0.1
+    early, late = (settled(rule, lr, rounds)[-1].abs() for rounds in (4000, 8000))
+    for k, (p, q) in enumerate(zip(P, Q, strict=True)):
+        slope = (float(late[k]) ** (1 - q) - float(early[k]) ** (1 - q)) / 4000
+        assert slope == pytest.approx((q - 1) * lr * 10**q / 1e-2 ** (q / p), rel=0.01), (p, q)
+
+
+@pytest.mark.parametrize(("lr", "decay", "eps"), [(1.0, 0.0, 1e-8), (1.0, 0.0, 1e-2), (0.1, 0.1, 1e-8)])
+@pytest.mark.parametrize("inside", [True, False])
+def test_adamw_bursts_again_and_again(inside: bool, lr: float, decay: float, eps: float) -> None:
+    """(2, 1) is unstable at the minimiser at these step sizes: v forgets, the step grows, and x leaves by a third of lr."""
+    points = settled(Aida(2.0, 1.0, eps=eps, eps_inside=inside, decay=decay), lr, last=1000).abs()
+    assert 0.25 * lr < points.max() < 0.5 * lr and points.min() < 1e-6

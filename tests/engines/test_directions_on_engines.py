@@ -20,7 +20,9 @@ SPECS = [
     "padam(p=0.3,amsgrad=false,decay=0.1)",
 ]
 CASES = [
-    pytest.param(Case(f"gt:lr=0.02,direction={spec}", "exact", "moving_target:dim=3", dtype, 1 + k % 2), id=f"{spec} {dtype}")
+    pytest.param(
+        Case(f"gt:lr=0.02,direction={spec}", "exact", "moving_target:dim=3", dtype, 1 + k % 2), id=f"{spec} {dtype}"
+    )
     for k, spec in enumerate(SPECS)
     for dtype in ("float64", "float32")
 ]

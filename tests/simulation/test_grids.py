@@ -81,7 +81,12 @@ CASES = [
         24,
         {"scenario": "moving_target:dim=3"},
     ),
-    ("ring", "gt:lr=[0.01,0.02],direction=padam(p=[0.125,0.3],decay=[0.0,0.1])", 8, {"scenario": "moving_target:dim=3"}),
+    (
+        "ring",
+        "gt:lr=[0.01,0.02],direction=padam(p=[0.125,0.3],decay=[0.0,0.1])",
+        8,
+        {"scenario": "moving_target:dim=3"},
+    ),
     ("ring", "gt:lr=[0.01,0.02],direction=adamw(b1=[0.8,0.9],decay=[0.0,0.1])", 8, {"scenario": "drifting_logistic"}),
     (
         "ring",
