@@ -98,7 +98,7 @@ class GTStorm(AlgorithmDefaults):
         return ("x", "s") if self.tracking else ("x",)
 
     @property
-    def weights(self) -> str:  # type: ignore[override]  # a plain default there
+    def weights(self) -> str:
         """What W must be: trackers need columns that sum to one, too."""
         return "doubly" if self.tracking else "row"
 
