@@ -33,6 +33,17 @@ def positive(part: str, **values: Any) -> None:
     _numbers(part, "must be positive", lambda v: v > 0, values)
 
 
+def not_negative(part: str, **values: Any) -> None:
+    """Refuse values below 0.
+
+    >>> from distopt.ranges import not_negative
+    >>> not_negative("inna", alpha=-0.1)
+    Traceback (most recent call last):
+    distopt.errors.InputError: inna: alpha must be at least 0, got -0.1
+    """
+    _numbers(part, "must be at least 0", lambda v: v >= 0, values)
+
+
 def step_size(part: str, lr: Any) -> None:
     """Refuse what can be no step size: neither a number above 0 nor a schedule (``distopt.protocols.Schedule``).
 
@@ -52,6 +63,17 @@ def fraction(part: str, **values: Any) -> None:
     >>> fraction("adam", b1=0.99999999)
     """
     _numbers(part, "must lie in [0, 1)", lambda v: 0 <= v < 1, values)
+
+
+def inside(part: str, **values: Any) -> None:
+    """Refuse values outside (0, 1).
+
+    >>> from distopt.ranges import inside
+    >>> inside("acprop", b1=0)
+    Traceback (most recent call last):
+    distopt.errors.InputError: acprop: b1 must lie in (0, 1), got 0
+    """
+    _numbers(part, "must lie in (0, 1)", lambda v: 0 < v < 1, values)
 
 
 def share(part: str, **values: Any) -> None:
