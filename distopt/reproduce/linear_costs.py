@@ -10,12 +10,15 @@ TINY = 1e-300
 """The papers' eps is 0. The rules ask for a positive one; nothing that a float64 could notice is added."""
 
 
-def directions(b1: float, b2: str, window: int) -> dict[str, str]:
-    """The direction rules by method, with moments b1 and b2 (or a list of b2 in brackets) and AdaShift's window of gradients."""
-    both = f"b1={b1},b2={b2}"
+def directions(b1: float, b2: str, window: int, corrected: bool) -> dict[str, str]:
+    """The direction rules by method, with moments b1 and b2 (or a list of b2 in brackets) and AdaShift's window of gradients.
+
+    ``corrected`` says whether Adam and AMSGrad divide their moments by 1 - b^t, as torch does. The others always do what their papers say.
+    """
+    both, switch = f"b1={b1},b2={b2}", f"bias_correction={str(corrected).lower()}"
     return {
-        "Adam": f"adam({both},{EXACT})",
-        "AMSGrad": f"amsgrad({both},{EXACT})",
+        "Adam": f"adam({both},{EXACT},{switch})",
+        "AMSGrad": f"amsgrad({both},{EXACT},{switch})",
         "AdaBelief": f"adabelief({both},eps={TINY})",
         "AdaShift": f"adashift({both},n={window},eps={TINY})",
         "ACProp": f"acprop({both},eps={TINY})",

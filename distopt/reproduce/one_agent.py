@@ -17,6 +17,9 @@ from distopt.report.statistics import diverged
 Floats = NDArray[np.float64]
 MARKS = 160
 """Points of a curve."""
+LOOP, DERIVED = "loop", "derived"
+LOOPS = f'Numbers with the source "{LOOP}" come from loops of a few lines written from the equations, those with "{DERIVED}" from formulas.'
+"""Where the numbers come from that are expected, in words."""
 EXACT = "eps=1e-300,eps_inside=false,cap=none"
 """Moments as in the papers: nothing is added under the root or beside it that a float64 could notice, and nothing is capped."""
 

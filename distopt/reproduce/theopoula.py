@@ -13,17 +13,16 @@ from torch import Tensor
 
 from distopt.reproduce import Results, Say
 from distopt.reproduce.claimed import Number, above, below, diverges, near, part
-from distopt.reproduce.one_agent import EXACT, Still, marks, paths
+from distopt.reproduce.one_agent import DERIVED, EXACT, LOOP, LOOPS, Still, marks, paths
 from distopt.reproduce.store import Store
 
 REFERENCE = "Lim, Sabanis: Polygonal Unadjusted Langevin Algorithms: Creating Stable and Efficient Adaptive Algorithms for Neural Networks, JMLR 2024"
 NOTE = (
-    'The rule is that of the authors\' repository; the costs, starts and step sizes of this page are ours. Numbers with the source "loop" come from '
-    "loops of a few lines written from the equations. The regulariser is off (eta = 0), and there is no noise (beta infinite). Pictures "
-    "(CIFAR-10, CIFAR-100) and language (Penn Treebank), on which the papers compare it with Adam, AMSGrad and others, are out of reach here."
+    "The rule is that of the authors' repository; the costs, starts and step sizes of this page are ours. The regulariser is off (eta = 0), and there "
+    "is no noise (beta infinite). Pictures (CIFAR-10, CIFAR-100) and language (Penn Treebank), on which the papers compare it with Adam, AMSGrad and "
+    f"others, are out of reach here. {LOOPS}"
 )
 
-LOOP, DERIVED = "loop", "derived"
 LR, ROUNDS, LAST = 0.01, 5000, 1000
 Q = LR**0.5
 SMOOTHED = "theopoula(eps=0.01)"
