@@ -164,7 +164,7 @@ def rates_numbers(results: Results) -> list[Number]:
     for each in results:
         if each["toy"] == "F3":
             continue
-        claim = f"On {each['toy']} diffGrad finds the global minimum and Adam does not, at other step sizes too"
+        claim = f"On {each['toy']} diffGrad finds the global minimum and Adam does not, at other step sizes too (our question)"
         for method, expected in (("diffGrad", len(LRS)), ("Adam", 0)):
             count = int(np.sum(np.abs(np.array(each["ends"][method]) - each["best"]) < NEAR))
             what = f"step sizes at which {method} ends within {NEAR} of it"

@@ -23,8 +23,8 @@ from distopt.scenarios.switching import Switching
 REFERENCE = "Jin, Latz, Liu, Scagliotti: Losing Momentum in Continuous-time Stochastic Optimisation, JMLR 26, 2025"
 NOTE = (
     "The dynamics are the paper's as we remember them: m(t) p' = -grad Phi_i(x) - alpha p with a mass m(t) that falls and an index i(t) that jumps "
-    "at a rate. Its printed scheme was not at hand; the rule here has the friction implicit, and x is moved by the new p. All costs and constants are "
-    f"ours. The paper's pictures (a convolutional network) are out of reach here. {LOOPS}"
+    "at a rate. Its printed scheme was not at hand; the rule here has the friction implicit, and x is moved by the new p. All costs and constants "
+    f"are ours. The paper's pictures (a convolutional network) are out of reach here. {LOOPS}"
 )
 
 

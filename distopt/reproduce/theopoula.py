@@ -18,9 +18,9 @@ from distopt.reproduce.store import Store
 
 REFERENCE = "Lim, Sabanis: Polygonal Unadjusted Langevin Algorithms: Creating Stable and Efficient Adaptive Algorithms for Neural Networks, JMLR 2024"
 NOTE = (
-    "The rule is that of the authors' repository; the costs, starts and step sizes of this page are ours. The regulariser is off (eta = 0), and there "
-    "is no noise (beta infinite). Pictures (CIFAR-10, CIFAR-100) and language (Penn Treebank), on which the papers compare it with Adam, AMSGrad and "
-    f"others, are out of reach here. {LOOPS}"
+    "The rule is that of the authors' repository; the costs, starts and step sizes of this page are ours. The regulariser is off (eta = 0), and "
+    "there is no noise (beta infinite). Pictures (CIFAR-10, CIFAR-100) and language (Penn Treebank), on which the papers compare it with Adam, AMSGrad "
+    f"and others, are out of reach here. {LOOPS}"
 )
 
 LR, ROUNDS, LAST = 0.01, 5000, 1000
