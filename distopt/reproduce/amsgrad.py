@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distopt.reproduce import Results, Say
 from distopt.reproduce.claimed import Number, above, below, near, part
 from distopt.reproduce.linear_costs import average_regret, directions, path, periodic
@@ -181,14 +179,16 @@ def stochastic_numbers(results: Results) -> list[Number]:
     wrong = "Adam goes to the worst point, x = 1, in the stochastic example"
     right = "AMSGrad goes to the best point, x = -1, in the stochastic example"
     found = []
-    for claim, each, worst, bound, side in (
-        (wrong, adam, np.min, 0.9, above),
-        (right, amsgrad, np.max, -0.9, below),
-    ):
-        for horizon, tails in zip(STOCHASTIC_ROUNDS, each["tails"], strict=True):
-            extreme = "least" if side is above else "largest"
-            what = f"{extreme} mean x of a draw of {each['method']} in the last tenth of {horizon:,} rounds"
-            found.append(side(claim, setup, what, bound=bound, measured=float(worst(tails))))
+    for horizon, ups, downs in zip(STOCHASTIC_ROUNDS, adam["tails"], amsgrad["tails"], strict=True):
+        after = f"in the last tenth of {horizon:,} rounds"
+        found += [
+            above(wrong, setup, f"x of Adam {after}, mean of the draws", bound=0.9, measured=sum(ups) / len(ups)),
+            above(wrong, setup, f"x of Adam {after}, least draw", bound=0, measured=min(ups)),
+            below(
+                right, setup, f"x of AMSGrad {after}, mean of the draws", bound=-0.9, measured=sum(downs) / len(downs)
+            ),
+            below(right, setup, f"x of AMSGrad {after}, largest draw", bound=0, measured=max(downs)),
+        ]
     return found
 
 
