@@ -10,6 +10,9 @@ from distopt.report.claims import Outcome, Verdict
 from distopt.report.tables import number
 from distopt.reproduce import Measure, Part, Results
 
+NAMED = 5
+"""Numbers as expected that a verdict names; the table has them all, and those that are not as expected are always named."""
+
 
 class Number(NamedTuple):
     """One number that bears on a claim. Make it with ``near``, ``below``, ``above`` or ``diverges``.
@@ -117,7 +120,9 @@ def verdicts(numbers: Sequence[Number]) -> list[Verdict]:
         several = len(setups) > 1
         good, bad = ([_told(each, several) for each in own if each.good == wanted] for wanted in (True, False))
         why = [f"not as expected: {'; '.join(bad)}"] if bad else []
-        why += [f"as expected: {'; '.join(good)}"] if good else []
+        if good:
+            more = f"; and {len(good) - NAMED} more" if len(good) > NAMED else ""
+            why.append(f"as expected: {'; '.join(good[:NAMED])}{more}")
         found.append(Verdict(claim, "; ".join(setups), of(len(good), len(own)), ". ".join(why)))
     return found
 

@@ -62,6 +62,14 @@ def test_numbers_become_rows_and_verdicts() -> None:
     assert b.setup == "one; two" and "one: z 0.4, expected < 0.5; two: z 0.6, expected > 0.5 (derived)" in b.why
 
 
+def test_a_verdict_names_all_that_is_not_as_expected() -> None:
+    good = [below("a", "set-up", f"x{k}", bound=1.0, measured=0.0) for k in range(8)]
+    bad = [below("a", "set-up", f"y{k}", bound=1.0, measured=2.0) for k in range(7)]
+    (verdict,) = claimed.verdicts([*good, *bad])
+    assert all(each.what in verdict.why for each in bad) and "; and 3 more" in verdict.why
+    assert sum(each.what in verdict.why for each in good) == claimed.NAMED
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_a_number_that_diverges_is_only_what_diverges_expects(value: float) -> None:
     made: list[Callable[..., Number]] = [near, below, above]
