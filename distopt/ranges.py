@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import CompressorDefaults, completed
+from distopt.optional import AlgorithmDefaults, CompressorDefaults, completed
 
 COUNTED = 2**24
 """Up to here float32 tells all whole numbers apart."""
@@ -37,12 +37,11 @@ def not_negative(part: str, **values: Any) -> None:
     """Refuse values below 0.
 
     >>> from distopt.ranges import not_negative
-    >>> not_negative("adamw", decay=0)
-    >>> not_negative("adamw", decay=-0.1)
+    >>> not_negative("inna", alpha=-0.1)
     Traceback (most recent call last):
-    distopt.errors.InputError: adamw: decay must not be negative, got -0.1
+    distopt.errors.InputError: inna: alpha must be at least 0, got -0.1
     """
-    _numbers(part, "must not be negative", lambda v: v >= 0, values)
+    _numbers(part, "must be at least 0", lambda v: v >= 0, values)
 
 
 def step_size(part: str, lr: Any) -> None:
@@ -64,6 +63,17 @@ def fraction(part: str, **values: Any) -> None:
     >>> fraction("adam", b1=0.99999999)
     """
     _numbers(part, "must lie in [0, 1)", lambda v: 0 <= v < 1, values)
+
+
+def inside(part: str, **values: Any) -> None:
+    """Refuse values outside (0, 1).
+
+    >>> from distopt.ranges import inside
+    >>> inside("acprop", b1=0)
+    Traceback (most recent call last):
+    distopt.errors.InputError: acprop: b1 must lie in (0, 1), got 0
+    """
+    _numbers(part, "must lie in (0, 1)", lambda v: 0 < v < 1, values)
 
 
 def share(part: str, **values: Any) -> None:
@@ -109,6 +119,12 @@ def compressor(part: str, value: Any) -> Any:
     """The compressor with the defaults of what it lacks; what cannot serve as one is refused."""
     _object(part, "compressor", value, ("encode", "decode", "bits"), "Sign()")
     return completed(CompressorDefaults, value)
+
+
+def algorithm(part: str, value: Any) -> Any:
+    """The algorithm with the defaults of what it lacks; what cannot serve as one is refused."""
+    _object(part, "algorithm", value, ("init", "update"), "GT()")
+    return completed(AlgorithmDefaults, value)
 
 
 def direction(part: str, value: Any) -> None:

@@ -226,7 +226,7 @@ def show(
 
 
 @cli.command()
-@click.argument("paper", metavar="ef-signsgd|gtadam|all")
+@click.argument("paper", metavar="PAPER|all")
 @click.option("--only", metavar="PART", help="One part of a paper's experiments, named below.  [default: all parts]")
 @click.option(
     "--out",
@@ -249,6 +249,17 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     gtadam: Carnevale, Farina, Notarnicola, Notarstefano, "GTAdam: gradient tracking with adaptive momentum for distributed online
     optimization", 2023. Parts: classification, static, localization, images.
+
+    amsgrad: Reddi, Kale, Kumar, "On the convergence of Adam and beyond", 2018. Parts: online, theorem, stochastic.
+
+    acprop: Zhuang and others, "Momentum centering and asynchronous update for adaptive gradient methods", 2021. Parts: family, sparse.
+
+    theopoula: Lim, Sabanis, "Polygonal unadjusted Langevin algorithms", 2021. Parts: toys.
+
+    diffgrad: Dubey and others, "diffGrad: an optimization method for convolutional neural networks", 2020. Parts: toys, step-sizes.
+
+    losing-momentum: Jin, Latz, Liu, Scagliotti, "Losing momentum in continuous-time stochastic optimisation", 2025. Parts: rates, well,
+    finite-sum.
 
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """

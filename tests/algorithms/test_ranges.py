@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from distopt.algorithms.gt import GT
 from distopt.catalog import registry
 from distopt.compressors.sign import Sign
 from distopt.directions.momentum import Momentum
@@ -53,11 +54,15 @@ POSITIVE = Range(
     [1e-50, 1, 2.5, np.float32(0.1), np.int64(1), column(0.1, 1e-50)],
 )
 NOT_NEGATIVE = Range(
-    [-1, -1e-300, *tensors(0.1, -1.0), *NO_NUMBERS, HUGE], [0, -0.0, 1e-50, 2.5, np.float32(0.1), column(0.0, 0.1)]
+    [-1, -1e-300, *tensors(0.1, -1.0), *NO_NUMBERS, HUGE], [0, -0.0, 1e-50, 2.5, np.float32(0.1), column(0.0, 1e-50)]
 )
 OPTIONAL_POSITIVE = Range(without(POSITIVE.bad, None), [None, *POSITIVE.good])
 FRACTION = Range(
     [-1e-50, 1, 1.0, 2, *tensors(0.1, 1.0, -0.1), *NO_NUMBERS], [0, 0.0, 0.99999999, np.float64(0.5), column(0.0, 0.9)]
+)
+INSIDE = Range(
+    [-1e-50, 0, -0.0, 1, 1.0, 2, *tensors(0.1, 0.0, 1.0), *NO_NUMBERS],
+    [1e-50, 0.99999999, np.float64(0.5), column(0.1, 0.9)],
 )
 OPTIONAL_FRACTION = Range(without(FRACTION.bad, None), [None, *FRACTION.good])
 SHARE = Range(
@@ -66,6 +71,7 @@ SHARE = Range(
 OPTIONAL_SHARE = Range(without(SHARE.bad, None), [None, *SHARE.good])
 FLAG = Range(["false", "", 0, 1, None, 0.0, [], math.nan, torch.tensor(True)], [True, False])
 COMPRESSOR = Range(["sign", None, 3, Sign, Momentum(), object(), math.nan], [Sign()])
+ALGORITHM = Range(["gtadam", None, 3, GT, Sign(), Momentum(), object(), math.nan], [GT()])
 DIRECTION = Range(["adam", None, 3, Momentum, Sign(), object(), math.nan], [Momentum()])
 
 
@@ -112,6 +118,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),
@@ -201,6 +208,24 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "proximal": FLAG,
             "clip": OPTIONAL_POSITIVE,
         },
+        "theopoula": {"eps": POSITIVE, "eta": NOT_NEGATIVE, "r": whole(1, 100), "beta": OPTIONAL_POSITIVE},
+        "diffgrad": {"b1": FRACTION, "b2": FRACTION, "eps": POSITIVE},
+        **{name: {"b1": INSIDE, "b2": FRACTION, "eps": POSITIVE} for name in ("adabelief", "acprop")},
+        "adashift": {
+            "n": whole(1, 100),
+            "b1": FRACTION,
+            "b2": FRACTION,
+            "eps": POSITIVE,
+            "phi": texts("max", "identity"),
+        },
+        "losing_momentum": {
+            "alpha": POSITIVE,
+            "m0": NOT_NEGATIVE,
+            "T": POSITIVE,
+            "decay": texts("exponential", "constant", "inverse"),
+            "p": POSITIVE,
+        },
+        "inna": {"alpha": NOT_NEGATIVE, "beta": POSITIVE},
     },
     "channels": {
         "exact": {},
@@ -279,7 +304,8 @@ def test_a_spec_is_refused_like_a_call(kind: str, name: str, parameter: str) -> 
     )  # 0 and 1 spell truth values, and 3 a size
     for value in [each for each in plain if spelled and abs(each) < 1e9]:
         with pytest.raises(
-            InputError, match=rf"{name}: {parameter}|among the (compressors|directions)|{parameter}=.* is not "
+            InputError,
+            match=rf"{name}: {parameter}|among the (algorithms|compressors|directions)|{parameter}=.* is not ",
         ):
             registry.make(kind, f"{name}:{needed}{parameter}={value}")
 
