@@ -46,7 +46,7 @@ class Part(NamedTuple):
     Attributes:
         measure: makes the results.
         rows: the table, a mapping for each row, from the results.
-        figure: the name of the function in ``distopt.report.reproduce`` that draws them.
+        figure: the function that draws them: its name in ``distopt.report.reproduce``, or "module:name" in another module of ``distopt.report``.
         claim: what the paper says, and where that stands.
         verdicts: what came out of each claim, from the results.
         runs: the folders of runs, in the store, of which a report is made; none by default.
@@ -136,7 +136,8 @@ def _report(folder: Path, name: str, part: Part, results: Results, verdicts: Seq
     rows = part.rows(results)
     show(f"\n{name}: {part.claim}\n\n{tables.columns(rows)}\n")
     write_text(folder / f"{name}.csv", tables.to_csv(rows))
-    drawn = getattr(importlib.import_module("distopt.report.reproduce"), part.figure)(results)
+    module, _, drawing = part.figure.rpartition(":")
+    drawn = getattr(importlib.import_module(f"distopt.report.{module or 'reproduce'}"), drawing)(results)
     with written(folder / f"{name}.png") as file:
         drawn.savefig(file, format="png")
     ends = [".csv", ".png"]

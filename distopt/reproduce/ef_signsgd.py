@@ -6,6 +6,7 @@ from typing import Any
 
 from distopt.report.claims import Outcome, Verdict
 from distopt.reproduce import Part, Results, counterexamples, density, images, least_squares
+from distopt.reproduce.claimed import of
 
 REFERENCE = (
     "Karimireddy, Rebjock, Stich, Jaggi: Error Feedback Fixes SignSGD and other Gradient Compression Schemes, ICML 2019"
@@ -16,11 +17,6 @@ NOTE = (
 )
 CLOSE = 1.0
 """Percentage points within which EF-signSGD is called close to SGDM."""
-
-
-def of(count: int, total: int) -> Outcome:
-    """A claim holds where it does in all cases, and in part where it does in some."""
-    return "open" if not total else "holds" if count == total else "holds in part" if count else "does not hold"
 
 
 def counterexamples_say(results: Results) -> list[Verdict]:
