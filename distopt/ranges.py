@@ -33,6 +33,18 @@ def positive(part: str, **values: Any) -> None:
     _numbers(part, "must be positive", lambda v: v > 0, values)
 
 
+def not_negative(part: str, **values: Any) -> None:
+    """Refuse values below 0.
+
+    >>> from distopt.ranges import not_negative
+    >>> not_negative("adamw", decay=0)
+    >>> not_negative("adamw", decay=-0.1)
+    Traceback (most recent call last):
+    distopt.errors.InputError: adamw: decay must not be negative, got -0.1
+    """
+    _numbers(part, "must not be negative", lambda v: v >= 0, values)
+
+
 def step_size(part: str, lr: Any) -> None:
     """Refuse what can be no step size: neither a number above 0 nor a schedule (``distopt.protocols.Schedule``).
 

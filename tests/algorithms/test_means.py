@@ -63,6 +63,14 @@ def signs_of_momentum(moment: Moment) -> Tensor:
     return mean(moment.x) - moment.lr * mean(torch.where(moment.state.direction.m >= 0, 1.0, -1.0).double())
 
 
+def storm(moment: Moment) -> Tensor:
+    """... - lr_t mean mu_t z / (sqrt(v_t / (1 - beta^t)) + lam), z the tracker or, without one, the estimate."""
+    state = moment.state
+    below = torch.sqrt(state.v / (1 - 0.999**state.steps)) + 1e-3
+    z = state.s if isinstance(state.s, Tensor) else state.estimate
+    return mean(moment.x) - moment.lr * mean(z / (100 + state.steps) ** (1 / 3) / below)
+
+
 MEANS: dict[str, Callable[[Moment], Tensor]] = {
     **dict.fromkeys(
         (
@@ -83,6 +91,8 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
     ),
     "gtadam": adam,
     "dadam": adam,
+    "gt_storm": storm,
+    "storm": storm,
     "ef_sgd": step_with_memory,
     "ef_signsgd": step_with_memory,
     "ef21": copies,

@@ -52,6 +52,9 @@ POSITIVE = Range(
     [-1, 0, -0.0, -1e-300, *tensors(0.1, 0.0, -1.0), *NO_NUMBERS, HUGE],
     [1e-50, 1, 2.5, np.float32(0.1), np.int64(1), column(0.1, 1e-50)],
 )
+NOT_NEGATIVE = Range(
+    [-1, -1e-300, *tensors(0.1, -1.0), *NO_NUMBERS, HUGE], [0, -0.0, 1e-50, 2.5, np.float32(0.1), column(0.0, 0.1)]
+)
 OPTIONAL_POSITIVE = Range(without(POSITIVE.bad, None), [None, *POSITIVE.good])
 FRACTION = Range(
     [-1e-50, 1, 1.0, 2, *tensors(0.1, 1.0, -0.1), *NO_NUMBERS], [0, 0.0, 0.99999999, np.float64(0.5), column(0.0, 0.9)]
@@ -99,6 +102,7 @@ SEGMENTS = Range(
     ["x", "0", "3+0", "3+", "+3", "3 4", "-3", "3.5", "1_0", "٣", "３", None, 3, ["3"], math.nan, object()],
     ["", "3", "784+10"],
 )
+SUPERADAM = {"k": POSITIVE, "m": POSITIVE, "c": POSITIVE, "beta": FRACTION, "lam": POSITIVE}
 
 RANGES: dict[str, dict[str, dict[str, Range]]] = {
     "algorithms": {
@@ -106,6 +110,8 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
+        "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
+        "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),
@@ -166,6 +172,34 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "eps_inside": FLAG,
             "cap": OPTIONAL_POSITIVE,
             "bias_correction": FLAG,
+        },
+        "adamw": {"b1": FRACTION, "b2": FRACTION, "eps": POSITIVE, "decay": NOT_NEGATIVE},
+        "aida": {
+            "p": POSITIVE,
+            "q": POSITIVE,
+            "b1": FRACTION,
+            "b2": FRACTION,
+            "eps": POSITIVE,
+            "eps_inside": FLAG,
+            "decay": NOT_NEGATIVE,
+        },
+        "padam": {
+            "p": POSITIVE,
+            "b1": FRACTION,
+            "b2": FRACTION,
+            "eps": POSITIVE,
+            "amsgrad": FLAG,
+            "decay": NOT_NEGATIVE,
+        },
+        "superadam": SUPERADAM,
+        "adan": {
+            "b1": FRACTION,
+            "b2": FRACTION,
+            "b3": FRACTION,
+            "eps": POSITIVE,
+            "decay": NOT_NEGATIVE,
+            "proximal": FLAG,
+            "clip": OPTIONAL_POSITIVE,
         },
     },
     "channels": {

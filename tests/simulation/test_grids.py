@@ -75,6 +75,22 @@ CASES = [
     ("star", "exact_diffusion:lr=[0.001,0.002]", 2, {"scenario": "drifting_logistic"}),
     ("path", "dgd:lr=[0.01,0.02],direction=momentum(b=[0.1,0.9])", 4, {"scenario": "localization"}),
     ("ring", "extra:lr=[0.001,0.002]", 2, {"scenario": "hyperplane"}),
+    (
+        "ring",
+        "dgd:lr=[0.01,0.02],direction=aida(p=[1.0,1.5,2.0],q=[1.0,2.0],decay=[0.0,0.1])",
+        24,
+        {"scenario": "moving_target:dim=3"},
+    ),
+    ("ring", "gt:lr=[0.01,0.02],direction=padam(p=[0.125,0.3],decay=[0.0,0.1])", 8, {"scenario": "moving_target:dim=3"}),
+    ("ring", "gt:lr=[0.01,0.02],direction=adamw(b1=[0.8,0.9],decay=[0.0,0.1])", 8, {"scenario": "drifting_logistic"}),
+    (
+        "ring",
+        "gt:lr=[0.01,0.02],direction=adan(b1=[0.9,0.98],decay=[0.01,0.1],clip=[0.5,2.0])",
+        16,
+        {"scenario": "moving_target:dim=3"},
+    ),
+    ("path", "dgd:lr=[0.1,0.2],direction=superadam(k=[0.5,1.0],m=[50.0,100.0],c=[1.0,40.0])", 16, {"scenario": "sea"}),
+    ("ring", "gt_storm:lr=[0.1,0.2],k=[0.5,1.0],m=[50.0,100.0],c=[5.0,40.0]", 16, {"scenario": "moving_target:dim=3"}),
 ]
 
 
