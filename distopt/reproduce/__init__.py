@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from distopt.report.claims import Paper, Verdict
     from distopt.reproduce.store import Store
 
-PAPERS = {"ef-signsgd": "ef_signsgd", "gtadam": "gtadam"}
+PAPERS = {
+    "ef-signsgd": "ef_signsgd",
+    "gtadam": "gtadam",
+    "aida": "aida",
+    "superadam": "superadam",
+    "gadam": "gadam",
+    "adan": "adan",
+    "inna": "inna",
+}
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
 ALL = "all"
