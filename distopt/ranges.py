@@ -66,6 +66,17 @@ def fraction(part: str, **values: Any) -> None:
     _numbers(part, "must lie in [0, 1)", lambda v: 0 <= v < 1, values)
 
 
+def inside(part: str, **values: Any) -> None:
+    """Refuse values outside (0, 1).
+
+    >>> from distopt.ranges import inside
+    >>> inside("acprop", b1=0)
+    Traceback (most recent call last):
+    distopt.errors.InputError: acprop: b1 must lie in (0, 1), got 0
+    """
+    _numbers(part, "must lie in (0, 1)", lambda v: 0 < v < 1, values)
+
+
 def share(part: str, **values: Any) -> None:
     """Refuse values outside (0, 1].
 

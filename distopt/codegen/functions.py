@@ -1,9 +1,9 @@
 """Elementary functions, built of additions, multiplications and bits: no library's own decides a bit.
 
-Every function here errs by less than 2 units in the last place, in float64 and in float32, where it is computed in float64 and rounded.
+Every function here errs by less than 2 units in the last place (``ndtri``: 3), in float64 and in float32, where it is computed in float64 and rounded.
 There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an argument is brought into a
 short interval without loss (in one or two numbers), and a polynomial does the rest; coefficients of log, sin and cos are those of Sun's
-fdlibm.
+fdlibm, and those of ndtri are Wichura's [wichura1988].
 
 ``cos`` and ``sin`` keep their bound up to |x| = 10^6; beyond, they err by about 1e-22 |x|.
 """
@@ -47,6 +47,72 @@ COS = (
     -2.75573143513906633035e-07,
     2.08757232129817482790e-09,
     -1.13596475577881948265e-11,
+)
+NORMAL_NEAR = (
+    (
+        3.3871328727963666080e0,
+        1.3314166789178437745e2,
+        1.9715909503065514427e3,
+        1.3731693765509461125e4,
+        4.5921953931549871457e4,
+        6.7265770927008700853e4,
+        3.3430575583588128105e4,
+        2.5090809287301226727e3,
+    ),
+    (
+        1.0,
+        4.2313330701600911252e1,
+        6.8718700749205790830e2,
+        5.3941960214247511077e3,
+        2.1213794301586595867e4,
+        3.9307895800092710610e4,
+        2.8729085735721942674e4,
+        5.2264952788528545610e3,
+    ),
+)
+NORMAL_FAR = (
+    (
+        1.42343711074968357734e0,
+        4.63033784615654529590e0,
+        5.76949722146069140550e0,
+        3.64784832476320460504e0,
+        1.27045825245236838258e0,
+        2.41780725177450611770e-1,
+        2.27238449892691845833e-2,
+        7.74545014278341407640e-4,
+    ),
+    (
+        1.0,
+        2.05319162663775882187e0,
+        1.67638483018380384940e0,
+        6.89767334985100004550e-1,
+        1.48103976427480074590e-1,
+        1.51986665636164571966e-2,
+        5.47593808499534494600e-4,
+        1.05075007164441684324e-9,
+    ),
+)
+NORMAL_FARTHEST = (
+    (
+        6.65790464350110377720e0,
+        5.46378491116411436990e0,
+        1.78482653991729133580e0,
+        2.96560571828504891230e-1,
+        2.65321895265761230930e-2,
+        1.24266094738807843860e-3,
+        2.71155556874348757815e-5,
+        2.01033439929228813265e-7,
+    ),
+    (
+        1.0,
+        5.99832206555887937690e-1,
+        1.36929880922735805310e-1,
+        1.48753612908506148525e-2,
+        7.86869131145613259100e-4,
+        1.84631831751005468180e-5,
+        1.42151175831644588870e-7,
+        2.04426310338993978564e-15,
+    ),
 )
 
 
@@ -209,6 +275,37 @@ def cos(x: Expr) -> Expr:
     return _turned(x, 1)
 
 
+def _less(coefficients: tuple[Sequence[float], Sequence[float]], constant: Fraction, slope: float) -> list[float]:
+    """The numerator of one polynomial over another less constant + slope x, over the same denominator."""
+    top, bottom = ([*map(Fraction, each), Fraction(0)] for each in coefficients)
+    before = [Fraction(0), *bottom]
+    return [float(a - constant * b - Fraction(slope) * c) for a, b, c in zip(top, bottom, before, strict=False)]
+
+
+def _tail(r: Expr, lost: Expr, centre: float, rows: tuple[Sequence[float], Sequence[float]], line: float) -> Expr:
+    """slope r + line + a small quotient of r - centre, for r + lost: the quotient's errors hardly count."""
+    slope = 1.5 if centre < 5 else 1.4375
+    top = _less(rows, Fraction(slope) * Fraction(centre) + Fraction(line), slope)
+    t = r - centre
+    small = line + (_polynomial(t, top) / _polynomial(t, rows[1]) + slope * lost)
+    return r.pool.fma(r, slope, small)
+
+
+def ndtri(p: Expr) -> Expr:
+    """The number below which a standard normal lies with probability p [wichura1988]."""
+    pool = p.pool
+    q = p - 0.5
+    s = 0.180625 - q * q
+    near = _polynomial(s, _less(NORMAL_NEAR, Fraction(5, 2), 0.0)) / _polynomial(s, NORMAL_NEAR[1])
+    below = q < 0.0
+    w = -log(below.where(p, 1.0 - p))
+    r = pool.unary("sqrt", w)
+    lost = pool.fma(-r, r, w) / (2.0 * r)  # what rounding took from the root
+    out = (r > 5.0).where(_tail(r, lost, 5.0, NORMAL_FARTHEST, -0.5625), _tail(r, lost, 1.6, NORMAL_FAR, -0.9375))
+    out = w.same(math.inf).where(w, out)
+    return (pool.unary("abs", q) <= 0.425).where(pool.fma(q, 2.5, q * near), below.where(-out, out))
+
+
 def power(x: Expr, y: Expr) -> Expr:
     """x^y. Of a negative x only whole powers are numbers."""
     pool = x.pool
@@ -250,7 +347,8 @@ def power(x: Expr, y: Expr) -> Expr:
 
 
 FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
-    f.__name__: f for f in (exp, expm1, tanh, sigmoid, log, log1p, sin, cos)
+    **{f.__name__: f for f in (exp, expm1, tanh, sigmoid, log, log1p, sin, cos)},
+    "special_ndtri": ndtri,
 }
 """By name."""
 

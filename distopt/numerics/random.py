@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distopt.numerics.normal import normal
+
 _BLOCK = 4096  # rounds between two remembered prefixes of a running sum
 
 
@@ -91,9 +93,7 @@ class Key:
 
     def normal(self, stream: str, words_per_agent: int, t: Tensor | None = None) -> Tensor:
         """Standard normals [K, R, n, words_per_agent] by the inverse distribution function (one word each, no rejection)."""
-        u = self.uniform(stream, words_per_agent, t)
-        z: Tensor = torch.special.ndtri((u + 2.0**-54).clamp(max=1 - 2.0**-53))
-        return z
+        return normal(self.uniform(stream, words_per_agent, t))
 
     def integers(self, stream: str, high: int, words_per_agent: int, t: Tensor | None = None) -> Tensor:
         """Integers 0 .. high - 1, int64 [K, R, n, words_per_agent]."""

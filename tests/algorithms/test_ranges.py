@@ -59,6 +59,10 @@ OPTIONAL_POSITIVE = Range(without(POSITIVE.bad, None), [None, *POSITIVE.good])
 FRACTION = Range(
     [-1e-50, 1, 1.0, 2, *tensors(0.1, 1.0, -0.1), *NO_NUMBERS], [0, 0.0, 0.99999999, np.float64(0.5), column(0.0, 0.9)]
 )
+INSIDE = Range(
+    [-1e-50, 0, -0.0, 1, 1.0, 2, *tensors(0.1, 0.0, 1.0), *NO_NUMBERS],
+    [1e-50, 0.99999999, np.float64(0.5), column(0.1, 0.9)],
+)
 OPTIONAL_FRACTION = Range(without(FRACTION.bad, None), [None, *FRACTION.good])
 SHARE = Range(
     [-1, 0, 0.0, 1.0000001, 5, *tensors(0.1, 0.0, 1.5), *NO_NUMBERS], [1e-50, 1, 1.0, np.float64(0.5), column(0.1, 1.0)]
@@ -201,6 +205,24 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "proximal": FLAG,
             "clip": OPTIONAL_POSITIVE,
         },
+        "theopoula": {"eps": POSITIVE, "eta": NOT_NEGATIVE, "r": whole(1, 100), "beta": OPTIONAL_POSITIVE},
+        "diffgrad": {"b1": FRACTION, "b2": FRACTION, "eps": POSITIVE},
+        **{name: {"b1": INSIDE, "b2": FRACTION, "eps": POSITIVE} for name in ("adabelief", "acprop")},
+        "adashift": {
+            "n": whole(1, 100),
+            "b1": FRACTION,
+            "b2": FRACTION,
+            "eps": POSITIVE,
+            "phi": texts("max", "identity"),
+        },
+        "losing_momentum": {
+            "alpha": POSITIVE,
+            "m0": NOT_NEGATIVE,
+            "T": POSITIVE,
+            "decay": texts("exponential", "constant", "inverse"),
+            "p": POSITIVE,
+        },
+        "inna": {"alpha": NOT_NEGATIVE, "beta": POSITIVE},
     },
     "channels": {
         "exact": {},

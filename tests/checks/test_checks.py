@@ -24,7 +24,16 @@ def test_algorithms(spec: str) -> None:
     check_algorithm(make("algorithms", spec))
 
 
-@pytest.mark.parametrize("spec", [*names("directions"), "adam:eps_inside=false,cap=none,bias_correction=true"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *names("directions"),
+        "adam:eps_inside=false,cap=none,bias_correction=true",
+        "theopoula:eta=0.1,beta=100.0",
+        "adashift:phi=identity",
+        "losing_momentum:decay=inverse",
+    ],
+)
 def test_directions(spec: str) -> None:
     check_direction(make("directions", spec))
 

@@ -1,4 +1,4 @@
-"""The elementary functions: within 2 units in the last place of the truth, everywhere, in both precisions."""
+"""The elementary functions: within 2 units in the last place of the truth (ndtri: 3), everywhere, in both precisions."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ def sigmoid(x: Any) -> Any:
     return 1 / (1 + mpmath.exp(-x))
 
 
+def quantile(p: Any) -> Any:
+    """The quantile of the standard normal distribution, by Newton's method in the smaller tail."""
+    if p in (0, 1):
+        return mpmath.inf if p else -mpmath.inf
+    tail = min(p, 1 - p)
+    x = mpmath.mpf(torch.special.ndtri(torch.tensor(float(tail), dtype=torch.float64)).item())
+    for _ in range(4):
+        density = mpmath.exp(-x * x / 2) / mpmath.sqrt(2 * mpmath.pi)
+        x -= (mpmath.erfc(-x / mpmath.sqrt(2)) / 2 - tail) / density
+    return x if tail == p else -x
+
+
 def spread(low: float, high: float, signed: bool = False) -> Floats:
     """Numbers of all sizes between two powers of ten."""
     size = 10.0 ** RNG.uniform(low, high, 300)
@@ -62,6 +74,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], list[Floats]]]
     "expm1": (torch.expm1, mpmath.expm1, [within(-1, 1), within(-50, 709.7), spread(-300, 0, True)]),
     "tanh": (torch.tanh, mpmath.tanh, [within(-0.3, 0.3), within(-25, 25), spread(-300, 1, True)]),
     "sigmoid": (torch.sigmoid, sigmoid, [within(-2, 2), within(-40, 40), within(-700, 700)]),
+    "ndtri": (torch.special.ndtri, quantile, [within(0, 1), spread(-307, -1), 1 - spread(-15, -0.4)]),
     "log": (torch.log, mpmath.log, [within(0.5, 2), spread(-320, 308), within(0.99, 1.01)]),
     "log1p": (torch.log1p, mpmath.log1p, [within(-0.999, 1), spread(-300, 300), spread(-20, -0.01, True)]),
     "cos": (torch.cos, mpmath.cos, [within(-4, 4), within(-1e6, 1e6), spread(-300, 0, True)]),
@@ -71,14 +84,15 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Any], list[Floats]]]
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_function_is_within_2_units_in_the_last_place(name: str, dtype: Any) -> None:
+def test_a_function_is_within_its_bound(name: str, dtype: Any) -> None:
     f, truth, samples = CASES[name]
     with np.errstate(over="ignore"):
         x = np.concatenate(samples).astype(dtype)
     x = x[np.isfinite(x) & ((x > -1) | (name != "log1p")) & ((x > 0) | (name != "log"))]
     with mpmath.workprec(200), np.errstate(over="ignore", under="ignore"):
         worst = errors(emitted(f, x), [truth(mpmath.mpf(float(each))) for each in x]).max()
-    assert worst < (2 if dtype is np.float64 else 0.51)
+    limit = 3 if name == "ndtri" else 2
+    assert worst < (limit if dtype is np.float64 else 0.51)
 
 
 def test_a_power_is_within_2_units_in_the_last_place() -> None:

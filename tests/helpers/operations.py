@@ -258,7 +258,17 @@ CLOSE: dict[str, Case] = {
         (A,),
     ),
     "functions": (
-        lambda a: [a.exp(), a.expm1(), a.tanh(), a.sigmoid(), a.abs().log(), a.abs().log1p(), a.cos(), a.sin()],
+        lambda a: [
+            a.exp(),
+            a.expm1(),
+            a.tanh(),
+            a.sigmoid(),
+            a.abs().log(),
+            a.abs().log1p(),
+            a.cos(),
+            a.sin(),
+            torch.special.ndtri(a.abs() / 8),
+        ],
         (A,),
     ),
     "single functions": (lambda f: [f.exp(), f.tanh(), f.sigmoid(), f.abs().log1p(), f.cos()], (SINGLE,)),

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distopt.numerics.normal import normal
 from distopt.numerics.random import Key, words
 
 
@@ -77,3 +78,10 @@ def test_shared_draws_do_not_depend_on_the_block() -> None:
     other = Key(0, range(9), range(2), 9).shared.normal("p", 2, rounds(4, 5))
     assert one.shape == (2, 2, 1, 2)
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normals_of_uniforms_are_finite_in_either_precision(dtype: torch.dtype) -> None:
+    eps = torch.finfo(dtype).eps
+    z = normal(torch.tensor([0.0, eps, 0.5, 1 - eps / 2], dtype=dtype))
+    assert z.dtype == dtype and bool(z.isfinite().all()) and bool((z.diff() > 0).all()) and float(z[2]) == 0
