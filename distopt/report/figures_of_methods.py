@@ -216,7 +216,7 @@ def inna_spirals(results: Sequence[Mapping[str, Any]]) -> Figure:
     for k, (panel, each) in enumerate(zip(axes[0], results, strict=True)):
         panel.axhline(0, color=SOFT, linewidth=0.8)
         panel.plot(each["path"], color=COLOURS[k], linewidth=1.2)
-        words = f"alpha = {each['alpha']:g}, beta = {each['beta']:g}, lam = {each['curvature']:g}: {each['changes']} changes"
+        words = f"alpha {each['alpha']:g}, beta {each['beta']:g}, lam {each['curvature']:g}: {each['changes']} changes"
         panel.set(xlim=(0, len(each["path"]) - 1))
         _titled(panel, words, "round t")
     axes[0, 0].set_ylabel("x_t", fontsize=8, color=INK)
@@ -226,8 +226,8 @@ def inna_spirals(results: Sequence[Mapping[str, Any]]) -> Figure:
 def inna_saddle(results: Mapping[str, Any]) -> Figure:
     """|y| against rounds from some starts, for INNA and for Newton's method."""
     note = (
-        "f = x²/2 − y²/2 + y⁴/4 has a saddle at y = 0 and minima at y = ±1. A line for each of the first 40 of the starts; counts are of "
-        "all of them. What lies below the axis is drawn at its foot."
+        "f = x²/2 − y²/2 + y⁴/4 has a saddle at y = 0 and minima at y = ±1. INNA: alpha, beta and lr stand over the panels. A line for each of "
+        "the first 40 starts; counts are of all. What lies below the axis is drawn at its foot."
     )
     title = "From normal starts INNA ends at minima; Newton's method is drawn into the saddle, too"
     runs = [*results["inna"], results["newton"]]
@@ -236,8 +236,8 @@ def inna_saddle(results: Mapping[str, Any]) -> Figure:
         for line in each["heights"]:
             shown = np.maximum(np.array(line["values"]), 1e-4)
             panel.plot(line["t"], shown, color=COLOURS[0] if shown[-1] > 0.5 else COLOURS[1], linewidth=0.7, alpha=0.6)
-        named = "INNA {:g}, {:g}, lr {:g}".format(*each["setting"]) if each["setting"] else "Newton's method"
+        named = "{:g}, {:g}, {:g}".format(*each["setting"]) if each["setting"] else "Newton"
         panel.set(xscale="log", yscale="log", ylim=(8e-5, 20))
-        _titled(panel, f"{named}: {each['saddle']} at the saddle", "round t")
+        _titled(panel, f"{named}: {each['saddle']} at saddle", "round t")
     axes[0, 0].set_ylabel("|y_t|", fontsize=8, color=INK)
     return _finished(fig, axes)
