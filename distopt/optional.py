@@ -87,6 +87,8 @@ class ScenarioDefaults:
             has no regrets and no other metrics that compare with them; the cost stands in their place.
         optimum: ``optimum(b)`` [K|1, R|1, d], the minimiser x*_t of sum_i f_{i,t} from the batch of ALL agents, or None: then Newton's method
             finds it.
+        best_fixed: ``best_fixed(rounds, key)`` [R|1, d], the best point that never moves: the minimiser of the sum of all costs of the first
+            ``rounds`` rounds. ``key`` draws for all agents and trials. None: Newton's method looks for it.
         guess: ``guess(b)`` [K|1, R|1, d], where Newton's method starts. It is needed where f is not convex.
         hessian: ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i. It makes Newton's method faster.
         linear_rows: ``linear_rows(b)``, of logistic and softmax regression: features X [K|1, R|1, n|1, m, p], labels (-1.0 and 1.0, or int64
@@ -98,7 +100,7 @@ class ScenarioDefaults:
             where none arrived).
         persistence: ``persistence(b)`` [R, n], the same for repeating the last label.
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
-            begins.
+            begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
         eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
     """
@@ -106,6 +108,7 @@ class ScenarioDefaults:
     rounds: ClassVar[Any] = None
     comparator: ClassVar[Any] = True
     optimum: ClassVar[Any] = None
+    best_fixed: ClassVar[Any] = None
     guess: ClassVar[Any] = None
     hessian: ClassVar[Any] = None
     linear_rows: ClassVar[Any] = None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import CompressorDefaults, completed
+from distopt.optional import AlgorithmDefaults, CompressorDefaults, completed
 
 COUNTED = 2**24
 """Up to here float32 tells all whole numbers apart."""
@@ -120,6 +120,12 @@ def compressor(part: str, value: Any) -> Any:
     """The compressor with the defaults of what it lacks; what cannot serve as one is refused."""
     _object(part, "compressor", value, ("encode", "decode", "bits"), "Sign()")
     return completed(CompressorDefaults, value)
+
+
+def algorithm(part: str, value: Any) -> Any:
+    """The algorithm with the defaults of what it lacks; what cannot serve as one is refused."""
+    _object(part, "algorithm", value, ("init", "update"), "GT()")
+    return completed(AlgorithmDefaults, value)
 
 
 def direction(part: str, value: Any) -> None:

@@ -224,7 +224,7 @@ def cited(kind: str, spec: str) -> list[str]:
         value = given[parameter.name] if parameter.name in given else next(free, parameter.default) or ""
         for inner in registry.NESTED.values():
             name = value.partition("(")[0].strip()
-            if f"a {inner[:-1]}" in parameter.values and (name in registry.names(inner) or ".py" in value):
+            if source.one_of(inner) in parameter.values and (name in registry.names(inner) or ".py" in value):
                 keys += cited(inner, value)
     return list(dict.fromkeys(keys))
 

@@ -40,6 +40,20 @@ def label(spec: Any) -> str:
     return spec if isinstance(spec, str) else type(spec).__name__
 
 
+def called(kind: str, spec: Any) -> str:
+    """What messages call a part: its name, and that of a part of its kind inside it; or the type of the object.
+
+    >>> called("algorithms", "averaged(dgd(lr=0.5),start=3)"), called("algorithms", "gt:lr=0.1"), called("algorithms", 1.5)
+    ('averaged(dgd)', 'gt', 'float')
+    """
+    if not isinstance(spec, str):
+        return type(spec).__name__.lower()
+    parsed = registry.Spec.parse(spec)
+    given = {**dict(zip(registry.free(kind, parsed.name), parsed.args, strict=False)), **dict(parsed.kwargs)}
+    inner = given.get(registry.wrapped(kind, parsed.name) or "")
+    return parsed.name if inner is None else f"{parsed.name}({called(kind, inner)})"
+
+
 def of_path(part: str, path: Path) -> str:
     """The spec of a part that is given as a path: a Python file is its maker, and what a topology is read from is a file.
 

@@ -53,7 +53,7 @@ SIGNS = (
 )
 """The methods by which a class's kind is told; the first that it has all of."""
 _USERS = "distopt_user_"
-NESTED = {"Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
+NESTED = {"Algorithm": "algorithms", "Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
 
 
 def folder(kind: str) -> Path:
@@ -313,6 +313,12 @@ def _kind(hint: Any) -> str | None:
     return NESTED.get(getattr(hint, "__name__", ""))
 
 
+def wrapped(kind: str, name: str) -> str | None:
+    """The parameter of an entry that takes another part of the kind, as that of an algorithm around another one; None where there is none."""
+    hints = _parameters(maker(kind, name), name)[1].items()
+    return next((key for key, hint in hints if _kind(typing.get_origin(hint) or hint) == kind), None)
+
+
 def _names(value: str, kind: str) -> bool:
     """Whether a value is a spec of a kind."""
     name = Spec.parse(value).name
@@ -345,15 +351,16 @@ def _is_function(hint: Any) -> bool:
     return typing.get_origin(hint) is collections.abc.Callable
 
 
-def _names_file(value: str) -> bool:
-    return Spec.parse(value).name.endswith(".py")
-
-
 def _convert(value: str, hint: Any, where: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     nested = _kind(origin or hint)
     if nested:
-        return make(nested, value)
+        try:
+            return make(nested, value)
+        except InputError as error:
+            if nested != "algorithms":
+                raise
+            raise InputError(f"{where.partition(':')[0]}: {error}") from error  # names both algorithms
     if origin is Literal:
         if value in options:
             return value
@@ -368,7 +375,7 @@ def _convert(value: str, hint: Any, where: str) -> Any:
                 return _convert(value, option, where)
             except InputError as error:  # the next alternative may fit; the last one speaks for all
                 fault = error
-        if _is_function(choices[-1]) and not _names_file(value):
+        if _is_function(choices[-1]) and not Spec.parse(value).name.endswith(".py"):
             raise InputError(f"{fault}, nor a function in a Python file, FILE.py:NAME")
         if _kind(choices[-1]) == "schedules" and not _names(value, "schedules"):
             name = Spec.parse(value).name

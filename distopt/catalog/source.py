@@ -152,10 +152,19 @@ def values(annotation: ast.expr | None, tree: ast.Module) -> str:
         return ""  # which no spec can spell
     nested = registry.NESTED.get(text.partition("[")[0])
     if nested:
-        return f"a {nested[:-1]}"
+        return one_of(nested)
     if isinstance(annotation, ast.Name) and (meant := _assigned(text, tree)) is not None:
         return values(*meant)
     return text
+
+
+def one_of(kind: str) -> str:
+    """What a parameter that takes a part of a kind says of its values.
+
+    >>> one_of("directions"), one_of("algorithms")
+    ('a direction', 'an algorithm')
+    """
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind[:-1]}"
 
 
 def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None:

@@ -20,7 +20,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
 
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
-    same bits in every block; at ``optimum`` the gradients sum to zero, and ``comparator = False`` has none; ``hessian`` is the derivative
+    same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is allowed, and ``comparator = False`` has none; no
+    point is better over the first rounds together than ``best_fixed``; ``hessian`` is the derivative
     of ``grad``; ``linear_rows`` gives the costs of ``loss``; between pairs of points the summed gradient changes by no less than ``modulus``
     says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
     itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
@@ -65,6 +66,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     for k in range(K):
         _check_costs(scenario, at(full, k), agents, times[k])
     _check_optimum(scenario, whole, full, K, who)
+    if scenario.best_fixed is not None:
+        _check_best_fixed(scenario, agents, seed, who)
     _check_curvature(scenario, whole, full, times, who)
     if scenario.project is not None:
         _check_projection(scenario, agents, who)
@@ -176,8 +179,37 @@ def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) 
             b = at(full, k)
             agents = next(iter(tensors(b))).shape[1]
             g = scenario.grad(points[k][:, None].expand(R, agents, -1).contiguous(), b)
-            gap = float(g.sum(1).abs().max()) / (1 + float(g.abs().max()))
+            pull = g.sum(1) / (1 + float(g.abs().max()))
+            gap = float(pull.abs().max())
+            if (
+                scenario.project is not None
+            ):  # at the edge of what is allowed, a step against the gradients leads nowhere
+                gap = min(gap, float((points[k] - scenario.project((points[k] - pull)[:, None])[:, 0]).abs().max()))
             require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
+
+
+def _check_best_fixed(scenario: Any, agents: int, seed: int, who: str) -> None:
+    """``best_fixed`` of some rounds against other points, near it and far from it."""
+    last = scenario.length(agents)
+    rounds, key = 41 if last is None else min(41, last), Key(seed, range(agents), range(R), agents)
+    x = scenario.best_fixed(rounds, key)
+    fits = x.dim() == 2 and x.shape[0] in (1, R) and x.shape[1] == scenario.dim
+    require(fits, f"{who}: best_fixed has shape {list(x.shape)}, not [{R}|1, {scenario.dim}]")
+    b = scenario.batch(torch.arange(rounds).reshape(-1, 1, 1, 1), key)
+
+    def total(point: Tensor) -> Tensor:
+        """Of all rounds and agents, at points [R, 1, d]: [R]."""
+        each = torch.stack([scenario.loss(point.expand(R, agents, -1).contiguous(), at(b, k)) for k in range(rounds)])
+        summed: Tensor = each.expand(rounds, R, agents).sum((0, 2))
+        return summed
+
+    best = x.expand(R, -1)[:, None]
+    least = total(best)
+    for size in (1e-3, 0.1, 10.0):
+        other = best + size * normals(R, 1, scenario.dim, seed=7)
+        other = other if scenario.project is None else scenario.project(other)
+        better = least - total(other) > 1e-9 * (1 + least.abs())
+        require(not bool(better.any()), f"{who}: over {rounds} rounds another fixed point is better than best_fixed")
 
 
 def _check_curvature(scenario: Any, whole: Any, full: Any, times: list[int], who: str) -> None:

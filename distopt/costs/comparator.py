@@ -142,7 +142,8 @@ class Comparator:
         at_zero = problem.scale(torch.zeros_like(x)).reshape(rounds, trials)
         scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
         gradient, size = sums[..., 4:].norm(dim=-1), points.norm(dim=-1)
-        residual, path = gradient / scale, (points - stale).norm(dim=-1)
+        residual = self._unbalanced(points, sums[..., 4:], gradient, scale)
+        path = (points - stale).norm(dim=-1)
         variation, persistence = (cost - old).abs(), self._persistence(problem, x)
         gap, smooth = self._gap(problem, gradient, length + at_zero, size)
         companions = (cost, residual, path, change, variation, stale_cost - cost, persistence)
@@ -171,6 +172,19 @@ class Comparator:
         hidden = curvature.rounding(problem.batch, problem.agents, int(self.scenario.dim)) * (lengths + smooth * size)
         gap = (gradient + hidden).square() / (2 * mu) * (1 + 2.0**-30)
         return torch.where(mu > 0, gap, torch.inf), smooth
+
+    def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
+        """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.
+
+        It is the gradient's relative norm. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
+        step of g / scale leads from x within that, if this is less.
+        """
+        flat = size / scale
+        if self.scenario.project is None:
+            return flat
+        points = x.reshape(-1, 1, x.shape[-1])
+        moved: Tensor = self.scenario.project(points - (g / scale).reshape(points.shape))
+        return torch.minimum(flat, (points - moved).norm(dim=-1).reshape(flat.shape))
 
     def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
         """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
@@ -232,22 +246,24 @@ class Comparator:
             closed = self.scenario.optimum(part(problem.batch, start, start + step))
             if closed is None:
                 return None
-            found.append(self._checked(closed, min(step, rounds - start), trials, dim))
+            found.append(self._checked("optimum", closed, (min(step, rounds - start), trials, dim)))
         return torch.cat(found).reshape(-1, dim)
 
-    def _checked(self, optimum: Any, rounds: int, trials: int, dim: int) -> Tensor:
-        closed = torch.as_tensor(optimum, dtype=torch.float64).detach()
+    def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
+        """What the scenario's method of this name gives, as [K, R, d] or [R, d]; its axes but the last may be 1."""
+        closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), type(self.scenario).__name__
         if not bool(torch.isfinite(closed).all()):
             raise InputError(
-                f"scenario {type(self.scenario).__name__}: optimum is not finite (nan or inf); return None to have it found"
+                f"scenario {who}: {name} is not finite (nan or inf){'; return None to have it found' * (name == 'optimum')}"
             )
-        if closed.ndim == 4 and closed.shape[2] == 1:  # an agents axis kept for broadcasting
-            closed = closed[:, :, 0]
+        if closed.ndim == len(shape) + 1 and closed.shape[-2] == 1:  # an agents axis kept for broadcasting
+            closed = closed[..., 0, :]
         try:
-            return closed.expand(rounds, trials, dim)
+            return closed.expand(shape)
         except RuntimeError:
+            sizes = [*(f"{size} or 1" for size in shape[:-1]), str(shape[-1])]
             raise InputError(
-                f"scenario {type(self.scenario).__name__}: optimum has shape {list(closed.shape)}, not [{rounds} or 1, {trials} or 1, {dim}]"
+                f"scenario {who}: {name} has shape {list(closed.shape)}, not [{', '.join(sizes)}]"
             ) from None
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
@@ -302,8 +318,8 @@ class Comparator:
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
 
-        None where Newton's method cannot certify one: where the costs are not smooth, or their sum has no minimiser; and where none is
-        sought.
+        It is the scenario's own (``best_fixed``), or found by Newton's method. None where no gradient certifies it: where the costs are not
+        smooth, or their sum has no minimiser; and where none is sought.
         """
         if not self._sought and self.scenario.comparator:
             self._sought = True
@@ -311,8 +327,17 @@ class Comparator:
                 only = self.reference(0)
                 self._fixed = only.x[0] if bool((only.residual <= 1e-6).all()) else None
             if self._fixed is None:
-                self._fixed = self._best_fixed()
+                self._fixed = self._best_fixed() if self.scenario.best_fixed is None else self._given_fixed()
         return self._fixed
+
+    def _given_fixed(self) -> Tensor | None:
+        given = self.scenario.best_fixed(self.blocks.rounds, self.blocks.key)
+        trials, dim = self._trials(self.blocks.get(0)), int(self.scenario.dim)
+        x = self._checked("best_fixed", given, (trials, dim)).contiguous()
+        whole = Horizon(self.blocks, trials, self._evaluator)
+        scale = torch.maximum(whole.scale(x), whole.scale(torch.zeros_like(x))).max().clamp(min=1e-300)
+        g = whole.both(x)[:, 1:]
+        return x if bool((self._unbalanced(x, g, g.norm(dim=-1), scale) <= 1e-6).all()) else None
 
     def _best_fixed(self) -> Tensor | None:
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from distopt.numerics.normal import normal
 
 _BLOCK = 4096  # rounds between two remembered prefixes of a running sum
+_FEW = 1024  # and of a running maximum, which has the same bits in blocks of any length; shorter ones are sooner made again
 
 
 def _stream_id(seed: int, stream: str) -> int:
@@ -105,27 +106,51 @@ class Key:
         Sums run in blocks of 4096 rounds from zero, whatever is asked, so the bits do not depend on the chunk. ``name`` must
         be unique to the quantity: prefixes are remembered under it for the life of this key.
         """
+        return self._running(name, t, increments, _BLOCK, lambda steps: steps.cumsum(0), torch.add)
+
+    def running_max(self, name: str, t: Tensor, values: Callable[[Tensor], Tensor]) -> Tensor:
+        """The largest of 0 and ``values(tau)`` over 1 <= tau <= t, for every round of ``t`` [K, 1, 1, 1]; shape of ``values(t)``.
+
+        With values that are tau where something happens in round tau, and 0 elsewhere, it is the last round in which it happened. ``name`` is
+        as that of ``running_sum``.
+
+        >>> key = Key(0, range(1), range(1), total=1)
+        >>> key.running_max("demo", torch.tensor([2, 5, 9]).reshape(3, 1, 1, 1), lambda tau: tau * (tau % 4 == 1)).flatten().tolist()
+        [1, 5, 9]
+        """
+        return self._running(name, t, values, _FEW, lambda steps: steps.cummax(0).values, torch.maximum)
+
+    def _running(
+        self,
+        name: str,
+        t: Tensor,
+        steps: Callable[[Tensor], Tensor],
+        length: int,
+        along: Callable[[Tensor], Tensor],
+        join: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """What ``along`` makes of the steps of rounds 1 .. t, block by block of ``length`` rounds; ``join`` puts blocks together."""
         rounds = t.reshape(-1)
         prefixes = self._prefixes.setdefault(name, [])
         parts: list[Tensor] = []
-        for block in sorted({int(b) for b in (rounds // _BLOCK).tolist()}):
+
+        def partial(span: Tensor) -> Tensor:
+            own = steps(span)
+            if int(span[0]) == 0:
+                own = torch.cat([torch.zeros_like(own[:1]), own[1:]])
+            return along(own)
+
+        for block in sorted({int(b) for b in (rounds // length).tolist()}):
             while len(prefixes) <= block:
-                start = len(prefixes) * _BLOCK
+                start = len(prefixes) * length
                 if start == 0:
-                    prefixes.append(torch.zeros_like(increments(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
+                    prefixes.append(torch.zeros_like(steps(torch.zeros(1, 1, 1, 1, dtype=torch.int64))))
                 else:
-                    span = torch.arange(start - _BLOCK, start).reshape(-1, 1, 1, 1)
-                    prefixes.append(prefixes[-1] + self._partial(span, increments)[-1:])
-            inside = rounds[rounds // _BLOCK == block] - block * _BLOCK
-            span = torch.arange(block * _BLOCK, block * _BLOCK + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
-            parts.append((prefixes[block] + self._partial(span, increments))[inside])
-        order = torch.argsort(rounds // _BLOCK, stable=True)
+                    span = torch.arange(start - length, start).reshape(-1, 1, 1, 1)
+                    prefixes.append(join(prefixes[-1], partial(span)[-1:]))
+            inside = rounds[rounds // length == block] - block * length
+            span = torch.arange(block * length, block * length + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
+            parts.append(join(prefixes[block], partial(span))[inside])
+        order = torch.argsort(rounds // length, stable=True)
         out = torch.cat(parts)
         return out[torch.argsort(order)]
-
-    @staticmethod
-    def _partial(span: Tensor, increments: Callable[[Tensor], Tensor]) -> Tensor:
-        steps = increments(span)
-        if int(span[0]) == 0:
-            steps = torch.cat([torch.zeros_like(steps[:1]), steps[1:]])
-        return steps.cumsum(0)

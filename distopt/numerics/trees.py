@@ -83,9 +83,13 @@ def part(tree: Any, start: int, stop: int) -> Any:
 
 
 def leaf(state: Any, name: str) -> Tensor:
-    """The leaf of a state by name, such as "s" or "direction.m". An InputError lists the known names."""
+    """The leaf of a state by name, such as "s" or "direction.m". An InputError lists the known names.
+
+    A state may hold that of another algorithm in a field called ``inner``. The leaves of that one go by their own names, too, wherever the
+    outer state has no such leaf.
+    """
     try:
-        found = state if isinstance(state, Tensor) and name == "state" else _field(state, name)
+        found = _sought(state, name)
     except AttributeError:
         raise InputError(
             f"record={name}: the algorithm's state has no such leaf (x is always there; the state has: {_known(state)}; a channel's memory is "
@@ -126,7 +130,22 @@ def _whole(found: Any, name: str) -> Tensor:
 
 
 def _known(tree: Any) -> str:
-    return ", ".join(getattr(tree, "_fields", ())) or "none with a name"
+    names = [*getattr(tree, "_fields", ())]
+    if "inner" in names:
+        names += [f"inner.{each}" for each in getattr(tree.inner, "_fields", ())]
+    return ", ".join(names) or "none with a name"
+
+
+def _sought(state: Any, name: str) -> Any:
+    """What a name means in a state, or else in the one inside it."""
+    if isinstance(state, Tensor) and name == "state":
+        return state
+    try:
+        return _field(state, name)
+    except AttributeError:
+        if "inner" not in getattr(state, "_fields", ()):
+            raise
+        return _sought(state.inner, name)
 
 
 def _field(state: Any, name: str) -> Any:

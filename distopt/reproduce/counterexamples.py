@@ -193,7 +193,7 @@ def ways(stage: int) -> list[tuple[str, Any, str, int]]:
 def path(problem: Drift | Kink | Valley, algorithm: Any, rounds: int, runs: int = RUNS, seed: int = SEED) -> Tensor:
     """x_0 .. x_T of one worker, [T + 1, R, 1, d], in ``runs`` independent runs."""
     with warnings.catch_warnings():
-        # no gradient certifies these minimisers: at a kink, or at an end of the interval, none is 0
+        # no gradient certifies a minimiser at a kink
         warnings.filterwarnings("ignore", "the comparator's relative gradient norm")
         run = simulate(
             "ring",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distopt.catalog import registry
+from distopt.catalog import entries, registry
 from distopt.catalog.spec import Spec, Value, real, shown
 from distopt.catalog.spec import values as listed
 from distopt.errors import InputError, either
@@ -195,38 +195,70 @@ class Family:
             InputError: a malformed spec, an unknown parameter, or none that could be tuned.
         """
         spec = Spec.parse(given)
-        names = registry.free("algorithms", spec.name)
         registry.normal("algorithms", given)  # names a parameter that there is not
-        if "lr" not in names:
+        if "lr" not in parameters(spec):
             raise InputError(f"algorithm {given}: has no parameter lr, so there is nothing to tune; leave it out")
-        steps = _steps(spec, given, names)
+        steps = _steps(spec, given)
         own = replace(usual, entries=steps) if steps else usual
         if steps:
             own = _list(steps, f"algorithm {given}: lr", "write lr=[0.01,0.03]")
-        base = _at(spec, own.values[0], names)
-        there = {key: values for key, values in over.items() if key in names}
+        base = _at(spec, own.values[0])
+        there = {key: values for key, values in over.items() if key in parameters(spec)}
         bases = []
         for chosen in product(*([(key, value) for value in values] for key, values in there.items())):
             each = base
             for key, value in chosen:
-                each = each.replace(key, value, names)
+                each = _set(each, key, value)
             bases += each.points()
-        return cls(given, *_defaults(spec, given, names), own, tuple(bases))
+        return cls(given, *_defaults(spec), own, tuple(bases))
 
     def candidates(self, steps: Grid) -> list[Candidate]:
         """What is tried of it with these step sizes."""
-        names = registry.free("algorithms", self.bases[0].name)
         return [
-            Candidate(str(_at(base, lr, names)), float(lr), _rest(str(base)))
-            for base in self.bases
-            for lr in steps.values
+            Candidate(str(_at(base, lr)), float(lr), _rest(str(base))) for base in self.bases for lr in steps.values
         ]
 
 
-def _value(spec: Spec, key: str, names: Sequence[str]) -> Value | None:
+def parameters(spec: Spec) -> list[str]:
+    """The parameters of an algorithm, and those of one inside it.
+
+    >>> parameters(Spec.parse("averaged(dgd)"))
+    ['algorithm', 'start', 'every', 'lr', 'form', 'direction']
+    """
+    inner = _inside(spec)
+    return [*registry.free("algorithms", spec.name), *(parameters(inner[1]) if inner else ())]
+
+
+def _inside(spec: Spec) -> tuple[str, Spec] | None:
+    """The algorithm inside another one, as ``averaged`` has it: its parameter, and its spec; None where there is none."""
+    key = registry.wrapped("algorithms", spec.name)
+    if key is None:
+        return None
+    value = _value(spec, key)
+    known = (each for entry in entries.find(spec.name) if entry.kind == "algorithms" for each in entry.parameters)
+    default = next(each.default for each in known if each.name == key)
+    text = default if value is None else value.text
+    return None if text is None else (key, Spec.parse(text))
+
+
+def _value(spec: Spec, key: str, kind: str = "algorithms") -> Value | None:
     """The value that a spec has for a parameter."""
-    unnamed = iter(names)
+    unnamed = iter(registry.free(kind, spec.name))
     return next((each for each in spec.values if (each.key or next(unnamed, "")) == key), None)
+
+
+def _with(spec: Spec, key: str, changed: Callable[[Value | None], str]) -> Spec:
+    """The spec with another value of a parameter, which may be one of the algorithm inside it. ``changed`` makes it of the one that is there."""
+    names = registry.free("algorithms", spec.name)
+    inner = None if key in names else _inside(spec)
+    if inner is None:
+        return spec.replace(key, changed(_value(spec, key)), names)
+    return spec.replace(inner[0], _with(inner[1], key, changed).inside, names)
+
+
+def _set(spec: Spec, key: str, value: str) -> Spec:
+    """The spec with a parameter set, which may be one of the algorithm inside it."""
+    return _with(spec, key, lambda _: value)
 
 
 def _scheduled(value: Value | None) -> Spec | None:
@@ -240,50 +272,82 @@ def _scheduled(value: Value | None) -> Spec | None:
     return None
 
 
-def _steps(spec: Spec, given: str, names: Sequence[str]) -> tuple[str, ...]:
+def _rate(spec: Spec) -> Value | None:
+    """The value for lr, of the algorithm or of the one inside it."""
+    inner = None if "lr" in registry.free("algorithms", spec.name) else _inside(spec)
+    return _rate(inner[1]) if inner else _value(spec, "lr")
+
+
+def _steps(spec: Spec, given: str) -> tuple[str, ...]:
     """The list for lr in a spec, or for the scale of its schedule; empty where there is none."""
-    value = _value(spec, "lr", names)
+    value = _rate(spec)
     schedule = _scheduled(value)
     if schedule is not None:
-        scales = registry.free("schedules", schedule.name)
-        if "lr" not in scales:
+        if "lr" not in registry.free("schedules", schedule.name):
             raise InputError(
                 f"algorithm {given}: the schedule {schedule.name} has no parameter lr that could be tuned; give a number, or another schedule"
             )
-        value = _value(schedule, "lr", scales)
+        value = _value(schedule, "lr", "schedules")
     return tuple(listed(value.text[1:-1])) if value is not None and value.listed else ()
 
 
-def _at(spec: Spec, lr: str, names: Sequence[str]) -> Spec:
+def _at(spec: Spec, lr: str) -> Spec:
     """The spec with another step size, or another scale of its schedule."""
-    schedule = _scheduled(_value(spec, "lr", names))
-    if schedule is not None:
-        lr = schedule.replace("lr", lr, registry.free("schedules", schedule.name)).inside
-    return spec.replace("lr", lr, names)
+
+    def changed(value: Value | None) -> str:
+        schedule = _scheduled(value)
+        return lr if schedule is None else schedule.replace("lr", lr, registry.free("schedules", schedule.name)).inside
+
+    return _with(spec, "lr", changed)
 
 
 def _rest(spec: str) -> str:
     """A spec without its step size, equal for all that differ in nothing else."""
-    found = registry.normal("algorithms", spec)
-    names = registry.free("algorithms", found.name)
-    schedule = _scheduled(_value(found, "lr", names))
+    return str(_without(Spec.parse(spec)))
+
+
+def _without(spec: Spec) -> Spec:
+    """The normal form of a spec, without its step size."""
+    found = registry.normal("algorithms", str(spec))
+    inner = None if "lr" in registry.free("algorithms", found.name) else _inside(found)
+    if inner is not None:
+        others = [each for each in found.values if each.key != inner[0]]
+        return Spec(found.name, (Value(_without(inner[1]).inside, inner[0]), *others))
+    schedule = _scheduled(_value(found, "lr"))
     lr = []
     if schedule is not None:
         other = (each for each in registry.normal("schedules", str(schedule)).values if each.key != "lr")
         lr = [Value(Spec(schedule.name, tuple(other)).inside, "lr")]
-    return str(Spec(found.name, (*lr, *(each for each in found.values if each.key != "lr"))))
+    return Spec(found.name, (*lr, *(each for each in found.values if each.key != "lr")))
 
 
-def _defaults(spec: Spec, given: str, names: Sequence[str]) -> tuple[str | None, float | None]:
-    """The spec without what is a list in it, and its step size; None where the algorithm needs a value that is missing then."""
-    unnamed = iter(names)
+def _plain(spec: Spec) -> Spec:
+    """The spec without what is a list in it; the algorithm inside it stays, without its lists."""
+    unnamed = iter(registry.free("algorithms", spec.name))
     keyed = [replace(each, key=each.key or next(unnamed, ""), typed="") for each in spec.values]
-    plain = tuple(each for each in keyed if not Spec.parse(f"x:{each}").grids)
-    text = given if len(plain) == len(keyed) else str(Spec(spec.name, plain))
+    inner, kept = _inside(spec), []
+    for each in keyed:
+        if not Spec.parse(f"x:{each}").grids:
+            kept.append(each)
+        elif inner is not None and each.key == inner[0]:
+            kept.append(Value(_plain(inner[1]).inside, each.key))
+    return spec if kept == keyed else Spec(spec.name, tuple(kept))
+
+
+def _defaults(spec: Spec) -> tuple[str | None, float | None]:
+    """The spec without what is a list in it, and its step size; None where the algorithm needs a value that is missing then."""
+    plain = _plain(spec)
     try:
-        made = registry.bound("algorithms", text)
+        registry.bound("algorithms", plain)
     except InputError:
         return None, None
-    lr = inspect.signature(made).parameters["lr"].default
+    lr = _usual(plain)
     scale = getattr(lr, "lr", lr)
-    return text, float(scale) if isinstance(scale, int | float) else None
+    return str(plain), float(scale) if isinstance(scale, int | float) else None
+
+
+def _usual(spec: Spec) -> Any:
+    """The step size that an algorithm has as it is spelled, or the one inside it."""
+    known = inspect.signature(registry.bound("algorithms", spec)).parameters
+    inner = None if "lr" in known else _inside(spec)
+    return _usual(inner[1]) if inner else known["lr"].default

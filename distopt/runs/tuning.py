@@ -23,7 +23,7 @@ from distopt.errors import InputError, either
 from distopt.experiment import Experiment, label, repeated, titled
 from distopt.fingerprint import plain
 from distopt.report.summary import drift, weakness
-from distopt.runs.candidates import USUAL, Family, Grid, constants, grid
+from distopt.runs.candidates import USUAL, Family, Grid, constants, grid, parameters
 from distopt.runs.execution import Asked, Comparisons, Progress, batched
 from distopt.runs.files import LOCK, locked, write_text
 from distopt.runs.folder import default_path, opened
@@ -305,7 +305,7 @@ def asked(
         families = [Family.of(each.algorithm, usual, values) for each in experiments]
         tried = [[each.spec for each in family.candidates(family.grid)] for family in families]
         for key in values:
-            if not any(key in registry.free("algorithms", each.bases[0].name) for each in families):
+            if not any(key in parameters(each.bases[0]) for each in families):
                 raise InputError(f"{either('--over ', 'over: ')}{key}: no algorithm has a parameter {key}")
     local.check(how.mode)
     one = replace(experiments[0], algorithm=tried[0][0])

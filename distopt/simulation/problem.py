@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from distopt import metrics
-from distopt.catalog import registry
-from distopt.catalog.parts import label, part
+from distopt.catalog.parts import called, label, part
 from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -110,11 +109,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     )
     flag(f"scenario {label(experiment.scenario)}", comparator=scenario.comparator)
     algorithm = part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
-    who = (
-        registry.Spec.parse(experiment.algorithm).name
-        if isinstance(experiment.algorithm, str)
-        else type(algorithm).__name__.lower()
-    )
+    who = called("algorithms", experiment.algorithm)
     channel = experiment.channel
     network = (
         like.network.serving(algorithm, channel, who)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from distopt.algorithms.gt import GT
 from distopt.catalog import registry
 from distopt.compressors.sign import Sign
 from distopt.directions.momentum import Momentum
@@ -70,6 +71,7 @@ SHARE = Range(
 OPTIONAL_SHARE = Range(without(SHARE.bad, None), [None, *SHARE.good])
 FLAG = Range(["false", "", 0, 1, None, 0.0, [], math.nan, torch.tensor(True)], [True, False])
 COMPRESSOR = Range(["sign", None, 3, Sign, Momentum(), object(), math.nan], [Sign()])
+ALGORITHM = Range(["gtadam", None, 3, GT, Sign(), Momentum(), object(), math.nan], [GT()])
 DIRECTION = Range(["adam", None, 3, Momentum, Sign(), object(), math.nan], [Momentum()])
 
 
@@ -116,6 +118,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),
@@ -301,7 +304,8 @@ def test_a_spec_is_refused_like_a_call(kind: str, name: str, parameter: str) -> 
     )  # 0 and 1 spell truth values, and 3 a size
     for value in [each for each in plain if spelled and abs(each) < 1e9]:
         with pytest.raises(
-            InputError, match=rf"{name}: {parameter}|among the (compressors|directions)|{parameter}=.* is not "
+            InputError,
+            match=rf"{name}: {parameter}|among the (algorithms|compressors|directions)|{parameter}=.* is not ",
         ):
             registry.make(kind, f"{name}:{needed}{parameter}={value}")
 

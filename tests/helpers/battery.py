@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from helpers.spelling import stepping
 
 import distopt
 from distopt.catalog import registry
@@ -32,7 +33,7 @@ PARTITIONS = {
     "scattered": Partition((tuple(range(0, N, 3)), tuple(range(1, N, 3)), tuple(range(2, N, 3)))),
 }
 FORMS = ("dgd:lr=0.02,form=atc", "gt:lr=0.01,form=atc")
-ALGORITHMS = [*(f"{name}:lr=0.01" for name in registry.names("algorithms")), *FORMS]
+ALGORITHMS = [*(stepping(name, 0.01) for name in registry.names("algorithms")), *FORMS]
 CHOCO = "choco:compressor=sign,gamma=0.3"
 MATRICES = ("digits:window=2", "rbf_drift:features=2,classes=3,window=2")
 """Softmax regressions: the gradient of an agent is the product of two matrices. The small one is for compilers, which take a minute for the other."""

@@ -16,6 +16,7 @@ from distopt.scenarios.moving_target import MovingTarget
 from distopt.scenarios.quadratic import Quadratic
 from distopt.scenarios.rbf_drift import RbfDrift
 from distopt.scenarios.sea import Sea
+from distopt.scenarios.switching import Switching
 
 N, R = 6, 3
 STREAMS = {
@@ -28,6 +29,7 @@ STREAMS = {
 }
 SCENARIOS: dict[str, Any] = {
     "quadratic": Quadratic(),
+    "switching": Switching(rate=30.0, samples=5, dim=3),
     **{f"moving-{motion}": MovingTarget(motion, dim=3, period=5) for motion in ("circle", "line", "walk", "jump")},
     "moving-default": MovingTarget(),
     "localization": Localization(),

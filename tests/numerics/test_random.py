@@ -85,3 +85,18 @@ def test_normals_of_uniforms_are_finite_in_either_precision(dtype: torch.dtype) 
     eps = torch.finfo(dtype).eps
     z = normal(torch.tensor([0.0, eps, 0.5, 1 - eps / 2], dtype=dtype))
     assert z.dtype == dtype and bool(z.isfinite().all()) and bool((z.diff() > 0).all()) and float(z[2]) == 0
+
+
+@pytest.mark.parametrize("ts", [[0], [1], [1023], [1024], [3000, 3, 2048, 0], list(range(1020, 1030))])
+def test_running_max_is_the_last_of_what_happens_at_any_rounds(ts: list[int]) -> None:
+    def happens(t: torch.Tensor) -> torch.Tensor:
+        return t * (Key(2, range(2), range(3), 2).uniform("m", 1, t) < 0.002)
+
+    every = happens(rounds(*range(3001)))
+    key = Key(2, range(2), range(3), 2)
+    got = key.running_max("last", rounds(*ts), happens)
+    for row, t in zip(got, ts, strict=True):
+        expected = every[1 : t + 1].amax(0) if t else torch.zeros(3, 2, 1, dtype=torch.int64)
+        assert torch.equal(row, expected)
+    fresh = Key(2, range(2), range(3), 2).running_max("last", rounds(*reversed(ts)), happens)
+    assert torch.equal(fresh.flip(0), got)

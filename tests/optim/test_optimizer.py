@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import needs
+from helpers.spelling import stepping
 from helpers.trained import STEPS, Small, loss, on_ranks, points, row, simulated, steps
 from torch import Tensor, nn
 
@@ -113,7 +114,7 @@ def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
         found = {}
         for name, topology in at.items():
             model = Small().double()
-            optimizer = Decentralized(model.named_parameters(), f"{name}:lr=0.005", topology=topology)
+            optimizer = Decentralized(model.named_parameters(), stepping(name, 0.005), topology=topology)
 
             def closure(model: nn.Module = model, optimizer: Any = optimizer) -> Tensor:
                 optimizer.zero_grad()
@@ -130,7 +131,7 @@ def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
     for name, topology in at.items():
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=CompileWarning)  # the costs of a torch model are not compiled
-            wanted = simulated(f"{name}:lr=0.005", 6, topology=topology)
+            wanted = simulated(stepping(name, 0.005), 6, topology=topology)
         assert torch.equal(torch.stack([each[name] for each in ranks]), wanted[-1]), name
         assert not torch.equal(wanted[0], wanted[-1]), name
 

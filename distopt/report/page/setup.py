@@ -150,6 +150,9 @@ def step(run: Run) -> str:
     >>> told = {"experiment": {"algorithm": "gt:form=atc,lr=0.3"}}
     >>> step(Run("gt", "done", np.arange(1), {}, info=told))
     '0.3'
+    >>> told["experiment"]["algorithm"] = "averaged(gt(lr=0.3),start=5)"
+    >>> step(Run("averaged", "done", np.arange(1), {}, info=told))
+    '0.3'
     """
     spec = run.info.get("experiment", {}).get("algorithm")
     if not isinstance(spec, str):
@@ -158,10 +161,16 @@ def step(run: Run) -> str:
         parsed = Spec.parse(spec.split(" #")[0])
     except InputError:
         return ""
+    return _step(parsed)
+
+
+def _step(parsed: Spec) -> str:
+    """The step size of an algorithm as it is spelled, or of the one inside it."""
     known = entries.entry("algorithms", parsed.name).parameters if parsed.name in registry.names("algorithms") else ()
     values = {each.name: each.default or "" for each in known}
     values |= {**dict(zip(values, parsed.args, strict=False)), **dict(parsed.kwargs)}
-    return values.get("lr", "")
+    inner = next((values[each.name] for each in known if each.values == "an algorithm"), "")
+    return _step(Spec.parse(inner)) if inner else values.get("lr", "")
 
 
 def network(run: Run) -> dict[str, Any] | None:
