@@ -123,7 +123,9 @@ def gadam_digits(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         "600 digits to learn from, 30 % of them with wrong labels; a small perceptron. Lines: mean over the seeds; bands: smallest to largest "
         "seed. The mean begins at half of the epochs and takes the end of each."
     )
-    title = "Digits with wrong labels: the mean of the iterates classifies better than the last one"
+    title = (
+        "Digits with wrong labels: the mean classifies better than the last iterate, unless it begins too early (right)"
+    )
     fig, axes = _page(_ROW, 1, len(results), title, note, sharey=True)
     for panel, (name, runs) in zip(axes[0], results.items(), strict=True):
         for k, (key, label) in enumerate((("x", "last iterate"), ("output", "mean"))):
@@ -132,7 +134,7 @@ def gadam_digits(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             panel.plot(epochs, values.mean(0), color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3, label=label)
             panel.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[k], alpha=0.13, linewidth=0)
         panel.set(xlim=(0, values.shape[1] - 1), ylim=(50, 100))
-        _titled(panel, name, "epoch")
+        _titled(panel, name.replace(", ", "\n", 1), "epoch")
     axes[0, 0].set_ylabel("test accuracy (%)", fontsize=8, color=INK)
     return _finished(fig, axes)
 

@@ -209,10 +209,11 @@ def test_verdicts_on_gadam() -> None:
     far, often = gadam.PARTS["quadratic"].verdicts(quadratic)
     assert (far.outcome, often.outcome) == ("holds", "holds in part")
     trained = {
-        name: [{"x": [0.5], "output": [0.5 + (gain or -0.1) + 0.001 * k]} for k in range(3)]
-        for name, (_, gain) in gadam.TRAINED.items()
+        name: [{"x": [0.5], "output": [0.5 + 0.1 * (-1) ** place + 0.001 * k]} for k in range(3)]
+        for place, name in enumerate(gadam.TRAINED)
     }
-    assert gadam.PARTS["digits"].verdicts(trained)[0].outcome == "holds in part"
+    outcomes = [verdict.outcome for verdict in gadam.PARTS["digits"].verdicts(trained)]
+    assert outcomes == ["holds in part", "does not hold", "open"]
     made = {"x": {"end": 2.0}, "output": {"end": 1.0}}
     assert gadam.PARTS["short"].verdicts(made)[0].outcome == "does not hold"
 
