@@ -260,6 +260,16 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     losing-momentum: Jin, Latz, Liu, Scagliotti, "Losing momentum in continuous-time stochastic optimisation", 2025. Parts: rates, well,
     finite-sum.
+    aida: Zhang, Niwa, Kleijn, "Extending AdamW by leveraging its second moment and magnitude", 2021. Parts: stability.
+
+    superadam: Huang, Li, Huang, "SUPER-ADAM: faster and universal framework of adaptive gradients", 2021. Parts: estimators.
+
+    gadam: Granziol, Wan, Albanie, Roberts, "Iterative averaging in the quest for best test error", 2020. Parts: quadratic, digits, short.
+
+    adan: Xie and others, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", 2024. Parts: nesterov, contest.
+
+    inna: Castera, Bolte, Févotte, Pauwels, "An inertial Newton algorithm for deep learning", 2021, and Castera, "Inertial Newton
+    algorithms avoiding strict saddle points", 2021. Parts: spirals, saddle.
 
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """

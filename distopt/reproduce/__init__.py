@@ -27,6 +27,11 @@ PAPERS = {
     "theopoula": "theopoula",
     "diffgrad": "diffgrad",
     "losing-momentum": "losing_momentum",
+    "aida": "aida",
+    "superadam": "superadam",
+    "gadam": "gadam",
+    "adan": "adan",
+    "inna": "inna",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
