@@ -131,7 +131,8 @@ def table(figures: Mapping[str, Any]) -> str:
     parts = []
     for stream in figures.values():
         rows = sorted(
-            stream["rules"].items(), key=lambda row: min(row[1][form].get("median", math.inf) for form in FORMS.values())
+            stream["rules"].items(),
+            key=lambda row: min(row[1][form].get("median", math.inf) for form in FORMS.values()),
         )
         best = min(row[form].get("median", math.inf) for _, row in rows for form in FORMS.values())
         lines = [

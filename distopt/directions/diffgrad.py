@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions.adam import check_moments, precondition
+from distopt.directions.adam import check_moments
 
 
 class DiffGradState(NamedTuple):
@@ -33,13 +33,14 @@ class DiffGrad:
 
         m_t = b1 m_{t-1} + (1 - b1) s_t,    v_t = b2 v_{t-1} + (1 - b2) s_t^2           m_0 = v_0 = 0
         xi_t = 1 / (1 + exp(-|s_{t-1} - s_t|))                                          s_0 = 0
-        d_t = xi_t m_t / (1 - b1^t) / (sqrt(v_t / (1 - b2^t)) + eps)                    t = 1, 2, ...
+        d_t = sqrt(1 - b2^t) / (1 - b1^t) xi_t m_t / (sqrt(v_t) + eps)                  t = 1, 2, ...
 
     s_t, m_t, v_t, xi_t and d_t are [..., n, d]. xi lies in [1/2, 1): 1/2 where the gradient stays as it is, and near 1 where it changes by
     much more than 1. So steps are half to once as long as Adam's: compare the two at a step size that is tuned for each. xi depends on the
     scale of the cost. With a tracker for s, or costs that move, changes by mixing and drift count, too.
 
-    The authors' code divides by sqrt(v_t) + eps before the bias of v is corrected: its eps is that of the paper times sqrt(1 - b2^t).
+    eps is added before the bias of v is corrected, as in the authors' code. The paper adds it after that: its eps is sqrt(1 - b2^t) times as large
+    here.
 
     Raises:
         InputError: ``b1`` or ``b2`` outside [0, 1), ``eps`` not positive.
@@ -68,5 +69,5 @@ class DiffGrad:
         v = self.b2 * state.v + (1 - self.b2) * s * s
         powers = (self.b1 * state.powers[0], self.b2 * state.powers[1])
         friction = 1 / (1 + torch.exp(-(state.s - s).abs()))
-        d = friction * precondition(m, v, powers, self.eps, eps_inside=False)
+        d = torch.sqrt(1 - powers[1]) / (1 - powers[0]) * friction * m / (torch.sqrt(v) + self.eps)
         return d, DiffGradState(m, v, s.clone(), powers)  # a copy: s itself may be a leaf of the algorithm's state
