@@ -30,7 +30,7 @@ def diffgrad(gradient: Gradient, x: Floats, lrs: Floats, b1: float, b2: float, e
         g = gradient(t - 1, x)
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
         friction = 1 / (1 + np.exp(-abs(old - g)))
-        x = x - lr * friction * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        x = x - lr * friction * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(v) + eps)
         old = g
         path.append(x)
     return path
