@@ -106,6 +106,9 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
+        "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
+        **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
+        "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),
