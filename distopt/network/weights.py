@@ -97,7 +97,7 @@ def degree_weights(rule: str, agents: int, receiver: Ints, sender: Ints) -> Term
     ([0.3333, 0.3333, 0.5], [0.3333, 0.5, 1.0])
     """
     split = receiver if rule == "in_degree" else sender
-    weight: Floats = (1.0 / (1.0 + np.bincount(split, minlength=agents)))[split]
+    weight: Floats = 1.0 / (1.0 + np.bincount(split, minlength=agents)[split].astype(np.float64))
     return Terms(receiver, sender, weight, 1.0 - np.bincount(split, weight, agents).astype(np.float64))
 
 
