@@ -90,10 +90,18 @@ class Portrait:
     @property
     def degree(self) -> str:
         """The degrees in words."""
+        low, mean, high = self.degrees
         if self.arcs is None:
-            return _spread(*self.degrees)
-        out = np.bincount(self.arcs[:, 0], minlength=self.agents)
-        return f"in {_spread(*self.degrees)}; out {_spread(int(out.min()), float(out.mean()), int(out.max()))}"
+            return f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}"
+        out = np.bincount(self.arcs[:, 0], minlength=self.agents)  # of the same mean
+        first, last = int(out.min()), int(out.max())
+        each = (
+            f"in {low}"
+            + (f" to {high}" if high > low else "")
+            + f", out {first}"
+            + (f" to {last}" if last > first else "")
+        )
+        return each if (low, first) == (high, last) else f"{each}, mean {mean:.3g}"
 
     def _rule(self, weights: str) -> str:
         if self.own_weights:
@@ -101,10 +109,6 @@ class Portrait:
         if self.arcs is None or weights in DEGREES:
             return weights
         return f"{DEGREES[0]} where rows must sum to 1, {DEGREES[1]} where columns must; W below is of {DEGREES[0]}"
-
-
-def _spread(low: int, mean: float, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}"
 
 
 def portrait(

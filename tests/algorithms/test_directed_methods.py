@@ -260,3 +260,25 @@ def test_the_methods_that_messages_name_are_those_that_serve_every_directed_grap
         if all(len(each) == 1 for each in needs) and any("column" in each for each in needs):
             found.append(name)
     assert tuple(found) == METHODS
+
+
+@pytest.mark.parametrize(
+    ("topology", "settles", "grows"),
+    [("directed_exponential", 0.04, 0.05), ("random_digraph:p=0.3", 0.04, 0.05), ("directed_ring", 0.0005, 0.001)],
+)
+def test_the_steps_at_which_ab_settles_and_grows(topology: str, settles: float, grows: float) -> None:
+    """The round of a quadratic as a matrix on (x, s, g); its eigenvalue 1 belongs to sum s - sum g, which stays 0."""
+    agents, zero = 16, torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    scenario = build(Experiment("ring", agents, "moving_target", "gt", rounds=1)).scenario
+    curvatures = scenario.batch(zero, Key(0, range(agents), range(1), agents)).a[0, 0].numpy()
+    R, C = weights(topology, agents, 0)
+    one, none = np.eye(agents), np.zeros((agents, agents))
+
+    def largest(lr: float) -> float:
+        found = []
+        for a in map(np.diag, curvatures.T):
+            sizes = np.linalg.eigvals(np.block([[R - lr * a, -lr * C, lr * one], [a, C, -one], [a, none, none]]))
+            found.append(np.abs(np.delete(sizes, np.abs(sizes - 1).argmin())).max())
+        return float(max(found))
+
+    assert largest(settles) < 1 < largest(grows)
