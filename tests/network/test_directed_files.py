@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 from helpers.asking import call, one
+from helpers.mutation import damage
 
 import distopt
 from distopt.errors import InputError
@@ -180,3 +182,22 @@ def test_a_directed_file_is_simulated_and_resumed(own_folder: None) -> None:
     assert call("resume", "run").exit_code == 2
     assert call("simulate", *words.replace("--out run", "--out other").split()).exit_code == 0
     assert one("other").info["fingerprint"] != before
+
+
+def test_damaged_files_are_read_or_refused_in_a_line(tmp_path: Path) -> None:
+    whole = {"g.edges": LINES, "g.csv": "0,1,1,0\n0,0,1,0\n1,0,0,1\n0,0,1,0\n"}
+    whole |= {"g.graphml": markup(' edgedefault="directed"', *EDGES), "g.gml": GML.format("directed 1", LINKS, "")}
+    whole |= {"g.mtx": MARKET.format("pattern general", 6, "1 2\n1 3\n2 3\n3 1\n3 4\n4 3\n")}
+    rng, refused, read = random.Random(7), 0, 0
+    for _ in range(400):
+        name = rng.choice(list(whole))
+        (tmp_path / name).write_bytes(damage(rng, whole[name].encode()))
+        try:
+            graph: Any = file(path=tmp_path / name, directed=True)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and name in str(error)
+        else:
+            read += 1
+            assert len(graph.arcs) >= graph.agents or graph.agents == 1  # as of any strongly connected graph
+    assert refused > 100 and read > 5
