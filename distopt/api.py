@@ -22,7 +22,7 @@ from distopt.runs.folder import Folder, opened, reopened
 from distopt.runs.loading import load
 from distopt.runs.results import Run
 from distopt.simulation import surroundings
-from distopt.simulation.problem import build
+from distopt.simulation.problem import build, doubts
 from distopt.studies import swept, warn
 
 __all__ = ["Comparison", "compare", "execute", "load", "resume", "simulate"]
@@ -63,7 +63,7 @@ def simulate(
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
             ``algorithm`` may be a list of several, which are compared on the same data.
         channel: how values are sent, such as "choco:compressor=sign"; "exact" sends them as they are.
-        weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest.
+        weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest; for directed graphs in_degree or out_degree, found by itself.
         rounds: T; None for 1000, or fewer if the data end.
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -223,7 +223,7 @@ def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
     try:
         with opening as folder:
             if not (folder.resumed and folder.finished):
-                warn(folder.problems[0].network.notes)
+                warn([*folder.problems[0].network.notes, *folder.doubts])
                 try:
                     folder.run()
                 finally:
@@ -240,7 +240,7 @@ def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool 
     """The runs of experiments by label."""
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]
-    warn(first.network.notes)
+    warn([*first.network.notes, *doubts(problems)])
     comparisons = Comparisons()
     runs: dict[int, Run] = {}
     for batch, done in batched(problems, comparisons, asked, agentwise=agentwise):

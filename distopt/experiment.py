@@ -42,7 +42,7 @@ class Experiment:
         agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
-        weights: the weight rule (a given weight matrix overrides it).
+        weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" means the one that each channel needs.
         drop_links: probability that a link fails in a round.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.

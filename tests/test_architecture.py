@@ -188,7 +188,8 @@ def test_methods_know_torch_and_the_standard_library_only(name: str) -> None:
 
 
 def test_topologies_know_graphs_and_randomness_only() -> None:
-    allowed = ("distopt.network.graphs", "distopt.numerics.random", "distopt.numerics.sums", "distopt.numerics.room")
+    graphs = ("distopt.network.graphs", "distopt.network.digraphs")
+    allowed = (*graphs, "distopt.numerics.random", "distopt.numerics.sums", "distopt.numerics.room")
     for name in MODULES:
         if room(name) in ("topologies", "scenarios"):
             found = {t for t in imports(name) if t.startswith(("distopt.network", "distopt.numerics"))}
@@ -196,7 +197,12 @@ def test_topologies_know_graphs_and_randomness_only() -> None:
 
 
 def test_graphs_do_not_know_weights_nor_weights_the_operator() -> None:
-    above = {"graphs": ("weights", "mixing"), "weights": ("mixing",), "links": ("mixing", "weights")}
+    above = {
+        "graphs": ("weights", "mixing"),
+        "digraphs": ("weights", "mixing"),
+        "weights": ("mixing",),
+        "links": ("mixing", "weights"),
+    }
     for name, upper in above.items():
         wrong = tuple(f"distopt.network.{each}" for each in upper)
         assert not any(target.startswith(wrong) for target in imports(f"distopt.network.{name}")), name

@@ -78,6 +78,7 @@ def test_the_pages_have_commands() -> None:
         "README.md",
         "docs/architecture.md",
         "docs/comparing.md",
+        "docs/directed.md",
         "docs/exporting.md",
         "docs/metrics.md",
         "docs/reports.md",
@@ -189,6 +190,12 @@ def test_the_comparison_and_the_paper_in_python_are_written(place: Path, capsys:
 def test_the_dataset_has_the_axes_that_the_page_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec("import distopt\n" + PYTHON["docs/exporting.md"][0], {})
     assert capsys.readouterr().out.strip() == "('trial', 'point', 'agent', 'coordinate') bits"
+
+
+def test_a_directed_graph_in_python_is_simulated() -> None:
+    said: dict[str, Any] = {}
+    exec(PYTHON["docs/directed.md"][0], said)
+    assert said["run"]["dynamic_regret"].shape == (1, 300) and said["run"]["tracker_invariant"].max() < 1e-12
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ import os
 import re
 import unicodedata
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from distopt.errors import InputError
+from distopt.network.digraphs import digraph_from_arcs
 from distopt.network.graphs import Floats, Graph, Ints, graph_from_edges
 
 LARGEST = 256 * 2**20
@@ -92,15 +94,17 @@ class Links:
         path: the file, for messages.
         declares: whether the format lists its nodes, so that a link to any other is a mistake.
         signed: whether ids such as ``-1`` are numbers in this format.
+        arcs: whether directions are kept, so that ``graph`` is a ``Digraph``; else each arc is a link.
     """
 
-    def __init__(self, path: Path, declares: bool = False, signed: bool = True) -> None:
+    def __init__(self, path: Path, declares: bool = False, signed: bool = True, arcs: bool = False) -> None:
         self.path, self.declares, self.number = path, declares, _WHOLE if signed else re.compile("[0-9]+")
-        self.directed = False
+        self.directed, self.arcs = False, arcs
         self.place: dict[str, int] = {}
         self._seen = array("q")  # the line on which a node was first named ...
         self._declared = array("q")  # ... and declared, or 0
         self._source, self._target, self._line, self._value = array("q"), array("q"), array("q"), array("d")
+        self._both = array("b")  # whether a link is said to go both ways
 
     def __len__(self) -> int:
         return len(self._line)
@@ -117,8 +121,11 @@ class Links:
             )
         self._declared[place] = line
 
-    def link(self, source: str, target: str, line: int, value: float = np.nan) -> None:
-        """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any. Raises InputError where it leads to its own start."""
+    def link(self, source: str, target: str, line: int, value: float = np.nan, both: bool = False) -> None:
+        """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any, and ``both`` says that it is no arc.
+
+        Raises InputError where it leads to its own start.
+        """
         if source == target:
             own = "every agent keeps a weight for itself anyway"
             raise error(self.path, line, f"node {source!r} is linked to itself; delete this link: {own}")
@@ -126,6 +133,11 @@ class Links:
         self._target.append(self._named(target, line))
         self._line.append(line)
         self._value.append(value)
+        self._both.append(both)
+
+    def undirect(self) -> None:
+        """Let every link go both ways: the file says so behind its links."""
+        self._both = array("b", [1]) * len(self)
 
     def _named(self, name: str, line: int) -> int:
         place = self.place.setdefault(name, len(self._seen))
@@ -141,11 +153,11 @@ class Links:
         return place
 
     def graph(self) -> Graph:
-        """The undirected graph, with the ids as its names, and a note where the file is directed.
+        """The graph, with the ids as its names, and a note where the file's directions are not those of the graph.
 
         Raises:
-            InputError: no nodes; ids that only look different in bytes; a link to a node that is not declared; opposite arcs of a
-                directed graph with weights that differ.
+            InputError: no nodes; ids that only look different in bytes; a link to a node that is not declared; opposite arcs of different
+                weight that are to be one link.
         """
         if not self.place:
             raise error(self.path, 0, "lists no links")
@@ -159,11 +171,22 @@ class Links:
         order = np.empty(len(names), np.int64)
         order[[self.place[name] for name in names]] = np.arange(len(names))
         source, target = order[source], order[target]
+        if self.arcs:
+            return self._digraph(source, target, names)
         graph = graph_from_edges(len(names), np.stack([source, target], 1))
         note = self._note(source, target, line, names)
         if note is None and self.directed and len(self) != 2 * len(graph.edges):
-            note = f"{self.path} is directed; each of its {len(self):,} arcs is read as a link in both directions"
+            note = f"{self.path} is directed; each of its {len(self):,} arcs is read as a link in both directions "
+            note += "(directed=true keeps their directions)"
         return Graph(graph.agents, graph.edges, names=tuple(names), notes=() if note is None else (note,))
+
+    def _digraph(self, source: Ints, target: Ints, names: list[str]) -> Graph:
+        """With the links as arcs; one that goes both ways is two."""
+        both = np.array(self._both, dtype=bool)
+        pairs = np.concatenate([np.stack([source, target], 1), np.stack([target, source], 1)[both]])
+        note = f"{self.path} says that its links have no direction; each is read as two arcs"
+        notes = (note,) if len(both) and both.all() else ()
+        return replace(digraph_from_arcs(len(names), pairs), names=tuple(names), notes=notes)
 
     def _check_names(self) -> None:
         """Refuse nodes that are not declared, and two ids that a reader cannot tell apart."""
@@ -194,7 +217,7 @@ class Links:
             self.path,
             int(line[found]),
             f"the arc from {a!r} to {b!r} has another weight than that from {b!r} to {a!r}, but links are undirected; give both the same "
-            "weight or none, or save a weight matrix as .npy",
+            "weight or none, keep the arcs apart with directed=true, or save a weight matrix as .npy",
         )
 
 

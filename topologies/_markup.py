@@ -15,10 +15,10 @@ from distopt.topologies._links import Links, decoded, error, real, whole
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["']""")
 
 
-def graphml(path: Path, data: bytes) -> Graph:
-    """The one graph of a GraphML file. Only nodes, edges and weights are looked at, whatever else an editor has saved."""
+def graphml(path: Path, data: bytes, arcs: bool = False) -> Graph:
+    """The one graph of a GraphML file. Only nodes, edges and weights are looked at, whatever else an editor has saved; ``arcs`` keeps directions."""
     declared = _DECLARED.match(data[:400])
-    reading = _GraphML(path)
+    reading = _GraphML(path, arcs)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = (
         reading.start,
@@ -37,14 +37,14 @@ def graphml(path: Path, data: bytes) -> Graph:
 
 
 class _GraphML:
-    def __init__(self, path: Path) -> None:
-        self.path, self.links = path, Links(path, declares=True, signed=False)
+    def __init__(self, path: Path, arcs: bool) -> None:
+        self.path, self.links = path, Links(path, declares=True, signed=False, arcs=arcs)
         self.parser: Any = None
         self.above: list[str] = []
         self.namespace = ""
-        self.graphs, self.default = 0, "false"
+        self.graphs, self.default = 0, ""
         self.weights: set[str] = set()
-        self.edge: tuple[str, str, int] | None = None
+        self.edge: tuple[str, str, int, bool] | None = None
         self.value: list[str] | None = None
         self.weight = ""
 
@@ -67,8 +67,10 @@ class _GraphML:
         elif name == "node" and above == "graph":
             self.links.node(self._of(given, "id"), self.line)
         elif name == "edge" and above == "graph":
-            self.edge, self.weight = (self._of(given, "source"), self._of(given, "target"), self.line), ""
-            self.links.directed |= given.get("directed", self.default) in ("true", "1")
+            says = given.get("directed", self.default)
+            ends = self._of(given, "source"), self._of(given, "target")
+            self.edge, self.weight = (*ends, self.line, says in ("false", "0")), ""
+            self.links.directed |= says in ("true", "1")
         elif name == "hyperedge":
             raise error(self.path, self.line, "a hyperedge links more than two nodes; write links between two")
         elif name == "key" and given.get("attr.name", "").lower() == "weight" and given.get("for") != "node":
@@ -86,7 +88,7 @@ class _GraphML:
         self.graphs += 1
         if self.graphs > 1:
             raise error(self.path, self.line, "a second graph begins; save each in a file of its own")
-        self.default = "true" if given.get("edgedefault") == "directed" else "false"
+        self.default = {"directed": "true", "undirected": "false"}.get(given.get("edgedefault", ""), "")
 
     def _of(self, given: dict[str, str], what: str) -> str:
         if what not in given:
@@ -102,8 +104,8 @@ class _GraphML:
         if name == "data" and self.value is not None:
             self.weight, self.value = "".join(self.value).strip(), None
         elif name == "edge" and self.edge is not None:
-            source, target, line = self.edge
-            self.links.link(source, target, line, _number(self.weight))
+            source, target, line, both = self.edge
+            self.links.link(source, target, line, _number(self.weight), both)
             self.edge = None
 
     def entity(self, name: str, *_: Any) -> None:
@@ -122,9 +124,9 @@ def _number(text: str) -> float:
 _TOKEN = re.compile(r"""(?P<blank>\s+|\#[^\n]*)|(?P<text>"[^"]*")|(?P<word>[^\s\[\]"\#]+)|(?P<bracket>[\[\]])""")
 
 
-def gml(path: Path, text: str) -> Graph:
-    """The one graph of a GML file. Nodes are told apart by ``id``; labels are not looked at."""
-    links = Links(path, declares=True)
+def gml(path: Path, text: str, arcs: bool = False) -> Graph:
+    """The one graph of a GML file. Nodes are told apart by ``id``; labels are not looked at. ``arcs`` keeps directions."""
+    links = Links(path, declares=True, arcs=arcs)
     fields: list[dict[str, str]] = [{}]  # the open lists, outermost first ...
     names: list[tuple[str, int]] = []  # ... with key and line, except the outermost
     key, graphs, position, line = "", 0, 0, 1
@@ -184,3 +186,5 @@ def _close(links: Links, what: str, line: int, fields: dict[str, str]) -> None:
         links.link(fields["source"], fields["target"], line, _number(fields.get("weight", fields.get("value", ""))))
     elif what == "graph":
         links.directed = fields.get("directed", "0") == "1"
+        if fields.get("directed") == "0":
+            links.undirect()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.network.digraphs import digraph_from_arcs
 from distopt.network.graphs import Graph, graph_from_edges
 from distopt.topologies._links import Links, error, real, whole
 
@@ -30,12 +31,12 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def edges(path: Path, text: str) -> Graph:
-    """One link in a line: two ids, and whatever follows; ``#`` or ``%`` begins a comment."""
+def edges(path: Path, text: str, arcs: bool = False) -> Graph:
+    """One link in a line: two ids, and whatever follows; ``#`` or ``%`` begins a comment. With ``arcs`` the first sends to the second."""
     if text.startswith(BANNER):
-        return matrix_market(path, text)
+        return matrix_market(path, text, arcs)
     _check_no_matrix(path, text)
-    links = Links(path)
+    links = Links(path, arcs=arcs)
     named, odd, shown = 0, 0, ""
     for number, line in _data(text):
         words = _BETWEEN.split(line)
@@ -94,10 +95,10 @@ def _check_no_matrix(path: Path, text: str) -> None:
         )
 
 
-def adjacency(path: Path, text: str) -> Graph:
-    """The adjacency matrix: a row in a line, zeros and ones between commas (or semicolons, or tabs)."""
+def adjacency(path: Path, text: str, arcs: bool = False) -> Graph:
+    """The adjacency matrix: a row in a line, zeros and ones between commas (or semicolons, or tabs). With ``arcs`` row i sends to column j."""
     if text.startswith(BANNER):
-        return matrix_market(path, text)
+        return matrix_market(path, text, arcs)
     rows: list[NDArray[np.uint8]] = []
     numbers: list[int] = []
     for number, line in lines(text):
@@ -122,14 +123,20 @@ def adjacency(path: Path, text: str) -> Graph:
     matrix = np.array(rows)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise error(path, 0, f"the adjacency matrix must be square, not of shape {list(matrix.shape)}")
+    if arcs:
+        return digraph_from_arcs(len(matrix), np.argwhere(matrix))
     if (matrix != matrix.T).any():
         i, j = np.argwhere(matrix != matrix.T)[0]
-        raise error(path, numbers[i], f"agents {i} and {j} are linked in one direction only; make the matrix symmetric")
+        advice = "make the matrix symmetric, or say directed=true"
+        raise error(path, numbers[i], f"agents {i} and {j} are linked in one direction only; {advice}")
     return graph_from_edges(len(matrix), np.argwhere(np.triu(matrix)))
 
 
-def matrix_market(path: Path, text: str) -> Graph:
-    """The graph of a square Matrix Market file: what is not zero is a link between the agents of its row and column, from 1."""
+def matrix_market(path: Path, text: str, arcs: bool = False) -> Graph:
+    """The graph of a square Matrix Market file: what is not zero is a link between the agents of its row and column, from 1.
+
+    With ``arcs`` the row sends to the column; a matrix that is said to be symmetric has arcs in both directions.
+    """
     form, kind, symmetry = _banner(path, text)
     entries = ((number, line.split()) for number, line in lines(text) if not line.startswith("%"))
     at, size = next(entries, (0, []))
@@ -159,7 +166,7 @@ def matrix_market(path: Path, text: str) -> Graph:
         raise error(path, at, f"is said to hold {count:,} entries, more than the file can; it is damaged")
     if count < agents - 1:
         raise error(path, at, f"the graph is not connected: {agents:,} agents, but {count:,} entries; add links")
-    links = Links(path, declares=True)
+    links = Links(path, declares=True, arcs=arcs)
     for agent in range(1, agents + 1):
         links.node(str(agent), at)
     links.directed = symmetry == "general"
@@ -174,7 +181,7 @@ def matrix_market(path: Path, text: str) -> Graph:
             raise error(
                 path, number, f"agent {i} is linked to itself; leave the diagonal out, or save a weight matrix as .npy"
             )
-        links.link(str(i), str(j), number, value)
+        links.link(str(i), str(j), number, value, both=not links.directed)
         rows[i] += value
         rows[j] += value if symmetry == "symmetric" else 0.0
     if found != count:

@@ -7,6 +7,7 @@ import numpy as np
 from distopt.errors import InputError
 from distopt.network.graphs import Graph, check_links, connected, graph_from_edges, pair_from_number
 from distopt.numerics.random import Key
+from distopt.topologies._draws import thinned
 
 
 def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
@@ -25,16 +26,7 @@ def erdos_renyi(agents: int, key: Key, p: float = 0.3) -> Graph:
     check_links(p * pairs, "erdos_renyi", "lower p or the number of agents")
 
     def draw(rng: np.random.Generator) -> Graph:
-        parts, last = [], -1
-        while last < pairs - 1:
-            gaps = rng.geometric(p, int(p * (pairs - last)) + 16)
-            chunk = last + np.cumsum(
-                np.where((gaps < 1) | (gaps > pairs), pairs + 1, gaps)
-            )  # a tiny p makes them overflow
-            last = int(chunk[-1])
-            parts.append(chunk[chunk < pairs])
-        chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        return graph_from_edges(agents, np.stack(pair_from_number(chosen), 1))
+        return graph_from_edges(agents, np.stack(pair_from_number(thinned(rng, p, pairs)), 1))
 
     enough = np.log(max(agents, 2)) / max(agents, 2)
     return connected(

@@ -19,7 +19,7 @@ from distopt.topologies._tables import adjacency, edges, matrix_market
 _LARGEST = 2**31  # bytes of a weight matrix: 16,384 agents in float64
 
 
-def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
+def file(agents: int | None = None, path: str | os.PathLike[str] = "", directed: bool = False) -> Graph:
     """A connected graph read from ``path``, in the format that the suffix of its name says.
 
     - ``.txt``, ``.edges``, ``.edgelist``: one link per line, two ids between blanks, tabs, commas or semicolons; further columns
@@ -32,6 +32,9 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
     Ids are texts, and one node only where they are the same text. They are sorted, as numbers if all are whole numbers, and
     become 0 .. N-1. The arcs of a directed file are read as links, with a note; opposite arcs of different weight are refused.
 
+    With ``directed=true`` they are kept as arcs, of a graph that must be strongly connected. The first id of a line sends to the second,
+    the row of a matrix of links to the column, and a link that its file calls undirected goes both ways.
+
     Text is UTF-8 or begins with a byte order mark, but for GraphML, which says itself; ``~`` is the home folder. ``agents`` may
     be left out; if given it must be the file's. Raises InputError that names the file and the line.
 
@@ -43,17 +46,21 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "") -> Graph:
     """
     path = os.fspath(path)
     readers: dict[str, Callable[[Path], Graph]] = {
-        ".txt": lambda where: edges(where, decoded(where, content(where))),
-        ".csv": lambda where: adjacency(where, decoded(where, content(where))),
-        ".graphml": lambda where: graphml(where, content(where)),
-        ".gml": lambda where: gml(where, decoded(where, content(where))),
-        ".mtx": lambda where: matrix_market(where, decoded(where, content(where))),
+        ".txt": lambda where: edges(where, decoded(where, content(where)), directed),
+        ".csv": lambda where: adjacency(where, decoded(where, content(where)), directed),
+        ".graphml": lambda where: graphml(where, content(where), directed),
+        ".gml": lambda where: gml(where, decoded(where, content(where)), directed),
+        ".mtx": lambda where: matrix_market(where, decoded(where, content(where)), directed),
         ".npy": _matrix,
     }
     readers |= dict.fromkeys((".edges", ".edgelist"), readers[".txt"])
     where = Path(os.path.expanduser(path))
     if not path:
         raise InputError(f"file: say which, as in file:path=graph.edges ({', '.join(sorted(readers))})")
+    if not isinstance(directed, bool):
+        raise InputError(f"file: directed must be true or false, got {directed!r}")
+    if directed and where.suffix.lower() == ".npy":
+        raise InputError(f"file: {path} holds weights, which say who hears whom; leave directed out")
     reader = readers.get(where.suffix.lower())
     if reader is None:
         raise InputError(f"file: {path} has suffix {where.suffix!r}; known are {', '.join(sorted(readers))}")

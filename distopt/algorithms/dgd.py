@@ -35,7 +35,7 @@ class DGD(AlgorithmDefaults):
     gradient itself by default), W_t the mixing matrix of round t, lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of
     x's dtype with one value per trial. With a constant step the agents stop at a distance O(lr) from the optimum, because W
     and the local gradients pull apart there; the papers therefore let lr fall with t, as ``lr=inverse_sqrt(0.1)`` does. Projections are
-    left out. W needs rows that sum to one; unless its columns do so too, the optimum approached is that of a weighted sum.
+    left out. W needs rows that sum to one; unless its columns do so too, the optimum approached is that of a weighted sum, of which a run warns.
 
     Raises:
         InputError: ``lr`` not positive, or an unknown ``form``.

@@ -269,7 +269,7 @@ def free(kind: str, name: str) -> list[str]:
     """The parameters that a spec may set, in order.
 
     >>> free("topologies", "file"), free("scenarios", "stream")[:2]
-    (['path'], ['path', 'label'])
+    (['path', 'directed'], ['path', 'label'])
     """
     known, _ = _parameters(maker(kind, name), name)
     return [key for key in known if key not in OPTIONS.get(kind, ())]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distopt.checks._common import R, require
 from distopt.errors import InputError
+from distopt.network.digraphs import Digraph
 from distopt.network.graphs import Graph, Switching, check_connected
 from distopt.network.network import mixing_of
 from distopt.numerics.random import Key
@@ -22,8 +23,10 @@ def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int
     """Check a graph, a switching topology, or the maker of one (called twice, with ``agents`` and ``key`` if it takes them).
 
     Promises: edges int64 [E, 2], i < j, sorted, within 0 .. N - 1, each once; connected; a maker makes the same graph from the
-    same key; the links of a switching topology depend on round and trial alone, come in both directions unless weights are
-    given, and connect everybody over some rounds; the weights made of them have rows that sum to one.
+    same key; of a directed graph arcs int64 [A, 2], sorted, each once, between the pairs of its edges and no others, and strongly
+    connected; the links of a switching topology depend on round and trial alone, come in both directions unless weights are
+    given, and connect everybody over some rounds; the weights made of them have rows that sum to one, or columns where a directed
+    graph is asked for them.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -42,10 +45,13 @@ def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int
         t = torch.arange(12).reshape(-1, 1, 1, 1)
         _check_switching(built, t, key, who)
     try:
-        dense = mixing_of(built, "metropolis", key).dense(t)
+        made = mixing_of(built, "metropolis", key)
+        dense, columns = made.dense(t), made.require("column", who).dense(t) if isinstance(built, Digraph) else None
     except InputError as error:
         raise AssertionError(f"{who}: no weights can be made: {error}") from error
     require(float((dense.sum(-1) - 1).abs().max()) < 1e-8, f"{who}: the rows of W do not sum to one")
+    exact = columns is None or float((columns.sum(-2) - 1).abs().max()) < 1e-8
+    require(exact, f"{who}: the columns of W do not sum to one")
 
 
 def _made(maker: Callable[..., Any], agents: int, seed: int, who: str) -> Graph | Switching:
@@ -59,7 +65,10 @@ def _made(maker: Callable[..., Any], agents: int, seed: int, who: str) -> Graph 
         "agents" not in wanted or built.agents == agents, f"{who}: makes {built.agents} agents when asked for {agents}"
     )
     if isinstance(built, Graph):
-        require(np.array_equal(built.edges, again.edges), f"{who}: makes another graph from the same key")
+        same = np.array_equal(built.edges, again.edges) and (
+            not isinstance(built, Digraph) or np.array_equal(built.arcs, again.arcs)
+        )
+        require(same, f"{who}: makes another graph from the same key")
     return built
 
 
@@ -72,11 +81,24 @@ def _check_graph(graph: Graph, who: str) -> None:
     require(bool((edges[:, 0] < edges[:, 1]).all()), f"{who}: edges must be pairs i < j (undirected, no self loop)")
     code = edges[:, 0] * n + edges[:, 1]
     require(bool((code[1:] > code[:-1]).all()), f"{who}: edges must be sorted, each once")
+    if isinstance(graph, Digraph):
+        _check_arcs(graph, code, who)
     require(graph.positions is None or graph.positions.shape == (n, 2), f"{who}: positions must have shape [{n}, 2]")
     try:
         check_connected(graph)
     except InputError as error:
         raise AssertionError(f"{who}: {error}") from error
+
+
+def _check_arcs(graph: Digraph, edges: Any, who: str) -> None:
+    """``edges`` are the numbers of its pairs."""
+    arcs, n = graph.arcs, graph.agents
+    fits = isinstance(arcs, np.ndarray) and arcs.dtype == np.int64 and arcs.ndim == 2 and arcs.shape[1] == 2
+    require(fits, f"{who}: arcs must be an int64 array [A, 2]")
+    code = arcs[:, 0] * n + arcs[:, 1]
+    require(bool((code[1:] > code[:-1]).all()), f"{who}: arcs must be sorted, each once")
+    pairs = np.unique(arcs.min(1) * n + arcs.max(1)) if len(arcs) else edges[:0]
+    require(np.array_equal(pairs, edges), f"{who}: arcs must be between the pairs of its edges, and of each pair")
 
 
 def _check_switching(topology: Switching, t: Tensor, key: Key, who: str) -> None:

@@ -116,6 +116,8 @@ def _begin(folder: Folder) -> None:
     )
     for note in first.network.notes:
         say(f"distopt: note: {note}", err=True)
+    for doubt in folder.doubts:
+        say(f"distopt: warning: {doubt}", err=True)
     if folder.resumed:
         for k, experiment in enumerate(folder.experiments):
             start = folder.starts.get(k)

@@ -17,7 +17,7 @@ from distopt.network.graphs import Arcs, Floats, Graph, Ints, Switching
 from distopt.network.mixing import Mixing, both_ways, given
 from distopt.network.properties import Properties, Terms, check_weights, properties
 from distopt.network.rows import Pattern, Table
-from distopt.network.weights import SPECTRAL, arc_weights, check_settles, link_weights
+from distopt.network.weights import DEGREES, SPECTRAL, arc_weights, check_settles, link_weights
 from distopt.numerics.random import Key, words
 from distopt.optional import TopologyDefaults, completed
 
@@ -134,7 +134,7 @@ class SwitchingMixing(_Changing):
     """
 
     def __init__(self, topology: Switching, rule: str, key: Key, p: float) -> None:
-        if rule in SPECTRAL:
+        if rule in (*SPECTRAL, *DEGREES):
             raise InputError(
                 f"weight rule {rule} needs one fixed graph, and {type(topology).__name__} changes every round; "
                 "use metropolis, lazy_metropolis or max_degree"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,7 +40,7 @@ _SCALINGS = 200
 
 @dataclass(frozen=True)
 class Graph:
-    """A fixed undirected graph, or a fixed weight matrix in coordinate form.
+    """A fixed undirected graph, or a fixed weight matrix in coordinate form. Directed graphs are ``distopt.network.digraphs.Digraph``.
 
     Attributes:
         agents: N.
@@ -59,6 +59,12 @@ class Graph:
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     random: ClassVar[bool] = False
+    connection: ClassVar[tuple[str, str]] = ("connected", "cannot reach each other")
+
+    @property
+    def one_way(self) -> tuple[Ints, Ints] | None:
+        """Who hears whom, (receivers, senders), if links have a direction; None if each goes both ways."""
+        return None if self.matrix is None else self.matrix[:2]
 
     def called(self, agent: int) -> str:
         """The name of an agent in messages.
@@ -134,19 +140,17 @@ def graph_from_edges(agents: int, edges: ArrayLike, positions: ArrayLike | None 
 
 
 def graph_from_networkx(G: Any) -> Graph:
-    """The graph of an undirected networkx graph: nodes are sorted (as text if they do not compare) and become 0 .. N-1.
+    """The graph of a networkx graph, a ``Digraph`` of a directed one: nodes are sorted (as text if they do not compare) and become 0 .. N-1.
 
     Edge attributes, "weight" among them, are ignored: a weight rule makes the weights. To give your own, use
-    ``graph_from_matrix``. Raises InputError for directed graphs, self loops, and nodes that have no order from run to run.
+    ``graph_from_matrix``. Raises InputError for self loops, and nodes that have no order from run to run.
 
     >>> import networkx as nx
     >>> len(graph_from_networkx(nx.petersen_graph()).edges)
     15
     """
-    if G.is_directed():
-        raise InputError(
-            "the networkx graph is directed; pass G.to_undirected(), or a weight matrix to graph_from_matrix"
-        )
+    from distopt.network.digraphs import digraph_from_arcs  # which is made of graphs
+
     try:
         nodes = sorted(G.nodes)
     except TypeError:
@@ -161,8 +165,8 @@ def graph_from_networkx(G: Any) -> Graph:
             raise InputError(
                 f"node {a!r} of the networkx graph is linked to itself; leave it out: every agent keeps a weight for itself anyway"
             )
-    graph = graph_from_edges(len(nodes), [(number[a], number[b]) for a, b in G.edges()])
-    return Graph(graph.agents, graph.edges, names=tuple(map(str, nodes)))
+    made: Callable[..., Graph] = digraph_from_arcs if G.is_directed() else graph_from_edges
+    return replace(made(len(nodes), [(number[a], number[b]) for a, b in G.edges()]), names=tuple(map(str, nodes)))
 
 
 def graph_from_matrix(W: Any) -> Graph:
@@ -285,7 +289,7 @@ def _scaled(
 
 
 def check_connected(graph: Graph) -> None:
-    """Raise InputError unless every agent can hear, over some path, from every other (for a matrix: in both directions).
+    """Raise InputError unless every agent can hear, over some path, from every other.
 
     >>> check_connected(graph_from_edges(4, [[0, 1], [2, 3]]))
     Traceback (most recent call last):
@@ -298,8 +302,8 @@ def check_connected(graph: Graph) -> None:
     if parts.max() > 0:
         other = int((parts != parts[0]).argmax())
         raise InputError(
-            f"the graph is not connected: it falls into {parts.max() + 1} parts "
-            f"({graph.called(0)} and {graph.called(other)} cannot reach each other); add links"
+            f"the graph is not {graph.connection[0]}: it falls into {parts.max() + 1} parts "
+            f"({graph.called(0)} and {graph.called(other)} {graph.connection[1]}); add links"
         )
 
 
@@ -355,11 +359,10 @@ def _components(graph: Graph) -> Ints:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rows, columns = graph.edges.T if graph.matrix is None else graph.matrix[:2]
+    rows, columns = graph.edges.T if graph.one_way is None else graph.one_way
     links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(graph.agents, graph.agents))
-    directed = graph.matrix is not None
-    labels: Ints = connected_components(links, directed=directed, connection="strong")[1].astype(np.int64)
-    return labels
+    _, labels = connected_components(links, directed=graph.one_way is not None, connection="strong")
+    return np.asarray(labels, np.int64)
 
 
 def generator(key: Key, stream: str, attempt: int = 0) -> np.random.Generator:

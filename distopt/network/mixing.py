@@ -20,14 +20,14 @@ from distopt.network.graphs import TOLERANCE, Floats, Graph
 from distopt.network.links import slots
 from distopt.network.properties import Properties, Terms, check_weights, properties
 from distopt.network.rows import BLOCK, Pattern, Table
-from distopt.network.weights import check_settles, link_weights, second_size
+from distopt.network.weights import check_settles, link_weights, reweighted, second_size
 
 
 class Mixing(ABC):
     """The mixing matrix W_t of a network: row i says how agent i weighs its neighbours and itself.
 
-    The weights are made by a rule of ``distopt.network.weights``, all of which are symmetric, hence doubly stochastic. A weight matrix
-    in ``Graph.matrix``, and weights in ``Arcs``, are used as given.
+    The weights are made by a rule of ``distopt.network.weights``: symmetric ones, hence doubly stochastic, for undirected graphs. A weight
+    matrix in ``Graph.matrix``, and weights in ``Arcs``, are used as given.
     """
 
     agents: int
@@ -67,6 +67,10 @@ class Mixing(ABC):
     def by_column(self, needs: Properties) -> bool:
         """Whether columns that sum to 1 make of this network another W than rows that do."""
         return False
+
+    def objective(self) -> str | None:
+        """What a method minimises that asks for rows that sum to 1 alone, and what to do; None where it is the mean of the costs."""
+        return None
 
     @property
     def bytes_per_round(self) -> int:
@@ -117,10 +121,10 @@ class ConstantMixing(Mixing):
         self._settles = False  # whether the powers of a matrix that was given have been looked at
         if graph.matrix is not None:
             self.terms = given(graph)
-            self._even = _even(self.agents, len(self.terms.weight), self.terms.weight)
+            self._even = even(self.agents, len(self.terms.weight), self.terms.weight)
             return
         weight = link_weights(graph, rule)
-        self._even = _even(self.agents, 2 * len(weight), weight)
+        self._even = even(self.agents, 2 * len(weight), weight)
         # a complete graph needs no list of its N (N - 1) arcs
         self.terms = _everyone(graph, weight) if self._even else both_ways(graph, weight)
 
@@ -176,6 +180,11 @@ class ConstantMixing(Mixing):
         twin._even, twin.terms = True, _everyone(self.graph, np.full(1, 1.0 / n))
         return twin
 
+    def objective(self) -> str | None:
+        """See ``Mixing``."""
+        found = None if self.graph.matrix is None else reweighted(*self.terms)
+        return None if found is None else f"{found}; give weights whose columns also sum to 1, and they count alike"
+
     def with_link_slots(self, who: str) -> ConstantMixing:
         """See ``Mixing``."""
         self.require("symmetric", who)
@@ -215,7 +224,7 @@ def both_ways(graph: Graph, weight: Floats) -> Terms:
     return Terms(np.concatenate([i, j]), np.concatenate([j, i]), np.concatenate([weight, weight]), own)
 
 
-def _even(agents: int, arcs: int, weight: Floats) -> bool:
+def even(agents: int, arcs: int, weight: Floats) -> bool:
     """Whether a graph is complete with one weight off the diagonal, so that a sum over everyone does."""
     return agents > 2 and arcs == agents * (agents - 1) and bool((weight == weight[0]).all())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor
 from distopt.catalog.parts import label, part
 from distopt.errors import InputError
 from distopt.network.changing import DroppingMixing, SwitchingMixing
+from distopt.network.digraphs import Digraph
+from distopt.network.directed import DirectedMixing
 from distopt.network.graphs import Graph, Switching
 from distopt.network.mixing import ConstantMixing, Mixing
 from distopt.network.properties import by_channel, shown
 from distopt.network.rows import Tables, arcs
 from distopt.network.topology import EVERY
-from distopt.network.weights import rule_name
+from distopt.network.weights import DEGREES, rule_name
 from distopt.numerics.random import Key
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 
@@ -32,6 +34,7 @@ class Network:
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.
         averaged: the channels whose values meet in one average, as on a server.
+        doubts: what the user should know of what the algorithm does here, a line each.
     """
 
     given: Mapping[str, Mixing]
@@ -39,6 +42,7 @@ class Network:
     which: Mapping[str, int]
     channels: dict[str, Any]
     averaged: frozenset[str] = frozenset()
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -99,7 +103,8 @@ class Network:
         which = {name: places[id(mixing)] for name, mixing in served.items()}
         needs = by_channel(algorithm.weights, algorithm.channels)
         averaged = frozenset(name for name, each in needs.items() if "average" in each)
-        return Network(self.given, mixings, which, channels, averaged)
+        doubts = () if any("column" in each for each in needs.values()) else _doubts(who, mixings)
+        return Network(self.given, mixings, which, channels, averaged, doubts)
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
@@ -165,6 +170,12 @@ class Network:
         return replace(self, mixings=tuple(mixing.repeated(times) for mixing in self.mixings))
 
 
+def _doubts(who: str, mixings: Sequence[Mixing]) -> tuple[str, ...]:
+    """What becomes of the objective where no columns have to sum to 1."""
+    found = dict.fromkeys(objective for mixing in mixings if (objective := mixing.objective()) is not None)
+    return tuple(f"{who} approaches the minimiser of {objective}" for objective in found)
+
+
 def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: float = 0.0) -> Mixing:
     """The mixing matrix of a topology, in the form that it has.
 
@@ -173,12 +184,12 @@ def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: floa
 
     Args:
         topology: a fixed or a switching graph.
-        rule: name of the weight rule, one of ``distopt.network.weights.RULES``, or ``lazy``.
+        rule: name of the weight rule, one of ``distopt.network.weights.RULES`` and ``DEGREES``, or ``lazy``.
         key: seed and trials (its agents are not used: W is that of the whole network).
         drop_links: p in [0, 1).
 
     Raises:
-        InputError: an unknown rule or one that this topology cannot have; links that fail although W is not symmetric.
+        InputError: an unknown rule or one that this topology cannot have; links that fail although W is not symmetric, or the graph directed.
 
     >>> from distopt.network.graphs import graph_from_edges
     >>> ring = graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]])
@@ -192,6 +203,13 @@ def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: floa
         raise InputError(
             f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
         )
+    if isinstance(topology, Digraph) or (rule in DEGREES and isinstance(topology, Graph) and topology.matrix is None):
+        if p:
+            raise InputError(
+                "drop_links makes links fail in both directions and gives their weights back, which keeps symmetric weights so; use it with an "
+                f"undirected topology, and without weight rule {' or '.join(DEGREES)}"
+            )
+        return DirectedMixing(topology, rule)
     if isinstance(topology, Graph):
         return DroppingMixing(topology, rule, key, p) if p else ConstantMixing(topology, rule)
     mixing = SwitchingMixing(topology, rule, key, p)

@@ -8,7 +8,10 @@ Weights of a link (i, j) by rule, with degrees d without self loops; the self we
 - ``best_constant``: 2 / (lambda_2 + lambda_max) of the Laplacian, the best single weight [xiao2004];
 - ``fastest``: non-negative weights with the largest spectral gap, by semidefinite programming (small graphs) [boyd2004].
 
-All are symmetric, hence doubly stochastic.
+All are symmetric, hence doubly stochastic. Directed graphs have two other rules, by the number of agents that one hears or sends to:
+
+- ``in_degree``: agent i weighs itself and each that it hears alike, 1 / (1 + in-degree of i), so that rows sum to 1;
+- ``out_degree``: agent j splits what it has alike among itself and those that hear it, 1 / (1 + out-degree of j), so that columns sum to 1.
 """
 
 from __future__ import annotations
@@ -21,12 +24,15 @@ import numpy as np
 
 from distopt.errors import InputError
 from distopt.network.graphs import TOLERANCE, Floats, Graph, Ints, check_connected
-from distopt.network.properties import SPELLINGS, flaw
+from distopt.network.properties import SPELLINGS, Terms, flaw
 from distopt.numerics.random import words
 
 RULES = ("metropolis", "lazy_metropolis", "max_degree", "best_constant", "fastest")
 SPECTRAL = ("best_constant", "fastest")
 """The rules that look at the whole graph at once: they need one that does not change."""
+
+DEGREES = ("in_degree", "out_degree")
+"""The rules of directed graphs, and of undirected ones whose links are taken for two arcs."""
 
 DENSE = 1500
 """Agents up to which a spectrum is computed from a dense matrix."""
@@ -42,10 +48,10 @@ def rule_name(rule: str) -> str:
     """
     name = rule.strip().lower().replace("-", "_").replace(" ", "_")
     name = "lazy_metropolis" if name == "lazy" else name
-    if name not in RULES:
-        close = difflib.get_close_matches(name, RULES, 1)
+    if name not in (*RULES, *DEGREES):
+        close = difflib.get_close_matches(name, (*RULES, *DEGREES), 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"unknown weight rule {rule!r}{hint}. Known: {', '.join(RULES)}")
+        raise InputError(f"unknown weight rule {rule!r}{hint}. Known: {', '.join((*RULES, *DEGREES))}")
     return name
 
 
@@ -81,6 +87,50 @@ def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Int
         )
     degree = np.bincount(row, minlength=blocks * agents)
     return _by_degree(rule, degree[row], degree[column], degree.reshape(blocks, agents).max(1)[block])
+
+
+def degree_weights(rule: str, agents: int, receiver: Ints, sender: Ints) -> Terms:
+    """The weights of arcs [A] by one of ``DEGREES``. An agent keeps for itself what its row, or its column, lacks of 1.
+
+    >>> terms = degree_weights("out_degree", 3, np.array([1, 2, 0]), np.array([0, 0, 1]))
+    >>> terms.weight.round(4).tolist(), terms.own.round(4).tolist()
+    ([0.3333, 0.3333, 0.5], [0.3333, 0.5, 1.0])
+    """
+    split = receiver if rule == "in_degree" else sender
+    weight: Floats = 1.0 / (1.0 + np.bincount(split, minlength=agents)[split].astype(np.float64))
+    return Terms(receiver, sender, weight, 1.0 - np.bincount(split, weight, agents).astype(np.float64))
+
+
+def perron(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> Floats:
+    """The left Perron vector pi [N] of row-stochastic weights of a connected network: pi' W = pi', and pi sums to 1. For small networks.
+
+    >>> perron(np.array([0, 1, 2, 2]), np.array([2, 0, 0, 1]), np.array([0.5, 0.5, 0.25, 0.25]), np.full(3, 0.5)).round(4).tolist()
+    [0.4, 0.2, 0.4]
+    """
+    n = len(own)
+    system = np.diag(own - 1.0)
+    np.add.at(system, (sender, receiver), weight)  # W' - I, whose rows are dependent: one of them gives way to the sum
+    system[-1] = 1.0
+    found: Floats = np.linalg.solve(system, np.eye(n)[-1])
+    return found
+
+
+def reweighted(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
+    """What a method that has row-stochastic weights alone minimises, for a warning; None where columns sum to 1, too.
+
+    It is sum_i pi_i f_i with the left Perron vector pi in the place of 1/N.
+
+    >>> reweighted(np.array([0, 1]), np.array([1, 0]), np.array([0.5, 0.25]), np.array([0.5, 0.75]))
+    'a weighted sum of the costs, in which they count from 0.667 (agent 0) to 1.33 (agent 1) times as much as in their mean'
+    """
+    if flaw(SPELLINGS["column"], receiver, sender, weight, own) is None:
+        return None
+    if len(own) > DENSE:
+        return "a weighted sum of the costs, not their mean"
+    shares = len(own) * perron(receiver, sender, weight, own)
+    low, high = int(shares.argmin()), int(shares.argmax())
+    spread = f"from {shares[low]:.3g} (agent {low}) to {shares[high]:.3g} (agent {high})"
+    return f"a weighted sum of the costs, in which they count {spread} times as much as in their mean"
 
 
 def second_eigenvalue(W: Any, symmetric: bool) -> float:

@@ -144,6 +144,8 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._ranks.same("making the optimiser", [*self._settings.items(), *others.items()])
         graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
+        for doubt in self._network.doubts:
+            warnings.warn(doubt, stacklevel=4)
         rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
         self._network_digest = hashlib.sha256(rows.encode()).hexdigest()[:16]
         self._buckets: list[Bucket] = []

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from distopt.errors import InputError, either
+from distopt.network.digraphs import Digraph
 from distopt.network.graphs import Graph, Switching
 from distopt.network.network import mixing_of
+from distopt.network.weights import DEGREES
 from distopt.numerics.random import Key
 
 ROUNDS = 64
@@ -43,6 +45,7 @@ class Portrait:
         rounds: 1 for a fixed network, else how many rounds were looked at.
         positions: [N, 2] given by the topology, or None.
         notes: what the user should know of how the network was read, a line each.
+        arcs: (sender, receiver) of each arc of a directed graph, int64 [A, 2]; None where links go both ways. ``degrees`` are then in-degrees.
     """
 
     agents: int
@@ -55,6 +58,7 @@ class Portrait:
     own_weights: bool
     positions: NDArray[np.float64] | None
     notes: tuple[str, ...] = ()
+    arcs: NDArray[np.int64] | None = None
 
     @property
     def gap(self) -> float | None:
@@ -65,14 +69,15 @@ class Portrait:
         """What ``distopt show`` says, line by line; ``weights`` is the rule that was asked for."""
         seen = f"over {self.rounds} rounds"
         fading = bool((self.presence < 1).any())
-        low, mean, high = self.degrees
         many = "not computed: too many agents"
+        links = f"{len(self.links):,}{f' different ones {seen}' if fading else ''}"
+        links = links if self.arcs is None else f"{len(self.arcs):,}, each in one direction"
         return {
             "agents": f"{self.agents:,}",
-            "links": f"{len(self.links):,}{f' different ones {seen}' if fading else ''}",
-            "degree": f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}",
+            "links" if self.arcs is None else "arcs": links,
+            "degree": self.degree,
             "diameter": f"{self.diameter}{f' (of all links {seen})' if fading else ''}",
-            "weights": "given by the topology" if self.own_weights else weights,
+            "weights": self._rule(weights),
             "time-varying": "no"
             if self.rounds == 1
             else "yes"
@@ -81,6 +86,29 @@ class Portrait:
             "second largest |eigenvalue| of W": many if self.second is None else f"{self.second:.6g}",
             "spectral gap": many if self.gap is None else f"{self.gap:.6g}",
         }
+
+    @property
+    def degree(self) -> str:
+        """The degrees in words."""
+        low, mean, high = self.degrees
+        if self.arcs is None:
+            return f"{low}" if low == high else f"{low} to {high}, mean {mean:.3g}"
+        out = np.bincount(self.arcs[:, 0], minlength=self.agents)  # of the same mean
+        first, last = int(out.min()), int(out.max())
+        each = (
+            f"in {low}"
+            + (f" to {high}" if high > low else "")
+            + f", out {first}"
+            + (f" to {last}" if last > first else "")
+        )
+        return each if (low, first) == (high, last) else f"{each}, mean {mean:.3g}"
+
+    def _rule(self, weights: str) -> str:
+        if self.own_weights:
+            return "given by the topology"
+        if self.arcs is None or weights in DEGREES:
+            return weights
+        return f"{DEGREES[0]} where rows must sum to 1, {DEGREES[1]} where columns must; W below is of {DEGREES[0]}"
 
 
 def portrait(
@@ -96,16 +124,17 @@ def portrait(
     n = topology.agents
     key = Key(seed, range(n), range(1), n)
     mixing = mixing_of(topology, weights, key, drop_links)
+    arcs = topology.arcs if isinstance(topology, Digraph) else None
     if isinstance(topology, Graph):
         links, rounds, own = topology.edges, 1, topology.matrix is not None
         presence = np.ones(len(links))
-        degree = np.bincount(links.reshape(-1), minlength=n)
+        degree = np.bincount(links.reshape(-1) if arcs is None else arcs[:, 1], minlength=n)
     else:
         rounds = ROUNDS
-        arcs = topology.arcs(torch.arange(rounds).reshape(-1, 1, 1, 1), key)
-        own = arcs.weight is not None
-        low, high = np.minimum(arcs.receiver, arcs.sender), np.maximum(arcs.receiver, arcs.sender)
-        each = np.unique(np.stack([arcs.round, low, high], 1), axis=0)
+        heard = topology.arcs(torch.arange(rounds).reshape(-1, 1, 1, 1), key)
+        own = heard.weight is not None
+        low, high = np.minimum(heard.receiver, heard.sender), np.maximum(heard.receiver, heard.sender)
+        each = np.unique(np.stack([heard.round, low, high], 1), axis=0)
         links, count = np.unique(each[:, 1:], axis=0, return_counts=True)
         presence = count / rounds
         degree = np.bincount((each[:, :1] * n + each[:, 1:]).reshape(-1), minlength=rounds * n)
@@ -119,21 +148,20 @@ def portrait(
             mean += mixing.dense(torch.full((1, 1, 1, 1), t))[0, 0].numpy() / rounds
         second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
     degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
-    return Portrait(
-        n, links, presence, degrees, _diameter(n, links), second, rounds, own, mixing.positions, mixing.notes
-    )
+    diameter = _diameter(n, links) if arcs is None else _diameter(n, arcs, directed=True)
+    return Portrait(n, links, presence, degrees, diameter, second, rounds, own, mixing.positions, mixing.notes, arcs)
 
 
-def _diameter(n: int, links: NDArray[np.int64]) -> str:
+def _diameter(n: int, links: NDArray[np.int64], directed: bool = False) -> str:
     """The longest of the shortest paths; beyond a size a lower bound from two sweeps, which is exact on trees."""
     import networkx as nx
 
-    graph = nx.Graph()
+    graph = nx.DiGraph() if directed else nx.Graph()
     graph.add_nodes_from(range(n))
-    if len(links) == n * (n - 1) // 2:
+    if len(links) == n * (n - 1) // (1 if directed else 2):
         return "0" if n == 1 else "1"
     graph.add_edges_from(links.tolist())
-    if not nx.is_connected(graph):
+    if not (nx.is_strongly_connected(graph) if directed else nx.is_connected(graph)):
         return "none: not connected"
     if n * len(links) <= _EXACT:
         return str(nx.diameter(graph))
@@ -166,6 +194,9 @@ def figure(portrait: Portrait, title: str) -> Figure:
     axes.add_collection(
         LineCollection(list(where[links]), colors=shade, linewidths=1.2 if len(links) < 400 else 0.6, zorder=1)
     )
+    if portrait.arcs is not None and len(portrait.links) <= _DRAWN:
+        tips = arrowheads(where, portrait.arcs)
+        axes.add_collection(PolyCollection(list(tips), facecolors=(0.42, 0.5, 0.58, ink), edgecolors="none", zorder=1))
     size = float(np.clip(9000 / n, 6, 330)) if n > 1 else 330
     size = min(size, (0.62 * 4.7 * 72 * _nearest(where)) ** 2) if n > 1 else size
     axes.scatter(
@@ -189,11 +220,27 @@ def figure(portrait: Portrait, title: str) -> Figure:
     return fig
 
 
+def arrowheads(where: NDArray[np.float64], arcs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A small triangle for each arc of agents that stand at ``where`` [N, 2], at three fifths of its way: [A, 3, 2].
+
+    >>> arrowheads(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[0, 1]])).round(3).tolist()
+    [[[0.62, 0.0], [0.58, 0.012], [0.58, -0.012]]]
+    """
+    start, end = where[arcs[:, 0]], where[arcs[:, 1]]
+    along = end - start
+    size = 0.02 * max(float(np.ptp(where, axis=0).max()), 1e-9)
+    along = along * size / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-300)[:, None]
+    side = 0.6 * np.stack([-along[:, 1], along[:, 0]], 1)
+    middle = start + 0.6 * (end - start)
+    return np.stack([middle + along, middle - along + side, middle - along - side], 1)
+
+
 def _caption(portrait: Portrait, drawn: int) -> str:
-    low, mean, high = portrait.degrees
+    low, _, high = portrait.degrees
+    many = f"{len(portrait.links):,} links" if portrait.arcs is None else f"{len(portrait.arcs):,} arcs"
     parts = [
-        f"{len(portrait.links):,} links" + (f" ({drawn:,} drawn)" if drawn < len(portrait.links) else ""),
-        f"degree {low}" if low == high else f"degrees {low} to {high}, mean {mean:.3g}",
+        many + (f" ({drawn:,} drawn)" if drawn < len(portrait.links) else ""),
+        f"degree{'' if low == high and portrait.arcs is None else 's'} {portrait.degree}",
         f"diameter {portrait.diameter}",
     ]
     if portrait.gap is not None:

@@ -30,7 +30,7 @@ from distopt.runs.signals import Stop, stopping
 from distopt.runs.tuning_files import NOTE
 from distopt.runs.writing import above, adopt, claim
 from distopt.simulation import grid, limits
-from distopt.simulation.problem import Problem, build
+from distopt.simulation.problem import Problem, build, doubts
 
 TABLE, FIGURE, COST_FIGURE = "summary.csv", "regret.png", "cost.png"
 
@@ -155,6 +155,11 @@ class Folder:
     def experiments(self) -> list[Experiment]:
         """What is to be run."""
         return [problem.experiment for problem in self.problems]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What the user should know before the rounds run, of what the algorithms do on their network, a line each."""
+        return doubts(self.problems)
 
     @property
     def labelled(self) -> dict[str, Run]:

@@ -32,7 +32,7 @@ from distopt.runs.results import Run
 from distopt.runs.signals import Stop, stopping
 from distopt.runs.tuned import Point, Sensitivity, Tuned, finals
 from distopt.runs.tuning_files import NOTE, content, noted, write
-from distopt.simulation.problem import Problem, build
+from distopt.simulation.problem import Problem, build, doubts
 
 REPORT = "report"
 """The folder of the runs that are reported, inside that of the tuning."""
@@ -250,7 +250,7 @@ class Tuning:
                 problems, comparisons, self.how, agentwise=self.agentwise, reporting=reporting, stop=self.stop
             ):
                 runs.update(zip(batch, done, strict=True))
-        self._doubt(first, comparisons.certificate() or 0.0, runs.values())
+        self._doubt(problems, comparisons.certificate() or 0.0, runs.values())
         return {label(experiments[k]): runs[k] for k in sorted(runs)}
 
     def _in_folder(self, experiments: list[Experiment], path: Path, reporting: Reporting | None) -> dict[str, Run]:
@@ -262,11 +262,11 @@ class Tuning:
                     folder.run(reporting)
                 finally:
                     self.doubts += folder.report()[1] if folder.runs else []
-            self._doubt(folder.problems[0], folder.certificate, folder.runs.values())
+            self._doubt(folder.problems, folder.certificate, folder.runs.values())
             return folder.labelled
 
-    def _doubt(self, first: Problem, certificate: float, runs: Any) -> None:
-        found = (*first.network.notes, weakness(certificate), *map(drift, runs))
+    def _doubt(self, problems: Sequence[Problem], certificate: float, runs: Any) -> None:
+        found = (*problems[0].network.notes, *doubts(problems), weakness(certificate), *map(drift, runs))
         self.doubts += [each for each in found if each is not None]
 
     def _note(self) -> None:

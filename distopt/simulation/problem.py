@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -151,6 +151,15 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     for name in named:
         recorded(begun(problem), name)
     return problem
+
+
+def doubts(problems: Iterable[Problem]) -> list[str]:
+    """What the user should know of what the algorithms of these problems do on their networks, a line each.
+
+    >>> doubts([build(Experiment("ring", 4, "quadratic", "dgd", rounds=1))])
+    []
+    """
+    return list(dict.fromkeys(doubt for problem in problems for doubt in problem.network.doubts))
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

@@ -119,6 +119,9 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
+        "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
+        **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
+        "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),

@@ -307,7 +307,6 @@ def test_require() -> None:
         (lambda: graph_from_edges(3, [[0.5, 1]]), "whole numbers"),
         (lambda: graph_from_edges(3, [0, 1]), "pairs"),
         (lambda: graph_from_edges(3, [[0, 1]], positions=[[0, 0]]), "positions"),
-        (lambda: graph_from_networkx(nx.DiGraph([(0, 1)])), "directed"),
         (lambda: check_connected(graph_from_edges(3, [[0, 1]])), "agent 0 and agent 2"),
         (lambda: check_connected(Graph(0, np.empty((0, 2), np.int64))), "at least 1 agent"),
     ],

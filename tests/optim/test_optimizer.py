@@ -44,6 +44,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("beer:lr=0.01", {}),
     ("dadam:lr=0.01,b3=0.1", {"weights": "lazy"}),
     ("signum:lr=0.01", {"topology": "complete"}),
+    ("ab:lr=0.02,direction=adam", {"topology": "random_digraph:p=0.5"}),
+    ("push_diging:lr=0.02", {"topology": "directed_ring"}),
 ]
 
 

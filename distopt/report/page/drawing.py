@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from distopt.report.network import Portrait, layout
+from distopt.report.network import Portrait, arrowheads, layout
 
 SIDE, MARGIN, MOST = 320, 16, 3000
 """The side and the margin of a drawing, and the links at most in it."""
@@ -24,7 +24,7 @@ class Drawing:
 
 
 def drawing(portrait: Portrait, title: str, weights: str) -> Drawing:
-    """The drawing of a network. The more seldom a link is there, the paler it is."""
+    """The drawing of a network. The more seldom a link is there, the paler it is; arcs have heads."""
     where = layout(portrait)
     low, high = where.min(0), where.max(0)
     size = max(float((high - low).max()), 1e-9)
@@ -42,6 +42,12 @@ def drawing(portrait: Portrait, title: str, weights: str) -> Drawing:
         lines = at[links[presence.round(1) == strength]]
         path = "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in lines)
         parts.append(f'<path class="links" opacity="{ink * max(0.15, float(strength)):.2f}" d="{path}"/>')
+    if portrait.arcs is not None and len(portrait.links) <= MOST:
+        heads = "".join(
+            f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}L{c[0]:.1f} {c[1]:.1f}Z"
+            for a, b, c in arrowheads(at, portrait.arcs)
+        )
+        parts.append(f'<path class="heads" opacity="{ink:.2f}" d="{heads}"/>')
     radius = float(np.clip(60 / np.sqrt(portrait.agents), 1.5, 11))
     for i, (x, y) in enumerate(at):
         parts.append(
