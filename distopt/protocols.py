@@ -14,7 +14,7 @@ from torch import Tensor
 from distopt.numerics.random import Key
 
 S = TypeVar("S")
-D = TypeVar("D")
+D_co = TypeVar("D_co", covariant=True)
 M = TypeVar("M")
 B = TypeVar("B")
 
@@ -91,15 +91,15 @@ class Schedule(Protocol):
 
 
 @runtime_checkable
-class Direction(Protocol[D]):
+class Direction(Protocol[D_co]):
     """A local rule that turns the (tracked) gradient into a step direction: what Adam is.
 
-    Optional: a third parameter of ``__call__``, for the round (see ``DirectionRound``): its number, the step size, the point, a second gradient,
-    uniform numbers.
+    ``__call__(s, state)`` takes s_t [R, n, d] and what the rule remembers, and returns (d_t [R, n, d], what it remembers then). Optional: a third
+    parameter for the round (see ``DirectionRound``): its number, the step size, the point, a second gradient, uniform numbers.
     """
 
-    def init(self, x: Tensor) -> D: ...
-    def __call__(self, s: Tensor, state: D) -> tuple[Tensor, D]: ...
+    def init(self, x: Tensor) -> D_co: ...
+    def __call__(self, s: Tensor, state: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, D_co]: ...
 
 
 @runtime_checkable

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from distopt.protocols import Direction, DirectionRound, Mix
+from distopt.protocols import Direction, Mix
 
 _asks: dict[type, bool] = {}
 
@@ -53,10 +52,7 @@ def direct(
     kind = type(rule)
     if kind not in _asks:
         _asks[kind] = _takes_round(rule)
-    if not _asks[kind]:
-        return rule(s, state)
-    asking: Callable[[Tensor, Any, DirectionRound], tuple[Tensor, Any]] = rule  # type: ignore[assignment]  # asked for above: it takes three
-    return asking(s, state, _Round(mix, lr, x))
+    return rule(s, state, _Round(mix, lr, x)) if _asks[kind] else rule(s, state)
 
 
 def _takes_round(rule: Any) -> bool:

@@ -223,7 +223,8 @@ class FiniteSum:
     def a(self) -> Tensor:
         """The samples [SAMPLES]."""
         places = torch.arange(SAMPLES, dtype=torch.float64) - (SAMPLES - 1) / 2
-        return places * (VARIANCE / ((SAMPLES * SAMPLES - 1) / 12)) ** 0.5
+        spread: float = (VARIANCE / ((SAMPLES * SAMPLES - 1) / 12)) ** 0.5
+        return places * spread
 
     def batch(self, t: Tensor, key: Key) -> Tensor:
         """See ``distopt.protocols.Scenario``, here and below."""
