@@ -50,8 +50,8 @@ class DigitsMlp(ScenarioDefaults):
         o_r(x) = W_3 tanh(W_2 tanh(W_1 a_r + b_1) + b_2) + b_3,    f_i(x) = N / rows sum_{r in S_i} |o_r(x) - y_r|^2 / 2,
 
     the mean of the agents' costs is half the mean square over all ``rows`` samples, whatever the shards S_i are. They never change, and have
-    equal sizes, up to one. One agent alone has the whole problem. All agents start at the same point, another one in each trial: weights are
-    normal with variance 1 / (units before them), and biases are 0. A network is not convex, so nobody knows its minimisers.
+    equal sizes, up to one. One agent alone has the whole problem. All agents start at the same point, another one in each trial: weights
+    and biases are uniform in +- 1 / sqrt(units before them), as torch's layers begin. A network is not convex, so nobody knows its minimisers.
 
     With ``normalised`` = c above 0 the costs are those at c x / |x|. Then they do not depend on the length of x, as those of networks with
     normalisation layers [lyu2022], and x must not be 0.
@@ -107,10 +107,10 @@ class DigitsMlp(ScenarioDefaults):
 
     def start(self, key: Key) -> Tensor:
         """The first weights [R, 1, d]."""
-        deviations: list[float] = []
-        for before, after in pairwise(SIZES):
-            deviations += before * after * [before**-0.5] + after * [0.0]
-        return key.shared.normal("digits_mlp/start", self.dim)[0] * torch.tensor(deviations, dtype=torch.float64)
+        sizes = [
+            torch.full(((before + 1) * after,), before**-0.5, dtype=torch.float64) for before, after in pairwise(SIZES)
+        ]
+        return (2 * key.shared.uniform("digits_mlp/start", self.dim)[0] - 1) * torch.cat(sizes)
 
     def loss(self, x: Tensor, b: MlpBatch) -> Tensor:
         _, _, out = forward(self._scaled(x)[0], b.a)
@@ -139,7 +139,8 @@ def layers(x: Tensor) -> list[tuple[Tensor, Tensor]]:
     found, start = [], 0
     for before, after in pairwise(SIZES):
         middle, stop = start + before * after, start + (before + 1) * after
-        found.append((x[..., start:middle].unflatten(-1, (after, before)), x[..., middle:stop]))
+        weight = x[..., start:middle].reshape(*x.shape[:-1], after, before)
+        found.append((weight, x[..., middle:stop]))
         start = stop
     return found
 

@@ -80,9 +80,10 @@ def test_shards_by_label_hold_few_classes_and_random_ones_differ_by_trial() -> N
 def test_agents_start_at_one_point_in_each_trial() -> None:
     x0 = build(Experiment("ring", 3, "digits_mlp:rows=9", "dgd", rounds=1, trials=2)).x0
     assert torch.equal(x0[:, 0], x0[:, 2]) and not torch.equal(x0[0], x0[1]) and x0.shape == (2, 3, 2410)
-    first = x0[0, 0, : 64 * 24]
-    assert float(first.std()) == pytest.approx(1 / 8, rel=0.05)
-    assert not x0[:, :, 64 * 24 : 65 * 24].any() and not x0[:, :, -10:].any(), "biases"
+    for part, units in ((slice(0, 65 * 24), 64), (slice(65 * 24, 90 * 24), 24), (slice(90 * 24, None), 24)):
+        own = x0[0, 0, part] * units**0.5
+        assert float(own.abs().max()) == pytest.approx(1, abs=0.01) and abs(float(own.mean())) < 0.1
+        assert float(own.std()) == pytest.approx(3**-0.5, rel=0.1)
     other = build(Experiment("ring", 3, "digits_mlp:rows=9", "dgd", rounds=1, seed=1)).x0
     assert not torch.equal(other[0], x0[0])
 
