@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -93,4 +92,4 @@ def test_more_agents_than_samples_are_refused() -> None:
         batch(DigitsMlp(rows=3), 4)
     with pytest.raises(InputError, match="digits_mlp: rows=1798 must be a whole number of at least 1 and at most 1797"):
         DigitsMlp(rows=1798)
-    assert np.isfinite(batch(DigitsMlp(rows=1797), 2).a).all()
+    assert torch.isfinite(batch(DigitsMlp(rows=1797), 2).a).all()
