@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+import distopt
 from distopt.checks import check_scenario
 from distopt.errors import InputError
 from distopt.experiment import Experiment
@@ -93,3 +97,19 @@ def test_more_agents_than_samples_are_refused() -> None:
     with pytest.raises(InputError, match="digits_mlp: rows=1798 must be a whole number of at least 1 and at most 1797"):
         DigitsMlp(rows=1798)
     assert torch.isfinite(batch(DigitsMlp(rows=1797), 2).a).all()
+
+
+@pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_agents_in_threads_have_the_same_bits(mode: Any) -> None:
+    asked: dict[str, Any] = {
+        "agents": 4,
+        "scenario": "digits_mlp:rows=22,shards=label",
+        "algorithm": "gt:lr=0.2",
+        "rounds": 5,
+    }
+    local, shared = (
+        distopt.simulate("ring", **asked, record="x", mode=mode, probe="sharpness:every=5,steps=5", engine=where)
+        for where in ("local", "threads:workers=3")
+    )
+    for name in local:
+        assert np.array_equal(local[name], shared[name], equal_nan=True), name
