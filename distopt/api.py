@@ -47,6 +47,7 @@ def simulate(
     drop_links: float = 0.0,
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
+    probe: Any = (),
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
     out: str | Path | None = None,
@@ -74,6 +75,8 @@ def simulate(
         drop_links: probability with which a link fails in a round.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
+        probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
+            Python files, or objects. ``run.readings("sharpness")`` has the rounds in which it was measured.
         mode: "eager" for rounds one by one in Python; "compiled" refuses rounds that cannot be compiled, and "auto" runs them eagerly.
         engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
             Results are bitwise the same on every engine.
@@ -117,6 +120,7 @@ def simulate(
             x0,
             record,  # type: ignore[arg-type]  # a string is split there
             metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
+            probe,
         )
         for one in algorithms
     ]

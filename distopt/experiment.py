@@ -54,6 +54,7 @@ class Experiment:
         record: trajectories to keep: "x", any leaf of the state, "s" or "direction.m", and of a channel's memory, "memory.x.e" (e of
             the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
+        probe: what to measure every so many rounds: specs such as "sharpness:every=100", paths of Python files, or objects (see ``distopt.probes``).
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
@@ -75,6 +76,7 @@ class Experiment:
     x0: Any = None
     record: tuple[str, ...] = field(default=())
     metrics: tuple[Any, ...] = ()
+    probe: tuple[Any, ...] = ()
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,9 @@ class Experiment:
             raise InputError(f'metrics={shown(self.metrics)}: must be a list of Python files, as in ["mine.py"]')
         found = (of_path("metric", each) if isinstance(each, Path) else each for each in metrics)
         object.__setattr__(self, "metrics", tuple(found))
+        probe = self.probe if isinstance(self.probe, list | tuple) else [self.probe]
+        specs = (of_path("probe", each) if isinstance(each, Path) else each for each in probe)
+        object.__setattr__(self, "probe", tuple(specs))
         for name, lowest in (("agents", 1), ("rounds", 1), ("trials", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is None and name in ("agents", "rounds"):
@@ -122,9 +127,8 @@ class Experiment:
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
-        left = (
-            {"folder"} if self.metrics else {"folder", "metrics"}
-        )  # experiments without any keep their old fingerprints
+        # experiments without any metrics or probes of their own keep their old fingerprints
+        left = {"folder", *(name for name in ("metrics", "probe") if not getattr(self, name))}
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
 
@@ -151,7 +155,8 @@ class Experiment:
                 continue
             if isinstance(value, tuple):
                 value = list(value)
-            each = value if f.name == "metrics" else list(value.values()) if isinstance(value, dict) else [value]
+            several = f.name in ("metrics", "probe")
+            each = value if several else list(value.values()) if isinstance(value, dict) else [value]
             if strange := [one for one in each if not isinstance(one, str | int | float | list)]:
                 raise InputError(
                     f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
@@ -162,7 +167,7 @@ class Experiment:
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""
         graphs = self.topology.values() if isinstance(self.topology, Mapping) else [self.topology]
-        parts = (*graphs, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics)
+        parts = (*graphs, self.scenario, self.algorithm, self.channel, self.x0, *self.metrics, *self.probe)
         specs = [part for part in parts if isinstance(part, str)]
         with looking_in(self.folder):
             named = [text for spec in specs for text, _ in files(spec)]

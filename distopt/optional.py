@@ -2,7 +2,8 @@
 
 The attributes of a base below are optional; their values here are the defaults. None means the same as leaving an attribute out. The
 project's own classes inherit the base of their kind. A user's class inherits nothing: ``completed`` gives its objects what they lack, once,
-where they come in. All other code reads plain attributes. Directions and schedules have no optional attributes.
+where they come in. All other code reads plain attributes. Schedules have no optional attributes; what directions may have says
+``distopt.protocols``.
 """
 
 from __future__ import annotations
@@ -139,10 +140,29 @@ class TopologyDefaults:
     notes: ClassVar[Any] = ()
 
 
+class ProbeDefaults:
+    """What a probe may leave out (see ``distopt.protocols.Probe``).
+
+    Attributes:
+        columns: what follows the probe's name and "_" in the names of the series that it measures, one for each number that ``measure`` gives.
+            An empty one stands for the name alone.
+        titles: what figures and tables call the series, one for each column. By default their names.
+        unit: of all of them (see ``distopt.metrics.Metric``).
+    """
+
+    columns: ClassVar[Any] = ("",)
+    titles: ClassVar[Any] = ()
+    unit: ClassVar[Any] = ""
+
+    def check(self, scenario: Any, algorithm: Any) -> None:
+        """Raise InputError where these have nothing that could be measured."""
+
+
 DEFAULTS: dict[str, type] = {
     "algorithms": AlgorithmDefaults,
     "channels": ChannelDefaults,
     "compressors": CompressorDefaults,
+    "probes": ProbeDefaults,
     "scenarios": ScenarioDefaults,
     "topologies": TopologyDefaults,
 }

@@ -1,4 +1,4 @@
-"""The shapes that algorithms, directions, compressors, channels, scenarios and topologies have.
+"""The shapes that algorithms, directions, compressors, channels, scenarios, topologies and probes have.
 
 A class inherits nothing from here: it only has the methods. What it may have besides says ``distopt.optional``.
 All tensors are ``[..., n, d]``: trials first, the block's agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in front.
@@ -6,6 +6,7 @@ All tensors are ``[..., n, d]``: trials first, the block's agents at -2, coordin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -95,7 +96,8 @@ class Direction(Protocol[D_co]):
     """A local rule that turns the (tracked) gradient into a step direction: what Adam is.
 
     ``__call__(s, state)`` takes s_t [R, n, d] and what the rule remembers, and returns (d_t [R, n, d], what it remembers then). Optional: a third
-    parameter for the round (see ``DirectionRound``): its number, the step size, the point, a second gradient, uniform numbers.
+    parameter for the round (see ``DirectionRound``): its number, the step size, the point, a second gradient, uniform numbers; and a method
+    ``preconditioner`` (see ``Preconditioned``).
     """
 
     def init(self, x: Tensor) -> D_co: ...
@@ -196,3 +198,73 @@ class Scenario(Protocol[B]):
     def batch(self, t: Tensor, key: Key) -> B: ...
     def loss(self, x: Tensor, b: B) -> Tensor: ...
     def grad(self, x: Tensor, b: B) -> Tensor: ...
+
+
+class Snapshot(Protocol):
+    """One trial of a run before round t, as a probe sees it. All floats are float64, and nothing of it may be changed.
+
+    Attributes:
+        t: the round, from 0.
+        scenario, algorithm: the run's.
+        x: x_t of all agents [N, d]; ``mean`` [d] is their average, and ``start`` [d] that of x_0.
+        state: the algorithm's state as round t - 1 has left it, leaves [N, *]; before round 0 as ``init`` makes it.
+        data: the data of round t, as ``scenario.loss`` takes them at points [1, N, d].
+        memory: what the probe wants to keep until it measures this trial again. A resumed run begins with an empty one, so it can only hold
+            what ``measure`` can make again.
+    """
+
+    @property
+    def t(self) -> int: ...
+    @property
+    def scenario(self) -> Any: ...
+    @property
+    def algorithm(self) -> Any: ...
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def start(self) -> Tensor: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def memory(self) -> dict[str, Any]: ...
+
+    def cost(self, y: Tensor, t: int | None = None) -> Tensor:
+        """F_t(y), the mean of all agents' costs at y [d], without axes; of another round up to t where one is given."""
+
+    def grad(self, y: Tensor, t: int | None = None) -> Tensor:
+        """Its gradient [d]."""
+
+    def curvature(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """What multiplies a vector [d] by the Hessian of F_t at y."""
+
+    def normal(self, number: int = 0) -> Tensor:
+        """Standard normal numbers [d], the same in all rounds and on every engine. Each ``number`` and each trial has its own."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """What is measured every E rounds, between two segments of rounds: what costs too much for every round, or is no sum over agents.
+
+    ``every`` is E: like metrics that are recorded every E rounds, it is measured before the rounds E - 1, 2 E - 1, ..., and before the last
+    one. ``measure`` gives a number, or as many as there are ``columns``.
+
+    Optional attributes: ``distopt.optional.ProbeDefaults``.
+    """
+
+    @property
+    def every(self) -> int:
+        """E."""
+
+    def measure(self, seen: Snapshot) -> float | tuple[float, ...]: ...
+
+
+@runtime_checkable
+class Preconditioned(Protocol):
+    """A direction that divides: d = m / P, coordinate by coordinate. It is optional for a direction to say what P is."""
+
+    def preconditioner(self, state: Any) -> Tensor:
+        """P [..., n, d] of the direction that was given last, from the rule's state after it. It is nan before the first one."""

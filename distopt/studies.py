@@ -99,6 +99,7 @@ def tune(
     drop_links: float = 0.0,
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
+    probe: Any = (),
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
     out: str | Path | None = None,
@@ -121,8 +122,8 @@ def tune(
         over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, agentwise, metrics, mode, engine: as in
-            ``simulate``. What is recorded, and your own metrics, are those of the report's runs.
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, agentwise, metrics, probe, mode, engine:
+            as in ``simulate``. What is recorded, your own metrics and probes are those of the report's runs.
 
     Returns:
         What was found: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its step size),
@@ -157,6 +158,7 @@ def tune(
             x0,
             record,  # type: ignore[arg-type]  # a string is split there
             metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
+            probe,
         )
         for one in algorithms
     ]

@@ -43,7 +43,7 @@ TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tes
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5")
+SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -81,6 +81,7 @@ def test_the_pages_have_commands() -> None:
         "docs/directed.md",
         "docs/exporting.md",
         "docs/metrics.md",
+        "docs/probes.md",
         "docs/reports.md",
         "docs/simulate.md",
         "docs/theory.md",
@@ -139,7 +140,7 @@ def test_command_runs(command: str, place: Path) -> None:
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
         folders = [path.parent for path in place.rglob("summary.csv")]
-        picture = "cost.png" if "--scenario network" in command else "regret.png"
+        picture = "cost.png" if re.search("--scenario (network|digits_mlp)", command) else "regret.png"
         assert len(folders) == 1 and (folders[0] / picture).stat().st_size > 10_000
         assert picture in out
 
@@ -230,6 +231,17 @@ def test_the_weights_of_each_channel_are_given(place: Path) -> None:
     said: dict[str, Any] = {}
     exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][0], said)
     assert said["run"].status == "done" and said["run"]["tracker_invariant"].max() < 1e-12
+
+
+@pytest.mark.slow
+def test_probes_are_read_and_the_own_one_keeps_its_promises(place: Path) -> None:
+    from distopt.checks import check_probe
+
+    measured, own = PYTHON["docs/probes.md"]
+    said: dict[str, Any] = {}
+    exec(f"{measured}\n{own}", said)
+    assert said["rounds"].tolist() == [19, 39, 59, 79, 99] and said["sharpness"].shape == (1, 5)
+    check_probe(said["Alignment"](every=2))
 
 
 def test_the_model_that_was_trained_knows_the_test_part(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

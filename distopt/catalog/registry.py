@@ -35,6 +35,7 @@ KINDS = (
     "channels",
     "compressors",
     "metrics",
+    "probes",
     "engines",
 )
 OPTIONS = {"topologies": ("agents", "key"), "scenarios": ("agents",), "engines": ("problem", "blocks", "mode")}
@@ -49,6 +50,7 @@ SIGNS = (
     ("metrics", {"term"}),
     ("metrics", {"round_term"}),
     ("metrics", {"value"}),
+    ("probes", {"measure"}),
     ("topologies", {"arcs"}),
 )
 """The methods by which a class's kind is told; the first that it has all of."""

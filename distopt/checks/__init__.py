@@ -1,5 +1,5 @@
-"""The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel, compressor or metric
-keeps its promises.
+"""The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel, compressor, metric or
+probe keeps its promises.
 
 Each check runs in well under a second, raises AssertionError with one line that names the promise and how it was broken, and
 returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from distopt.checks.compressors import check_compressor
 from distopt.checks.methods import check_algorithm, check_channel, check_direction
 from distopt.checks.metrics import check_metric
+from distopt.checks.probes import check_probe
 from distopt.checks.scenarios import check_scenario
 from distopt.checks.schedules import check_schedule
 from distopt.checks.topologies import check_topology
@@ -20,6 +21,7 @@ __all__ = [
     "check_compressor",
     "check_direction",
     "check_metric",
+    "check_probe",
     "check_scenario",
     "check_schedule",
     "check_topology",

@@ -97,8 +97,8 @@ def each(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> l
             else value
             for key, value in given.items()
         }
-        if "metrics" in given:
-            given["metrics"] = [rebased(each, values["folder"]) for each in given["metrics"]]
+        for key in {"metrics", "probe"} & given.keys():
+            given[key] = [rebased(each, values["folder"]) for each in given[key]]
         algorithms = tuple(rebased(each, values["folder"]) for each in algorithms)
     else:
         values, where = {"topology": topology}, "the command line"

@@ -27,6 +27,7 @@ COMMANDS = {
     "directions": "distopt simulate ring --agents 16 --algorithm gt:direction={}",
     "schedules": "distopt simulate ring --agents 16 --algorithm gt:lr={}",
     "compressors": "distopt simulate ring --agents 16 --algorithm gt --channel choco:compressor={}",
+    "probes": "distopt simulate ring --agents 16 --scenario digits_mlp:normalised=8 --algorithm gtadam --probe {}",
     "engines": "distopt simulate ring --agents 16 --engine {name}",
 }
 """How an entry is used; other kinds do without."""

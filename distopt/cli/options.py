@@ -110,6 +110,12 @@ HOW = stacked(
         help="Metric of your own to measure too; may be repeated.",
     ),
     click.option(
+        "--probe",
+        multiple=True,
+        metavar="P",
+        help="Probe: what to measure every so many rounds, for example sharpness:every=100; may be repeated.",
+    ),
+    click.option(
         "--dtype",
         metavar="float64",
         help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",

@@ -76,6 +76,10 @@ class Adam:
         powers = tuple(b * power for b, power in zip((self.b1, self.b2), state.powers, strict=False))
         return precondition(m, v, powers, self.eps, self.eps_inside), AdamState(m, v, powers)
 
+    def preconditioner(self, state: AdamState) -> Tensor:
+        """P [..., n, d] with d = m / P (see ``distopt.protocols.Preconditioned``)."""
+        return divisor(state.v, state.powers, self.eps, self.eps_inside)
+
 
 def precondition(m: Tensor, v: Tensor, powers: tuple[Tensor, ...], eps: float, eps_inside: bool) -> Tensor:
     """m / sqrt(v + eps), or m / (sqrt(v) + eps), of moments m and v [..., n, d] divided by 1 - powers first (if any are given).
@@ -88,6 +92,21 @@ def precondition(m: Tensor, v: Tensor, powers: tuple[Tensor, ...], eps: float, e
     if powers:
         m, v = m / (1 - powers[0]), v / (1 - powers[1])
     return m / torch.sqrt(v + eps) if eps_inside else m / (torch.sqrt(v) + eps)
+
+
+def divisor(v: Tensor, powers: tuple[Tensor, ...], eps: float, eps_inside: bool) -> Tensor:
+    """P [..., n, d] with ``precondition(m, v, ...)`` = m / P: the bias correction of m is a part of it.
+
+    >>> import torch
+    >>> from distopt.directions.adam import divisor
+    >>> half = torch.full((1, 1), 0.5)
+    >>> divisor(torch.full((1, 1), 2.0), (half, half), eps=1.0, eps_inside=False).item()  # (1 - 0.5) (sqrt(2 / (1 - 0.5)) + 1)
+    1.5
+    """
+    if powers:
+        v = v / (1 - powers[1])
+    p = torch.sqrt(v + eps) if eps_inside else torch.sqrt(v) + eps
+    return (1 - powers[0]) * p if powers else p
 
 
 def check_moments(name: str, b1: float, b2: float, eps: float, cap: float | None) -> None:

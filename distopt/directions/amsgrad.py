@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.directions.adam import check_moments, precondition
+from distopt.directions.adam import check_moments, divisor, precondition
 from distopt.ranges import flag, fraction
 
 
@@ -79,3 +79,7 @@ class AMSGrad:
         top = self.b3 * state.top + (1 - self.b3) * torch.maximum(state.top, v)
         powers = tuple(b * power for b, power in zip((self.b1, self.b2), state.powers, strict=False))
         return precondition(m, top, powers, self.eps, self.eps_inside), AMSGradState(m, v, top, powers)
+
+    def preconditioner(self, state: AMSGradState) -> Tensor:
+        """P [..., n, d] with d = m / P (see ``distopt.protocols.Preconditioned``)."""
+        return divisor(state.top, state.powers, self.eps, self.eps_inside)

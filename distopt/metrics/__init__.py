@@ -133,6 +133,8 @@ class Metric:
         take: its closing figure, "last", "largest" or "mean" over the rounds, or "" for none.
         key: what its closing figure is called in ``summary.csv``; by default its name.
         announced: what the terminal calls it where a run leaves it out; "" says nothing.
+        measured_every: in how many rounds it is measured once: it is nan in the others. Metrics are measured in every round, and the series of
+            probes (see ``distopt.probes``) in fewer.
     """
 
     title: str = ""
@@ -154,6 +156,7 @@ class Metric:
     take: str = ""
     key: str = ""
     announced: str = ""
+    measured_every: int = 1
 
     term: Any = None
     round_term: Any = None

@@ -164,7 +164,8 @@ def _curve(
 ) -> Curve:
     values = drawn(run, series, metric)
     x = run.rounds.astype(np.float64) + 1
-    keep = _thin(x, metric.unit == FRACTION)
+    there = np.flatnonzero(run.measured(series))
+    keep = there[_thin(x[there], metric.unit == FRACTION)]
     values, x = values[:, keep], x[keep]
     diverged = run.status == "diverged" and not baseline
     if values.size == 0:

@@ -133,7 +133,7 @@ def _events(run: Run, place: Path) -> None:
                 if series not in run.trajectories:
                     with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges
                         mean = run[series].mean(0)
-                    for k in kept:
+                    for k in kept if run.about(series).measured_every == 1 else np.flatnonzero(run.measured(series)):
                         writer.add_scalar(series, float(mean[k]), int(run.rounds[k]), began + seconds[k])
         finally:
             writer.close()

@@ -57,15 +57,18 @@ def offered(runs: Mapping[str, Run]) -> list[str]:
 def drawn(run: Run, name: str, metric: Metric | None = None) -> Floats:
     """A series of a run as it is drawn, float64 [trials, recorded rounds].
 
-    An accuracy or a cost is its mean over the recorded rounds so far, since a single round holds few samples. ``metric`` is what is known
-    of the series, by default what the run says.
+    An accuracy or a cost is its mean over the recorded rounds so far, since a single round holds few samples. What is not measured in every
+    round keeps its value until it is measured again. ``metric`` is what is known of the series, by default what the run says.
 
     >>> run = Run("gt", "done", np.arange(3), {"accuracy": np.array([[1.0, 0.0, 0.5]])})
     >>> drawn(run, "accuracy").tolist()
     [[1.0, 0.5, 0.5]]
     """
-    values = np.asarray(run[name], dtype=np.float64)
-    return running_mean(values) if (metric or run.about(name)).smoothed else values
+    values, metric = np.asarray(run[name], dtype=np.float64), metric or run.about(name)
+    if metric.measured_every > 1:
+        last = np.maximum.accumulate(np.where(run.measured(name), np.arange(values.shape[1]), -1))
+        values = np.where(last >= 0, values[:, last], np.nan)
+    return running_mean(values) if metric.smoothed else values
 
 
 def running_mean(values: Floats) -> Floats:

@@ -183,7 +183,7 @@ def _setting(run: Run) -> dict[str, Any]:
 
 def _group(runs: list[Run]) -> Group:
     settings = [_setting(run) for run in runs]
-    shared = {key: value for key, value in settings[0].items() if all(each[key] == value for each in settings[1:])}
+    shared = {key: value for key, value in settings[0].items() if all(each.get(key) == value for each in settings[1:])}
     varied = [key for key in VARIED if key not in shared]
     methods: dict[tuple[str, ...], list[int]] = {}
     for k, (run, setting) in enumerate(zip(runs, settings, strict=True)):

@@ -143,7 +143,9 @@ def _asked(value: Any) -> bool:
 def _shown(value: Any) -> bool:
     """Whether a value can be what metrics say of how they are shown."""
     return isinstance(value, dict) and all(
-        isinstance(each, dict) and all(key in SAID and _like(getattr(Metric, key), said) for key, said in each.items())
+        isinstance(each, dict)
+        and all(key in SAID and _like(getattr(Metric, key), said) for key, said in each.items())
+        and each.get("measured_every", 1) >= 1
         for each in value.values()
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt import probes
 from distopt.costs.comparator import Comparator
 from distopt.errors import RunError
 from distopt.metrics import catalogue, said
@@ -85,6 +86,8 @@ class Recording:
             "asked": asked,
         }
         users = {name: said(each) for name, each in problem.metrics.items() if name not in catalogue()}
+        for name, probe in problem.probes.items():
+            users |= {series: said(each) for series, each in probes.series(name, probe).items()}
         self.info |= {"metrics": users} if users else {}
         self.names: set[str] = set()  # names of the metrics
         self.begun: frozenset[str] | None = None  # those with which an earlier process began the run

@@ -103,6 +103,25 @@ class Run(Mapping[str, Array]):
         name = series if series in self.metrics else series.removeprefix("average_")
         return about(name, self.info.get("metrics"))
 
+    def measured(self, name: str) -> NDArray[np.bool_]:
+        """In which of the recorded rounds a series was measured [k]: in all, if it is not a probe's (see ``distopt.probes``)."""
+        every = self.about(name).measured_every if name not in self.trajectories else 1
+        last = self.info.get("rounds", 0) - 1
+        found: NDArray[np.bool_] = ((self.rounds + 1) % every == 0) | (self.rounds == last)
+        return found
+
+    def readings(self, name: str) -> tuple[NDArray[np.int64], Array]:
+        """The recorded rounds in which a metric or a probe's series was measured [k], and its values there [R, k].
+
+        >>> info = {"rounds": 5, "metrics": {"sharpness": {"measured_every": 2}}}
+        >>> run = Run("gt", "done", np.arange(5), {"sharpness": np.array([[np.nan, 7.0, np.nan, 8.0, 9.0]])}, info=info)
+        >>> rounds, values = run.readings("sharpness")
+        >>> rounds.tolist(), values.tolist()
+        ([1, 3, 4], [[7.0, 8.0, 9.0]])
+        """
+        there = self.measured(name)
+        return self.rounds[there], self[name][:, there]
+
     def to_pandas(self) -> Any:
         """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame)."""
         import pandas as pd

@@ -49,7 +49,7 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "every": whole,
     "drop_links": real,
 }
-FILES = (*PARTS, "metrics", "x0")
+FILES = (*PARTS, "metrics", "probe", "x0")
 """What may name files, whose relative paths are of the folder where the sweep was asked for."""
 FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))

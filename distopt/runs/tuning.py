@@ -316,7 +316,7 @@ def asked(
     build(
         replace(one, seed=one.seed + APART, trials=report_trials)
     )  # finds a mistake of the report before anything runs
-    first = build(replace(one, record=(), metrics=()))
+    first = build(replace(one, record=(), metrics=(), probe=()))
     if isinstance(how.engine, str):
         engines.check(how.engine, first.agents)
     defaults = [family.defaults for family in families if family.defaults is not None]

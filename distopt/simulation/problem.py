@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distopt import metrics
+from distopt import metrics, probes
 from distopt.catalog.parts import called, label, part
 from distopt.catalog.places import looking_in
 from distopt.errors import InputError
@@ -31,7 +31,7 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``plan`` what a round asks for; ``points`` are the experiments of a
-    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies.
+    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies, and ``probes`` what is measured now and then.
     """
 
     experiment: Experiment
@@ -44,6 +44,7 @@ class Problem:
     plan: Plan
     points: tuple[Experiment, ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
+    probes: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def channels(self) -> dict[str, Any]:
@@ -137,6 +138,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}
+    probing = probes.added(experiment.probe, [*measured, *experiment.record], experiment.every)
+    for probe in probing.values():
+        probe.check(scenario, algorithm)
     problem = Problem(
         experiment,
         network,
@@ -147,6 +151,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         x0,
         plan,
         metrics=measured,
+        probes=probing,
     )
     for name in named:
         recorded(begun(problem), name)

@@ -23,9 +23,10 @@ from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.network.net import Uniforms, uniforms
 from distopt.network.rows import Tables
-from distopt.numerics.trees import cast, part, tensors, tree_map
+from distopt.numerics.trees import at, cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
 from distopt.simulation.ahead import ahead
+from distopt.simulation.probing import Probing
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState, begun, copied
 
@@ -205,7 +206,7 @@ def together(
     points, whole = len(problems), grid.stack(problems)
     totals = {g: starts[g].totals if starts else {} for g in range(points)}
     diverged = {g: starts[g].diverged if starts else {} for g in range(points)}
-    first, t = problems[0], starts[0].t if starts else 0
+    first, t, probing = problems[0], starts[0].t if starts else 0, Probing(problems)
     engine.place(whole, _joined(starts, len(first.x0)) if starts else None)
     if agentwise is None:
         agentwise = first.agents**2 * first.x0.shape[-1] <= metrics.AGENTWISE_LIMIT
@@ -226,7 +227,12 @@ def together(
     for block, wide in ahead(made, range(t - t % length, first.rounds, length), overlap):
         while t < block.start + block.count:
             offset = t - block.start
-            count = min(soon, block.count - offset, pause - t % pause if pause else soon)
+            count = min(soon, block.count - offset, pause - t % pause if pause else soon, probing.until(t))
+            if probing.due(t):
+                held, data = engine.fetch(), at(block.exact, offset)
+                for g in totals:
+                    probing.look(g, t, of_point(held, g, points, len(first.x0)), data, diverged[g])
+                del held  # the rounds may write over it
             began = time.perf_counter()
             segment = engine.advance(wide, range(offset, offset + count), keep)
             count = len(segment.observed["cost"])
@@ -237,6 +243,8 @@ def together(
                 g: _chunk(problems[g], block, offset, before, diverged[g], *_point(segment, x, g, points), agentwise)
                 for g, before in totals.items()
             }
+            for g, chunk in chunks.items():
+                chunk.metrics.update(probing.columns(g, chunk.rounds))
             totals = {g: chunk.totals for g, chunk in chunks.items() if not chunk.over}
             diverged = {g: chunk.diverged for g, chunk in chunks.items()}
             yield chunks

@@ -118,9 +118,9 @@ def _words(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, value in settings.items():
         if key in ("topology", "algorithm", "folder") or value in ([], None) or value == DEFAULT.get(key):
             continue
-        if key == "metrics":
+        if key in ("metrics", "probe"):
             for each in value:
-                yield from (_option("metric"), str(each))
+                yield from (_option(key.removesuffix("s")), str(each))
         else:
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             yield from (_option(key), word.removeprefix("file:path="))

@@ -1,0 +1,81 @@
+"""The sharpness as an adaptive method feels it: after division by its preconditioner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.optional import ProbeDefaults
+from distopt.probes._lanczos import ritz
+from distopt.protocols import Preconditioned, Snapshot
+from distopt.ranges import positive, whole
+
+
+@runtime_checkable
+class Directed(Protocol):
+    """An algorithm, or its state, that has a direction rule, or that rule's state."""
+
+    direction: Any
+
+
+@dataclass(frozen=True)
+class PreconditionedSharpness(ProbeDefaults):
+    """The largest eigenvalue of P^{-1/2} H P^{-1/2}, where the direction rule divides by P.
+
+        d_t = m_t / P_t,    H = Hessian of F_t(x) = 1/N sum_i f_{i,t}(x) at the average of x_t
+
+    It is the largest eigenvalue of P^{-1} H, too; this form is symmetric, as the Lanczos process asks. While P hardly changes, a moving
+    average m_t = b1 m_{t-1} + (1 - b1) s_t is stable where lr times it is below (2 + 2 b1) / (1 - b1), which is 38 for b1 = 0.9. Full-batch Adam
+    trains at the edge of that [cohen2022]. The direction rule must say what P is (``distopt.protocols.Preconditioned``), as adam and amsgrad
+    do, and the algorithm must have it as its ``direction``. Where agents have their own P_i, 1 / P is the mean of 1 / P_i: so the average of
+    the agents moves. P is the one that has led to x_t. Before the first round, and where an entry of P is 0, the series is nan.
+
+    Args:
+        every: in how many rounds it is measured once, at least 1.
+        steps: products at most, at least 1.
+        tolerance: what the eigenvalue may be off, as a part of the largest of all, above 0.
+
+    Raises:
+        InputError: for a parameter out of range, or a direction rule that has no preconditioner.
+
+    >>> from distopt import simulate
+    >>> asked = {"agents": 1, "scenario": "quadratic:dim=1,kappa=1", "algorithm": "dgd:direction=adam", "rounds": 4}
+    >>> run = simulate("complete", **asked, record="direction.v", probe="preconditioned_sharpness:every=2")
+    >>> p = run["direction.v"][0, 0, 0, 0] ** 0.5  # of the first round, up to eps; H is 1
+    >>> round(float(run["preconditioned_sharpness"][0, 1] * p), 5)
+    1.0
+    """
+
+    every: int = 100
+    steps: int = 100
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        whole("preconditioned_sharpness", 1, every=self.every, steps=self.steps)
+        positive("preconditioned_sharpness", tolerance=self.tolerance)
+
+    def check(self, scenario: Any, algorithm: Any) -> None:
+        """Refuse what has no preconditioner."""
+        if not isinstance(algorithm, Directed):
+            raise InputError(
+                f"probe preconditioned_sharpness: {type(algorithm).__name__} has no direction rule; use an algorithm with direction=adam"
+            )
+        if not isinstance(algorithm.direction, Preconditioned):
+            raise InputError(
+                f"probe preconditioned_sharpness: the direction {type(algorithm.direction).__name__} says of no preconditioner; use one that "
+                "does, as in direction=adam"
+            )
+
+    def measure(self, seen: Snapshot) -> float:
+        algorithm, state = seen.algorithm, seen.state
+        p: Tensor = algorithm.direction.preconditioner(state.direction).expand(seen.x.shape)
+        root = torch.sqrt((1 / p).mean(0))
+        if not bool(root.isfinite().all()):
+            return torch.nan
+        product = seen.curvature(seen.mean)
+        values, _ = ritz(lambda v: root * product(root * v), seen.normal(), self.steps, self.tolerance, wanted=(-1,))
+        return float(values[-1])
