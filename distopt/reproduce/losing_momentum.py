@@ -197,7 +197,7 @@ SCHEDULES = {
     "m = 4 exp(-t/10)": "m0=4.0,T=10.0,decay=exponential",
     "m = 4/(1 + t)^2": "m0=4.0,T=1.0,p=2.0,decay=inverse",
 }
-FALL = {
+FALL: dict[str, Any] = {
     "m = 0": LosingMomentum(alpha=1.0, m0=0.0),
     "m = 4 exp(-t/10)": LosingMomentum(alpha=1.0, m0=4.0, T=10.0, decay="exponential"),
 }
