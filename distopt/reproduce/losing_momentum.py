@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -223,7 +224,7 @@ class FiniteSum:
     def a(self) -> Tensor:
         """The samples [SAMPLES]."""
         places = torch.arange(SAMPLES, dtype=torch.float64) - (SAMPLES - 1) / 2
-        return places * (VARIANCE / ((SAMPLES * SAMPLES - 1) / 12)) ** 0.5
+        return places * math.sqrt(VARIANCE / ((SAMPLES * SAMPLES - 1) / 12))
 
     def batch(self, t: Tensor, key: Key) -> Tensor:
         """See ``distopt.protocols.Scenario``, here and below."""
