@@ -1,7 +1,7 @@
 """Elementary functions, built of additions, multiplications and bits: no library's own decides a bit.
 
-Every function here errs by less than 2 units in the last place (``ndtri``: 3), in float64 and in float32, where it is computed in float64 and rounded.
-There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an argument is brought into a
+Every function here errs by less than 2 units in the last place (``ndtri``: 3), in float64 and in float32, where it is computed in float64 and
+rounded. There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an argument is brought into a
 short interval without loss (in one or two numbers), and a polynomial does the rest; coefficients of log, sin and cos are those of Sun's
 fdlibm, and those of ndtri are Wichura's [wichura1988].
 

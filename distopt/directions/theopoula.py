@@ -27,7 +27,7 @@ class TheoPouLa:
     where eps is far below |s|, a step near the optimum has at least about the size lr q, so a constant lr leaves an error of that order.
     The default eps suits gradients without noise, and 1e-2 noisy ones.
 
-    The term with eta > 0 keeps x bounded. |x_t| is the norm of the agent's whole row x_{i,t}, while s is tamed coordinate by coordinate. The
+    The term with eta > 0 pulls x back to 0. |x_t| is the norm of the agent's whole row x_{i,t}, while s is tamed coordinate by coordinate. The
     authors' code adds this term to x, and without the factor lr. Here it is subtracted, as in the papers.
 
     With a number for ``beta``, x_{t+1} = x_t - lr d_t has the papers' noise sqrt(2 lr / beta) xi_t; xi_t [..., n, d] are standard normals,
