@@ -191,7 +191,7 @@ def well_numbers(results: Results) -> list[Number]:
 FIXED, SUM_ROUNDS, SUM_TRIALS, SUM_SEED = 0.25, 20_000, 1000, 0
 FIXED_ROUNDS, LATE = 2000, 0.25
 SAMPLES, VARIANCE = 10, 0.57
-"""The samples of the earlier loop are not known. The variance and ``FIXED`` are fitted to its sizes, so of ``RMS`` and ``SQUARES`` only the ratios test."""
+"""The earlier loop's samples are not known. The variance and ``FIXED`` are fitted to its sizes: of ``RMS`` and ``SQUARES`` only ratios test."""
 SCHEDULES = {
     "m = 0": "m0=0.0,decay=constant",
     "m = 1": "m0=1.0,decay=constant",
