@@ -26,7 +26,7 @@ class Tilts(NamedTuple):
 
 @dataclass(frozen=True)
 class DoubleWell(ScenarioDefaults):
-    """Find the lower of two minima, from the side of the other one: costs that are not convex and do not change [jin2025].
+    """Find the lower of two minima, from the side of the other one: costs that are not convex and do not change.
 
         f_i(x) = sum_k x_k^4 / 4 - x_k^2 / 2 + c_ik x_k,    c_ik = c + spread (z_ik - mean_j z_jk)
 
@@ -35,7 +35,8 @@ class DoubleWell(ScenarioDefaults):
     ``begin``, on the side of the higher one. Gradient descent stays there; a rule with momentum may roll over into the other one.
 
     The lower minimum is known in closed form: the outermost root of x^3 - x + c, on the side against the sign of c (at c = 0 both minima are as
-    low, and x = -1 is taken). So regrets compare with it. The tilt is that of the task in the paper's spirit; numbers are our set-up.
+    low, and x = -1 is taken). So regrets compare with it. Wells of this kind tell
+    rules with momentum apart, such as those of [jin2025]; cost and numbers are our set-up.
 
     Attributes:
         c: the mean tilt.

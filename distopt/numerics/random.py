@@ -150,7 +150,10 @@ class Key:
                     prefixes.append(join(prefixes[-1], partial(span)[-1:]))
             inside = rounds[rounds // length == block] - block * length
             span = torch.arange(block * length, block * length + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
-            parts.append(join(prefixes[block], partial(span))[inside])
+            whole = join(prefixes[block], partial(span))
+            if len(span) == length and len(prefixes) == block + 1:  # whoever asks round after round needs it next
+                prefixes.append(whole[-1:].clone())
+            parts.append(whole[inside])
         order = torch.argsort(rounds // length, stable=True)
         out = torch.cat(parts)
         return out[torch.argsort(order)]

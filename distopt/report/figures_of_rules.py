@@ -140,10 +140,10 @@ def powers(results: Sequence[Mapping[str, Any]]) -> Figure:
     )
     fig, axes = _page(5.6, 2, 2, "TheoPouLa on steep, flat and plain costs", note, sharex=True)
     for panel, each in zip(axes.flat, results, strict=True):
-        for curve in each["curves"]:
-            size = np.array(curve["size"])
-            _line(panel, curve["method"], curve["rounds"], np.where(np.isfinite(size), np.maximum(size, 1e-12), 1e300))
         first = each["curves"][0]["size"][0]
+        for curve in each["curves"]:
+            size = np.nan_to_num(curve["size"], nan=np.inf)
+            _line(panel, curve["method"], curve["rounds"], np.clip(size, 1e-12, 100 * first))
         least = min(np.min(curve["size"]) for curve in each["curves"])
         panel.set(xscale="log", yscale="log", ylim=(max(least / 3, 1e-8), first * 5))
         _titled(panel, each["cost"], "round t", "|x_t|")

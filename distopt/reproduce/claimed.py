@@ -10,6 +10,7 @@ from distopt.report.claims import Outcome, Verdict
 from distopt.report.tables import number
 from distopt.reproduce import Measure, Part, Results
 
+DIGITS = 4
 NAMED = 5
 """Numbers as expected that a verdict names; the table has them all, and those that are not as expected are always named."""
 
@@ -42,7 +43,7 @@ def near(
     >>> near("x ends at 1", "lr = 0.1", "last x", expected=1.0, measured=0.998, within=0.01, source="derived").expected
     '1 ± 0.01 (derived)'
     """
-    words = f"{number(expected)} ± {number(within)}" if within else number(expected)
+    words = f"{number(expected, DIGITS)} ± {number(within)}" if within else number(expected, DIGITS)
     good = math.isfinite(measured) and abs(measured - expected) <= within
     return Number(claim, setup, what, _from(words, source), measured, good)
 
@@ -95,10 +96,10 @@ def rows(numbers: Sequence[Number]) -> list[dict[str, Any]]:
 def shown(value: float) -> str:
     """A measured number in words.
 
-    >>> shown(0.12345), shown(float("inf"))
-    ('0.123', 'diverges')
+    >>> shown(0.123456), shown(float("inf"))
+    ('0.1235', 'diverges')
     """
-    return number(value) if math.isfinite(value) else "diverges"
+    return number(value, DIGITS) if math.isfinite(value) else "diverges"
 
 
 def of(count: int, total: int) -> Outcome:
