@@ -76,9 +76,7 @@ def superadam_estimators(results: Mapping[str, Any]) -> Figure:
         "A quadratic of 20 coordinates whose gradients are seen with noise of variance (1 + x/2)² in each; means over the trials. The raw "
         "gradient is taken with momentum's step size. Dotted: powers of t, −2/3 and −1/2, at which the weight of the newest gradient falls."
     )
-    title = (
-        "STORM knows the gradient better than momentum does; at the same gamma it is faster, and momentum ends lower"
-    )
+    title = "STORM knows the gradient better; at the same gamma it is faster, and momentum ends lower"
     fig, axes = _page(_ROW, 1, 2, title, note)
     left, right = axes[0]
     for k, (name, each) in enumerate(results["noisy"].items()):
@@ -104,9 +102,7 @@ def gadam_quadratic(results: Mapping[str, Any]) -> Figure:
         "50 curvatures from 0.1 to 10, gradient noise 2, lr = 0.05; means over the trials. Until the averages begin, at half of the rounds, they are "
         "the last iterate."
     )
-    title = (
-        "A noisy quadratic: the mean of the iterates is far lower than the last one, even if it takes one in a hundred"
-    )
+    title = "A noisy quadratic: the mean of the iterates is far lower, even that of every hundredth"
     fig, axes = _page(_ROW, 1, len(results), title, note, sharey=True)
     for panel, (name, each) in zip(axes[0], results.items(), strict=True):
         for k, (label, line) in enumerate(each["curves"].items()):
