@@ -39,7 +39,14 @@ pytestmark = pytest.mark.usefixtures("cluster_is_free")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "algorithm", ["gt:lr=inverse_sqrt(0.02),form=atc", f"{ROOT}/examples/extragradient.py:lr=0.01"]
+    "algorithm",
+    [
+        "gt:lr=inverse_sqrt(0.02),form=atc",
+        f"{ROOT}/examples/extragradient.py:lr=0.01",
+        "gt:lr=0.02,direction=adan(clip=1.0,decay=0.1)",
+        "dgd:lr=0.01,direction=theopoula(beta=1e4)",
+        "aug_dgm:lr=0.01,direction=adashift(n=2)",
+    ],
 )
 def test_actors_have_the_bits_of_one_block(algorithm: str) -> None:
     problem = made("random_matching", algorithm=algorithm, drop_links=0.3)
