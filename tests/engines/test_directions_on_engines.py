@@ -21,10 +21,16 @@ SPECS = [
 ]
 CASES = [
     pytest.param(
-        Case(f"gt:lr=0.02,direction={spec}", "exact", "moving_target:dim=3", dtype, 1 + k % 2), id=f"{spec} {dtype}"
+        Case(
+            f"gt:lr=0.02,direction={spec}",
+            "exact",
+            "moving_target:dim=3",
+            ("float64", "float32")[k % 2],
+            1 + k // 2 % 2,
+        ),
+        id=spec,
     )
     for k, spec in enumerate(SPECS)
-    for dtype in ("float64", "float32")
 ]
 
 
