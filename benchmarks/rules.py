@@ -25,7 +25,7 @@ import distopt
 from distopt.report.statistics import holm, median_interval, paired
 from distopt.runs.tuned import Tuned, finals
 
-AGENTS, TRIALS, REPORT_TRIALS, ALPHA = 16, 5, 30, 0.05
+AGENTS, TRIALS, REPORT_TRIALS, ALPHA = 16, 3, 12, 0.05
 PAGE = Path(__file__).parent.parent / "docs" / "choosing.md"
 BEGIN, END = "<!-- made by benchmarks/rules.py -->", "<!-- end -->"
 
