@@ -29,7 +29,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "choosing.md"
 HEAD = """\
 # Which rule on which stream
 
-A direction rule turns a gradient into a step: Adam is one. In distopt every rule works in every algorithm that has a `direction`. Two of them differ in one point only:
+A direction rule turns a gradient into a step: Adam is one. In distopt every rule works in every algorithm that has a `direction`. Two of them
+differ in one point only:
 
 - `gt:direction=RULE` gives the rule the **tracked** gradient, an estimate of the network's average gradient. GTAdam is `gt:direction=adam`.
 - `dgd:direction=RULE` gives it the agent's **local** gradient. DADAM is `dgd:direction=adam`.
@@ -38,11 +39,12 @@ A direction rule turns a gradient into a step: Adam is one. In distopt every rul
 distopt tune ring --agents 16 --scenario drifting_logistic --algorithm gt:direction=adan --algorithm dgd:direction=adan --rounds 500
 ```
 
-The tables compare both forms of each rule on a ring of 16 agents. `distopt tune` chose each step size: the same grid, 5 trials and the same number of gradients
-for all ([tuning.md](tuning.md)). Rules that take two gradients in a round therefore have half as many rounds. The figures are those of 30 other trials: the median
-of the average dynamic regret, and its 90 % bootstrap interval. The last column is the Hodges-Lehmann estimate of the difference, trial by trial, with its 90 % interval. A star
-marks differences with p < 0.05 in the exact signed-rank test, after Holm's correction for all rules of the table. Constants other than the step size are the rules' defaults,
-without weight decay. Bold: the smallest median.
+The tables compare both forms of each rule on a ring of 16 agents. `distopt tune` chose each step size: the same grid, 5 trials and the same
+number of gradients for all ([tuning.md](tuning.md)). Rules that take two gradients in a round therefore have half as many rounds. The figures
+are those of 30 other trials: the median of the average dynamic regret, and its 90 % bootstrap interval. The last column is the Hodges-Lehmann
+estimate of the difference, trial by trial, with its 90 % interval. A star marks differences with p < 0.05 in the exact signed-rank test, after
+Holm's correction for all rules of the table. Constants other than the step size are the rules' defaults, without weight decay. Bold: the
+smallest median.
 """
 
 
