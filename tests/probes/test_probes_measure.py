@@ -118,7 +118,7 @@ def test_costs_without_derivatives_are_refused() -> None:
 
 
 def test_sharpness_is_that_of_the_whole_hessian() -> None:
-    run = distopt.simulate("ring", **SMALL, probe="sharpness:every=4")
+    run = distopt.simulate("ring", **SMALL, probe="sharpness:every=4,tolerance=1e-12")
     problem = build(Experiment("ring", **SMALL))
     curvature = at(Blocks(problem.scenario, problem.key, 12).get(0), 0).a.mean(1)  # of F: [R, d], on the diagonal
     rounds, sharpness = run.readings("sharpness")
