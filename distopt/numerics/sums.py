@@ -7,7 +7,8 @@ largest nodes that lie wholly in it; whatever the blocks are, putting them toget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -100,3 +101,14 @@ def combine(sums: Tensor, places: Sequence[Node], total: int) -> Tensor:
         return left + value(level - 1, 2 * k + 1) if (2 * k + 1) << (level - 1) < total else left
 
     return value((total - 1).bit_length(), 0)
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """Within it torch computes with one thread: with more it adds in another order, and engines differ in how many they have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from distopt.catalog.spec import shown
 from distopt.costs.data import Blocks
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.numerics.sums import tree_sum
+from distopt.numerics.sums import torch_on_one_thread, tree_sum
 from distopt.numerics.trees import at, cast, finite, tree_map
 from distopt.simulation.problem import Problem
 from distopt.simulation.round import AgentState
@@ -88,7 +87,7 @@ class Probing:
                     self._data_of(problem, t, data, r),
                     self._memory.setdefault((g, name, r), {}),
                 )
-                with _one_thread():
+                with torch_on_one_thread():
                     numbers = _checked(name, probe.measure(seen), len(names))
                 for each, number in zip(names, numbers, strict=True):
                     found[each][r] = number
@@ -141,14 +140,3 @@ def _number(one: Any) -> bool:
     if isinstance(one, Tensor):
         return one.numel() == 1 and not one.is_complex()
     return isinstance(one, int | float | np.integer | np.floating)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within it torch computes with one thread: with more it adds in another order, and engines differ in how many they have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

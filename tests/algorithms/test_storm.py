@@ -172,4 +172,4 @@ def test_names_and_fields() -> None:
     with pytest.raises(InputError, match="^storm: c must be positive"):
         storm(c=0.0)
     with pytest.raises(InputError, match="^gt_storm: form must be one of cta, atc"):
-        GTStorm(form="x")  # type: ignore[arg-type]
+        GTStorm(form="x")

@@ -35,7 +35,7 @@ def module(x: Tensor) -> nn.Module:
 @pytest.mark.parametrize("shards", ["random", "label"])
 @pytest.mark.parametrize("agents", [1, 3])
 def test_costs_are_those_of_a_torch_module(agents: int, shards: str, normalised: float) -> None:
-    mlp = DigitsMlp(rows=50, shards=shards, normalised=normalised)  # type: ignore[arg-type]  # one of the two
+    mlp = DigitsMlp(rows=50, shards=shards, normalised=normalised)
     x = mlp.start(Key(3, range(1), range(1), 1))[0, 0]
     y = normalised * x / x.norm() if normalised else x
     digits = load_digits()
@@ -63,7 +63,7 @@ def test_the_check_knows_it(mlp: DigitsMlp) -> None:
 @pytest.mark.parametrize("agents", [1, 3, 7])
 def test_every_sample_has_one_agent_and_shards_are_alike_in_size(agents: int) -> None:
     for shards in ("random", "label"):
-        b = batch(DigitsMlp(rows=100, shards=shards), agents, trials=2)  # type: ignore[arg-type]  # one of the two
+        b = batch(DigitsMlp(rows=100, shards=shards), agents, trials=2)
         there = b.w.gt(0).expand(b.a.shape[:3])
         sizes = there.sum(-1)
         assert int(sizes.max() - sizes.min()) <= 1 and sizes.sum(-1).unique().tolist() == [100]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from distopt.engines.workers.partition import Partition
 from distopt.engines.workers.worker import Worker
 from distopt.errors import InputError
 from distopt.experiment import Experiment
+from distopt.numerics.sums import torch_on_one_thread
 from distopt.numerics.trees import default_dtype
 from distopt.simulation import grid
 from distopt.simulation.problem import Problem, build
@@ -142,7 +142,7 @@ class RankGroup:
                 "advance", {"start": start, "count": count, "rounds": [rounds.start, rounds.stop], "keep": keep}, [best]
             )
         )
-        with one_thread(), self.orders.transport.group.busy():  # the ranks are the parallelism
+        with torch_on_one_thread(), self.orders.transport.group.busy():  # the ranks are the parallelism
             report = self.worker.advance(start, count, rounds, keep, best)
         assert report is not None
         return report
@@ -157,17 +157,6 @@ class RankGroup:
     def close(self) -> None:
         """See ``distopt.engines.workers.group.WorkerGroup``."""
         self._end()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def serve(orders: Orders, born: Problem | None = None) -> bool:
