@@ -1,6 +1,8 @@
 """Each direction rule on tracked gradients (gt) and on local ones (dgd), with tuned step sizes, on two streams.
 
-Usage: python benchmarks/rules.py [--log]    --log writes benchmarks/results/rules.json and the page docs/choosing.md; takes about half an hour
+Usage: python benchmarks/rules.py [--log]    --log writes benchmarks/results/rules.json and the tables of docs/choosing.md; takes half an hour or more
+
+What is finished is kept in build/rules, and the same command goes on from there.
 
 ``distopt.tune`` chooses the step sizes: the same grid, trials and number of gradients for all. The figures are those of other trials:
 medians of the average dynamic regret with bootstrap intervals, and Hodges-Lehmann differences, trial by trial, whose p-values are corrected
@@ -26,26 +28,7 @@ from distopt.runs.tuned import Tuned, finals
 
 AGENTS, TRIALS, REPORT_TRIALS, ALPHA = 16, 5, 30, 0.05
 PAGE = Path(__file__).parent.parent / "docs" / "choosing.md"
-HEAD = """\
-# Which rule on which stream
-
-A direction rule turns a gradient into a step: Adam is one. In distopt every rule works in every algorithm that has a `direction`. Two of them
-differ in one point only:
-
-- `gt:direction=RULE` gives the rule the **tracked** gradient, an estimate of the network's average gradient. GTAdam is `gt:direction=adam`.
-- `dgd:direction=RULE` gives it the agent's **local** gradient. DADAM is `dgd:direction=adam`.
-
-```sh
-distopt tune ring --agents 16 --scenario drifting_logistic --algorithm gt:direction=adan --algorithm dgd:direction=adan --rounds 500
-```
-
-The tables compare both forms of each rule on a ring of 16 agents. `distopt tune` chose each step size: the same grid, 5 trials and the same
-number of gradients for all ([tuning.md](tuning.md)). Rules that take two gradients in a round therefore have half as many rounds. The figures
-are those of 30 other trials: the median of the average dynamic regret, and its 90 % bootstrap interval. The last column is the Hodges-Lehmann
-estimate of the difference, trial by trial, with its 90 % interval. A star marks differences with p < 0.05 in the exact signed-rank test, after
-Holm's correction for all rules of the table. Constants other than the step size are the rules' defaults, without weight decay. Bold: the
-smallest median.
-"""
+BEGINS, ENDS = "<!-- written by benchmarks/rules.py -->", "<!-- end of what benchmarks/rules.py writes -->"
 
 
 @dataclass(frozen=True)
@@ -109,6 +92,7 @@ def measured(stream: Stream) -> dict[str, Any]:
             report_trials=REPORT_TRIALS,
             every=stream.rounds,
             agentwise=False,
+            out=Path("build") / "rules" / stream.scenario,
         )
     rules = {name: {form: _figure(tuned, spec) for form, spec in forms.items()} for name, forms in specs.items()}
     differences = {name: paired(*(forms[form]["figures"] for form in FORMS.values())) for name, forms in rules.items()}
@@ -167,6 +151,16 @@ def table(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def written(page: str, tables: str) -> str:
+    """The page with these tables in place of the earlier ones.
+
+    >>> written(f"before {BEGINS} old {ENDS} after", "new").split()[-9:]
+    ['new', '<!--', 'end', 'of', 'what', 'benchmarks/rules.py', 'writes', '-->', 'after']
+    """
+    before, rest = page.split(BEGINS)
+    return f"{before}{BEGINS}\n\n{tables}\n\n{ENDS}{rest.split(ENDS)[1]}"
+
+
 def _cell(figure: Mapping[str, Any], best: float) -> str:
     if figure["lr"] is None:
         return "diverges at every step size"
@@ -186,11 +180,14 @@ def main() -> None:
     """Measure, print the tables, and log them."""
     about = machine()
     print(header(about))
-    found = {stream.scenario: measured(stream) for stream in STREAMS}
+    found = {}
+    for stream in STREAMS:
+        print(f"{stream.title}: {len(RULES) + 1} rules in two forms ...", flush=True)
+        found[stream.scenario] = measured(stream)
     print(table(found))
     if "--log" in sys.argv[1:]:
         log("rules", {"streams": found}, about)
-        PAGE.write_text(f"{HEAD}\n{table(found)}\n")
+        PAGE.write_text(written(PAGE.read_text(), table(found)))
 
 
 if __name__ == "__main__":

@@ -260,6 +260,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     losing-momentum: Jin, Latz, Liu, Scagliotti, "Losing momentum in continuous-time stochastic optimisation", 2025. Parts: rates, well,
     finite-sum.
+
     aida: Zhang, Niwa, Kleijn, "Extending AdamW by leveraging its second moment and magnitude", 2021. Parts: stability.
 
     superadam: Huang, Li, Huang, "SUPER-ADAM: faster and universal framework of adaptive gradients", 2021. Parts: estimators.
