@@ -25,6 +25,13 @@ def test_the_page_is_made_from_the_logs(tables: ModuleType) -> None:
     )
 
 
+def test_the_page_of_rules_has_the_tables_of_the_log(tables: ModuleType) -> None:
+    rules = importlib.import_module("rules")
+    log = json.loads((ROOT / "benchmarks" / "results" / "rules.json").read_text())
+    page = rules.PAGE.read_text()
+    assert rules.written(page, rules.table(log["streams"])) == page, "run python benchmarks/rules.py --log"
+
+
 def test_another_log_makes_another_page(tables: ModuleType) -> None:
     found = tables.logs()
     regret = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
