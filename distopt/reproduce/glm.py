@@ -175,22 +175,22 @@ def simulated(kind: str, case: Case, say: Say) -> dict[str, Any]:
 
 def _minimisers(kind: str, case: Case, asked: TeacherStudent, key: Key) -> Floats:
     """Of all rows of a trial [R, d]: by the normal equations, by Newton's method, by coordinate descent. None of it is what the agents do."""
-    b = asked.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), Key(0, range(1), range(TRIALS), 1))
+    b = asked.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key.shared)  # one agent has all rows
     X, y = b.X[0, :, 0].numpy(), b.y[0, :, 0].numpy()
     find = {"ridge": _ridge, "logistic": _logistic, "lasso": _lasso}[kind]
     return np.stack([find(F, labels, case.penalty) for F, labels in zip(X, y, strict=True)])
 
 
 def _ridge(F: Floats, y: Floats, l2: float) -> Floats:
-    found: Floats = np.linalg.solve(F.T @ F + l2 * np.eye(F.shape[1]), F.T @ y)
-    return found
+    return np.asarray(np.linalg.solve(F.T @ F + l2 * np.eye(F.shape[1]), F.T @ y), dtype=np.float64)
 
 
 def _logistic(F: Floats, y: Floats, l2: float) -> Floats:
     x: Floats = np.zeros(F.shape[1])
     for _ in range(30):
         s = 1 / (1 + np.exp(y * (F @ x)))  # the chance of the other label
-        step: Floats = np.linalg.solve((F.T * (s * (1 - s))) @ F + l2 * np.eye(len(x)), l2 * x - F.T @ (y * s))
+        bend = (F.T * (s * (1 - s))) @ F + l2 * np.eye(len(x))
+        step = np.asarray(np.linalg.solve(bend, l2 * x - F.T @ (y * s)), dtype=np.float64)
         x = x - step
         if np.linalg.norm(step) < 1e-12 * (1 + np.linalg.norm(x)):
             break
