@@ -272,6 +272,11 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
     inna: Castera, Bolte, Févotte, Pauwels, "An inertial Newton algorithm for deep learning", 2021, and Castera, "Inertial Newton
     algorithms avoiding strict saddle points", 2021. Parts: spirals, saddle.
 
+    quadratics: what theory says of gradient descent, heavy ball and Nesterov on quadratics. Parts: rates, limits, floors.
+
+    glm: Gerbelot, Abbara, Krzakala, "Asymptotic errors for teacher-student convex generalized linear models", 2020. Parts: ridge, logistic,
+    lasso.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

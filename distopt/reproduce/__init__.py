@@ -32,6 +32,8 @@ PAPERS = {
     "gadam": "gadam",
     "adan": "adan",
     "inna": "inna",
+    "quadratics": "quadratics",
+    "glm": "glm",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 

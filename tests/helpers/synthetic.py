@@ -17,6 +17,7 @@ from distopt.scenarios.quadratic import Quadratic
 from distopt.scenarios.rbf_drift import RbfDrift
 from distopt.scenarios.sea import Sea
 from distopt.scenarios.switching import Switching
+from distopt.scenarios.teacher_student import TeacherStudent
 
 N, R = 6, 3
 STREAMS = {
@@ -30,6 +31,8 @@ STREAMS = {
 SCENARIOS: dict[str, Any] = {
     "quadratic": Quadratic(),
     "switching": Switching(rate=30.0, samples=5, dim=3),
+    "teacher-linear": TeacherStudent(dim=5, alpha=3.0),
+    "teacher-logistic": TeacherStudent(dim=5, alpha=3.0, model="logistic"),
     **{f"moving-{motion}": MovingTarget(motion, dim=3, period=5) for motion in ("circle", "line", "walk", "jump")},
     "moving-default": MovingTarget(),
     "localization": Localization(),
