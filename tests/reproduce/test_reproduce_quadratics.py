@@ -19,7 +19,7 @@ from distopt.reproduce.quadratics import CASES, FLOORS, Shared, factor, floor, l
 from distopt.reproduce.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDE, PAGE = ((DOCS / name).read_text() for name in ("choosing-steps.md", "reproduce-glm.md"))
+GUIDE, PAGE = ((DOCS / name).read_text() for name in ("choosing.md", "reproduce-glm.md"))
 
 
 def measured(folder: Path, name: str) -> Any:
