@@ -271,6 +271,10 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
     inna: Castera, Bolte, Févotte, Pauwels, "An inertial Newton algorithm for deep learning", 2021, and Castera, "Inertial Newton
     algorithms avoiding strict saddle points", 2021. Parts: spirals, saddle.
 
+    edge-of-stability: Cohen and others, "Gradient descent on neural networks typically occurs at the edge of stability", 2021. Parts: digits.
+
+    adaptive-edge: Cohen and others, "Adaptive gradient methods at the edge of stability", 2022. Parts: digits, quadratic, network.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

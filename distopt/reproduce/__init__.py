@@ -32,6 +32,8 @@ PAPERS = {
     "gadam": "gadam",
     "adan": "adan",
     "inna": "inna",
+    "edge-of-stability": "edge_of_stability",
+    "adaptive-edge": "adaptive_edge",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
