@@ -275,6 +275,10 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     adaptive-edge: Cohen and others, "Adaptive gradient methods at the edge of stability", 2022. Parts: digits, quadratic, network.
 
+    spherical-sharpness: Lyu, Li, Arora, "Understanding the generalization benefit of normalization layers", 2022. Parts: digits.
+
+    flow: Elkabetz, Cohen, "Continuous vs. discrete optimization of deep neural networks", 2021. Parts: order, valleys.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

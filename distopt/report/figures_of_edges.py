@@ -160,8 +160,8 @@ def flow_order(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 def flow_valleys(results: Mapping[str, Any]) -> Figure:
     """-lam_min along the run, at random points, and the costs from balanced starts."""
     note = (
-        "Left: the most negative eigenvalue of the Hessian of a deep linear network, along a run from a nearly balanced start, and at points "
-        "of standard normal numbers (a line each). Right: a line for each start."
+        "Left: the most negative eigenvalue of the Hessian of a deep linear network, along a run from a nearly balanced start, and at points of "
+        "standard normal numbers. A line for each point and start."
     )
     fig, axes = _page(
         _ROW, 1, 2, "Along the flow the cost is nearly convex, and nearly balanced starts reach its minimum", note

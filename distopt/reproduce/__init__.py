@@ -34,6 +34,8 @@ PAPERS = {
     "inna": "inna",
     "edge-of-stability": "edge_of_stability",
     "adaptive-edge": "adaptive_edge",
+    "spherical-sharpness": "spherical_sharpness",
+    "flow": "flow",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
