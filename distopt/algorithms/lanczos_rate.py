@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from distopt.optional import AlgorithmDefaults
-from distopt.protocols import Mix
-from distopt.ranges import inside, positive, whole
+from distopt.protocols import Mix, Schedule
+from distopt.ranges import inside, positive, step_size, whole
+from distopt.schedules import rate
 
 SECTIONS, PASSES = 32, 3
 """Into so many parts an interval is cut that holds an extreme eigenvalue, so many times."""
@@ -73,7 +74,7 @@ class LanczosRate(AlgorithmDefaults):
     x_t and m_t are [..., n, d], one row per agent.
 
     Args:
-        lr: step size until the first reading with a positive L.
+        lr: step size until the first reading with a positive L, a number or a schedule.
         steps: k, 2 to 100.
         low: mu is at least this part of L, in (0, 1).
         width: of the differences, above 0.
@@ -89,14 +90,15 @@ class LanczosRate(AlgorithmDefaults):
     True
     """
 
-    lr: float = 0.01
+    lr: float | Schedule = 0.01
     steps: int = 5
     low: float = 1e-3
     width: float = 1e-4
     channels: ClassVar[tuple[str, ...]] = ("x", "curvature")
 
     def __post_init__(self) -> None:
-        positive("lanczos_rate", lr=self.lr, width=self.width)
+        step_size("lanczos_rate", self.lr)
+        positive("lanczos_rate", width=self.width)
         whole("lanczos_rate", 2, MOST, steps=self.steps)
         inside("lanczos_rate", low=self.low)
 
@@ -131,7 +133,7 @@ class LanczosRate(AlgorithmDefaults):
         root = torch.sqrt(torch.where(good, top, torch.ones_like(top)))
         least = torch.sqrt(torch.where(good, torch.maximum(bottom.abs(), self.low * top), torch.ones_like(top)))
         step, kept = 2 / (root + least), (root - least) / (root + least)
-        lr = torch.where(good, step * step, self.lr * torch.ones_like(top))
+        lr = torch.where(good, step * step, rate(self.lr, mix) * torch.ones_like(top))
         m = torch.where(good, kept * kept, torch.zeros_like(top)) * state.m + lr * g
         after = LanczosRateState(
             m, y, r / (beside + TINY), q.clone(), beside, *diagonals, curvature, state.slots.clone(), state.grid.clone()

@@ -279,6 +279,8 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     flow: Elkabetz, Cohen, "Continuous vs. discrete optimization of deep neural networks", 2021. Parts: order, valleys.
 
+    random-matrix: Granziol, Zohren, Roberts, "Learning rates as a function of batch size", 2022. Parts: field, steps, network, learner, floor.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

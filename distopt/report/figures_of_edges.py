@@ -204,7 +204,9 @@ def random_steps(results: Mapping[str, Any]) -> Figure:
     fig, axes = _page(_ROW, 1, 1, "SGD: the largest stable step size grows with the batch, and stops at 2 / lam1", note)
     panel, found = axes[0, 0], np.array(results["steps"])
     batches = 2.0 ** np.arange(len(found))
-    panel.plot(batches, found, "o-", color=COLOURS[0], linewidth=1.3, markersize=5)
+    panel.plot(batches, found, "o-", color=COLOURS[0], linewidth=1.3, markersize=5, label="measured")
+    squares = np.array(results["squares"])
+    panel.plot(batches, squares, color=COLOURS[1], linestyle=_DASHES[1], linewidth=1.3, label="mean square, derived")
     panel.plot(batches[:5], found[0] * batches[:5], color=INK, linewidth=0.9, linestyle=_DOTTED, alpha=0.6)
     _level(panel, results["limit"])
     panel.set(xscale="log", yscale="log", ylim=(0.5 * found[0], 2 * results["limit"]))
@@ -232,6 +234,21 @@ def random_network(results: Mapping[str, Any]) -> Figure:
     _level(panel, top)
     panel.set(xscale="log", yscale="log")
     _titled(panel, "", "batch size B", "largest eigenvalue of the Hessian")
+    return _finished(fig, axes)
+
+
+def random_learner(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Costs against gradients."""
+    note = "The network of digits_mlp on 200 digits. lanczos_rate takes three gradients a round. What leaves the panel at the top does not come back."
+    fig, axes = _page(
+        _ROW, 1, 1, "Step size and momentum from the extreme curvatures: fast, if they are read often enough", note
+    )
+    panel = axes[0, 0]
+    for k, (name, each) in enumerate(results.items()):
+        cost = np.minimum(np.array(each["cost"]), 100.0)
+        panel.plot(each["gradients"] * np.arange(len(cost)), cost, color=COLOURS[k], linewidth=1.0, label=name)
+    panel.set(yscale="log", xlim=(0, None), ylim=(None, 30))
+    _titled(panel, "", "gradients", "cost")
     return _finished(fig, axes)
 
 

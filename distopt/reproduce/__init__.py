@@ -36,6 +36,7 @@ PAPERS = {
     "adaptive-edge": "adaptive_edge",
     "spherical-sharpness": "spherical_sharpness",
     "flow": "flow",
+    "random-matrix": "random_matrix",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
