@@ -14,7 +14,7 @@ from distopt.numerics.random import Key
 from distopt.probes.mini_batch_edge import MiniBatchEdge
 from distopt.reproduce import Results, Say
 from distopt.reproduce.claimed import Number, below, near, part
-from distopt.reproduce.landscape import HessianSpread
+from distopt.reproduce.landscape import Floats, HessianSpread
 from distopt.reproduce.sgd_steps import features, mean_square, stable
 from distopt.reproduce.smooth import Bowl, points, runs, with_unreached
 from distopt.reproduce.store import Store
@@ -125,7 +125,8 @@ def steps(store: Store, data: Path | None, say: Say) -> Results:
 def _steps(say: Say) -> dict[str, Any]:
     a = features()
     low, high = STEPS_RANGE
-    rates = low * STEP_RATIO ** np.arange(math.ceil(math.log(high / low) / math.log(STEP_RATIO)))
+    count = math.ceil(math.log(high / low) / math.log(STEP_RATIO))
+    rates: Floats = np.asarray(low * STEP_RATIO ** np.arange(count), dtype=np.float64)
     found = [stable(a, batch, rates, STEP_ROUNDS, STEP_TRIALS) for batch in STEP_BATCHES]
     say("random-matrix: SGD on least squares")
     squares = [mean_square(a, batch, POWERS) for batch in STEP_BATCHES]
