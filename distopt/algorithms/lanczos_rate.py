@@ -63,7 +63,8 @@ class LanczosRate(AlgorithmDefaults):
     After k rounds L and l are the extreme eigenvalues of the tridiagonal matrix of alpha and beta, found by counting the eigenvalues below
     some points (Sturm). They hold for the next k rounds, and longer where the largest is not positive. In the first k - 1 rounds the method is
     gradient descent with the field ``lr``. In a network every agent has its own Hessian; L and l are averaged with the neighbours in each
-    round, through the channel "curvature". The mean of the agents' L is at least that of their mean cost, so the step is on the safe side.
+    round, through the channel "curvature", which should not be compressed. The mean of the agents' L is at least that of their mean cost, so
+    the step is on the safe side.
     Like ``dgd``, the method keeps a bias where agents' costs differ.
 
     The paper reads at fixed intervals, all products at once, from one random vector. Here the first vector is the gradient, and what is used is

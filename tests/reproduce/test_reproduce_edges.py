@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.pages import measured, outcomes, shortened
 
 import distopt
 from distopt import reproduce
@@ -16,42 +17,18 @@ from distopt.algorithms.gt import GT
 from distopt.costs.data import Blocks
 from distopt.experiment import Experiment
 from distopt.numerics.trees import at
-from distopt.report import figures_of_edges
 from distopt.reproduce import adaptive_edge, edge_of_stability
 from distopt.reproduce.adaptive_edge import Frozen, Tilted
 from distopt.reproduce.landscape import NetworkSharpness, OwnSharpness, edge, plateau, read, ring
 from distopt.reproduce.store import Store
 from distopt.simulation.problem import build
 
-Results = Any
 PAPERS = ("edge-of-stability", "adaptive-edge")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
-
-
-def shortened(monkeypatch: pytest.MonkeyPatch, module: Any, **values: Any) -> None:
-    for name, value in values.items():
-        monkeypatch.setattr(module, name, value)
-
-
-def measured(store: Store, paper: str, name: str) -> Results:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts(paper)[name]
-    results = part.measure(store, None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert rows and {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    module, _, drawing = part.figure.partition(":")
-    assert module == "figures_of_edges"
-    figure = getattr(figures_of_edges, drawing)(results)
-    assert all(panel.lines or panel.collections for panel in figure.axes)
-    return results
-
-
-def outcomes(paper: str, name: str, results: Results) -> list[str]:
-    return [verdict.outcome for verdict in reproduce.parts(paper)[name].verdicts(results)]
 
 
 # ------------------------------------------------------------------------------------------------------ gradient descent

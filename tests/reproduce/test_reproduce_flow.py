@@ -9,40 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.pages import measured, outcomes, shortened
 
 from distopt import reproduce
 from distopt.numerics.random import Key
-from distopt.report import figures_of_edges
 from distopt.reproduce import flow, spherical_sharpness
 from distopt.reproduce.flow import DeepLinear, hessian, split, target, times
 from distopt.reproduce.store import Store
-
-Results = Any
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
-
-
-def shortened(monkeypatch: pytest.MonkeyPatch, module: Any, **values: Any) -> None:
-    for name, value in values.items():
-        monkeypatch.setattr(module, name, value)
-
-
-def measured(store: Store, paper: str, name: str) -> Results:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts(paper)[name]
-    results = part.measure(store, None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert rows and {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    figure = getattr(figures_of_edges, part.figure.partition(":")[2])(results)
-    assert all(panel.lines or panel.collections for panel in figure.axes)
-    return results
-
-
-def outcomes(paper: str, name: str, results: Results) -> list[str]:
-    return [verdict.outcome for verdict in reproduce.parts(paper)[name].verdicts(results)]
 
 
 # --------------------------------------------------------------------------------------------------------- on the sphere

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.pages import measured, outcomes, shortened
 
 import distopt
 from distopt import reproduce
@@ -17,43 +18,21 @@ from distopt.reproduce.random_matrix import effective, largest
 from distopt.reproduce.sgd_steps import features, mean_square, stable
 from distopt.reproduce.store import Store
 
-Results = Any
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
 
 
-def shortened(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
-    for name, value in values.items():
-        monkeypatch.setattr(random_matrix, name, value)
-
-
-def measured(store: Store, name: str) -> Results:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts("random-matrix")[name]
-    results = part.measure(store, None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert rows and {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    figure = getattr(figures_of_edges, part.figure.partition(":")[2])(results)
-    assert all(panel.lines or panel.collections for panel in figure.axes)
-    return results
-
-
-def outcomes(name: str, results: Results) -> list[str]:
-    return [verdict.outcome for verdict in reproduce.parts("random-matrix")[name].verdicts(results)]
-
-
 # ------------------------------------------------------------------------------------------------------------------ field
 
 
 def test_spikes_stand_where_the_formula_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    shortened(monkeypatch, FIELD_BATCHES=(4, 64), DRAWS=4)
-    results = measured(store, "field")
+    shortened(monkeypatch, random_matrix, FIELD_BATCHES=(4, 64), DRAWS=4)
+    results = measured(store, "random-matrix", "field")
     assert [each["top"] for each in results] == pytest.approx([28.28, 11.25], rel=0.05)
-    assert outcomes("field", results) == ["holds"]
-    assert outcomes("field", [{**each, "top": 9.0} for each in results]) == ["does not hold"]
+    assert outcomes("random-matrix", "field", results) == ["holds"]
+    assert outcomes("random-matrix", "field", [{**each, "top": 9.0} for each in results]) == ["does not hold"]
 
 
 def test_the_formula_is_continuous_and_the_whole_batch_has_no_noise() -> None:
@@ -79,8 +58,8 @@ def test_the_edge_of_the_mean_square_is_that_of_the_whole_map(batch: int) -> Non
 
 
 def test_steps_grow_with_the_batch_up_to_their_limit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    shortened(monkeypatch, STEP_ROUNDS=150, STEP_BATCHES=(1, 2, 4, 8, 64), POWERS=20)
-    results = measured(store, "steps")
+    shortened(monkeypatch, random_matrix, STEP_ROUNDS=150, STEP_BATCHES=(1, 2, 4, 8, 64), POWERS=20)
+    results = measured(store, "random-matrix", "steps")
     found = results["steps"]
     assert found == sorted(found) and found[1] / found[0] > 1.6
     assert found[-1] == pytest.approx(results["limit"], rel=0.05)
@@ -97,8 +76,12 @@ def test_on_equal_rows_the_edge_is_that_of_gradient_descent() -> None:
 def test_verdicts_on_steps() -> None:
     steps = [0.1, 0.19, 0.37, 0.7, 0.7, 0.7, 0.7, 0.7155]
     made = {"steps": steps, "squares": steps, "limit": 0.7155}
-    assert outcomes("steps", made) == ["holds"] * 3
-    assert outcomes("steps", {**made, "steps": [0.1] * 8}) == ["does not hold", "holds in part", "does not hold"]
+    assert outcomes("random-matrix", "steps", made) == ["holds"] * 3
+    assert outcomes("random-matrix", "steps", {**made, "steps": [0.1] * 8}) == [
+        "does not hold",
+        "holds in part",
+        "does not hold",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------- network
@@ -132,17 +115,17 @@ def test_the_spread_of_single_samples_is_that_of_their_hessians() -> None:
 
 
 def test_the_network_is_read_for_each_batch_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    shortened(monkeypatch, NETWORK_ROWS=40, NETWORK_BATCHES=(4, 16), NETWORK_ROUNDS=4, DRAWS=2)
-    results = measured(store, "network")
+    shortened(monkeypatch, random_matrix, NETWORK_ROWS=40, NETWORK_BATCHES=(4, 16), NETWORK_ROUNDS=4, DRAWS=2)
+    results = measured(store, "random-matrix", "network")
     assert results["values"][0] > results["values"][1] > results["top"] > 0 and results["spread"] > 0
 
 
 def test_verdicts_on_the_network() -> None:
     batches = list(random_matrix.NETWORK_BATCHES)
     made = {"top": 2.0, "spread": 40.0, "batches": batches, "values": [2 + 20 / effective(b, 400) for b in batches]}
-    assert outcomes("network", made) == ["holds", "holds"]
+    assert outcomes("random-matrix", "network", made) == ["holds", "holds"]
     flat = {**made, "values": [3.0] * len(batches)}
-    assert outcomes("network", flat) == ["does not hold", "does not hold"]
+    assert outcomes("random-matrix", "network", flat) == ["does not hold", "does not hold"]
 
 
 # ------------------------------------------------------------------------------------------------------ learner and floor
@@ -153,7 +136,7 @@ def test_learners_are_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
     shortened(
         monkeypatch, LEARNERS={name: (spec, 60 * (4 - each) // 1, each) for name, (spec, _, each) in known.items()}
     )
-    results = measured(store, "learner")
+    results = measured(store, "random-matrix", "learner")
     assert all(np.isfinite(each["cost"]).all() and each["cost"][-1] < each["cost"][0] for each in results.values())
 
 
@@ -163,15 +146,15 @@ def test_verdicts_on_learners() -> None:
         name: {"cost": [0.5, *[level] * 60], "rounds": 2 * level}
         for name, level in zip(names, (0.01, 0.02, 0.03, 0.1, 0.2), strict=True)
     }
-    assert outcomes("learner", made) == ["holds", "holds"]
+    assert outcomes("random-matrix", "learner", made) == ["holds", "holds"]
     made[names[2]] = {"cost": [0.5, *[1e30] * 60], "rounds": 1e30}
     made[names[3]] = {"cost": [0.5, *[0.001] * 60], "rounds": 0.1}
-    assert outcomes("learner", made) == ["holds in part", "holds in part"]
+    assert outcomes("random-matrix", "learner", made) == ["holds in part", "holds in part"]
 
 
 def test_floors_are_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    shortened(monkeypatch, FLOOR_ROUNDS=1500, FLOOR_TRIALS=2, FLOOR_BATCHES=(64, 256))
-    shortened(monkeypatch, EARLIER_FLOORS={"Adam": (0.0109, 0.0224), "SGD": (0.041, 0.134)})
+    shortened(monkeypatch, random_matrix, FLOOR_ROUNDS=1500, FLOOR_TRIALS=2, FLOOR_BATCHES=(64, 256))
+    shortened(monkeypatch, random_matrix, EARLIER_FLOORS={"Adam": (0.0109, 0.0224), "SGD": (0.041, 0.134)})
     part = reproduce.parts("random-matrix")["floor"]
     results = part.measure(store, None, lambda text: None)
     assert results["SGD"] == pytest.approx([0.041, 0.135], rel=0.15)
@@ -181,6 +164,11 @@ def test_floors_are_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
 def test_verdicts_on_floors() -> None:
     root = [0.003 * 2**k for k in range(4)]
     made = {"Adam": root, "SGD": [0.003 * 4**k for k in range(4)]}
-    assert outcomes("floor", made) == ["holds", "holds", "open", "open"]
-    assert outcomes("floor", {"Adam": made["SGD"], "SGD": root}) == ["does not hold", "does not hold", "open", "open"]
+    assert outcomes("random-matrix", "floor", made) == ["holds", "holds", "open", "open"]
+    assert outcomes("random-matrix", "floor", {"Adam": made["SGD"], "SGD": root}) == [
+        "does not hold",
+        "does not hold",
+        "open",
+        "open",
+    ]
     assert figures_of_edges.random_floor(made).axes
