@@ -94,6 +94,8 @@ class ScenarioDefaults:
         hessian: ``hessian(x, b)`` [R, d, d], the sum over agents of the Hessians at x_i. It makes Newton's method faster.
         linear_rows: ``linear_rows(b)``, of logistic and softmax regression: features X [K|1, R|1, n|1, m, p], labels (-1.0 and 1.0, or int64
             classes) and row weights [K|1, R|1, n|1, m], and the ridge parameter. It makes it faster still (see ``distopt.costs.linear``).
+        row_weights: the name of the leaf of its batches, NamedTuples, that holds the weights w [K|1, R|1, n|1, m] of samples, such as "w": costs
+            are f_i = sum_r w_r loss_r(x), and what does not depend on w. A place with w = 0 is empty. Probes choose mini-batches by it.
         modulus: ``modulus(b)`` [K|1, R|1], mu_t: F_t = sum_i f_{i,t} is mu_t-strongly convex; from the batch of ALL agents. 0 or None: unknown.
             With ``smoothness`` it certifies the regret. Where costs have ``linear_rows`` both are known already.
         smoothness: ``smoothness(b)`` [K|1, R|1], L_t: grad F_t has this Lipschitz constant. None: unknown.
@@ -113,6 +115,7 @@ class ScenarioDefaults:
     guess: ClassVar[Any] = None
     hessian: ClassVar[Any] = None
     linear_rows: ClassVar[Any] = None
+    row_weights: ClassVar[Any] = None
     modulus: ClassVar[Any] = None
     smoothness: ClassVar[Any] = None
     accuracy: ClassVar[Any] = None

@@ -241,6 +241,9 @@ class Snapshot(Protocol):
     def curvature(self, y: Tensor) -> Callable[[Tensor], Tensor]:
         """What multiplies a vector [d] by the Hessian of F_t at y."""
 
+    def with_data(self, data: Any) -> Snapshot:
+        """The same agents with other data, in every round: those of some of the samples, say."""
+
     def normal(self, number: int = 0) -> Tensor:
         """Standard normal numbers [d], the same in all rounds and on every engine. Each ``number`` and each trial has its own."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -109,6 +109,7 @@ class Digits(ScenarioDefaults):
     images: int = 4
     window: int = 5
     l2: float = 1e-2
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         real(self, "alpha", "period", above=True)

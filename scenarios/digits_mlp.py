@@ -74,6 +74,7 @@ class DigitsMlp(ScenarioDefaults):
     shards: Literal["random", "label"] = "random"
     normalised: float = 0.0
     comparator: ClassVar[bool] = False
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows", high=MOST)

@@ -62,6 +62,7 @@ class DriftingLogistic(ScenarioDefaults):
     spread: float = 0.5
     scatter: float = 0.5
     l2: float = 0.1
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows")

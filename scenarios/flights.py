@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -193,6 +193,7 @@ class Flights(ScenarioDefaults):
     agents_by: Literal["carrier", "origin", "shard"] = "carrier"
     keep: float = 0.8
     l2: float = 1e-2
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "window", "step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -69,6 +70,7 @@ class RbfDrift(ScenarioDefaults):
     window: int = 10
     noise: float = 0.0
     l2: float = 0.01
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "features", "rows", "window")

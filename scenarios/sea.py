@@ -57,6 +57,7 @@ class Sea(ScenarioDefaults):
     period: int = 500
     noise: float = 0.1
     l2: float = 0.01
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows", "window", "period")

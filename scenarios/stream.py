@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -138,6 +138,7 @@ class Stream(ScenarioDefaults):
     standardise: bool = True
     drop: str | Sequence[str] = ()
     categories: str | Sequence[str] = ()
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike):

@@ -22,9 +22,9 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
     same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is allowed, and ``comparator = False`` has none; no
     point is better over the first rounds together than ``best_fixed``; ``hessian`` is the derivative
-    of ``grad``; ``linear_rows`` gives the costs of ``loss``; between pairs of points the summed gradient changes by no less than ``modulus``
-    says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
-    itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
+    of ``grad``; ``linear_rows`` gives the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of
+    points the summed gradient changes by no less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed
+    points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -69,10 +69,24 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     if scenario.best_fixed is not None:
         _check_best_fixed(scenario, agents, seed, who)
     _check_curvature(scenario, whole, full, times, who)
+    if scenario.row_weights is not None:
+        _check_row_weights(scenario, at(full, 0), agents, who)
     if scenario.project is not None:
         _check_projection(scenario, agents, who)
     if scenario.start is not None:
         _check_start(scenario, agents, seed, who)
+
+
+def _check_row_weights(scenario: Any, b: Any, agents: int, who: str) -> None:
+    name = scenario.row_weights
+    known = getattr(b, "_fields", ())  # a user's batch may be no NamedTuple
+    require(name in known, f"{who}: row_weights={name!r}: a batch has no such leaf; it has: {', '.join(known)}")
+    w = b._asdict()[name]
+    require(w.dim() == 3, f"{who}: row_weights={name!r}: the leaf has the shape {list(w.shape)}, not [R|1, n|1, m]")
+    x = normals(R, agents, scenario.dim, seed=5)
+    none, once, twice = (scenario.loss(x, b._replace(**{name: factor * w})) for factor in (0, 1, 2))
+    gap = float((twice - 2 * once + none).abs().max() / (1 + once.abs().max()))
+    require(gap < 1e-9, f"{who}: its costs are not linear in the leaf {name!r} (off by {gap:.1e})")
 
 
 def _check_projection(scenario: Any, agents: int, who: str) -> None:

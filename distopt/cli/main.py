@@ -277,6 +277,16 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
     glm: Gerbelot, Abbara, Krzakala, "Asymptotic errors for teacher-student convex generalized linear models", 2020. Parts: ridge, logistic,
     lasso.
 
+    edge-of-stability: Cohen and others, "Gradient descent on neural networks typically occurs at the edge of stability", 2021. Parts: digits.
+
+    adaptive-edge: Cohen and others, "Adaptive gradient methods at the edge of stability", 2022. Parts: digits, quadratic, network.
+
+    spherical-sharpness: Lyu, Li, Arora, "Understanding the generalization benefit of normalization layers", 2022. Parts: digits.
+
+    flow: Elkabetz, Cohen, "Continuous vs. discrete optimization of deep neural networks", 2021. Parts: order, valleys.
+
+    random-matrix: Granziol, Zohren, Roberts, "Learning rates as a function of batch size", 2022. Parts: field, steps, network, learner, floor.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

@@ -34,6 +34,11 @@ PAPERS = {
     "inna": "inna",
     "quadratics": "quadratics",
     "glm": "glm",
+    "edge-of-stability": "edge_of_stability",
+    "adaptive-edge": "adaptive_edge",
+    "spherical-sharpness": "spherical_sharpness",
+    "flow": "flow",
+    "random-matrix": "random_matrix",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 

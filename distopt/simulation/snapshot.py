@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,10 @@ class Snapshot:
     def _together(self, y: Tensor) -> Tensor:
         """Points [1, N, d] of agents that are all at y."""
         return y.expand(1, *self.x.shape)
+
+    def with_data(self, data: Any) -> Snapshot:
+        """See ``distopt.protocols.Snapshot``."""
+        return replace(self, data_of=lambda t: data)
 
     def normal(self, number: int = 0) -> Tensor:
         """See ``distopt.protocols.Snapshot``."""

@@ -119,6 +119,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
+        "lanczos_rate": {"lr": POSITIVE, "steps": whole(2, 100), "low": INSIDE, "width": POSITIVE},
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
         "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
