@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+QUICK = 4
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -41,15 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before cases are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``sampled(k)`` every k-th case is quick, and the others are slow."""
-    seen: Counter[str] = Counter()
+    """At most ``QUICK`` cases of each test are quick, evenly spaced in their list; the others are slow."""
+    cases: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        mark = item.get_closest_marker("sampled")
-        if mark is not None:
-            test = item.nodeid.partition("[")[0]
-            if seen[test] % mark.args[0]:
+        if not any(item.get_closest_marker(name) for name in ("slow", "battery")):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for each in cases.values():
+        quick = {k * len(each) // QUICK for k in range(QUICK)}
+        for k, item in enumerate(each):
+            if len(each) > QUICK and k not in quick:
                 item.add_marker("slow")
-            seen[test] += 1
 
 
 @pytest.fixture

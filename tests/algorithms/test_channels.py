@@ -120,7 +120,6 @@ class LinkedWire(Linked):
         return super().weigh("x", rows)
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("spec", MADE)
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.02", "gt:lr=0.02,form=atc", "gtadam:lr=0.01"])
 def test_trackers_keep_the_mean_of_the_gradients(spec: str, algorithm: str) -> None:

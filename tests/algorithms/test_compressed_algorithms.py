@@ -211,7 +211,6 @@ def test_each_is_its_paper(name: str) -> None:
     assert np.abs(found - expected[: len(found)]).max() < tolerance
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("compressor", [Sign(), TopK(1), TopK(3), Identity()])
 @pytest.mark.parametrize(
     "make",
@@ -245,10 +244,10 @@ def test_corrected_methods_converge_linearly_to_the_optimum(algorithm: Any) -> N
     assert near < far / 10 and end < (1e-12 if tracks else 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm", [choco_sgd(0.05, Sign(), 0.2), deepsqueeze(0.05, Sign(), 0.2)], ids=["choco_sgd", "deepsqueeze"]
 )
-@pytest.mark.sampled(2)
 def test_methods_without_correction_stop_at_a_bias(algorithm: Any) -> None:
     assert distance(algorithm, 3000) > 1e-3
 
@@ -289,7 +288,6 @@ def test_workers_around_an_average_need_a_star_or_the_complete_graph() -> None:
         distopt.simulate("complete", algorithm="ef_signsgd:lr=0.1", channel="choco:compressor=sign", **ask)
 
 
-@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "algorithm", ["ef_sgd:lr=0.05", "ef_signsgd:lr=0.05", "ef21:lr=0.05", "signsgd:lr=0.02,vote=true", "signum:lr=0.02"]
 )

@@ -47,11 +47,11 @@ rows = st.integers(1, 40).flatmap(
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.sampled(4)
 def test_the_battery(spec: str) -> None:
     check_compressor(make("compressors", spec))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(rows)
 @example(np.array([1.0, 0.0, 0.0, 1.0] + 7 * [0.0]))  # as a matrix it has rank 1

@@ -72,6 +72,7 @@ def test_without_correction_local_steps_are_biased_where_costs_differ() -> None:
     assert ends[True] < 1e-6 < ends[False] / 100
 
 
+@pytest.mark.slow
 @needs.forks
 def test_local_steps_of_the_optimiser_are_those_of_the_paper(tmp_path: Path) -> None:
     """x, c and z are of each rank's own batches; the simulator has no such rounds, so a loop over the ranks stands for it."""
@@ -113,6 +114,7 @@ def test_local_steps_of_the_optimiser_are_those_of_the_paper(tmp_path: Path) -> 
         assert (wanted[-1] - wanted[0]).abs().max() > 0.01
 
 
+@pytest.mark.slow
 @needs.forks
 def test_local_steps_go_on_from_a_state_saved_between_two_exchanges(tmp_path: Path) -> None:
     def work(rank: int) -> Any:

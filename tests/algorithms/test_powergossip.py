@@ -162,7 +162,6 @@ def test_square_and_full_rank_it_is_exact_gossip() -> None:
         assert (float((after - link.weigh("x", before)).abs().max()) < 1e-12) == exact_too
 
 
-@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("rank", "rows"), [(1, 0), (2, 0), (1, 2)])
 @pytest.mark.parametrize("topology", ["ring", "star", "complete"])
 def test_gossip_alone_reaches_the_mean(topology: str, rank: int, rows: int) -> None:

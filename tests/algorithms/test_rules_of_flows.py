@@ -173,7 +173,6 @@ def test_without_mass_it_is_gradient_descent() -> None:
         assert np.abs(walked(rule, gradient, START, 0.05) - plain).max() < 1e-13
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("m0", "rate"), [(0.0, 1.0), (1.0, 0.3), (1.0, 10.0)])
 def test_the_stationary_variance_is_that_of_the_flow(m0: float, rate: float) -> None:
     """f_a(x) = (x - a)^2 / 2, where a = -1 or 1 is drawn anew at the given rate: Var x = (1 + m rate) / (1 + rate + m rate^2).
@@ -205,6 +204,7 @@ def settled(path: Floats, h: float) -> float:
     return float((away[-1] + 1) * h)
 
 
+@pytest.mark.slow
 def test_mass_carries_over_the_hill_and_losing_it_lets_the_point_settle() -> None:
     h, rounds = 0.02, 5000
     stuck, swinging, losing_it = (
@@ -233,7 +233,6 @@ def test_it_stays_stable_as_the_mass_falls_to_nothing() -> None:
 # INNA
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("alpha", "beta", "curvature", "gap", "turns"),
     [(0.5, 0.1, 1.0, -3.64, 61), (0.5, 0.1, 0.05, 0.06, 0), (2.1, 0.1, 1.0, 0.84, 0)],
@@ -264,7 +263,6 @@ def test_the_step_of_inna_changes_volumes_as_the_step_of_the_paper_does(
         assert found == pytest.approx(0.95, abs=1e-14)
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("alpha", "beta", "lr"), [(0.5, 0.1, 0.1), (1.3, 0.4, 0.05), (0.1, 1.0, 0.1)])
 def test_inna_leaves_saddle_points(alpha: float, beta: float, lr: float) -> None:
     """x^2/2 - y^2/2 + y^4/4 has one at 0 and minima at (0, 1) and (0, -1). None of 1,000 random starts ends at the saddle point."""

@@ -248,6 +248,7 @@ def test_with_decay_aida_contracts_by_exactly_the_decay(inside: bool, lr: float,
     assert (rest[[0, 1, 3]] < 2e-14).all() and rest[2] < 1e-8
 
 
+@pytest.mark.slow
 def test_without_decay_aida_falls_like_a_power_of_t() -> None:
     """Once r is far below eps, x_{t+1} = x_t - lr |lam x|^q / eps^(q/p): x^(1 - q) grows by (q - 1) lr lam^q / eps^(q/p) a step."""
     rule, lr = Aida(**POWERS, b2=0.9, eps=1e-2), 0.1

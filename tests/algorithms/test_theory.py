@@ -356,6 +356,7 @@ def test_aug_dgm_is_next_with_a_mixed_direction() -> None:
     assert (augmented[-1] - own).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_dadam_keeps_a_bias_that_gtadam_does_not_have() -> None:
     q, w = Quadratics.draw(10, 5, 0.5, 2.0), ring(10)
     tracked, _ = run(gtadam(0.01, eps=1e-2), q.gradient, w, start(10, 5), 6000)

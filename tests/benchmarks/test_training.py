@@ -73,6 +73,7 @@ def test_shares_of_the_data_are_disjoint_and_all_of_it(bench: SimpleNamespace) -
         assert x.shape == (7, 1, 8, 8) and len(y) == 7
 
 
+@pytest.mark.slow
 @needs.forks
 def test_every_method_trains(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.training, "pictures", digits)

@@ -52,7 +52,6 @@ def problem_shape(problem):
 # Rows grouped with and without remainder, rows of one group, rows of their own, few agents, a cap that binds.
 @pytest.mark.parametrize(("N", "d"), [(3, 1), (5, 3), (16, 2), (7, 200), (4, 511), (5, 512), (3, 1030), (700, 10)])
 @pytest.mark.parametrize("rounds", [1, 2, 37])
-@pytest.mark.sampled(4)
 def test_ring(yardsticks, N, d, rounds):
     problems = sys.modules["problems"]
     problem = replace(problems.ring(N, d, seed=N + d), rounds=rounds, adam=problems.Adam(lr=0.05, cap=0.002, eps=1e-4))
@@ -83,6 +82,7 @@ def test_logistic(yardsticks, d, S, K, rounds):
         assert yardsticks.difference(run(problem)[0], expected) < 1e-12
 
 
+@pytest.mark.slow
 def test_jax_agrees(yardsticks):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")

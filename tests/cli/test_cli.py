@@ -117,6 +117,7 @@ def test_labels_that_make_the_same_folder_name_do_not_collide() -> None:
     assert sorted(many("o")) == ["dgd(0.1)", "dgd: 0.1", "dgd:0.1"]
 
 
+@pytest.mark.slow
 def test_the_same_command_overwrites_itself_and_nothing_else() -> None:
     for words in ([], ["--algorithm", "gt", "--algorithm", "dgd"]):
         first, second = call(*ASK, *words), call(*ASK, *words)

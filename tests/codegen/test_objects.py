@@ -112,6 +112,7 @@ def test_a_folder_that_is_gone_or_full_keeps_nothing(tmp_path: Path) -> None:
     run(0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_another_process_finds_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "OPTIMISED", True)  # as in the other process
     double()

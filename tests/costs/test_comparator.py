@@ -88,6 +88,7 @@ def test_best_fixed_point_agrees_with_cvxpy() -> None:
         assert np.abs(it.fixed()[r].numpy() - expected).max() < 2e-5
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_find_the_same_minimiser_in_high_dimension() -> None:
     """Without a Hessian, 150 coordinates are over the limit of differencing: the matrix-free path must agree with Cholesky."""
     free, dense = (
@@ -140,6 +141,7 @@ class Unbounded(Logistic):
         return features.abs() + 1, torch.ones_like(labels)
 
 
+@pytest.mark.slow
 def test_no_minimiser_is_said_with_its_round() -> None:
     with pytest.raises(InputError, match=r"no minimiser of f_t in round 0.*regularisation"):
         comparator(Unbounded(l2=0.0)).reference(0)

@@ -32,7 +32,6 @@ def both(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> tuple[distopt.Run, di
 
 @pytest.mark.parametrize("trials", [1, 2])
 @pytest.mark.parametrize("scenario", ["moving_target:dim=3", "localization", "quadratic", "drifting_logistic"])
-@pytest.mark.sampled(3)
 def test_a_run_has_the_same_figures(scenario: str, trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = both(monkeypatch, scenario=scenario, trials=trials)
     assert list(plain) == list(compiled)

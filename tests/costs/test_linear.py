@@ -91,7 +91,6 @@ def part_of(batch: Any, k: int) -> Any:
     return type(batch)(*(leaf[0] for leaf in part(batch, k, k + 1)))
 
 
-@pytest.mark.sampled(4)
 def test_the_comparator_is_the_generic_ones(scenario: Any) -> None:
     mine, other = Comparator(blocks(scenario)), Comparator(blocks(Generic(scenario)))
     for name, a, b in zip(mine.reference(0)._fields, mine.reference(0), other.reference(0), strict=True):
@@ -167,6 +166,7 @@ def test_steps_that_go_too_far_are_shortened(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(found, truth, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_where_there_is_no_minimiser_it_is_said_with_its_round() -> None:
     @dataclass(frozen=True)
     class Apart(Far):

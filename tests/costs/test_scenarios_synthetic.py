@@ -29,7 +29,6 @@ every = pytest.mark.parametrize("name", SCENARIOS)
 
 @every
 @pytest.mark.parametrize("start", [0, 4090, 999_990])
-@pytest.mark.sampled(4)
 def test_blocks_chunks_and_order_leave_the_bits_alone(name: str, start: int) -> None:
     s = SCENARIOS[name]
     if name in ("moving-walk", "hyperplane", "hyperplane-all", "switching"):
@@ -72,7 +71,6 @@ def test_shapes_kinds_and_what_is_shared(name: str) -> None:
 
 
 @every
-@pytest.mark.sampled(3)
 def test_costs_of_an_agent_do_not_depend_on_its_company(name: str) -> None:
     s, n, trials = SCENARIOS[name], 48, range(2)
     big = Key(5, range(n), trials, n)

@@ -93,7 +93,6 @@ def labels(tmp_path: Path, values: list[str], **fields: Any) -> Table:
     return read(tmp_path, text([[str(k), value] for k, value in enumerate(values)], ["x", "state"]), **fields)
 
 
-@pytest.mark.sampled(4)
 @pytest.mark.parametrize("marker", MARKERS, ids=ascii)
 def test_a_missing_value_is_refused_in_every_role_and_place(tmp_path: Path, marker: str) -> None:
     for (place, name), row, (separator, end) in product(

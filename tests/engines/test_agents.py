@@ -173,7 +173,6 @@ def in_threads(partition: Partition, one: Callable[[int, Transport], Any]) -> li
         return list(pool.map(do, range(count)))
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.parametrize("early", [False, True], ids=["in the step", "early"])
 @pytest.mark.parametrize(("algorithm", "channel"), CASES)
 @pytest.mark.parametrize("blocks", BLOCKS)
@@ -296,7 +295,6 @@ BREAKS: dict[str, Callable[[Agents], object]] = {
 """What may be asked of agents between two rounds, and changes nothing."""
 
 
-@pytest.mark.sampled(15)
 @pytest.mark.parametrize("between", BREAKS)
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_rounds_may_end_and_be_begun_again_at_any_time(blocks: str, between: str) -> None:

@@ -80,7 +80,6 @@ def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
         assert len({registry.Spec.parse(case.algorithm).name for case in cases()[first : first + 4]}) == 1
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("k", "case"), PLACED)
 def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(k: int, case: Case) -> None:
     problems = posed(case)
@@ -91,7 +90,6 @@ def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(k: 
         assert differences(alone, on(problems, delayed)) == [], name
 
 
-@pytest.mark.sampled(2)
 @needs.forks
 @pytest.mark.parametrize(("k", "case"), PLACED)
 def test_ranks_have_the_bits_of_one_block(k: int, case: Case) -> None:

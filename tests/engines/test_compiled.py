@@ -38,7 +38,6 @@ def placed() -> list[Any]:
 
 
 @pytest.mark.parametrize("case", placed())
-@pytest.mark.sampled(3)
 def test_compiled_rounds_are_eager_ones_to_rounding(case: Case) -> None:
     problem = posed(case)
     comparison = solved(case.scenario, problem.agents)

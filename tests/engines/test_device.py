@@ -99,6 +99,7 @@ class Waiting(Eager):
         return super().advance(block, *rest)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("usual_blocks")
 def test_the_data_of_the_next_block_are_made_while_the_rounds_of_this_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distopt.costs.data.CACHE_BYTES", 0)  # nothing is remembered from the comparator's pass

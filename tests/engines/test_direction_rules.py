@@ -45,7 +45,6 @@ def test_threads_have_the_bits_of_one_block(k: int, case: Case) -> None:
 
 
 @needs.forks
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("k", "case"), PLACED)
 def test_ranks_have_the_bits_of_one_block(k: int, case: Case) -> None:
     problems = posed(case)

@@ -24,7 +24,6 @@ from distopt.simulation import runner
 from distopt.simulation.round import copied
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("trials", [1, 2])
@@ -38,7 +37,6 @@ def test_every_network_has_the_same_bits_on_any_workers(network: str, dtype: str
             assert differences(alone, on(problem, partition)) == []
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.parametrize("network", ["ring", "star", "complete", "barabasi_albert"])
 @pytest.mark.parametrize(
     ("algorithm", "channel"), [("powergossip:lr=0.01,rank=2", "exact"), ("gt:lr=0.01", "powergossip:gamma=0.5,rows=1")]
@@ -58,7 +56,6 @@ def test_what_each_neighbour_is_told_by_itself_has_the_same_bits_on_any_workers(
 
 
 @pytest.mark.parametrize("network", ["ring", "random_matching", "ring dropping"])
-@pytest.mark.sampled(3)
 def test_delayed_and_reordered_messages_change_nothing(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = made(network, trials=2)
     alone = on(problem)
@@ -200,7 +197,6 @@ def test_memory_begins_with_the_run_and_shares_nothing() -> None:
 
 @pytest.mark.parametrize("algorithm", ["gt:lr=0.01", "gt:lr=0.01,form=atc"])
 @pytest.mark.parametrize("network", ["ring", "random_matching", "complete"])
-@pytest.mark.sampled(4)
 def test_a_channel_with_memory_noise_and_packed_rows_has_the_same_bits(algorithm: str, network: str) -> None:
     problem = made(network, algorithm=algorithm, channel=Dithered(), trials=2)
     alone = on(problem)

@@ -43,7 +43,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nccl, "check", lambda ranks: None)
 
 
-@pytest.mark.sampled(12)
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
@@ -111,7 +110,6 @@ def test_a_run_is_where_the_rows_are() -> None:
         (die, r"^rank 2 has gone in round \d; gave up"),
     ],
 )
-@pytest.mark.sampled(2)
 def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distopt.engines.workers.group.PATIENCE", 0)
     monkeypatch.setattr(Work, "patience", 2.0)
@@ -120,6 +118,7 @@ def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytes
         distopt.simulate("ring", agents=16, scenario="moving_target", algorithm=Fails(how), rounds=9, engine=engine)
 
 
+@pytest.mark.slow
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +219,7 @@ def test_the_command_line_says_where_a_backend_belongs() -> None:
         assert result.exit_code == 2 and message in result.stderr, result.output
 
 
+@pytest.mark.slow
 @needs.forks
 @pytest.mark.usefixtures("stand_in")
 def test_the_command_runs_and_resumes_where_it_ran(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,6 @@ def elsewhere() -> Iterator[Any]:
     pool.join()
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
     [

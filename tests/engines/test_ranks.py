@@ -26,7 +26,6 @@ from distopt.simulation.problem import build
 pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "scenario", "algorithm", "settings"),
     [

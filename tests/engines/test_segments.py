@@ -49,14 +49,12 @@ PLACED = [
 ]
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("k", "case"), PLACED)
 def test_threads_have_the_bits_of_one_block_however_late_their_messages_come(k: int, case: Case) -> None:
     delayed = [threads(PARTITIONS[NAMES[(k + more) % len(NAMES)]], shuffled=True, seed=k) for more in (0, 2)]
     alike(case, *delayed)
 
 
-@pytest.mark.sampled(2)
 @needs.forks
 @pytest.mark.slow
 @pytest.mark.parametrize(("k", "case"), PLACED)
@@ -100,7 +98,6 @@ OTHERS: list[tuple[Case, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("case", "settings"), [*NETWORKS, *CHANNELS, *OTHERS], ids=str)
-@pytest.mark.sampled(8)
 def test_other_parts_of_the_house_have_the_same_bits_in_threads(case: Case, settings: dict[str, Any]) -> None:
     agents = settings.get("agents", N)
     alike(case, *(threads(Partition.even(agents, workers)) for workers in (1, 3)), **settings)

@@ -80,7 +80,6 @@ class Swapping:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("algorithm", [Extragradient, InPlace, Swapping])
-@pytest.mark.sampled(3)
 def test_users_algorithms(algorithm: Any, dtype: str) -> None:
     alike(topology="ring", agents=5, algorithm=algorithm(), dtype=dtype, trials=2, record="x")
 

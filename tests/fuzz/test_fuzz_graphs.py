@@ -375,7 +375,6 @@ def again(kind: str, number: int, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
-@pytest.mark.sampled(4)
 def test_a_graph_file_keeps_its_agents_apart_or_is_refused_in_a_line(
     kind: str, record_property: Callable[[str, object], None]
 ) -> None:

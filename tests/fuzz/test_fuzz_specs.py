@@ -330,7 +330,6 @@ def again(kind: str, number: int, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
-@pytest.mark.sampled(5)
 def test_a_spec_is_taken_at_its_word_or_refused_in_a_line(
     kind: str, record_property: Callable[[str, object], None]
 ) -> None:

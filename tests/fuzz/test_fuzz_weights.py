@@ -272,7 +272,6 @@ def again(kind: str, number: int, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
-@pytest.mark.sampled(2)
 def test_weights_sum_to_one_and_mix_or_somebody_says_so(
     kind: str, record_property: Callable[[str, object], None]
 ) -> None:

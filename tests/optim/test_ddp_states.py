@@ -114,7 +114,6 @@ def inside(content: Any, path: tuple[str, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.sampled(4)
 def test_every_change_of_a_saved_state_is_refused_and_changes_nothing(states: dict[str, Any], name: str) -> None:
     content, model, count = states[name], Net().double(), 0
     content = {

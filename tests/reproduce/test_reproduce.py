@@ -31,7 +31,6 @@ SIGN_LRS = [0.5, 0.25, 0.1, 0.03, 0.01, InverseSqrt(0.3)]
 # --------------------------------------------------------------------------------------------------------- counterexamples
 
 
-@pytest.mark.sampled(15)
 @pytest.mark.parametrize("lr", SIGN_LRS, ids=["0.5", "0.25", "0.1", "0.03", "0.01", "falling"])
 @pytest.mark.parametrize(
     "problem", [Kink(0.5), Kink(0.1), Valley(0.5), Valley(0.1)], ids=["kink", "kink 0.1", "valley", "valley 0.1"]
@@ -45,7 +44,6 @@ def test_signs_never_get_below_where_they_began(problem: Kink | Valley, lr: Any)
     assert problem.objective(x[0]).max() == pytest.approx(floor)
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lr", SIGN_LRS, ids=["0.5", "0.25", "0.1", "0.03", "0.01", "falling"])
 def test_signs_drift_to_the_wrong_end(lr: Any) -> None:
     """A step up has probability 3/4: at the end x is 1 - k lr with probability (2/3) 3^-k, so that x = 1 - lr / 2 in the mean."""

@@ -49,7 +49,6 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.sampled(3)
 def test_what_a_kill_at_the_end_left_out_is_made_by_resume(place: str) -> None:
     call(*ASK, "--out", "a")
 
@@ -84,7 +83,6 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("spoil", [Path.unlink, old, another, cut])
 @pytest.mark.parametrize("name", ["regret.png", "summary.csv"])
 def test_a_report_that_is_not_of_these_runs_is_made_again(name: str, spoil: Callable[[Path], None]) -> None:
@@ -113,7 +111,6 @@ def test_a_rerun_that_was_interrupted_at_once_does_not_pass_its_empty_table_off(
     same_folders("a", "b")
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("place", [*PLACES, "the results end"])
 def test_a_signal_waits_for_the_end_that_is_near(place: str, also: bool) -> None:

@@ -50,7 +50,6 @@ def test_one_algorithm_gives_one_run_and_a_list_or_a_grid_a_dict() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["gtadam", ALGORITHMS])
-@pytest.mark.sampled(2)
 def test_an_interrupted_run_goes_on_in_python_with_the_bits_of_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch, algorithm: Any
 ) -> None:

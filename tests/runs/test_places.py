@@ -94,7 +94,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     return go
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.parametrize("name", list(PARTS))
 @pytest.mark.parametrize("out", ["../r", "runs/r"])
 def test_an_interrupted_run_goes_on_from_another_folder_with_the_same_bits(name: str, out: str, elsewhere: Any) -> None:
@@ -146,7 +145,6 @@ def test_a_project_that_has_moved_and_a_run_that_has_moved(elsewhere: Any, tmp_p
 
 
 @pytest.mark.parametrize("name", list(PARTS))
-@pytest.mark.sampled(3)
 def test_a_file_that_is_gone_is_named_with_its_folder(name: str, elsewhere: Any, tmp_path: Path) -> None:
     write(elsewhere("a"))
     assert call(*words(name), "--out", "../r").exit_code == 0

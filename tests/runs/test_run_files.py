@@ -320,7 +320,6 @@ def asked(folder: Path, *words: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "experiment.toml", "checkpoint", "chunk", ".lock"])
-@pytest.mark.sampled(5)
 def test_the_command_line_refuses_damaged_runs_or_goes_on_with_the_right_numbers(
     runs: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

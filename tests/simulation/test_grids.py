@@ -99,7 +99,6 @@ CASES = [
 ]
 
 
-@pytest.mark.sampled(15)
 @pytest.mark.parametrize("trials", [1, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("topology", "algorithm", "points", "ask"), CASES)

@@ -78,7 +78,6 @@ def refused_in_a_line(result: Any) -> None:
 
 @pytest.mark.parametrize("key", list(SETTINGS))
 @pytest.mark.parametrize("kind", list(TYPES))
-@pytest.mark.sampled(3)
 def test_every_type_at_every_key_of_a_toml_file(key: str, kind: str) -> None:
     Path("e.toml").write_text(
         "".join(f"{name} = {TYPES[kind] if name == key else value}\n" for name, value in SETTINGS.items())

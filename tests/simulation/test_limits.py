@@ -143,7 +143,6 @@ def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.Monke
     )
 
 
-@pytest.mark.sampled(5)
 @pytest.mark.parametrize("record", ["", "x", "x,s"])
 @pytest.mark.parametrize("every", [1, 7])
 @pytest.mark.parametrize("small", [0, 2**20])

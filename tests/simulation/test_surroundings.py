@@ -86,7 +86,6 @@ SET: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 
 @pytest.mark.parametrize("what", ASKS)
 @pytest.mark.parametrize("name", SET)
-@pytest.mark.sampled(3)
 def test_what_is_set_around_a_run_changes_no_number_and_stays_set(right: Any, name: str, what: str) -> None:
     with SET[name]():
         before = settings()
@@ -123,7 +122,6 @@ def test_nobodys_random_numbers_are_used(right: Any, what: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["default device meta", "float16", "inference", "autocast"])
-@pytest.mark.sampled(4)
 def test_other_engines_and_entries_do_as_well(right: Any, tmp_path: Path, name: str) -> None:
     experiment = Experiment("ring", 6, **{**ASKS["gtadam"], "rounds": 12})
     with SET[name]():
