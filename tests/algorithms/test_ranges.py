@@ -115,6 +115,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         **{name: {"lr": POSITIVE} for name in ("extra", "nids", "exact_diffusion")},
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
+        "alternating": {"lr": POSITIVE, "critic": whole(1, 1000), "form": FORM, "direction": DIRECTION},
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
