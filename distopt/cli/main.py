@@ -271,6 +271,8 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
     inna: Castera, Bolte, Févotte, Pauwels, "An inertial Newton algorithm for deep learning", 2021, and Castera, "Inertial Newton
     algorithms avoiding strict saddle points", 2021. Parts: spirals, saddle.
 
+    dirac-gan: Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", 2018. Parts: forms, agents.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

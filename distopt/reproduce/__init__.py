@@ -32,6 +32,7 @@ PAPERS = {
     "gadam": "gadam",
     "adan": "adan",
     "inna": "inna",
+    "dirac-gan": "dirac_gan",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 
