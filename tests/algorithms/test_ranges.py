@@ -230,6 +230,13 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "p": POSITIVE,
         },
         "inna": {"alpha": NOT_NEGATIVE, "beta": POSITIVE},
+        "rpgd": {
+            "gradient": texts("old", "new", "fresh"),
+            "tangential": FLAG,
+            "hold": whole(0, 2**53),
+            "ratio": NOT_NEGATIVE,
+        },
+        "weight_normalisation": {"length": POSITIVE, "ratio": NOT_NEGATIVE},
     },
     "channels": {
         "exact": {},
