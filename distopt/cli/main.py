@@ -273,6 +273,8 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     dirac-gan: Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", 2018. Parts: forms, agents.
 
+    weight-normalisation: Wu and others, "Implicit regularization and convergence for weight normalization", 2020. Parts: ends, agents.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

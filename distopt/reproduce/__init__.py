@@ -33,6 +33,7 @@ PAPERS = {
     "adan": "adan",
     "inna": "inna",
     "dirac-gan": "dirac_gan",
+    "weight-normalisation": "weight_normalisation",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from distopt import reproduce
 from distopt.report import figures_of_games
-from distopt.reproduce import dirac_gan
+from distopt.reproduce import dirac_gan, weight_normalisation
 from distopt.reproduce.store import Store
 
 Results = Any
@@ -77,3 +77,42 @@ def test_agents_play_the_game_on_all_data(store: Store, monkeypatch: pytest.Monk
     assert results["alike"] > 1.5
     damped = [each for each in reproduce.parts("dirac-gan")["agents"].verdicts(results) if "damp" in each.claim]
     assert [each.outcome for each in damped] == ["holds"]
+
+
+# --------------------------------------------------------------------------------------------------- weight normalisation
+
+
+def test_normalised_weights_end_near_the_shortest_solution(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened(monkeypatch, weight_normalisation, FINER=(0.02, 0.01))
+    results = measured(store, "weight-normalisation", "ends")
+    ends = reproduce.parts("weight-normalisation")["ends"]
+    assert {verdict.outcome for verdict in ends.verdicts(results)} == {"holds", "open"}
+    for each in results["starts"]:
+        each["runs"]["rPGD"]["end"] = each["runs"]["gradient descent"]["end"]
+    lost = [verdict.outcome for verdict in ends.verdicts(results)]
+    assert lost.count("holds in part") == 2  # the formula, and that it is near
+
+
+def test_the_formula_of_the_flow_is_that_of_the_flow() -> None:
+    """Against rPGD in (g, w) with small steps, from the scenario's own data."""
+    import torch
+
+    from distopt.numerics.random import Key
+    from distopt.scenarios.least_squares import LeastSquares
+
+    s, key = LeastSquares(norm=4.75, begin=4.0), Key(0, range(1), range(1), 1)
+    b = s.batch(torch.zeros(1, 1, 1, 1, dtype=torch.int64), key)
+    a, y, shortest = (each[0, 0, 0].numpy() for each in (b.a, b.y, b.shortest))
+    g, w, lr = 4.0, s.start(key)[0, 0].numpy() / 4, 0.004
+    for _ in range(4000):
+        h = a.T @ (a @ (g * w) - y)
+        w, g = w - lr * g * h, g - lr * float(w @ h)
+        w = w / np.linalg.norm(w)
+    assert np.linalg.norm(g * w - shortest) == pytest.approx(weight_normalisation.flow(4.0), rel=0.03)
+
+
+def test_agents_agree_near_the_shortest_solution(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened(monkeypatch, weight_normalisation, AGENTS_ROUNDS=9000)
+    results = measured(store, "weight-normalisation", "agents")
+    assert results["runs"]["rPGD"]["end"] == pytest.approx(results["flow"], rel=0.15)
+    assert results["runs"]["gradient descent"]["end"] == pytest.approx(results["hidden"], rel=0.01)
