@@ -224,7 +224,9 @@ def test_a_game_has_a_radius_and_no_regret_and_no_hessian() -> None:
     run = distopt.simulate("ring", **ask)
     assert run["radius"][0, 0] == pytest.approx(math.sqrt(2)) and "cost" in run
     assert "dynamic_regret" not in run and "tracking_error" not in run
-    assert "radius" not in distopt.simulate("ring", **{**ask, "scenario": "quadratic"})
+    assert run.leading == "radius"  # the cost of a game ranks nobody
+    other = distopt.simulate("ring", **{**ask, "scenario": "quadratic"})
+    assert "radius" not in other and other.leading == "average_dynamic_regret"
     for probe in ("sharpness", "spherical_sharpness", "spectrum", "preconditioned_sharpness"):
         with pytest.raises(InputError, match=f"^probe {probe}: DiracGAN is a game"):
             distopt.simulate("ring", probe=f"{probe}:every=2", **ask)
