@@ -105,6 +105,10 @@ class ScenarioDefaults:
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
         eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
+        equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game wants to move. There the
+            gradients of all agents sum to zero. It is the same for all of them. A scenario that has it is a game: coordinates belong to
+            several players, ``grad`` holds each player's own descent direction, which is not the derivative of ``loss``, and
+            ``comparator`` is False. None: it is no game.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
     """
 
@@ -122,6 +126,7 @@ class ScenarioDefaults:
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None
     eager: ClassVar[Any] = None
+    equilibrium: ClassVar[Any] = None
     start: ClassVar[Any] = None
 
     def length(self, agents: int) -> int | None:

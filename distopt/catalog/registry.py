@@ -55,7 +55,7 @@ SIGNS = (
 )
 """The methods by which a class's kind is told; the first that it has all of."""
 _USERS = "distopt_user_"
-NESTED = {"Algorithm": "algorithms", "Direction": "directions", "Schedule": "schedules", "Compressor": "compressors"}
+NESTED = {k[:-1].capitalize(): k for k in ("algorithms", "scenarios", "directions", "schedules", "compressors")}
 
 
 def folder(kind: str) -> Path:

@@ -21,10 +21,11 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
     order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
     same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is allowed, and ``comparator = False`` has none; no
-    point is better over the first rounds together than ``best_fixed``; ``hessian`` is the derivative
-    of ``grad``; ``linear_rows`` gives the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of
-    points the summed gradient changes by no less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed
-    points where they are and moves each agent by itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
+    point is better over the first rounds together than ``best_fixed``; ``hessian`` is the derivative of ``grad``; at the ``equilibrium`` of a
+    game the gradients sum to zero, unless rounds have data of their own (its ``grad`` is not compared with ``loss``); ``linear_rows`` gives
+    the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of points the summed gradient changes by no
+    less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
+    itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -41,6 +42,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     require(
         known or scenario.optimum is None, f"{who}: comparator = False says that nobody knows its optimum; it has one"
     )
+    game = scenario.equilibrium is not None
+    require(not (known and game), f"{who}: a game has no minimiser: say comparator = False")
     last = scenario.length(agents)
     times = [t for t in (0, 1, 2, 3, 7, 40) if last is None or t < last]
     t = torch.tensor(times).reshape(-1, 1, 1, 1)
@@ -66,6 +69,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     for k in range(K):
         _check_costs(scenario, at(full, k), agents, times[k])
     _check_optimum(scenario, whole, full, K, who)
+    if game:
+        _check_equilibrium(scenario, whole, full, agents, who)
     if scenario.best_fixed is not None:
         _check_best_fixed(scenario, agents, seed, who)
     _check_curvature(scenario, whole, full, times, who)
@@ -142,7 +147,8 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
     scale = 1 + float(truth.abs().max())
     gap = float((grad - truth).abs().max()) / scale
     require(
-        gap < 1e-9, f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)"
+        gap < 1e-9 or scenario.equilibrium is not None,
+        f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)",
     )
     x = x.detach()
     for i in (0, agents - 1):
@@ -200,6 +206,21 @@ def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) 
             ):  # at the edge of what is allowed, a step against the gradients leads nowhere
                 gap = min(gap, float((points[k] - scenario.project((points[k] - pull)[:, None])[:, 0]).abs().max()))
             require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
+
+
+def _check_equilibrium(scenario: Any, whole: Any, full: Any, agents: int, who: str) -> None:
+    """The shape of ``equilibrium``, and the gradients there where the data of all rounds are the same: drawn anew, they balance on average."""
+    b = at(full, 0)
+    x = scenario.equilibrium(b)
+    fits = x.dim() == 3 and x.shape[0] in (1, R) and x.shape[1] in (1, agents) and x.shape[2] == scenario.dim
+    require(fits, f"{who}: equilibrium has shape {list(x.shape)}, not [{R}|1, {agents}|1, {scenario.dim}]")
+    require(
+        bool((x == x[:, :1]).all()), f"{who}: equilibrium is another one for each agent, and must be that of them all"
+    )
+    if all(leaf.shape[0] == 1 for leaf in tensors(whole)):
+        g = scenario.grad(x.expand(R, agents, -1).contiguous(), b)
+        gap = float(g.sum(1).abs().max()) / (1 + float(g.abs().max()))
+        require(gap < 1e-9, f"{who}: the gradients at the equilibrium sum to {gap:.1e} of their size, not to zero")
 
 
 def _check_best_fixed(scenario: Any, agents: int, seed: int, who: str) -> None:

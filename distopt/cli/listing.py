@@ -148,7 +148,7 @@ def typed(entry: Entry) -> str:
     """
     given = [p for p in entry.parameters if p.default is None] or list(entry.parameters[:1])
     values = ",".join(f"{p.name}={p.default or _some(p)}" for p in given if p.default not in ("''", "()"))
-    nested = entry.kind in registry.NESTED.values() and entry.kind != "algorithms"  # which stand by themselves, too
+    nested = entry.kind in ("directions", "schedules", "compressors")  # the others stand by themselves, too
     return entry.name + ((f"({values})" if nested else f":{values}") if values else "")
 
 

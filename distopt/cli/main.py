@@ -287,6 +287,10 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
 
     random-matrix: Granziol, Zohren, Roberts, "Learning rates as a function of batch size", 2022. Parts: field, steps, network, learner, floor.
 
+    dirac-gan: Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", 2018. Parts: forms, agents.
+
+    weight-normalisation: Wu and others, "Implicit regularization and convergence for weight normalization", 2020. Parts: ends, agents.
+
     The page of all claims and verdicts is index.html in the folder. Re-run the command to resume.
     """
     with polite(traceback):

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from distopt.errors import InputError
 
 OFTEN = 5
 """After so many products the eigenvalues are looked at, to see whether they will do."""
 
 _NOTHING = 1e-13  # a remainder of this part of the largest eigenvalue is rounding: the vectors span an invariant space
+
+
+def require_costs(probe: str, scenario: Any) -> None:
+    """Refuse a game: the derivative of its players' directions is no symmetric matrix, which the process needs.
+
+    >>> from distopt.scenarios.dirac_gan import DiracGAN
+    >>> require_costs("sharpness", DiracGAN())
+    Traceback (most recent call last):
+    distopt.errors.InputError: probe sharpness: DiracGAN is a game; what its players follow is no gradient and has no Hessian
+    """
+    if scenario.equilibrium is not None:
+        raise InputError(
+            f"probe {probe}: {type(scenario).__name__} is a game; what its players follow is no gradient and has no Hessian"
+        )
 
 
 def ritz(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.optional import ProbeDefaults
-from distopt.probes._lanczos import ritz
+from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Preconditioned, Snapshot
 from distopt.ranges import positive, whole
 
@@ -59,7 +59,8 @@ class PreconditionedSharpness(ProbeDefaults):
         positive("preconditioned_sharpness", tolerance=self.tolerance)
 
     def check(self, scenario: Any, algorithm: Any) -> None:
-        """Refuse what has no preconditioner."""
+        """Refuse a game, and what has no preconditioner."""
+        require_costs("preconditioned_sharpness", scenario)
         if not isinstance(algorithm, Directed):
             raise InputError(
                 f"probe preconditioned_sharpness: {type(algorithm).__name__} has no direction rule; use an algorithm with direction=adam"

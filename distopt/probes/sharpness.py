@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distopt.optional import ProbeDefaults
-from distopt.probes._lanczos import ritz
+from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
 
@@ -45,6 +45,10 @@ class Sharpness(ProbeDefaults):
     def __post_init__(self) -> None:
         whole("sharpness", 1, every=self.every, steps=self.steps)
         positive("sharpness", tolerance=self.tolerance)
+
+    def check(self, scenario: Any, algorithm: Any) -> None:
+        """Refuse a game."""
+        require_costs("sharpness", scenario)
 
     def measure(self, seen: Snapshot) -> tuple[float, float]:
         values, _ = ritz(seen.curvature(seen.mean), seen.normal(), self.steps, self.tolerance)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from distopt.optional import ProbeDefaults
-from distopt.probes._lanczos import ritz
+from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Snapshot
 from distopt.ranges import whole
 
@@ -54,6 +54,10 @@ class Spectrum(ProbeDefaults):
 
     def __post_init__(self) -> None:
         whole("spectrum", 1, every=self.every, steps=self.steps, vectors=self.vectors)
+
+    def check(self, scenario: Any, algorithm: Any) -> None:
+        """Refuse a game."""
+        require_costs("spectrum", scenario)
 
     def measure(self, seen: Snapshot) -> tuple[float, ...]:
         product = seen.curvature(seen.mean)

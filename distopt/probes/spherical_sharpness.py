@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from distopt.errors import InputError
 from distopt.optional import ProbeDefaults
-from distopt.probes._lanczos import ritz
+from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
 
@@ -54,6 +54,10 @@ class SphericalSharpness(ProbeDefaults):
     def __post_init__(self) -> None:
         whole("spherical_sharpness", 1, every=self.every, steps=self.steps)
         positive("spherical_sharpness", tolerance=self.tolerance)
+
+    def check(self, scenario: Any, algorithm: Any) -> None:
+        """Refuse a game."""
+        require_costs("spherical_sharpness", scenario)
 
     def measure(self, seen: Snapshot) -> tuple[float, float]:
         length = seen.mean.norm()

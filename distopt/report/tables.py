@@ -21,7 +21,7 @@ class Column(NamedTuple):
     baselines: Mapping[str, str] = {}
 
 
-RANKING, STAR = ("average_dynamic_regret", "cost"), " *"
+RANKING, STAR = ("average_dynamic_regret", "radius", "cost"), " *"
 """The figure of which the smallest is marked, the first that there is, and the mark."""
 
 HEAD_LINES = 2
@@ -107,7 +107,7 @@ def figure(value: float, unit: str) -> str:
 def cells(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Column], baselines: bool = True) -> list[list[str]]:
     """The body of the closing table: a row per algorithm, then the baselines, every row as long as ``shown`` and the names.
 
-    ``summaries`` are ``summary.summary`` of the runs. Of several, a star marks the smallest average regret (or cost) among those that ran
+    ``summaries`` are ``summary.summary`` of the runs. Of several, a star marks the smallest average regret (or radius, or cost) among those that ran
     to the end. The baselines are those of the longest run: others saw fewer rounds.
     """
     rows = []

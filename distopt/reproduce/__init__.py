@@ -39,6 +39,8 @@ PAPERS = {
     "spherical-sharpness": "spherical_sharpness",
     "flow": "flow",
     "random-matrix": "random_matrix",
+    "dirac-gan": "dirac_gan",
+    "weight-normalisation": "weight_normalisation",
 }
 """Names on the command line, and the modules here that hold their ``PARTS``, ``REFERENCE`` and ``NOTE``."""
 

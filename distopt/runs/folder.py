@@ -32,7 +32,7 @@ from distopt.runs.writing import above, adopt, claim
 from distopt.simulation import grid, limits
 from distopt.simulation.problem import Problem, build, doubts
 
-TABLE, FIGURE, COST_FIGURE = "summary.csv", "regret.png", "cost.png"
+TABLE, FIGURE, COST_FIGURE, RADIUS_FIGURE = "summary.csv", "regret.png", "cost.png", "radius.png"
 
 
 @contextmanager
@@ -346,10 +346,11 @@ def default_path(experiments: Sequence[Experiment], agents: int) -> Path:
 
 
 def _pictures(runs: Iterable[Run]) -> dict[str, str]:
-    """The figures beside the table, and what they show: the regret or the cost, and each metric that a user has added."""
+    """The figures beside the table, and what they show: the regret, the cost or the radius, and each metric that a user has added."""
     there = [run for run in runs if run.rounds.size]
     added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
-    ranking = {{"cost": COST_FIGURE}.get(run.leading, FIGURE): run.leading for run in there}
+    names = {"cost": COST_FIGURE, "radius": RADIUS_FIGURE}
+    ranking = {names.get(run.leading, FIGURE): run.leading for run in there}
     return {**ranking, **{f"metric-{name}.png": name for name in added}}
 
 

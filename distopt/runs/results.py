@@ -95,8 +95,8 @@ class Run(Mapping[str, Array]):
 
     @property
     def leading(self) -> str:
-        """What runs are ranked by: the average dynamic regret, or the cost where nobody knows the minimisers."""
-        return "cost" if "cost" in self.metrics else "average_dynamic_regret"
+        """What runs are ranked by: the average dynamic regret, the cost where nobody knows the minimisers, or in a game the radius."""
+        return "radius" if "radius" in self.metrics else "cost" if "cost" in self.metrics else "average_dynamic_regret"
 
     def about(self, series: str) -> Metric:
         """How a metric of the run, or the metric of an average, is shown."""

@@ -125,7 +125,8 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "k_gt",
         "averaged",
         "lanczos_rate",
-    }  # links, several gradients a round, any algorithm, a step size of its own: they have test files of their own
+        "alternating",
+    }  # links, several gradients a round, any algorithm, a step size of its own, players: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 

@@ -115,6 +115,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         **{name: {"lr": POSITIVE} for name in ("extra", "nids", "exact_diffusion")},
         "dgd": {"lr": POSITIVE, "form": texts("cta", "atc"), "direction": DIRECTION},
         "gt": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
+        "alternating": {"lr": POSITIVE, "critic": whole(1, 1000), "form": FORM, "direction": DIRECTION},
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
@@ -230,6 +231,13 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "p": POSITIVE,
         },
         "inna": {"alpha": NOT_NEGATIVE, "beta": POSITIVE},
+        "rpgd": {
+            "gradient": texts("old", "new", "fresh"),
+            "tangential": FLAG,
+            "hold": whole(0, 2**53),
+            "ratio": NOT_NEGATIVE,
+        },
+        "weight_normalisation": {"length": POSITIVE, "ratio": NOT_NEGATIVE},
     },
     "channels": {
         "exact": {},
