@@ -29,12 +29,16 @@ class AlgorithmDefaults:
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
         channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
+        coin: the probability with which agents exchange anything in a round, where the algorithm asks ``mix.coin`` whether they do, in every round,
+            and makes no use of what ``mix(name, z)`` gives where they do not. Rounds without an exchange count no bits and no messages, and leave
+            the channels' memories as they are. None: every round has an exchange.
     """
 
     tracks: ClassVar[Any] = None
     weights: ClassVar[Any] = "doubly"
     output: ClassVar[Any] = None
     channel: ClassVar[Any] = None
+    coin: ClassVar[Any] = None
 
 
 class CompressorDefaults:

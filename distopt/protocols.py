@@ -37,6 +37,13 @@ class Mix(Protocol):
     def grad(self, y: Tensor) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
 
+    @property
+    def coin(self) -> Tensor:
+        """Whether agents exchange anything in this round, bool [R, 1, 1]: one coin for all agents of a trial, on every engine.
+
+        An algorithm has it with the attribute ``coin``, the probability of True (see ``distopt.optional.AlgorithmDefaults``).
+        """
+
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
 

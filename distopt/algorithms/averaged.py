@@ -103,6 +103,11 @@ class Averaged:
         """The algorithm's own, or None."""
         return self._inner.channel
 
+    @property
+    def coin(self) -> Any:
+        """The algorithm's."""
+        return self._inner.coin
+
     def init(self, x: Tensor) -> AveragedState:
         return AveragedState(self._inner.init(x), x.clone(), torch.ones_like(x[..., :1]))
 

@@ -26,6 +26,10 @@ class _Round:
     def x(self) -> Tensor:
         return self._mix.x if self._x is None else self._x
 
+    @property
+    def coin(self) -> Tensor:
+        return self._mix.coin
+
     def __call__(self, name: str, z: Tensor) -> Tensor:
         return self._mix(name, z)
 

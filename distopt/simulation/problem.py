@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distopt import metrics, probes
@@ -15,6 +16,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.net import COIN, falls
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
@@ -77,6 +79,12 @@ class Problem:
     def method(self) -> Method:
         """What the agents follow, apart from the costs."""
         return Method(self.algorithm, self.channels, self.agents, self.plan)
+
+    def exchanges(self, t: Tensor) -> Tensor:
+        """In which of the rounds t [K, 1, 1, 1] agents exchange anything, by trial: 1 or 0, [K, R] or [1, 1] where all are alike."""
+        if COIN not in self.plan.widths:
+            return torch.ones(1, 1, dtype=torch.float64)
+        return falls(self.key.shared.uniform("coin", 1, t), self.algorithm.coin, self.x0.dtype)[..., 0, 0].double()
 
     @cached_property
     def answer(self) -> str:

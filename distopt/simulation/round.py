@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
+from distopt.network.net import COIN, OWN, Link, Memory, Net, Round, Uniforms, falls
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
 
@@ -97,7 +97,8 @@ def opened(
     method: Method, held: AgentState, link: Link, uniforms: Uniforms, early: Mapping[str, int] | None = None
 ) -> Net:
     """The network of a round, before its gradients are known. The values of ``early`` are on their way when it returns."""
-    net = Net(method.channels, link, held.memory, uniforms, alone=method.agents == 1, widths=method.plan.widths)
+    coin = falls(uniforms[COIN], method.algorithm.coin, held.x.dtype) if COIN in uniforms else None
+    net = Net(method.channels, link, held.memory, uniforms, method.agents == 1, method.plan.widths, coin)
     if early:
         leaves = tensors((held.x, held.state))
         net.send({name: leaves[place] for name, place in early.items()})
@@ -129,7 +130,7 @@ def updated(
     Raises:
         InputError: the algorithm asks for another number of gradients than in its first round.
     """
-    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN))
+    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN), net.coin)
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)

@@ -80,6 +80,8 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
             "extra",
             "nids",
             "exact_diffusion",
+            "led",
+            "prox_skip",
             "lead",
             "cedas",
             "choco_sgd",
@@ -106,6 +108,8 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
 SPECS = [
     *MEANS,
     "dgd:form=atc",
+    "led:local=1",
+    "prox_skip:p=1.0",
     "gt:form=atc",
     "gtadam:form=atc",
     "ab:form=atc",
@@ -146,7 +150,9 @@ def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: s
 
 
 @pytest.mark.parametrize("channel", ["choco:compressor=sign,gamma=0.3", "comm:compressor=topk(k=2),gamma=0.3"])
-@pytest.mark.parametrize("spec", ["dgd:form=atc", "gt", "gt:form=atc", "extra", "nids", "exact_diffusion"])
+@pytest.mark.parametrize(
+    "spec", ["dgd:form=atc", "gt", "gt:form=atc", "extra", "nids", "exact_diffusion", "led:local=1", "prox_skip"]
+)
 def test_the_mean_moves_alike_through_a_channel_that_keeps_means(spec: str, channel: str) -> None:
     algorithm, through = registry.make("algorithms", spec), registry.make("channels", channel)
     object.__setattr__(algorithm, "channel", through)
