@@ -34,8 +34,12 @@ class Mix(Protocol):
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
-    def grad(self, y: Tensor) -> Tensor:
-        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
+    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
+
+        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
+        each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
+        """
 
     @property
     def coin(self) -> Tensor:

@@ -184,7 +184,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
 
         round = Rehearsal(mix, x, t, grad)
         after = algorithm.update(g, state, x, round)
-        asked.append((round.gradients, round.words))
+        asked.append((round.gradients, round.words, round.rows))
         right = sorted(sent) == sorted(algorithm.channels)
         require(
             right,
@@ -197,7 +197,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
         results.append(after)
     _, first = tried(algorithm, (x, algorithm.init(x.clone())), torch.zeros_like(x))
     require(
-        all(each == (first.gradients, first.words) for each in asked),
+        all(each == (first.gradients, first.words, first.rows) for each in asked),
         f"{who}: round {t} asks for {asked[0][0]} further gradients and {asked[0][1]} uniform numbers, the first one for "
         f"{first.gradients} and {first.words}; ask for as many in every round",
     )

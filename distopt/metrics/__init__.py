@@ -73,8 +73,8 @@ class Seen(Protocol):
         """1 in rounds in which agents exchange anything, and 0 in others [K, R]."""
 
     @property
-    def gradients(self) -> int:
-        """How many an agent evaluates in a round."""
+    def gradients(self) -> float:
+        """How many an agent evaluates in a round, in the mean."""
 
     @property
     def messages(self) -> Tensor:

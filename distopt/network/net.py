@@ -196,11 +196,11 @@ class Round:
         mix: W_t z through the channel of a name.
         t: the round, an integer tensor without axes.
         x: where the agents stand [R, n, d].
-        grad: the gradients of this round's costs at another point.
+        grad: the gradients of this round's costs at another point, and of some rows of the data.
         drawn: this round's uniforms of the algorithm [R, n, words].
         coin: the network's, bool [R, 1, 1], where the algorithm has one.
 
-    ``gradients`` and ``words`` count what was asked for, and ``tossed`` says whether the coin was.
+    ``gradients``, ``rows`` (gradients of single rows) and ``words`` count what was asked for, and ``tossed`` says whether the coin was.
     """
 
     def __init__(
@@ -208,21 +208,27 @@ class Round:
         mix: Callable[[str, Tensor], Tensor],
         t: Tensor,
         x: Tensor,
-        grad: Callable[[Tensor], Tensor],
+        grad: Callable[..., Tensor],
         drawn: Tensor | None = None,
         coin: Tensor | None = None,
     ) -> None:
         self._mix, self.t, self.x, self._grad, self._drawn, self._coin = mix, t, x, grad, drawn, coin
-        self.gradients, self.words, self.tossed = 0, 0, False
+        self.gradients, self.rows, self.words, self.tossed = 0, 0, 0, False
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         return self._mix(name, z)
 
-    def grad(self, y: Tensor) -> Tensor:
+    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
         """See ``distopt.protocols.Mix``."""
-        self.gradients += 1
-        return self._grad(y)
+        if rows is None:
+            self.gradients += 1
+            return self._grad(y)
+        self.rows += rows.shape[-1]
+        return self._of_rows(y, rows)
+
+    def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
+        return self._grad(y, rows)
 
     @property
     def coin(self) -> Tensor:
@@ -246,7 +252,8 @@ class Round:
 
 
 class Rehearsal(Round):
-    """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2, and every coin is True.
+    """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2, every coin is
+    True, and all rows of the data are alike.
 
     For trying out an algorithm by itself:
 
@@ -264,6 +271,9 @@ class Rehearsal(Round):
         grad: Callable[[Tensor], Tensor] = torch.zeros_like,
     ) -> None:
         super().__init__(mix, torch.tensor(t, device=x.device), x, grad)
+
+    def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
+        return self._grad(y)
 
     @property
     def coin(self) -> Tensor:

@@ -105,7 +105,7 @@ class Rounds:
         before: Mapping[str, Tensor],
         reference: Reference,
         fixed: tuple[Tensor | None, Tensor | None],
-        counted: tuple[int, int],
+        counted: tuple[int, float],
         exchanges: Tensor,
         messages: Tensor,
         points: Tensor | None,

@@ -94,6 +94,7 @@ class Plan:
     Attributes:
         sent: what it sends, by channel, in the order in which it sends.
         gradients: how many gradients it takes of each agent in a round, the one that it is given among them.
+        rows: and how many of single rows of an agent's data.
         widths: how many numbers an agent sends through each channel, and under ``network.net.OWN`` how many uniform ones the algorithm
             draws for it; ``network.net.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
             as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
@@ -112,6 +113,7 @@ class Plan:
     widths: Mapping[str, int]
     begun: Held
     after: Held
+    rows: int = 0
 
     @classmethod
     def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Any], x: Tensor) -> Plan:
@@ -135,7 +137,7 @@ class Plan:
         if round.tossed:
             share(f"algorithm {type(algorithm).__name__.lower()}", coin=completed(AlgorithmDefaults, algorithm).coin)
             widths[COIN] = 1
-        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after))
+        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after), round.rows)
 
     @cached_property
     def early(self) -> dict[str, int]:

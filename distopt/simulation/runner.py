@@ -351,7 +351,7 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (segment.bits, problem.plan.gradients),
+        (segment.bits, float(problem.evaluations)),
         exchanges,
         sent.expand(count, trials) * exchanges * (segment.bits > 0),
         segment.kept[problem.answer].double() if agentwise else None,

@@ -105,6 +105,7 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
     "signsgd": signs,
     "signum": signs_of_momentum,
 }
+SAMPLING = ("gt_saga", "gt_sarah", "gt_vr")
 SPECS = [
     *MEANS,
     "dgd:form=atc",
@@ -128,7 +129,8 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "powergossip",
         "k_gt",
         "averaged",
-    }  # links, several gradients a round, any algorithm: they have test files of their own
+        *SAMPLING,
+    }  # links, several gradients a round, any algorithm, rows of data: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 

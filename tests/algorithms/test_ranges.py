@@ -123,6 +123,15 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
         "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
+        "gt_saga": {"lr": POSITIVE, "batch": whole(1, 2**24), "form": FORM, "direction": DIRECTION},
+        "gt_sarah": {
+            "lr": POSITIVE,
+            "batch": whole(1, 2**24),
+            "period": whole(1, 2**24),
+            "form": FORM,
+            "direction": DIRECTION,
+        },
+        "gt_vr": {"lr": POSITIVE, "batch": whole(1, 2**24), "p": SHARE, "form": FORM, "direction": DIRECTION},
         "led": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE},
         "prox_skip": {"lr": POSITIVE, "p": SHARE, "chi": FROM_ONE},
         "k_gt": {
