@@ -122,7 +122,9 @@ def multiples(rows: Tensor, terms: int) -> Tensor:
     [[[2.0, 0.0, 2.0, 0.0]]]
     """
     each = torch.arange(terms, dtype=rows.dtype, device=rows.device)
-    chosen = [torch.where(row == each, terms / rows.shape[-1], 0.0).to(rows.dtype) for row in rows.chunk(rows.shape[-1], -1)]
+    chosen = [
+        torch.where(row == each, terms / rows.shape[-1], 0.0).to(rows.dtype) for row in rows.chunk(rows.shape[-1], -1)
+    ]
     return sum(chosen[1:], start=chosen[0])
 
 

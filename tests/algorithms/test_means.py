@@ -82,6 +82,8 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
             "exact_diffusion",
             "led",
             "prox_skip",
+            "dlm",
+            "lt_admm",
             "lead",
             "cedas",
             "choco_sgd",
@@ -110,6 +112,8 @@ SPECS = [
     *MEANS,
     "dgd:form=atc",
     "led:local=1",
+    "lt_admm:local=1",
+    "dlm:rho=3.0",
     "prox_skip:p=1.0",
     "gt:form=atc",
     "gtadam:form=atc",
@@ -129,8 +133,10 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "powergossip",
         "k_gt",
         "averaged",
+        "admm",
+        "atg",
         *SAMPLING,
-    }  # links, several gradients a round, any algorithm, rows of data: they have test files of their own
+    }  # links, several gradients a round, any algorithm, a delay, rows of data: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 

@@ -132,6 +132,10 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "direction": DIRECTION,
         },
         "gt_vr": {"lr": POSITIVE, "batch": whole(1, 2**24), "p": SHARE, "form": FORM, "direction": DIRECTION},
+        "lt_admm": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE, "relaxation": SHARE},
+        "admm": {"lr": POSITIVE, "rho": POSITIVE, "local": whole(1, 1000), "relaxation": SHARE},
+        "dlm": {"lr": POSITIVE, "rho": POSITIVE},
+        "atg": {"lr": POSITIVE, "rho": POSITIVE, "gamma": SHARE, "relaxation": SHARE, "direction": DIRECTION},
         "led": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE},
         "prox_skip": {"lr": POSITIVE, "p": SHARE, "chi": FROM_ONE},
         "k_gt": {

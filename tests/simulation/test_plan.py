@@ -96,7 +96,7 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
         assert [(leaf.shape, leaf.dtype) for leaf in known] == [(leaf.shape, leaf.dtype) for leaf in found]
         assert all(leaf.device.type == "meta" for leaf in known)
     assert set(plan.sent) == set(problem.algorithm.channels)
-    several = {"k_gt": 5, "led": 5, "gt_storm": 2, "storm": 2}  # of k_gt and led, one for each local step
+    several = {"k_gt": 5, "led": 5, "lt_admm": 5, "admm": 5, "gt_storm": 2, "storm": 2}  # one for each local step
     assert plan.gradients == several.get(name, 1)
 
 
