@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -90,9 +89,9 @@ class GTSarah(AlgorithmDefaults):
         whole("gt_sarah", 1, MOST, period=self.period)
 
     @property
-    def full(self) -> Fraction:
+    def full(self) -> float:
         """In what part of the rounds it needs the full gradient."""
-        return Fraction(1, int(self.period))
+        return 1 / int(self.period)
 
     def for_rows(self, rows: int) -> GTSarah:
         """The method for agents with so many rows of data."""
