@@ -34,8 +34,9 @@ class ProxSkip(AlgorithmDefaults):
     ``exact_diffusion``. ``led`` has local steps of a fixed number.
 
     The dual step, beta in the paper, is p. The y_t sum to zero over the agents whatever lr does, so the mean moves by lr_t mean g_t in every
-    round. There is no ``direction``, for the reason that ``led`` has none. Engines of several processes send the messages of a round without an
-    exchange all the same, and nobody reads them. Channels that remember something keep their memory in such a round.
+    round. There is no ``direction``, for the reason that ``led`` has none. Engines of several processes, and
+    ``distopt.optim``, send the messages of a round without an exchange all the same, and nobody reads them: what is counted is what the method needs.
+    Channels that remember something keep their memory in such a round.
 
     Raises:
         InputError: ``lr`` not positive, ``p`` outside (0, 1], or ``chi`` below 1.
