@@ -29,12 +29,21 @@ class AlgorithmDefaults:
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
         channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
+        coin: the probability with which agents exchange anything in a round, where the algorithm asks ``mix.coin`` whether they do, in every round,
+            and makes no use of what ``mix(name, z)`` gives where they do not. Rounds without an exchange count no bits and no messages, and leave
+            the channels' memories as they are. None: every round has an exchange.
+        for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
+            some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
+        full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
     """
 
     tracks: ClassVar[Any] = None
     weights: ClassVar[Any] = "doubly"
     output: ClassVar[Any] = None
     channel: ClassVar[Any] = None
+    coin: ClassVar[Any] = None
+    for_rows: ClassVar[Any] = None
+    full: ClassVar[Any] = 1.0
 
 
 class CompressorDefaults:
@@ -110,6 +119,8 @@ class ScenarioDefaults:
             several players, ``grad`` holds each player's own descent direction, which is not the derivative of ``loss``, and
             ``comparator`` is False. None: it is no game.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
+        reweighted: ``reweighted(b, v)``, the same data with the weight of each row multiplied by v [R, n, m], where ``terms`` says what m is. What
+            belongs to no row, such as a ridge, stays as it is. It serves algorithms that take gradients of some of the rows.
     """
 
     rounds: ClassVar[Any] = None
@@ -128,10 +139,15 @@ class ScenarioDefaults:
     eager: ClassVar[Any] = None
     equilibrium: ClassVar[Any] = None
     start: ClassVar[Any] = None
+    reweighted: ClassVar[Any] = None
 
     def length(self, agents: int) -> int | None:
         """How many rounds the data last for so many agents; None: without end."""
         return None if self.rounds is None else int(self.rounds)
+
+    def terms(self, agents: int) -> int | None:
+        """m, where the costs of each of so many agents are a sum over the same m rows of data in all rounds; None: they are not."""
+        return None
 
 
 class TopologyDefaults:

@@ -34,8 +34,19 @@ class Mix(Protocol):
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
-    def grad(self, y: Tensor) -> Tensor:
-        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
+    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
+
+        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
+        each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
+        """
+
+    @property
+    def coin(self) -> Tensor:
+        """Whether agents exchange anything in this round, bool [R, 1, 1]: one coin for all agents of a trial, on every engine.
+
+        An algorithm has it with the attribute ``coin``, the probability of True (see ``distopt.optional.AlgorithmDefaults``).
+        """
 
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.

@@ -44,6 +44,17 @@ def not_negative(part: str, **values: Any) -> None:
     _numbers(part, "must be at least 0", lambda v: v >= 0, values)
 
 
+def at_least_one(part: str, **values: Any) -> None:
+    """Refuse values below 1.
+
+    >>> from distopt.ranges import at_least_one
+    >>> at_least_one("prox_skip", chi=0.5)
+    Traceback (most recent call last):
+    distopt.errors.InputError: prox_skip: chi must be at least 1, got 0.5
+    """
+    _numbers(part, "must be at least 1", lambda v: v >= 1, values)
+
+
 def step_size(part: str, lr: Any) -> None:
     """Refuse what can be no step size: neither a number above 0 nor a schedule (``distopt.protocols.Schedule``).
 

@@ -98,6 +98,12 @@ class DriftingLogistic(ScenarioDefaults):
     def linear_rows(self, b: Points) -> tuple[Tensor, Tensor, Tensor, float]:
         return b.X, b.y, b.w, self.l2
 
+    def terms(self, agents: int) -> int:
+        return self.rows
+
+    def reweighted(self, b: Points, v: Tensor) -> Points:
+        return b._replace(w=b.w * v)
+
     def accuracy(self, x: Tensor, b: Points) -> Tensor:
         X, y, _ = b
         return logistic_accuracy(x, X, y, torch.ones_like(y, dtype=torch.bool))

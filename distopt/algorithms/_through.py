@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +41,22 @@ class Through:
     def output(self) -> Any:
         """The algorithm's, or None."""
         return self.algorithm.output
+
+    @property
+    def coin(self) -> Any:
+        """The algorithm's."""
+        return self.algorithm.coin
+
+    @property
+    def full(self) -> Any:
+        """The algorithm's."""
+        return self.algorithm.full
+
+    @property
+    def for_rows(self) -> Any:
+        """The algorithm's, or None."""
+        known = self.algorithm.for_rows
+        return None if known is None else lambda rows: replace(self, algorithm=known(rows))
 
     def init(self, x: Tensor) -> Any:
         return self.algorithm.init(x)

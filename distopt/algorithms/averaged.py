@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -102,6 +102,22 @@ class Averaged:
     def channel(self) -> Any:
         """The algorithm's own, or None."""
         return self._inner.channel
+
+    @property
+    def for_rows(self) -> Any:
+        """The algorithm's, or None."""
+        known = self._inner.for_rows
+        return None if known is None else lambda rows: replace(self, algorithm=known(rows))
+
+    @property
+    def full(self) -> Any:
+        """The algorithm's."""
+        return self._inner.full
+
+    @property
+    def coin(self) -> Any:
+        """The algorithm's."""
+        return self._inner.coin
 
     def init(self, x: Tensor) -> AveragedState:
         return AveragedState(self._inner.init(x), x.clone(), torch.ones_like(x[..., :1]))

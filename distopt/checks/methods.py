@@ -47,14 +47,23 @@ def _drive(algorithm: Any, x: Tensor, gradients: Tensor, w: dict[str, Tensor]) -
     return x, state
 
 
+class _Silent(Rehearsal):
+    """A round without an exchange."""
+
+    @property
+    def coin(self) -> Tensor:
+        return ~super().coin
+
+
 def check_algorithm(algorithm: Any) -> None:
     """Check an algorithm against ``distopt.protocols.Algorithm``.
 
     Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype whose shapes
     never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents learn of each other
     through ``mix`` only (``output`` knows of one agent at a time), and their numbering does not matter; agents that agree and see zero
-    gradients stay where they are; with ``tracks``, the tracker's mean is the mean of the gradients after every round. All this holds
-    for weights of each channel that have the properties that ``weights`` asks for and no others.
+    gradients stay where they are; where ``mix.coin`` falls on False nothing depends on what ``mix`` gives; with ``tracks``, the tracker's
+    mean is the mean of the gradients after every round. All this holds for weights of each channel that have the properties that ``weights``
+    asks for and no others.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -123,6 +132,10 @@ def check_algorithm(algorithm: Any) -> None:
     apart = dict.fromkeys(w, torch.eye(N))
     (alone, _), (beside, _) = (_drive(algorithm, *each, apart) for each in ((x, gradients), (other, moved)))
     require(same_bits(alone[:, :-1], beside[:, :-1]), f"{who}: an agent learns of another one without mix")
+    if algorithm.coin is not None:
+        rounds = _Silent(lambda _, z: z, x), _Silent(lambda _, z: -z, x)
+        heard, unheard = (algorithm.update(gradients[0], algorithm.init(x), x, round) for round in rounds)
+        require(same_bits(heard, unheard), f"{who}: uses what mix gives in a round without an exchange (mix.coin)")
     still = x[:, :1].expand(R, N, D).clone()
     point, state = still, algorithm.init(still)
     for t in range(4):
@@ -171,7 +184,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
 
         round = Rehearsal(mix, x, t, grad)
         after = algorithm.update(g, state, x, round)
-        asked.append((round.gradients, round.words))
+        asked.append((round.gradients, round.words, round.rows))
         right = sorted(sent) == sorted(algorithm.channels)
         require(
             right,
@@ -184,7 +197,7 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
         results.append(after)
     _, first = tried(algorithm, (x, algorithm.init(x.clone())), torch.zeros_like(x))
     require(
-        all(each == (first.gradients, first.words) for each in asked),
+        all(each == (first.gradients, first.words, first.rows) for each in asked),
         f"{who}: round {t} asks for {asked[0][0]} further gradients and {asked[0][1]} uniform numbers, the first one for "
         f"{first.gradients} and {first.words}; ask for as many in every round",
     )

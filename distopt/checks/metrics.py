@@ -120,6 +120,7 @@ class _Rounds:
             self.reference._replace(**figures),
             (whole(self.fixed[0]), whole(self.fixed[1])),
             (64, 1),
+            torch.ones(ROUNDS, R, dtype=torch.float64)[rounds, trials],
             torch.full((ROUNDS, R), 2.0, dtype=torch.float64)[rounds, trials],
             self.x[rounds, trials],
             tree_map(cut, self.data),

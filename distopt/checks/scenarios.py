@@ -25,7 +25,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     game the gradients sum to zero, unless rounds have data of their own (its ``grad`` is not compared with ``loss``); ``linear_rows`` gives
     the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of points the summed gradient changes by no
     less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
-    itself; ``start`` is addressed; accuracies lie in [0, 1] or are nan.
+    itself; ``start`` is addressed; the mean of the gradients of ``reweighted`` single rows is that of all; accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -80,6 +80,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
         _check_projection(scenario, agents, who)
     if scenario.start is not None:
         _check_start(scenario, agents, seed, who)
+    if scenario.reweighted is not None:
+        _check_rows(scenario, at(full, 0), agents, who)
 
 
 def _check_row_weights(scenario: Any, b: Any, agents: int, who: str) -> None:
@@ -110,6 +112,22 @@ def _check_projection(scenario: Any, agents: int, who: str) -> None:
             require(
                 same_bits(alone, allowed[:, rows]), f"{who}: project moves an agent otherwise alone than among others"
             )
+
+
+def _check_rows(scenario: Any, data: Any, agents: int, who: str) -> None:
+    """The mean of the gradients of single rows is that of all, and a row that weighs nothing has no part in it."""
+    terms = scenario.terms(agents)
+    require(isinstance(terms, int) and terms > 0, f"{who}: terms must say how many rows an agent has, not {terms!r}")
+    x = normals(R, agents, scenario.dim, seed=9)
+    whole, before = scenario.grad(x, data), tree_map(Tensor.clone, data)
+    mean = torch.zeros_like(x)
+    for row in range(terms):
+        v = torch.zeros(R, agents, terms, dtype=x.dtype)
+        v[..., row] = terms
+        mean = mean + scenario.grad(x, scenario.reweighted(data, v)) / terms
+    require(same_bits(before, data), f"{who}: reweighted changes the data in place")
+    gap = float((mean - whole).abs().max() / whole.abs().max().clamp(min=1e-300))
+    require(gap < 1e-10, f"{who}: the mean of the gradients of its {terms} rows is off that of all rows by {gap:.1e}")
 
 
 def _check_start(scenario: Any, agents: int, seed: int, who: str) -> None:

@@ -26,11 +26,15 @@ class _Round:
     def x(self) -> Tensor:
         return self._mix.x if self._x is None else self._x
 
+    @property
+    def coin(self) -> Tensor:
+        return self._mix.coin
+
     def __call__(self, name: str, z: Tensor) -> Tensor:
         return self._mix(name, z)
 
-    def grad(self, y: Tensor) -> Tensor:
-        return self._mix.grad(y)
+    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self._mix.grad(y) if rows is None else self._mix.grad(y, rows)
 
     def uniform(self, words: int) -> Tensor:
         return self._mix.uniform(words)

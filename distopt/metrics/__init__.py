@@ -51,7 +51,8 @@ class Seen(Protocol):
 
     ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
     only its ``persistence`` is there. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent
-    broadcasts ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents.
+    broadcasts ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents. Where
+    ``exchanges`` [K, R] is 0 and not 1, nobody sends anything, nor bits (see ``distopt.optional.AlgorithmDefaults.coin``).
     ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
 
@@ -65,11 +66,15 @@ class Seen(Protocol):
 
     @property
     def bits(self) -> int:
-        """Of an agent's messages in a round."""
+        """Of an agent's messages in a round with an exchange."""
 
     @property
-    def gradients(self) -> int:
-        """How many an agent evaluates in a round."""
+    def exchanges(self) -> Tensor:
+        """1 in rounds in which agents exchange anything, and 0 in others [K, R]."""
+
+    @property
+    def gradients(self) -> float:
+        """How many an agent evaluates in a round, in the mean."""
 
     @property
     def messages(self) -> Tensor:

@@ -12,7 +12,8 @@ class Bits(Metric):
 
     The payload of a channel counts once, however many neighbours listen; an agent alone sends 0 bits. Of workers around an average (ef_sgd,
     ef21, signsgd, ...) it is a worker's message; the server's answer to it, 8 · itemsize · d bits (of a vote d signs), is not in it. Of
-    messages for one neighbour (powergossip) it is the sum over the links of an agent of the largest degree.
+    messages for one neighbour (powergossip) it is the sum over the links of an agent of the largest degree. A round without an exchange
+    (prox_skip) has none.
     """
 
     title = "Bits broadcast by each agent"
@@ -25,4 +26,4 @@ class Bits(Metric):
 
     def value(self, seen: Seen) -> Tensor:
         """What each round adds."""
-        return seen.same(seen.bits)
+        return seen.same(seen.bits) * seen.exchanges

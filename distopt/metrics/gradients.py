@@ -8,7 +8,11 @@ from distopt.metrics import Metric, Seen
 
 
 class Gradients(Metric):
-    """Gradients that each agent has evaluated up to and including round t."""
+    """Gradients that each agent has evaluated up to and including round t.
+
+    The gradient of one of an agent's m rows of data counts 1/m. Of methods that need the gradient of all rows in some rounds only (gt_sarah,
+    gt_vr) a round counts the part of it that it needs in the mean.
+    """
 
     title = "Gradients evaluated by each agent"
     unit = "evaluations"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
 from distopt.network.rows import Table, Tables, apply
@@ -21,6 +23,9 @@ Uniforms = dict[str, Tensor]
 
 OWN = "mix.uniform"
 """The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
+
+COIN = "mix.coin"
+"""The entry for the network's coin, one number for all agents of a trial [K, R, 1, 1] (see ``AlgorithmDefaults.coin``)."""
 
 
 class Link(Protocol):
@@ -111,6 +116,7 @@ class Net:
         alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
             broadcasts in this round.
         widths: how many numbers an agent's value has, by channel (see ``distopt.simulation.plan.Plan``); another width is refused.
+        coin: where this round has an exchange, bool [R, 1, 1]; elsewhere the memories stay as they were. None: everywhere.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class Net:
         uniforms: Uniforms | None = None,
         alone: bool = False,
         widths: Mapping[str, int] | None = None,
+        coin: Tensor | None = None,
     ) -> None:
         self.channels, self.link, self.memory, self.uniforms, self.alone = (
             channels,
@@ -129,7 +136,7 @@ class Net:
             uniforms or {},
             alone,
         )
-        self.widths = widths or {}
+        self.widths, self.coin = widths or {}, coin
         self.early: dict[str, tuple[Tensor, Payload]] = {}
         self.sent: set[str] = set()
         self.bits = 0
@@ -176,7 +183,9 @@ class Net:
         channel = self.channels[name]
         u = self.uniforms.get(name) if channel.shared else None
         out: Tensor
-        out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
+        before, coin = self.memory[name], self.coin
+        out, after = channel(z, payload, before, _Wire(self.link, name), u)
+        self.memory[name] = after if coin is None else pytree.tree_map(partial(torch.where, coin), after, before)
         return out
 
 
@@ -187,10 +196,11 @@ class Round:
         mix: W_t z through the channel of a name.
         t: the round, an integer tensor without axes.
         x: where the agents stand [R, n, d].
-        grad: the gradients of this round's costs at another point.
+        grad: the gradients of this round's costs at another point, and of some rows of the data.
         drawn: this round's uniforms of the algorithm [R, n, words].
+        coin: the network's, bool [R, 1, 1], where the algorithm has one.
 
-    ``gradients`` and ``words`` count what was asked for.
+    ``gradients``, ``rows`` (gradients of single rows) and ``words`` count what was asked for, and ``tossed`` says whether the coin was.
     """
 
     def __init__(
@@ -198,20 +208,36 @@ class Round:
         mix: Callable[[str, Tensor], Tensor],
         t: Tensor,
         x: Tensor,
-        grad: Callable[[Tensor], Tensor],
+        grad: Callable[..., Tensor],
         drawn: Tensor | None = None,
+        coin: Tensor | None = None,
     ) -> None:
-        self._mix, self.t, self.x, self._grad, self._drawn = mix, t, x, grad, drawn
-        self.gradients, self.words = 0, 0
+        self._mix, self.t, self.x, self._grad, self._drawn, self._coin = mix, t, x, grad, drawn, coin
+        self.gradients, self.rows, self.words, self.tossed = 0, 0, 0, False
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         return self._mix(name, z)
 
-    def grad(self, y: Tensor) -> Tensor:
+    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
         """See ``distopt.protocols.Mix``."""
-        self.gradients += 1
-        return self._grad(y)
+        if rows is None:
+            self.gradients += 1
+            return self._grad(y)
+        self.rows += rows.shape[-1]
+        return self._of_rows(y, rows)
+
+    def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
+        return self._grad(y, rows)
+
+    @property
+    def coin(self) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        if self._coin is None:
+            raise InputError(
+                "the algorithm asks for the coin of a round (mix.coin), and not in the first round; ask in every round"
+            )
+        return self._coin
 
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
@@ -226,7 +252,8 @@ class Round:
 
 
 class Rehearsal(Round):
-    """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2.
+    """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2, every coin is
+    True, and all rows of the data are alike.
 
     For trying out an algorithm by itself:
 
@@ -245,6 +272,15 @@ class Rehearsal(Round):
     ) -> None:
         super().__init__(mix, torch.tensor(t, device=x.device), x, grad)
 
+    def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
+        return self._grad(y)
+
+    @property
+    def coin(self) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.tossed = True
+        return torch.ones_like(self.x[:, :1, :1], dtype=torch.bool)
+
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         self.words += words
@@ -254,11 +290,25 @@ class Rehearsal(Round):
 def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
-    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
+    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
+    if COIN in widths:
+        drawn[COIN] = key.shared.uniform("coin", 1, t)
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths else 0
         if words:
             drawn[name] = (key.shared if channel.shared else key).uniform(f"channel/{name}", words, t)
     return drawn
+
+
+def falls(u: Tensor, probability: Any, dtype: torch.dtype) -> Tensor:
+    """Where a coin falls on True, from its uniforms u. The probability is a number, or what stands for one in a grid.
+
+    The difference is taken in the precision of a run, so that a grid and its points alone have the same coins.
+
+    >>> falls(torch.tensor([0.2, 0.4]), 0.3, torch.float32).tolist()
+    [True, False]
+    """
+    found: Tensor = u.to(dtype) - probability < 0
+    return found

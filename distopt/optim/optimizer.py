@@ -123,6 +123,11 @@ class Decentralized(Observed, Optimizer, Joinable):
     ) -> None:
         """See that all ranks have the same settings, and make the network and the buckets."""
         made = part("algorithms", algorithm, ("init", "update", "channels"), {})
+        if made.for_rows is not None:
+            raise InputError(
+                f"{label(algorithm)} takes gradients of single rows of fixed data, which a closure cannot give; use gt_storm, which serves batch "
+                "after batch"
+            )
         if self._every > 1:
             made = local_steps(label(algorithm), made, self._every)
         numbers = constants(made)

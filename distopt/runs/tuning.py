@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Tuning:
     experiments: Sequence[Experiment]
     families: Sequence[Family]
     first: Problem
-    least: int
+    least: Fraction
     report_trials: int
     how: Asked
     agentwise: bool | None
@@ -211,16 +212,16 @@ class Tuning:
         return build(replace(self.first.experiment, algorithm=spec), self.first)
 
     def _rounds(self, problem: Problem) -> int:
-        return fair(label(problem.experiment), self.first.rounds, self.least, problem.plan.gradients)
+        return fair(label(problem.experiment), self.first.rounds, self.least, problem.evaluations)
 
     def _shares(self) -> Iterator[str]:
         """What to say of algorithms that have fewer rounds than others."""
         for family in self.families:
-            counts = {self._built(str(base)).plan.gradients for base in family.bases} - {self.least}
+            counts = {self._built(str(base)).evaluations for base in family.bases} - {self.least}
             for many in sorted(counts):
                 count = fair(family.given, self.first.rounds, self.least, many)
                 yield (
-                    f"{titled(family.given)}: {many} gradients in a round instead of {self.least}, "
+                    f"{titled(family.given)}: {float(many):g} gradients in a round instead of {float(self.least):g}, "
                     f"so {count:,} rounds instead of {self.first.rounds:,}"
                 )
 
@@ -321,7 +322,7 @@ def asked(
         engines.check(how.engine, first.agents)
     defaults = [family.defaults for family in families if family.defaults is not None]
     problems = {spec: build(replace(first.experiment, algorithm=spec), first) for spec in [*chain(*tried), *defaults]}
-    gradients = {spec: problem.plan.gradients for spec, problem in problems.items()}
+    gradients = {spec: problem.evaluations for spec, problem in problems.items()}
     least = min(gradients.values())
     for spec, many in gradients.items():
         fair(spec, first.rounds, least, many)
@@ -330,10 +331,10 @@ def asked(
     return Tuning(experiments, families, first, least, report_trials, how, agentwise, fingerprint)
 
 
-def fair(spec: str, rounds: int, least: int, gradients: int) -> int:
+def fair(spec: str, rounds: int, least: Fraction, gradients: Fraction) -> int:
     """How many rounds an algorithm of so many gradients in each has, so that it takes no more than in ``rounds`` rounds of ``least`` each.
 
-    >>> fair("k_gt:local=5", 500, 1, 5)
+    >>> fair("k_gt:local=5", 500, Fraction(1), Fraction(5))
     100
 
     Raises:
@@ -341,7 +342,7 @@ def fair(spec: str, rounds: int, least: int, gradients: int) -> int:
     """
     if gradients > rounds * least:
         raise InputError(
-            f"algorithm {spec}: takes {gradients} gradients in a round, more than {rounds} rounds of others; give more rounds"
+            f"algorithm {spec}: takes {float(gradients):g} gradients in a round, more than {rounds} rounds of others; give more rounds"
         )
     return rounds * least // gradients
 

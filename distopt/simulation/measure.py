@@ -91,7 +91,8 @@ class Rounds:
         before: the sums over earlier rounds by cumulative metric, [R] or [R, N].
         reference: [K, R] each.
         fixed: cost and accuracy of the best fixed point, [K, R] or None.
-        counted: bits and gradients of each agent in a round.
+        counted: bits of each agent in a round with an exchange, and gradients in a round.
+        exchanges: 1 in rounds with an exchange, 0 in others [K, R].
         messages: that an agent sends in each round, the mean over the agents [K, R].
         points, data: of all agents in float64, where metrics may need them; else None.
     """
@@ -104,14 +105,16 @@ class Rounds:
         before: Mapping[str, Tensor],
         reference: Reference,
         fixed: tuple[Tensor | None, Tensor | None],
-        counted: tuple[int, int],
+        counted: tuple[int, float],
+        exchanges: Tensor,
         messages: Tensor,
         points: Tensor | None,
         data: Any,
     ) -> None:
         self._problem, self._start, self._sums, self._before = problem, start, sums, before
         self.scenario, self.agents, self._reference = problem.scenario, problem.agents, reference
-        self._fixed, (self.bits, self.gradients), self.messages = fixed, counted, messages
+        self._fixed, (self.bits, self.gradients) = fixed, counted
+        self.exchanges, self.messages = exchanges, messages
         self._points, self.data = points, data
         self._found: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.network.net import OWN, Rehearsal
+from distopt.network.net import COIN, OWN, Rehearsal
 from distopt.numerics.trees import default_dtype, tensors, tree_map
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.protocols import Algorithm
+from distopt.ranges import share
 
 Held = tuple[Tensor, Any]
 """(x [R, n, d], the algorithm's state)."""
@@ -92,9 +94,10 @@ class Plan:
     Attributes:
         sent: what it sends, by channel, in the order in which it sends.
         gradients: how many gradients it takes of each agent in a round, the one that it is given among them.
+        rows: and how many of single rows of an agent's data.
         widths: how many numbers an agent sends through each channel, and under ``network.net.OWN`` how many uniform ones the algorithm
-            draws for it. A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody,
-            because it neither draws uniforms nor remembers anything, it has no entry.
+            draws for it; ``network.net.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
+            as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
         begun, after: (x, state) of all agents of a run before the first round and after it. Tensors have shape and precision alone: they
             are torch's "meta" ones. Later rounds leave what the first one does.
 
@@ -110,6 +113,7 @@ class Plan:
     widths: Mapping[str, int]
     begun: Held
     after: Held
+    rows: int = 0
 
     @classmethod
     def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Any], x: Tensor) -> Plan:
@@ -119,7 +123,7 @@ class Plan:
         appends to is the algorithm's own.
 
         Raises:
-            InputError: the algorithm sends a value that is not [R, n, *].
+            InputError: the algorithm sends a value that is not [R, n, *], or asks for a coin and does not say how often that falls on True.
         """
         algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
         with default_dtype(x.dtype):  # leaves that share memory must not pass for each other, so each is cloned
@@ -130,7 +134,10 @@ class Plan:
         widths = {name: d for name, channel in channels.items() if _width_matters(channel, d)}
         widths |= {name: each.width for name, each in round.sent.items()}
         widths |= {OWN: round.words} if round.words else {}
-        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after))
+        if round.tossed:
+            share(f"algorithm {type(algorithm).__name__.lower()}", coin=completed(AlgorithmDefaults, algorithm).coin)
+            widths[COIN] = 1
+        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after), round.rows)
 
     @cached_property
     def early(self) -> dict[str, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distopt import metrics, probes
@@ -15,10 +17,12 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.net import COIN, falls
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype, leaf
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.ranges import flag
 from distopt.simulation import limits, starting, surroundings
 from distopt.simulation.method import Method
@@ -79,6 +83,23 @@ class Problem:
         return Method(self.algorithm, self.channels, self.agents, self.plan)
 
     @cached_property
+    def terms(self) -> int:
+        """m, the rows that make up the costs of each agent; 0 where they are no such sum."""
+        return self.scenario.terms(self.agents) or 0
+
+    @property
+    def evaluations(self) -> Fraction:
+        """How many gradients an agent evaluates in a round, in the mean; one of a single row counts 1/m."""
+        rows = Fraction(self.plan.rows, self.terms or 1)
+        return Fraction(self.algorithm.full).limit_denominator(10**6) + self.plan.gradients - 1 + rows
+
+    def exchanges(self, t: Tensor) -> Tensor:
+        """In which of the rounds t [K, 1, 1, 1] agents exchange anything, by trial: 1 or 0, [K, R] or [1, 1] where all are alike."""
+        if COIN not in self.plan.widths:
+            return torch.ones(1, 1, dtype=torch.float64)
+        return falls(self.key.shared.uniform("coin", 1, t), self.algorithm.coin, self.x0.dtype)[..., 0, 0].double()
+
+    @cached_property
     def answer(self) -> str:
         """The trajectory of the points that are measured: "output" where the algorithm has one, else "x"."""
         return "x" if self.algorithm.output is None else "output"
@@ -112,6 +133,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     algorithm = part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = called("algorithms", experiment.algorithm)
     channel = experiment.channel
+    if algorithm.for_rows is not None:
+        algorithm = completed(AlgorithmDefaults, algorithm.for_rows(_rows(scenario, agents, experiment)))
     network = (
         like.network.serving(algorithm, channel, who)
         if like
@@ -156,6 +179,17 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     for name in named:
         recorded(begun(problem), name)
     return problem
+
+
+def _rows(scenario: Any, agents: int, experiment: Experiment) -> int:
+    """How many rows of data each agent has, for an algorithm that asks for gradients of some of them."""
+    terms: int | None = scenario.terms(agents)
+    if terms is None or scenario.reweighted is None:
+        raise InputError(
+            f"algorithm {called('algorithms', experiment.algorithm)} takes gradients of single rows of data that all rounds share, and scenario "
+            f"{label(experiment.scenario)} has none; use drifting_logistic or digits_mlp, or gt_storm, which serves streams"
+        )
+    return terms
 
 
 def doubts(problems: Iterable[Problem]) -> list[str]:

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
+from distopt.network.net import COIN, OWN, Link, Memory, Net, Round, Uniforms, falls
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
     from distopt.simulation.problem import Problem
 
-Gradient = Callable[[Tensor], Tensor]
-"""The gradients of a round's costs at points y [R, n, d]."""
+Gradient = Callable[..., Tensor]
+"""The gradients of a round's costs at points y [R, n, d], and of some rows of the data [R, n, B] if these are given, too."""
 
 
 class AgentState(NamedTuple):
@@ -97,7 +97,8 @@ def opened(
     method: Method, held: AgentState, link: Link, uniforms: Uniforms, early: Mapping[str, int] | None = None
 ) -> Net:
     """The network of a round, before its gradients are known. The values of ``early`` are on their way when it returns."""
-    net = Net(method.channels, link, held.memory, uniforms, alone=method.agents == 1, widths=method.plan.widths)
+    coin = falls(uniforms[COIN], method.algorithm.coin, held.x.dtype) if COIN in uniforms else None
+    net = Net(method.channels, link, held.memory, uniforms, method.agents == 1, method.plan.widths, coin)
     if early:
         leaves = tensors((held.x, held.state))
         net.send({name: leaves[place] for name, place in early.items()})
@@ -107,10 +108,24 @@ def opened(
 def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Gradient]:
     """The gradients of a round's costs at x [R, n, d], and what takes them at other points."""
 
-    def grad(y: Tensor) -> Tensor:
-        return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
+    def grad(y: Tensor, rows: Tensor | None = None) -> Tensor:
+        of = data if rows is None else problem.scenario.reweighted(data, multiples(rows, problem.terms))
+        return gradient(problem, y, of).clone()  # a scenario may hand out one buffer every time
 
-    return grad(x) if problem.plan.gradients > 1 else gradient(problem, x, data), grad
+    return grad(x) if problem.plan.gradients > 1 or problem.plan.rows else gradient(problem, x, data), grad
+
+
+def multiples(rows: Tensor, terms: int) -> Tensor:
+    """What the weights of all ``terms`` rows are multiplied by, so that their sum is the mean of the ``rows`` [R, n, B] alone: [R, n, terms].
+
+    >>> multiples(torch.tensor([[[0.0, 2.0]]]), 4).tolist()
+    [[[2.0, 0.0, 2.0, 0.0]]]
+    """
+    each = torch.arange(terms, dtype=rows.dtype, device=rows.device)
+    chosen = [
+        torch.where(row == each, terms / rows.shape[-1], 0.0).to(rows.dtype) for row in rows.chunk(rows.shape[-1], -1)
+    ]
+    return sum(chosen[1:], start=chosen[0])
 
 
 def updated(
@@ -127,12 +142,17 @@ def updated(
     ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed.
 
     Raises:
-        InputError: the algorithm asks for another number of gradients than in its first round.
+        InputError: the algorithm asks for another number of gradients than in its first round, or for those of rows without ``for_rows``.
     """
-    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN))
+    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN), net.coin)
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)
+    if round.rows and round.rows != method.plan.rows:
+        raise InputError(
+            f"the algorithm asks for gradients of {round.rows} rows in one round, and of {method.plan.rows} in the first; ask for as many in every "
+            "round"
+        )
     if round.gradients + 1 != method.plan.gradients:
         raise InputError(
             f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "

@@ -342,6 +342,7 @@ def _chunk(
         return None if value is None else value[rows].expand(count, trials)
 
     sent = block.messages[rows] if len(block.messages) > 1 else block.messages
+    exchanges = problem.exchanges(block.rounds[rows]).expand(count, trials)
     figures: dict[str, Any] = {name: each(value) for name, value in block.reference._asdict().items() if name != "x"}
     seen = measure.Rounds(
         problem,
@@ -350,8 +351,9 @@ def _chunk(
         before,
         block.reference._replace(**figures),
         (each(block.fixed_cost), each(block.fixed_accuracy)),
-        (segment.bits, problem.plan.gradients),
-        sent.expand(count, trials) * (segment.bits > 0),
+        (segment.bits, float(problem.evaluations)),
+        exchanges,
+        sent.expand(count, trials) * exchanges * (segment.bits > 0),
         segment.kept[problem.answer].double() if agentwise else None,
         part(block.exact, offset, offset + count),
     )

@@ -80,6 +80,10 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
             "extra",
             "nids",
             "exact_diffusion",
+            "led",
+            "prox_skip",
+            "dlm",
+            "lt_admm",
             "lead",
             "cedas",
             "choco_sgd",
@@ -103,9 +107,14 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
     "signsgd": signs,
     "signum": signs_of_momentum,
 }
+SAMPLING = ("gt_saga", "gt_sarah", "gt_vr")
 SPECS = [
     *MEANS,
     "dgd:form=atc",
+    "led:local=1",
+    "lt_admm:local=1",
+    "dlm:rho=3.0",
+    "prox_skip:p=1.0",
     "gt:form=atc",
     "gtadam:form=atc",
     "ab:form=atc",
@@ -126,7 +135,10 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "averaged",
         "lanczos_rate",
         "alternating",
-    }  # links, several gradients a round, any algorithm, a step size of its own, players: they have test files of their own
+        "admm",
+        "atg",
+        *SAMPLING,
+    }  # links, several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 
@@ -148,7 +160,9 @@ def test_the_mean_moves_by_the_step_size_of_its_own_round(spec: str, schedule: s
 
 
 @pytest.mark.parametrize("channel", ["choco:compressor=sign,gamma=0.3", "comm:compressor=topk(k=2),gamma=0.3"])
-@pytest.mark.parametrize("spec", ["dgd:form=atc", "gt", "gt:form=atc", "extra", "nids", "exact_diffusion"])
+@pytest.mark.parametrize(
+    "spec", ["dgd:form=atc", "gt", "gt:form=atc", "extra", "nids", "exact_diffusion", "led:local=1", "prox_skip"]
+)
 def test_the_mean_moves_alike_through_a_channel_that_keeps_means(spec: str, channel: str) -> None:
     algorithm, through = registry.make("algorithms", spec), registry.make("channels", channel)
     object.__setattr__(algorithm, "channel", through)

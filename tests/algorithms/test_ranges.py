@@ -64,6 +64,7 @@ INSIDE = Range(
     [-1e-50, 0, -0.0, 1, 1.0, 2, *tensors(0.1, 0.0, 1.0), *NO_NUMBERS],
     [1e-50, 0.99999999, np.float64(0.5), column(0.1, 0.9)],
 )
+FROM_ONE = Range([-1, 0, 0.9999999, *tensors(1.5, 0.5), *NO_NUMBERS, HUGE], [1, 1.0, 2.5, column(1.0, 3.0)])
 OPTIONAL_FRACTION = Range(without(FRACTION.bad, None), [None, *FRACTION.good])
 SHARE = Range(
     [-1, 0, 0.0, 1.0000001, 5, *tensors(0.1, 0.0, 1.5), *NO_NUMBERS], [1e-50, 1, 1.0, np.float64(0.5), column(0.1, 1.0)]
@@ -124,6 +125,21 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
         "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
+        "gt_saga": {"lr": POSITIVE, "batch": whole(1, 2**24), "form": FORM, "direction": DIRECTION},
+        "gt_sarah": {
+            "lr": POSITIVE,
+            "batch": whole(1, 2**24),
+            "period": whole(1, 2**24),
+            "form": FORM,
+            "direction": DIRECTION,
+        },
+        "gt_vr": {"lr": POSITIVE, "batch": whole(1, 2**24), "p": SHARE, "form": FORM, "direction": DIRECTION},
+        "lt_admm": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE, "relaxation": SHARE},
+        "admm": {"lr": POSITIVE, "rho": POSITIVE, "local": whole(1, 1000), "relaxation": SHARE},
+        "dlm": {"lr": POSITIVE, "rho": POSITIVE},
+        "atg": {"lr": POSITIVE, "rho": POSITIVE, "gamma": SHARE, "relaxation": SHARE, "direction": DIRECTION},
+        "led": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE},
+        "prox_skip": {"lr": POSITIVE, "p": SHARE, "chi": FROM_ONE},
         "k_gt": {
             "lr": POSITIVE,
             "local": whole(1, 1000),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.spelling import stepping
+from helpers.spelling import stepping, suited
 
 import distopt
 from distopt.algorithms.gt import GT
@@ -54,7 +54,8 @@ def test_every_schedule_of_the_catalogue_is_checked() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", registry.names("algorithms"))
 def test_a_constant_schedule_has_the_bits_of_the_number(name: str, dtype: str) -> None:
-    number, schedule = (simulated(stepping(name, lr), dtype=dtype)["x"] for lr in ("0.013", "constant(0.013)"))
+    ask = {"dtype": dtype, "scenario": suited(name, "moving_target:dim=3")}
+    number, schedule = (simulated(stepping(name, lr), **ask)["x"] for lr in ("0.013", "constant(0.013)"))
     assert np.array_equal(number, schedule)
 
 

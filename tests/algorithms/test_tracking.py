@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.spelling import suited
 from torch import Tensor
 
 import distopt
@@ -92,7 +93,9 @@ def test_an_algorithm_says_which_leaf_tracks(engine: str) -> None:
 def test_trackers_of_the_house_and_no_others_are_measured() -> None:
     for name in registry.names("algorithms"):
         average = registry.make("algorithms", name).weights == "average"
-        run = distopt.simulate("complete" if average else "ring", algorithm=name, **ASK)
+        run = distopt.simulate(
+            "complete" if average else "ring", algorithm=name, **{**ASK, "scenario": suited(name, ASK["scenario"])}
+        )
         assert ("tracker_invariant" in run.metrics) == (name in TRACKING), name
     for spec in ("gt:form=atc", "aug_dgm", "aug_dgm:direction=adam"):
         assert distopt.simulate("ring", algorithm=spec, **ASK)["tracker_invariant"].max() < 1e-13

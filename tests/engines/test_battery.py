@@ -27,6 +27,7 @@ from helpers.battery import (
     posed,
     threads,
 )
+from helpers.spelling import samples
 from torch import Tensor
 
 from distopt.catalog import registry
@@ -52,7 +53,8 @@ def test_every_algorithm_meets_both_channels_both_kinds_of_gradient_and_both_pre
         brings = registry.make("algorithms", name).channel is not None
         assert {case.channel for case in mine} == ({"exact"} if brings else {"exact", CHOCO})
         for channel in {case.channel for case in mine}:
-            assert {case.scenario in MATRICES for case in mine if case.channel == channel} == {True, False}
+            met = {case.scenario in MATRICES for case in mine if case.channel == channel}
+            assert met == ({False} if samples(name) else {True, False})
         assert {case.dtype for case in mine} == {"float32", "float64"} and {case.trials for case in mine} == {1, 2}
     assert {case.scenario for _, case in named} == {MATRICES[0], *VECTORS}
 

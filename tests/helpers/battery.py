@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from helpers.spelling import stepping
+from helpers.spelling import stepping, suited
 
 import distopt
 from distopt.catalog import registry
@@ -64,7 +64,8 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
     """Every algorithm with exact messages and with signs through ``choco``, each on a scenario with matrix gradients and on another one.
 
     The other scenario is one for exact messages and another for signs. What brings a channel of its own has that one, with signs
-    the second time where it lets its compressor be chosen. Precisions and trials go round.
+    the second time where it lets its compressor be chosen. What samples rows of data has
+    a scenario with such rows every time. Precisions and trials go round.
     """
     out = []
     for k, algorithm in enumerate(ALGORITHMS):
@@ -78,7 +79,15 @@ def cases(matrices: str = MATRICES[0]) -> list[Case]:
                 )
                 channel, spec = "exact", f"{algorithm},compressor=sign" if chosen else algorithm
             for j, scenario in enumerate((matrices, VECTORS[(k + i) % 2])):
-                out.append(Case(spec, channel, scenario, ("float64", "float32")[(k + i + j) % 2], 1 + (k // 2 + i) % 2))
+                out.append(
+                    Case(
+                        spec,
+                        channel,
+                        suited(algorithm, scenario),
+                        ("float64", "float32")[(k + i + j) % 2],
+                        1 + (k // 2 + i) % 2,
+                    )
+                )
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from helpers.spelling import suited
 from torch import Tensor
 
 import distopt
@@ -57,7 +58,8 @@ def cases() -> list[Case]:
             for scenario in (MATRICES, VECTORS):
                 for network in ("constant",) if constant or channel.startswith("choco") else networks:
                     dtype = ("float64", "float32")[len(found) % 3 == 2]
-                    found.append(Case("star/" * average + algorithm, channel, scenario, network, dtype))
+                    of = suited(algorithm, scenario)
+                    found.append(Case("star/" * average + algorithm, channel, of, network, dtype))
     return found
 
 

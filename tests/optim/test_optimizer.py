@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import needs
-from helpers.spelling import stepping
+from helpers.spelling import samples, stepping
 from helpers.trained import STEPS, Small, loss, on_ranks, points, row, simulated, steps
 from torch import Tensor, nn
 
@@ -108,7 +108,7 @@ def test_other_methods_and_networks_are_so_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
     """A closure gives those that take several gradients in a round what they ask for."""
-    names = registry.names("algorithms")
+    names = [name for name in registry.names("algorithms") if not samples(name)]
     averaging = [name for name in names if part("algorithms", name, (), {}).weights == "average"]
     at = {name: "complete" if name in averaging else "ring" for name in names}
 

@@ -95,6 +95,24 @@ CASES = [
         {"scenario": "moving_target:dim=3"},
     ),
     ("path", "dgd:lr=[0.1,0.2],direction=superadam(k=[0.5,1.0],m=[50.0,100.0],c=[1.0,40.0])", 16, {"scenario": "sea"}),
+    (
+        "ring",
+        "lt_admm:lr=[0.02,0.05],dual=[0.5,1.0],relaxation=[0.5,0.8],local=3",
+        8,
+        {"scenario": "moving_target:dim=3"},
+    ),
+    ("ring", "admm:lr=[0.02,0.05],rho=[0.5,2.0],relaxation=[0.5,0.8],local=3", 8, {"scenario": "moving_target:dim=3"}),
+    ("ring", "dlm:lr=[0.02,0.05],rho=[0.5,2.0]", 4, {"scenario": "moving_target:dim=3"}),
+    (
+        "ring",
+        "atg:lr=[0.02,0.05],rho=[0.5,2.0],gamma=[0.2,0.5],relaxation=[0.5,0.8]",
+        16,
+        {"scenario": "moving_target:dim=3"},
+    ),
+    ("ring", "led:lr=[0.02,0.05],dual=[0.5,1.0],local=3", 4, {"scenario": "moving_target:dim=3"}),
+    ("ring", "prox_skip:lr=[0.1,0.2],p=[0.3,0.6],chi=[1.0,1.5]", 8, {"scenario": "moving_target:dim=3"}),
+    ("ring", "gt_vr:lr=[0.1,0.2],p=[0.2,0.6]", 4, {"scenario": "drifting_logistic"}),
+    ("ring", "gt_saga:lr=[0.1,0.2],direction=momentum(b=[0.5,0.9])", 4, {"scenario": "drifting_logistic"}),
     ("ring", "gt_storm:lr=[0.1,0.2],k=[0.5,1.0],m=[50.0,100.0],c=[5.0,40.0]", 16, {"scenario": "moving_target:dim=3"}),
 ]
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.spelling import suited
 from torch import Tensor
 
 import distopt
@@ -84,7 +85,8 @@ def test_a_checkpoint_tries_no_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", registry.names("algorithms"))
 def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
     star = name in ("ef21", "ef_sgd", "ef_signsgd", "signsgd", "signum")
-    problem = build(Experiment(**asked(name, topology="star" if star else "ring", trials=2, dtype="float32")))
+    ask = asked(name, topology="star" if star else "ring", trials=2, dtype="float32")
+    problem = build(Experiment(**{**ask, "scenario": suited(name, ask["scenario"])}))
     plan, held = problem.plan, begun(problem)
     for form, real in (
         (plan.begun, held[:2]),
@@ -96,11 +98,14 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
     assert set(plan.sent) == set(problem.algorithm.channels)
     several = {
         "k_gt": 5,
+        "led": 5,
+        "lt_admm": 5,
+        "admm": 5,
         "gt_storm": 2,
         "storm": 2,
         "lanczos_rate": 3,
         "alternating": 2,
-    }  # of k_gt, one for each local step
+    }  # one for each local step
     assert plan.gradients == several.get(name, 1)
 
 

@@ -1,0 +1,36 @@
+"""What the methods of the ADMM family share: the variables of the links, summed up at each agent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Links(NamedTuple):
+    """The variables z_ij of the links, one at each end, summed up.
+
+    Attributes:
+        own: sum_j z_ij [..., n, *], of the agent's ends.
+        other: sum_j z_ji [..., n, *], of the ends at its neighbours.
+    """
+
+    own: Tensor
+    other: Tensor
+
+
+def begun(x: Tensor) -> Links:
+    """Links z_ij = w_ij x_i, as of agents that have agreed on x."""
+    return Links(x.clone(), x.clone())
+
+
+def relaxed(links: Links, x: Tensor, heard: Tensor, share: float) -> Links:
+    """The links after an exchange of x, of which W x was ``heard``; ``share`` is the relaxation.
+
+    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j), summed over j. The weights w_ij sum to one, the self weight among them, so the
+    sums need W x alone and no agent has to know its links.
+    """
+    own, other = links
+    return Links(
+        (1 - share) * own - share * other + 2 * share * heard, (1 - share) * other - share * own + 2 * share * x
+    )
