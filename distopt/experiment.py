@@ -29,6 +29,9 @@ COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
 """What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
+LATER = ("metrics", "probe", "drop_messages")
+"""Settings that came later: where they are left out they are not in fingerprints."""
+
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -44,6 +47,7 @@ class Experiment:
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" means the one that each channel needs.
         drop_links: probability that a link fails in a round.
+        drop_messages: probability that a message is lost in a round, one way and by itself.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -77,6 +81,7 @@ class Experiment:
     record: tuple[str, ...] = field(default=())
     metrics: tuple[Any, ...] = ()
     probe: tuple[Any, ...] = ()
+    drop_messages: float = 0.0
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -120,15 +125,20 @@ class Experiment:
             raise InputError(f"weights={shown(self.weights)}: must be the name of a rule")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise InputError(f"dtype={shown(self.dtype)}: must be one of {', '.join(DTYPES)}")
-        drop = self.drop_links
-        if isinstance(drop, bool) or not isinstance(drop, int | float | np.integer | np.floating) or not 0 <= drop < 1:
-            raise InputError(f"drop_links={shown(drop)}: must be a probability in [0, 1)")
-        object.__setattr__(self, "drop_links", float(self.drop_links))
+        for name in ("drop_links", "drop_messages"):
+            drop = getattr(self, name)
+            if (
+                isinstance(drop, bool)
+                or not isinstance(drop, int | float | np.integer | np.floating)
+                or not 0 <= drop < 1
+            ):
+                raise InputError(f"{name}={shown(drop)}: must be a probability in [0, 1)")
+            object.__setattr__(self, name, float(drop))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
-        # experiments without any metrics or probes of their own keep their old fingerprints
-        left = {"folder", *(name for name in ("metrics", "probe") if not getattr(self, name))}
+        # experiments without any of these keep the fingerprints that they had before there were any
+        left = {"folder", *(name for name in LATER if not getattr(self, name))}
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
 
@@ -151,7 +161,7 @@ class Experiment:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
-            if value is None or (isinstance(value, tuple) and not value):
+            if value is None or (isinstance(value, tuple) and not value) or (f.name in LATER and not value):
                 continue
             if isinstance(value, tuple):
                 value = list(value)

@@ -137,6 +137,20 @@ class Slots(NamedTuple):
     side: Tensor
 
 
+class Senders(NamedTuple):
+    """Those whom the own agents hear on a fixed graph; all agents have as many places as the largest number D of them.
+
+    Attributes:
+        index: int64 [n, D], where the sender stands among the heard agents; the own place where there is none.
+        weight: float64 [R|1, n, D], w_ij; 0 where there is no sender, or where this round's message of it has not arrived.
+        own: float64 [R|1, n, 1], w_ii.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
+    weight: Tensor
+    own: Tensor
+
+
 class Wire(Protocol):
     """What a channel may do with the network in one round.
 
@@ -156,6 +170,10 @@ class Wire(Protocol):
     @property
     def slots(self) -> Slots:
         """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
+
+    @property
+    def senders(self) -> Senders:
+        """Whom the own agents hear, for a channel that has ``for_senders``; others have none (D = 0)."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt.errors import InputError
 from distopt.network.rows import Table, Tables, apply
 from distopt.numerics.random import Key
-from distopt.protocols import Payload, Slots
+from distopt.protocols import Payload, Senders, Slots
 
 Memory = dict[str, Any]
 
@@ -42,10 +42,18 @@ class Link(Protocol):
     def slots(self, name: str) -> Slots:
         """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
 
+    def senders(self, name: str) -> Senders:
+        """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
+
 
 def slots(table: Table) -> Slots:
     """The links of the rows of one round's table."""
     return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
+
+
+def senders(table: Table) -> Senders:
+    """Whom the rows of one round's table hear."""
+    return Senders(table.sender_index[0], table.sender_weight, table.sender_own)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,10 @@ class Whole:
         """All links."""
         return slots(self.tables[self.which.get(name, 0)])
 
+    def senders(self, name: str) -> Senders:
+        """Of all agents."""
+        return senders(self.tables[self.which.get(name, 0)])
+
 
 @dataclass(frozen=True)
 class _Wire:
@@ -97,6 +109,10 @@ class _Wire:
     @property
     def slots(self) -> Slots:
         return self.link.slots(self.name)
+
+    @property
+    def senders(self) -> Senders:
+        return self.link.senders(self.name)
 
 
 class Net:

@@ -15,6 +15,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.faults import Faults
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
@@ -115,7 +116,16 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     network = (
         like.network.serving(algorithm, channel, who)
         if like
-        else Network.of(topology, experiment.weights, algorithm, channel, key, experiment.drop_links, who)
+        else Network.of(
+            topology,
+            experiment.weights,
+            algorithm,
+            channel,
+            key,
+            experiment.drop_links,
+            who,
+            Faults(experiment.drop_messages),
+        )
     )
     limit = scenario.length(agents)
     if limit is not None and limit < 1:

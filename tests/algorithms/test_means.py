@@ -88,6 +88,7 @@ MEANS: dict[str, Callable[[Moment], Tensor]] = {
             "c_gt",
             "ab",
             "push_diging",
+            "robust_push_diging",
             "subgradient_push",
             "push_sum_sgd",
         ),

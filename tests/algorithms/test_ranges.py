@@ -120,7 +120,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
-        **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
+        **{name: {"lr": POSITIVE} for name in ("push_diging", "robust_push_diging", "subgradient_push")},
         "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
         "k_gt": {
             "lr": POSITIVE,
@@ -241,6 +241,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "order": texts("new", "old"),
             "resync": whole(0, 2**24),
         },
+        "running_sums": {},
         "comm": {"compressor": COMPRESSOR, "gamma": SHARE, "alpha": SHARE},
         "powergossip": {"rank": whole(1), "rows": whole(0), "gamma": SHARE},
     },
