@@ -137,16 +137,16 @@ class Slots(NamedTuple):
     side: Tensor
 
 
-class Senders(NamedTuple):
-    """Those whom the own agents hear on a fixed graph; all agents have as many places as the largest number D of them.
+class Arrived(NamedTuple):
+    """What the own agents have of those whom they hear on a fixed graph; all have as many places as the largest number D of these.
 
     Attributes:
-        index: int64 [n, D], where the sender stands among the heard agents; the own place where there is none.
-        weight: float64 [R|1, n, D], w_ij; 0 where there is no sender, or where this round's message of it has not arrived.
+        rows: [R, n, D, d], each sender's row; any number where there is no sender, or where its message has not arrived.
+        weight: float64 [R|1, n, D], w_ij; 0 there.
         own: float64 [R|1, n, 1], w_ii.
     """
 
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
+    rows: Tensor
     weight: Tensor
     own: Tensor
 
@@ -171,9 +171,8 @@ class Wire(Protocol):
     def slots(self) -> Slots:
         """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
 
-    @property
-    def senders(self) -> Senders:
-        """Whom the own agents hear, for a channel that has ``for_senders``; others have none (D = 0)."""
+    def arrived(self, payload: Tensor) -> Arrived:
+        """Send the own agents' rows [R, n, d], and return those that reach them, sender by sender, for a channel that has ``for_senders``."""
 
 
 @runtime_checkable

@@ -31,14 +31,12 @@ def running_sums() -> SumsBySender:
 
     >>> import torch
     >>> from distopt.channels.running_sums import running_sums
-    >>> from distopt.protocols import Senders
+    >>> from distopt.protocols import Arrived
     >>> class One:  # agent 0 sends a half to agent 1, whose message is lost in the first of three rounds
-    ...     own, there = slice(None), 0.0
-    ...     def heard(self, payload): return payload
-    ...     @property
-    ...     def senders(self):
-    ...         weight = torch.tensor([[[0.0], [0.5 * self.there]]])
-    ...         return Senders(torch.tensor([[0], [0]]), weight, torch.tensor([[[0.5], [1.0]]]))
+    ...     there = 0.0
+    ...     def arrived(self, payload):
+    ...         rows, weight = payload[:, [[0], [0]]], torch.tensor([[[0.0], [0.5 * self.there]]])
+    ...         return Arrived(rows, weight, torch.tensor([[[0.5], [1.0]]]))
     >>> channel, z, wire = running_sums().for_senders(1), torch.tensor([[[8.0], [0.0]]]), One()
     >>> memory = channel.init(z)
     >>> for wire.there in (0.0, 1.0, 1.0):
@@ -86,13 +84,12 @@ class SumsBySender(ChannelDefaults):
     def __call__(
         self, z: Tensor, payload: Tensor, memory: RunningMemory, wire: Wire, u: Tensor | None = None
     ) -> tuple[Tensor, RunningMemory]:
-        senders = wire.senders
-        newest = wire.heard(payload)[:, senders.index]
-        weight = senders.weight.to(z.dtype).unsqueeze(-1)
+        newest, weight, own = wire.arrived(payload)
+        weight = weight.to(z.dtype).unsqueeze(-1)
         seen = memory.seen.reshape(newest.shape)
         arrived = tree_sum(weight * (newest - seen)).squeeze(-2)
         seen = torch.where(weight != 0, newest, seen)
-        return senders.own.to(z.dtype) * z + arrived, RunningMemory(payload, seen.reshape(memory.seen.shape))
+        return own.to(z.dtype) * z + arrived, RunningMemory(payload, seen.reshape(memory.seen.shape))
 
     def bits(self, d: int, itemsize: int) -> int:
         return 8 * itemsize * d

@@ -32,7 +32,7 @@ from distopt.network.net import Rehearsal
 from distopt.network.properties import by_channel
 from distopt.numerics.trees import leaf
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
-from distopt.protocols import Senders, Slots
+from distopt.protocols import Arrived, Slots
 from distopt.simulation.plan import tried
 
 
@@ -278,13 +278,15 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     class Wire:
         own = slice(None)
         slots = places
-        senders = Senders(index[0, 0], weight[0], 1 - weight[0].sum(-1, keepdim=True))
 
         def heard(self, payload: Any) -> Any:
             return payload
 
         def weigh(self, rows: Tensor) -> Tensor:
             return mixed(weights(), rows)
+
+        def arrived(self, payload: Tensor) -> Arrived:
+            return Arrived(payload[:, index[0, 0]], weight[0], 1 - weight[0].sum(-1, keepdim=True))
 
     shared = bool(channel.shared)
 

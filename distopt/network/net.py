@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.network.faults import SLEEP
 from distopt.network.rows import Table, Tables, apply
 from distopt.numerics.random import Key
-from distopt.protocols import Payload, Senders, Slots
+from distopt.protocols import Arrived, Payload, Slots
 
 Memory = dict[str, Any]
 
@@ -21,6 +22,15 @@ Uniforms = dict[str, Tensor]
 
 OWN = "mix.uniform"
 """The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
+
+
+class Senders(NamedTuple):
+    """Whom the own agents hear on a fixed graph: ``index`` [n, D] says where the sender stands among the heard agents, the own place where there
+    is none; ``weight`` [R|1, n, D] and ``own`` [R|1, n, 1] are those of ``distopt.protocols.Arrived``."""
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
+    weight: Tensor
+    own: Tensor
 
 
 class Link(Protocol):
@@ -43,7 +53,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
 
     def senders(self, name: str) -> Senders:
-        """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
+        """Whom the own agents hear; ``name`` is the channel's."""
 
 
 def slots(table: Table) -> Slots:
@@ -92,27 +102,34 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class _Wire:
+class LinkWire:
+    """The wire of a channel over a link (see ``distopt.protocols.Wire``)."""
+
     link: Link
     name: str
 
     @property
     def own(self) -> Tensor | slice:
+        """See ``distopt.protocols.Wire``."""
         return self.link.own
 
     def heard(self, payload: Payload) -> Payload:
+        """See ``distopt.protocols.Wire``."""
         return self.link.heard(self.name, payload)
 
     def weigh(self, rows: Tensor) -> Tensor:
+        """See ``distopt.protocols.Wire``."""
         return self.link.weigh(self.name, rows)
 
     @property
     def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
         return self.link.slots(self.name)
 
-    @property
-    def senders(self) -> Senders:
-        return self.link.senders(self.name)
+    def arrived(self, payload: Tensor) -> Arrived:
+        """See ``distopt.protocols.Wire``."""
+        senders = self.link.senders(self.name)
+        return Arrived(self.heard(payload)[:, senders.index], senders.weight, senders.own)
 
 
 class Net:
@@ -192,7 +209,7 @@ class Net:
         channel = self.channels[name]
         u = self.uniforms.get(name) if channel.shared else None
         out: Tensor
-        out, self.memory[name] = channel(z, payload, self.memory[name], _Wire(self.link, name), u)
+        out, self.memory[name] = channel(z, payload, self.memory[name], LinkWire(self.link, name), u)
         return out
 
 
@@ -270,9 +287,12 @@ class Rehearsal(Round):
 def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
-    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``.
+    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; under ``SLEEP`` stands
+    the number that decides whether an agent sleeps, if any do.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
+    if SLEEP in widths:
+        drawn[SLEEP] = key.uniform(SLEEP, widths[SLEEP], t)
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths else 0
         if words:

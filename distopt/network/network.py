@@ -12,6 +12,7 @@ from torch import Tensor
 from distopt.catalog.parts import label, part
 from distopt.errors import InputError
 from distopt.network.changing import DroppingMixing, SwitchingMixing
+from distopt.network.delays import Delayed, aged
 from distopt.network.digraphs import Digraph
 from distopt.network.directed import DirectedMixing
 from distopt.network.faults import Faults, FaultyMixing
@@ -117,6 +118,7 @@ class Network:
                     f"channel {label(channel)} adds what was lost to a later message, which is right for sums that columns keep, and wrong "
                     f"for {name!r} of {who}, which rows average; use robust_push_diging, or another channel"
                 )
+        channels, served = _late(channels, served, algorithm.channels)
         mixings = tuple({id(mixing): mixing for mixing in served.values()}.values())
         places = {id(mixing): k for k, mixing in enumerate(mixings)}
         which = {name: places[id(mixing)] for name, mixing in served.items()}
@@ -200,14 +202,36 @@ def _doubts(who: str, mixings: Sequence[Mixing]) -> tuple[str, ...]:
 
 
 def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[str, ...]:
-    """What becomes of sums over the agents where messages that carry parts of them are lost."""
-    if not any(isinstance(mixing, FaultyMixing) for mixing in mixings):
+    """What becomes of sums over the agents where messages that carry parts of them do not arrive."""
+    drifting = [each for each in mixings if isinstance(each, FaultyMixing) and not each.keeps_sums()]
+    if not drifting:
         return ()
     shows = "; the metric tracker_invariant shows how far" if tracks is not None else ""
     return (
-        f"{who} needs columns of W that sum to 1, and with drop_messages they do not: sums over the agents drift for good{shows}; "
+        f"{who} needs columns of W that sum to 1, and with {drifting[0].faults.named} they do not: sums over the agents drift for good{shows}; "
         "robust_push_diging keeps them",
     )
+
+
+def _late(
+    channels: dict[str, Any], served: dict[str, Mixing], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Mixing]]:
+    """The channels and the weights where messages may be late: each channel then has weights for each age."""
+    channels, served = dict(channels), dict(served)
+    made: dict[tuple[int, int], Mixing] = {}
+    for name in names:
+        mixing, each = served[name], channels[name]
+        if not isinstance(mixing, FaultyMixing) or not mixing.faults.late:
+            continue
+        if each.shared:
+            raise InputError(
+                f"channel {label(each)} draws numbers that all agents share in a round, by which a message of an earlier one cannot be read; use it "
+                "without delay"
+            )
+        channels[name] = completed(ChannelDefaults, Delayed(each, mixing.faults.late))
+        for age in range(1, mixing.faults.late + 1):
+            served[aged(name, age)] = made.setdefault((id(mixing), age), mixing.aged(age))
+    return channels, served
 
 
 def mixing_of(

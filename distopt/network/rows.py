@@ -36,7 +36,7 @@ class Table(NamedTuple):
         slot_weight, slot_side: float64 [1, 1, n, E], its weight, and 1 at its end of lower id, -1 at the other; 0 where a slot is empty.
         sender_index, sender_weight, sender_own: int64 and float64 [K|1, R|1, n, D], those whom each row hears on a fixed graph in ascending id,
             their weights, 0 where a message is lost or a place empty, and the own weight [K|1, R|1, n, 1] (see
-            ``distopt.protocols.Senders``); D = 0 unless a channel keeps something of each sender.
+            ``distopt.network.net.Senders``); D = 0 unless a channel keeps something of each sender.
     """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a table for

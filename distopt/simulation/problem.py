@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
-from distopt.network.faults import Faults
+from distopt.network.faults import SLEEP, Faults
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key
@@ -77,7 +77,7 @@ class Problem:
     @cached_property
     def method(self) -> Method:
         """What the agents follow, apart from the costs."""
-        return Method(self.algorithm, self.channels, self.agents, self.plan)
+        return Method(self.algorithm, self.channels, self.agents, self.plan, self.experiment.sleep)
 
     @cached_property
     def answer(self) -> str:
@@ -113,6 +113,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     algorithm = part("algorithms", experiment.algorithm, ("init", "update", "channels"), {})
     who = called("algorithms", experiment.algorithm)
     channel = experiment.channel
+    faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay)
     network = (
         like.network.serving(algorithm, channel, who)
         if like
@@ -124,7 +125,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             key,
             experiment.drop_links,
             who,
-            Faults(experiment.drop_messages),
+            faults,
         )
     )
     limit = scenario.length(agents)
@@ -145,6 +146,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if algorithm.output is not None:
             _require_output(who, algorithm, x0)
         plan = Plan.of(algorithm, network.channels, x0)
+        if faults.sleep:
+            plan = replace(plan, widths={**plan.widths, SLEEP: 1})
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}

@@ -149,7 +149,7 @@ def test_a_method_that_needs_column_sums_is_warned_of_once() -> None:
     [
         (
             {"algorithm": "gt", "channel": "choco:compressor=sign"},
-            "channel choco keeps sums of what neighbours sent.*messages are lost; leave drop_messages out",
+            "channel choco keeps sums of what neighbours sent.*messages do not all arrive in their round; leave drop_messages out",
         ),
         ({"algorithm": "gt", "channel": "choco:compressor=sign,resync=4"}, "channel choco keeps sums"),
         ({"algorithm": "lead"}, "keeps sums of what neighbours sent"),

@@ -15,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 from distopt.engines.workers.halo import Halo, size, unpack
 from distopt.errors import InputError
-from distopt.network.net import senders, slots
+from distopt.network.net import Senders, senders, slots
 from distopt.network.rows import Tables, apply
-from distopt.protocols import Payload, Senders, Slots
+from distopt.protocols import Payload, Slots
 
 E = TypeVar("E")
 

@@ -25,6 +25,8 @@ DEFAULT = {
     "weights": "metropolis",
     "drop_links": 0.0,
     "drop_messages": 0.0,
+    "sleep": 0.0,
+    "delay": "",
     "trials": 1,
     "seed": 0,
     "dtype": "float64",
