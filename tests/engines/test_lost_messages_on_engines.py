@@ -59,8 +59,9 @@ def test_compiled_threads_have_the_bits_of_one_compiled_block(
     np.testing.assert_allclose(alone.run["x"], on(problems).run["x"], rtol=1e-4 if case.dtype == "float32" else 1e-10)
 
 
-def test_a_grid_has_the_bits_of_its_points_and_a_resumed_run_those_of_one_that_never_stopped(tmp_path: Path) -> None:
-    ask = {"agents": 6, "scenario": "moving_target", "rounds": 30, "trials": 2, "record": "x", "drop_messages": 0.3}
+@pytest.mark.parametrize("faults", [LOSSES, LATE, {"sleep": 0.3}], ids=str)
+def test_a_grid_has_the_bits_of_its_points_and_a_folder_those_of_memory(faults: dict[str, Any], tmp_path: Path) -> None:
+    ask = {"agents": 6, "scenario": "moving_target", "rounds": 30, "trials": 2, "record": "x", **faults}
     both = distopt.simulate("random_digraph:p=0.5", algorithm="robust_push_diging:lr=[0.02,0.05]", **ask)
     for label, run in both.items():
         assert np.array_equal(run["x"], distopt.simulate("random_digraph:p=0.5", algorithm=label, **ask)["x"])
@@ -70,4 +71,4 @@ def test_a_grid_has_the_bits_of_its_points_and_a_resumed_run_those_of_one_that_n
     assert np.array_equal(out["x"], both["robust_push_diging:lr=0.02"]["x"])
     again = distopt.load(tmp_path / "o")
     assert np.array_equal(again["x"], out["x"])
-    assert again.info["experiment"]["drop_messages"] == 0.3
+    assert {name: again.info["experiment"][name] for name in faults} == faults

@@ -24,4 +24,4 @@ def test_actors_have_the_bits_of_one_block(faults: dict[str, Any]) -> None:
     problems = Problems(problem, Comparison.of(problem))
     alone = on(problems)
     assert moves(alone)
-    assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
+    assert differences(alone, on(problems, partial(engines.make, "ray:workers=2,timeout=300"))) == []
