@@ -45,6 +45,9 @@ def simulate(
     x0: Any = None,
     record: str | Sequence[str] = (),
     drop_links: float = 0.0,
+    drop_messages: float = 0.0,
+    sleep: float = 0.0,
+    delay: int | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -73,6 +76,9 @@ def simulate(
         x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
         record: trajectories to keep: "x", fields of the algorithm's state, such as "s", and of a channel's memory, such as "memory.x.e".
         drop_links: probability with which a link fails in a round.
+        drop_messages: probability with which a message is lost in a round, one way and by itself (see docs/losses.md).
+        sleep: probability with which an agent sleeps in a round.
+        delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
@@ -121,6 +127,9 @@ def simulate(
             record,  # type: ignore[arg-type]  # a string is split there
             metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
             probe,
+            drop_messages,
+            sleep,
+            delay,  # type: ignore[arg-type]  # a number becomes a text there
         )
         for one in algorithms
     ]

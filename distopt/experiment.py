@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,12 @@ COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
 """What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
+LATER = ("metrics", "probe", "drop_messages", "sleep", "delay")
+"""Settings that came later: where they are left out they are not in fingerprints."""
+
+LATEST = 64
+"""The most rounds that a message may be late: all values of these rounds are kept."""
+
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
@@ -44,6 +51,9 @@ class Experiment:
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" means the one that each channel needs.
         drop_links: probability that a link fails in a round.
+        drop_messages: probability that a message is lost in a round, one way and by itself.
+        sleep: probability that an agent sleeps in a round.
+        delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; "" for none.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -77,6 +87,9 @@ class Experiment:
     record: tuple[str, ...] = field(default=())
     metrics: tuple[Any, ...] = ()
     probe: tuple[Any, ...] = ()
+    drop_messages: float = 0.0
+    sleep: float = 0.0
+    delay: str = ""
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -120,15 +133,21 @@ class Experiment:
             raise InputError(f"weights={shown(self.weights)}: must be the name of a rule")
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise InputError(f"dtype={shown(self.dtype)}: must be one of {', '.join(DTYPES)}")
-        drop = self.drop_links
-        if isinstance(drop, bool) or not isinstance(drop, int | float | np.integer | np.floating) or not 0 <= drop < 1:
-            raise InputError(f"drop_links={shown(drop)}: must be a probability in [0, 1)")
-        object.__setattr__(self, "drop_links", float(self.drop_links))
+        for name in ("drop_links", "drop_messages", "sleep"):
+            drop = getattr(self, name)
+            if (
+                isinstance(drop, bool)
+                or not isinstance(drop, int | float | np.integer | np.floating)
+                or not 0 <= drop < 1
+            ):
+                raise InputError(f"{name}={shown(drop)}: must be a probability in [0, 1)")
+            object.__setattr__(self, name, float(drop))
+        object.__setattr__(self, "delay", late(self.delay))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
-        # experiments without any metrics or probes of their own keep their old fingerprints
-        left = {"folder", *(name for name in ("metrics", "probe") if not getattr(self, name))}
+        # experiments without any of these keep the fingerprints that they had before there were any
+        left = {"folder", *(name for name in LATER if not getattr(self, name))}
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
 
@@ -151,7 +170,7 @@ class Experiment:
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
-            if value is None or (isinstance(value, tuple) and not value):
+            if value is None or (isinstance(value, tuple) and not value) or (f.name in LATER and not value):
                 continue
             if isinstance(value, tuple):
                 value = list(value)
@@ -208,6 +227,27 @@ class Experiment:
         if "topology" not in values:
             raise InputError(f'{where}: topology is missing; write topology = "..."')
         return cls(**{"agents": None, **DEFAULTS, **values})
+
+
+def late(delay: Any) -> str:
+    """A delay as it is noted: "" for none, a number of rounds, or a range of them.
+
+    >>> late(2), late("0..3"), late(0), late("0..0")
+    ('2', '0..3', '', '')
+
+    Raises:
+        InputError: it is none of these, or longer than ``LATEST``.
+    """
+    text = str(delay) if isinstance(delay, int | np.integer) and not isinstance(delay, bool) else delay
+    if isinstance(text, str) and not text:
+        return ""
+    found = re.fullmatch(r"([0-9]{1,3})(?:\.\.([0-9]{1,3}))?", text) if isinstance(text, str) else None
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not least <= most <= LATEST:
+        raise InputError(
+            f"delay={shown(delay)}: must be a number of rounds up to {LATEST}, such as 2, or a range of them, such as 0..3"
+        )
+    return str(text) if most else ""
 
 
 def start(text: str) -> float | str:

@@ -148,6 +148,20 @@ class Slots(NamedTuple):
     side: Tensor
 
 
+class Arrived(NamedTuple):
+    """What the own agents have of those whom they hear on a fixed graph; all have as many places as the largest number D of these.
+
+    Attributes:
+        rows: [R, n, D, d], each sender's row; any number where there is no sender, or where its message has not arrived.
+        weight: float64 [R|1, n, D], w_ij; 0 there.
+        own: float64 [R|1, n, 1], w_ii.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    own: Tensor
+
+
 class Wire(Protocol):
     """What a channel may do with the network in one round.
 
@@ -167,6 +181,9 @@ class Wire(Protocol):
     @property
     def slots(self) -> Slots:
         """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
+
+    def arrived(self, payload: Tensor) -> Arrived:
+        """Send the own agents' rows [R, n, d], and return those that reach them, sender by sender, for a channel that has ``for_senders``."""
 
 
 @runtime_checkable

@@ -97,6 +97,9 @@ def tune(
     x0: Any = None,
     record: str | Sequence[str] = (),
     drop_links: float = 0.0,
+    drop_messages: float = 0.0,
+    sleep: float = 0.0,
+    delay: int | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -122,8 +125,8 @@ def tune(
         over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, agentwise, metrics, probe, mode, engine:
-            as in ``simulate``. What is recorded, your own metrics and probes are those of the report's runs.
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, agentwise,
+            metrics, probe, mode, engine: as in ``simulate``. What is recorded, your own metrics and probes are those of the report's runs.
 
     Returns:
         What was found: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its step size),
@@ -159,6 +162,9 @@ def tune(
             record,  # type: ignore[arg-type]  # a string is split there
             metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
             probe,
+            drop_messages,
+            sleep,
+            delay,  # type: ignore[arg-type]  # a number becomes a text there
         )
         for one in algorithms
     ]

@@ -26,12 +26,13 @@ from distopt.checks._common import (
 )
 from distopt.directions import direct
 from distopt.errors import InputError
+from distopt.network.links import places as linked
 from distopt.network.links import slots
 from distopt.network.net import Rehearsal
 from distopt.network.properties import by_channel
 from distopt.numerics.trees import leaf
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
-from distopt.protocols import Slots
+from distopt.protocols import Arrived, Slots
 from distopt.simulation.plan import tried
 
 
@@ -283,6 +284,10 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     if channel.for_degree is not None:
         channel = completed(ChannelDefaults, channel.for_degree(places.index.shape[-1]))
 
+    index, weight = linked(N, np.r_[i, j], np.r_[j, i], np.full(2 * len(LINKS), 0.25))
+    if channel.for_senders is not None:
+        channel = completed(ChannelDefaults, channel.for_senders(index.shape[-1]))
+
     class Wire:
         own = slice(None)
         slots = places
@@ -292,6 +297,9 @@ def check_channel(channel: Any, keeps_mean: bool = True) -> None:
 
         def weigh(self, rows: Tensor) -> Tensor:
             return mixed(weights(), rows)
+
+        def arrived(self, payload: Tensor) -> Arrived:
+            return Arrived(payload[:, index[0, 0]], weight[0], 1 - weight[0].sum(-1, keepdim=True))
 
     shared = bool(channel.shared)
 

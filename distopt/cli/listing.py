@@ -84,16 +84,27 @@ def explained(name: str) -> None:
         click.echo(("\n" * 2 if number else "") + "\n".join(page(entry, min(width(), PAGE))))
 
 
-def pictured(topology: str, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None) -> None:
+def pictured(
+    topology: str,
+    agents: int | None,
+    weights: str,
+    drop_links: float,
+    seed: int,
+    out: Path | None,
+    drop_messages: float = 0.0,
+) -> None:
     """Print a network's degrees, diameter and spectral gap, and write its picture."""
     from distopt.experiment import Experiment, titled
+    from distopt.network.faults import Faults
     from distopt.network.topology import build_topology
     from distopt.report import network
     from distopt.runs.results import folder_name
 
-    Experiment(topology, agents, "", "", seed=seed, drop_links=drop_links)  # checks the numbers
+    Experiment(
+        topology, agents, "", "", seed=seed, drop_links=drop_links, drop_messages=drop_messages
+    )  # checks the numbers
     graph = build_topology(topology, agents, seed)
-    what = network.portrait(graph, weights, seed, drop_links)
+    what = network.portrait(graph, weights, seed, drop_links, Faults(drop_messages))
     title = f"{titled(topology)}, {what.agents} agents"
     path = out or Path(f"{folder_name(titled(topology))}-{what.agents}.png")
     network.save(network.figure(what, title), path)

@@ -210,19 +210,30 @@ def list_(what: str | None, traceback: bool) -> None:
     "--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]"
 )
 @click.option("--drop-links", type=REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
+@click.option(
+    "--drop-messages", type=REAL, default=0.0, metavar="P", help="Probability that a message is lost.  [default: 0]"
+)
 @click.option("--seed", type=WHOLE, default=0, metavar="K", help="Seed of random topologies.  [default: 0]")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.png", help="Picture to write.  [default: TOPOLOGY-N.png]"
 )
 @TRACEBACK
 def show(
-    topology: str, *, agents: int | None, weights: str, drop_links: float, seed: int, out: Path | None, traceback: bool
+    topology: str,
+    *,
+    agents: int | None,
+    weights: str,
+    drop_links: float,
+    drop_messages: float,
+    seed: int,
+    out: Path | None,
+    traceback: bool,
 ) -> None:
     """Show a network: degrees, diameter, spectral gap, and a picture."""
     with polite(traceback):
         from distopt.cli import listing
 
-        listing.pictured(topology, agents, weights, drop_links, seed, out)
+        listing.pictured(topology, agents, weights, drop_links, seed, out, drop_messages)
 
 
 @cli.command()

@@ -95,6 +95,18 @@ HOW = stacked(
     click.option(
         "--drop-links", type=REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]"
     ),
+    click.option(
+        "--drop-messages",
+        type=REAL,
+        metavar="P",
+        help="Probability that a message is lost in a round, one way and by itself.  [default: 0]",
+    ),
+    click.option("--sleep", type=REAL, metavar="P", help="Probability that an agent sleeps in a round.  [default: 0]"),
+    click.option(
+        "--delay",
+        metavar="K|J..K",
+        help="How many rounds late messages are; of a range each message draws one.  [default: 0]",
+    ),
     click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(

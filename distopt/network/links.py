@@ -38,3 +38,23 @@ def slots(agents: int, i: Ints, j: Ints, weight: Floats) -> tuple[Tensor, Tensor
         return torch.from_numpy(leaf).reshape(1, 1, agents, width)
 
     return table(index), table(weights), table(side)
+
+
+def places(agents: int, receiver: Ints, sender: Ints, weight: Floats) -> tuple[Tensor, Tensor]:
+    """(index, weight) of D places an agent, each [1, 1, N, D] (see ``distopt.network.rows.Table``): those whom it hears, in ascending id.
+
+    D is the largest number of them, at least 1. An empty place is the agent's own, with weight 0.
+
+    >>> index, weight = places(3, np.array([2, 0, 2]), np.array([1, 2, 0]), np.array([0.25, 0.5, 0.125]))
+    >>> index.squeeze().tolist(), weight.squeeze().tolist()
+    ([[2, 0], [1, 1], [0, 1]], [[0.5, 0.0], [0.0, 0.0], [0.125, 0.25]])
+    """
+    order = np.argsort(receiver * agents + sender)
+    receiver, sender, weight = receiver[order], sender[order], weight[order]
+    heard = np.bincount(receiver, minlength=agents)
+    width = max(1, int(heard.max()))
+    at = receiver * width + np.arange(len(receiver)) - (np.cumsum(heard) - heard)[receiver]
+    index, weights = np.repeat(np.arange(agents), width), np.zeros(agents * width)
+    index[at], weights[at] = sender, weight
+    shape = (1, 1, agents, width)
+    return torch.from_numpy(index).reshape(shape), torch.from_numpy(weights).reshape(shape)

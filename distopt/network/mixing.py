@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.network.graphs import TOLERANCE, Floats, Graph
-from distopt.network.links import slots
+from distopt.network.links import places, slots
 from distopt.network.properties import Properties, Terms, check_weights, properties
 from distopt.network.rows import BLOCK, Pattern, Table
 from distopt.network.weights import check_settles, link_weights, reweighted, second_size
@@ -33,12 +33,14 @@ class Mixing(ABC):
     agents: int
     constant = False
     """Whether W is the same in all rounds and trials."""
+    changes = "links come and go; use a fixed topology without drop_links"
+    """Why W is not the same in all rounds, and what to do, for messages."""
     notes: tuple[str, ...] = ()
     """How the network was read, for the user: one line each."""
     positions: Floats | None = None
     """Where the topology draws its agents [N, 2], if it says so."""
     slots = 0
-    """How many slots for links an agent has; 0 unless the network was made by ``with_link_slots``."""
+    """How many slots for links, or places for senders, an agent has; 0 unless the network was made by ``with_link_slots`` or ``with_senders``."""
 
     @abstractmethod
     def rows(self, t: Tensor) -> Table:
@@ -90,6 +92,20 @@ class Mixing(ABC):
         raise InputError(
             f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links"
         )
+
+    def with_senders(self, who: str) -> Mixing:
+        """The same network with a place for each sender in its tables, which ``who`` asks for.
+
+        Raises:
+            InputError: the graph is not fixed.
+        """
+        raise InputError(
+            f"{who} remembers something of each sender, but here links come and go; use a fixed topology without drop_links"
+        )
+
+    def sent(self, t: Tensor, made: Table | None = None) -> Table:
+        """The weights of rounds t, those of messages that are sent and do not arrive among them. ``made`` is what ``rows`` has made of them."""
+        return self.rows(t) if made is None else made
 
     def dense(self, t: Tensor) -> Tensor:
         """W_t as arrays, float64 [K|1, R|1, N, N]: for tests and small spectra."""
@@ -198,6 +214,30 @@ class ConstantMixing(Mixing):
         index, weights, side = slots(self.agents, receiver[once], sender[once], weight[once])
         twin._table = self._table._replace(slot_index=index, slot_weight=weights, slot_side=side)
         twin.slots = index.shape[-1]
+        return twin
+
+    def with_senders(self, who: str) -> ConstantMixing:
+        """See ``Mixing``."""
+        twin = self.listed()
+        receiver, sender, weight, own = twin.terms
+        heard = np.abs(weight) > 0
+        index, weights = places(self.agents, receiver[heard], sender[heard], weight[heard])
+        self_weight = torch.from_numpy(own).reshape(1, 1, -1, 1)
+        table = twin._table._replace(sender_index=index, sender_weight=weights, sender_own=self_weight)
+        twin = copy.copy(twin)
+        twin._table = table
+        twin.slots = index.shape[-1]
+        return twin
+
+    def listed(self) -> ConstantMixing:
+        """The same weights in a table of all links, where a complete graph needs none: for links that may fail one by one."""
+        if not self._even:
+            return self
+        twin = copy.copy(self)
+        twin.__dict__.pop("_table", None)
+        twin._even = False
+        if len(self.terms.weight) < self.agents * (self.agents - 1):  # not every arc is listed
+            twin.terms = both_ways(self.graph, np.full(len(self.graph.edges), self.terms.weight[0]))
         return twin
 
     def spectral_gap(self) -> float:

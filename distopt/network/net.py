@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
+from distopt.network.faults import SLEEP
 from distopt.network.rows import Table, Tables, apply
 from distopt.numerics.random import Key
-from distopt.protocols import Payload, Slots
+from distopt.protocols import Arrived, Payload, Slots
 
 Memory = dict[str, Any]
 
@@ -26,6 +27,15 @@ OWN = "mix.uniform"
 
 COIN = "mix.coin"
 """The entry for the network's coin, one number for all agents of a trial [K, R, 1, 1] (see ``AlgorithmDefaults.coin``)."""
+
+
+class Senders(NamedTuple):
+    """Whom the own agents hear on a fixed graph: ``index`` [n, D] says where the sender stands among the heard agents, the own place where there
+    is none; ``weight`` [R|1, n, D] and ``own`` [R|1, n, 1] are those of ``distopt.protocols.Arrived``."""
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
+    weight: Tensor
+    own: Tensor
 
 
 class Link(Protocol):
@@ -47,10 +57,18 @@ class Link(Protocol):
     def slots(self, name: str) -> Slots:
         """See ``distopt.protocols.Wire``; ``name`` is the channel's."""
 
+    def senders(self, name: str) -> Senders:
+        """Whom the own agents hear; ``name`` is the channel's."""
+
 
 def slots(table: Table) -> Slots:
     """The links of the rows of one round's table."""
     return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
+
+
+def senders(table: Table) -> Senders:
+    """Whom the rows of one round's table hear."""
+    return Senders(table.sender_index[0], table.sender_weight, table.sender_own)
 
 
 @dataclass(frozen=True)
@@ -83,25 +101,40 @@ class Whole:
         """All links."""
         return slots(self.tables[self.which.get(name, 0)])
 
+    def senders(self, name: str) -> Senders:
+        """Of all agents."""
+        return senders(self.tables[self.which.get(name, 0)])
+
 
 @dataclass(frozen=True)
-class _Wire:
+class LinkWire:
+    """The wire of a channel over a link (see ``distopt.protocols.Wire``)."""
+
     link: Link
     name: str
 
     @property
     def own(self) -> Tensor | slice:
+        """See ``distopt.protocols.Wire``."""
         return self.link.own
 
     def heard(self, payload: Payload) -> Payload:
+        """See ``distopt.protocols.Wire``."""
         return self.link.heard(self.name, payload)
 
     def weigh(self, rows: Tensor) -> Tensor:
+        """See ``distopt.protocols.Wire``."""
         return self.link.weigh(self.name, rows)
 
     @property
     def slots(self) -> Slots:
+        """See ``distopt.protocols.Wire``."""
         return self.link.slots(self.name)
+
+    def arrived(self, payload: Tensor) -> Arrived:
+        """See ``distopt.protocols.Wire``."""
+        senders = self.link.senders(self.name)
+        return Arrived(self.heard(payload)[:, senders.index], senders.weight, senders.own)
 
 
 class Net:
@@ -184,7 +217,7 @@ class Net:
         u = self.uniforms.get(name) if channel.shared else None
         out: Tensor
         before, coin = self.memory[name], self.coin
-        out, after = channel(z, payload, before, _Wire(self.link, name), u)
+        out, after = channel(z, payload, before, LinkWire(self.link, name), u)
         self.memory[name] = after if coin is None else pytree.tree_map(partial(torch.where, coin), after, before)
         return out
 
@@ -290,11 +323,14 @@ class Rehearsal(Round):
 def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
-    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``.
+    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``;
+    under ``SLEEP`` stands the number that decides whether an agent sleeps, if any do.
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     if COIN in widths:
         drawn[COIN] = key.shared.uniform("coin", 1, t)
+    if SLEEP in widths:
+        drawn[SLEEP] = key.uniform(SLEEP, widths[SLEEP], t)
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths else 0
         if words:

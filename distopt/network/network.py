@@ -12,8 +12,10 @@ from torch import Tensor
 from distopt.catalog.parts import label, part
 from distopt.errors import InputError
 from distopt.network.changing import DroppingMixing, SwitchingMixing
+from distopt.network.delays import Delayed, aged
 from distopt.network.digraphs import Digraph
 from distopt.network.directed import DirectedMixing
+from distopt.network.faults import Faults, FaultyMixing
 from distopt.network.graphs import Graph, Switching
 from distopt.network.mixing import ConstantMixing, Mixing
 from distopt.network.properties import by_channel, shown
@@ -22,6 +24,8 @@ from distopt.network.topology import EVERY
 from distopt.network.weights import DEGREES, rule_name
 from distopt.numerics.random import Key
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
+
+NO_FAULTS = Faults()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Network:
         key: Key,
         drop_links: float = 0.0,
         who: str | None = None,
+        faults: Faults = NO_FAULTS,
     ) -> Network:
         """The network on which an algorithm runs.
 
@@ -65,6 +70,7 @@ class Network:
             key: seed and trials.
             drop_links: see ``mixing_of``.
             who: what messages call the algorithm.
+            faults: what goes wrong in it.
 
         Raises:
             InputError: the weights are not what the algorithm needs, or a channel does not fit the network.
@@ -76,14 +82,14 @@ class Network:
         (1, {'x': 0, 's': 0})
         """
         each = topology if isinstance(topology, Mapping) else {EVERY: topology}
-        given = {name: mixing_of(one, weights, key, drop_links) for name, one in each.items()}
+        given = {name: mixing_of(one, weights, key, drop_links, faults) for name, one in each.items()}
         return cls(given, (), {}, {}).serving(algorithm, channel, who)
 
     def serving(self, algorithm: Any, channel: Any, who: str | None = None) -> Network:
         """The same network for another algorithm (see ``of``)."""
         who = who or type(algorithm).__name__.lower()
         algorithm = completed(AlgorithmDefaults, algorithm)
-        served = self._served(algorithm, who)
+        served, needs = self._served(algorithm, who), by_channel(algorithm.weights, algorithm.channels)
         channels = channels_of(algorithm, channel, who)
         slotted = [name for name, each in channels.items() if each.for_degree is not None]
         asks = who if channel == "exact" else f"channel {label(channel)}"
@@ -92,18 +98,34 @@ class Network:
         channels |= {
             name: completed(ChannelDefaults, channels[name].for_degree(served[name].slots)) for name in slotted
         }
+        heedful = [name for name, each in channels.items() if each.for_senders is not None]
+        asks = who if channel == "exact" else f"channel {label(channel)}"
+        placed = {id(served[name]): served[name].with_senders(asks) for name in heedful}
+        served = {
+            name: placed.get(id(mixing), mixing) if name in heedful else mixing for name, mixing in served.items()
+        }
+        channels |= {
+            name: completed(ChannelDefaults, channels[name].for_senders(served[name].slots)) for name in heedful
+        }
         for name, each in channels.items():
             if each.constant and not served[name].constant:
                 raise InputError(
                     f"channel {type(each).__name__.lower()} keeps sums of what neighbours sent, which only hold while W does not change, "
-                    "but here links come and go; use a fixed topology without drop_links, or another channel"
+                    f"but here {served[name].changes}, or another channel"
                 )
+            if name in heedful and isinstance(served[name], FaultyMixing) and "row" in needs[name]:
+                raise InputError(
+                    f"channel {label(channel)} adds what was lost to a later message, which is right for sums that columns keep, and wrong "
+                    f"for {name!r} of {who}, which rows average; use robust_push_diging, or another channel"
+                )
+        channels, served = _late(channels, served, algorithm.channels)
         mixings = tuple({id(mixing): mixing for mixing in served.values()}.values())
         places = {id(mixing): k for k, mixing in enumerate(mixings)}
         which = {name: places[id(mixing)] for name, mixing in served.items()}
-        needs = by_channel(algorithm.weights, algorithm.channels)
         averaged = frozenset(name for name, each in needs.items() if "average" in each)
-        doubts = () if any("column" in each for each in needs.values()) else _doubts(who, mixings)
+        summed = any("column" in each for each in needs.values())
+        losing = [served[name] for name, each in needs.items() if "column" in each and name not in heedful]
+        doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
         return Network(self.given, mixings, which, channels, averaged, doubts)
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
@@ -153,16 +175,19 @@ class Network:
         """The weights of rounds t, int64 [K, 1, 1, 1]: a table for each of ``mixings``."""
         return tuple(mixing.rows(t) for mixing in self.mixings)
 
-    def messages(self, tables: Tables) -> Tensor:
-        """How many messages an agent sends in a round, the mean over the agents, float64 [K|1, R|1], where ``tables`` are the weights.
+    def messages(self, t: Tensor, tables: Tables | None = None) -> Tensor:
+        """How many messages an agent sends in each of the rounds t, the mean over the agents, float64 [K|1, R|1].
 
-        It is one message for each neighbour that is there, whatever the channels; and one for the server, where values meet in an
-        average.
+        It is one message for each neighbour that is there, whatever the channels, and whether or not it arrives; and one for the server, where
+        values meet in an average. ``tables`` are the weights of these rounds, where they have been made.
         """
         if self.agents == 1:
             return torch.zeros(1, 1, dtype=torch.float64)
         linked = sorted({self.which[name] for name in self.channels if name not in self.averaged})
-        sent = arcs([tables[k] for k in linked], self.agents) / self.agents if linked else torch.zeros(1, 1).double()
+        sent = torch.zeros(1, 1).double()
+        if linked:
+            made = {k: tables[k] for k in linked} if tables is not None else {}
+            sent = arcs([self.mixings[k].sent(t, made.get(k)) for k in linked], self.agents) / self.agents
         return sent + 1 if self.averaged else sent
 
     def repeated(self, times: int) -> Network:
@@ -176,7 +201,42 @@ def _doubts(who: str, mixings: Sequence[Mixing]) -> tuple[str, ...]:
     return tuple(f"{who} approaches the minimiser of {objective}" for objective in found)
 
 
-def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: float = 0.0) -> Mixing:
+def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[str, ...]:
+    """What becomes of sums over the agents where messages that carry parts of them do not arrive."""
+    drifting = [each for each in mixings if isinstance(each, FaultyMixing) and not each.keeps_sums()]
+    if not drifting:
+        return ()
+    shows = "; the metric tracker_invariant shows how far" if tracks is not None else ""
+    return (
+        f"{who} needs columns of W that sum to 1, and with {drifting[0].faults.named} they do not: sums over the agents drift for good{shows}; "
+        "robust_push_diging keeps them",
+    )
+
+
+def _late(
+    channels: dict[str, Any], served: dict[str, Mixing], names: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Mixing]]:
+    """The channels and the weights where messages may be late: each channel then has weights for each age."""
+    channels, served = dict(channels), dict(served)
+    made: dict[tuple[int, int], Mixing] = {}
+    for name in names:
+        mixing, each = served[name], channels[name]
+        if not isinstance(mixing, FaultyMixing) or not mixing.faults.late:
+            continue
+        if each.shared:
+            raise InputError(
+                f"channel {label(each)} draws numbers that all agents share in a round, by which a message of an earlier one cannot be read; use it "
+                "without delay"
+            )
+        channels[name] = completed(ChannelDefaults, Delayed(each, mixing.faults.late))
+        for age in range(1, mixing.faults.late + 1):
+            served[aged(name, age)] = made.setdefault((id(mixing), age), mixing.aged(age))
+    return channels, served
+
+
+def mixing_of(
+    topology: Graph | Switching, rule: str, key: Key, drop_links: float = 0.0, faults: Faults = NO_FAULTS
+) -> Mixing:
     """The mixing matrix of a topology, in the form that it has.
 
     With ``drop_links`` = p each undirected link fails with probability p, anew in every round and trial, in both directions;
@@ -187,6 +247,7 @@ def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: floa
         rule: name of the weight rule, one of ``distopt.network.weights.RULES`` and ``DEGREES``, or ``lazy``.
         key: seed and trials (its agents are not used: W is that of the whole network).
         drop_links: p in [0, 1).
+        faults: what goes wrong with the messages of links that are there (see ``distopt.network.faults``).
 
     Raises:
         InputError: an unknown rule or one that this topology cannot have; links that fail although W is not symmetric, or the graph directed.
@@ -196,13 +257,16 @@ def mixing_of(topology: Graph | Switching, rule: str, key: Key, drop_links: floa
     >>> round(mixing_of(ring, "metropolis", Key(0, range(4), range(1), 4)).spectral_gap(), 6)
     0.666667
     """
-    rule, p = rule_name(rule), float(drop_links)
+    mixing = _whole(topology, rule_name(rule), key, float(drop_links))
+    return FaultyMixing(mixing, key, faults) if faults else mixing
+
+
+def _whole(topology: Graph | Switching, rule: str, key: Key, p: float) -> Mixing:
+    """The mixing matrix of a topology all of whose messages arrive; p is ``drop_links``."""
     if topology.agents < 1:
         raise InputError(f"a network needs at least 1 agent, not {topology.agents}")
     if not 0.0 <= p < 1.0:
-        raise InputError(
-            f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {drop_links}"
-        )
+        raise InputError(f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {p}")
     if isinstance(topology, Digraph) or (rule in DEGREES and isinstance(topology, Graph) and topology.matrix is None):
         if p:
             raise InputError(

@@ -39,6 +39,31 @@ def words(seed: int, stream: str, trial: int, start: int, count: int) -> NDArray
     return drawn
 
 
+def scattered(seed: int, stream: str, *address: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A uniform in [0, 1) for each address, wherever addresses lie: numbers of the stream (seed, stream) that only a few of are asked for.
+
+    The coordinates of an address, such as round, sender, receiver and trial, are arrays that broadcast against each other. They go one after
+    the other through the finaliser of SplitMix64 [steele2014]; the upper 53 bits are the number.
+
+    >>> one = scattered(0, "demo", np.array([3]), np.array([1]))
+    >>> bool((scattered(0, "demo", np.arange(5), np.array([1]))[3:4] == one).all())
+    True
+    """
+    state = np.full(1, _stream_id(seed, stream), np.uint64)
+    for each in address:
+        state = _finalised(state + each.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    drawn: NDArray[np.float64] = (_finalised(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return drawn
+
+
+def _finalised(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64, after an addition that keeps 0 from being a fixed point."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
 class Key:
     """The address of a block: which agents and trials of a seeded experiment are asked for.
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from distopt.errors import InputError, either
 from distopt.network.digraphs import Digraph
+from distopt.network.faults import Faults
 from distopt.network.graphs import Graph, Switching
-from distopt.network.network import mixing_of
+from distopt.network.network import NO_FAULTS, mixing_of
 from distopt.network.weights import DEGREES
 from distopt.numerics.random import Key
 
@@ -112,9 +113,13 @@ class Portrait:
 
 
 def portrait(
-    topology: Graph | Switching, weights: str = "metropolis", seed: int = 0, drop_links: float = 0.0
+    topology: Graph | Switching,
+    weights: str = "metropolis",
+    seed: int = 0,
+    drop_links: float = 0.0,
+    faults: Faults = NO_FAULTS,
 ) -> Portrait:
-    """Measure a network. One that changes is looked at for ``ROUNDS`` rounds of trial 0.
+    """Measure a network. One that changes, or loses messages, is looked at for ``ROUNDS`` rounds of trial 0.
 
     >>> from distopt.network.graphs import graph_from_edges
     >>> p = portrait(graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]]))
@@ -123,7 +128,7 @@ def portrait(
     """
     n = topology.agents
     key = Key(seed, range(n), range(1), n)
-    mixing = mixing_of(topology, weights, key, drop_links)
+    mixing = mixing_of(topology, weights, key, drop_links, faults)
     arcs = topology.arcs if isinstance(topology, Digraph) else None
     if isinstance(topology, Graph):
         links, rounds, own = topology.edges, 1, topology.matrix is not None

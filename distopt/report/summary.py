@@ -45,8 +45,12 @@ def divergence(run: Run, name: str | None = None) -> str:
 
 
 def drift(run: Run) -> str | None:
-    """The warning for a run whose trackers have left the gradients; None if their means agree, it diverged, or has no trackers."""
-    if run.status == "diverged":
+    """The warning for a run whose trackers have left the gradients; None if their means agree, it diverged, or has no trackers.
+
+    Where messages were lost or late on purpose, or agents slept, the run was warned of that before it began.
+    """
+    told = run.info["experiment"]
+    if run.status == "diverged" or any(told.get(name) for name in ("drop_messages", "sleep", "delay")):
         return None
     violation = run["tracker_invariant"].max(0) if "tracker_invariant" in run.metrics else np.zeros(0)
     bad = np.nonzero(violation > LEFT[run.info["experiment"]["dtype"]])[0]

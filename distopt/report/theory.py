@@ -163,6 +163,9 @@ def _refused(run: Run) -> str:
         "the step must be a number that does not change": not isinstance(getattr(algorithm, "lr", None), int | float),
         "the channel must be exact": told.get("channel") != "exact",
         "links must not fail": bool(told.get("drop_links")),
+        "messages must arrive in their round, and agents must not sleep": any(
+            told.get(name) for name in ("drop_messages", "sleep", "delay")
+        ),
         "everyone must hear everyone: one agent, or topology complete with metropolis weights": agents != 1
         and not averages,
         "agents must combine after they adapt (dgd:form=atc); else each stands at a point of its own": agents != 1

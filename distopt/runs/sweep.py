@@ -48,6 +48,8 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "seed": whole,
     "every": whole,
     "drop_links": real,
+    "drop_messages": real,
+    "sleep": real,
 }
 FILES = (*PARTS, "metrics", "probe", "x0")
 """What may name files, whose relative paths are of the folder where the sweep was asked for."""

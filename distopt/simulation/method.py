@@ -21,6 +21,7 @@ class Method:
         channels: the channel of each name that it sends.
         agents: N, of the whole network.
         plan: what a round asks for.
+        sleep: probability that an agent sleeps in a round.
 
     >>> import torch
     >>> from distopt.algorithms.gt import GT
@@ -34,6 +35,7 @@ class Method:
     channels: Mapping[str, Channel[Any]]
     agents: int
     plan: Plan
+    sleep: float = 0.0
 
     @classmethod
     def of(cls, algorithm: Any, channels: Mapping[str, Channel[Any]], agents: int, x: Tensor) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.faults import SLEEP, Faults
 from distopt.network.net import COIN, falls
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
@@ -80,7 +81,7 @@ class Problem:
     @cached_property
     def method(self) -> Method:
         """What the agents follow, apart from the costs."""
-        return Method(self.algorithm, self.channels, self.agents, self.plan)
+        return Method(self.algorithm, self.channels, self.agents, self.plan, self.experiment.sleep)
 
     @cached_property
     def terms(self) -> int:
@@ -135,10 +136,20 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     channel = experiment.channel
     if algorithm.for_rows is not None:
         algorithm = completed(AlgorithmDefaults, algorithm.for_rows(_rows(scenario, agents, experiment)))
+    faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay)
     network = (
         like.network.serving(algorithm, channel, who)
         if like
-        else Network.of(topology, experiment.weights, algorithm, channel, key, experiment.drop_links, who)
+        else Network.of(
+            topology,
+            experiment.weights,
+            algorithm,
+            channel,
+            key,
+            experiment.drop_links,
+            who,
+            faults,
+        )
     )
     limit = scenario.length(agents)
     if limit is not None and limit < 1:
@@ -158,6 +169,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if algorithm.output is not None:
             _require_output(who, algorithm, x0)
         plan = Plan.of(algorithm, network.channels, x0)
+        if faults.sleep:
+            plan = replace(plan, widths={**plan.widths, SLEEP: 1})
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
+from distopt.network.faults import SLEEP
 from distopt.network.net import COIN, OWN, Link, Memory, Net, Round, Uniforms, falls
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
@@ -139,12 +140,13 @@ def updated(
 ) -> AgentState:
     """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
 
-    ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed.
+    ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed. Agents that sleep keep what they hold.
 
     Raises:
         InputError: the algorithm asks for another number of gradients than in its first round, or for those of rows without ``for_rows``.
     """
     round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN), net.coin)
+    before = copied(held) if method.sleep else held  # an algorithm may work in place
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)
@@ -158,7 +160,17 @@ def updated(
             f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "
             "as many in every round"
         )
-    return AgentState(x, state, net.memory)
+    after = AgentState(x, state, net.memory)
+    return _awake(before, after, net.uniforms[SLEEP] >= method.sleep) if method.sleep else after
+
+
+def _awake(before: AgentState, after: AgentState, awake: Tensor) -> AgentState:
+    """What agents hold after a round of which only those that are ``awake`` [R, n, 1] took part; the others hold what they held before it."""
+    memory = {name: after.memory[name] for name in before.memory}
+    held: AgentState = pytree.tree_map(
+        lambda new, old: torch.where(awake, new, old), after._replace(memory=memory), before
+    )
+    return held
 
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:

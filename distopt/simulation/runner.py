@@ -126,7 +126,7 @@ class Block:
     def messages(self) -> Tensor:
         """How many an agent sends in each round, the mean over the agents [K|1, R|1]."""
         network, made = self.problem.network, self.__dict__.get("tables")  # the leader of workers has no use for them
-        return network.messages(network.rows(self.rounds) if made is None else made)
+        return network.messages(self.rounds, made)
 
     @cached_property
     def uniforms(self) -> Uniforms:

@@ -131,6 +131,7 @@ SPECS = [
 def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
     own = {
         "powergossip",
+        "robust_push_diging",
         "k_gt",
         "averaged",
         "lanczos_rate",
@@ -138,7 +139,7 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "admm",
         "atg",
         *SAMPLING,
-    }  # links, several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
+    }  # links (twice), several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 

@@ -123,7 +123,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "lanczos_rate": {"lr": POSITIVE, "steps": whole(2, 100), "low": INSIDE, "width": POSITIVE},
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
-        **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},
+        **{name: {"lr": POSITIVE} for name in ("push_diging", "robust_push_diging", "subgradient_push")},
         "push_sum_sgd": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_saga": {"lr": POSITIVE, "batch": whole(1, 2**24), "form": FORM, "direction": DIRECTION},
         "gt_sarah": {
@@ -266,6 +266,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "order": texts("new", "old"),
             "resync": whole(0, 2**24),
         },
+        "running_sums": {},
         "comm": {"compressor": COMPRESSOR, "gamma": SHARE, "alpha": SHARE},
         "powergossip": {"rank": whole(1), "rows": whole(0), "gamma": SHARE},
     },

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from distopt.network.faults import Faults
 from distopt.network.graphs import graph_from_edges
 from distopt.network.mixing import Mixing
-from distopt.network.network import mixing_of
+from distopt.network.network import NO_FAULTS, mixing_of
 from distopt.numerics.random import Key
 
 
@@ -23,8 +24,10 @@ def key(n: int, trials: int = 1, seed: int = 3) -> Key:
     return Key(seed, range(n), range(trials), n)
 
 
-def mixing(graph: Any, rule: str = "metropolis", trials: int = 1, drop: float = 0.0) -> Mixing:
-    return mixing_of(graph, rule, key(graph.agents, trials), drop)
+def mixing(
+    graph: Any, rule: str = "metropolis", trials: int = 1, drop: float = 0.0, faults: Faults = NO_FAULTS
+) -> Mixing:
+    return mixing_of(graph, rule, key(graph.agents, trials), drop, faults)
 
 
 def dense(graph: Any, rule: str = "metropolis") -> np.ndarray:

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from distopt.engines.workers.halo import Halo, size, unpack
 from distopt.errors import InputError
-from distopt.network.net import slots
+from distopt.network.net import Senders, senders, slots
 from distopt.network.rows import Tables, apply
 from distopt.protocols import Payload, Slots
 
@@ -275,3 +275,7 @@ class BlockLink:
     def slots(self, name: str) -> Slots:
         """See ``distopt.network.net.Link``."""
         return slots(self.tables[self.which[name]])
+
+    def senders(self, name: str) -> Senders:
+        """See ``distopt.network.net.Link``."""
+        return senders(self.tables[self.which[name]])

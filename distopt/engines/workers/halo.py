@@ -6,7 +6,7 @@ size and its order, and none carries an address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -110,6 +110,7 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
         table.hub_weight[:, :, mine].contiguous(),
         table.everyone,
         *_slots(table, ids, place[0]),
+        *_senders(table, ids, moved),
     )
 
 
@@ -124,6 +125,14 @@ def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor
         weight[:, :, ids].contiguous(),
         side[:, :, ids].contiguous(),
     )
+
+
+def _senders(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Whom the agents ``ids`` hear; a sender of weight 0 that is not heard is the row's own."""
+    index, weight, own = table.sender_index, table.sender_weight, table.sender_own
+    if not index.shape[-1]:
+        return index, weight, own
+    return moved(index[:, :, ids], ids), weight[:, :, ids].contiguous(), own[:, :, ids].contiguous()
 
 
 FRONT = 64

@@ -10,6 +10,7 @@ import numpy as np
 
 from distopt.catalog.places import looking_in
 from distopt.errors import InputError
+from distopt.network.faults import Faults
 from distopt.network.topology import build_topology
 from distopt.report.network import portrait
 from distopt.report.page import data, paths, setup, strip
@@ -135,11 +136,12 @@ def _drawings(group: Group) -> tuple[list[Drawing], list[str]]:
         try:
             with looking_in(what["folder"]):
                 graph = build_topology(what["topology"], what["agents"], seed)
-                there = portrait(graph, weights, seed, what["drop_links"] or 0.0)
+                there = portrait(graph, weights, seed, what["drop_links"] or 0.0, Faults(what["drop_messages"] or 0.0))
         except InputError as error:
             notes.append(f"The network is not drawn: {error}.")
             continue
         lost = f", links fail with probability {what['drop_links']:g}" if what["drop_links"] else ""
+        lost += f", messages are lost with probability {what['drop_messages']:g}" if what["drop_messages"] else ""
         found[repr(what)] = drawing(there, f"{named(what['topology'])}, {there.agents} agents{lost}", weights)
     return list(found.values()), list(dict.fromkeys(notes))
 

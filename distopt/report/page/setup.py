@@ -24,6 +24,9 @@ DEFAULT = {
     "channel": "exact",
     "weights": "metropolis",
     "drop_links": 0.0,
+    "drop_messages": 0.0,
+    "sleep": 0.0,
+    "delay": "",
     "trials": 1,
     "seed": 0,
     "dtype": "float64",
@@ -178,5 +181,5 @@ def network(run: Run) -> dict[str, Any] | None:
     settings = values(run)
     if settings is None or not isinstance(settings.get("topology"), str):
         return None
-    keys = ("topology", "agents", "weights", "seed", "drop_links")
+    keys = ("topology", "agents", "weights", "seed", "drop_links", "drop_messages")
     return {"folder": folder(run) or str(Path.cwd()), **{key: settings.get(key) for key in keys}}

@@ -1,0 +1,230 @@
+"""W where messages are lost or late and agents sleep: what arrives of a round's weights, and what becomes of what does not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distopt.errors import InputError
+from distopt.network.graphs import Floats, Ints
+from distopt.network.mixing import ConstantMixing, Mixing
+from distopt.network.properties import Properties, properties
+from distopt.network.rows import Table
+from distopt.numerics.random import Key, scattered
+
+SLEEP = "sleep"
+"""The entry of ``Uniforms``, and of ``widths``, for whether agents sleep; also the stream of these numbers."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong in a network.
+
+    Attributes:
+        drop_messages: probability that a message is lost.
+        sleep: probability that an agent sleeps in a round.
+        delay: how many rounds late messages are: the least and the most.
+
+    >>> Faults.of(0.0, 0.0, "0..3").delay, Faults.of(0.0, 0.0, "2").delay, bool(Faults.of(0.0, 0.0, ""))
+    ((0, 3), (2, 2), False)
+    """
+
+    drop_messages: float = 0.0
+    sleep: float = 0.0
+    delay: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, drop_messages: float, sleep: float, delay: str) -> Faults:
+        """From the settings of an experiment, which has checked them; ``delay`` is "", "2" or "0..2"."""
+        least, _, most = delay.partition("..")
+        return cls(drop_messages, sleep, (int(least or 0), int(most or least or 0)))
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.drop_messages < 1.0 and 0.0 <= self.sleep < 1.0):
+            raise InputError(
+                "drop_messages and sleep are the probabilities that a message is lost and that an agent sleeps in a round: from 0 to below 1, not "
+                f"{self.drop_messages} and {self.sleep}"
+            )
+        if self.sleep and self.late:
+            raise InputError(
+                "sleep and delay do not go together: a sleeper does not pass on what it sent before; give one of them"
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self.drop_messages or self.sleep or self.late)
+
+    @property
+    def late(self) -> int:
+        """How many rounds late a message is at most."""
+        return self.delay[1]
+
+    @property
+    def named(self) -> str:
+        """The settings that are not left out, for messages."""
+        given = {"drop_messages": self.drop_messages, "sleep": self.sleep, "delay": self.late}
+        return " and ".join(name for name, value in given.items() if value)
+
+
+class FaultyMixing(Mixing):
+    """W_t of a network some of whose messages do not arrive, or arrive late.
+
+    In each round and trial every message is lost with probability p, by itself: the one from j to i, and not the one from i to j. All channels'
+    values travel in one message, so they are lost together, whatever the weights of each. An agent sleeps with probability q, and neither
+    sends nor receives then. A message takes between a and b rounds, each number as likely, by itself; a receiver takes the newest that has
+    arrived, and there is none where all of the last b - a + 1 are lost.
+
+    Where the rows of W must sum to 1, the receiver puts its own value in the place of the missing one: the lost weight goes to its self
+    weight, rows still sum to 1, and columns do not. Where only columns must, the sender cannot know, and what it sent is gone: neither
+    sums to 1. So sums over the agents, on which trackers and push-sum live, are not kept, unless a channel keeps running sums. Sleep alone
+    keeps them where W is symmetric: then both ends of a link miss each other.
+
+    ``age`` chooses the weights of messages of that many rounds ago; the self weight is among those of age 0.
+    """
+
+    def __init__(self, base: Mixing, key: Key, faults: Faults, back: bool = True, age: int = 0) -> None:
+        self.agents, self.notes, self.positions, self.slots = base.agents, base.notes, base.positions, base.slots
+        self.base, self.faults, self.age = base.listed() if isinstance(base, ConstantMixing) else base, faults, age
+        self._back = back  # whether a lost weight goes to the receiver's self weight
+        self._key = Key(key.seed, range(base.agents), key.trials.tolist(), base.agents)
+        self.changes = f"messages do not all arrive in their round; leave {faults.named} out"
+
+    def _of(self, base: Mixing, back: bool) -> FaultyMixing:
+        return FaultyMixing(base, self._key, self.faults, back)
+
+    def aged(self, age: int) -> FaultyMixing:
+        """The weights of messages of that age."""
+        return FaultyMixing(self.base, self._key, self.faults, self._back, age)
+
+    def keeps_sums(self) -> bool:
+        """Whether columns sum to 1 where those of W do."""
+        if self.faults.drop_messages or self.faults.late or not self._back:
+            return False
+        try:
+            self.base.require("symmetric", SLEEP)
+        except InputError:
+            return False
+        return True
+
+    def require(self, needs: str | Collection[str], who: str) -> FaultyMixing:
+        """See ``Mixing``. What is needed is needed of the weights of a round in which all messages arrive."""
+        needs = properties(needs)
+        if "average" in needs:
+            raise InputError(
+                f"{who} has its workers meet around their average, which misses nobody; use it without {self.faults.named}"
+            )
+        base = self.base.require(needs, who)
+        if self.faults.late and not base.constant:
+            raise InputError("delay needs links that are there in every round; use a fixed topology without drop_links")
+        back = not self.by_column(needs)
+        return self if base is self.base and back == self._back else self._of(base, back)
+
+    def by_column(self, needs: Properties) -> bool:
+        """See ``Mixing``: what becomes of a lost weight differs."""
+        return "column" in needs and "row" not in needs
+
+    def objective(self) -> str | None:
+        """See ``Mixing``. The mean of W_t, (1 - p) W + p I, has the same left Perron vector as W."""
+        return self.base.objective()
+
+    def repeated(self, times: int) -> FaultyMixing:
+        """See ``Mixing``."""
+        twin, trials = copy.copy(self), self._key.trials.tolist()
+        twin._key = Key(self._key.seed, range(self.agents), trials * times, self.agents)
+        twin.base = self.base.repeated(times)
+        return twin
+
+    def with_link_slots(self, who: str) -> Mixing:
+        """See ``Mixing``."""
+        raise InputError(
+            f"{who} keeps vectors for each link, of which a missing message would leave the two ends unlike; use it without {self.faults.named}"
+        )
+
+    def with_senders(self, who: str) -> FaultyMixing:
+        """See ``Mixing``."""
+        return self._of(self.base.with_senders(who), self._back)
+
+    def rows(self, t: Tensor) -> Table:
+        """See ``Mixing``."""
+        table, everyone = self.base.rows(t), np.arange(self.agents)
+        weight = self._arrived(t, everyone, table.index.numpy(), table.weight.numpy())
+        hubs = table.hub_rows[0, 0].numpy()
+        hub_weight = self._arrived(t, hubs, table.hub_index.numpy(), table.hub_weight.numpy())
+        found = table._replace(weight=torch.from_numpy(weight), hub_weight=torch.from_numpy(hub_weight))
+        if not table.sender_index.shape[-1]:
+            return found
+        there = self._ages(t, everyone, table.sender_index.numpy()) == self.age
+        return found._replace(sender_weight=torch.from_numpy(np.where(there, table.sender_weight.numpy(), 0.0)))
+
+    def sent(self, t: Tensor, made: Table | None = None) -> Table:
+        """See ``Mixing``. A sleeper sends nothing."""
+        table = self.base.sent(t)
+        if not self.faults.sleep:
+            return table
+        asleep = self._asleep(t)
+        index, hub_index = table.index.numpy(), table.hub_index.numpy()
+        return table._replace(
+            weight=torch.from_numpy(np.where(_of_agents(asleep, index), 0.0, table.weight.numpy())),
+            hub_weight=torch.from_numpy(np.where(_of_agents(asleep, hub_index), 0.0, table.hub_weight.numpy())),
+        )
+
+    def _arrived(self, t: Tensor, receivers: Ints, index: Ints, weight: Floats) -> Floats:
+        """The weights [K, R, n, D] of the terms ``index`` of the rows ``receivers``; 0 where a message of this age is not what a row takes."""
+        if not index.size:
+            return weight
+        own = index == receivers.reshape(1, 1, -1, 1)
+        ages = np.where(own, 0, self._ages(t, receivers, index))
+        shape = np.broadcast_shapes(ages.shape, weight.shape)
+        left: Floats = np.where(ages == self.age, weight, 0.0)
+        if self._back and self.age == 0:
+            # summed one after the other: their order, and so the bits, do not depend on how a row is padded
+            given = np.cumsum(np.where(ages < 0, weight, 0.0), -1)[..., -1:]
+            place = np.broadcast_to(own.argmax(-1)[..., None], (*shape[:-1], 1))
+            np.put_along_axis(left, place, np.take_along_axis(left, place, -1) + given, -1)
+        return left
+
+    def _ages(self, t: Tensor, receivers: Ints, index: Ints) -> Ints:
+        """How old the newest message is that has reached ``receivers`` in rounds t from the agents ``index``, [K, R, n, D]; -1 where none has."""
+        rounds, trials = t.numpy().reshape(-1, 1, 1, 1), self._key.trials.numpy().reshape(1, -1, 1, 1)
+        address = index, receivers.reshape(1, 1, -1, 1)
+        least, most = self.faults.delay
+        found = np.full(np.broadcast_shapes(rounds.shape, trials.shape, index.shape), -1)
+        for age in range(most, least - 1, -1):
+            sent = np.maximum(rounds - age, 0)
+            there = rounds >= age
+            if self.faults.drop_messages:
+                there = there & (
+                    scattered(self._key.seed, "messages", trials, sent, *address) >= self.faults.drop_messages
+                )
+            if most > least:
+                drawn = scattered(self._key.seed, "delays", trials, sent, *address)
+                there = there & (least + np.floor(drawn * (most - least + 1)) <= age)
+            found = np.where(there, age, found)
+        if self.faults.sleep:
+            asleep = self._asleep(t)
+            found = np.where(_of_agents(asleep, index) | asleep[..., receivers][..., None], -1, found)
+        return found
+
+    def _asleep(self, t: Tensor) -> NDArray[np.bool_]:
+        """Who sleeps in rounds t, [K, R, N]."""
+        drawn: NDArray[np.bool_] = self._key.uniform(SLEEP, 1, t)[..., 0].numpy() < self.faults.sleep
+        return drawn
+
+    @property
+    def bytes_per_round(self) -> int:
+        """See ``Mixing``."""
+        table = self.rows(torch.zeros(1, 1, 1, 1, dtype=torch.int64))
+        each = sum(8 * leaf.numel() for leaf in (table.weight, table.hub_weight, table.sender_weight))
+        return self.base.bytes_per_round + 6 * each
+
+
+def _of_agents(values: NDArray[np.bool_], index: Ints) -> NDArray[np.bool_]:
+    """The values [K, R, N] of the agents ``index`` [K|1, R|1, n, D], as [K, R, n, D]."""
+    lead = values.shape[:2]
+    flat = np.broadcast_to(index, (*lead, *index.shape[2:])).reshape(*lead, -1)
+    return np.take_along_axis(values, flat, -1).reshape(*lead, *index.shape[2:])
