@@ -29,12 +29,14 @@ class AlgorithmDefaults:
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
         channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
+        gradient_free: True says that it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients`` then counts these.
     """
 
     tracks: ClassVar[Any] = None
     weights: ClassVar[Any] = "doubly"
     output: ClassVar[Any] = None
     channel: ClassVar[Any] = None
+    gradient_free: ClassVar[Any] = False
 
 
 class CompressorDefaults:

@@ -34,8 +34,15 @@ class Mix(Protocol):
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
-    def grad(self, y: Tensor) -> Tensor:
-        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round."""
+    def grad(self, y: Tensor, ago: int = 0) -> Tensor:
+        """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
+
+        With ``ago=1`` they are those of the costs of the round before; before round 0 the costs are those of round 0. Only the simulator
+        knows them: in training with ``distopt.optim`` they are refused.
+        """
+
+    def loss(self, y: Tensor) -> Tensor:
+        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
 
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.

@@ -67,14 +67,6 @@ def _repeated(one: Reference, rounds: int) -> Reference:
     return again
 
 
-def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
-    """A leaf [K|1, ...] as it was one round earlier, from that of the round before the block [1, ...]."""
-    if rounds == 1:
-        return before
-    shape = [max(sizes) for sizes in zip(before.shape[1:], now.shape[1:], strict=True)]  # 1 or the same
-    return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
-
-
 class Comparator:
     """x*_t and its companions for one scenario, seed, number of agents, trials and rounds; each block solved once.
 
@@ -135,7 +127,7 @@ class Comparator:
         if x is None:
             x = self._search(problem, b, dim)
         points = x.reshape(rounds, trials, dim)
-        before_x, before = self._before(b, points, batch)
+        before_x, before = self._before(b, points), self.blocks.earlier(b)
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
@@ -303,17 +295,12 @@ class Comparator:
             last = x[-problem.trials :]
         return torch.from_numpy(np.concatenate(found))
 
-    def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
-        """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
-        if self.blocks.static:
-            return x[:1], batch
-        first, last = batch, 1
-        if b > 0:
-            first, last = self.blocks.get(b - 1), len(self.blocks.span(b - 1))
-        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
-        shifted = iter([now if now is before else _shifted(before, now, x.shape[0]) for before, now in leaves])
-        start = x[:1] if b == 0 else self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
-        return start, tree_map(lambda _: next(shifted), batch)
+    def _before(self, b: int, x: Tensor) -> Tensor:
+        """x* of the round before the block; before round 0 stands round 0."""
+        if self.blocks.static or b == 0:
+            return x[:1]
+        before: Tensor = self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
+        return before
 
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).

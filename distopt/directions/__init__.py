@@ -29,8 +29,11 @@ class _Round:
     def __call__(self, name: str, z: Tensor) -> Tensor:
         return self._mix(name, z)
 
-    def grad(self, y: Tensor) -> Tensor:
-        return self._mix.grad(y)
+    def grad(self, y: Tensor, ago: int = 0) -> Tensor:
+        return self._mix.grad(y, ago)
+
+    def loss(self, y: Tensor) -> Tensor:
+        return self._mix.loss(y)
 
     def uniform(self, words: int) -> Tensor:
         return self._mix.uniform(words)

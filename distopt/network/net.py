@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -180,6 +180,20 @@ class Net:
         return out
 
 
+class Costs(NamedTuple):
+    """What an algorithm may ask of the costs besides the gradients that it is given, at points y [R, n, d].
+
+    Attributes:
+        grad: the gradients of this round's costs [R, n, d].
+        earlier: those of the costs of the round before; None where nobody has them.
+        loss: this round's costs [R, n, 1]; None where nobody has them.
+    """
+
+    grad: Callable[[Tensor], Tensor]
+    earlier: Callable[[Tensor], Tensor] | None = None
+    loss: Callable[[Tensor], Tensor] | None = None
+
+
 class Round:
     """One round as an algorithm sees it: what it is given as ``mix`` (see ``distopt.protocols.Mix``).
 
@@ -187,10 +201,11 @@ class Round:
         mix: W_t z through the channel of a name.
         t: the round, an integer tensor without axes.
         x: where the agents stand [R, n, d].
-        grad: the gradients of this round's costs at another point.
+        costs: what it may ask of the costs.
         drawn: this round's uniforms of the algorithm [R, n, words].
 
-    ``gradients`` and ``words`` count what was asked for.
+    ``gradients``, ``values`` and ``words`` count what was asked for: gradients at other points, values of the costs, and uniform numbers.
+    ``earlier`` says whether a gradient was one of the round before.
     """
 
     def __init__(
@@ -198,20 +213,38 @@ class Round:
         mix: Callable[[str, Tensor], Tensor],
         t: Tensor,
         x: Tensor,
-        grad: Callable[[Tensor], Tensor],
+        costs: Costs,
         drawn: Tensor | None = None,
     ) -> None:
-        self._mix, self.t, self.x, self._grad, self._drawn = mix, t, x, grad, drawn
-        self.gradients, self.words = 0, 0
+        self._mix, self.t, self.x, self._costs, self._drawn = mix, t, x, costs, drawn
+        self.gradients, self.values, self.words, self.earlier = 0, 0, 0, False
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         return self._mix(name, z)
 
-    def grad(self, y: Tensor) -> Tensor:
+    def grad(self, y: Tensor, ago: int = 0) -> Tensor:
         """See ``distopt.protocols.Mix``."""
+        if ago not in (0, 1):
+            raise InputError(
+                f"mix.grad(y, ago={ago}): only this round's costs (0) and those of the round before (1) are known"
+            )
         self.gradients += 1
-        return self._grad(y)
+        if not ago:
+            return self._costs.grad(y)
+        self.earlier = True
+        if self._costs.earlier is None:
+            raise InputError(
+                "the algorithm asks for gradients of the costs of the round before (ago=1), which are not known here"
+            )
+        return self._costs.earlier(y)
+
+    def loss(self, y: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.values += 1
+        if self._costs.loss is None:
+            raise InputError("the algorithm asks for values of the costs (mix.loss), which are not known here")
+        return self._costs.loss(y)
 
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
@@ -228,6 +261,8 @@ class Round:
 class Rehearsal(Round):
     """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2.
 
+    Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0.
+
     For trying out an algorithm by itself:
 
     >>> from distopt.algorithms.gt import GT
@@ -242,8 +277,11 @@ class Rehearsal(Round):
         x: Tensor,
         t: int = 0,
         grad: Callable[[Tensor], Tensor] = torch.zeros_like,
+        earlier: Callable[[Tensor], Tensor] | None = None,
+        loss: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__(mix, torch.tensor(t, device=x.device), x, grad)
+        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])))
+        super().__init__(mix, torch.tensor(t, device=x.device), x, costs)
 
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""

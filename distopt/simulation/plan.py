@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.network.net import OWN, Rehearsal
+from distopt.network.net import OWN, Rehearsal, Round
 from distopt.numerics.trees import default_dtype, tensors, tree_map
 from distopt.protocols import Algorithm
 
@@ -60,6 +60,11 @@ class Trial(Rehearsal):
         return z.clone()
 
 
+def counted(algorithm: Any, round: Round) -> int:
+    """How often an algorithm has asked for the costs in a round: gradients, the given one among them, and values."""
+    return round.values if algorithm.gradient_free else 1 + round.gradients + round.values
+
+
 def tried(
     algorithm: Algorithm[Any],
     held: Held,
@@ -91,10 +96,12 @@ class Plan:
 
     Attributes:
         sent: what it sends, by channel, in the order in which it sends.
-        gradients: how many gradients it takes of each agent in a round, the one that it is given among them.
+        gradients: how many gradients it takes of each agent in a round, the one that it is given among them. Values of the costs count as
+            much; one that uses no gradients (``gradient_free``) takes values only.
         widths: how many numbers an agent sends through each channel, and under ``network.net.OWN`` how many uniform ones the algorithm
             draws for it. A channel that the first round leaves out is taken to be as wide as x. Where its width matters to nobody,
             because it neither draws uniforms nor remembers anything, it has no entry.
+        earlier: whether it asks for gradients of the costs of the round before.
         begun, after: (x, state) of all agents of a run before the first round and after it. Tensors have shape and precision alone: they
             are torch's "meta" ones. Later rounds leave what the first one does.
 
@@ -108,6 +115,7 @@ class Plan:
     sent: Mapping[str, Sent]
     gradients: int
     widths: Mapping[str, int]
+    earlier: bool
     begun: Held
     after: Held
 
@@ -130,7 +138,7 @@ class Plan:
         widths = {name: d for name, channel in channels.items() if _width_matters(channel, d)}
         widths |= {name: each.width for name, each in round.sent.items()}
         widths |= {OWN: round.words} if round.words else {}
-        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after))
+        return cls(round.sent, counted(algorithm, round), widths, round.earlier, begun, _form(after))
 
     @cached_property
     def early(self) -> dict[str, int]:

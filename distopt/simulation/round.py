@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.net import OWN, Link, Memory, Net, Round, Uniforms
+from distopt.network.net import OWN, Costs, Link, Memory, Net, Round, Uniforms
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
+from distopt.simulation.plan import counted
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
     from distopt.simulation.problem import Problem
@@ -89,8 +90,8 @@ def step(
     place of their value among the leaves of (x, state) (see ``Plan.early``).
     """
     net = opened(problem.method, held, link, uniforms, early)
-    g, grad = revealed(problem, held.x, data)
-    return updated(problem.method, held, net, t, g, grad, problem.scenario.project), net, g
+    g, costs = revealed(problem, held.x, data)
+    return updated(problem.method, held, net, t, g, costs, problem.scenario.project), net, g
 
 
 def opened(
@@ -104,13 +105,29 @@ def opened(
     return net
 
 
-def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Gradient]:
-    """The gradients of a round's costs at x [R, n, d], and what takes them at other points."""
+def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
+    """The gradients of a round's costs at x [R, n, d], and what may be asked besides of the costs of this round and of the one before.
+
+    ``data`` are this round's, or a pair, with those of the round before, where the algorithm asks for them (``Plan.earlier``).
+    """
+    now, before = data if problem.plan.earlier else (data, None)
 
     def grad(y: Tensor) -> Tensor:
-        return gradient(problem, y, data).clone()  # a scenario may hand out one buffer every time
+        return gradient(problem, y, now).clone()  # a scenario may hand out one buffer every time
 
-    return grad(x) if problem.plan.gradients > 1 else gradient(problem, x, data), grad
+    def earlier(y: Tensor) -> Tensor:
+        return gradient(problem, y, before).clone()
+
+    def loss(y: Tensor) -> Tensor:
+        value: Tensor = problem.scenario.loss(y, now)
+        if value.shape != y.shape[:-1]:
+            raise InputError(
+                f"scenario {type(problem.scenario).__name__}: loss returned shape {list(value.shape)}, not {list(y.shape[:-1])}"
+            )
+        return value.unsqueeze(-1).to(y.dtype)
+
+    g = grad(x) if problem.plan.gradients > 1 else gradient(problem, x, now)
+    return g, Costs(grad, earlier if problem.plan.earlier else None, loss)
 
 
 def updated(
@@ -119,24 +136,24 @@ def updated(
     net: Net,
     t: Tensor,
     g: Tensor,
-    grad: Gradient,
+    costs: Costs,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> AgentState:
     """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
 
-    ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed.
+    ``costs`` serves ``mix.grad`` and ``mix.loss``, and ``project`` takes points to the nearest ones that are allowed.
 
     Raises:
         InputError: the algorithm asks for another number of gradients than in its first round.
     """
-    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN))
+    round = Round(net.mix, t, held.x, costs, net.uniforms.get(OWN))
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)
-    if round.gradients + 1 != method.plan.gradients:
+    asked, due = counted(method.algorithm, round), method.plan.gradients
+    if asked != due:
         raise InputError(
-            f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "
-            "as many in every round"
+            f"the algorithm asks for {asked - 1} further gradients in one round, and for {due - 1} in the first; ask for as many in every round"
         )
     return AgentState(x, state, net.memory)
 

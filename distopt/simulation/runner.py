@@ -95,7 +95,7 @@ class Block:
     """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
 
     ``exact`` the agents' data in float64, leaves [K|1, R|1, n, ...]; ``reference`` the comparator; ``fixed_cost`` F_t at the best
-    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
+    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none; ``earlier`` the data of the rounds before (``Plan.earlier``).
     """
 
     problem: Problem
@@ -106,6 +106,7 @@ class Block:
     reference: Reference
     fixed_cost: Tensor | None
     fixed_accuracy: Tensor | None
+    earlier: Any = None
 
     @property
     def rounds(self) -> Tensor:
@@ -114,8 +115,9 @@ class Block:
 
     @cached_property
     def data(self) -> Any:
-        """``exact`` in the experiment's precision."""
-        return self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+        """What a round reveals (see ``distopt.simulation.round.revealed``), in the experiment's precision."""
+        seen = (self.exact, self.earlier) if self.problem.plan.earlier else self.exact
+        return seen if self.problem.x0.dtype == torch.float64 else cast(seen, self.problem.x0.dtype)
 
     @cached_property
     def tables(self) -> Tables:
@@ -288,7 +290,8 @@ def _wide(block: Block, whole: Problem, points: int) -> Block:
     if points == 1:
         return block
     best = block.reference._replace(x=grid.repeated(block.reference.x, points))
-    return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
+    exact, earlier = grid.repeated((block.exact, block.earlier), points)
+    return replace(block, problem=whole, exact=exact, earlier=earlier, reference=best)
 
 
 def of_point(held: Any, g: int, points: int, trials: int) -> Any:
@@ -318,7 +321,8 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
     first, last = start - span.start, min(start + length, span.stop) - span.start
     exact, reference = part(blocks.get(b), first, last), part(comparator.reference(b), first, last)
     cost, accuracy = part(comparator.fixed_values(b), first, last)
-    return Block(problem, start, last - first, length, exact, reference, cost, accuracy)
+    earlier = part(blocks.earlier(b), first, last) if problem.plan.earlier else None
+    return Block(problem, start, last - first, length, exact, reference, cost, accuracy, earlier)
 
 
 def _chunk(

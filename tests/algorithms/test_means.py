@@ -124,6 +124,7 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "powergossip",
         "k_gt",
         "averaged",
+        "prediction_correction",
     }  # links, several gradients a round, any algorithm: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 

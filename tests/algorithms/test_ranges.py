@@ -118,6 +118,12 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "prediction_correction": {
+            "lr": POSITIVE,
+            "steps": whole(0, 1000),
+            "order": whole(1, 2),
+            "direction": DIRECTION,
+        },
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},
         **{name: {"lr": POSITIVE} for name in ("push_diging", "subgradient_push")},

@@ -18,6 +18,7 @@ from distopt.catalog import registry
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.runs import checkpoint
 from distopt.simulation import grid
 from distopt.simulation.plan import Plan, Sent, tried
@@ -94,7 +95,7 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
         assert [(leaf.shape, leaf.dtype) for leaf in known] == [(leaf.shape, leaf.dtype) for leaf in found]
         assert all(leaf.device.type == "meta" for leaf in known)
     assert set(plan.sent) == set(problem.algorithm.channels)
-    several = {"k_gt": 5, "gt_storm": 2, "storm": 2}  # of k_gt, one for each local step
+    several = {"k_gt": 5, "gt_storm": 2, "storm": 2, "prediction_correction": 3}  # of k_gt, one for each local step
     assert plan.gradients == several.get(name, 1)
 
 
@@ -108,7 +109,7 @@ def test_a_plan_changes_nothing_and_goes_with_the_problem() -> None:
             return mix("x", x), state
 
     marking, x = Marking(), torch.zeros(1, N, D)
-    plan = Plan.of(marking, {}, x)
+    plan = Plan.of(completed(AlgorithmDefaults, marking), {}, x)
     assert marking.rounds == 0 and not x.any() and plan.sent == {"x": Sent(D, None)}
     problems = [build(Experiment(**asked(f"gtadam:lr={lr}"))) for lr in (0.1, 0.2)]
     assert problems[0].plan.early == {"s": 1, "x": 0}
