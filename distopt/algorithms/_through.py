@@ -42,6 +42,11 @@ class Through:
         """The algorithm's, or None."""
         return self.algorithm.output
 
+    @property
+    def gradient_free(self) -> bool:
+        """Whether the algorithm uses no gradients."""
+        return bool(self.algorithm.gradient_free)
+
     def init(self, x: Tensor) -> Any:
         return self.algorithm.init(x)
 

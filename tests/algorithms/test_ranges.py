@@ -118,6 +118,11 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "bandit": {
+            "algorithm": ALGORITHM,
+            "form": texts("two_point", "one_point", "residual"),
+            "delta": POSITIVE,
+        },
         "prediction_correction": {
             "lr": POSITIVE,
             "steps": whole(0, 1000),

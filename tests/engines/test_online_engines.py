@@ -15,6 +15,9 @@ from distopt.engines.workers.partition import Partition
 SPECS = [
     "prediction_correction:lr=0.01,steps=2",
     "prediction_correction:lr=0.01,steps=1,direction=adam",
+    "bandit(gtadam(lr=0.01))",
+    "bandit(dgd(lr=0.01),form=residual,delta=0.1)",
+    "averaged(bandit(k_gt(lr=0.01,local=2),form=one_point,delta=0.5))",
 ]
 CASES = [
     Case(spec, "exact", VECTORS[k % 2], ("float64", "float32")[k // 2 % 2], 1 + k % 2) for k, spec in enumerate(SPECS)

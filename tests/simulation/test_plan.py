@@ -95,7 +95,8 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
         assert [(leaf.shape, leaf.dtype) for leaf in known] == [(leaf.shape, leaf.dtype) for leaf in found]
         assert all(leaf.device.type == "meta" for leaf in known)
     assert set(plan.sent) == set(problem.algorithm.channels)
-    several = {"k_gt": 5, "gt_storm": 2, "storm": 2, "prediction_correction": 3}  # of k_gt, one for each local step
+    several = {"k_gt": 5, "gt_storm": 2, "storm": 2, "prediction_correction": 3, "bandit": 2}
+    # of k_gt, one for each local step; of bandit, values of two points
     assert plan.gradients == several.get(name, 1)
 
 
