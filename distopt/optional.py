@@ -104,6 +104,7 @@ class ScenarioDefaults:
         persistence: ``persistence(b)`` [R, n], the same for repeating the last label.
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
+        lmo: ``lmo(s)`` [R, n, d], the allowed points v that minimise <s, v>, each agent's by itself.
         eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
     """
@@ -120,6 +121,7 @@ class ScenarioDefaults:
     accuracy: ClassVar[Any] = None
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None
+    lmo: ClassVar[Any] = None
     eager: ClassVar[Any] = None
     start: ClassVar[Any] = None
 

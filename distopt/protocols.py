@@ -44,6 +44,12 @@ class Mix(Protocol):
     def loss(self, y: Tensor) -> Tensor:
         """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
 
+    def project(self, y: Tensor) -> Tensor:
+        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
+
+    def lmo(self, s: Tensor) -> Tensor:
+        """The allowed points v [R, n, d] that minimise <s, v>, where the scenario knows them."""
+
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
 

@@ -166,5 +166,11 @@ class _Estimates:
     def loss(self, y: Tensor) -> Tensor:
         return self._mix.loss(y)
 
+    def project(self, y: Tensor) -> Tensor:
+        return self._mix.project(y)
+
+    def lmo(self, s: Tensor) -> Tensor:
+        return self._mix.lmo(s)
+
     def uniform(self, words: int) -> Tensor:
         return self._mix.uniform(words)

@@ -187,11 +187,15 @@ class Costs(NamedTuple):
         grad: the gradients of this round's costs [R, n, d].
         earlier: those of the costs of the round before; None where nobody has them.
         loss: this round's costs [R, n, 1]; None where nobody has them.
+        project: the nearest allowed points; None where all are allowed.
+        lmo: the allowed points v that minimise <s, v>, of s [R, n, d]; None where nobody knows them.
     """
 
     grad: Callable[[Tensor], Tensor]
     earlier: Callable[[Tensor], Tensor] | None = None
     loss: Callable[[Tensor], Tensor] | None = None
+    project: Callable[[Tensor], Tensor] | None = None
+    lmo: Callable[[Tensor], Tensor] | None = None
 
 
 class Round:
@@ -246,6 +250,19 @@ class Round:
             raise InputError("the algorithm asks for values of the costs (mix.loss), which are not known here")
         return self._costs.loss(y)
 
+    def project(self, y: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        return y if self._costs.project is None else self._costs.project(y)
+
+    def lmo(self, s: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        if self._costs.lmo is None:
+            raise InputError(
+                "the algorithm needs a set of allowed points that minimises linear functions (lmo); take a scenario that has one, such as "
+                "feasible(moving_target,form=ball)"
+            )
+        return self._costs.lmo(s)
+
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         first, self.words = self.words, self.words + words
@@ -261,7 +278,8 @@ class Round:
 class Rehearsal(Round):
     """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2.
 
-    Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0.
+    Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0. All points are allowed
+    without ``project``; ``lmo`` is 0 if it is not given.
 
     For trying out an algorithm by itself:
 
@@ -279,8 +297,10 @@ class Rehearsal(Round):
         grad: Callable[[Tensor], Tensor] = torch.zeros_like,
         earlier: Callable[[Tensor], Tensor] | None = None,
         loss: Callable[[Tensor], Tensor] | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+        lmo: Callable[[Tensor], Tensor] = torch.zeros_like,
     ) -> None:
-        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])))
+        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])), project, lmo)
         super().__init__(mix, torch.tensor(t, device=x.device), x, costs)
 
     def uniform(self, words: int) -> Tensor:

@@ -127,7 +127,8 @@ def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
         return value.unsqueeze(-1).to(y.dtype)
 
     g = grad(x) if problem.plan.gradients > 1 else gradient(problem, x, now)
-    return g, Costs(grad, earlier if problem.plan.earlier else None, loss)
+    scenario = problem.scenario
+    return g, Costs(grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo)
 
 
 def updated(

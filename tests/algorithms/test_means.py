@@ -126,6 +126,7 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "averaged",
         "prediction_correction",
         "bandit",
+        "ader",
     }  # links, several gradients a round, any algorithm: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 

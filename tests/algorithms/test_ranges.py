@@ -118,6 +118,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "ader": {"lr": POSITIVE, "experts": whole(1, 64), "eps": POSITIVE, "tracking": FLAG},
         "bandit": {
             "algorithm": ALGORITHM,
             "form": texts("two_point", "one_point", "residual"),

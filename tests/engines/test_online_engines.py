@@ -16,6 +16,8 @@ SPECS = [
     "prediction_correction:lr=0.01,steps=2",
     "prediction_correction:lr=0.01,steps=1,direction=adam",
     "bandit(gtadam(lr=0.01))",
+    "ader:lr=0.01,experts=3",
+    "ader:lr=0.01,experts=4,tracking=true",
     "bandit(dgd(lr=0.01),form=residual,delta=0.1)",
     "averaged(bandit(k_gt(lr=0.01,local=2),form=one_point,delta=0.5))",
 ]

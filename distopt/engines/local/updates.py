@@ -75,7 +75,7 @@ class Given:
         """
         with self._calls.one():
             net = opened(self.method, held, Whole(tables, self.problem.network.which), uniforms)
-            after = updated(self.method, held, net, t, g, NOT_COMPILED, self.problem.scenario.project)
+            after = updated(self.method, held, net, t, g, not_compiled(self.problem), self.problem.scenario.project)
         self.bits = net.bits
         return after
 
@@ -90,5 +90,6 @@ def _no_value(y: Tensor) -> Tensor:
     raise Unsupported("the algorithm asks for values of costs that cannot be compiled")
 
 
-NOT_COMPILED = Costs(_refused, _refused, _no_value)
-"""What there is to ask of costs that are not recorded."""
+def not_compiled(problem: Problem) -> Costs:
+    """What there is to ask of costs that are not recorded."""
+    return Costs(_refused, _refused, _no_value, problem.scenario.project, problem.scenario.lmo)
