@@ -133,22 +133,26 @@ class Comparator:
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
         at_zero = problem.scale(torch.zeros_like(x)).reshape(rounds, trials)
         scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
-        gradient, size = sums[..., 4:].norm(dim=-1), points.norm(dim=-1)
+        gradient = sums[..., 4:].norm(dim=-1)
         residual = self._unbalanced(points, sums[..., 4:], gradient, scale)
         path = (points - stale).norm(dim=-1)
         variation, persistence = (cost - old).abs(), self._persistence(problem, x)
-        gap, smooth = self._gap(problem, gradient, length + at_zero, size)
+        gap, smooth = self._gap(problem, gradient, length + at_zero, points, sums[..., 4:])
         companions = (cost, residual, path, change, variation, stale_cost - cost, persistence)
-        return Reference(points, *companions, gradient, gap, smooth, size)
+        return Reference(points, *companions, gradient, gap, smooth, points.norm(dim=-1))
 
     def _gap(
-        self, problem: Sum, gradient: Tensor, lengths: Tensor, size: Tensor
+        self, problem: Sum, gradient: Tensor, lengths: Tensor, x: Tensor, g: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """By how much F_t(x*_t) can be above the least cost, and L_t [K, R]; None where it is not known how F_t curves.
 
         A mu_t-strongly convex F_t has F_t(x) - min F_t <= ||grad F_t(x)||^2 / (2 mu_t). The norm is what was computed and what rounding can
         have hidden of it. The first block decides whether anything is known: 2^-30 more are for the sum over rounds.
+
+        Where points are projected, the norm tells nothing at the edge: there F_t(x) - min F_t <= <grad F_t(x), x - v> for the allowed point v that
+        minimises <grad F_t(x), v> (``lmo``), for convex F_t. Without ``lmo`` nothing is known.
         """
+        size = x.norm(dim=-1)
         mu, smooth = curvature.modulus(problem), curvature.smoothness(problem)
         for name, value, end in (("modulus", mu, torch.amin), ("smoothness", smooth, torch.amax)):
             if value is not None:
@@ -162,8 +166,20 @@ class Comparator:
         mu = torch.zeros_like(size) if mu is None else mu
         smooth = torch.full_like(size, torch.inf) if smooth is None else smooth
         hidden = curvature.rounding(problem.batch, problem.agents, int(self.scenario.dim)) * (lengths + smooth * size)
+        if self.scenario.project is not None:
+            return self._edge_gap(x, g, hidden), smooth
         gap = (gradient + hidden).square() / (2 * mu) * (1 + 2.0**-30)
         return torch.where(mu > 0, gap, torch.inf), smooth
+
+    def _edge_gap(self, x: Tensor, g: Tensor, hidden: Tensor) -> Tensor:
+        """<g, x - v> [K, R] at x [K, R, d], and what rounding can have hidden of it."""
+        if self.scenario.lmo is None:
+            return torch.full_like(hidden, torch.inf)
+        apart = x - self.scenario.lmo(g.reshape(-1, 1, x.shape[-1]).contiguous()).reshape(x.shape)
+        reach = apart.norm(dim=-1)
+        rounded = (g * apart).abs().sum(-1) * x.shape[-1] * 2.0**-52
+        found: Tensor = ((g * apart).sum(-1).clamp(min=0) + hidden * reach + rounded) * (1 + 2.0**-30)
+        return found
 
     def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
         """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.

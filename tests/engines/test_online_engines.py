@@ -24,6 +24,11 @@ SPECS = [
 CASES = [
     Case(spec, "exact", VECTORS[k % 2], ("float64", "float32")[k // 2 % 2], 1 + k % 2) for k, spec in enumerate(SPECS)
 ]
+ON_SETS = [
+    Case("gtadam:lr=0.05", "exact", "feasible(moving_target(dim=3),form=simplex)", "float64", 2),
+    Case("ader:lr=0.01,experts=3", "exact", "feasible(drifting_logistic,form=l1,radius=0.3)", "float32", 1),
+]
+CASES += ON_SETS
 PLACED = [pytest.param(k, case, id=case.algorithm) for k, case in enumerate(CASES)]
 
 
