@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from distopt.numerics.random import Key
-from distopt.numerics.trees import tensors, tree_map
 
 MOST = 5000
 """Steps of a search."""
@@ -23,6 +23,11 @@ AT_ONCE = 2**10
 Gradient = Callable[[Tensor], Tensor]
 
 
+def tensors(batch: Any) -> list[Tensor]:
+    """The leaves of a batch that are tensors."""
+    return [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+
+
 def sizes(batch: Any) -> tuple[int, int, int]:
     """Rounds, trials and agents of a batch, each 1 where no leaf has more."""
     leaves = tensors(batch)
@@ -33,12 +38,14 @@ def folded(batch: Any) -> Any:
     """A batch [K|1, R|1, n|1, ...] as that of one round with K R trials."""
     rounds, trials, _ = sizes(batch)
 
-    def fold(leaf: Tensor) -> Tensor:
+    def fold(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
         if leaf.shape[0] == leaf.shape[1] == 1:
             return leaf[0]
         return leaf.expand(rounds, trials, *leaf.shape[2:]).reshape(rounds * trials, *leaf.shape[2:])
 
-    return tree_map(fold, batch)
+    return pytree.tree_map(fold, batch)
 
 
 def summed(scenario: Any, data: Any, agents: int, x: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class _Round:
     def project(self, y: Tensor) -> Tensor:
         return self._mix.project(y)
 
-    def lmo(self, s: Tensor) -> Tensor:
-        return self._mix.lmo(s)
+    def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
+        return self._mix.lmo(s, radius)
 
     def uniform(self, words: int) -> Tensor:
         return self._mix.uniform(words)

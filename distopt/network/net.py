@@ -254,8 +254,12 @@ class Round:
         """See ``distopt.protocols.Mix``."""
         return y if self._costs.project is None else self._costs.project(y)
 
-    def lmo(self, s: Tensor) -> Tensor:
+    def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
         """See ``distopt.protocols.Mix``."""
+        if self._costs.lmo is None and radius is not None:
+            tiny = 1e-300 if s.dtype == torch.float64 else 1e-30
+            least: Tensor = s * (-radius / torch.sqrt((s * s).sum(-1, keepdim=True)).clamp(min=tiny))
+            return least
         if self._costs.lmo is None:
             raise InputError(
                 "the algorithm needs a set of allowed points that minimises linear functions (lmo); take a scenario that has one, such as "
@@ -279,7 +283,7 @@ class Rehearsal(Round):
     """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2.
 
     Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0. All points are allowed
-    without ``project``; ``lmo`` is 0 if it is not given.
+    without ``project``; without ``lmo`` there is no set.
 
     For trying out an algorithm by itself:
 
@@ -298,7 +302,7 @@ class Rehearsal(Round):
         earlier: Callable[[Tensor], Tensor] | None = None,
         loss: Callable[[Tensor], Tensor] | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
-        lmo: Callable[[Tensor], Tensor] = torch.zeros_like,
+        lmo: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])), project, lmo)
         super().__init__(mix, torch.tensor(t, device=x.device), x, costs)

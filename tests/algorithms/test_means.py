@@ -127,6 +127,8 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "prediction_correction",
         "bandit",
         "ader",
+        "domd",
+        "online_frank_wolfe",
     }  # links, several gradients a round, any algorithm: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 

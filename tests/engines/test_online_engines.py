@@ -16,6 +16,8 @@ SPECS = [
     "prediction_correction:lr=0.01,steps=2",
     "prediction_correction:lr=0.01,steps=1,direction=adam",
     "bandit(gtadam(lr=0.01))",
+    "domd:lr=0.01,geometry=pnorm,p=1.2",
+    "online_frank_wolfe:lr=0.02",
     "ader:lr=0.01,experts=3",
     "ader:lr=0.01,experts=4,tracking=true",
     "bandit(dgd(lr=0.01),form=residual,delta=0.1)",
@@ -25,6 +27,8 @@ CASES = [
     Case(spec, "exact", VECTORS[k % 2], ("float64", "float32")[k // 2 % 2], 1 + k % 2) for k, spec in enumerate(SPECS)
 ]
 ON_SETS = [
+    Case("domd:lr=0.05,geometry=entropy", "exact", "portfolio:apart=3", "float64", 1),
+    Case("online_frank_wolfe:lr=0.05", "exact", "feasible(moving_target(dim=3),form=l1)", "float32", 2),
     Case("gtadam:lr=0.05", "exact", "feasible(moving_target(dim=3),form=simplex)", "float64", 2),
     Case("ader:lr=0.01,experts=3", "exact", "feasible(drifting_logistic,form=l1,radius=0.3)", "float32", 1),
 ]
