@@ -16,7 +16,7 @@ from distopt.scenarios._ranges import one_of, real
 from distopt.scenarios._sets import Form, least, nearest
 from distopt.scenarios.moving_target import MovingTarget
 
-usual: Any = MovingTarget()
+usual = MovingTarget()
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Feasible:
     (0.5, 0.5)
     """
 
-    scenario: Scenario[Any] = usual
+    scenario: Scenario[Any] = usual  # type: ignore[assignment]  # the protocol's dim is no property; nobody sets it
     form: Form = "ball"
     radius: float = 1.0
 
