@@ -35,6 +35,7 @@ class AlgorithmDefaults:
         for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
             some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
         full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
+        gradient_free: True says that it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients`` then counts these.
     """
 
     tracks: ClassVar[Any] = None
@@ -44,6 +45,7 @@ class AlgorithmDefaults:
     coin: ClassVar[Any] = None
     for_rows: ClassVar[Any] = None
     full: ClassVar[Any] = 1.0
+    gradient_free: ClassVar[Any] = False
 
 
 class CompressorDefaults:
@@ -116,6 +118,7 @@ class ScenarioDefaults:
         persistence: ``persistence(b)`` [R, n], the same for repeating the last label.
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
+        lmo: ``lmo(s)`` [R, n, d], the allowed points v that minimise <s, v>, each agent's by itself.
         eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
         equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game wants to move. There the
             gradients of all agents sum to zero. It is the same for all of them. A scenario that has it is a game: coordinates belong to
@@ -139,6 +142,7 @@ class ScenarioDefaults:
     accuracy: ClassVar[Any] = None
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None
+    lmo: ClassVar[Any] = None
     eager: ClassVar[Any] = None
     equilibrium: ClassVar[Any] = None
     start: ClassVar[Any] = None

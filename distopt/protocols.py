@@ -34,11 +34,14 @@ class Mix(Protocol):
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """W_t z [R, n, *], sent through the channel called ``name``: each channel once in a round. Channels may have weights of their own."""
 
-    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
+    def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
 
         With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
         each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
+
+        With ``ago=1`` they are those of the costs of the round before; before round 0 the costs are those of round 0. Only the simulator
+        knows them: in training with ``distopt.optim`` they are refused.
         """
 
     @property
@@ -47,6 +50,15 @@ class Mix(Protocol):
 
         An algorithm has it with the attribute ``coin``, the probability of True (see ``distopt.optional.AlgorithmDefaults``).
         """
+
+    def loss(self, y: Tensor) -> Tensor:
+        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
+
+    def project(self, y: Tensor) -> Tensor:
+        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
+
+    def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
+        """The allowed points v [R, n, d] that minimise <s, v>. Where the scenario has no set, those of the Euclidean ball of ``radius`` about 0."""
 
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.

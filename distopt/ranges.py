@@ -87,6 +87,17 @@ def inside(part: str, **values: Any) -> None:
     _numbers(part, "must lie in (0, 1)", lambda v: 0 < v < 1, values)
 
 
+def between(part: str, low: float, high: float, **values: Any) -> None:
+    """Refuse values outside (low, high).
+
+    >>> from distopt.ranges import between
+    >>> between("domd", 1.0, 2.0, p=2.5)
+    Traceback (most recent call last):
+    distopt.errors.InputError: domd: p must lie in (1, 2), got 2.5
+    """
+    _numbers(part, f"must lie in ({low:g}, {high:g})", lambda v: low < v < high, values)
+
+
 def share(part: str, **values: Any) -> None:
     """Refuse values outside (0, 1].
 

@@ -58,6 +58,11 @@ class Through:
         known = self.algorithm.for_rows
         return None if known is None else lambda rows: replace(self, algorithm=known(rows))
 
+    @property
+    def gradient_free(self) -> bool:
+        """Whether the algorithm uses no gradients."""
+        return bool(self.algorithm.gradient_free)
+
     def init(self, x: Tensor) -> Any:
         return self.algorithm.init(x)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.directions import direct
+from distopt.directions._round import RoundWithin
 from distopt.directions.sgd import SGD
 from distopt.errors import InputError
 from distopt.optional import AlgorithmDefaults
@@ -98,25 +99,8 @@ def _players(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., :half], x[..., half:]
 
 
-class _Player:
+class _Player(RoundWithin):
     """The round as a player's direction rule sees it: no gradients of its coordinates alone can be asked for."""
 
-    def __init__(self, mix: Mix) -> None:
-        self._mix = mix
-
-    @property
-    def t(self) -> Tensor:
-        return self._mix.t
-
-    @property
-    def x(self) -> Tensor:
-        return self._mix.x
-
-    def __call__(self, name: str, z: Tensor) -> Tensor:
-        return self._mix(name, z)
-
-    def grad(self, y: Tensor) -> Tensor:
+    def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
         raise InputError("alternating: the direction asks for a second gradient, which a player alone does not have")
-
-    def uniform(self, words: int) -> Tensor:
-        return self._mix.uniform(words)

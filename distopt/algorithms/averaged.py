@@ -119,6 +119,11 @@ class Averaged:
         """The algorithm's."""
         return self._inner.coin
 
+    @property
+    def gradient_free(self) -> bool:
+        """Whether the algorithm uses no gradients."""
+        return bool(self._inner.gradient_free)
+
     def init(self, x: Tensor) -> AveragedState:
         return AveragedState(self._inner.init(x), x.clone(), torch.ones_like(x[..., :1]))
 

@@ -219,7 +219,7 @@ def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -
     arguments = {}
     for key, value in given_values.items():
         hint = hints.get(key, str)
-        arguments[key] = _convert(_found(key, value, hint, spec), hint, f"{where}: {key}")
+        arguments[key] = _convert(_found(key, value, hint, spec), hint, f"{where}: {key}", given)
     left = [
         key
         for key, parameter in known.items()
@@ -353,12 +353,12 @@ def _is_function(hint: Any) -> bool:
     return typing.get_origin(hint) is collections.abc.Callable
 
 
-def _convert(value: str, hint: Any, where: str) -> Any:
+def _convert(value: str, hint: Any, where: str, given: Mapping[str, Any] | None = None) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     nested = _kind(origin or hint)
     if nested:
         try:
-            return make(nested, value)
+            return make(nested, value, given)
         except InputError as error:
             if nested != "algorithms":
                 raise

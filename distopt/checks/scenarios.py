@@ -112,6 +112,13 @@ def _check_projection(scenario: Any, agents: int, who: str) -> None:
             require(
                 same_bits(alone, allowed[:, rows]), f"{who}: project moves an agent otherwise alone than among others"
             )
+        if scenario.lmo is not None:
+            s = normals(R, agents, scenario.dim, seed=9)
+            corner = scenario.lmo(s)
+            gap = float((scenario.project(corner) - corner).abs().max() / corner.abs().max().clamp(min=1e-300))
+            require(gap < 1e-9, f"{who}: lmo gives a point that is not allowed")
+            lower = float(((corner - allowed) * s).sum(-1).max())
+            require(lower < 1e-9 * size, f"{who}: lmo does not give the least allowed <s, v>")
 
 
 def _check_rows(scenario: Any, data: Any, agents: int, who: str) -> None:

@@ -67,14 +67,6 @@ def _repeated(one: Reference, rounds: int) -> Reference:
     return again
 
 
-def _shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
-    """A leaf [K|1, ...] as it was one round earlier, from that of the round before the block [1, ...]."""
-    if rounds == 1:
-        return before
-    shape = [max(sizes) for sizes in zip(before.shape[1:], now.shape[1:], strict=True)]  # 1 or the same
-    return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
-
-
 class Comparator:
     """x*_t and its companions for one scenario, seed, number of agents, trials and rounds; each block solved once.
 
@@ -135,28 +127,32 @@ class Comparator:
         if x is None:
             x = self._search(problem, b, dim)
         points = x.reshape(rounds, trials, dim)
-        before_x, before = self._before(b, points, batch)
+        before_x, before = self._before(b, points), self.blocks.earlier(b)
         stale = torch.cat([before_x, points[:-1]])
         sums, change = self._at(problem, x, before, stale)
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
         at_zero = problem.scale(torch.zeros_like(x)).reshape(rounds, trials)
         scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
-        gradient, size = sums[..., 4:].norm(dim=-1), points.norm(dim=-1)
+        gradient = sums[..., 4:].norm(dim=-1)
         residual = self._unbalanced(points, sums[..., 4:], gradient, scale)
         path = (points - stale).norm(dim=-1)
         variation, persistence = (cost - old).abs(), self._persistence(problem, x)
-        gap, smooth = self._gap(problem, gradient, length + at_zero, size)
+        gap, smooth = self._gap(problem, gradient, length + at_zero, points, sums[..., 4:])
         companions = (cost, residual, path, change, variation, stale_cost - cost, persistence)
-        return Reference(points, *companions, gradient, gap, smooth, size)
+        return Reference(points, *companions, gradient, gap, smooth, points.norm(dim=-1))
 
     def _gap(
-        self, problem: Sum, gradient: Tensor, lengths: Tensor, size: Tensor
+        self, problem: Sum, gradient: Tensor, lengths: Tensor, x: Tensor, g: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """By how much F_t(x*_t) can be above the least cost, and L_t [K, R]; None where it is not known how F_t curves.
 
         A mu_t-strongly convex F_t has F_t(x) - min F_t <= ||grad F_t(x)||^2 / (2 mu_t). The norm is what was computed and what rounding can
         have hidden of it. The first block decides whether anything is known: 2^-30 more are for the sum over rounds.
+
+        Where points are projected, the norm tells nothing at the edge: there F_t(x) - min F_t <= <grad F_t(x), x - v> for the allowed point v that
+        minimises <grad F_t(x), v> (``lmo``), for convex F_t. Without ``lmo`` nothing is known.
         """
+        size = x.norm(dim=-1)
         mu, smooth = curvature.modulus(problem), curvature.smoothness(problem)
         for name, value, end in (("modulus", mu, torch.amin), ("smoothness", smooth, torch.amax)):
             if value is not None:
@@ -170,8 +166,20 @@ class Comparator:
         mu = torch.zeros_like(size) if mu is None else mu
         smooth = torch.full_like(size, torch.inf) if smooth is None else smooth
         hidden = curvature.rounding(problem.batch, problem.agents, int(self.scenario.dim)) * (lengths + smooth * size)
+        if self.scenario.project is not None:
+            return self._edge_gap(x, g, hidden), smooth
         gap = (gradient + hidden).square() / (2 * mu) * (1 + 2.0**-30)
         return torch.where(mu > 0, gap, torch.inf), smooth
+
+    def _edge_gap(self, x: Tensor, g: Tensor, hidden: Tensor) -> Tensor:
+        """<g, x - v> [K, R] at x [K, R, d], and what rounding can have hidden of it."""
+        if self.scenario.lmo is None:
+            return torch.full_like(hidden, torch.inf)
+        apart = x - self.scenario.lmo(g.reshape(-1, 1, x.shape[-1]).contiguous()).reshape(x.shape)
+        reach = apart.norm(dim=-1)
+        rounded = (g * apart).abs().sum(-1) * x.shape[-1] * 2.0**-52
+        found: Tensor = ((g * apart).sum(-1).clamp(min=0) + hidden * reach + rounded) * (1 + 2.0**-30)
+        return found
 
     def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
         """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.
@@ -303,17 +311,12 @@ class Comparator:
             last = x[-problem.trials :]
         return torch.from_numpy(np.concatenate(found))
 
-    def _before(self, b: int, x: Tensor, batch: Any) -> tuple[Tensor, Any]:
-        """x* of the round before the block, and the data of the rounds before each of the block's; before round 0 stands round 0."""
-        if self.blocks.static:
-            return x[:1], batch
-        first, last = batch, 1
-        if b > 0:
-            first, last = self.blocks.get(b - 1), len(self.blocks.span(b - 1))
-        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
-        shifted = iter([now if now is before else _shifted(before, now, x.shape[0]) for before, now in leaves])
-        start = x[:1] if b == 0 else self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
-        return start, tree_map(lambda _: next(shifted), batch)
+    def _before(self, b: int, x: Tensor) -> Tensor:
+        """x* of the round before the block; before round 0 stands round 0."""
+        if self.blocks.static or b == 0:
+            return x[:1]
+        before: Tensor = self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
+        return before
 
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).

@@ -55,6 +55,14 @@ def evaluate(f: Callable[[Tensor, Any], Tensor], x: Tensor, batch: Any) -> Tenso
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
+def shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
+    """A leaf [K|1, ...] of so many rounds as it was one round earlier, from that of the round before the block [1, ...]."""
+    if rounds == 1:
+        return before
+    shape = [max(sizes) for sizes in zip(before.shape[1:], now.shape[1:], strict=True)]  # 1 or the same
+    return torch.cat([before.expand(1, *shape), now[: rounds - 1].expand(rounds - 1, *shape)])
+
+
 class Blocks:
     """Scenario data of the rounds of a run, block by block: block b holds rounds b L .. (b+1) L - 1 (the last is shorter).
 
@@ -112,6 +120,17 @@ class Blocks:
         while (self._bytes > CACHE_BYTES and len(self._kept) > 1) or len(self._kept) > CACHE_BLOCKS:
             self._bytes -= self._size(self._kept.popitem(last=False)[1])
         return batch
+
+    def earlier(self, b: int) -> Any:
+        """The data of the rounds before each of those of block b; before round 0 stands round 0."""
+        batch = self.get(b)
+        if self.static:
+            return batch
+        first, last = (self.get(b - 1), len(self.span(b - 1))) if b else (batch, 1)
+        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
+        rounds = len(self.span(b))
+        found = iter([now if now is before else shifted(before, now, rounds) for before, now in leaves])
+        return tree_map(lambda _: next(found), batch)
 
     def _make(self, start: int, stop: int) -> Any:
         t = torch.arange(start, stop).reshape(-1, 1, 1, 1)

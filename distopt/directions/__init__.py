@@ -7,37 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from distopt.directions._round import DirectedRound
 from distopt.protocols import Direction, Mix
 
 _asks: dict[type, bool] = {}
-
-
-class _Round:
-    """What a rule is given as its third argument (see ``distopt.protocols.DirectionRound``)."""
-
-    def __init__(self, mix: Mix, lr: Any, x: Tensor | None) -> None:
-        self._mix, self.lr, self._x = mix, lr, x
-
-    @property
-    def t(self) -> Tensor:
-        return self._mix.t
-
-    @property
-    def x(self) -> Tensor:
-        return self._mix.x if self._x is None else self._x
-
-    @property
-    def coin(self) -> Tensor:
-        return self._mix.coin
-
-    def __call__(self, name: str, z: Tensor) -> Tensor:
-        return self._mix(name, z)
-
-    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
-        return self._mix.grad(y) if rows is None else self._mix.grad(y, rows)
-
-    def uniform(self, words: int) -> Tensor:
-        return self._mix.uniform(words)
 
 
 def direct(
@@ -56,7 +29,7 @@ def direct(
     kind = type(rule)
     if kind not in _asks:
         _asks[kind] = _takes_round(rule)
-    return rule(s, state, _Round(mix, lr, x)) if _asks[kind] else rule(s, state)
+    return rule(s, state, DirectedRound(mix, lr, x)) if _asks[kind] else rule(s, state)
 
 
 def _takes_round(rule: Any) -> bool:

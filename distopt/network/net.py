@@ -12,21 +12,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
-from distopt.network.faults import SLEEP
+from distopt.network.drawn import Uniforms
 from distopt.network.rows import Table, Tables, apply
-from distopt.numerics.random import Key
 from distopt.protocols import Arrived, Payload, Slots
 
 Memory = dict[str, Any]
-
-Uniforms = dict[str, Tensor]
-"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own stand under ``OWN``."""
-
-OWN = "mix.uniform"
-"""The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
-
-COIN = "mix.coin"
-"""The entry for the network's coin, one number for all agents of a trial [K, R, 1, 1] (see ``AlgorithmDefaults.coin``)."""
 
 
 class Senders(NamedTuple):
@@ -222,6 +212,24 @@ class Net:
         return out
 
 
+class Costs(NamedTuple):
+    """What an algorithm may ask of the costs besides the gradients that it is given, at points y [R, n, d].
+
+    Attributes:
+        grad: the gradients of this round's costs [R, n, d], and, given rows [R, n, B], of these rows of the data.
+        earlier: those of the costs of the round before; None where nobody has them.
+        loss: this round's costs [R, n, 1]; None where nobody has them.
+        project: the nearest allowed points; None where all are allowed.
+        lmo: the allowed points v that minimise <s, v>, of s [R, n, d]; None where nobody knows them.
+    """
+
+    grad: Callable[..., Tensor]
+    earlier: Callable[[Tensor], Tensor] | None = None
+    loss: Callable[[Tensor], Tensor] | None = None
+    project: Callable[[Tensor], Tensor] | None = None
+    lmo: Callable[[Tensor], Tensor] | None = None
+
+
 class Round:
     """One round as an algorithm sees it: what it is given as ``mix`` (see ``distopt.protocols.Mix``).
 
@@ -229,11 +237,12 @@ class Round:
         mix: W_t z through the channel of a name.
         t: the round, an integer tensor without axes.
         x: where the agents stand [R, n, d].
-        grad: the gradients of this round's costs at another point, and of some rows of the data.
+        costs: what it may ask of the costs.
         drawn: this round's uniforms of the algorithm [R, n, words].
         coin: the network's, bool [R, 1, 1], where the algorithm has one.
 
-    ``gradients``, ``rows`` (gradients of single rows) and ``words`` count what was asked for, and ``tossed`` says whether the coin was.
+    ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what was asked for.
+    ``earlier`` says whether a gradient was one of the round before, and ``tossed`` whether the coin was asked for.
     """
 
     def __init__(
@@ -241,27 +250,38 @@ class Round:
         mix: Callable[[str, Tensor], Tensor],
         t: Tensor,
         x: Tensor,
-        grad: Callable[..., Tensor],
+        costs: Costs,
         drawn: Tensor | None = None,
         coin: Tensor | None = None,
     ) -> None:
-        self._mix, self.t, self.x, self._grad, self._drawn, self._coin = mix, t, x, grad, drawn, coin
-        self.gradients, self.rows, self.words, self.tossed = 0, 0, 0, False
+        self._mix, self.t, self.x, self._costs, self._drawn, self._coin = mix, t, x, costs, drawn, coin
+        self.gradients, self.rows, self.values, self.words, self.earlier, self.tossed = 0, 0, 0, 0, False, False
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         return self._mix(name, z)
 
-    def grad(self, y: Tensor, rows: Tensor | None = None) -> Tensor:
+    def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
         """See ``distopt.protocols.Mix``."""
-        if rows is None:
-            self.gradients += 1
-            return self._grad(y)
-        self.rows += rows.shape[-1]
-        return self._of_rows(y, rows)
+        if ago not in (0, 1) or (ago and rows is not None):
+            raise InputError(
+                f"mix.grad(y, ago={ago}): only this round's costs (0) and those of the round before (1), with all their rows, are known"
+            )
+        if rows is not None:
+            self.rows += rows.shape[-1]
+            return self._of_rows(y, rows)
+        self.gradients += 1
+        if not ago:
+            return self._costs.grad(y)
+        self.earlier = True
+        if self._costs.earlier is None:
+            raise InputError(
+                "the algorithm asks for gradients of the costs of the round before (ago=1), which are not known here"
+            )
+        return self._costs.earlier(y)
 
     def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
-        return self._grad(y, rows)
+        return self._costs.grad(y, rows)
 
     @property
     def coin(self) -> Tensor:
@@ -271,6 +291,30 @@ class Round:
                 "the algorithm asks for the coin of a round (mix.coin), and not in the first round; ask in every round"
             )
         return self._coin
+
+    def loss(self, y: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.values += 1
+        if self._costs.loss is None:
+            raise InputError("the algorithm asks for values of the costs (mix.loss), which are not known here")
+        return self._costs.loss(y)
+
+    def project(self, y: Tensor) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        return y if self._costs.project is None else self._costs.project(y)
+
+    def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        if self._costs.lmo is None and radius is not None:
+            tiny = 1e-300 if s.dtype == torch.float64 else 1e-30
+            least: Tensor = s * (-radius / torch.sqrt((s * s).sum(-1, keepdim=True)).clamp(min=tiny))
+            return least
+        if self._costs.lmo is None:
+            raise InputError(
+                "the algorithm needs a set of allowed points that minimises linear functions (lmo); take a scenario that has one, such as "
+                "feasible(moving_target,form=ball)"
+            )
+        return self._costs.lmo(s)
 
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
@@ -288,6 +332,9 @@ class Rehearsal(Round):
     """A round without a network and without data: gradients are ``grad``'s (zero by default), uniform numbers are 1/2, every coin is
     True, and all rows of the data are alike.
 
+    Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0. All points are allowed
+    without ``project``; without ``lmo`` there is no set.
+
     For trying out an algorithm by itself:
 
     >>> from distopt.algorithms.gt import GT
@@ -302,11 +349,16 @@ class Rehearsal(Round):
         x: Tensor,
         t: int = 0,
         grad: Callable[[Tensor], Tensor] = torch.zeros_like,
+        earlier: Callable[[Tensor], Tensor] | None = None,
+        loss: Callable[[Tensor], Tensor] | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+        lmo: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__(mix, torch.tensor(t, device=x.device), x, grad)
+        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])), project, lmo)
+        super().__init__(mix, torch.tensor(t, device=x.device), x, costs)
 
     def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:
-        return self._grad(y)
+        return self._costs.grad(y)
 
     @property
     def coin(self) -> Tensor:
@@ -318,33 +370,3 @@ class Rehearsal(Round):
         """See ``distopt.protocols.Mix``."""
         self.words += words
         return self.x.new_full((*self.x.shape[:-1], words), 0.5)
-
-
-def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
-    """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
-
-    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``;
-    under ``SLEEP`` stands the number that decides whether an agent sleeps, if any do.
-    """
-    drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
-    if COIN in widths:
-        drawn[COIN] = key.shared.uniform("coin", 1, t)
-    if SLEEP in widths:
-        drawn[SLEEP] = key.uniform(SLEEP, widths[SLEEP], t)
-    for name, channel in channels.items():
-        words = channel.words(widths[name]) if name in widths else 0
-        if words:
-            drawn[name] = (key.shared if channel.shared else key).uniform(f"channel/{name}", words, t)
-    return drawn
-
-
-def falls(u: Tensor, probability: Any, dtype: torch.dtype) -> Tensor:
-    """Where a coin falls on True, from its uniforms u. The probability is a number, or what stands for one in a grid.
-
-    The difference is taken in the precision of a run, so that a grid and its points alone have the same coins.
-
-    >>> falls(torch.tensor([0.2, 0.4]), 0.3, torch.float32).tolist()
-    [True, False]
-    """
-    found: Tensor = u.to(dtype) - probability < 0
-    return found

@@ -25,7 +25,7 @@ from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.compiled import Noted
 from distopt.engines.workers.exchange import BlockLink, Form
 from distopt.engines.workers.partition import Partition
-from distopt.network.net import Link, Whole
+from distopt.network.net import Costs, Link, Whole
 from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype
@@ -129,7 +129,7 @@ class CompiledAgents(Agents):
             if self.method.plan.early and made.segments.points:
                 self._go_on(made, 1)
 
-    def step(self, g: Tensor, grad: Gradient | None = None) -> Tensor:
+    def step(self, g: Tensor, grad: Gradient | Costs | None = None) -> Tensor:
         """See ``Agents``. ``g`` lies where ``gradient`` does."""
         self.send()
         if self._now is None:
@@ -211,7 +211,7 @@ class CompiledAgents(Agents):
             here = _with(method, lr)
             before = held_by(algorithm=here.algorithm)
             net = opened(here, now, link, uniforms, method.plan.early if method.agents > 1 else None)
-            after = updated(here, now, net, t, g, _none)
+            after = updated(here, now, net, t, g, Costs(_none, _none, _none))
             if (path := changed(before, held_by(algorithm=here.algorithm))) is not None:
                 raise Unsupported(f"each round changes {path}, an attribute in Python; mix.t counts the rounds")
             return held.of(after), []

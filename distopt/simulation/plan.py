@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.network.net import COIN, OWN, Rehearsal
+from distopt.network.drawn import COIN, OWN
+from distopt.network.net import Rehearsal, Round
 from distopt.numerics.trees import default_dtype, tensors, tree_map
 from distopt.optional import AlgorithmDefaults, completed
 from distopt.protocols import Algorithm
@@ -62,6 +63,11 @@ class Trial(Rehearsal):
         return z.clone()
 
 
+def counted(algorithm: Any, round: Round) -> int:
+    """How often an algorithm has asked for the costs in a round: gradients, the given one among them, and values."""
+    return round.values if algorithm.gradient_free else 1 + round.gradients + round.values
+
+
 def tried(
     algorithm: Algorithm[Any],
     held: Held,
@@ -93,11 +99,13 @@ class Plan:
 
     Attributes:
         sent: what it sends, by channel, in the order in which it sends.
-        gradients: how many gradients it takes of each agent in a round, the one that it is given among them.
+        gradients: how many gradients it takes of each agent in a round, the one that it is given among them. Values of the costs count as
+            much; one that uses no gradients (``gradient_free``) takes values only.
         rows: and how many of single rows of an agent's data.
-        widths: how many numbers an agent sends through each channel, and under ``network.net.OWN`` how many uniform ones the algorithm
-            draws for it; ``network.net.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
+        widths: how many numbers an agent sends through each channel, and under ``network.drawn.OWN`` how many uniform ones the algorithm
+            draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
             as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
+        earlier: whether it asks for gradients of the costs of the round before.
         begun, after: (x, state) of all agents of a run before the first round and after it. Tensors have shape and precision alone: they
             are torch's "meta" ones. Later rounds leave what the first one does.
 
@@ -111,6 +119,7 @@ class Plan:
     sent: Mapping[str, Sent]
     gradients: int
     widths: Mapping[str, int]
+    earlier: bool
     begun: Held
     after: Held
     rows: int = 0
@@ -137,7 +146,7 @@ class Plan:
         if round.tossed:
             share(f"algorithm {type(algorithm).__name__.lower()}", coin=completed(AlgorithmDefaults, algorithm).coin)
             widths[COIN] = 1
-        return cls(round.sent, 1 + round.gradients, widths, begun, _form(after), round.rows)
+        return cls(round.sent, counted(algorithm, round), widths, round.earlier, begun, _form(after), round.rows)
 
     @cached_property
     def early(self) -> dict[str, int]:

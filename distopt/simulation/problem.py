@@ -17,8 +17,8 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.drawn import COIN, falls
 from distopt.network.faults import SLEEP, Faults
-from distopt.network.net import COIN, falls
 from distopt.network.network import Network
 from distopt.network.topology import build_topologies
 from distopt.numerics.random import Key

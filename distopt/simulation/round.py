@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
+from distopt.network.drawn import COIN, OWN, Uniforms, falls
 from distopt.network.faults import SLEEP
-from distopt.network.net import COIN, OWN, Link, Memory, Net, Round, Uniforms, falls
+from distopt.network.net import Costs, Link, Memory, Net, Round
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
 from distopt.simulation.method import Method
+from distopt.simulation.plan import counted
 
 if TYPE_CHECKING:  # agents without costs need a round, but no problem
     from distopt.simulation.problem import Problem
@@ -90,8 +92,8 @@ def step(
     place of their value among the leaves of (x, state) (see ``Plan.early``).
     """
     net = opened(problem.method, held, link, uniforms, early)
-    g, grad = revealed(problem, held.x, data)
-    return updated(problem.method, held, net, t, g, grad, problem.scenario.project), net, g
+    g, costs = revealed(problem, held.x, data)
+    return updated(problem.method, held, net, t, g, costs, problem.scenario.project), net, g
 
 
 def opened(
@@ -106,14 +108,31 @@ def opened(
     return net
 
 
-def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Gradient]:
-    """The gradients of a round's costs at x [R, n, d], and what takes them at other points."""
+def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
+    """The gradients of a round's costs at x [R, n, d], and what may be asked besides of the costs of this round and of the one before.
+
+    ``data`` are this round's, or a pair, with those of the round before, where the algorithm asks for them (``Plan.earlier``).
+    """
+    now, before = data if problem.plan.earlier else (data, None)
 
     def grad(y: Tensor, rows: Tensor | None = None) -> Tensor:
-        of = data if rows is None else problem.scenario.reweighted(data, multiples(rows, problem.terms))
+        of = now if rows is None else problem.scenario.reweighted(now, multiples(rows, problem.terms))
         return gradient(problem, y, of).clone()  # a scenario may hand out one buffer every time
 
-    return grad(x) if problem.plan.gradients > 1 or problem.plan.rows else gradient(problem, x, data), grad
+    def earlier(y: Tensor) -> Tensor:
+        return gradient(problem, y, before).clone()
+
+    def loss(y: Tensor) -> Tensor:
+        value: Tensor = problem.scenario.loss(y, now)
+        if value.shape != y.shape[:-1]:
+            raise InputError(
+                f"scenario {type(problem.scenario).__name__}: loss returned shape {list(value.shape)}, not {list(y.shape[:-1])}"
+            )
+        return value.unsqueeze(-1).to(y.dtype)
+
+    g = grad(x) if problem.plan.gradients > 1 or problem.plan.rows else gradient(problem, x, now)
+    scenario = problem.scenario
+    return g, Costs(grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo)
 
 
 def multiples(rows: Tensor, terms: int) -> Tensor:
@@ -135,17 +154,18 @@ def updated(
     net: Net,
     t: Tensor,
     g: Tensor,
-    grad: Gradient,
+    costs: Costs,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> AgentState:
     """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
 
-    ``grad`` serves ``mix.grad``, and ``project`` takes points to the nearest ones that are allowed. Agents that sleep keep what they hold.
+    ``costs`` serves ``mix.grad`` and ``mix.loss``, and ``project`` takes points to the nearest ones that are allowed. Agents that sleep keep what
+    they hold.
 
     Raises:
         InputError: the algorithm asks for another number of gradients than in its first round, or for those of rows without ``for_rows``.
     """
-    round = Round(net.mix, t, held.x, grad, net.uniforms.get(OWN), net.coin)
+    round = Round(net.mix, t, held.x, costs, net.uniforms.get(OWN), net.coin)
     before = copied(held) if method.sleep else held  # an algorithm may work in place
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
@@ -155,10 +175,10 @@ def updated(
             f"the algorithm asks for gradients of {round.rows} rows in one round, and of {method.plan.rows} in the first; ask for as many in every "
             "round"
         )
-    if round.gradients + 1 != method.plan.gradients:
+    asked, due = counted(method.algorithm, round), method.plan.gradients
+    if asked != due:
         raise InputError(
-            f"the algorithm asks for {round.gradients} further gradients in one round, and for {method.plan.gradients - 1} in the first; ask for "
-            "as many in every round"
+            f"the algorithm asks for {asked - 1} further gradients in one round, and for {due - 1} in the first; ask for as many in every round"
         )
     after = AgentState(x, state, net.memory)
     return _awake(before, after, net.uniforms[SLEEP] >= method.sleep) if method.sleep else after

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from distopt import metrics
 from distopt.costs.comparator import Comparator, Reference
 from distopt.costs.data import BLOCK_BYTES, Blocks
-from distopt.network.net import Uniforms, uniforms
+from distopt.network.drawn import Uniforms, uniforms
 from distopt.network.rows import Tables
 from distopt.numerics.trees import at, cast, part, tensors, tree_map
 from distopt.simulation import grid, measure
@@ -95,7 +95,7 @@ class Block:
     """A block of rounds, ready to run: ``count`` rounds from ``start``, of at most ``length``.
 
     ``exact`` the agents' data in float64, leaves [K|1, R|1, n, ...]; ``reference`` the comparator; ``fixed_cost`` F_t at the best
-    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none.
+    fixed point [K, R|1] and ``fixed_accuracy``, or None where there is none; ``earlier`` the data of the rounds before (``Plan.earlier``).
     """
 
     problem: Problem
@@ -106,6 +106,7 @@ class Block:
     reference: Reference
     fixed_cost: Tensor | None
     fixed_accuracy: Tensor | None
+    earlier: Any = None
 
     @property
     def rounds(self) -> Tensor:
@@ -114,8 +115,9 @@ class Block:
 
     @cached_property
     def data(self) -> Any:
-        """``exact`` in the experiment's precision."""
-        return self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+        """What a round reveals (see ``distopt.simulation.round.revealed``), in the experiment's precision."""
+        seen = (self.exact, self.earlier) if self.problem.plan.earlier else self.exact
+        return seen if self.problem.x0.dtype == torch.float64 else cast(seen, self.problem.x0.dtype)
 
     @cached_property
     def tables(self) -> Tables:
@@ -288,7 +290,8 @@ def _wide(block: Block, whole: Problem, points: int) -> Block:
     if points == 1:
         return block
     best = block.reference._replace(x=grid.repeated(block.reference.x, points))
-    return replace(block, problem=whole, exact=grid.repeated(block.exact, points), reference=best)
+    exact, earlier = grid.repeated((block.exact, block.earlier), points)
+    return replace(block, problem=whole, exact=exact, earlier=earlier, reference=best)
 
 
 def of_point(held: Any, g: int, points: int, trials: int) -> Any:
@@ -318,7 +321,8 @@ def _block(problem: Problem, comparator: Comparator, blocks: Blocks, start: int,
     first, last = start - span.start, min(start + length, span.stop) - span.start
     exact, reference = part(blocks.get(b), first, last), part(comparator.reference(b), first, last)
     cost, accuracy = part(comparator.fixed_values(b), first, last)
-    return Block(problem, start, last - first, length, exact, reference, cost, accuracy)
+    earlier = part(blocks.earlier(b), first, last) if problem.plan.earlier else None
+    return Block(problem, start, last - first, length, exact, reference, cost, accuracy, earlier)
 
 
 def _chunk(
@@ -332,9 +336,7 @@ def _chunk(
     agentwise: bool,
 ) -> Chunk:
     """Cumulate a segment's measurements from the totals ``before`` it, find out which trials diverged, and choose the rounds to record.
-
-    ``earlier`` are the trials that have diverged before, with their rounds.
-    """
+    ``earlier`` are the trials that have diverged before, with their rounds."""
     count, trials = len(segment.observed["cost"]), len(problem.x0)
     start, rows = block.start + offset, slice(offset, offset + count)
 
@@ -374,9 +376,8 @@ def _chunk(
             if name in values:
                 values[name] = values[name].masked_fill(lost, torch.nan)
 
-    every, last = problem.experiment.every, problem.rounds - 1
     rounds = np.arange(start, start + kept, dtype=np.int64)
-    wanted = ((rounds + 1) % every == 0) | (rounds == last)
+    wanted = ((rounds + 1) % problem.experiment.every == 0) | (rounds == problem.rounds - 1)
     if over:
         wanted[-1:] = True
     chosen = np.flatnonzero(wanted)

@@ -139,6 +139,11 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "admm",
         "atg",
         *SAMPLING,
+        "prediction_correction",
+        "bandit",
+        "ader",
+        "domd",
+        "online_frank_wolfe",
     }  # links (twice), several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 

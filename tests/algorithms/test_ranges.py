@@ -69,6 +69,9 @@ OPTIONAL_FRACTION = Range(without(FRACTION.bad, None), [None, *FRACTION.good])
 SHARE = Range(
     [-1, 0, 0.0, 1.0000001, 5, *tensors(0.1, 0.0, 1.5), *NO_NUMBERS], [1e-50, 1, 1.0, np.float64(0.5), column(0.1, 1.0)]
 )
+BETWEEN_1_AND_2 = Range(
+    [-1, 0, 1, 2, 2.5, *tensors(1.5, 1.0, 2.0), *NO_NUMBERS], [1.0001, 1.999, np.float64(1.5), column(1.2, 1.9)]
+)
 OPTIONAL_SHARE = Range(without(SHARE.bad, None), [None, *SHARE.good])
 FLAG = Range(["false", "", 0, 1, None, 0.0, [], math.nan, torch.tensor(True)], [True, False])
 COMPRESSOR = Range(["sign", None, 3, Sign, Momentum(), object(), math.nan], [Sign()])
@@ -120,6 +123,20 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
         "aug_dgm": {"lr": POSITIVE, "direction": DIRECTION},
         "gt_storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG, "tracking": FLAG},
         "storm": {"lr": POSITIVE, "form": FORM, **SUPERADAM, "adaptive": FLAG},
+        "domd": {"lr": POSITIVE, "geometry": texts("euclidean", "entropy", "pnorm"), "p": BETWEEN_1_AND_2},
+        "online_frank_wolfe": {"lr": SHARE, "radius": POSITIVE},
+        "ader": {"lr": POSITIVE, "experts": whole(1, 64), "eps": POSITIVE, "tracking": FLAG},
+        "bandit": {
+            "algorithm": ALGORITHM,
+            "form": texts("two_point", "one_point", "residual"),
+            "delta": POSITIVE,
+        },
+        "prediction_correction": {
+            "lr": POSITIVE,
+            "steps": whole(0, 1000),
+            "order": whole(1, 2),
+            "direction": DIRECTION,
+        },
         "averaged": {"algorithm": ALGORITHM, "start": whole(0, 2**53), "every": whole(1, 2**53)},
         "lanczos_rate": {"lr": POSITIVE, "steps": whole(2, 100), "low": INSIDE, "width": POSITIVE},
         "ab": {"lr": POSITIVE, "form": FORM, "direction": DIRECTION},

@@ -145,12 +145,12 @@ def test_uniform_numbers_are_the_same_in_compiled_rounds() -> None:
 
 
 def test_uniform_numbers_lie_inside_their_interval_in_either_precision() -> None:
-    from distopt.network.net import Round
+    from distopt.network.net import Costs, Round
 
     for dtype in (torch.float32, torch.float64):
         ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
         x = torch.zeros(1, 1, 2, dtype=dtype)
-        u = Round(lambda _, z: z, torch.tensor(0), x, torch.zeros_like, ends.reshape(1, 1, 2)).uniform(2)
+        u = Round(lambda _, z: z, torch.tensor(0), x, Costs(torch.zeros_like), ends.reshape(1, 1, 2)).uniform(2)
         assert u.dtype == dtype and 0 < float(u[..., 0]) < float(u[..., 1]) < 1
 
 

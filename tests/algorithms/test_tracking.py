@@ -19,7 +19,18 @@ from distopt.checks import check_algorithm
 from distopt.errors import InputError
 
 ASK: dict[str, Any] = {"agents": 6, "scenario": "moving_target:dim=3", "rounds": 30}
-TRACKING = {"gt", "aug_dgm", "gtadam", "c_gt", "beer", "averaged", "ab", "push_diging", "robust_push_diging"}
+TRACKING = {
+    "gt",
+    "aug_dgm",
+    "gtadam",
+    "c_gt",
+    "beer",
+    "averaged",
+    "ab",
+    "push_diging",
+    "robust_push_diging",
+    "online_frank_wolfe",
+}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heavy_ball.py"
 
 

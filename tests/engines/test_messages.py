@@ -18,6 +18,7 @@ from distopt.network.rows import Table, apply
 from distopt.network.topology import build_topology
 from distopt.numerics.random import Key
 from distopt.numerics.trees import at
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.protocols import Wire
 from distopt.simulation.plan import Plan
 
@@ -169,7 +170,7 @@ def test_only_what_is_known_at_the_beginning_is_sent_early() -> None:
         "nids": set(),
         "extra": {"x"},
     }
-    assert Plan.of(InPlace(), {}, x).early == {}
+    assert Plan.of(completed(AlgorithmDefaults, InPlace()), {}, x).early == {}
     problem = made(algorithm=InPlace())
     assert differences(on(problem), on(problem, PARTITIONS["3"])) == []
 

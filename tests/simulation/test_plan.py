@@ -19,6 +19,7 @@ from distopt.catalog import registry
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.numerics.trees import tensors
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.runs import checkpoint
 from distopt.simulation import grid
 from distopt.simulation.plan import Plan, Sent, tried
@@ -105,7 +106,9 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
         "storm": 2,
         "lanczos_rate": 3,
         "alternating": 2,
-    }  # one for each local step
+        "prediction_correction": 3,
+        "bandit": 2,
+    }  # one for each local step; of bandit, values of two points
     assert plan.gradients == several.get(name, 1)
 
 
@@ -119,7 +122,7 @@ def test_a_plan_changes_nothing_and_goes_with_the_problem() -> None:
             return mix("x", x), state
 
     marking, x = Marking(), torch.zeros(1, N, D)
-    plan = Plan.of(marking, {}, x)
+    plan = Plan.of(completed(AlgorithmDefaults, marking), {}, x)
     assert marking.rounds == 0 and not x.any() and plan.sent == {"x": Sent(D, None)}
     problems = [build(Experiment(**asked(f"gtadam:lr={lr}"))) for lr in (0.1, 0.2)]
     assert problems[0].plan.early == {"s": 1, "x": 0}

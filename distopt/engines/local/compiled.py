@@ -19,7 +19,8 @@ from distopt.engines.local import costs_not_compiled, not_compiled
 from distopt.engines.local.eager import Eager, InThisProcess
 from distopt.engines.local.updates import Given, Updates
 from distopt.errors import InputError
-from distopt.network.net import Whole, uniforms
+from distopt.network.drawn import uniforms
+from distopt.network.net import Whole
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import cast, default_dtype, finite, part
 from distopt.simulation import grid, measure
@@ -120,6 +121,7 @@ def obstacle(problem: Problem, blocks: Blocks) -> str | None:
     exact = grid.repeated(part(blocks.get(0), 0, 1), max(1, len(problem.points)))
     x, first = problem.x0, torch.zeros(1, 1, 1, 1, dtype=torch.int64)
     data = exact if x.dtype == torch.float64 else cast(exact, x.dtype)
+    data = (data, data) if problem.plan.earlier else data
     drawn = uniforms(problem.channels, problem.key, problem.plan.widths, first)
     best = torch.zeros(1, 1, x.shape[-1], dtype=torch.float64)
     tree = data, exact, problem.network.rows(first), drawn, best, first.flatten()

@@ -42,8 +42,9 @@ class OnDevice:
         return self._engine.compiled
 
     def _moved(self, block: Block) -> Block:
-        exact, best, tables, drawn = moved((block.exact, block.reference.x, block.tables, block.uniforms), self.device)
-        twin = replace(block, exact=exact, reference=block.reference._replace(x=best))
+        here = block.exact, block.earlier, block.reference.x, block.tables, block.uniforms
+        exact, earlier, best, tables, drawn = moved(here, self.device)
+        twin = replace(block, exact=exact, earlier=earlier, reference=block.reference._replace(x=best))
         twin.__dict__.update(tables=tables, uniforms=drawn)  # its cached properties
         return twin
 

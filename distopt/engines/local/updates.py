@@ -13,7 +13,8 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
 from distopt.codegen.unchanged import Calls
 from distopt.engines.local.eager import Eager, Step
-from distopt.network.net import Uniforms, Whole
+from distopt.network.drawn import Uniforms
+from distopt.network.net import Costs, Whole
 from distopt.network.rows import Tables
 from distopt.numerics.trees import default_dtype, rounds_of
 from distopt.simulation import measure
@@ -75,11 +76,21 @@ class Given:
         """
         with self._calls.one():
             net = opened(self.method, held, Whole(tables, self.problem.network.which), uniforms)
-            after = updated(self.method, held, net, t, g, no_further_gradient, self.problem.scenario.project)
+            after = updated(self.method, held, net, t, g, not_compiled(self.problem), self.problem.scenario.project)
         self.bits = net.bits
         return after
 
 
-def no_further_gradient(y: Tensor) -> Tensor:
+def _refused(y: Tensor) -> Tensor:
     """In the place of ``mix.grad`` while a round is recorded whose costs are not."""
     raise Unsupported("the algorithm takes a further gradient of costs that cannot be compiled")
+
+
+def _no_value(y: Tensor) -> Tensor:
+    """In the place of ``mix.loss``."""
+    raise Unsupported("the algorithm asks for values of costs that cannot be compiled")
+
+
+def not_compiled(problem: Problem) -> Costs:
+    """What there is to ask of costs that are not recorded."""
+    return Costs(_refused, _refused, _no_value, problem.scenario.project, problem.scenario.lmo)

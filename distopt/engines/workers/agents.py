@@ -16,7 +16,8 @@ from distopt.engines.workers.exchange import CPU, BlockLink, HaloExchange, Trans
 from distopt.engines.workers.halo import Halo, halo
 from distopt.engines.workers.partition import Partition
 from distopt.errors import InputError
-from distopt.network.net import OWN, Net, Uniforms, uniforms
+from distopt.network.drawn import OWN, Uniforms, uniforms
+from distopt.network.net import Costs, Net
 from distopt.network.network import Network
 from distopt.numerics.random import Key
 from distopt.numerics.trees import moved, rounds_of, tree_map
@@ -160,12 +161,13 @@ class Agents:
             link = BlockLink(self.exchange, self.network.which, *self._weights(k))
             self._net = opened(self.method, self.held, link, self._drawn(k), self.method.plan.early)
 
-    def step(self, g: Tensor, grad: Gradient | None = None) -> Tensor:
+    def step(self, g: Tensor, grad: Gradient | Costs | None = None) -> Tensor:
         """One round, given the gradients g [R, n, d] at x_t: x_{t+1}, where the agents stand now.
 
         Args:
             g: of the block's agents.
-            grad: takes their gradients at other points [R, n, d], for algorithms that ask for them by ``mix.grad``.
+            grad: takes their gradients at other points [R, n, d], for algorithms that ask for them by ``mix.grad``; or all that may be asked
+                of the costs.
 
         Raises:
             InputError: g has another shape or precision than x, the algorithm asks for another gradient and there is no ``grad``, or it
@@ -180,7 +182,8 @@ class Agents:
         net, self._net = self._net, None
         assert net is not None
         t = self._ts[self.t - self._due.start]
-        self.held = updated(self.method, self.held, net, t, g, grad or _no_gradient, self.project)
+        costs = grad if isinstance(grad, Costs) else Costs(grad or _no_gradient)
+        self.held = updated(self.method, self.held, net, t, g, costs, self.project)
         self.t, self.bits = self.t + 1, net.bits
         return self.held.x
 

@@ -19,7 +19,7 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import ARRIVE, LEAVE, Unsupported, arrive, leave
 from distopt.codegen.segments import Segments, segments
 from distopt.engines.local.eager import Trajectory
-from distopt.engines.local.updates import no_further_gradient
+from distopt.engines.local.updates import not_compiled
 from distopt.engines.workers.agents import Agents
 from distopt.engines.workers.exchange import BlockLink, Form, HaloExchange
 from distopt.engines.workers.halo import Halo
@@ -206,7 +206,7 @@ class Rounds:
                 after, net, g = step(problem, now, own, link, uniforms, t, early)
             else:
                 g, net = own, opened(problem.method, now, link, uniforms, early)
-                after = updated(problem.method, now, net, t, g, no_further_gradient, problem.scenario.project)
+                after = updated(problem.method, now, net, t, g, not_compiled(problem), problem.scenario.project)
             same_form(problem, after.x, 0)
             of_round = measure.round_terms(problem, after.state, g)
             seen[:] = net.bits, of_round is not None

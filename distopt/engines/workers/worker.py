@@ -120,8 +120,10 @@ class Worker:
         self._span = range(start, start + count)
         b = start // self.blocks.length
         first = start - self.blocks.span(b).start
-        self.exact = self._there(part(self.blocks.get(b), first, first + count))
-        self.data = self.exact if self.problem.x0.dtype == torch.float64 else cast(self.exact, self.problem.x0.dtype)
+        self.exact = seen = self._there(part(self.blocks.get(b), first, first + count))
+        if self.problem.plan.earlier:
+            seen = self.exact, self._there(part(self.blocks.earlier(b), first, first + count))
+        self.data = seen if self.problem.x0.dtype == torch.float64 else cast(seen, self.problem.x0.dtype)
         self.agents.load(start, count)
 
     def walk(self, rounds: range, keep: tuple[str, ...]) -> None:
@@ -139,8 +141,8 @@ class Worker:
 
         def one(held: AgentState, k: int) -> tuple[AgentState, int, Tensor | None]:
             agents.send()
-            g, grad = revealed(problem, held.x, data_of(k))
-            agents.step(g, grad)
+            g, costs = revealed(problem, held.x, data_of(k))
+            agents.step(g, costs)
             return agents.held, agents.bits, measure.round_terms(problem, agents.held.state, g)
 
         return eager.walk(problem, agents.held, self._span.start, rounds, keep, one)

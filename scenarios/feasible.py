@@ -1,0 +1,160 @@
+"""Any convex costs, on a ball, a box, a simplex or an l1 ball."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from distopt.numerics.random import Key
+from distopt.optional import ScenarioDefaults, completed
+from distopt.protocols import Scenario
+from distopt.scenarios import _constrained
+from distopt.scenarios._ranges import one_of, real
+from distopt.scenarios._sets import Form, least, nearest
+from distopt.scenarios.moving_target import MovingTarget
+
+usual = MovingTarget()
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The costs of any scenario, with a set of allowed points X.
+
+    - ball: |x|_2 <= radius.
+    - box: |x_k| <= radius for each coordinate.
+    - simplex: x_k >= 0, and they sum to ``radius``.
+    - l1: |x_1| + ... + |x_d| <= radius.
+
+    After each round points go to the nearest allowed ones (``project``). An algorithm finds them as ``mix.project``, and the points of X that
+    minimise a linear function as ``mix.lmo``, which methods without projections need. Agents start at the allowed points that are nearest to
+    where the scenario has them start. Regret compares with the best ALLOWED points: x*_t of each round, and the best fixed one. Accelerated
+    projected gradients find them, from where the scenario's own minimisers project to. The projected gradient certifies them; where the
+    scenario knows its curvature, ``regret_gap`` sums Frank and Wolfe's gap <grad F_t(x*), x* - v> [jaggi2013], which bounds how far
+    F_t(x*) is above the least allowed cost. Costs must be convex. Where they are not, the points are local minimisers.
+
+    Attributes:
+        scenario: whose costs they are.
+        form: the set.
+        radius: its size.
+
+    Raises:
+        InputError: an unknown form, a radius that is not positive, or above 1e100.
+
+    >>> s, key = Feasible(radius=0.5), Key(0, range(3), range(1), total=3)
+    >>> b = s.batch(torch.tensor([[[[5]]]]), key)
+    >>> x = s.optimum(b)
+    >>> round(float(x.norm()), 6), round(float(s.project(3 * x).norm()), 6)
+    (0.5, 0.5)
+    """
+
+    scenario: Scenario[Any] = usual  # type: ignore[assignment]  # the protocol's dim is no property; nobody sets it
+    form: Form = "ball"
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))
+        one_of(self, "form", get_args(Form))
+        real(self, "radius", above=True)
+
+    @property
+    def _inner(self) -> Any:
+        return self.scenario
+
+    @property
+    def dim(self) -> int:
+        """That of the scenario."""
+        return int(self._inner.dim)
+
+    def batch(self, t: Tensor, key: Key) -> Any:
+        return self._inner.batch(t, key)
+
+    def loss(self, x: Tensor, b: Any) -> Tensor:
+        value: Tensor = self._inner.loss(x, b)
+        return value
+
+    def grad(self, x: Tensor, b: Any) -> Tensor:
+        g: Tensor = self._inner.grad(x, b)
+        return g
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest points of X."""
+        return nearest(self.form, self.radius, x)
+
+    def lmo(self, s: Tensor) -> Tensor:
+        """The points v of X that minimise <s, v>."""
+        return least(self.form, self.radius, s)
+
+    def start(self, key: Key) -> Tensor:
+        """Where agents start: the points of X nearest to the scenario's start, or to 0."""
+        inner = self._inner
+        given = torch.zeros(1, 1, self.dim, dtype=torch.float64) if inner.start is None else inner.start(key)
+        return self.project(given)
+
+    @property
+    def optimum(self) -> Any:
+        """The best points of X in each round; None where the scenario has no comparator."""
+        return self._optimum if self.comparator else None
+
+    @property
+    def best_fixed(self) -> Any:
+        """The best point of X that never moves; None where the scenario has no comparator."""
+        return self._best_fixed if self.comparator else None
+
+    def _optimum(self, b: Any) -> Tensor:
+        inner = self._inner
+        found = None if inner.optimum is None else inner.optimum(b)
+        start = torch.zeros(1, 1, self.dim, dtype=torch.float64) if found is None else found
+        smooth = None if inner.smoothness is None else inner.smoothness(b)
+        return _constrained.each_round(inner, b, self.project, smooth, start)
+
+    def _best_fixed(self, rounds: int, key: Key) -> Tensor:
+        start = torch.zeros(self.dim, dtype=torch.float64)
+        return _constrained.whole_run(self._inner, rounds, key, self.project, start)
+
+    def length(self, agents: int) -> int | None:
+        """As long as the scenario's data."""
+        rounds: int | None = self._inner.length(agents)
+        return rounds
+
+    @property
+    def rounds(self) -> Any:
+        """The scenario's, as what follows."""
+        return self._inner.rounds
+
+    @property
+    def comparator(self) -> Any:
+        """Whether minimisers are sought."""
+        return self._inner.comparator
+
+    @property
+    def linear_rows(self) -> Any:
+        """Rows of logistic and softmax regression."""
+        return self._inner.linear_rows
+
+    @property
+    def modulus(self) -> Any:
+        """How convex a round's costs are."""
+        return self._inner.modulus
+
+    @property
+    def smoothness(self) -> Any:
+        """How smooth they are."""
+        return self._inner.smoothness
+
+    @property
+    def accuracy(self) -> Any:
+        """That of models."""
+        return self._inner.accuracy
+
+    @property
+    def persistence(self) -> Any:
+        """That of the last label."""
+        return self._inner.persistence
+
+    @property
+    def eager(self) -> Any:
+        """Why its costs cannot be compiled."""
+        return self._inner.eager
