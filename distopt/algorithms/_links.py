@@ -20,7 +20,7 @@ class Links(NamedTuple):
 
 
 def begun(x: Tensor) -> Links:
-    """Links z_ij = w_ij x_i, as of agents that have agreed on x."""
+    """Links on which an agent's value x_i lies on the link with itself, z_ii = x_i, and all others are 0: nobody has heard of anybody."""
     return Links(x.clone(), x.clone())
 
 

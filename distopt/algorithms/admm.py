@@ -20,7 +20,7 @@ class ADMM(AlgorithmDefaults):
     """Relaxed ADMM over the links of a graph [bastianello2021], with K gradient steps in the place of each minimisation.
 
         x_{t+1} = argmin_y  f_{i,t}(y) + rho / 2 |y - sum_j z_ij|^2
-        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ij = w_ij x_{i,0} at first
+        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
     The minimum is sought by y^{k+1} = y^k - lr (grad f_{i,t}(y^k) + rho (y^k - sum_j z_ij)), k = 0 ... K - 1, from y^0 = x_t. x_t and z_ij are
     [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1] below 2 / (L + rho), rho > 0, K is

@@ -38,7 +38,7 @@ class ATG(AlgorithmDefaults):
 
         [y_t; s_t] = ([x_t; g_t] + rho sum_j z_ij) / (1 + rho)
         x_{t+1} = x_t + gamma (y_t - x_t - lr d(s_t))
-        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij [y_{j,t}; s_{j,t}])                      z_ij = w_ij [x_{i,0}; 0] at first
+        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij [y_{j,t}; s_{j,t}])                      z_ii = [x_{i,0}; 0], others 0, at first
 
     x_t, y_t and s_t are [..., n, d], z_ij pairs of these, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t is symmetric and doubly
     stochastic, d the direction rule (s itself by default), rho > 0, gamma in (0, 1], a, in (0, 1], ``relaxation``, and lr > 0, the paper's delta, a

@@ -22,7 +22,7 @@ class LTADMM(AlgorithmDefaults):
         r = x_t - sum_j z_ij
         phi^0 = x_t,    phi^{k+1} = phi^k - lr grad f_{i,t}(phi^k) - (dual / K) r        k = 0 ... K - 1
         x_{t+1} = phi^K
-        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ij = w_ij x_{i,0} at first
+        z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
     x_t, phi^k and z_ij are [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], K is
     ``local`` and a, in (0, 1], ``relaxation``. With a = 1/2 and K = 1 it is ``dlm`` whose penalty is dual / (2 lr). Then the r_i sum to zero over the

@@ -39,15 +39,15 @@ def gradient(t: int, moving: float) -> Step:
 
 
 def links(w: Any, x: Any, share: float, penalty: float) -> Any:
-    """z[i][j] of each link by itself, and how an exchange of x changes them."""
-    z = {(i, j): penalty * w[i, j] * x[i] for i in range(N) for j in range(N) if w[i, j]}
+    """z[i][j] of each link by itself, and how an exchange of x changes them. At first an agent's own value lies on the link with itself."""
+    z = {(i, j): (i == j) * penalty * x[i] for i in range(N) for j in range(N) if w[i, j] or i == j}
 
     def exchange(x: Any) -> None:
         message = {(j, i): z[j, i] - 2 * penalty * w[i, j] * x[j] for i, j in z}  # from j to i
         for (i, j), value in z.items():
             z[i, j] = (1 - share) * value - share * message[j, i]
 
-    return lambda i: sum(z[i, j] for j in range(N) if w[i, j]), exchange
+    return lambda i: sum(value for (k, _), value in z.items() if k == i), exchange
 
 
 def lt_admm(w: Any, moving: float, lr: float, local: int, dual: float, share: float) -> Any:
