@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
+from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults, completed
 from distopt.protocols import Scenario
@@ -41,7 +42,7 @@ class Feasible:
         radius: its size.
 
     Raises:
-        InputError: an unknown form, a radius that is not positive, or above 1e100.
+        InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game.
 
     >>> s, key = Feasible(radius=0.5), Key(0, range(3), range(1), total=3)
     >>> b = s.batch(torch.tensor([[[[5]]]]), key)
@@ -53,9 +54,15 @@ class Feasible:
     scenario: Scenario[Any] = usual  # type: ignore[assignment]  # the protocol's dim is no property; nobody sets it
     form: Form = "ball"
     radius: float = 1.0
+    equilibrium: ClassVar[None] = None
+    guess: ClassVar[None] = None  # the best points are told
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))
+        if self._inner.equilibrium is not None:
+            raise InputError(
+                "feasible: the scenario is a game, whose equilibrium another set of points moves; use costs that are minimised"
+            )
         one_of(self, "form", get_args(Form))
         real(self, "radius", above=True)
 
@@ -133,6 +140,26 @@ class Feasible:
     def linear_rows(self) -> Any:
         """Rows of logistic and softmax regression."""
         return self._inner.linear_rows
+
+    @property
+    def hessian(self) -> Any:
+        """Sums of Hessians."""
+        return self._inner.hessian
+
+    @property
+    def row_weights(self) -> Any:
+        """The leaf with the weights of samples."""
+        return self._inner.row_weights
+
+    @property
+    def reweighted(self) -> Any:
+        """Samples with other weights."""
+        return self._inner.reweighted
+
+    def terms(self, agents: int) -> int | None:
+        """How many rows make up an agent's costs."""
+        rows: int | None = self._inner.terms(agents)
+        return rows
 
     @property
     def modulus(self) -> Any:

@@ -80,6 +80,7 @@ def test_the_pages_have_commands() -> None:
         "docs/comparing.md",
         "docs/directed.md",
         "docs/exporting.md",
+        "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",
         "docs/reports.md",

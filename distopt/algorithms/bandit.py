@@ -70,6 +70,8 @@ class Bandit:
     delta: float = 0.01
     gradient_free: ClassVar[bool] = True
     tracks: ClassVar[None] = None
+    for_rows: ClassVar[None] = None
+    full: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "algorithm", algorithm("bandit", self.algorithm))

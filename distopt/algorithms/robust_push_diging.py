@@ -33,8 +33,8 @@ def robust_push_diging(lr: float | Schedule = 0.01) -> Through:
     >>> import distopt
     >>> ask = {"agents": 8, "scenario": "quadratic:kappa=2", "rounds": 500, "drop_messages": 0.3}
     >>> run = distopt.simulate("random_digraph:p=0.5", algorithm="robust_push_diging:lr=0.1", **ask)
-    >>> round(run["tracking_error"][0, 0], 1), round(run["tracking_error"][0, -1], 9)
-    (1.0, 0.0)
+    >>> [round(float(run["tracking_error"][0, t]), 6) for t in (0, -1)]
+    [0.685575, 0.0]
     """
     with named("robust_push_diging"):
         return Through(PushDIGing(lr), running_sums(), weights="column")

@@ -12,7 +12,7 @@ from distopt.network.mixing import ConstantMixing, even
 from distopt.network.properties import SPELLINGS, Properties, flaw, properties
 from distopt.network.weights import DEGREES, RULES, degree_weights, reweighted
 
-METHODS = ("ab", "push_diging", "push_sum_sgd", "subgradient_push")
+METHODS = ("ab", "push_diging", "push_sum_sgd", "robust_push_diging", "subgradient_push")
 """The algorithms that ask of no W that both its rows and its columns sum to 1, and count all agents' costs alike."""
 
 

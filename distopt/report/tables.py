@@ -112,7 +112,7 @@ def cells(summaries: Sequence[Mapping[str, Any]], shown: Sequence[Column], basel
     """
     rows = []
     done = [row for row in summaries if row["status"] == "done"]
-    ranking = next((key for key in RANKING if any(key in row for row in done)), RANKING[0])
+    ranking = next((key for key in RANKING if any(not math.isnan(row.get(key, math.nan)) for row in done)), RANKING[0])
     ended = [value for row in done if math.isfinite(value := row.get(ranking, math.nan))]
     best = min(ended) if len(summaries) > 1 and ended else math.nan
     for row in summaries:

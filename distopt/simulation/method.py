@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.protocols import Channel
 from distopt.simulation.plan import Plan
 
@@ -44,4 +45,5 @@ class Method:
         Raises:
             InputError: a value that the algorithm sends is not [R, n, *].
         """
+        algorithm = completed(AlgorithmDefaults, algorithm)
         return cls(algorithm, channels, agents, Plan.of(algorithm, channels, x))

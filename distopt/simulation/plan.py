@@ -125,7 +125,7 @@ class Plan:
     rows: int = 0
 
     @classmethod
-    def of(cls, algorithm: Algorithm[Any], channels: Mapping[str, Any], x: Tensor) -> Plan:
+    def of(cls, algorithm: Any, channels: Mapping[str, Any], x: Tensor) -> Plan:
         """The plan of agents that begin at x [R, n, d].
 
         x is left as it is. The trial has a shallow copy of the algorithm: an attribute that it sets is as before, but a list that it
@@ -134,7 +134,9 @@ class Plan:
         Raises:
             InputError: the algorithm sends a value that is not [R, n, *], or asks for a coin and does not say how often that falls on True.
         """
-        algorithm = copy.copy(algorithm)  # one that counts its rounds would count this one
+        algorithm = completed(
+            AlgorithmDefaults, copy.copy(algorithm)
+        )  # one that counts its rounds would count this one
         with default_dtype(x.dtype):  # leaves that share memory must not pass for each other, so each is cloned
             held: Held = tree_map(torch.clone, (x, algorithm.init(x.clone())))
         begun = _form(held)
@@ -144,7 +146,7 @@ class Plan:
         widths |= {name: each.width for name, each in round.sent.items()}
         widths |= {OWN: round.words} if round.words else {}
         if round.tossed:
-            share(f"algorithm {type(algorithm).__name__.lower()}", coin=completed(AlgorithmDefaults, algorithm).coin)
+            share(f"algorithm {type(algorithm).__name__.lower()}", coin=algorithm.coin)
             widths[COIN] = 1
         return cls(round.sent, counted(algorithm, round), widths, round.earlier, begun, _form(after), round.rows)
 

@@ -134,7 +134,9 @@ def test_verdicts_on_the_network() -> None:
 def test_learners_are_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     known = random_matrix.LEARNERS
     shortened(
-        monkeypatch, LEARNERS={name: (spec, 60 * (4 - each) // 1, each) for name, (spec, _, each) in known.items()}
+        monkeypatch,
+        random_matrix,
+        LEARNERS={name: (spec, 60 * (4 - each) // 1, each) for name, (spec, _, each) in known.items()},
     )
     results = measured(store, "random-matrix", "learner")
     assert all(np.isfinite(each["cost"]).all() and each["cost"][-1] < each["cost"][0] for each in results.values())
