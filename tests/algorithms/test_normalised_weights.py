@@ -127,6 +127,7 @@ def test_agents_who_track_agree_near_the_shortest_solution() -> None:
     assert all(run["consensus_error"][0, -1] < 1e-6 for run in runs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["threads:workers=2", pytest.param("ranks:workers=2", marks=needs.forks)])
 def test_engines_have_the_same_bits(engine: str) -> None:
     ask: dict[str, Any] = {"agents": 5, "scenario": "least_squares:rows=12", "rounds": 25, "record": "x", "trials": 2}

@@ -184,6 +184,7 @@ def test_each_channel_draws_for_the_width_of_its_own_value(kind: str, compressor
     assert run["bits"][0, -1] == ROUNDS * sum(sent_bits(compressor, width) for width in WIDTHS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressor", [*COMPRESSORS, "lowrank", "sign", "topk(k=2)"])
 @pytest.mark.parametrize("kind", CHANNELS)
 def test_workers_and_grids_have_the_bits_of_one_block(kind: str, compressor: str) -> None:

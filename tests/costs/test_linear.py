@@ -91,6 +91,7 @@ def part_of(batch: Any, k: int) -> Any:
     return type(batch)(*(leaf[0] for leaf in part(batch, k, k + 1)))
 
 
+@pytest.mark.slow
 def test_the_comparator_is_the_generic_ones(scenario: Any) -> None:
     mine, other = Comparator(blocks(scenario)), Comparator(blocks(Generic(scenario)))
     for name, a, b in zip(mine.reference(0)._fields, mine.reference(0), other.reference(0), strict=True):
@@ -146,6 +147,7 @@ class Far(ScenarioDefaults):
         return (*b, self.l2)
 
 
+@pytest.mark.slow
 def test_steps_that_go_too_far_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     shortened = []
     length = Rows._length

@@ -77,6 +77,7 @@ def true_minimisers(scenario: Own, it: Comparator) -> np.ndarray:
     return low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize(
     ("kind", "differentiable"), [(Own, True), (ByTorch, True), (ByNumPy, False), (Detached, False)]

@@ -212,6 +212,7 @@ def test_the_first_weights_are_fixed_and_leave_torchs_generator_alone() -> None:
 # ------------------------------------------------------------------------------------------------------------------ engines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "dtype"), [("mlp", "float64"), ("cnn", "float32")])
 def test_engines_and_grids_give_the_same_bits(model: str, dtype: str, users: str) -> None:
     ask: dict[str, Any] = {

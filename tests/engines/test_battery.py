@@ -76,6 +76,7 @@ def partitions(k: int) -> list[str]:
     return [names[k % len(names)], names[(k + 2) % len(names)]]
 
 
+@pytest.mark.slow
 def test_the_cases_of_each_algorithm_meet_every_partition() -> None:
     for first in range(0, len(cases()), 4):
         assert {name for k in range(first, first + 4) for name in partitions(k)} == set(PARTITIONS)

@@ -217,6 +217,7 @@ def again(kind: str, number: int, seed: int) -> None:
     retry(KINDS, kind, number, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", hunts(KINDS))
 @pytest.mark.usefixtures("own_folder", "no_figures")
 def test_a_run_is_what_was_written_or_is_refused_in_a_line(

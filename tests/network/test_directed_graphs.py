@@ -305,6 +305,7 @@ def test_methods_with_rows_alone_are_told_what_they_minimise() -> None:
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

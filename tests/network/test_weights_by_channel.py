@@ -176,6 +176,7 @@ class Turning:
         return W
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", PLACES[:2])
 def test_one_list_of_arcs_gives_each_channel_the_self_weights_that_it_needs(push_pull: str, engine: str) -> None:
     def pull(t: int) -> Any:

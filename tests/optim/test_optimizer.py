@@ -91,6 +91,7 @@ def compared(
             assert not torch.equal(wanted[0], wanted[-1]), "nothing moved"
 
 
+@pytest.mark.slow
 def test_steps_are_the_rounds_of_the_simulator_bit_for_bit(tmp_path: Path) -> None:
     compared(PROVEN[:1] + PROVEN[4:], 12, tmp_path)
 
@@ -158,6 +159,7 @@ def test_what_only_the_simulator_knows_is_refused(name: str) -> None:
         optimizer.step(closure)
 
 
+@pytest.mark.slow
 def test_several_buckets_are_several_instances_of_the_algorithm(tmp_path: Path) -> None:
     """Coordinate by coordinate nothing changes; only rows that are compressed as a whole become several rows."""
 
@@ -230,6 +232,7 @@ def test_a_constructor_makes_the_algorithm_of_its_paper(make: Any, spec: str) ->
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", needs.slow_but("mlp", ["mlp", "cnn", "transformer"]))
 def test_the_scenario_network_trains_as_ranks_do(model: str, tmp_path: Path) -> None:
     """Bit for bit where it takes gradients agent by agent, as a script does; by rounding where all agents are one batch."""

@@ -76,6 +76,7 @@ def signalled(number: int, rank: int, step: int) -> Callable[[int], None]:
     return prepare
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_to_read_digits(tmp_path: Path) -> None:
     first, second = fine(train(tmp_path, *WORDS, "--steps", "40", "--out", "out"))
     out = tmp_path / "out"
@@ -119,6 +120,7 @@ def test_a_run_that_was_interrupted_ends_with_the_bits_of_an_undisturbed_one(tmp
     assert same(*(torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("out", "whole")))
 
 
+@pytest.mark.slow
 def test_half_a_checkpoint_does_not_count(tmp_path: Path) -> None:
     """One rank was killed before it had written what the other has."""
     words = [*WORDS, "--out", "out"]
@@ -174,6 +176,7 @@ def test_other_models_and_optimisers(tmp_path: Path, words: list[str], world: in
     assert same(kept(tmp_path / "out"), kept(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_it_trains_alone(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     command = [sys.executable, str(SCRIPT), "--steps", "20", "--report-every", "20"]
@@ -182,6 +185,7 @@ def test_it_trains_alone(tmp_path: Path) -> None:
     assert done.stdout.startswith("step 20  ") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_simulator_trains_the_very_same_model(tmp_path: Path) -> None:
     fine(train(tmp_path, "--alpha", "0.1", "--steps", "30", "--out", "out", world=4))
     scenario, algorithm = "network:alpha=0.1,gradients=each", "gtadam:lr=0.01"

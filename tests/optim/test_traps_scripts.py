@@ -127,6 +127,7 @@ def test_the_mean_of_a_model_with_statistics_is_a_loan(tmp_path: Path) -> None:
     assert torch.allclose(inside["inner.weight"], (one["inner.weight"] + two["inner.weight"]) / 2)
 
 
+@pytest.mark.slow
 def test_two_optimisers_in_one_process(tmp_path: Path) -> None:
     """As where two networks play against each other, on different networks of ranks; also on halves of the ranks."""
 
@@ -213,6 +214,7 @@ def test_a_row_that_never_has_a_gradient_stays(tmp_path: Path) -> None:
     on_ranks(2, work, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_mean_follows_a_step_size_that_falls(tmp_path: Path) -> None:
     """Correction methods that do not follow it are thrown far off: all end near each other."""
 

@@ -154,6 +154,7 @@ LATER: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_same_bits_from_files_of_each_rank(tmp_path: Path) -> None:
     """Also from an earlier state in the same process, and with all keys in the same order at all times."""
 
@@ -201,6 +202,7 @@ def test_ranks_that_load_different_rounds_are_refused(tmp_path: Path) -> None:
     on_ranks(2, work, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_another_number_of_ranks_goes_on(dtype: torch.dtype, tmp_path: Path) -> None:
     """4 ranks, then 2, then 4: points stay, those who come begin at the mean of the others, and trackers track again."""
@@ -255,6 +257,7 @@ def mortal(does: Any, calls: int) -> Any:
     return do
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round", needs.slow_but(4, range(1, 7)))
 def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(round: int, tmp_path: Path) -> None:
     """Each rank saves after every second step; one is killed within a step, and those that are left may save, too."""

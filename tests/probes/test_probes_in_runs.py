@@ -81,6 +81,7 @@ def test_every_engine_gives_the_same_bits(engine: str) -> None:
     same(local, shared)
 
 
+@pytest.mark.slow
 def test_a_trial_and_a_point_of_a_grid_have_the_bits_that_they_have_alone() -> None:
     grid = distopt.simulate(
         "ring", **{**ASK, "algorithm": "gt:lr=[0.05,0.1],direction=adam"}, mode="eager", probe=PROBES
@@ -167,6 +168,7 @@ def test_a_trial_that_has_diverged_reads_nan_and_the_others_go_on() -> None:
 # ------------------------------------------------------------------------------------------------------- stored and shown
 
 
+@pytest.mark.slow
 def test_a_probe_is_written_tabled_drawn_and_exported(folder: Path) -> None:
     words = [
         "simulate",

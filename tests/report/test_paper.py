@@ -43,6 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, paper.Writt
     return out, paper.write(problem(run(NASTY, [4.0] * 8)), out)
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_in_every_format_and_width(written: tuple[Path, paper.Written]) -> None:
     out, done = written
     formats = [each for each in paper.FORMATS if each != "pgf" or SYSTEM]
@@ -54,6 +55,7 @@ def test_every_figure_is_there_in_every_format_and_width(written: tuple[Path, pa
     assert SYSTEM is not None or any("pgf figures left out: they need one of pdflatex" in note for note in done.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "inches"), [("", 3.5), ("-wide", 7.16)])
 def test_figures_are_as_wide_as_a_column_or_a_page(
     written: tuple[Path, paper.Written], more: str, inches: float
@@ -64,6 +66,7 @@ def test_figures_are_as_wide_as_a_column_or_a_page(
     assert b"/Type3" not in text and b"/FontFile2" in text  # letters are TrueType
 
 
+@pytest.mark.slow
 def test_equal_figures_are_equal_files(written: tuple[Path, paper.Written], tmp_path: Path) -> None:
     paper.write(problem(run(NASTY, [4.0] * 8)), tmp_path)
     for kind in ("pdf", "svg", "png"):
@@ -71,6 +74,7 @@ def test_equal_figures_are_equal_files(written: tuple[Path, paper.Written], tmp_
         assert (tmp_path / name).read_bytes() == (written[0] / name).read_bytes(), kind
 
 
+@pytest.mark.slow
 def test_pgf_is_left_out_with_a_reason_where_no_tex_system_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     done = paper.write(problem(), tmp_path)

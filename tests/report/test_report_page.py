@@ -165,6 +165,7 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path, folder: Path
         page.write(folder, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_the_commands_say_where_the_report_is(folder: Path, tmp_path: Path) -> None:
     done = call("report", str(folder))
     assert done.stdout.splitlines()[0] == f"written: {folder / 'report' / 'report.html'}"
@@ -175,6 +176,7 @@ def test_the_commands_say_where_the_report_is(folder: Path, tmp_path: Path) -> N
     assert again.report(tmp_path / "other.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_figures_and_tables_for_a_paper_lie_beside_the_page(folder: Path, tmp_path: Path) -> None:
     done = call("report", str(folder), "--out", str(tmp_path / "all"))
     names = {line.split("/")[-1] for line in done.stdout.splitlines()}
@@ -340,6 +342,7 @@ def test_methods_that_are_alike_are_marked_and_few_trials_are_said() -> None:
     assert any("cannot be significant" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_a_tuning_ends_in_a_page_that_shows_its_search(tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     words = "--agents 4 --scenario moving_target --algorithm gt --rounds 30 --trials 2 --report-trials 2 --grid lr=0.01,0.03,3"

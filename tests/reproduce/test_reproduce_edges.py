@@ -174,6 +174,7 @@ def test_before_the_first_round_nothing_is_divided() -> None:
     assert np.isnan(plateau({"t": [], "values": []}))
 
 
+@pytest.mark.slow
 def test_networks_are_measured_in_three_ways(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shortened(monkeypatch, adaptive_edge, ROUNDS=20, NETWORK_EVERY=10)
     results = measured(store, "adaptive-edge", "network")

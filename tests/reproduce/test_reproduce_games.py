@@ -42,6 +42,7 @@ def measured(store: Store, paper: str, name: str) -> Results:
 # ------------------------------------------------------------------------------------------------------------- Dirac-GAN
 
 
+@pytest.mark.slow
 def test_the_forms_end_where_the_loops_ended(store: Store) -> None:
     results = measured(store, "dirac-gan", "forms")
     outcomes = {verdict.outcome for verdict in reproduce.parts("dirac-gan")["forms"].verdicts(results)}
@@ -82,6 +83,7 @@ def test_agents_play_the_game_on_all_data(store: Store, monkeypatch: pytest.Monk
 # --------------------------------------------------------------------------------------------------- weight normalisation
 
 
+@pytest.mark.slow
 def test_normalised_weights_end_near_the_shortest_solution(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     shortened(monkeypatch, weight_normalisation, FINER=(0.02, 0.01))
     results = measured(store, "weight-normalisation", "ends")

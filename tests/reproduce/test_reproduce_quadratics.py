@@ -128,6 +128,7 @@ def test_limits_and_the_numbers_of_the_guide(tmp_path: Path, monkeypatch: pytest
         assert each["sides"][0] < 1 < each["sides"][1]
 
 
+@pytest.mark.slow
 def test_floors_and_the_numbers_of_the_guide(tmp_path: Path) -> None:
     for (b, lr), each in zip(FLOORS, measured(tmp_path, "floors"), strict=True):
         one, several = each["one"], each["several"]

@@ -169,6 +169,7 @@ def test_a_resumed_comparison_has_the_bits_of_an_undisturbed_one(
     assert call("resume", "b").stdout == "nothing to resume: b is finished\n"
 
 
+@pytest.mark.slow
 def test_a_run_goes_from_engine_to_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*ASK, "--algorithm", "gtadam:lr=[0.01,0.02]", "--record", "x"]
     call(*words, "--out", "a")

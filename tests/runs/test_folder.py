@@ -49,6 +49,7 @@ def test_one_algorithm_gives_one_run_and_a_list_or_a_grid_a_dict() -> None:
         simulate(["dgd", "dgd"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["gtadam", ALGORITHMS])
 def test_an_interrupted_run_goes_on_in_python_with_the_bits_of_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch, algorithm: Any

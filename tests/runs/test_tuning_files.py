@@ -61,6 +61,7 @@ def test_a_list_in_a_spec_is_its_grid_and_the_defaults_are_the_algorithms_own() 
     assert tuned.algorithms["gtadam:lr=[0.02,0.04]"].defaults == "gtadam" and "gtadam" in tuned.runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2])
 def test_what_is_finished_is_kept_and_the_files_are_equal_in_the_end(
     after: int, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,7 @@ CASES = [  # every algorithm on every network and on both scenarios, by turns
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "topology", "agents", "drop", "scenario"), CASES, ids=str)
 def test_simulate_equals_the_papers_loop(
     algorithm: str, topology: str, agents: int, drop: float, scenario: str
