@@ -48,6 +48,8 @@ def simulate(
     drop_messages: float = 0.0,
     sleep: float = 0.0,
     delay: int | str = "",
+    feedback: str = "",
+    feasible: str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -79,6 +81,10 @@ def simulate(
         drop_messages: probability with which a message is lost in a round, one way and by itself (see docs/losses.md).
         sleep: probability with which an agent sleeps in a round.
         delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one.
+        feedback: how costs are observed where there are no gradients, such as "two_point:delta=0.01", one_point or residual: each algorithm
+            then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for gradients.
+        feasible: the set of allowed points, such as "ball:radius=1", box, simplex or l1: the scenario is then
+            ``feasible(SCENARIO,form=ball,radius=1)``. "" for all points.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
@@ -110,26 +116,31 @@ def simulate(
     if not algorithms:
         raise InputError('algorithm is an empty list; write algorithm=["gtadam", "dgd"]')
     each = [
-        Experiment(
-            topology,
-            agents,
-            scenario,
-            one,
-            channel,
-            weights,
-            drop_links,
-            rounds,
-            trials,
-            seed,
-            dtype,
-            every,
-            x0,
-            record,  # type: ignore[arg-type]  # a string is split there
-            metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
-            probe,
-            drop_messages,
-            sleep,
-            delay,  # type: ignore[arg-type]  # a number becomes a text there
+        Experiment.from_mapping(
+            {
+                "topology": topology,
+                "agents": agents,
+                "scenario": scenario,
+                "algorithm": one,
+                "channel": channel,
+                "weights": weights,
+                "drop_links": drop_links,
+                "rounds": rounds,
+                "trials": trials,
+                "seed": seed,
+                "dtype": dtype,
+                "every": every,
+                "x0": x0,
+                "record": record,
+                "metrics": metrics,
+                "probe": probe,
+                "drop_messages": drop_messages,
+                "sleep": sleep,
+                "delay": delay,
+                "feedback": feedback,
+                "feasible": feasible,
+            },
+            "the arguments",
         )
         for one in algorithms
     ]

@@ -20,6 +20,7 @@ from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, place, rooted, toml
 from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
 from distopt.catalog.spec_files import files
+from distopt.catalog.wrapping import WRAPPINGS, wrapped
 from distopt.errors import InputError
 from distopt.fingerprint import plain
 
@@ -217,8 +218,11 @@ class Experiment:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
-        """An experiment from parsed TOML, with its ``folder`` (see ``settings``); ``where`` names the file in errors."""
-        known = [f.name for f in dataclasses.fields(cls)]
+        """An experiment from what was asked for, such as parsed TOML with its ``folder`` (see ``settings``); ``where`` names the file in errors.
+
+        Besides the fields, ``values`` may hold ``feedback`` and ``feasible``, which stand for specs (see ``distopt.catalog.wrapping``).
+        """
+        known = [*(f.name for f in dataclasses.fields(cls)), *WRAPPINGS]
         for key in values:
             if key not in known:
                 raise InputError(
@@ -226,7 +230,7 @@ class Experiment:
                 )
         if "topology" not in values:
             raise InputError(f'{where}: topology is missing; write topology = "..."')
-        return cls(**{"agents": None, **DEFAULTS, **values})
+        return cls(**wrapped({"agents": None, **DEFAULTS, **values}))
 
 
 def late(delay: Any) -> str:

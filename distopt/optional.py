@@ -109,7 +109,8 @@ class ScenarioDefaults:
         linear_rows: ``linear_rows(b)``, of logistic and softmax regression: features X [K|1, R|1, n|1, m, p], labels (-1.0 and 1.0, or int64
             classes) and row weights [K|1, R|1, n|1, m], and the ridge parameter. It makes it faster still (see ``distopt.costs.linear``).
         row_weights: the name of the leaf of its batches, NamedTuples, that holds the weights w [K|1, R|1, n|1, m] of samples, such as "w": costs
-            are f_i = sum_r w_r loss_r(x), and what does not depend on w. A place with w = 0 is empty. Probes choose mini-batches by it.
+            are f_i = sum_r w_r loss_r(x), and what does not depend on w. A place with w = 0 is empty. Probes choose mini-batches by it. Where
+            ``terms`` says m, too, algorithms may ask for gradients of some of the rows: the weights are then multiplied by numbers [R, n, m].
         modulus: ``modulus(b)`` [K|1, R|1], mu_t: F_t = sum_i f_{i,t} is mu_t-strongly convex; from the batch of ALL agents. 0 or None: unknown.
             With ``smoothness`` it certifies the regret. Where costs have ``linear_rows`` both are known already.
         smoothness: ``smoothness(b)`` [K|1, R|1], L_t: grad F_t has this Lipschitz constant. None: unknown.
@@ -125,8 +126,6 @@ class ScenarioDefaults:
             several players, ``grad`` holds each player's own descent direction, which is not the derivative of ``loss``, and
             ``comparator`` is False. None: it is no game.
         start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
-        reweighted: ``reweighted(b, v)``, the same data with the weight of each row multiplied by v [R, n, m], where ``terms`` says what m is. What
-            belongs to no row, such as a ridge, stays as it is. It serves algorithms that take gradients of some of the rows.
     """
 
     rounds: ClassVar[Any] = None
@@ -146,14 +145,16 @@ class ScenarioDefaults:
     eager: ClassVar[Any] = None
     equilibrium: ClassVar[Any] = None
     start: ClassVar[Any] = None
-    reweighted: ClassVar[Any] = None
 
     def length(self, agents: int) -> int | None:
         """How many rounds the data last for so many agents; None: without end."""
         return None if self.rounds is None else int(self.rounds)
 
     def terms(self, agents: int) -> int | None:
-        """m, where the costs of each of so many agents are a sum over the same m rows of data in all rounds; None: they are not."""
+        """m, where the costs of each of so many agents are a sum over the same m rows of data in all rounds; None: they are not.
+
+        The weights of these rows are those that ``row_weights`` names.
+        """
         return None
 
 

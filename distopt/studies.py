@@ -100,6 +100,8 @@ def tune(
     drop_messages: float = 0.0,
     sleep: float = 0.0,
     delay: int | str = "",
+    feedback: str = "",
+    feasible: str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -125,8 +127,9 @@ def tune(
         over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, agentwise,
-            metrics, probe, mode, engine: as in ``simulate``. What is recorded, your own metrics and probes are those of the report's runs.
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay,
+            feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
+            What is recorded, your own metrics and probes are those of the report's runs.
 
     Returns:
         What was found: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its step size),
@@ -145,26 +148,31 @@ def tune(
     if not algorithms:
         raise InputError('algorithm is an empty list; write algorithm=["gtadam", "dgd"]')
     each = [
-        Experiment(
-            topology,
-            agents,
-            scenario,
-            one,
-            channel,
-            weights,
-            drop_links,
-            rounds,
-            trials,
-            seed,
-            dtype,
-            every,
-            x0,
-            record,  # type: ignore[arg-type]  # a string is split there
-            metrics,  # type: ignore[arg-type]  # a single one is put in a tuple there
-            probe,
-            drop_messages,
-            sleep,
-            delay,  # type: ignore[arg-type]  # a number becomes a text there
+        Experiment.from_mapping(
+            {
+                "topology": topology,
+                "agents": agents,
+                "scenario": scenario,
+                "algorithm": one,
+                "channel": channel,
+                "weights": weights,
+                "drop_links": drop_links,
+                "rounds": rounds,
+                "trials": trials,
+                "seed": seed,
+                "dtype": dtype,
+                "every": every,
+                "x0": x0,
+                "record": record,
+                "metrics": metrics,
+                "probe": probe,
+                "drop_messages": drop_messages,
+                "sleep": sleep,
+                "delay": delay,
+                "feedback": feedback,
+                "feasible": feasible,
+            },
+            "the arguments",
         )
         for one in algorithms
     ]

@@ -110,10 +110,6 @@ class DigitsMlp(ScenarioDefaults):
         """The largest number of samples that an agent has; those that another one lacks weigh nothing."""
         return -(-self.rows // agents)
 
-    def reweighted(self, b: MlpBatch, v: Tensor) -> MlpBatch:
-        """The samples with their weights multiplied by v [R, n, m]."""
-        return b._replace(w=b.w * v)
-
     def start(self, key: Key) -> Tensor:
         """The first weights [R, 1, d]."""
         sizes = [

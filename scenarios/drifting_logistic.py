@@ -101,9 +101,6 @@ class DriftingLogistic(ScenarioDefaults):
     def terms(self, agents: int) -> int:
         return self.rows
 
-    def reweighted(self, b: Points, v: Tensor) -> Points:
-        return b._replace(w=b.w * v)
-
     def accuracy(self, x: Tensor, b: Points) -> Tensor:
         X, y, _ = b
         return logistic_accuracy(x, X, y, torch.ones_like(y, dtype=torch.bool))

@@ -126,6 +126,16 @@ class Feasible:
         rounds: int | None = self._inner.length(agents)
         return rounds
 
+    def terms(self, agents: int) -> int | None:
+        """The scenario's rows."""
+        rows: int | None = self._inner.terms(agents)
+        return rows
+
+    @property
+    def row_weights(self) -> Any:
+        """The leaf of their weights."""
+        return self._inner.row_weights
+
     @property
     def rounds(self) -> Any:
         """The scenario's, as what follows."""

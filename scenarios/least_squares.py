@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class LeastSquares(ScenarioDefaults):
     dim: int = 50
     norm: float = 5.0
     begin: float = 1.0
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows", "dim")
@@ -90,6 +91,10 @@ class LeastSquares(ScenarioDefaults):
         row = place.clamp(max=self.rows - 1)
         w = there.to(torch.float64) * key.total
         return Rows(a[:, row][None], y[:, row][None], w[None, None], shortest[None])
+
+    def terms(self, agents: int) -> int:
+        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        return -(-self.rows // agents)
 
     def start(self, key: Key) -> Tensor:
         """The first points [R, 1, d], the same for all agents."""

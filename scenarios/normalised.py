@@ -79,6 +79,16 @@ class Normalised(ScenarioDefaults):
         found: int | None = self._inner.length(agents)
         return found
 
+    def terms(self, agents: int) -> int | None:
+        """The scenario's rows."""
+        rows: int | None = self._inner.terms(agents)
+        return rows
+
+    @property
+    def row_weights(self) -> Any:
+        """The leaf of their weights."""
+        return self._inner.row_weights
+
     @property
     def eager(self) -> Any:
         """Why its costs cannot be compiled, if they cannot."""

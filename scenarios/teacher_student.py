@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +74,7 @@ class TeacherStudent(ScenarioDefaults):
     high: float = 2.0
     rho: float = 1.0
     noise: float = 0.1
+    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "dim")
@@ -133,6 +134,10 @@ class TeacherStudent(ScenarioDefaults):
         there = (place < stop[:, None]).to(torch.float64)
         row = place.clamp(max=rows - 1)
         return Taught(F[:, row][None], y[:, row][None], (key.total * there)[None, None])
+
+    def terms(self, agents: int) -> int:
+        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        return -(-self.rows // agents)
 
     def loss(self, x: Tensor, b: Taught) -> Tensor:
         if self.model == "logistic":

@@ -11,7 +11,7 @@ from torch import Tensor
 from distopt.checks._common import R, normals, require, same_bits, sliced
 from distopt.costs.linear import Rows
 from distopt.numerics.random import Key
-from distopt.numerics.trees import at, cast, tensors, tree_map
+from distopt.numerics.trees import at, cast, reweighted, tensors, tree_map
 from distopt.optional import ScenarioDefaults, completed
 
 
@@ -25,7 +25,8 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     game the gradients sum to zero, unless rounds have data of their own (its ``grad`` is not compared with ``loss``); ``linear_rows`` gives
     the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of points the summed gradient changes by no
     less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
-    itself; ``start`` is addressed; the mean of the gradients of ``reweighted`` single rows is that of all; accuracies lie in [0, 1] or are nan.
+    itself; ``start`` is addressed; where ``terms`` counts its rows, the mean of the gradients of single ones is that of all;
+    accuracies lie in [0, 1] or are nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -80,7 +81,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
         _check_projection(scenario, agents, who)
     if scenario.start is not None:
         _check_start(scenario, agents, seed, who)
-    if scenario.reweighted is not None:
+    if scenario.terms(agents) is not None:
         _check_rows(scenario, at(full, 0), agents, who)
 
 
@@ -125,14 +126,22 @@ def _check_rows(scenario: Any, data: Any, agents: int, who: str) -> None:
     """The mean of the gradients of single rows is that of all, and a row that weighs nothing has no part in it."""
     terms = scenario.terms(agents)
     require(isinstance(terms, int) and terms > 0, f"{who}: terms must say how many rows an agent has, not {terms!r}")
+    name = scenario.row_weights
+    require(
+        name is not None,
+        f"{who}: terms says that costs are sums over rows; name the leaf of their weights, row_weights",
+    )
+    places = data._asdict()[name].shape[-1]
+    require(
+        places == terms, f"{who}: terms says {terms} rows, and the leaf {name!r} of row_weights has {places} places"
+    )
     x = normals(R, agents, scenario.dim, seed=9)
-    whole, before = scenario.grad(x, data), tree_map(Tensor.clone, data)
+    whole = scenario.grad(x, data)
     mean = torch.zeros_like(x)
     for row in range(terms):
         v = torch.zeros(R, agents, terms, dtype=x.dtype)
         v[..., row] = terms
-        mean = mean + scenario.grad(x, scenario.reweighted(data, v)) / terms
-    require(same_bits(before, data), f"{who}: reweighted changes the data in place")
+        mean = mean + scenario.grad(x, reweighted(data, name, v)) / terms
     gap = float((mean - whole).abs().max() / whole.abs().max().clamp(min=1e-300))
     require(gap < 1e-10, f"{who}: the mean of the gradients of its {terms} rows is off that of all rows by {gap:.1e}")
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from distopt.experiment import Experiment
 
 
+NAMED = {"scenario", "channel", "feedback", "feasible"}
+"""Settings beside which nothing is known of good step sizes, so that no methods are compared unasked."""
+
+
 def mode(eager: bool, compiled: bool) -> Mode:
     """How the rounds are to run."""
     if eager and compiled:
@@ -75,7 +79,7 @@ def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any
     """The experiments asked for (see ``each``), the points of grids one by one. Where only a network is named, methods are compared."""
     from distopt.experiment import COMPARED, compared
 
-    if not algorithms and not topology.endswith(".toml") and not {"scenario", "channel"} & given.keys():
+    if not algorithms and not topology.endswith(".toml") and not NAMED & given.keys():
         algorithms = COMPARED
     return compared(each(topology, algorithms, given))
 

@@ -107,6 +107,16 @@ HOW = stacked(
         metavar="K|J..K",
         help="How many rounds late messages are; of a range each message draws one.  [default: 0]",
     ),
+    click.option(
+        "--feedback",
+        metavar="F",
+        help="Values of the costs in place of gradients: two_point:delta=0.01, one_point or residual.  [default: gradients]",
+    ),
+    click.option(
+        "--feasible",
+        metavar="F",
+        help="Set of allowed points: ball:radius=1, box, simplex or l1.  [default: all points]",
+    ),
     click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(

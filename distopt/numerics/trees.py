@@ -98,6 +98,16 @@ def leaf(state: Any, name: str) -> Tensor:
     return _whole(found, name)
 
 
+def reweighted(batch: Any, name: str, factor: Tensor) -> Any:
+    """A batch, a NamedTuple, whose leaf ``name``, the weights of rows of data [..., m], is multiplied by a factor. All else in it stays.
+
+    >>> from collections import namedtuple
+    >>> reweighted(namedtuple("Rows", "y, w")(torch.ones(2), torch.ones(2)), "w", torch.tensor([0.0, 2.0])).w.tolist()
+    [0.0, 2.0]
+    """
+    return batch._replace(**{name: leaf(batch, name) * factor})
+
+
 def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
     """The leaf of the channels' memories by name: "memory.x.e" is e in the memory of the channel "x". An InputError lists the known names.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.numerics.trees import leaf
+from distopt.numerics.trees import leaf, reweighted
 from distopt.optional import ProbeDefaults
 from distopt.probes._lanczos import ritz
 from distopt.protocols import Snapshot
@@ -84,7 +84,7 @@ class MiniBatchEdge(ProbeDefaults):
             chosen = places[_order(seen, number, len(places))[: self.size]]
             factor = torch.zeros(w.numel(), dtype=w.dtype)
             factor[chosen] = len(places) / self.size
-            batch = seen.with_data(seen.data._replace(**{name: w * factor.reshape(w.shape)}))
+            batch = seen.with_data(reweighted(seen.data, name, factor.reshape(w.shape)))
             values, _ = ritz(batch.curvature(seen.mean), seen.normal(), self.steps, self.tolerance, wanted=(-1,))
             found += float(values[-1]) / self.batches
         return found, 2 / found if found > 0 else torch.inf

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigs
 from torch import Tensor
 
-from distopt.numerics.trees import leaf, tree_map
+from distopt.numerics.trees import leaf, reweighted, tree_map
 from distopt.optional import ProbeDefaults
 from distopt.probes._lanczos import ritz
 from distopt.runs.results import Run
@@ -96,7 +96,7 @@ class HessianSpread(ProbeDefaults):
         for k, place in enumerate(places[seen.normal(1)[: len(places)].argsort(stable=True)[: self.draws]]):
             factor = torch.zeros(w.numel(), dtype=w.dtype)
             factor[place] = len(places)
-            one = seen.with_data(seen.data._replace(**{name: w * factor.reshape(w.shape)})).curvature(seen.mean)
+            one = seen.with_data(reweighted(seen.data, name, factor.reshape(w.shape))).curvature(seen.mean)
             v = seen.normal(2 + k)
             found += float((one(v) - whole(v)).square().sum()) / self.draws
         return found / seen.x.shape[-1]

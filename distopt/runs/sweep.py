@@ -25,6 +25,7 @@ from distopt.catalog.places import here, looking_in, place, rooted, whereabouts
 from distopt.catalog.spec import MOST_POINTS, Spec, real, shown, whole
 from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
+from distopt.catalog.wrapping import WRAPPINGS, bare
 from distopt.engines import local
 from distopt.errors import InputError, either
 from distopt.experiment import Experiment, label, moving, repeated, settings, start_there
@@ -53,7 +54,8 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
 }
 FILES = (*PARTS, "metrics", "probe", "x0")
 """What may name files, whose relative paths are of the folder where the sweep was asked for."""
-FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "folder"]
+LABELLED = ("algorithm", "feedback")  # what the label of a run tells
+FIELDS = [*(field.name for field in dataclasses.fields(Experiment) if field.name != "folder"), *WRAPPINGS]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
 
 
@@ -77,7 +79,7 @@ class Point:
         return " ".join(
             [
                 label(self.experiment),
-                *(f"{key}={value}" for key, value in self.chosen if not key.startswith("algorithm")),
+                *(f"{key}={value}" for key, value in self.chosen if not key.startswith(LABELLED)),
             ]
         )
 
@@ -150,8 +152,8 @@ def choices(asked: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _check(what: str, key: str) -> None:
     part, dot, parameter = key.partition(".")
-    inner = parameter.split(".")
-    if (dot and (part not in PARTS or not all(map(str.isidentifier, inner)))) or (not dot and key not in FIELDS):
+    named = part in (*PARTS, *WRAPPINGS) and all(map(str.isidentifier, parameter.split(".")))
+    if not (named if dot else key in FIELDS):
         raise _no_setting(what, key)
 
 
@@ -179,12 +181,12 @@ def _texts(key: Any, values: Any) -> list[str]:
 def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -> None:
     part, dot, parameter = key.partition(".")
     if dot:
-        spec = getattr(Experiment.from_mapping(values, where), part)
+        spec = values.get(part) if part in WRAPPINGS else getattr(Experiment.from_mapping(bare(values), where), part)
         if not isinstance(spec, str):
             raise InputError(f"{either('--set ', '')}{key}: {where} names no single {part} as text")
         with looking_in(values.get("folder")):
             parsed = Spec.parse(spec)
-            names = registry.free(KINDS[part], parsed.name) if parsed.args else ()
+            names = registry.free(KINDS[part], parsed.name) if parsed.args and part in KINDS else ()
             values[part] = str(parsed.replace(parameter, _typed(value, values, base), names))
         return
     try:
@@ -338,10 +340,11 @@ def asked(
         raise InputError(f"{folder} is not empty and holds no sweep; {elsewhere}")
     lists = choices(varied)
     kept = {"topology": "", **{key: value for key, value in values.items() if key not in lists}}
-    normal = Experiment.from_mapping(kept, where)
+    normal = Experiment.from_mapping(bare(kept), where)
     how = {"mode": mode, "engine": engine, "workers": workers, "address": address}
     note = {
-        **{key: _plain(key, getattr(normal, key)) for key in kept if kept[key] not in (None, "")},
+        **{key: _plain(key, getattr(normal, key)) for key in bare(kept) if kept[key] not in (None, "")},
+        **{key: value for key, value in kept.items() if key in WRAPPINGS and value},
         "folder": moving(normal.folder, folder),
         "sweep": {
             **{key: value for key, value in how.items() if value is not None},

@@ -197,10 +197,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
 def _rows(scenario: Any, agents: int, experiment: Experiment) -> int:
     """How many rows of data each agent has, for an algorithm that asks for gradients of some of them."""
     terms: int | None = scenario.terms(agents)
-    if terms is None or scenario.reweighted is None:
+    if terms is None or scenario.row_weights is None:
         raise InputError(
             f"algorithm {called('algorithms', experiment.algorithm)} takes gradients of single rows of data that all rounds share, and scenario "
-            f"{label(experiment.scenario)} has none; use drifting_logistic or digits_mlp, or gt_storm, which serves streams"
+            f"{label(experiment.scenario)} has none; use drifting_logistic, digits_mlp, teacher_student or least_squares, "
+            "or gt_storm, which serves streams"
         )
     return terms
 

@@ -13,7 +13,7 @@ from distopt.errors import InputError
 from distopt.network.drawn import COIN, OWN, Uniforms, falls
 from distopt.network.faults import SLEEP
 from distopt.network.net import Costs, Link, Memory, Net, Round
-from distopt.numerics.trees import default_dtype, leaf, memory_leaf, tensors
+from distopt.numerics.trees import default_dtype, leaf, memory_leaf, reweighted, tensors
 from distopt.simulation.method import Method
 from distopt.simulation.plan import counted
 
@@ -116,7 +116,7 @@ def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
     now, before = data if problem.plan.earlier else (data, None)
 
     def grad(y: Tensor, rows: Tensor | None = None) -> Tensor:
-        of = now if rows is None else problem.scenario.reweighted(now, multiples(rows, problem.terms))
+        of = now if rows is None else reweighted(now, problem.scenario.row_weights, multiples(rows, problem.terms))
         return gradient(problem, y, of).clone()  # a scenario may hand out one buffer every time
 
     def earlier(y: Tensor) -> Tensor:

@@ -120,7 +120,17 @@ def test_gradient_and_hessian_are_those_of_the_loss(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["quadratic", "switching", "moving-circle", "moving-walk", "moving-jump", "moving-line"]
+    "name",
+    [
+        "quadratic",
+        "switching",
+        "moving-circle",
+        "moving-walk",
+        "moving-jump",
+        "moving-line",
+        "sensor-circle",
+        "sensor-rows",
+    ],
 )
 def test_the_optimum_has_no_summed_gradient_and_is_lowest(name: str) -> None:
     s = SCENARIOS[name]

@@ -28,6 +28,8 @@ CASES = [
 ]
 ON_SETS = [
     Case("domd:lr=0.05,geometry=entropy", "exact", "portfolio:apart=3", "float64", 1),
+    Case("online_frank_wolfe:lr=0.05", "exact", "dispatch:period=7", "float64", 2),
+    Case("gt:lr=0.1", "exact", "sensor_fusion:rows=2", "float32", 2),
     Case("online_frank_wolfe:lr=0.05", "exact", "feasible(moving_target(dim=3),form=l1)", "float32", 2),
     Case("gtadam:lr=0.05", "exact", "feasible(moving_target(dim=3),form=simplex)", "float64", 2),
     Case("ader:lr=0.01,experts=3", "exact", "feasible(drifting_logistic,form=l1,radius=0.3)", "float32", 1),

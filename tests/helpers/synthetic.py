@@ -16,6 +16,7 @@ from distopt.scenarios.moving_target import MovingTarget
 from distopt.scenarios.quadratic import Quadratic
 from distopt.scenarios.rbf_drift import RbfDrift
 from distopt.scenarios.sea import Sea
+from distopt.scenarios.sensor_fusion import SensorFusion
 from distopt.scenarios.switching import Switching
 from distopt.scenarios.teacher_student import TeacherStudent
 
@@ -35,6 +36,8 @@ SCENARIOS: dict[str, Any] = {
     "teacher-logistic": TeacherStudent(dim=5, alpha=3.0, model="logistic"),
     **{f"moving-{motion}": MovingTarget(motion, dim=3, period=5) for motion in ("circle", "line", "walk", "jump")},
     "moving-default": MovingTarget(),
+    "sensor-circle": SensorFusion(dim=3),
+    "sensor-rows": SensorFusion(dim=5, rows=2, motion="jump", period=2),
     "localization": Localization(),
     "drifting_logistic": DriftingLogistic(rows=5),
     **STREAMS,
