@@ -252,3 +252,9 @@ def test_a_page_of_runs_with_and_without_a_clock_shows_both() -> None:
     (data,) = [part.split(">", 1)[1] for part in text.split("<script")[1:] if 'id="data"' in part.split(">", 1)[0]]
     shown = json.loads(data.split("</script>")[0])["groups"][0]
     assert [run["name"] for run in shown["runs"]] == ["gt, clock none", f"gt, clock {ticking(CLOCK)}"]
+
+
+def test_tuned_methods_say_what_they_take() -> None:
+    ask = {**ASK, "rounds": 12, "report_trials": 2, "grid": [0.02, 0.05], "clock": "compute=1"}
+    rows = distopt.tune("ring", algorithm=["gt", "k_gt:local=3"], **ask).rows()
+    assert {row["given"]: row["simulated_seconds"] for row in rows} == {"gt": 12.0, "k_gt:local=3": 12.0}
