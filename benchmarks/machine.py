@@ -54,6 +54,17 @@ def log_parts(name: str, parts: dict[str, dict[str, Any]], about: dict[str, Any]
     )
 
 
+def written(page: str, script: str, tables: str) -> str:
+    """A page with these tables in place of those that the benchmark ``script`` wrote before.
+
+    >>> written("before <!-- written by benchmarks/a.py --> old <!-- end of what benchmarks/a.py writes --> after", "a.py", "new").split()[-9:]
+    ['new', '<!--', 'end', 'of', 'what', 'benchmarks/a.py', 'writes', '-->', 'after']
+    """
+    begins, ends = f"<!-- written by benchmarks/{script} -->", f"<!-- end of what benchmarks/{script} writes -->"
+    before, rest = page.split(begins)
+    return f"{before}{begins}\n\n{tables}\n\n{ends}{rest.split(ends)[1]}"
+
+
 def _write(name: str, content: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import header, log, machine
+from machine import header, log, machine, written
 
 import distopt
 from distopt.report.statistics import holm, median_interval, paired
@@ -28,7 +28,6 @@ from distopt.runs.tuned import Tuned, finals
 
 AGENTS, TRIALS, REPORT_TRIALS, ALPHA = 16, 5, 30, 0.05
 PAGE = Path(__file__).parent.parent / "docs" / "choosing.md"
-BEGINS, ENDS = "<!-- written by benchmarks/rules.py -->", "<!-- end of what benchmarks/rules.py writes -->"
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,6 @@ def table(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def written(page: str, tables: str) -> str:
-    """The page with these tables in place of the earlier ones.
-
-    >>> written(f"before {BEGINS} old {ENDS} after", "new").split()[-9:]
-    ['new', '<!--', 'end', 'of', 'what', 'benchmarks/rules.py', 'writes', '-->', 'after']
-    """
-    before, rest = page.split(BEGINS)
-    return f"{before}{BEGINS}\n\n{tables}\n\n{ENDS}{rest.split(ENDS)[1]}"
-
-
 def _cell(figure: Mapping[str, Any], best: float) -> str:
     if figure["lr"] is None:
         return "diverges at every step size"
@@ -187,7 +176,7 @@ def main() -> None:
     print(table(found))
     if "--log" in sys.argv[1:]:
         log("rules", {"streams": found}, about)
-        PAGE.write_text(written(PAGE.read_text(), table(found)))
+        PAGE.write_text(written(PAGE.read_text(), "rules.py", table(found)))
 
 
 if __name__ == "__main__":

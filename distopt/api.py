@@ -50,6 +50,7 @@ def simulate(
     delay: int | str = "",
     feedback: str = "",
     feasible: str = "",
+    clock: str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -85,6 +86,8 @@ def simulate(
             then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for gradients.
         feasible: the set of allowed points, such as "ball:radius=1", box, simplex or l1: the scenario is then
             ``feasible(SCENARIO,form=ball,radius=1)``. "" for all points.
+        clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9" (see docs/clock.md): the run then has
+            ``simulated_seconds``.
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
@@ -137,6 +140,7 @@ def simulate(
                 "drop_messages": drop_messages,
                 "sleep": sleep,
                 "delay": delay,
+                "clock": clock,
                 "feedback": feedback,
                 "feasible": feasible,
             },

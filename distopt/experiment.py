@@ -23,6 +23,7 @@ from distopt.catalog.spec_files import files
 from distopt.catalog.wrapping import WRAPPINGS, wrapped
 from distopt.errors import InputError
 from distopt.fingerprint import plain
+from distopt.network.clock import ticking
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
@@ -31,7 +32,7 @@ COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
 """What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
-LATER = ("metrics", "probe", "drop_messages", "sleep", "delay")
+LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "clock")
 """Settings that came later: where they are left out they are not in fingerprints."""
 
 LATEST = 64
@@ -55,6 +56,8 @@ class Experiment:
         drop_messages: probability that a message is lost in a round, one way and by itself.
         sleep: probability that an agent sleeps in a round.
         delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; "" for none.
+        clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. It decides the metric
+            ``simulated_seconds`` alone.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -91,6 +94,7 @@ class Experiment:
     drop_messages: float = 0.0
     sleep: float = 0.0
     delay: str = ""
+    clock: str = ""
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +148,7 @@ class Experiment:
                 raise InputError(f"{name}={shown(drop)}: must be a probability in [0, 1)")
             object.__setattr__(self, name, float(drop))
         object.__setattr__(self, "delay", late(self.delay))
+        object.__setattr__(self, "clock", ticking(self.clock))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""

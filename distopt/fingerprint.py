@@ -51,7 +51,9 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
         return {"type": kind, "entries": [plain(np.asarray(each)) for each in (*coordinates.coords, coordinates.data)]}
     fields = dict(getattr(value, "__dict__", {}))
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        # a field that came later is left out where it is None: what lacks it keeps the fingerprint that it had
+        told = {f: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields = {f.name: each for f, each in told.items() if each is not None or "later" not in f.metadata}
     described = {key: plain(item, inner) for key, item in sorted(fields.items()) if _told(item)}
     return {"type": kind, "code": _code(users_class(type(value))), **described}
 

@@ -102,6 +102,7 @@ def tune(
     delay: int | str = "",
     feedback: str = "",
     feasible: str = "",
+    clock: str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -127,7 +128,7 @@ def tune(
         over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay,
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock,
             feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
             What is recorded, your own metrics and probes are those of the report's runs.
 
@@ -169,6 +170,7 @@ def tune(
                 "drop_messages": drop_messages,
                 "sleep": sleep,
                 "delay": delay,
+                "clock": clock,
                 "feedback": feedback,
                 "feasible": feasible,
             },

@@ -188,7 +188,7 @@ def test_methods_know_torch_and_the_standard_library_only(name: str) -> None:
 
 
 def test_topologies_know_graphs_and_randomness_only() -> None:
-    graphs = ("distopt.network.graphs", "distopt.network.digraphs")
+    graphs = ("distopt.network.graphs", "distopt.network.digraphs", "distopt.network.lengths")
     allowed = (*graphs, "distopt.numerics.random", "distopt.numerics.sums", "distopt.numerics.room")
     for name in MODULES:
         if room(name) in ("topologies", "scenarios"):

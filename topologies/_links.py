@@ -15,6 +15,7 @@ import numpy as np
 from distopt.errors import InputError
 from distopt.network.digraphs import digraph_from_arcs
 from distopt.network.graphs import Floats, Graph, Ints, graph_from_edges
+from distopt.network.lengths import measured
 
 LARGEST = 256 * 2**20
 """Bytes of the largest text file that is read."""
@@ -104,6 +105,7 @@ class Links:
         self._seen = array("q")  # the line on which a node was first named ...
         self._declared = array("q")  # ... and declared, or 0
         self._source, self._target, self._line, self._value = array("q"), array("q"), array("q"), array("d")
+        self._length = array("d")
         self._both = array("b")  # whether a link is said to go both ways
 
     def __len__(self) -> int:
@@ -121,8 +123,11 @@ class Links:
             )
         self._declared[place] = line
 
-    def link(self, source: str, target: str, line: int, value: float = np.nan, both: bool = False) -> None:
-        """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any, and ``both`` says that it is no arc.
+    def link(
+        self, source: str, target: str, line: int, value: float = np.nan, both: bool = False, length: float = np.nan
+    ) -> None:
+        """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any, and ``both`` says that it is no arc; ``length`` its
+        kilometres, if the file says any.
 
         Raises InputError where it leads to its own start.
         """
@@ -133,6 +138,7 @@ class Links:
         self._target.append(self._named(target, line))
         self._line.append(line)
         self._value.append(value)
+        self._length.append(length)
         self._both.append(both)
 
     def undirect(self) -> None:
@@ -171,14 +177,16 @@ class Links:
         order = np.empty(len(names), np.int64)
         order[[self.place[name] for name in names]] = np.arange(len(names))
         source, target = order[source], order[target]
+        pairs, lengths = np.stack([source, target], 1), np.array(self._length, dtype=np.float64)
         if self.arcs:
-            return self._digraph(source, target, names)
-        graph = graph_from_edges(len(names), np.stack([source, target], 1))
+            return measured(self._digraph(source, target, names), pairs, lengths)
+        graph = graph_from_edges(len(names), pairs)
         note = self._note(source, target, line, names)
         if note is None and self.directed and len(self) != 2 * len(graph.edges):
             note = f"{self.path} is directed; each of its {len(self):,} arcs is read as a link in both directions "
             note += "(directed=true keeps their directions)"
-        return Graph(graph.agents, graph.edges, names=tuple(names), notes=() if note is None else (note,))
+        graph = replace(graph, names=tuple(names), notes=() if note is None else (note,))
+        return measured(graph, pairs, lengths)
 
     def _digraph(self, source: Ints, target: Ints, names: list[str]) -> Graph:
         """With the links as arcs; one that goes both ways is two."""

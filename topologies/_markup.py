@@ -10,13 +10,14 @@ from xml.parsers import expat
 import numpy as np
 
 from distopt.network.graphs import Graph
+from distopt.network.lengths import NAMES
 from distopt.topologies._links import Links, decoded, error, real, whole
 
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["']""")
 
 
 def graphml(path: Path, data: bytes, arcs: bool = False) -> Graph:
-    """The one graph of a GraphML file. Only nodes, edges and weights are looked at, whatever else an editor has saved; ``arcs`` keeps directions."""
+    """The one graph of a GraphML file, of which only nodes, edges, weights and lengths are looked at; ``arcs`` keeps directions."""
     declared = _DECLARED.match(data[:400])
     reading = _GraphML(path, arcs)
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -43,10 +44,10 @@ class _GraphML:
         self.above: list[str] = []
         self.namespace = ""
         self.graphs, self.default = 0, ""
-        self.weights: set[str] = set()
+        self.kept: dict[str, str] = {}  # the keys of weights and lengths, with what they are of these two
         self.edge: tuple[str, str, int, bool] | None = None
         self.value: list[str] | None = None
-        self.weight = ""
+        self.key, self.said = "", {"weight": "", "length": ""}
 
     @property
     def line(self) -> int:
@@ -69,14 +70,15 @@ class _GraphML:
         elif name == "edge" and above == "graph":
             says = given.get("directed", self.default)
             ends = self._of(given, "source"), self._of(given, "target")
-            self.edge, self.weight = (*ends, self.line, says in ("false", "0")), ""
+            self.edge, self.said = (*ends, self.line, says in ("false", "0")), dict.fromkeys(self.said, "")
             self.links.directed |= says in ("true", "1")
         elif name == "hyperedge":
             raise error(self.path, self.line, "a hyperedge links more than two nodes; write links between two")
-        elif name == "key" and given.get("attr.name", "").lower() == "weight" and given.get("for") != "node":
-            self.weights.add(given.get("id", ""))
-        elif name == "data" and above == "edge" and given.get("key") in self.weights:
-            self.value = []
+        elif name == "key" and given.get("for") != "node":
+            what = {"weight": "weight", **dict.fromkeys(NAMES, "length")}.get(given.get("attr.name", "").lower())
+            self.kept |= {} if what is None else {given.get("id", ""): what}
+        elif name == "data" and above == "edge" and given.get("key") in self.kept:
+            self.key, self.value = self.kept[given["key"]], []
 
     def _graph(self, above: str, given: dict[str, str]) -> None:
         if above != "graphml":
@@ -102,10 +104,11 @@ class _GraphML:
     def end(self, tag: str) -> None:
         name = self.above.pop()
         if name == "data" and self.value is not None:
-            self.weight, self.value = "".join(self.value).strip(), None
+            self.said[self.key], self.value = "".join(self.value).strip(), None
         elif name == "edge" and self.edge is not None:
             source, target, line, both = self.edge
-            self.links.link(source, target, line, _number(self.weight), both)
+            value, length = _number(self.said["weight"]), _number(self.said["length"])
+            self.links.link(source, target, line, value, both, length)
             self.edge = None
 
     def entity(self, name: str, *_: Any) -> None:
@@ -183,7 +186,9 @@ def _close(links: Links, what: str, line: int, fields: dict[str, str]) -> None:
     if what == "node":
         links.node(fields["id"], line)
     elif what == "edge":
-        links.link(fields["source"], fields["target"], line, _number(fields.get("weight", fields.get("value", ""))))
+        value = _number(fields.get("weight", fields.get("value", "")))
+        length = _number(next((fields[name] for name in NAMES if name in fields), ""))
+        links.link(fields["source"], fields["target"], line, value, length=length)
     elif what == "graph":
         links.directed = fields.get("directed", "0") == "1"
         if fields.get("directed") == "0":

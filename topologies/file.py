@@ -25,7 +25,7 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "", directed:
     - ``.txt``, ``.edges``, ``.edgelist``: one link per line, two ids between blanks, tabs, commas or semicolons; further columns
       are ignored, ``#`` or ``%`` begins a comment.
     - ``.csv``: the adjacency matrix, N rows of N zeros and ones with commas, semicolons or tabs; symmetric, nothing on the diagonal.
-    - ``.graphml``, ``.gml``: the links of a graph editor's file; weights are ignored.
+    - ``.graphml``, ``.gml``: the links of a graph editor's file; weights are ignored, and ``length`` or ``dist`` of its links are kilometres.
     - ``.mtx``: a square Matrix Market file; what is not zero is a link, and its value is ignored.
     - ``.npy``: a weight matrix W [N, N] whose rows sum to 1; no weight rule is then applied. Never unpickled.
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from distopt.errors import InputError
 from distopt.network.graphs import Graph, check_connected, graph_from_edges
+from distopt.network.lengths import measured
 
 
 def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:
     """A network of the topohub package, such as topozoo/Abilene or sndlib/polska, with longitude and latitude [jurkiewicz2023].
 
-    Needs ``pip install "distopt[topohub]"``. ``agents`` may be left out; if given it must be the network's. Link lengths and
-    demands are not used. Raises InputError for an unknown name and for a network that is not connected.
+    Needs ``pip install "distopt[topohub]"``. ``agents`` may be left out; if given it must be the network's. The lengths of links are kept, in
+    kilometres, for clocks (docs/clock.md); demands are not used. Raises InputError for an unknown name and for a network that is not connected.
 
     >>> from distopt.topologies.topohub import topohub
     >>> len(topohub(name="topozoo/Abilene").edges)
@@ -39,13 +40,13 @@ def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:
         raise InputError(f"topohub: {name} has two nodes of one id; take another network")
     if agents not in (None, len(number)):
         raise InputError(f"topohub: {name} has {len(number)} agents, not {agents}; leave the number out")
-    links = [
-        (number[link["source"]], number[link["target"]]) for link in read["edges"] if link["source"] != link["target"]
-    ]
+    edges = [link for link in read["edges"] if link["source"] != link["target"]]
+    links = [(number[link["source"]], number[link["target"]]) for link in edges]
     where = np.array([node["pos"] for node in read["nodes"]]) if all("pos" in node for node in read["nodes"]) else None
     graph = graph_from_edges(len(number), links, positions=where)
     graph = replace(graph, names=tuple(str(node.get("name", node["id"])) for node in read["nodes"]))
     try:
+        graph = measured(graph, links, [link.get("dist", np.nan) for link in edges])
         check_connected(graph)
     except InputError as error:
         raise InputError(f"topohub: {name}: {error}") from error

@@ -117,6 +117,11 @@ HOW = stacked(
         metavar="F",
         help="Set of allowed points: ball:radius=1, box, simplex or l1.  [default: all points]",
     ),
+    click.option(
+        "--clock",
+        metavar="KEY=VALUE,...",
+        help="What computing and sending cost, for simulated seconds, as in compute=1e-3,latency=1e-3,bandwidth=1e9, or latency=length.",
+    ),
     click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(

@@ -81,6 +81,10 @@ class Seen(Protocol):
         """That an agent sends in each round, the mean over the agents [K, R]."""
 
     @property
+    def seconds(self) -> Tensor:
+        """That each round would last by the experiment's clock [K, R]."""
+
+    @property
     def reference(self) -> Any:
         """What the scenario alone decides, [K, R] each."""
 
@@ -120,7 +124,7 @@ class Metric:
 
     Attributes:
         title: what figures and tables call it. By default the name, which is that of its file.
-        unit: "" (a plain number), "cost", "bits", "messages", "evaluations" or "fraction".
+        unit: "" (a plain number), "cost", "bits", "messages", "evaluations", "seconds" or "fraction".
         cumulative: whether its values are summed over all rounds so far.
         averaged: whether a run also offers it divided by t + 1, as ``average_NAME``. Its closing figure is then that.
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.

@@ -57,5 +57,11 @@ def both_directions(graph: Graph) -> Digraph:
     """
     there = digraph_from_arcs(graph.agents, np.concatenate([graph.edges, graph.edges[:, ::-1]]))
     return Digraph(
-        graph.agents, graph.edges, positions=graph.positions, names=graph.names, notes=graph.notes, arcs=there.arcs
+        graph.agents,
+        graph.edges,
+        positions=graph.positions,
+        names=graph.names,
+        notes=graph.notes,
+        lengths=graph.lengths,
+        arcs=there.arcs,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -50,6 +50,7 @@ class Graph:
         positions: None, or [N, 2] for drawing.
         names: None, or what the user calls each agent, for messages.
         notes: what the user should know of how the graph was read, a line each.
+        lengths: None, or the kilometres of each of ``edges``, float64 [E] (see ``distopt.network.lengths``).
     """
 
     agents: int
@@ -58,6 +59,7 @@ class Graph:
     positions: Floats | None = None
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    lengths: Floats | None = field(default=None, metadata={"later": True})
     random: ClassVar[bool] = False
     connection: ClassVar[tuple[str, str]] = ("connected", "cannot reach each other")
 
@@ -300,10 +302,9 @@ def check_connected(graph: Graph) -> None:
         raise InputError(f"a network needs at least 1 agent, not {graph.agents}")
     parts = _components(graph)
     if parts.max() > 0:
-        other = int((parts != parts[0]).argmax())
         raise InputError(
             f"the graph is not {graph.connection[0]}: it falls into {parts.max() + 1} parts "
-            f"({graph.called(0)} and {graph.called(other)} {graph.connection[1]}); add links"
+            f"({graph.called(0)} and {graph.called(int((parts != parts[0]).argmax()))} {graph.connection[1]}); add links"
         )
 
 
@@ -361,8 +362,7 @@ def _components(graph: Graph) -> Ints:
 
     rows, columns = graph.edges.T if graph.one_way is None else graph.one_way
     links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(graph.agents, graph.agents))
-    _, labels = connected_components(links, directed=graph.one_way is not None, connection="strong")
-    return np.asarray(labels, np.int64)
+    return np.asarray(connected_components(links, graph.one_way is not None, "strong")[1], np.int64)
 
 
 def generator(key: Key, stream: str, attempt: int = 0) -> np.random.Generator:

@@ -39,6 +39,7 @@ class Network:
         channels: by name, how each value crosses the network.
         averaged: the channels whose values meet in one average, as on a server.
         doubts: what the user should know of what the algorithm does here, a line each.
+        linked: the channels that send each neighbour something of its own.
     """
 
     given: Mapping[str, Mixing]
@@ -47,6 +48,7 @@ class Network:
     channels: dict[str, Any]
     averaged: frozenset[str] = frozenset()
     doubts: tuple[str, ...] = ()
+    linked: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -126,7 +128,7 @@ class Network:
         summed = any("column" in each for each in needs.values())
         losing = [served[name] for name, each in needs.items() if "column" in each and name not in heedful]
         doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
-        return Network(self.given, mixings, which, channels, averaged, doubts)
+        return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted))
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""

@@ -105,6 +105,27 @@ def arcs(tables: Sequence[Table], agents: int) -> Tensor:
     return torch.bincount(each, minlength=lead[0] * lead[1]).double().reshape(lead)
 
 
+def longest(table: Table, codes: Ints, lengths: Floats, agents: int) -> Tensor:
+    """The greatest length of the links that have a weight w_ij that is not zero, float64 [K|1, R|1]; 0 where there is none.
+
+    ``codes`` are the numbers i N + j of all links, i < j, sorted, and ``lengths`` theirs.
+    """
+    found = torch.zeros(1, 1, dtype=torch.float64)
+    if not len(lengths):
+        return found
+    if table.everyone.shape[-1]:
+        return found + float(lengths.max())
+    known, of_known = torch.from_numpy(codes), torch.from_numpy(lengths)
+    for rows, index, there in _others(table, agents):
+        if not there.numel():
+            continue
+        receivers = rows.unsqueeze(-1)
+        code = torch.minimum(receivers, index) * agents + torch.maximum(receivers, index)
+        each = of_known[torch.searchsorted(known, code).clamp(max=len(known) - 1)]
+        found = torch.maximum(found, torch.where(there, each, 0.0).amax((-2, -1)))
+    return found
+
+
 def _others(table: Table, agents: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The rows [n] of a table, their terms [K|1, R|1, n, D], and which of those are of other agents and not zero."""
     for rows, index, weight in (

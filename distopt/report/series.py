@@ -26,6 +26,7 @@ AXES = (
     Axis("gradients", "gradients that each agent has evaluated"),
     Axis("bits", "bits that each agent has broadcast"),
     Axis("messages", "messages that each agent has sent"),
+    Axis("simulated_seconds", "simulated seconds"),
     Axis("seconds", "seconds of computing"),
 )
 

@@ -24,7 +24,7 @@ from distopt.runs.results import Array, Run
 SAME = ("scenario", "agents", "x0", "every")
 """The settings of runs on one problem. Their rounds may differ, as where a run has diverged or methods get equal gradients."""
 
-VARIED = ("channel", "topology", "weights", "drop_links", "drop_messages", "sleep", "delay", "dtype", "rounds")
+VARIED = ("channel", "topology", "weights", "drop_links", "drop_messages", "sleep", "delay", "clock", "dtype", "rounds")
 """Settings in which runs on one problem may differ besides the algorithm. Those that do differ are added to the names of the runs."""
 
 
@@ -179,6 +179,7 @@ def _setting(run: Run) -> dict[str, Any]:
         "drop_messages": 0.0,
         "sleep": 0.0,
         "delay": "",
+        "clock": "",
         **run.info.get("experiment", {}),
     }  # runs without any do not note it
     experiment["agents"] = run.info.get("agents", experiment.get("agents"))
@@ -267,7 +268,7 @@ def _said(key: str, value: Any) -> str:
     """A setting in a run's name."""
     if key in ("scenario", "topology", "channel"):
         return named(value)
-    return f"{value}" if key in ("weights", "dtype") else f"{key.replace('_', ' ')} {value}"
+    return f"{value}" if key in ("weights", "dtype") else f"{key.replace('_', ' ')} {'none' if value == '' else value}"
 
 
 def _title(shared: Mapping[str, Any]) -> str:

@@ -125,6 +125,14 @@ class Rounds:
         return self._reference if self.scenario.comparator else _Unsought(self._reference.persistence)
 
     @property
+    def seconds(self) -> Tensor:
+        """[K, R]."""
+        if self._problem.timing is None:
+            raise Missing
+        t = torch.arange(self._start, self._start + len(self.messages)).reshape(-1, 1, 1, 1)
+        return self._problem.timing.lasts(self._problem.network, t, self.bits, self.gradients, self.messages)
+
+    @property
     def fixed_cost(self) -> Tensor:
         """[K, R]."""
         return _there(self._fixed[0])

@@ -17,6 +17,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.clock import Clock, Timing
 from distopt.network.drawn import COIN, falls
 from distopt.network.faults import SLEEP, Faults
 from distopt.network.network import Network
@@ -36,7 +37,8 @@ class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
     ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``plan`` what a round asks for; ``points`` are the experiments of a
-    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies, and ``probes`` what is measured now and then.
+    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies, and ``probes`` what is measured now and then;
+    ``timing`` says how long rounds last, where the experiment has a clock.
     """
 
     experiment: Experiment
@@ -50,6 +52,7 @@ class Problem:
     points: tuple[Experiment, ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=metrics.catalogue)
     probes: Mapping[str, Any] = field(default_factory=dict)
+    timing: Timing | None = None
 
     @cached_property
     def channels(self) -> dict[str, Any]:
@@ -151,6 +154,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             faults,
         )
     )
+    timing = like.timing if like else Timing.of(Clock.of(experiment.clock), topology) if experiment.clock else None
+    if timing is not None:
+        timing.check(network, who, faults)
     limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
@@ -188,6 +194,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         plan,
         metrics=measured,
         probes=probing,
+        timing=timing,
     )
     for name in named:
         recorded(begun(problem), name)

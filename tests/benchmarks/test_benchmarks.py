@@ -29,7 +29,16 @@ def test_the_page_of_rules_has_the_tables_of_the_log(tables: ModuleType) -> None
     rules = importlib.import_module("rules")
     log = json.loads((ROOT / "benchmarks" / "results" / "rules.json").read_text())
     page = rules.PAGE.read_text()
-    assert rules.written(page, rules.table(log["streams"])) == page, "run python benchmarks/rules.py --log"
+    assert rules.written(page, "rules.py", rules.table(log["streams"])) == page, "run python benchmarks/rules.py --log"
+
+
+def test_the_page_of_clocks_has_the_table_of_the_log(tables: ModuleType) -> None:
+    networks = importlib.import_module("networks")
+    log = json.loads((ROOT / "benchmarks" / "results" / "networks.json").read_text())
+    page = networks.PAGE.read_text()
+    table = networks.table(log["networks"])
+    assert networks.written(page, "networks.py", table) == page, "run python benchmarks/networks.py --log"
+    assert len(table.splitlines()) == 2 + len(networks.NETWORKS) * len(networks.METHODS)
 
 
 def test_another_log_makes_another_page(tables: ModuleType) -> None:

@@ -216,7 +216,7 @@ class View {
     if (!this.log && low > 0 && low < 0.1 * high) low = 0;
     let home = [scale.there(low), scale.there(high)];
     if (!(home[1] > home[0])) home = [home[0] - 0.5, home[0] + 0.5];
-    const write = state.x === "seconds" ? power : state.x === "rounds" ? v => (v < 1e5 ? power(v) : amount(v)) : amount;
+    const write = state.x.endsWith("seconds") ? power : state.x === "rounds" ? v => (v < 1e5 ? power(v) : amount(v)) : amount;
     this.back = scale.back;
     this.there = scale.there;
     return { scale, home, write, title: this.axis().title + (this.log ? " (logarithmic)" : ""), zoom: this.parse(state.zx) };
