@@ -48,6 +48,7 @@ def simulate(
     drop_messages: float = 0.0,
     sleep: float = 0.0,
     delay: int | str = "",
+    churn: float | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -79,6 +80,7 @@ def simulate(
         drop_messages: probability with which a message is lost in a round, one way and by itself (see docs/losses.md).
         sleep: probability with which an agent sleeps in a round.
         delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one.
+        churn: how agents leave and join: probabilities per round, such as "leave=0.01,join=0.1", and "until=500", which ends it (see docs/losses.md).
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
@@ -130,6 +132,7 @@ def simulate(
             drop_messages,
             sleep,
             delay,  # type: ignore[arg-type]  # a number becomes a text there
+            churn,  # type: ignore[arg-type]  # likewise
         )
         for one in algorithms
     ]

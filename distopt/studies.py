@@ -100,6 +100,7 @@ def tune(
     drop_messages: float = 0.0,
     sleep: float = 0.0,
     delay: int | str = "",
+    churn: float | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -125,7 +126,7 @@ def tune(
         over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, agentwise,
+        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, churn, agentwise,
             metrics, probe, mode, engine: as in ``simulate``. What is recorded, your own metrics and probes are those of the report's runs.
 
     Returns:
@@ -165,6 +166,7 @@ def tune(
             drop_messages,
             sleep,
             delay,  # type: ignore[arg-type]  # a number becomes a text there
+            churn,  # type: ignore[arg-type]  # likewise
         )
         for one in algorithms
     ]

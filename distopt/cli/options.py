@@ -107,6 +107,11 @@ HOW = stacked(
         metavar="K|J..K",
         help="How many rounds late messages are; of a range each message draws one.  [default: 0]",
     ),
+    click.option(
+        "--churn",
+        metavar="leave=P,join=Q",
+        help="Probabilities that an agent leaves and joins in a round; until=T ends it.  [default: 0]",
+    ),
     click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(

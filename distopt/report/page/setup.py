@@ -27,6 +27,7 @@ DEFAULT = {
     "drop_messages": 0.0,
     "sleep": 0.0,
     "delay": "",
+    "churn": "",
     "trials": 1,
     "seed": 0,
     "dtype": "float64",
