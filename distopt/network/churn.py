@@ -28,6 +28,10 @@ JOIN = "network.join"
 """The channel that brings those who join the points of their neighbours, and the entry of ``Uniforms`` for who is there."""
 
 
+WINDOW = 1024
+"""Rounds among which the last event before some round is looked for at once."""
+
+
 @dataclass(frozen=True)
 class Churn:
     """How agents leave and join: a Markov chain for each agent, by itself. All are there in round 0, and agent 0 never leaves.
@@ -38,8 +42,8 @@ class Churn:
         until: from this round on nobody leaves or joins any more; None: it never ends.
 
     >>> churn, key = Churn(0.2, 0.4), Key(0, range(4), range(1), total=4)
-    >>> churn.present(torch.arange(5).reshape(-1, 1, 1, 1), key)[:, 0, :, 0].int().tolist()
-    [[1, 1, 1, 1], [1, 0, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 0, 0]]
+    >>> churn.present(torch.arange(4, 8).reshape(-1, 1, 1, 1), key)[:, 0, :, 0].int().tolist()
+    [[1, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     """
 
     leave: float
@@ -63,19 +67,26 @@ class Churn:
         """Who is there in rounds t [K, 1, 1, 1], of ALL agents in the trials of ``key``: bool [K, R, N, 1].
 
         One number u decides for an agent and a round: below ``leave`` it is away from then on, from 1 - ``join`` on it is there, and else it
-        stays what it is. So the last of these two events tells, and rounds are addressed.
+        stays what it is. So the last of these two events tells, and it is looked for backwards: rounds are addressed.
         """
         everyone = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         stays = torch.arange(key.total).reshape(-1, 1) == 0
 
-        def coded(tau: Tensor) -> Tensor:
-            """2 tau where an agent goes in round tau, 2 tau + 1 where it comes, and 0 where neither: the largest is the last."""
+        def events(start: int, stop: int) -> Tensor:
+            """Of rounds start .. stop - 1, 2 tau where an agent goes in round tau, 2 tau + 1 where it comes, and 0 where neither."""
+            tau = torch.arange(start, stop).reshape(-1, 1, 1, 1)
             u = everyone.uniform("churn", 1, tau)
             event = torch.where(u < self.leave, 2 * tau, torch.where(u >= 1 - self.join, 2 * tau + 1, 0))
-            over = stays if self.until is None else stays | (tau >= self.until)
+            over = stays | (tau == 0) if self.until is None else stays | (tau == 0) | (tau >= self.until)
             return torch.where(over, 0, event)
 
-        code = everyone.running_max("churn", t, coded)
+        first = int(t.min())
+        code = events(first, int(t.max()) + 1).cummax(0).values
+        last, stop = torch.zeros_like(code[:1]), first if self.until is None else min(first, self.until)
+        while stop > 1 and bool(((last == 0) & ~stays).any()):
+            start = max(1, stop - WINDOW)
+            last, stop = torch.maximum(last, events(start, stop).amax(0, keepdim=True)), start
+        code = torch.maximum(code, last)[t.reshape(-1) - first]
         return (code == 0) | (code % 2 == 1)
 
     def told(self, t: Tensor, key: Key) -> Tensor:
