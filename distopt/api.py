@@ -51,6 +51,7 @@ def simulate(
     feedback: str = "",
     feasible: str = "",
     clock: str = "",
+    churn: float | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -88,6 +89,7 @@ def simulate(
             ``feasible(SCENARIO,form=ball,radius=1)``. "" for all points.
         clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9" (see docs/clock.md): the run then has
             ``simulated_seconds``.
+        churn: how agents leave and join: probabilities per round, such as "leave=0.01,join=0.1", and "until=500", which ends it (see docs/losses.md).
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
@@ -140,6 +142,7 @@ def simulate(
                 "drop_messages": drop_messages,
                 "sleep": sleep,
                 "delay": delay,
+                "churn": churn,
                 "clock": clock,
                 "feedback": feedback,
                 "feasible": feasible,

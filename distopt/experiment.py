@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from distopt.catalog import registry
+from distopt.catalog.churn import leaving
 from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, place, rooted, toml
 from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
@@ -32,7 +33,7 @@ COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
 """What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
-LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "clock")
+LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "churn", "clock")
 """Settings that came later: where they are left out they are not in fingerprints."""
 
 LATEST = 64
@@ -69,6 +70,8 @@ class Experiment:
             the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure every so many rounds: specs such as "sharpness:every=100", paths of Python files, or objects (see ``distopt.probes``).
+        churn: how agents leave and join: the probabilities per round, such as "leave=0.01,join=0.1", and the round "until" which they do; one
+            number is both probabilities; "" for no churn.
         folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
@@ -95,6 +98,7 @@ class Experiment:
     sleep: float = 0.0
     delay: str = ""
     clock: str = ""
+    churn: str = ""
     folder: str = field(default_factory=lambda: str(here()), compare=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +153,7 @@ class Experiment:
             object.__setattr__(self, name, float(drop))
         object.__setattr__(self, "delay", late(self.delay))
         object.__setattr__(self, "clock", ticking(self.clock))
+        object.__setattr__(self, "churn", leaving(self.churn))
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""

@@ -103,6 +103,7 @@ def tune(
     feedback: str = "",
     feasible: str = "",
     clock: str = "",
+    churn: float | str = "",
     agentwise: bool | None = None,
     metrics: str | Sequence[Any] = (),
     probe: Any = (),
@@ -129,7 +130,7 @@ def tune(
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
         checkpoint_every: rounds from one checkpoint of the report's runs to the next.
         topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock,
-            feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
+            churn, feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
             What is recorded, your own metrics and probes are those of the report's runs.
 
     Returns:
@@ -170,6 +171,7 @@ def tune(
                 "drop_messages": drop_messages,
                 "sleep": sleep,
                 "delay": delay,
+                "churn": churn,
                 "clock": clock,
                 "feedback": feedback,
                 "feasible": feasible,

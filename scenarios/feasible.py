@@ -157,21 +157,6 @@ class Feasible:
         return self._inner.hessian
 
     @property
-    def row_weights(self) -> Any:
-        """The leaf with the weights of samples."""
-        return self._inner.row_weights
-
-    @property
-    def reweighted(self) -> Any:
-        """Samples with other weights."""
-        return self._inner.reweighted
-
-    def terms(self, agents: int) -> int | None:
-        """How many rows make up an agent's costs."""
-        rows: int | None = self._inner.terms(agents)
-        return rows
-
-    @property
     def modulus(self) -> Any:
         """How convex a round's costs are."""
         return self._inner.modulus

@@ -122,6 +122,11 @@ HOW = stacked(
         metavar="KEY=VALUE,...",
         help="What computing and sending cost, for simulated seconds, as in compute=1e-3,latency=1e-3,bandwidth=1e9, or latency=length.",
     ),
+    click.option(
+        "--churn",
+        metavar="leave=P,join=Q",
+        help="Probabilities that an agent leaves and joins in a round; until=T ends it.  [default: 0]",
+    ),
     click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.network.churn import JOIN, Handover
 from distopt.network.faults import SLEEP
 from distopt.numerics.random import Key
 
@@ -25,13 +26,16 @@ def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
     A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``;
-    under ``SLEEP`` stands the number that decides whether an agent sleeps, if any do.
+    under ``SLEEP`` stands the number that decides whether an agent sleeps, if any do. Where agents leave and join, ``JOIN`` tells who is there
+    (``Churn.told``).
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     if COIN in widths:
         drawn[COIN] = key.shared.uniform("coin", 1, t)
     if SLEEP in widths:
         drawn[SLEEP] = key.uniform(SLEEP, widths[SLEEP], t)
+    if isinstance(joining := channels.get(JOIN), Handover):
+        drawn[JOIN] = joining.churn.told(t, key)
     for name, channel in channels.items():
         words = channel.words(widths[name]) if name in widths else 0
         if words:

@@ -12,6 +12,7 @@ from torch import Tensor
 from distopt.catalog.parts import label, part
 from distopt.errors import InputError
 from distopt.network.changing import DroppingMixing, SwitchingMixing
+from distopt.network.churn import JOIN, Churn, Handover, JoinMixing, present_mixing
 from distopt.network.delays import Delayed, aged
 from distopt.network.digraphs import Digraph
 from distopt.network.directed import DirectedMixing
@@ -23,6 +24,7 @@ from distopt.network.rows import Tables, arcs
 from distopt.network.topology import EVERY
 from distopt.network.weights import DEGREES, rule_name
 from distopt.numerics.random import Key
+from distopt.numerics.trees import tensors
 from distopt.optional import AlgorithmDefaults, ChannelDefaults, completed
 
 NO_FAULTS = Faults()
@@ -40,6 +42,7 @@ class Network:
         averaged: the channels whose values meet in one average, as on a server.
         doubts: what the user should know of what the algorithm does here, a line each.
         linked: the channels that send each neighbour something of its own.
+        joins: where agents begin who join; None where nobody does.
     """
 
     given: Mapping[str, Mixing]
@@ -49,6 +52,7 @@ class Network:
     averaged: frozenset[str] = frozenset()
     doubts: tuple[str, ...] = ()
     linked: frozenset[str] = frozenset()
+    joins: JoinMixing | None = None
 
     @classmethod
     def of(
@@ -61,6 +65,7 @@ class Network:
         drop_links: float = 0.0,
         who: str | None = None,
         faults: Faults = NO_FAULTS,
+        churn: Churn | None = None,
     ) -> Network:
         """The network on which an algorithm runs.
 
@@ -73,6 +78,7 @@ class Network:
             drop_links: see ``mixing_of``.
             who: what messages call the algorithm.
             faults: what goes wrong in it.
+            churn: how agents leave and join; None: they stay.
 
         Raises:
             InputError: the weights are not what the algorithm needs, or a channel does not fit the network.
@@ -84,8 +90,14 @@ class Network:
         (1, {'x': 0, 's': 0})
         """
         each = topology if isinstance(topology, Mapping) else {EVERY: topology}
-        given = {name: mixing_of(one, weights, key, drop_links, faults) for name, one in each.items()}
-        return cls(given, (), {}, {}).serving(algorithm, channel, who)
+        given = {name: mixing_of(one, weights, key, drop_links, faults, churn) for name, one in each.items()}
+        joins = None
+        if churn is not None:
+            graph = each.get(EVERY)
+            if not isinstance(graph, Graph):
+                raise InputError("churn needs one topology for all channels; give it without a name")
+            joins = JoinMixing(graph, key, churn)
+        return cls(given, (), {}, {}, joins=joins).serving(algorithm, channel, who)
 
     def serving(self, algorithm: Any, channel: Any, who: str | None = None) -> Network:
         """The same network for another algorithm (see ``of``)."""
@@ -121,6 +133,9 @@ class Network:
                     f"for {name!r} of {who}, which rows average; use robust_push_diging, or another channel"
                 )
         channels, served = _late(channels, served, algorithm.channels)
+        if self.joins is not None:
+            _refuse_memory(channels)
+            channels[JOIN], served[JOIN] = completed(ChannelDefaults, Handover(self.joins.churn)), self.joins
         mixings = tuple({id(mixing): mixing for mixing in served.values()}.values())
         places = {id(mixing): k for k, mixing in enumerate(mixings)}
         which = {name: places[id(mixing)] for name, mixing in served.items()}
@@ -128,7 +143,7 @@ class Network:
         summed = any("column" in each for each in needs.values())
         losing = [served[name] for name, each in needs.items() if "column" in each and name not in heedful]
         doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
-        return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted))
+        return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted), self.joins)
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
@@ -215,6 +230,15 @@ def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[st
     )
 
 
+def _refuse_memory(channels: Mapping[str, Any]) -> None:
+    """Refuse channels that remember anything: what they remember is of agents who may have left."""
+    for each in channels.values():
+        if tensors(each.init(torch.zeros(1, 1, 2))):
+            raise InputError(
+                f"channel {label(each)} remembers what was sent, which agents that come and go do not share; use it without churn"
+            )
+
+
 def _late(
     channels: dict[str, Any], served: dict[str, Mixing], names: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Mixing]]:
@@ -237,7 +261,12 @@ def _late(
 
 
 def mixing_of(
-    topology: Graph | Switching, rule: str, key: Key, drop_links: float = 0.0, faults: Faults = NO_FAULTS
+    topology: Graph | Switching,
+    rule: str,
+    key: Key,
+    drop_links: float = 0.0,
+    faults: Faults = NO_FAULTS,
+    churn: Churn | None = None,
 ) -> Mixing:
     """The mixing matrix of a topology, in the form that it has.
 
@@ -250,6 +279,7 @@ def mixing_of(
         key: seed and trials (its agents are not used: W is that of the whole network).
         drop_links: p in [0, 1).
         faults: what goes wrong with the messages of links that are there (see ``distopt.network.faults``).
+        churn: how agents leave and join; None: they stay.
 
     Raises:
         InputError: an unknown rule or one that this topology cannot have; links that fail although W is not symmetric, or the graph directed.
@@ -259,16 +289,20 @@ def mixing_of(
     >>> round(mixing_of(ring, "metropolis", Key(0, range(4), range(1), 4)).spectral_gap(), 6)
     0.666667
     """
-    mixing = _whole(topology, rule_name(rule), key, float(drop_links))
+    if churn is not None and (faults.sleep or faults.late):
+        raise InputError(f"churn and {'sleep' if faults.sleep else 'delay'} do not go together; give one of them")
+    mixing = _whole(topology, rule_name(rule), key, float(drop_links), churn)
     return FaultyMixing(mixing, key, faults) if faults else mixing
 
 
-def _whole(topology: Graph | Switching, rule: str, key: Key, p: float) -> Mixing:
+def _whole(topology: Graph | Switching, rule: str, key: Key, p: float, churn: Churn | None = None) -> Mixing:
     """The mixing matrix of a topology all of whose messages arrive; p is ``drop_links``."""
     if topology.agents < 1:
         raise InputError(f"a network needs at least 1 agent, not {topology.agents}")
     if not 0.0 <= p < 1.0:
         raise InputError(f"drop_links is the probability that a link fails in a round: 0 <= drop_links < 1, not {p}")
+    if churn is not None:
+        return present_mixing(topology, rule, key, p, churn)
     if isinstance(topology, Digraph) or (rule in DEGREES and isinstance(topology, Graph) and topology.matrix is None):
         if p:
             raise InputError(

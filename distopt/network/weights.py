@@ -67,7 +67,7 @@ def link_weights(graph: Graph, rule: str) -> Floats:
         check_connected(graph)
         return _fastest(graph) if rule == "fastest" else np.full(len(i), _best_constant(graph))
     degree = np.bincount(graph.edges.ravel(), minlength=graph.agents)
-    return _by_degree(rule, degree[i], degree[j], int(degree.max()))
+    return by_degree(rule, degree[i], degree[j], int(degree.max()))
 
 
 def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Ints, who: str) -> Floats:
@@ -86,7 +86,7 @@ def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Int
             "list both directions, or give Arcs.weight"
         )
     degree = np.bincount(row, minlength=blocks * agents)
-    return _by_degree(rule, degree[row], degree[column], degree.reshape(blocks, agents).max(1)[block])
+    return by_degree(rule, degree[row], degree[column], degree.reshape(blocks, agents).max(1)[block])
 
 
 def degree_weights(rule: str, agents: int, receiver: Ints, sender: Ints) -> Terms:
@@ -229,7 +229,7 @@ def second_size(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> fl
     return second_eigenvalue(W.toarray() if n <= DENSE else W, symmetric)
 
 
-def _by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
+def by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
     """Weights of links between agents of these degrees; ``top`` is the largest degree of the graph."""
     if rule == "max_degree":
         return np.broadcast_to(1.0 / (1.0 + np.asarray(top)), mine.shape).astype(np.float64)

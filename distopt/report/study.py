@@ -24,7 +24,19 @@ from distopt.runs.results import Array, Run
 SAME = ("scenario", "agents", "x0", "every")
 """The settings of runs on one problem. Their rounds may differ, as where a run has diverged or methods get equal gradients."""
 
-VARIED = ("channel", "topology", "weights", "drop_links", "drop_messages", "sleep", "delay", "clock", "dtype", "rounds")
+VARIED = (
+    "channel",
+    "topology",
+    "weights",
+    "drop_links",
+    "drop_messages",
+    "sleep",
+    "delay",
+    "churn",
+    "clock",
+    "dtype",
+    "rounds",
+)
 """Settings in which runs on one problem may differ besides the algorithm. Those that do differ are added to the names of the runs."""
 
 
@@ -180,6 +192,7 @@ def _setting(run: Run) -> dict[str, Any]:
         "sleep": 0.0,
         "delay": "",
         "clock": "",
+        "churn": "",
         **run.info.get("experiment", {}),
     }  # runs without any do not note it
     experiment["agents"] = run.info.get("agents", experiment.get("agents"))

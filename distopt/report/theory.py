@@ -166,6 +166,7 @@ def _refused(run: Run) -> str:
         "messages must arrive in their round, and agents must not sleep": any(
             told.get(name) for name in ("drop_messages", "sleep", "delay")
         ),
+        "agents must not leave": bool(told.get("churn")),
         "everyone must hear everyone: one agent, or topology complete with metropolis weights": agents != 1
         and not averages,
         "agents must combine after they adapt (dgd:form=atc); else each stands at a point of its own": agents != 1

@@ -223,6 +223,10 @@ def execute_together(
     if checkpoint_every is not None and None in folders:
         raise InputError(f"checkpoint_every={checkpoint_every}: a checkpoint needs a folder")
     local.check(mode, engine, agentwise)
+    if agentwise and problems[0].experiment.churn:
+        raise InputError(
+            "agentwise=True asks for regrets at each agent's own point, and with churn some are away; leave one of them out"
+        )
     stop = stop or Stop()
     stop.patient = False
     if starts:

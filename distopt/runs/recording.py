@@ -16,7 +16,7 @@ from distopt import probes
 from distopt.costs.comparator import Comparator
 from distopt.errors import RunError
 from distopt.metrics import catalogue, said
-from distopt.metrics._reasons import NO_COMPARATOR
+from distopt.metrics._reasons import AWAY, NO_COMPARATOR, too_large
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.clock import tick
@@ -195,4 +195,6 @@ def left_out(have: set[str], problem: Problem) -> dict[str, str]:
     reasons = {
         name: NO_COMPARATOR if each.compares and not sought else each.absence(n, d) for name, each in missing.items()
     }
+    if problem.experiment.churn:
+        reasons = {name: AWAY if why == too_large(n, d) else why for name, why in reasons.items()}
     return reasons if have else {}

@@ -17,6 +17,7 @@ from distopt.costs.evaluation import Evaluator
 from distopt.errors import InputError
 from distopt.metrics import Metric, Missing, View
 from distopt.numerics.sums import tree_sum
+from distopt.simulation.attendance import Attendance
 from distopt.simulation.problem import Problem
 
 
@@ -27,7 +28,8 @@ def terms(problem: Problem, x: Tensor, mean: Tensor, data: Any, best: Tensor) ->
     eager or inside a compiled loop, for any block of agents.
     """
     view = View(problem.scenario, x, mean, data, best.unsqueeze(-2))
-    return tuple(_checked(name, metric, metric.term(view), x) for name, metric in problem.sources["term"])
+    found = tuple(_checked(name, metric, metric.term(view), x) for name, metric in problem.sources["term"])
+    return tuple(each * data.here for each in found) if isinstance(data, Attendance) else found
 
 
 def round_terms(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
@@ -60,7 +62,18 @@ def summed(terms: tuple[Tensor, ...], add: Callable[[Tensor], Tensor]) -> Tensor
 
 def sums(problem: Problem, x: Tensor, data: Any, best: Tensor) -> Tensor:
     """The sums of ``terms`` [R, 1, c] of a round where one block holds all agents."""
-    return summed(terms(problem, x, tree_sum(x) / x.shape[-2], data, best), tree_sum)
+    mean = tree_sum(counted(x, data)) / count(data, x.shape[-2])
+    return summed(terms(problem, x, mean, data, best), tree_sum)
+
+
+def counted(x: Tensor, data: Any) -> Tensor:
+    """The points that make up the network average, [R, n, d]: zeros for agents who are away."""
+    return x * data.here if isinstance(data, Attendance) else x
+
+
+def count(data: Any, agents: int) -> Any:
+    """How many agents are there: N, or in each round and trial [K, R, 1, 1] (without K in one round) where they leave and join."""
+    return data.count if isinstance(data, Attendance) else agents
 
 
 def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[str, Tensor]:
@@ -164,8 +177,8 @@ class Rounds:
             metric = self._problem.measured[name]
             if metric.cumulative and self._start and name not in self._before:
                 raise Missing(name)  # the run has begun without it
-            value = metric.finish(self._sums[name], self.agents) if name in self._sums else metric.value(self)
             shape = self._reference.cost.shape
+            value = metric.finish(self._sums[name], self._count(shape)) if name in self._sums else metric.value(self)
             if not isinstance(value, Tensor) or value.shape[:2] != shape or (metric.stored and value.dim() > 2):
                 what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(f"metric {name}: its value is {what}, not [rounds, trials], {list(shape)}")
@@ -175,6 +188,11 @@ class Rounds:
                 self.totals[name] = value[-1]
             self._found[name] = value
         return self._found[name]
+
+    def _count(self, shape: torch.Size) -> Any:
+        """How many agents are there: N, or [K, R] where they leave and join."""
+        found = count(self.data, self.agents)
+        return found[..., 0, 0].expand(shape) if isinstance(found, Tensor) else found
 
     def all(self) -> dict[str, Tensor]:
         """Every metric that there is, by name."""

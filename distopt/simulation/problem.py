@@ -17,6 +17,7 @@ from distopt.catalog.places import looking_in
 from distopt.errors import InputError
 from distopt.experiment import Experiment
 from distopt.metrics import Metric
+from distopt.network.churn import JOIN, Churn
 from distopt.network.clock import Clock, Timing
 from distopt.network.drawn import COIN, falls
 from distopt.network.faults import SLEEP, Faults
@@ -27,6 +28,7 @@ from distopt.numerics.trees import default_dtype, leaf
 from distopt.optional import AlgorithmDefaults, completed
 from distopt.ranges import flag
 from distopt.simulation import limits, starting, surroundings
+from distopt.simulation.attendance import attended, refuse
 from distopt.simulation.method import Method
 from distopt.simulation.plan import Plan
 from distopt.simulation.round import begun, recorded
@@ -61,11 +63,13 @@ class Problem:
 
     @cached_property
     def measured(self) -> dict[str, Metric]:
-        """The metrics that the scenario and the algorithm can have, by name."""
+        """The metrics that the scenario and the algorithm can have, by name; none of the points of agents who may be away."""
         return {
             name: each
             for name, each in self.metrics.items()
-            if (self.scenario.comparator or not each.compares) and each.applies(self.scenario, self.algorithm)
+            if not (each.needs_points and self.experiment.churn)
+            and (self.scenario.comparator or not each.compares)
+            and each.applies(self.scenario, self.algorithm)
         }
 
     @cached_property
@@ -140,6 +144,9 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     if algorithm.for_rows is not None:
         algorithm = completed(AlgorithmDefaults, algorithm.for_rows(_rows(scenario, agents, experiment)))
     faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay)
+    churn = Churn.of(experiment.churn)
+    if churn is not None and not like:
+        scenario = attended(scenario, churn, label(experiment.scenario))
     network = (
         like.network.serving(algorithm, channel, who)
         if like
@@ -152,6 +159,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             experiment.drop_links,
             who,
             faults,
+            churn,
         )
     )
     timing = like.timing if like else Timing.of(Clock.of(experiment.clock), topology) if experiment.clock else None
@@ -177,6 +185,10 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         plan = Plan.of(algorithm, network.channels, x0)
         if faults.sleep:
             plan = replace(plan, widths={**plan.widths, SLEEP: 1})
+        if churn is not None:
+            refuse(who, algorithm, x0, experiment.probe)
+            late = {name: each._replace(place=None) for name, each in plan.sent.items()}  # who is there is seen first
+            plan = replace(plan, sent=late, widths={**plan.widths, JOIN: x0.shape[-1]})
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
     measured = {**metrics.catalogue(), **metrics.added(experiment.metrics, experiment.record)}

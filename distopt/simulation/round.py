@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
+from distopt.network.churn import JOIN
 from distopt.network.drawn import COIN, OWN, Uniforms, falls
 from distopt.network.faults import SLEEP
 from distopt.network.net import Costs, Link, Memory, Net, Round
@@ -160,13 +161,16 @@ def updated(
     """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
 
     ``costs`` serves ``mix.grad`` and ``mix.loss``, and ``project`` takes points to the nearest ones that are allowed. Agents that sleep keep what
-    they hold.
+    they hold. Where agents leave and join, see ``_restarted`` and ``_attended``.
 
     Raises:
         InputError: the algorithm asks for another number of gradients than in its first round, or for those of rows without ``for_rows``.
     """
     round = Round(net.mix, t, held.x, costs, net.uniforms.get(OWN), net.coin)
-    before = copied(held) if method.sleep else held  # an algorithm may work in place
+    told = net.uniforms.get(JOIN)
+    if told is not None:
+        held = _restarted(method, held, told[..., 1:] > 0)
+    before = copied(held) if method.sleep or told is not None else held  # an algorithm may work in place
     x, state = method.algorithm.update(g.clone(), held.state, held.x, round)
     if project is not None:
         x = project(x)
@@ -180,8 +184,33 @@ def updated(
         raise InputError(
             f"the algorithm asks for {asked - 1} further gradients in one round, and for {due - 1} in the first; ask for as many in every round"
         )
+    if told is not None:
+        x, state = _attended(method, net, before, (x, state), told[..., :1] > 0)
     after = AgentState(x, state, net.memory)
     return _awake(before, after, net.uniforms[SLEEP] >= method.sleep) if method.sleep else after
+
+
+def _restarted(method: Method, held: AgentState, changed: Tensor) -> AgentState:
+    """What agents hold when a round begins: where those who are there have ``changed`` [R, n, 1], the algorithm begins anew at the points x.
+
+    So the trackers of those who are there sum to their gradients whoever has left, and with whatever tracker.
+    """
+    begun = method.algorithm.init(held.x.clone())
+    state = pytree.tree_map(lambda new, old: torch.where(changed, new, old), begun, held.state)
+    return held._replace(state=state)
+
+
+def _attended(
+    method: Method, net: Net, before: AgentState, after: tuple[Tensor, Any], there: Tensor
+) -> tuple[Tensor, Any]:
+    """(x, state) after a round that only those took part in who were ``there`` [R, n, 1].
+
+    The others stay where they are, with the state that the algorithm begins with. Who joins in the next round takes the mean of the neighbours'
+    points.
+    """
+    begun = method.algorithm.init(before.x.clone())
+    x = torch.where(there, after[0], before.x)
+    return net.mix(JOIN, x), pytree.tree_map(lambda new, old: torch.where(there, new, old), after[1], begun)
 
 
 def _awake(before: AgentState, after: AgentState, awake: Tensor) -> AgentState:

@@ -153,17 +153,20 @@ class Worker:
             self.rows.confirm()
         walked, agents, ids = self._walked, self.problem.agents, self.ids
         counts = [len(nodes) for nodes in self.nodes]
-        points = walked.points.double()
-        rows = [tree.node_sums(each, ids, agents) for each in (points, walked.round_terms) if each is not None]
+        points, data = walked.points.double(), part(self.exact, self._rounds.start, self._rounds.stop)
+        summed = measure.counted(points, data), walked.round_terms
+        rows = [tree.node_sums(each, ids, agents) for each in summed if each is not None]
         sums = [self._combine(each) for each in self.collect("sums", [(row, counts) for row in rows])]
-        mean = self._spread("mean", sums[0] / agents if sums else points[:, :, :1])
+        there = measure.count(data, agents)
+        there = there.cpu() if isinstance(there, Tensor) else there
+        mean = self._spread("mean", sums[0] / there if sums else points[:, :, :1])
 
         values = self._measure(points, self._there(mean), self.exact, self._there(best), self._rounds)
-        there = finite(walked.held.x).reshape(1, -1, 1, 1)
+        sound = finite(walked.held.x).reshape(1, -1, 1, 1)
         ones = [1] * len(self.nodes)
         whole = self.collect(
             "values",
-            [(values, counts), (there, ones), *((rows, self._sizes) for rows in walked.kept.values())],
+            [(values, counts), (sound, ones), *((rows, self._sizes) for rows in walked.kept.values())],
         )
         if self.me:
             return None

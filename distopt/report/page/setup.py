@@ -28,6 +28,7 @@ DEFAULT = {
     "sleep": 0.0,
     "delay": "",
     "clock": "",
+    "churn": "",
     "trials": 1,
     "seed": 0,
     "dtype": "float64",

@@ -1,0 +1,43 @@
+"""How the setting is spelled that says how agents leave and join."""
+
+from __future__ import annotations
+
+import re
+from numbers import Real
+from typing import Any
+
+from distopt.catalog.spec import real, shown, whole
+from distopt.errors import InputError
+
+
+def leaving(churn: Any) -> str:
+    """How agents leave and join, as it is noted; "" where nobody leaves.
+
+    >>> leaving("join=0.1, leave=0.01"), leaving(0.05), leaving("leave=0.1,until=50"), leaving("0")
+    ('leave=0.01,join=0.1', 'leave=0.05,join=0.05', 'leave=0.1,join=0.0,until=50', '')
+
+    Raises:
+        InputError: it is none of these, or no probabilities.
+    """
+    if churn == "" and isinstance(churn, str):
+        return ""
+    fault = InputError(
+        f"churn={shown(churn)}: must be the probabilities that an agent leaves and joins in a round, such as leave=0.01,join=0.1, which sum to at "
+        "most 1; or one number for both, up to 0.5; until=T, a round, ends it"
+    )
+    number = isinstance(churn, Real) and not isinstance(churn, bool)
+    text = re.sub(r"\s", "", churn) if isinstance(churn, str) else str(churn) if number else "?"
+    try:
+        if "=" not in text:
+            text = f"leave={real(text)!r},join={real(text)!r}"
+        given = [each.partition("=")[::2] for each in text.split(",")]
+        values = {name: whole(value) if name == "until" else real(value) for name, value in given}
+    except ValueError:
+        raise fault from None
+    leave, join, until = values.get("leave", -1), values.get("join", 0.0), values.get("until", 1)
+    if len(values) < len(given) or set(values) - {"leave", "join", "until"} or leave < 0 or join < 0 or until < 1:
+        raise fault
+    if leave + join > 1:
+        raise fault
+    ends = f",until={until}" if "until" in values else ""
+    return f"leave={float(leave)!r},join={float(join)!r}{ends}" if leave else ""
