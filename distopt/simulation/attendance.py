@@ -94,10 +94,15 @@ def attended(scenario: Any, churn: Churn, who: str) -> Attended:
     """The costs of those who are there.
 
     Raises:
-        InputError: the scenario is a game, whose equilibrium is that of all players.
+        InputError: the scenario is a game, whose equilibrium is that of all players; or it says which points are allowed, and the best of these is
+            only known for all agents.
     """
     if scenario.equilibrium is not None:
         raise InputError(f"scenario {who} is a game of all agents, and with churn some are away; use it without churn")
+    if scenario.project is not None and scenario.comparator:
+        raise InputError(
+            f"scenario {who} says which points are allowed, and the best of these is known for all agents alone; use it without churn"
+        )
     return Attended(scenario, churn)
 
 

@@ -213,6 +213,7 @@ def test_messages_are_those_of_agents_who_are_there() -> None:
         ("ring", {"churn": SETTING, "algorithm": "robust_push_diging"}, "remembers something of each sender"),
         ("ring", {"churn": SETTING, "agentwise": True}, "agentwise"),
         ("ring", {"churn": SETTING, "scenario": "dirac_gan", "algorithm": "alternating"}, "is a game"),
+        ("ring", {"churn": SETTING, "scenario": "feasible(moving_target)"}, "says which points are allowed"),
         ("star", {"churn": SETTING, "algorithm": "ef_sgd", "channel": "exact"}, "which misses nobody"),
         ("random_digraph:p=0.5", {"churn": SETTING, "algorithm": "push_diging"}, "this graph is directed"),
         ("one_peer_exponential", {"churn": SETTING}, "another in each round"),
