@@ -58,7 +58,7 @@ class Mix(Protocol):
         """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
 
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
-        """The allowed points v [R, n, d] that minimise <s, v>. Where the scenario has no set, those of the Euclidean ball of ``radius`` about 0."""
+        """The allowed points v [R, n, d] that minimise <s, v>. Where all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
 
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.

@@ -42,7 +42,7 @@ class Feasible:
         radius: its size.
 
     Raises:
-        InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game.
+        InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game or has a set of its own.
 
     >>> s, key = Feasible(radius=0.5), Key(0, range(3), range(1), total=3)
     >>> b = s.batch(torch.tensor([[[[5]]]]), key)
@@ -61,8 +61,10 @@ class Feasible:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))
         if self._inner.equilibrium is not None:
             raise InputError(
-                "feasible: the scenario is a game, whose equilibrium another set of points moves; use costs that are minimised"
+                "feasible: the scenario is a game, and its equilibrium would move; take a scenario whose costs are minimised"
             )
+        if self._inner.project is not None:
+            raise InputError("feasible: the scenario has a set of allowed points of its own; take it without feasible")
         one_of(self, "form", get_args(Form))
         real(self, "radius", above=True)
 

@@ -59,7 +59,9 @@ class Normalised(ScenarioDefaults):
         if given.project is not None:
             raise InputError(f"normalised: {name} restricts its points, and a sphere would be another restriction")
         if given.equilibrium is not None:
-            raise InputError(f"normalised: {name} is a game, and no cost depends on the length of its points")
+            raise InputError(
+                f"normalised: {name} is a game, which has no cost to put on a sphere; take a scenario whose costs are minimised"
+            )
 
     @property
     def _inner(self) -> Any:

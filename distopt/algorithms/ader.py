@@ -44,9 +44,11 @@ class Ader(AlgorithmDefaults):
 
     x_t, g_t, s_t and z_{t,m} are [..., n, d], L_t and p_t [..., n, M], row i of g_t is grad f_{i,t}(x_{i,t}), W_t is doubly stochastic, lr > 0
     a number, a schedule or a tensor [R, 1, 1], P takes points to the nearest ones that are allowed, and M is ``experts``. A round takes one
-    gradient, at x_t, for all experts, as the paper's improved form does. A message has all experts (M d numbers), their losses, and s.
+    gradient, at x_t, for all experts, as the paper's improved form does. A message has all experts (M d numbers), their losses and, with
+    ``tracking``, s.
 
-    The paper has one agent. Here experts and losses are mixed, so that agents agree about which step size is good. Unequal agents prefer large
+    The paper has one agent. Here experts and losses are mixed, so that agents agree about which step size is good. Where costs differ,
+    agents prefer large
     steps, since their own gradients do not tell that their points spread: the mean of the points follows closely, and single agents do
     not. With ``tracking`` the loss is that of the network's cost, steps are smaller, and all agents follow about as well.
     The paper's eps and range of step sizes come from bounds on gradients and on the set of points. The

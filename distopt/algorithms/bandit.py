@@ -12,6 +12,7 @@ from distopt.algorithms.dgd import DGD
 from distopt.directions._round import RoundWithin
 from distopt.errors import InputError
 from distopt.numerics.normal import normal
+from distopt.optional import AlgorithmDefaults, completed
 from distopt.protocols import Algorithm, Mix
 from distopt.ranges import algorithm, choice, positive
 
@@ -75,6 +76,10 @@ class Bandit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "algorithm", algorithm("bandit", self.algorithm))
+        if completed(AlgorithmDefaults, self.algorithm).for_rows is not None:
+            raise InputError(
+                f"bandit: {type(self.algorithm).__name__} takes gradients of single rows of data, and only values of whole costs are observed"
+            )
         choice("bandit", get_args(Form), form=self.form)
         positive("bandit", delta=self.delta)
 

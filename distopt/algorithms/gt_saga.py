@@ -27,7 +27,7 @@ def gt_saga(lr: float | Schedule = 0.01, batch: int = 1, form: Form = "atc", dir
     Agent i's cost is the mean of f_{i,j} over its m rows of data, the same in all rounds; scenarios whose data come and go are refused. x_t, v_t
     and s_t are [..., n, d], T [..., n, m d] is the table, W_t doubly stochastic, B is ``batch`` and lr > 0 a number, a schedule or a tensor
     [R, 1, 1]. A round costs B/m of a gradient, and the memory is m times that of a point. The error of v_t vanishes where x_t converges, so the
-    agents find the optimum itself with a constant lr. Where rows change slowly, the table is as old as its entries.
+    agents find the optimum itself with a constant lr. Where the data change slowly, some entries of the table are gradients of earlier data.
 
     The paper has B = 1, the form atc and a table that begins with the gradients at x_0. Ours begins with zeros, so that no round is special; the
     estimate has no bias either way. Directions other than s itself are not in the paper. The mean of s_t is that of v_t, not of the gradients,

@@ -62,12 +62,14 @@ class GTSarahState(NamedTuple):
         s: tracker [..., n, d]; its mean over all agents is that of the estimates.
         estimate: v, the agent's estimate of its gradient [..., n, d].
         x: where the agents stood a round ago [..., n, d].
+        begun: 0 before the agent's first round and 1 after it [..., n, 1].
         direction: the state of the direction rule, leaves [..., n, *].
     """
 
     s: Tensor
     estimate: Tensor
     x: Tensor
+    begun: Tensor
     direction: Any
 
 
@@ -99,13 +101,14 @@ class GTSarah(AlgorithmDefaults):
 
     def init(self, x: Tensor) -> GTSarahState:
         zero = torch.zeros_like(x)
-        return GTSarahState(zero, zero.clone(), x.clone(), self.direction.init(x))
+        return GTSarahState(zero, zero.clone(), x.clone(), torch.zeros_like(x[..., :1]), self.direction.init(x))
 
     def update(self, g: Tensor, state: GTSarahState, x: Tensor, mix: Mix) -> tuple[Tensor, GTSarahState]:
         rows, period = drawn(mix, self.batch, self.rows), int(self.period)
         recursive = state.estimate + mix.grad(x, rows) - mix.grad(state.x, rows)
-        estimate = torch.where(mix.t - torch.div(mix.t, period, rounding_mode="floor") * period == 0, g, recursive)
+        due = mix.t - torch.div(mix.t, period, rounding_mode="floor") * period == 0
+        estimate = torch.where(due | (state.begun == 0), g, recursive)
         after, s, direction = tracked(
             estimate, state.estimate, state.s, x, mix, self.lr, self.form, self.direction, state.direction
         )
-        return after, GTSarahState(s, estimate, x.clone(), direction)
+        return after, GTSarahState(s, estimate, x.clone(), torch.ones_like(state.begun), direction)

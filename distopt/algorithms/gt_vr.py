@@ -63,6 +63,7 @@ class GTVRState(NamedTuple):
         estimate: v, the agent's estimate of its gradient [..., n, d].
         tau: the point whose full gradient is known [..., n, d].
         full: that gradient [..., n, d].
+        begun: 0 before the agent's first round and 1 after it [..., n, 1].
         direction: the state of the direction rule, leaves [..., n, *].
     """
 
@@ -70,6 +71,7 @@ class GTVRState(NamedTuple):
     estimate: Tensor
     tau: Tensor
     full: Tensor
+    begun: Tensor
     direction: Any
 
 
@@ -101,14 +103,16 @@ class GTVR(AlgorithmDefaults):
 
     def init(self, x: Tensor) -> GTVRState:
         zero = torch.zeros_like(x)
-        return GTVRState(zero, zero.clone(), x.clone(), zero.clone(), self.direction.init(x))
+        return GTVRState(
+            zero, zero.clone(), x.clone(), zero.clone(), torch.zeros_like(x[..., :1]), self.direction.init(x)
+        )
 
     def update(self, g: Tensor, state: GTVRState, x: Tensor, mix: Mix) -> tuple[Tensor, GTVRState]:
         rows, coin = drawn(mix, self.batch, self.rows), mix.uniform(1)
-        renewed = (coin - self.p < 0) | (mix.t == 0)
+        renewed = (coin - self.p < 0) | (state.begun == 0)
         tau, full = torch.where(renewed, x, state.tau), torch.where(renewed, g, state.full)
         estimate = mix.grad(x, rows) - mix.grad(tau, rows) + full
         x, s, direction = tracked(
             estimate, state.estimate, state.s, x, mix, self.lr, self.form, self.direction, state.direction
         )
-        return x, GTVRState(s, estimate, tau, full, direction)
+        return x, GTVRState(s, estimate, tau, full, torch.ones_like(state.begun), direction)

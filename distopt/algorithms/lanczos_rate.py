@@ -50,7 +50,7 @@ class LanczosRateState(NamedTuple):
 class LanczosRate(AlgorithmDefaults):
     """Heavy ball with the best step size and momentum of a quadratic whose extreme curvatures are those of the cost [granziol2022].
 
-        m_{t+1} = rho m_t + lr g_t,    x_{t+1} = W_t x_t - m_{t+1}                                      m_0 = 0
+        m_{t+1} = rho m_t + lr g_t,    x_{t+1} = (I + W_t)/2 (x_t - m_{t+1})                            m_0 = 0
         lr = (2 / (sqrt(L) + sqrt(mu)))^2,    rho = ((sqrt(L) - sqrt(mu)) / (sqrt(L) + sqrt(mu)))^2,    mu = max(|l|, low L)
 
     L and l are the largest and the smallest eigenvalue of the Hessian of f_i at y_i, as the Lanczos process [lanczos1950] knows them after
@@ -63,8 +63,8 @@ class LanczosRate(AlgorithmDefaults):
     After k rounds L and l are the extreme eigenvalues of the tridiagonal matrix of alpha and beta, found by counting the eigenvalues below
     some points (Sturm). They hold for the next k rounds, and longer where the largest is not positive. In the first k - 1 rounds the method is
     gradient descent with the field ``lr``. In a network every agent has its own Hessian; L and l are averaged with the neighbours in each
-    round, through the channel "curvature", which should not be compressed. The mean of the agents' L is at least that of their mean cost, so
-    the step is on the safe side.
+    round, through the channel "curvature", which should not be compressed. The mean of the agents' L is at least that of their mean cost. (I + W)/2
+    has no negative eigenvalue: on a common quadratic the differences between agents then die out with every step that suits one agent alone.
     Like ``dgd``, the method keeps a bias where agents' costs differ.
 
     The paper reads at fixed intervals, all products at once, from one random vector. Here the first vector is the gradient, and what is used is
@@ -139,7 +139,8 @@ class LanczosRate(AlgorithmDefaults):
         after = LanczosRateState(
             m, y, r / (beside + TINY), q.clone(), beside, *diagonals, curvature, state.slots.clone(), state.grid.clone()
         )
-        return mix("x", x) - m, after
+        moved = x - m
+        return (moved + mix("x", moved)) / 2, after
 
 
 def _length(z: Tensor) -> Tensor:

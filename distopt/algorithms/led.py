@@ -35,7 +35,7 @@ class LED(AlgorithmDefaults):
     negative eigenvalues; (I + W) / 2 has none for any W. With K = 1 and dual = 1 this is ``exact_diffusion``. One message a round.
 
     The y_t sum to zero over the agents whatever lr does, so the mean moves by lr times the mean of the K gradients. There is no ``direction``: y_t
-    is what agents have moved apart, in the units of x, and a rule that scales its gradient has steps of another size than y_t corrects. All K
+    corrects steps of lr times the gradient, and a rule such as Adam makes steps of another size. All K
     gradients of a round are of the same data.
 
     Raises:

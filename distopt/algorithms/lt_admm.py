@@ -25,7 +25,8 @@ class LTADMM(AlgorithmDefaults):
         z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
     x_t, phi^k and z_ij are [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], K is
-    ``local`` and a, in (0, 1], ``relaxation``. With a = 1/2 and K = 1 it is ``dlm`` whose penalty is dual / (2 lr). Then the r_i sum to zero over the
+    ``local`` and a, in (0, 1], ``relaxation``. With a = 1/2, K = 1, a constant lr and agents that start at one point it is ``dlm`` whose
+    penalty is dual / (2 lr). Then the r_i sum to zero over the
     agents, and the mean moves by lr times the mean of the K gradients, whatever lr does; with another a it only does so in the end.
 
     The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties

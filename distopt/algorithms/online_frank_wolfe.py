@@ -34,7 +34,8 @@ class OnlineFrankWolfe(AlgorithmDefaults):
         v_t = argmin_{v in X} <s_t, v>,    x_{t+1} = (1 - lr) W_t x_t + lr v_t
 
     x_t, s_t and v_t are [..., n, d], row i of g_t is grad f_{i,t}(x_{i,t}), W_t is doubly stochastic, and lr in (0, 1] a number, a schedule
-    or a tensor [R, 1, 1]. X is the scenario's set of allowed points (``lmo``), as that of ``feasible``; where it has none, X is the Euclidean ball of
+    or a tensor [R, 1, 1]; what a schedule gives above 1 counts as 1. X is the scenario's set of allowed points (``lmo``), as that of
+    ``feasible``; where it has none, X is the Euclidean ball of
     ``radius`` about 0. Points are means of allowed points, so nothing is ever projected, and x stays in X if it begins there. A linear minimiser is
     cheaper than a projection for many sets.
 
@@ -72,6 +73,6 @@ class OnlineFrankWolfe(AlgorithmDefaults):
 
     def update(self, g: Tensor, state: FrankWolfeState, x: Tensor, mix: Mix) -> tuple[Tensor, FrankWolfeState]:
         s = mix("s", state.s) + g - state.g
-        mixed, lr = mix("x", x), rate(self.lr, mix)
+        mixed, lr = mix("x", x), torch.clamp(rate(self.lr, mix) * torch.ones_like(x[..., :1]), max=1.0)
         v = torch.where(s.abs().amax(-1, keepdim=True) > 0, mix.lmo(s, self.radius), mixed)
         return (1 - lr) * mixed + lr * v, FrankWolfeState(s, g)

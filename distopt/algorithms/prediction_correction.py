@@ -52,7 +52,8 @@ class PredictionCorrection(AlgorithmDefaults):
     A prediction step takes two gradients, or one with ``order=1``, and each of the P + 1 steps sends x and s: a round takes 1 + 2 P gradients (1 + P)
     and P + 1 messages. P = 0 is ``gt``. The papers are about one agent, or about agents that solve each step with the network's help; the tracking
     of the prediction's gradients is the composition here, and so are other directions than s itself. The mean of s is that
-    of the predicted gradients, so there is no ``tracks``.
+    of the predicted gradients, so there is no ``tracks``. Where the scenario allows only some points, x_{t+1} is taken to the nearest one,
+    and the y^p are not.
 
     Raises:
         InputError: ``lr`` not positive, ``steps`` no whole number from 0 to 1000, or ``order`` neither 1 nor 2.

@@ -288,7 +288,7 @@ class Round:
         """See ``distopt.protocols.Mix``."""
         if self._coin is None:
             raise InputError(
-                "the algorithm asks for the coin of a round (mix.coin), and not in the first round; ask in every round"
+                "the algorithm asks for mix.coin in this round, and did not in round 0; ask for it in every round"
             )
         return self._coin
 
@@ -305,7 +305,7 @@ class Round:
 
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
         """See ``distopt.protocols.Mix``."""
-        if self._costs.lmo is None and radius is not None:
+        if self._costs.lmo is None and self._costs.project is None and radius is not None:
             tiny = 1e-300 if s.dtype == torch.float64 else 1e-30
             least: Tensor = s * (-radius / torch.sqrt((s * s).sum(-1, keepdim=True)).clamp(min=tiny))
             return least

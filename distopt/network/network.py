@@ -129,8 +129,8 @@ class Network:
                 )
             if name in heedful and isinstance(served[name], FaultyMixing) and "row" in needs[name]:
                 raise InputError(
-                    f"channel {label(channel)} adds what was lost to a later message, which is right for sums that columns keep, and wrong "
-                    f"for {name!r} of {who}, which rows average; use robust_push_diging, or another channel"
+                    f"channel {label(channel)} cannot carry {name!r} of {who} where messages are lost: a late value would come on top of the "
+                    "average; use robust_push_diging, or another channel"
                 )
         channels, served = _late(channels, served, algorithm.channels)
         if self.joins is not None:
@@ -225,8 +225,8 @@ def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[st
         return ()
     shows = "; the metric tracker_invariant shows how far" if tracks is not None else ""
     return (
-        f"{who} needs columns of W that sum to 1, and with {drifting[0].faults.named} they do not: sums over the agents drift for good{shows}; "
-        "robust_push_diging keeps them",
+        f"{who} does not end at the optimum with {drifting[0].faults.named}: part of what agents tell each other is lost for good, since columns of "
+        f"W no longer sum to 1{shows}; robust_push_diging makes up for it",
     )
 
 

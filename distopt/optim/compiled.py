@@ -267,5 +267,5 @@ def _trim() -> None:
         trim(0)
 
 
-def _none(y: Tensor) -> Tensor:
+def _none(y: Tensor, rows: Tensor | None = None) -> Tensor:
     raise Unsupported("the algorithm takes a second gradient in a round")

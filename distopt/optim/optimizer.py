@@ -128,6 +128,10 @@ class Decentralized(Observed, Optimizer, Joinable):
                 f"{label(algorithm)} takes gradients of single rows of fixed data, which a closure cannot give; use gt_storm, which serves batch "
                 "after batch"
             )
+        if made.gradient_free:
+            raise InputError(
+                f"{label(algorithm)} sees values of the costs, and a closure gives gradients; take the algorithm without bandit"
+            )
         if self._every > 1:
             made = local_steps(label(algorithm), made, self._every)
         numbers = constants(made)

@@ -147,6 +147,14 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     churn = Churn.of(experiment.churn)
     if churn is not None and not like:
         scenario = attended(scenario, churn, label(experiment.scenario))
+    if scenario.equilibrium is not None and algorithm.gradient_free:
+        raise InputError(
+            f"{who} sees values of costs, and scenario {label(experiment.scenario)} is a game, in which no player's cost is known; take gradients"
+        )
+    if faults.late and algorithm.coin is not None:
+        raise InputError(
+            f"{who} leaves out the exchange in some rounds, so no message of an earlier round need exist that could be late; leave delay out"
+        )
     network = (
         like.network.serving(algorithm, channel, who)
         if like
@@ -168,7 +176,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
-            f"the data of scenario {label(experiment.scenario)} do not last one round for {agents} agents; give more rows"
+            f"the data of scenario {label(experiment.scenario)} do not last one round for {agents} agents; take fewer agents, or more data"
         )
     if experiment.rounds and limit is not None and experiment.rounds > limit:
         raise InputError(

@@ -81,7 +81,7 @@ class Given:
         return after
 
 
-def _refused(y: Tensor) -> Tensor:
+def _refused(y: Tensor, rows: Tensor | None = None) -> Tensor:
     """In the place of ``mix.grad`` while a round is recorded whose costs are not."""
     raise Unsupported("the algorithm takes a further gradient of costs that cannot be compiled")
 

@@ -218,7 +218,7 @@ def checked(leaf: Tensor, agents: int) -> Tensor:
     return leaf
 
 
-def _no_gradient(y: Tensor) -> Tensor:
+def _no_gradient(y: Tensor, rows: Tensor | None = None) -> Tensor:
     raise InputError(
         "the algorithm asks for a gradient at another point (mix.grad); give step what takes it, as in step(g, grad)"
     )
