@@ -77,9 +77,11 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
+        "docs/clock.md",
         "docs/comparing.md",
         "docs/directed.md",
         "docs/exporting.md",
+        "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",
         "docs/reports.md",
