@@ -77,6 +77,7 @@ def test_the_pages_have_commands() -> None:
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
+        "docs/clock.md",
         "docs/comparing.md",
         "docs/directed.md",
         "docs/exporting.md",
