@@ -134,3 +134,13 @@ def test_threads_have_the_same_bits(scenario: str) -> None:
     )
     np.testing.assert_array_equal(one["x"], other["x"])
     assert np.isfinite(one["x"]).all()
+
+
+@pytest.mark.parametrize("network", ["ring", "complete", "star"])
+def test_agents_with_a_common_cost_meet_at_its_minimiser(network: str) -> None:
+    """With steps as long as for one agent, agents come together only because (I + W)/2 has no negative eigenvalue."""
+    start = np.random.default_rng(2).normal(0, 3, (6, 4))
+    asked = {"agents": 6, "scenario": "quadratic:dim=4,kappa=30,spread=0", "rounds": 400, "weights": "metropolis"}
+    run = distopt.simulate(network, **asked, algorithm="lanczos_rate:steps=4,lr=0.01", x0=start)
+    assert run["consensus_error"][0, 0] > 1 and run["consensus_error"][0, -1] < 1e-9
+    assert run["tracking_error"][0, -1] < 1e-9
