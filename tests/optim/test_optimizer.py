@@ -96,7 +96,7 @@ def test_steps_are_the_rounds_of_the_simulator_bit_for_bit(tmp_path: Path) -> No
     compared(PROVEN[:1] + PROVEN[4:], 12, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.battery
 def test_a_hundred_steps_are_so_too(tmp_path: Path) -> None:
     compared(PROVEN, 100, tmp_path)
 
