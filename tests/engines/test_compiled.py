@@ -43,7 +43,10 @@ def test_compiled_rounds_are_eager_ones_to_rounding(case: Case) -> None:
     comparison = solved(case.scenario, problem.agents)
     eager, written = on(problem, comparison, eagerly), on(problem, comparison)
     assert written.engine.compiled
-    assert differ(written, eager, 1e-12 if case.dtype == "float64" else 1e-5) == []
+    rounding = 1e-12 if case.dtype == "float64" else 1e-5
+    if case.algorithm == "lanczos_rate":
+        rounding = 1e-8  # it divides differences of gradients by their width, 1e-4
+    assert differ(written, eager, rounding) == []
     assert np.abs(eager.run["x"][:, -1] - eager.run["x"][:, 0]).max() > 1e-6
 
 

@@ -190,8 +190,8 @@ def ask(kind: str, made: str, agents: int | None, typing: bool) -> Outcome:
     outcome = asked(action)
     if outcome.line is None and not outcome.faults:
         for run in outcome.value.values() if isinstance(outcome.value, dict) else [outcome.value]:
-            if isinstance(run, Run) and run.status == "done" and not np.isfinite(run["dynamic_regret"]).all():
-                outcome.faults.append("is done, with a regret that is no number")
+            if isinstance(run, Run) and run.status == "done" and not np.isfinite(run[run.leading]).all():
+                outcome.faults.append(f"is done, with a figure that is no number ({run.leading})")
         if "[" not in made and kind != "topologies":
             plain = asked(lambda: registry.make(kind, made, {"agents": 4}))
             outcome.faults += numbers(kind, made, plain.value) if plain.value is not None else []
