@@ -53,7 +53,6 @@ class Attended:
         self.guess = None if found is None else _of_inner(found)
         self.accuracy = None if inner.accuracy is None else self._accuracy
         self.persistence = None if inner.persistence is None else self._persistence
-        self.reweighted = None if inner.reweighted is None else self._reweighted
 
     def batch(self, t: Tensor, key: Key) -> Attendance:
         """See ``distopt.protocols.Scenario``."""
@@ -85,9 +84,6 @@ class Attended:
 
     def _persistence(self, b: Attendance) -> Tensor:
         return torch.where(b.here[..., 0] > 0, self.inner.persistence(b.inner), torch.nan)
-
-    def _reweighted(self, b: Attendance, v: Tensor) -> Attendance:
-        return b._replace(inner=self.inner.reweighted(b.inner, v))
 
 
 def attended(scenario: Any, churn: Churn, who: str) -> Attended:

@@ -290,7 +290,7 @@ def test_methods_with_rows_alone_are_told_what_they_minimise() -> None:
         f"dgd approaches the minimiser of a weighted sum of the costs, in which they count from {share[low]:.3g} (agent {low})"
     )
     assert f"to {share[high]:.3g} (agent {high}) times as much as in their mean" in doubt
-    assert doubt.endswith("for their mean use ab, push_diging, push_sum_sgd or subgradient_push")
+    assert doubt.endswith("for their mean use ab, push_diging, push_sum_sgd, robust_push_diging or subgradient_push")
     rows = graph_from_matrix(weights(SKEWED, N, 0).R)
     assert network(rows, DGD()).doubts[0].endswith("give weights whose columns also sum to 1, and they count alike")
     assert network(ring(5), DGD()).doubts == network(graph, AB()).doubts == network(graph, PushDIGing()).doubts == ()

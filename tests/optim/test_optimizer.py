@@ -144,10 +144,11 @@ def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
         assert not torch.equal(wanted[0], wanted[-1]), name
 
 
-@pytest.mark.parametrize("name", ["prediction_correction", "bandit"])
-def test_what_only_the_simulator_knows_is_refused(name: str) -> None:
+def test_what_only_the_simulator_knows_is_refused() -> None:
     model = Small().double()
-    optimizer = Decentralized(model.named_parameters(), stepping(name, 0.005))
+    with pytest.raises(InputError, match="a closure gives gradients; take the algorithm without bandit"):
+        Decentralized(model.named_parameters(), stepping("bandit", 0.005))
+    optimizer = Decentralized(model.named_parameters(), stepping("prediction_correction", 0.005))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -154,7 +154,16 @@ def test_a_run_saves_the_cumulative_metrics_that_are_asked_for(tmp_path: Path, m
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *each: seen.append(set(each[2].totals)) or save(*each))
     for k, scenario in enumerate(("moving_target:dim=2", "sea", "localization")):
-        experiment = Experiment(**{**BASE, "scenario": scenario, "rounds": 8, "algorithm": "gt:lr=0.01", "record": ()})
+        experiment = Experiment(
+            **{
+                **BASE,
+                "scenario": scenario,
+                "rounds": 8,
+                "algorithm": "gt:lr=0.01",
+                "record": (),
+                "clock": "compute=1" if k else "",
+            }
+        )
         execution.execute(experiment, folder=tmp_path / str(k), checkpoint_every=4, agentwise=k < 2)
     assert len(seen) == 3 and all(TOTALS <= each <= TOTALS | MAYBE for each in seen)
     assert set.union(*seen) == TOTALS | MAYBE
