@@ -27,7 +27,8 @@ class DOMD(AlgorithmDefaults):
 
     - euclidean: |x|^2 / 2. y_t = P(x_t - lr g_t) with the nearest allowed points P: projected descent.
     - entropy: sum_k x_k log x_k, on the simplex. y_t is x_t exp(-lr g_t), scaled so that it has the sum that x_t has: multiplicative weights. No
-      projection is needed. Coordinates must be positive at the start, as those of ``feasible(..., form=simplex)`` are; one that is 0 stays so.
+      projection is needed. Coordinates must be positive at the start, as those of ``feasible(..., form=simplex)`` are; one that is 0 stays
+      so, and agents that start at 0 stay there.
     - pnorm: |x|_p^2 / 2 with p = ``p`` in (1, 2), near 1 for sparse points in many coordinates. y_t then goes to the nearest allowed point in
       the Euclidean sense, as Bregman's has no closed form; this is the choice here.
 
@@ -63,7 +64,8 @@ class DOMD(AlgorithmDefaults):
         step = rate(self.lr, mix) * g
         if self.geometry == "entropy":
             y = x * torch.exp(step.amin(-1, keepdim=True) - step)  # no exponent is above 0
-            y = y * (x.sum(-1, keepdim=True) / y.sum(-1, keepdim=True))
+            total = y.sum(-1, keepdim=True)  # of nothing, where agents start at 0: they stay there
+            y = torch.where(total > 0, y * (x.sum(-1, keepdim=True) / total), x)
         elif self.geometry == "pnorm":
             y = mix.project(self._from_mirror(self._to_mirror(x) - step))
         else:

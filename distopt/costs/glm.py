@@ -209,18 +209,26 @@ def solve(problem: Problem) -> Limit:
     x, z = State(1.0, 0.1, 1.0), State(1.0, 0.1, 1.0)
     inside = {"squared": _squared, "logistic": _logistic}[problem.loss]
     for iteration in range(1, ITERATIONS + 1):
-        with np.errstate(all="ignore"):
-            of_x, of_z = _penalised(x, problem), inside(z, problem)
-            seen_x, seen_z = _across(of_x, x, rho), _across(of_z, z, rho_z)
-            back_x, back_z = _linear(seen_x, seen_z, problem)
-            new_x, new_z = _across(back_x, seen_x, rho), _across(back_z, seen_z, rho_z)
+        try:
+            with np.errstate(all="ignore"):
+                of_x, of_z = _penalised(x, problem), inside(z, problem)
+                seen_x, seen_z = _across(of_x, x, rho), _across(of_z, z, rho_z)
+                back_x, back_z = _linear(seen_x, seen_z, problem)
+                new_x, new_z = _across(back_x, seen_x, rho), _across(back_z, seen_z, rho_z)
+        except (
+            ArithmeticError,
+            ValueError,
+        ):  # a root of a negative number, or a division by 0: the iteration has left its domain
+            break
         change = max(abs(a - b) / (1 + abs(b)) for a, b in zip((*new_x, *new_z), (*x, *z), strict=True))
         if change < ENOUGH:
             return Limit(of_x, of_z, rho, rho_z, problem.noise, iteration)
         x, z = _between(x, new_x), _between(z, new_z)
         if not all(map(math.isfinite, (*x, *z))):
             break
-    raise RunError(f"glm: no fixed point in {ITERATIONS} iterations; give a larger penalty")
+    raise RunError(
+        f"glm: no fixed point in {iteration} iterations; give a larger penalty, or a smaller one where it makes all coordinates 0"
+    )
 
 
 def _between(old: State, new: State) -> State:

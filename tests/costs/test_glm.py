@@ -204,3 +204,6 @@ def test_without_a_fixed_point_there_is_an_error(monkeypatch: pytest.MonkeyPatch
         solve(problem(1.0, l2=0.1))
     with pytest.raises(RunError, match="no fixed point"):
         solve(Problem(1.0, Spectrum(np.array([np.nan]), np.array([1.0])), l2=0.1))
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="or a smaller one where it makes all coordinates 0"):
+        solve(problem(0.3, l1=5.0, noise=0.1, rho=0.5))
