@@ -153,7 +153,7 @@ def test_a_method_that_needs_column_sums_is_warned_of_once() -> None:
         ({"algorithm": "lead"}, "keeps sums of what neighbours sent"),
         ({"algorithm": "powergossip"}, "powergossip keeps vectors for each link"),
         ({"algorithm": "ef_sgd"}, "has its workers meet around their average, which misses nobody"),
-        ({"algorithm": "gt", "channel": "running_sums"}, "which rows average; use robust_push_diging"),
+        ({"algorithm": "gt", "channel": "running_sums"}, "on top of the average; use robust_push_diging"),
         ({"algorithm": "gt", "drop_messages": 1.0}, r"drop_messages=1.0: must be a probability in \[0, 1\)"),
         ({"algorithm": "gt", "drop_messages": "x"}, "drop_messages='x': must be a probability"),
     ],
