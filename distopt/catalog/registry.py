@@ -107,7 +107,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
         path = place(name)
         if path is None:
             raise InputError(
-                f"{missing(name)} for {kind}; give the path of a Python file or one of: {', '.join(names(kind))}"
+                f"{missing(name)} for {kind}; give the path of a Python file or a name (distopt list {kind})"
             )
         module = _import_file(path)
         stem = path.stem
