@@ -252,7 +252,8 @@ def late(delay: Any) -> str:
     Raises:
         InputError: it is none of these, or longer than ``LATEST``.
     """
-    text = str(delay) if isinstance(delay, int | np.integer) and not isinstance(delay, bool) else delay
+    number = isinstance(delay, int | np.integer) and not isinstance(delay, bool) and 0 <= delay <= LATEST
+    text = str(delay) if number else delay
     if isinstance(text, str) and not text:
         return ""
     found = re.fullmatch(r"([0-9]{1,3})(?:\.\.([0-9]{1,3}))?", text) if isinstance(text, str) else None

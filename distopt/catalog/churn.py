@@ -19,20 +19,20 @@ def leaving(churn: Any) -> str:
     Raises:
         InputError: it is none of these, or no probabilities.
     """
-    if churn == "" and isinstance(churn, str):
+    if isinstance(churn, str) and not churn:
         return ""
     fault = InputError(
         f"churn={shown(churn)}: must be the probabilities that an agent leaves and joins in a round, such as leave=0.01,join=0.1, which sum to at "
         "most 1; or one number for both, up to 0.5; until=T, a round, ends it"
     )
     number = isinstance(churn, Real) and not isinstance(churn, bool)
-    text = re.sub(r"\s", "", churn) if isinstance(churn, str) else str(churn) if number else "?"
     try:
+        text = re.sub(r"\s", "", churn) if isinstance(churn, str) else repr(float(churn)) if number else "?"
         if "=" not in text:
             text = f"leave={real(text)!r},join={real(text)!r}"
         given = [each.partition("=")[::2] for each in text.split(",")]
         values = {name: whole(value) if name == "until" else real(value) for name, value in given}
-    except ValueError:
+    except (ValueError, OverflowError):
         raise fault from None
     leave, join, until = values.get("leave", -1), values.get("join", 0.0), values.get("until", 1)
     if len(values) < len(given) or set(values) - {"leave", "join", "until"} or leave < 0 or join < 0 or until < 1:

@@ -95,7 +95,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def unknown(kind: str, name: str) -> str:
     """The message for an unknown name of a kind."""
     known = names(kind)
-    return f"no {name!r} among the {kind}{nearest(name, known)}; known: {', '.join(known)}, or a path of a .py file"
+    some = f"known: {', '.join(known)}, or" if len(known) <= 40 else f"see distopt list {kind}, or give"
+    return f"no {name!r} among the {kind}{nearest(name, known)}; {some} a path of a .py file"
 
 
 def maker(kind: str, name: str) -> Callable[..., Any]:
