@@ -30,7 +30,6 @@ All numbers are without units: coordinates of the teacher have the variance rho,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -298,7 +297,10 @@ def _logistic(own: State, problem: Problem) -> Overlaps:
     with_z0 = about * chance + left / spread * density  # E[z0, y = 1 | h]
     z1 = _near(h, Q)
     bend = expit(z1) * expit(-z1)
-    mean: Callable[[Floats], float] = lambda of: 2 * float(weight @ of)  # noqa: E731
+
+    def mean(of: Floats) -> float:
+        return 2 * float(weight @ of)
+
     return Overlaps(mean(with_z0 * z1), mean(chance / (Q + bend)), mean(chance * z1**2))
 
 

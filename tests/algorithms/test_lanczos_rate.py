@@ -103,7 +103,7 @@ def test_a_reading_that_is_not_positive_changes_nothing() -> None:
 
         point, state = x, rule.init(x)
         for t in range(4):
-            point, state = rule.update(slope * point, state, point, Round(t))  # type: ignore[arg-type]
+            point, state = rule.update(slope * point, state, point, Round(t))
         expected = (1 - 0.5 * slope) ** 4
         torch.testing.assert_close(point, torch.full_like(x, expected), rtol=1e-6, atol=0)
 

@@ -85,7 +85,7 @@ def test_a_length_that_falls_below_zero_is_the_other_direction() -> None:
     g, w, x = 0.1, np.array([1.0, 0.0]), torch.tensor([[[0.1, 0.0]]], dtype=torch.float64)
     h = np.array([3.0, 1.0])
     for _ in range(5):
-        d, _ = direct(rule, torch.from_numpy(h).reshape(1, 1, 2), (), None, lr=0.1, x=x)  # type: ignore[arg-type]
+        d, _ = direct(rule, torch.from_numpy(h).reshape(1, 1, 2), (), None, lr=0.1, x=x)
         x = x - 0.1 * d
         new = unit(w - 0.1 * g * h)
         g, w = g - 0.1 * float(w @ h), new
@@ -97,7 +97,7 @@ def test_at_zero_the_step_is_that_of_gradient_descent() -> None:
     s = torch.tensor([[[3.0, -1.0]]])
     for name in ("rpgd", "weight_normalisation"):
         rule = registry.make("directions", name)
-        d, _ = direct(rule, s, rule.init(s), None, lr=0.1, x=torch.zeros(1, 1, 2))  # type: ignore[arg-type]
+        d, _ = direct(rule, s, rule.init(s), None, lr=0.1, x=torch.zeros(1, 1, 2))
         assert torch.equal(d, s)
         check_direction(rule)
 

@@ -107,4 +107,4 @@ def test_a_network_follows_the_demand() -> None:
 )
 def test_what_it_refuses(given: dict[str, float], said: str) -> None:
     with pytest.raises(InputError, match=f"^dispatch: {said}"):
-        Dispatch(**given)  # type: ignore[arg-type]  # of which one is a whole number
+        Dispatch(**given)  # of which one is a whole number

@@ -115,7 +115,7 @@ def test_points_stay_allowed_and_no_allowed_point_is_better(form: Form) -> None:
 def test_costs_without_a_comparator_stay_without_one() -> None:
     class Unknown(Drifting):
         comparator = False
-        optimum = None  # type: ignore[assignment]
+        optimum = None
 
         def start(self, key: Key) -> Tensor:
             return torch.full((1, 1, self.dim), 9.0, dtype=torch.float64)

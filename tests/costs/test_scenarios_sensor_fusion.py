@@ -84,4 +84,4 @@ def test_a_network_finds_a_state_that_stands_still() -> None:
     run = distopt.simulate("ring", algorithm="gt:lr=0.3", mode="eager", **ask)
     assert run["tracking_error"][0, -1] < 0.1
     with pytest.raises(InputError, match="^sensor_fusion: motion='spiral' must be one of"):
-        SensorFusion(motion="spiral")  # type: ignore[arg-type]
+        SensorFusion(motion="spiral")

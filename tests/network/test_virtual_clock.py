@@ -192,7 +192,7 @@ def test_it_is_a_setting_of_files_tables_sweeps_and_pages() -> None:
     run = one("run")
     (row,) = csv.DictReader(Path("run/summary.csv").read_text().splitlines())
     assert float(row["simulated_seconds"]) == run["simulated_seconds"][0, -1]
-    assert series.along(run, "simulated_seconds").shape == run["bits"].shape  # type: ignore[union-attr]
+    assert series.along(run, "simulated_seconds").shape == run["bits"].shape
     assert call("report", "run", "--page-only").exit_code == 0
     text = Path("run/report/report.html").read_text()
     assert "simulated seconds" in text and "--clock compute=0.002,latency=0.005,bandwidth=100000" in text
