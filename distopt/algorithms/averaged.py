@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from distopt.algorithms._around import Around
 from distopt.algorithms.gtadam import gtadam
 from distopt.protocols import Algorithm, Mix
 from distopt.ranges import algorithm, whole
@@ -34,7 +35,7 @@ class AveragedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Averaged:
+class Averaged(Around):
     """The mean of the points of any algorithm, which itself goes on as without it [polyak1992].
 
         y_T = x_T                                     T < start
@@ -83,12 +84,6 @@ class Averaged:
         return self.algorithm
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """Those of the algorithm."""
-        found: tuple[str, ...] = self._inner.channels
-        return found
-
-    @property
     def tracks(self) -> Any:
         """The algorithm's tracker."""
         return self._inner.tracks
@@ -102,27 +97,6 @@ class Averaged:
     def channel(self) -> Any:
         """The algorithm's own, or None."""
         return self._inner.channel
-
-    @property
-    def for_rows(self) -> Any:
-        """The algorithm's, or None."""
-        known = self._inner.for_rows
-        return None if known is None else lambda rows: replace(self, algorithm=known(rows))
-
-    @property
-    def full(self) -> Any:
-        """The algorithm's."""
-        return self._inner.full
-
-    @property
-    def coin(self) -> Any:
-        """The algorithm's."""
-        return self._inner.coin
-
-    @property
-    def gradient_free(self) -> bool:
-        """Whether the algorithm uses no gradients."""
-        return bool(self._inner.gradient_free)
 
     def init(self, x: Tensor) -> AveragedState:
         return AveragedState(self._inner.init(x), x.clone(), torch.ones_like(x[..., :1]))

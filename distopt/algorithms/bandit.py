@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from distopt.algorithms._around import Around
 from distopt.algorithms.dgd import DGD
 from distopt.directions._round import RoundWithin
 from distopt.errors import InputError
@@ -35,7 +36,7 @@ class BanditState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bandit:
+class Bandit(Around):
     """Any algorithm whose gradients are estimated from values of the costs, observed near the point: bandit feedback.
 
         two_point:  g_t = d / (2 delta) (f_t(x_t + delta u_t) - f_t(x_t - delta u_t)) u_t                [agarwal2010]
@@ -88,12 +89,6 @@ class Bandit:
         return self.algorithm
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """Those of the algorithm."""
-        found: tuple[str, ...] = self._inner.channels
-        return found
-
-    @property
     def weights(self) -> Any:
         """What the algorithm needs."""
         return self._inner.weights
@@ -102,11 +97,6 @@ class Bandit:
     def channel(self) -> Any:
         """The algorithm's own, or None."""
         return self._inner.channel
-
-    @property
-    def coin(self) -> Any:
-        """The algorithm's."""
-        return self._inner.coin
 
     @property
     def output(self) -> Any:

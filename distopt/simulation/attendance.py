@@ -24,12 +24,12 @@ class Attendance(NamedTuple):
     Attributes:
         inner: the data.
         here: float64 [K, R, n, 1], 1 for agents who are there and else 0.
-        count: float64 [K, R, 1, 1], how many of all agents are there.
+        number: float64 [K, R, 1, 1], how many of all agents are there.
     """
 
     inner: Any
     here: Tensor
-    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody asks for
+    number: Tensor
 
 
 class Attended:

@@ -73,7 +73,7 @@ def counted(x: Tensor, data: Any) -> Tensor:
 
 def count(data: Any, agents: int) -> Any:
     """How many agents are there: N, or in each round and trial [K, R, 1, 1] (without K in one round) where they leave and join."""
-    return data.count if isinstance(data, Attendance) else agents
+    return data.number if isinstance(data, Attendance) else agents
 
 
 def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[str, Tensor]:

@@ -145,6 +145,10 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         algorithm = completed(AlgorithmDefaults, algorithm.for_rows(_rows(scenario, agents, experiment)))
     faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay)
     churn = Churn.of(experiment.churn)
+    if churn is not None and algorithm.for_rows is not None:
+        raise InputError(
+            f"{who} takes gradients of single rows of data, which are not kept apart where agents leave and join; leave churn out"
+        )
     if churn is not None and not like:
         scenario = attended(scenario, churn, label(experiment.scenario))
     if scenario.equilibrium is not None and algorithm.gradient_free:

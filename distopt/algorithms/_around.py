@@ -1,0 +1,39 @@
+"""What an algorithm that goes around another one hands on of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+
+class Around:
+    """A frozen dataclass with the field ``algorithm``, whose attributes of these names are its own, too (``distopt.optional.AlgorithmDefaults``)."""
+
+    algorithm: Any
+
+    @property
+    def coin(self) -> Any:
+        """How often agents exchange anything, or None."""
+        return self.algorithm.coin
+
+    @property
+    def full(self) -> Any:
+        """In what part of the rounds it uses the gradients that it is given."""
+        return self.algorithm.full
+
+    @property
+    def for_rows(self) -> Any:
+        """What makes the algorithm for so many rows of data, or None."""
+        known, around = self.algorithm.for_rows, self
+        return None if known is None else lambda rows: replace(around, algorithm=known(rows))  # type: ignore[type-var]
+
+    @property
+    def gradient_free(self) -> bool:
+        """Whether it uses no gradients."""
+        return bool(self.algorithm.gradient_free)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What it sends."""
+        found: tuple[str, ...] = self.algorithm.channels
+        return found
