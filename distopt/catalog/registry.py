@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from distopt.catalog.places import missing, place, rooted, whereabouts
 from distopt.catalog.spec import Spec, Value, brief, real, whole
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 
 __all__ = ["Spec", "brief"]  # for those who use names and what they stand for together
 
@@ -95,7 +95,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def unknown(kind: str, name: str) -> str:
     """The message for an unknown name of a kind."""
     known = names(kind)
-    some = f"known: {', '.join(known)}, or" if len(known) <= 40 else f"see distopt list {kind}, or give"
+    listed = either("distopt list", "distopt.catalog.registry.names of") + f" {kind}"
+    some = f"known: {', '.join(known)}, or" if len(known) <= 40 else f"see {listed}, or give"
     return f"no {name!r} among the {kind}{nearest(name, known)}; {some} a path of a .py file"
 
 
@@ -107,9 +108,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     if name.endswith(".py"):
         path = place(name)
         if path is None:
-            raise InputError(
-                f"{missing(name)} for {kind}; give the path of a Python file or a name (distopt list {kind})"
-            )
+            raise InputError(f"{missing(name)} for {kind}; give the path of a Python file, or a name of the catalogue")
         module = _import_file(path)
         stem = path.stem
     else:
