@@ -142,7 +142,10 @@ def test_command_runs(command: str, place: Path) -> None:
     assert out.startswith("nothing to resume") == command.startswith("distopt resume ")
     if command.startswith("distopt simulate"):
         folders = [path.parent for path in place.rglob("summary.csv")]
-        picture = "cost.png" if re.search("--scenario (network|digits_mlp)", command) else "regret.png"
+        measured = re.search(r'--scenario "?(?:normalised\()?(network|digits_mlp|dirac_gan)', command)
+        picture = {"network": "cost.png", "digits_mlp": "cost.png", "dirac_gan": "radius.png"}.get(
+            measured[1] if measured else "", "regret.png"
+        )
         assert len(folders) == 1 and (folders[0] / picture).stat().st_size > 10_000
         assert picture in out
 

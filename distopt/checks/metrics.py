@@ -25,6 +25,9 @@ from distopt.simulation.problem import Problem, build
 POINTS = "seen.points"
 """What a metric asks for in vain unless it says ``needs_points``."""
 
+CLOCK = "compute=1e-3,latency=1e-3,bandwidth=1e9"
+"""Metrics may ask how long a round lasts."""
+
 
 def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: Any = "gt") -> None:
     """Check a metric against ``distopt.metrics.Metric``. It is measured on a scenario and an algorithm that can have it.
@@ -49,7 +52,7 @@ def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: 
         ((name, found),) = metrics.added([metric]).items()
     except InputError as error:
         raise AssertionError(f"{who}: {error}") from None
-    problem = build(Experiment("ring", N, scenario, algorithm, rounds=ROUNDS, trials=R))
+    problem = build(Experiment("ring", N, scenario, algorithm, rounds=ROUNDS, trials=R, clock=CLOCK))
     problem = dataclasses.replace(problem, metrics={**problem.metrics, name: found})
     told = f"{who}: it does not apply to this scenario and algorithm; give check_metric others"
     require(name in problem.measured, told)

@@ -33,6 +33,7 @@ def made_up(
         "bits": np.broadcast_to(640.0 * (t + 1), shape).copy(),
         "gradients": np.broadcast_to(1.0 * (t + 1), shape).copy(),
         "messages": np.broadcast_to(2.0 * (t + 1), shape).copy(),
+        "simulated_seconds": np.broadcast_to(0.003 * (t + 1), shape).copy(),
         "path_length": np.broadcast_to(0.1 * t, shape).copy(),
     }
     metrics["static_regret"] = metrics["dynamic_regret"] - metrics["regret_best_fixed"]
