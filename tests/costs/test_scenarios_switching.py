@@ -147,7 +147,12 @@ def with_mass(m: float, alpha: float, h: float) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "rate", "expected"),
-    [(0, 0.3, 0.769), (0, 10, 0.0909), (1, 1, 0.667), (1, 10, 0.0991)],
+    [
+        pytest.param(0, 0.3, 0.769, marks=pytest.mark.battery),
+        (0, 10, 0.0909),
+        (1, 1, 0.667),
+        pytest.param(1, 10, 0.0991, marks=pytest.mark.battery),
+    ],
 )
 def test_the_stationary_variance_is_that_of_the_formula(m: float, rate: float, expected: float) -> None:
     """Over 200 trials and all but the first tenth of 20,000 rounds, relative to the samples: 5 % is two standard errors or more."""
