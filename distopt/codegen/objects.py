@@ -2,7 +2,7 @@
 
 A file of the folder is named by all that decides about its content: the module's text, the versions of llvmlite and LLVM, the processor
 and its features. It is written beside and renamed, and begins with a checksum: one that is damaged, or that does not load, is made anew.
-The folder keeps its most recently used files, up to ``ROOM`` bytes.
+The folder keeps its most recently used files, up to about ``ROOM`` bytes: each ``SELDOM``-th file or so that is written looks through it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ OPTIMISED = True
 """Whether LLVM's passes run. Without them a module compiles in half the time and runs slower, with the same bits."""
 
 ROOM = 2**28
+SELDOM = 64
 FORM = 1  # of the files; another number leaves all that there are alone
 _SUM = 32  # bytes of the checksum
 
@@ -149,20 +150,22 @@ def _write(file: Path, code: bytes) -> None:
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise
-        _tidy(file.parent)
+        if int(file.stem, 16) % SELDOM == 0:  # to look at thousands of files takes longer than to compile one
+            _tidy(file.parent)
     except OSError:
         return
 
 
 def _tidy(folder: Path) -> None:
     known = []
-    for file in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process tidies, too
-            about = file.stat()
-            known.append((about.st_mtime, about.st_size, file))
+    with os.scandir(folder) as files:
+        for file in files:
+            with contextlib.suppress(OSError):  # another process tidies, too
+                about = file.stat()
+                known.append((about.st_mtime, about.st_size, file.path))
     total = sum(size for _, size, _ in known)
-    for _, size, file in sorted(known):
+    for _, size, path in sorted(known):
         if total <= ROOM:
             return
-        file.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         total -= size

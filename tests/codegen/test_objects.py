@@ -92,11 +92,24 @@ def test_the_folder_is_bounded_and_keeps_what_was_used_last(place: Path, monkeyp
     (first,) = files(place)
     size = first.stat().st_size
     monkeypatch.setattr(objects, "ROOM", 3 * size + size // 2)
+    monkeypatch.setattr(objects, "SELDOM", 1)
     for k in range(3, 8):
         os.utime(first, (2e9, 2e9))
         double(float(k))
     kept = files(place)
     assert len(kept) == 3 and first in kept
+
+
+def test_few_of_those_who_write_look_through_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "ROOM", 4000)
+    for k in range(640):
+        objects._write(tmp_path / f"{objects.key(str(k))}.o", bytes(68))  # 100 bytes with the checksum
+    assert 40 <= len(files(tmp_path)) <= 40 + 6 * objects.SELDOM
+    looked = []
+    monkeypatch.setattr(objects, "_tidy", looked.append)
+    for k in range(640):
+        objects._write(tmp_path / f"{objects.key(str(k))}.o", bytes(68))
+    assert 1 <= len(looked) <= 30
 
 
 def test_a_folder_that_others_may_write_is_not_used(place: Path) -> None:
