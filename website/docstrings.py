@@ -93,7 +93,7 @@ def _prose(line: str) -> str:
 def _plain(text: str) -> str:
     start = _LIST.match(text)
     head = start[0] if start else ""
-    text = re.sub(r"([*_<\\])", r"\\\1", text[len(head) :])
+    text = re.sub(r"([*_\\])", r"\\\1", text[len(head) :]).replace("<", "&lt;")
     text = re.sub(r"\]\(([\w-]+)\.md([#)])", r"](../\1.md\2", text)
     return head + _KEYS.sub(lambda match: rf"\[{', '.join(map(_paper, match[1].split(', ')))}\]", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import shutil
 
 import methods
@@ -11,11 +12,14 @@ from markdown import Extension, Markdown
 from markdown.inlinepatterns import SimpleTextInlineProcessor
 from mathematics import with_formulas
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 PACKAGE = places.ROOT / "build" / "package" / "distopt"
+SENTENCE = 100
+"""So many characters are a sentence: such cells of tables have a width of their own, so that they are not squeezed."""
 ASSETS = places.ROOT / "website" / "assets"
 
 
@@ -53,7 +57,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = (path for origin, text in origins.items() for path in places.links(text, origin))
     for place, text in places.source_pages(linked).items():
         files.append(File.generated(config, place, content=text, inclusion=InclusionLevel.NOT_IN_NAV))
-    files.append(File.generated(config, "api/methods.md", content=methods.page()))
     for path in sorted(ASSETS.iterdir()):
         files.append(File.generated(config, f"assets/{path.name}", abs_src_path=str(path)))
     return files
@@ -62,13 +65,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as they are on the site, and links to papers."""
     place = page.file.src_uri
-    if place.startswith("source/") or place == "api/methods.md":
+    if place.startswith("source/"):
         return markdown
+    if place == "api/methods.md":
+        return f"{markdown}\n{methods.lists()}"
     origin = place.removeprefix("project/") if place.startswith("project/") else f"docs/{place}"
     to_api = posixpath.relpath("api", posixpath.dirname(place) or ".")
     return methods.with_papers(places.relinked(places.with_titles(markdown, origin), origin), f"{to_api}/")
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas in MathML."""
-    return with_formulas(html)
+    """Formulas in MathML, and a mark for the cells of tables that hold sentences."""
+    try:
+        made = with_formulas(html)
+    except ValueError as error:
+        raise PluginError(f"{page.file.src_uri}: {error}") from error
+    return re.sub(rf"<td>(?=(?:(?!</td>).){{{SENTENCE}}})", '<td class="long">', made, flags=re.S)

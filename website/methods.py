@@ -1,4 +1,4 @@
-"""The page of all methods and the papers that they come from, as the docstrings name them and references.bib has them."""
+"""Lists of all methods and of the papers that they come from, as the docstrings name them and references.bib has them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KINDS = {
 }
 
 
-def page() -> str:
-    """The page in Markdown."""
+def lists() -> str:
+    """All entries by kind, and all papers, in Markdown."""
     return "\n".join([*_methods(), "## Papers", "", *_papers()])
 
 
@@ -45,13 +45,6 @@ def with_papers(text: str, prefix: str) -> str:
 
 
 def _methods() -> Iterator[str]:
-    yield "# Methods and papers"
-    yield ""
-    yield (
-        "What `distopt list` shows, with the papers. A name leads to the recursion, the parameters and an example. "
-        "A key leads to the paper, below."
-    )
-    yield ""
     for kind, title in KINDS.items():
         yield from (f"## {title}", "", "| name | what it is | papers |", "| --- | --- | --- |")
         yield from (_row(entries.entry(kind, name)) for name in registry.names(kind))
