@@ -96,10 +96,12 @@ def source_pages(paths: Iterator[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file that is linked to is no text, or too long.
+        ValueError: a file that is linked to is no text, too long, or outside the repository.
     """
     found: dict[str, str] = {}
     for path in paths:
+        if path.startswith(".."):
+            raise ValueError(f"{path}: a page links to it, but it is outside the repository")
         if page_of(path) in found:
             continue
         if (ROOT / path).is_dir():

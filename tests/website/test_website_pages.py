@@ -136,6 +136,8 @@ def test_files_and_folders_that_pages_link_to_are_pages(tmp_path: Path, monkeypa
     )
     with pytest.raises(ValueError, match="is no text"):
         places.source_pages(iter(["runs/two.npz"]))
+    with pytest.raises(ValueError, match="outside the repository"):
+        places.source_pages(iter(["../etc/passwd"]))
     with pytest.raises(FileNotFoundError):
         places.source_pages(iter(["runs/three.py"]))
 
