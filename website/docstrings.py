@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from griffe import Extension, Object
+from places import with_titles
 
 from distopt.catalog.entries import references
 
@@ -22,6 +23,8 @@ SECTIONS = {
     "Yields:": "Yields",
 }
 """The headings in docstrings, and on the page."""
+ENTRIES = ("Parameters", "Attributes", "Errors")
+"""Those below which each entry begins with its name."""
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
 _KEYS = re.compile(r"\[([a-z]+\d{4}[a-z]*(?:, [a-z]+\d{4}[a-z]*)*)\]")
 _ITEM = re.compile(r" {4}(\w+(?:, \w+)*): (.*)")
@@ -47,26 +50,27 @@ def markdown(docstring: str) -> str:
 
 
 def _lines(lines: list[str]) -> Iterator[str]:
-    example = section = False
-    before = ""
+    example, section, before = False, "", ""
     for line in lines:
         if example and not line:
             yield "```"
             example = False
         if line.startswith(">>>") and not example:
             yield from ("", "```pycon")
-            example, section = True, False
+            example, section = True, ""
         if example:
             yield line
             continue
         if line and not line.startswith(" "):
-            section = line in SECTIONS
+            section = SECTIONS.get(line, "")
         if line in SECTIONS:
-            yield from ("", f"**{SECTIONS[line]}**", "")
+            yield from ("", f"**{section}**", "")
+        elif section in ENTRIES:
+            yield _entry(line)
         elif section:
-            yield _in_section(line)
+            yield _prose(line.strip())
         elif line.startswith("    "):
-            yield line
+            yield line.replace("``", "")  # code already
         else:
             if _LIST.match(line) and before and not before.startswith("  ") and not _LIST.match(before):
                 yield ""
@@ -76,7 +80,7 @@ def _lines(lines: list[str]) -> Iterator[str]:
         yield "```"
 
 
-def _in_section(line: str) -> str:
+def _entry(line: str) -> str:
     """A line below a heading such as ``Args:``: names and what is said of them become an entry of a list."""
     match = _ITEM.match(line)
     if match:
@@ -95,6 +99,8 @@ def _plain(text: str) -> str:
     head = start[0] if start else ""
     text = re.sub(r"([*_\\])", r"\\\1", text[len(head) :]).replace("<", "&lt;")
     text = re.sub(r"\]\(([\w-]+)\.md([#)])", r"](../\1.md\2", text)
+    text = re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](../\1)", text)
+    text = with_titles(text, "docs/api/index.md")
     return head + _KEYS.sub(lambda match: rf"\[{', '.join(map(_paper, match[1].split(', ')))}\]", text)
 
 

@@ -73,7 +73,7 @@ def test_notation_in_a_line_is_text(text: str) -> None:
 def test_a_docstring_becomes_markdown() -> None:
     text = """What it is [kingma2015, nosuch2000].
 
-    x_{t+1} = x_t - lr * g_t
+    x_{t+1} = x_t - ``lr`` * g_t
 
 Two kinds:
 - one: for
@@ -83,6 +83,9 @@ Two kinds:
 Args:
     one, two: numbers in
         [0, 1].
+
+Returns:
+    The sum: 2. See docs/clock.md.
 
 Raises:
     InputError: never.
@@ -105,6 +108,11 @@ Raises:
         "",
         "- `one`, `two`: numbers in",
         "    [0, 1].",
+        "",
+        "",
+        "**Returns**",
+        "",
+        "The sum: 2. See [Simulated seconds](../clock.md).",
         "",
         "",
         "**Errors**",
