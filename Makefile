@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test test-all battery browser lint types bench clean
+.PHONY: simulate test test-all battery browser lint types docs bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
@@ -28,6 +28,11 @@ types: $(VENV)/.installed-test
 	cp -r distopt build/types/ && cp -r topologies scenarios build/types/distopt/
 	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p distopt
 
+docs: $(VENV)/.installed-docs
+	rm -rf build/site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	$(VENV)/bin/python website/check.py build/site
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -37,6 +42,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
 STREAMS := moving_target moving_target:kappa=30 moving_target:spread=1 moving_target:spread=5 moving_target:motion=walk,speed=0.05
