@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,21 @@ def test_the_page_of_rules_has_the_tables_of_the_log(tables: ModuleType) -> None
     log = json.loads((ROOT / "benchmarks" / "results" / "rules.json").read_text())
     page = rules.PAGE.read_text()
     assert rules.written(page, "rules.py", rules.table(log["streams"])) == page, "run python benchmarks/rules.py --log"
+
+
+def test_the_guide_says_what_the_regrets_are() -> None:
+    text = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
+    found = {
+        stream: {name: float(value) for name, value in re.findall(r"(\w+) +best lr \S+ +R_T/T (\S+)", block)}
+        for stream, block in re.findall(r"^(\S+) on ring, .*\n((?:.+\n)+)", text, re.M)
+    }
+    assert len(found) == 5
+    ahead = sum(each[name] < each["dgd"] for each in found.values() for name in ("gt", "gtadam"))
+    curved = found["moving_target:kappa=30"]
+    guide = (ROOT / "docs" / "choosing.md").read_text()
+    assert ahead == 9 and "in nine of ten comparisons" in guide
+    assert f"it has {curved['gtadam'] / curved['gt']:.2f} of `gt`'s regret" in guide
+    assert all(each["dadam"] > each["dgd"] for each in found.values())
 
 
 def test_the_page_of_clocks_has_the_table_of_the_log(tables: ModuleType) -> None:
