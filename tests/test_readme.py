@@ -90,7 +90,11 @@ def test_the_pages_have_commands() -> None:
         "docs/training-script.md",
         "docs/tuning.md",
         "docs/your-model.md",
-        "docs/your-own-algorithm.md",
+        *(
+            f"docs/your-own-{kind}.md"
+            for kind in ("algorithm", "compressor", "direction", "metric", "probe", "scenario")
+        ),
+        "docs/your-own-topology.md",  # these are run in tests/test_own_pages.py
     }
 
 
@@ -231,7 +235,7 @@ def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: py
 
 def test_the_weights_of_each_channel_are_given(place: Path) -> None:
     said: dict[str, Any] = {}
-    exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][0], said)
+    exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][1], said)
     assert said["run"].status == "done" and said["run"]["tracker_invariant"].max() < 1e-12
 
 
