@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test test-all battery browser lint types docs bench clean
+.PHONY: simulate test test-all battery browser lint types docs gallery release bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
@@ -66,6 +66,9 @@ bench: $(VENV)/.installed-test
 	done > build/regret.txt
 	mv build/regret.txt benchmarks/results/regret.txt
 	$(VENV)/bin/python benchmarks/plots.py
+
+gallery: $(VENV)/.installed-test  # the pictures of docs/gallery.md
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/gallery.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -53,7 +53,7 @@ def simulate(
     clock: str = "",
     churn: float | str = "",
     agentwise: bool | None = None,
-    metrics: str | Sequence[Any] = (),
+    metrics: Any = (),
     probe: Any = (),
     mode: local.Mode = "auto",
     engine: str | MakeEngine = "local",
@@ -91,7 +91,8 @@ def simulate(
             ``simulated_seconds``.
         churn: how agents leave and join: probabilities per round, such as "leave=0.01,join=0.1", and "until=500", which ends it (see docs/losses.md).
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
-        metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
+        metrics: what to measure besides the metrics that every run has: the path of a Python file, an object, or a list of these (see
+            ``distopt.metrics``).
         probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
             Python files, or objects. ``run.readings("sharpness")`` has the rounds in which it was measured.
         mode: "eager" for rounds one by one in Python; "compiled" refuses rounds that cannot be compiled, and "auto" runs them eagerly.

@@ -119,9 +119,7 @@ class Experiment:
         if not isinstance(record, list | tuple) or not all(isinstance(name, str) for name in record):
             raise InputError(f'record={shown(self.record)}: must be names, such as x,s or ("x", "s")')
         object.__setattr__(self, "record", tuple(name.strip() for name in record if name.strip()))
-        metrics = [self.metrics] if isinstance(self.metrics, str | Path) else self.metrics
-        if not isinstance(metrics, list | tuple):
-            raise InputError(f'metrics={shown(self.metrics)}: must be a list of Python files, as in ["mine.py"]')
+        metrics = self.metrics if isinstance(self.metrics, list | tuple) else [self.metrics]
         found = (of_path("metric", each) if isinstance(each, Path) else each for each in metrics)
         object.__setattr__(self, "metrics", tuple(found))
         probe = self.probe if isinstance(self.probe, list | tuple) else [self.probe]

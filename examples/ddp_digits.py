@@ -16,12 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
 
 asked = argparse.ArgumentParser()
-asked.add_argument(
-    "--hook",
-    default="sign",
-    metavar="COMPRESSOR",
-    help='"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]',
-)
+compressors = '"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]'
+asked.add_argument("--hook", default="sign", metavar="COMPRESSOR", help=compressors)
 asked.add_argument("--epochs", type=int, default=6)
 options = asked.parse_args()
 
@@ -32,11 +28,8 @@ torch.manual_seed(0)
 
 data = load_digits()
 order = torch.randperm(len(data.target))
-images, labels = (
-    torch.tensor(data.images, dtype=torch.float32)[order].unsqueeze(1) / 16,
-    torch.tensor(data.target)[order],
-)
-images, labels = images.to(device), labels.to(device)
+images = torch.tensor(data.images, dtype=torch.float32)[order].unsqueeze(1).to(device) / 16
+labels = torch.tensor(data.target)[order].to(device)
 mine = torch.arange(rank, 1400, world)  # the others are for the test
 
 model = nn.Sequential(

@@ -40,10 +40,13 @@ FORKING = [line for line in COMMANDS if re.search(r"--engine|^distopt sweep|^dis
 LAUNCHED = [line for _, line in SHELL if re.search(r"launch/\S+ simulate|-m distopt ", line)]
 MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
 TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tests/optim/test_training_page.py
+SCRIPTS = [line for _, line in SHELL if line.startswith("python examples/")]  # run in tests/test_examples.py
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp")
+SECONDS = re.compile(
+    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|trials 6|rounds 3000"
+)
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -72,8 +75,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_pages_have_commands() -> None:
     assert len(COMMANDS) >= 20 and MAKE == ["simulate", "test"]
-    left = {line for _, line in SHELL} - {*ALL, *LAUNCHED, *TRAINED, *OTHER, "make simulate", "make test"}
+    left = {line for _, line in SHELL} - {*ALL, *LAUNCHED, *TRAINED, *SCRIPTS, *OTHER, "make simulate", "make test"}
     assert not left, "shell lines that no test runs"
+    assert SCRIPTS == ["python examples/teacher.py consensus.gif"]
     assert {page for page, blocks in PYTHON.items() if blocks} == {
         "README.md",
         "docs/architecture.md",
@@ -90,7 +94,11 @@ def test_the_pages_have_commands() -> None:
         "docs/training-script.md",
         "docs/tuning.md",
         "docs/your-model.md",
-        "docs/your-own-algorithm.md",
+        *(
+            f"docs/your-own-{kind}.md"
+            for kind in ("algorithm", "compressor", "direction", "metric", "probe", "scenario")
+        ),
+        "docs/your-own-topology.md",  # these are run in tests/test_own_pages.py
     }
 
 
@@ -234,7 +242,7 @@ def test_the_own_algorithm_is_the_example_and_keeps_its_promises(monkeypatch: py
 
 def test_the_weights_of_each_channel_are_given(place: Path) -> None:
     said: dict[str, Any] = {}
-    exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][0], said)
+    exec("import distopt\n" + PYTHON["docs/your-own-algorithm.md"][1], said)
     assert said["run"].status == "done" and said["run"]["tracker_invariant"].max() < 1e-12
 
 

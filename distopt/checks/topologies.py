@@ -58,7 +58,10 @@ def _made(maker: Callable[..., Any], agents: int, seed: int, who: str) -> Graph 
     wanted = inspect.signature(maker).parameters
     given = {"agents": agents, "key": Key(seed, range(agents), range(R), agents)}
     build = partial(maker, **{name: value for name, value in given.items() if name in wanted})
-    built, again = build(), build()
+    try:
+        built, again = build(), build()
+    except InputError as error:
+        raise AssertionError(f"{who}: {error}") from error
     if not isinstance(built, Graph | Switching):
         raise AssertionError(f"{who}: makes a {type(built).__name__}, not a Graph or Switching")
     require(

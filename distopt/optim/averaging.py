@@ -103,7 +103,8 @@ def _average_buffers(model: torch.nn.Module, ranks: Ranks) -> None:
         if each.is_floating_point():
             each.copy_(means[id(each)])
     counts = [each.cpu().reshape(-1).clone() for each in wholes]
-    ranks.largest(counts)
+    # Also where there are none: after a meeting that no message follows, rank 0 may end, and its store with it, while others still read there.
+    ranks.largest(counts or [torch.zeros(1, dtype=torch.int64)])
     for each, count in zip(wholes, counts, strict=True):
         each.copy_(count.reshape(each.shape))
 

@@ -209,8 +209,11 @@ def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
         distopt.simulate("ring", **EXPERIMENT, metrics=f"{name}.py", record="s")
     with pytest.raises(InputError, match=r"give an object of it, as in Length\(\)"):
         distopt.simulate("ring", **EXPERIMENT, metrics=[Length])
-    with pytest.raises(InputError, match="must be a list of Python files"):
-        distopt.simulate("ring", **EXPERIMENT, metrics=Length())  # that is refused
+
+
+def test_one_object_needs_no_list() -> None:
+    one, listed = (distopt.simulate("ring", **EXPERIMENT, metrics=each)["length"] for each in (Length(), [Length()]))
+    assert one.max() > 0 and (one == listed).all()
 
 
 def test_a_metric_that_asks_for_what_is_not_there_is_left_out() -> None:
