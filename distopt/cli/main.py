@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from distopt._version import __version__
-from distopt.cli import asking, commands, comparing, reporting, studies
+from distopt.cli import asking, commands, comparing, doctor, reporting, studies
 from distopt.cli.options import (
     ADDRESS,
     BACKEND,
@@ -310,7 +310,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune, comparing.compare, comparing.export, reporting.report):
+for each in (studies.sweep, studies.tune, comparing.compare, comparing.export, reporting.report, doctor.doctor):
     cli.add_command(each)
 
 
