@@ -50,7 +50,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, breaks: str = "") -> lis
         ("distopt simulate ring --algorithm gt:form=", ["gt:form=cta", "gt:form=atc"]),
         ("distopt simulate ring --algorithm gt:lr=inv", ["gt:lr=inverse", "gt:lr=inverse_sqrt"]),
         ("distopt simulate ring --algorithm 'gt:form=[cta,a", ["gt:form=[cta,atc"]),
-        ("distopt simulate ring --algorithm 'gt:direction=adam(b1=0.5,ep", ["gt:direction=adam(b1=0.5,eps="]),
+        ("distopt simulate ring --algorithm 'gt:direction=adam(b1=0.5,b2", ["gt:direction=adam(b1=0.5,b2="]),
         ("distopt simulate ring --algorithm 'gt:direction=adam(b1=0.5),fo", ["gt:direction=adam(b1=0.5),form="]),
         ("distopt simulate ring --algorithm no_such:l", []),
         ("distopt simulate ring --algorithm gt:lr=(((", []),
