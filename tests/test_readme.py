@@ -43,7 +43,7 @@ TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tes
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp")
+SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|doctor")
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -78,9 +78,11 @@ def test_the_pages_have_commands() -> None:
         "README.md",
         "docs/architecture.md",
         "docs/clock.md",
+        "docs/coming-from.md",
         "docs/comparing.md",
         "docs/directed.md",
         "docs/exporting.md",
+        "docs/faq.md",
         "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",
