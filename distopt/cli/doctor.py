@@ -26,7 +26,9 @@ PAGE = 120
 @click.option("--ray", "with_ray", is_flag=True, help="Start a Ray cluster, too, and stop it.")
 @TRACEBACK
 def doctor(as_json: bool, with_ray: bool, traceback: bool) -> None:
-    """Say what works on this machine, and what to do about what does not.
+    """Say what works on this machine.
+
+    A line each, with what to do about what does not work:
 
     \b
     ok    it works

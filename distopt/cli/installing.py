@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from distopt.cli.completing import SHELLS, script, words
+from distopt.cli.options import Command
 from distopt.cli.polite import polite
 from distopt.errors import InputError, printable
 
@@ -112,25 +114,23 @@ def _shown(context: click.Context, _: click.Parameter, shell: str | None) -> Non
     context.exit()
 
 
-INSTALL = click.option(
+def _option(name: str, callback: Callable[..., None], help: str) -> Callable[[Command], Command]:
+    return click.option(
+        name,
+        is_flag=False,
+        flag_value="",
+        metavar="[bash|zsh|fish]",
+        expose_value=False,
+        is_eager=True,
+        callback=callback,
+        shell_complete=words(*SHELLS),
+        help=help,
+    )
+
+
+INSTALL = _option(
     "--install-completion",
-    is_flag=False,
-    flag_value="",
-    metavar="[bash|zsh|fish]",
-    expose_value=False,
-    is_eager=True,
-    callback=_installed,
-    shell_complete=words(*SHELLS),
-    help="Let the TAB key complete names, parameters and files, in this shell or the one named.",
+    _installed,
+    "Let the TAB key complete names, parameters and files, in this shell or the one named.",
 )
-SHOW = click.option(
-    "--show-completion",
-    is_flag=False,
-    flag_value="",
-    metavar="[bash|zsh|fish]",
-    expose_value=False,
-    is_eager=True,
-    callback=_shown,
-    shell_complete=words(*SHELLS),
-    help="Print the script that does it.",
-)
+SHOW = _option("--show-completion", _shown, "Print the script that does it.")

@@ -139,34 +139,39 @@ TRIALS: dict[str, tuple[Callable[[], Finding], bool, str]] = {
 
 def tried(names: Sequence[str], limit: float = LIMIT) -> Iterator[Finding]:
     """The findings of these names, tried in one process that is ended after ``limit`` seconds, with all that it started."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "distopt.cli.trying", *names],  # -P: no file of the user's hides a library
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    late = False
+    out, why = _answer([sys.executable, "-P", "-m", "distopt.cli.trying", *names], limit)
+    found = dict(_read(out))
+    for name in names:
+        _, core, advice = TRIALS[name]
+        yield found.get(name) or Finding(name, "fail" if core else "note", why, advice)
+
+
+def _answer(command: Sequence[str], limit: float) -> tuple[str, str]:
+    """What a process prints, and how it ended. No file of the user's may hide a library from it: hence ``-P`` in its command."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:  # no memory, or no processes left
+        return "", f"no process can be started ({error.strerror or error})"
     try:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        late = True
         os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        return process.communicate()[0], f"no answer within {limit:g} s"
     except BaseException:  # Ctrl-C
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
-    found = dict(_read(out))
-    said = err.strip().splitlines() or ["it said nothing"]
     code = process.returncode
-    end = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-    why = f"no answer within {limit:g} s" if late else f"the process ended {end}: {said[-1]}"
-    for name in names:
-        _, core, advice = TRIALS[name]
-        yield found.get(name) or Finding(name, "fail" if core else "note", why, advice)
+    said = (err.strip().splitlines() or ["it said nothing"])[-1]
+    return out, f"the process ended {f'by {signal.Signals(-code).name}' if code < 0 else f'with code {code}'}: {said}"
 
 
 def _read(out: str) -> Iterator[tuple[str, Finding]]:

@@ -125,6 +125,16 @@ def test_what_was_found_before_the_end_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert second.status == "note" and second.value.startswith("the process ended with code 4")
 
 
+def test_a_machine_on_which_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any, **named: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    first, second = trying.tried(["torch", "LaTeX"])
+    assert (first.status, second.status) == ("fail", "note")
+    assert first.value == "no process can be started (Resource temporarily unavailable)"
+
+
 def test_gloo_whose_other_process_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "_second", lambda *given: os._exit(1))
     with pytest.raises(RunError):
