@@ -45,7 +45,7 @@ OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray star
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
 SECONDS = re.compile(
-    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|trials 6|rounds 3000"
+    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|trials 6|rounds 3000|doctor"
 )
 
 
@@ -82,9 +82,11 @@ def test_the_pages_have_commands() -> None:
         "README.md",
         "docs/architecture.md",
         "docs/clock.md",
+        "docs/coming-from.md",
         "docs/comparing.md",
         "docs/directed.md",
         "docs/exporting.md",
+        "docs/faq.md",
         "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",

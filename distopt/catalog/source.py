@@ -190,7 +190,13 @@ def _imported(node: ast.stmt, name: str) -> tuple[str, ast.Module] | None:
         if f"{name}.".startswith(f"{local}."):
             origin = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             package, *inner = f"{origin}{alias.name}{name[len(local) :]}".split(".")
-            base = Path(__file__).parent.parent.joinpath(*inner[:-1])
+            above = inner[:-1]
+            kind = above and above[0] in registry.KINDS  # whose folder may lie beside the package
+            base = (
+                registry.folder(above[0]).joinpath(*above[1:])
+                if kind
+                else Path(__file__).parent.parent.joinpath(*above)
+            )
             path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
             return (
                 (inner[-1], ast.parse(path.read_text())) if package == "distopt" and inner and path.is_file() else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from distopt.cli import commands
+from distopt.cli import commands, completing
 from distopt.cli.options import REAL, TRACEBACK
 from distopt.cli.polite import polite
 from distopt.cli.streams import say
@@ -17,7 +17,12 @@ from distopt.cli.streams import say
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|FILE.toml...")
-@click.option("--metric", metavar="NAME", help="Metric to compare.  [default: the average dynamic regret, or the cost]")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    shell_complete=completing.metrics(),
+    help="Metric to compare.  [default: the average dynamic regret, or the cost]",
+)
 @click.option("--baseline", metavar="METHOD", help="Method to compare the others with.  [default: the best]")
 @click.option("--level", type=REAL, default=0.9, metavar="P", help="Level of the intervals.  [default: 0.9]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write tables and figures to.")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from distopt._version import __version__
-from distopt.cli import asking, commands, comparing, reporting, studies
+from distopt.cli import asking, commands, comparing, completing, doctor, installing, reporting, studies
 from distopt.cli.options import (
     ADDRESS,
     BACKEND,
@@ -34,6 +34,8 @@ from distopt.cli.streams import lasting_streams
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="distopt %(version)s")
+@installing.INSTALL
+@installing.SHOW
 def cli() -> None:
     """Simulate agents on a graph that minimise changing costs together, without a coordinator.
 
@@ -47,7 +49,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("topology", metavar="TOPOLOGY|FILE.toml")
+@click.argument("topology", metavar="TOPOLOGY|FILE.toml", shell_complete=completing.part("topologies", ".toml", ".py"))
 @WHAT
 @click.option("--trials", type=WHOLE, metavar="R", help="Number of independent repetitions.  [default: 1]")
 @HOW
@@ -182,7 +184,7 @@ def resume(
 
 
 @cli.command("list")
-@click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]")
+@click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]", shell_complete=completing.named())
 @TRACEBACK
 def list_(what: str | None, traceback: bool) -> None:
     """List all topologies, scenarios, algorithms and other parts, or explain one of them, your own included.
@@ -204,10 +206,14 @@ def list_(what: str | None, traceback: bool) -> None:
 
 
 @cli.command()
-@click.argument("topology")
+@click.argument("topology", shell_complete=completing.part("topologies", ".py"))
 @click.option("--agents", type=WHOLE, metavar="N", help="Number of agents, unless the topology fixes it.")
 @click.option(
-    "--weights", default="metropolis", metavar="W", help="Rule for the mixing weights.  [default: metropolis]"
+    "--weights",
+    default="metropolis",
+    metavar="W",
+    shell_complete=completing.words(*completing.WEIGHTS),
+    help="Rule for the mixing weights.  [default: metropolis]",
 )
 @click.option("--drop-links", type=REAL, default=0.0, metavar="P", help="Probability that a link fails.  [default: 0]")
 @click.option(
@@ -237,7 +243,7 @@ def show(
 
 
 @cli.command()
-@click.argument("paper", metavar="PAPER|all")
+@click.argument("paper", metavar="PAPER|all", shell_complete=completing.papers())
 @click.option("--only", metavar="PART", help="One part of a paper's experiments, named below.  [default: all parts]")
 @click.option(
     "--out",
@@ -310,7 +316,7 @@ def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | No
         papers.run(paper, only, out, data, lambda text: click.echo(text, err=True), click.echo)
 
 
-for each in (studies.sweep, studies.tune, comparing.compare, comparing.export, reporting.report):
+for each in (studies.sweep, studies.tune, comparing.compare, comparing.export, reporting.report, doctor.doctor):
     cli.add_command(each)
 
 
@@ -320,4 +326,5 @@ def main() -> None:
         "OMP_WAIT_POLICY", "passive"
     )  # a second thread that spins between small operations doubles the CPU time
     lasting_streams()
+    completing.register()
     cli(prog_name="distopt")

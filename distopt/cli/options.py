@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from distopt.catalog.spec import real, whole
+from distopt.cli import completing
 from distopt.errors import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -73,15 +74,24 @@ def stacked(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 WHAT = stacked(
     click.option("--agents", type=WHOLE, metavar="N", help="Number of agents, unless the topology fixes it."),
-    click.option("--scenario", metavar="S", help="Scenario: the costs and their data.  [default: flights]"),
+    click.option(
+        "--scenario",
+        shell_complete=completing.part("scenarios", ".py"),
+        metavar="S",
+        help="Scenario: the costs and their data.  [default: flights]",
+    ),
     click.option(
         "--algorithm",
+        shell_complete=completing.part("algorithms", ".py"),
         multiple=True,
         metavar="A",
         help="Algorithm; repeat the option to compare several. Lists of values are a grid.  [default: gtadam]",
     ),
     click.option(
-        "--channel", metavar="C", help="Channel: how values are sent, for example compressed.  [default: exact]"
+        "--channel",
+        shell_complete=completing.part("channels", ".py"),
+        metavar="C",
+        help="Channel: how values are sent, for example compressed.  [default: exact]",
     ),
     click.option(
         "--rounds", type=WHOLE, metavar="T", help="Number of rounds.  [default: 1000, or fewer if the data end]"
@@ -91,7 +101,12 @@ WHAT = stacked(
 
 HOW = stacked(
     click.option("--seed", type=WHOLE, metavar="K", help="Random seed.  [default: 0]"),
-    click.option("--weights", metavar="W", help="Rule for the mixing weights.  [default: metropolis]"),
+    click.option(
+        "--weights",
+        shell_complete=completing.words(*completing.WEIGHTS),
+        metavar="W",
+        help="Rule for the mixing weights.  [default: metropolis]",
+    ),
     click.option(
         "--drop-links", type=REAL, metavar="P", help="Probability that a link fails in a round.  [default: 0]"
     ),
@@ -109,11 +124,13 @@ HOW = stacked(
     ),
     click.option(
         "--feedback",
+        shell_complete=completing.setting("algorithms", "bandit"),
         metavar="F",
         help="Values of the costs in place of gradients: two_point:delta=0.01, one_point or residual.  [default: gradients]",
     ),
     click.option(
         "--feasible",
+        shell_complete=completing.setting("scenarios", "feasible"),
         metavar="F",
         help="Set of allowed points: ball:radius=1, box, simplex or l1.  [default: all points]",
     ),
@@ -137,18 +154,21 @@ HOW = stacked(
     click.option(
         "--metric",
         "metrics",
+        shell_complete=completing.part("metrics", ".py"),
         multiple=True,
         metavar="FILE.py",
         help="Metric of your own to measure too; may be repeated.",
     ),
     click.option(
         "--probe",
+        shell_complete=completing.part("probes", ".py"),
         multiple=True,
         metavar="P",
         help="Probe: what to measure every so many rounds, for example sharpness:every=100; may be repeated.",
     ),
     click.option(
         "--dtype",
+        shell_complete=completing.words("float64", "float32"),
         metavar="float64",
         help="Precision of the iterates: float64 or float32. Metrics are float64.  [default: float64]",
     ),

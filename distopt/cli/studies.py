@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from distopt.cli import asking, commands
+from distopt.cli import asking, commands, completing
 from distopt.cli.options import ADDRESS, CHECKPOINT, COUNT, HOW, TRACEBACK, WHAT, WHERE, WHOLE
 from distopt.cli.polite import polite
 
@@ -73,7 +73,7 @@ def sweep(
 
 
 @click.command()
-@click.argument("topology", metavar="TOPOLOGY|FILE.toml")
+@click.argument("topology", metavar="TOPOLOGY|FILE.toml", shell_complete=completing.part("topologies", ".toml", ".py"))
 @WHAT
 @click.option(
     "--grid",

@@ -23,9 +23,20 @@ class CompileWarning(UserWarning):
 def own(name: str, asked: Path | None = None, unfit: Callable[[Path], str | None] = lambda folder: None) -> Path:
     """A folder for code that is loaded: ``asked``, or the one of this name in the user's cache. Made where it is not there, with mode 0700.
 
-    Where others could write into it, it cannot be made, or ``unfit`` says why it will not do, there is a private one instead for as
-    long as this process lives, and a warning.
+    Where it will not do (see ``found``), there is a private one instead for as long as this process lives, and a warning.
     """
+    folder, why = found(name, asked, unfit)
+    return folder if folder is not None and why is None else _private(why or "there is no cache folder")
+
+
+def found(
+    name: str, asked: Path | None = None, unfit: Callable[[Path], str | None] = lambda folder: None
+) -> tuple[Path | None, str | None]:
+    """The folder that ``own`` would take, and why it will not do; None where it does.
+
+    It will not where others could write into it, where it cannot be made or written, or where ``unfit`` says why.
+    """
+    folder = asked
     try:
         folder = asked or _home() / "distopt" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -39,7 +50,7 @@ def own(name: str, asked: Path | None = None, unfit: Callable[[Path], str | None
                 why = unfit(folder)
     except (OSError, RuntimeError) as error:  # there is no home folder, for one
         why = f"the cache folder cannot be made ({error})"
-    return folder if why is None else _private(why)
+    return folder, why
 
 
 def _home() -> Path:

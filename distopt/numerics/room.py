@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from distopt.errors import InputError
@@ -33,23 +35,38 @@ def available() -> int:
     with contextlib.suppress(OSError, ValueError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, kinds, place = line.split(":", 2)
-            if kinds in ("", "memory"):
-                base = Path("/sys/fs/cgroup", kinds)
-                most, used = (
-                    ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
-                )
-                for folder in (base / place.lstrip("/"), base):
-                    with contextlib.suppress(OSError, ValueError):
-                        found.append(int((folder / most).read_text()) - int((folder / used).read_text()))
+    found += [most - used for most, used in _groups()]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         with contextlib.suppress(OSError, ValueError):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             found.append(limit - pages * resource.getpagesize())
     return max(min(found), 0)
+
+
+def whole() -> tuple[int, int | None]:
+    """The bytes of memory of the machine, and those that its control group lets this process have; None where it sets no limit."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = min((most for most, _ in _groups()), default=machine)
+    return machine, limit if limit < machine else None
+
+
+def _groups() -> Iterator[tuple[int, int]]:
+    """Of each control group of this process that sets a limit: the limit, and what is used of it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, place = line.split(":", 2)
+        if kinds in ("", "memory"):
+            base = Path("/sys/fs/cgroup", kinds)
+            most, used = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+            )
+            for folder in (base / place.lstrip("/"), base):
+                with contextlib.suppress(OSError, ValueError):
+                    yield int((folder / most).read_text()), int((folder / used).read_text())
 
 
 def memory(needed: float, what: str, lower: str) -> None:
