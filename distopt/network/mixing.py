@@ -83,6 +83,10 @@ class Mixing(ABC):
         """The same network for ``times`` copies of the trials, one after the other."""
         return self
 
+    def paced(self, pace: float) -> Mixing:
+        """The same network where a round lasts so many seconds, on which delays by the lengths of links depend."""
+        return self
+
     def with_link_slots(self, who: str) -> Mixing:
         """The same network with a slot for each link in its tables, which ``who`` asks for.
 

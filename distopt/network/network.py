@@ -145,6 +145,10 @@ class Network:
         doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
         return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted), self.joins)
 
+    def paced(self, pace: float) -> Network:
+        """The same network, to serve an algorithm whose rounds last so many seconds (see ``distopt.network.faults``)."""
+        return replace(self, given={name: mixing.paced(pace) for name, mixing in self.given.items()})
+
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
         weights = algorithm.weights
@@ -289,9 +293,10 @@ def mixing_of(
     >>> round(mixing_of(ring, "metropolis", Key(0, range(4), range(1), 4)).spectral_gap(), 6)
     0.666667
     """
-    if churn is not None and (faults.sleep or faults.late):
+    if churn is not None and (faults.sleep or faults.delayed):
         raise InputError(f"churn and {'sleep' if faults.sleep else 'delay'} do not go together; give one of them")
     mixing = _whole(topology, rule_name(rule), key, float(drop_links), churn)
+    faults = faults.on(topology)
     return FaultyMixing(mixing, key, faults) if faults else mixing
 
 
