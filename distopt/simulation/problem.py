@@ -250,7 +250,14 @@ def doubts(problems: Iterable[Problem]) -> list[str]:
     >>> doubts([build(Experiment("ring", 4, "quadratic", "dgd", rounds=1))])
     []
     """
-    return list(dict.fromkeys(doubt for problem in problems for doubt in problem.network.doubts))
+    asked, found = set(), []
+    for problem in problems:
+        found += problem.network.doubts
+        joins = problem.network.joins
+        if joins is not None and (id(joins), problem.rounds) not in asked:
+            asked.add((id(joins), problem.rounds))
+            found += filter(None, [joins.torn(problem.rounds)])
+    return list(dict.fromkeys(found))
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
