@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import online_packages
+import peers
 import torch
 from machine import header, log, machine, written
 from online_packages import DESCENT, EPS, EXPERTS, LR, RADIUS, SLOW, SMALL, WIDE, Array
@@ -66,32 +64,12 @@ ANOTHER = ("directed", GRAPHS["other"], DIRECTED["tracking"][1])
 
 def answer(package: str, streams: Mapping[str, Any]) -> dict[str, Any] | str:
     """What a package finds on these streams, by one of the Pythons; or a line that says why it does not."""
-    said = f"{package}: skipped; DISTOPT_PEERS must name a Python that has it"
+    said: dict[str, Any] | str = f"{package}: skipped; DISTOPT_PEERS must name a Python that has it"
     for python in filter(None, os.environ.get("DISTOPT_PEERS", "").split(os.pathsep)):
-        with tempfile.TemporaryDirectory() as folder:
-            np.savez(Path(folder, "streams.npz"), **streams)
-            script = str(Path(online_packages.__file__).resolve())
-            command = [python, script, package, "streams.npz", "answer.npz"]
-            if package == "disropt":
-                beside = Path(python).with_name("mpiexec")
-                mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-                if mpiexec is None:
-                    return "disropt: skipped; it needs mpiexec"
-                command = [mpiexec, "-n", str(AGENTS), *command]
-            quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            try:
-                run = subprocess.run(
-                    command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                said = f"{package}: skipped; {error}"
-                continue
-            found = Path(folder, "answer.npz")
-            if not run.returncode and found.exists():
-                with np.load(found, allow_pickle=False) as z:
-                    return dict(z)
-            lines = run.stderr.strip().splitlines() or ["no answer"]
-            said = f"{package}: skipped; {next((line for line in lines if 'Error' in line), lines[-1]).strip()}"
+        words = [python, str(Path(online_packages.__file__).resolve()), package, "streams.npz", "answer.npz"]
+        said = peers.elsewhere(package, words, AGENTS if package == "disropt" else 0, streams)
+        if not isinstance(said, str):
+            break
     return said
 
 
