@@ -35,7 +35,8 @@ def relaxed(links: Links, x: Tensor, heard: Tensor, share: float) -> Links:
 
     so nothing is lost by keeping the two sums: W x is all that is heard, and no agent has to know its links. That also holds where W changes
     and stays symmetric, as with links that fail in both directions and agents that sleep: a link that is not there has the weight 0, and both
-    ends know it. It does not hold where a message is lost one way: its sender's sum_j z_ji goes on as if it had been heard.
+    ends know it. It does not hold where a message is lost one way: its sender's sum_j z_ji goes on as if it had been heard. There is
+    ``robust_lt_admm`` for that.
     """
     own, other = links
     return Links(

@@ -135,7 +135,7 @@ class PresentMixing(DroppingMixing):
                 f"{who} has its workers meet around their average, which misses nobody; use it without churn"
             )
 
-    def with_link_slots(self, who: str) -> Mixing:
+    def with_link_slots(self, who: str, patient: bool = False) -> Mixing:
         """See ``Mixing``."""
         raise InputError(f"{who} keeps vectors for each link, but agents come and go; use it without churn")
 

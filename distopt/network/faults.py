@@ -209,8 +209,14 @@ class FaultyMixing(Mixing):
         twin.base = self.base.repeated(times)
         return twin
 
-    def with_link_slots(self, who: str) -> Mixing:
-        """See ``Mixing``."""
+    def with_link_slots(self, who: str, patient: bool = False) -> FaultyMixing:
+        """See ``Mixing``. Slots of links whose messages do not arrive have the side 0."""
+        if patient and self.faults.late:
+            raise InputError(
+                f"{who} has a variable for each link, which a message of its own round moves or none; use it without delay"
+            )
+        if patient:
+            return self._of(self.base.with_link_slots(who), self._back)
         raise InputError(
             f"{who} keeps vectors for each link, of which a missing message would leave the two ends unlike; use it without {self.faults.named}"
         )
@@ -226,6 +232,10 @@ class FaultyMixing(Mixing):
         hubs = table.hub_rows[0, 0].numpy()
         hub_weight = self._arrived(t, hubs, table.hub_index.numpy(), table.hub_weight.numpy())
         found = table._replace(weight=torch.from_numpy(weight), hub_weight=torch.from_numpy(hub_weight))
+        if table.slot_index.shape[-1]:
+            sender = table.slot_index.numpy() // table.slot_index.shape[-1]
+            arrives = self._ages(t, everyone, sender) == 0
+            found = found._replace(slot_side=torch.from_numpy(np.where(arrives, table.slot_side.numpy(), 0.0)))
         if not table.sender_index.shape[-1]:
             return found
         there = self._ages(t, everyone, table.sender_index.numpy()) == self.age

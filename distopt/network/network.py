@@ -107,7 +107,8 @@ class Network:
         channels = channels_of(algorithm, channel, who)
         slotted = [name for name, each in channels.items() if each.for_degree is not None]
         asks = who if channel == "exact" else f"channel {label(channel)}"
-        linked = {id(served[name]): served[name].with_link_slots(asks) for name in slotted}
+        patient = [name for name in slotted if channels[name].patient]
+        linked = {id(served[name]): served[name].with_link_slots(asks, patient == slotted) for name in slotted}
         served = {name: linked.get(id(mixing), mixing) for name, mixing in served.items()}
         channels |= {
             name: completed(ChannelDefaults, channels[name].for_degree(served[name].slots)) for name in slotted
@@ -141,7 +142,7 @@ class Network:
         which = {name: places[id(mixing)] for name, mixing in served.items()}
         averaged = frozenset(name for name, each in needs.items() if "average" in each)
         summed = any("column" in each for each in needs.values())
-        losing = [served[name] for name, each in needs.items() if "column" in each and name not in heedful]
+        losing = [served[name] for name, each in needs.items() if "column" in each and name not in (*heedful, *patient)]
         doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
         return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted), self.joins)
 
