@@ -250,7 +250,8 @@ def doubts(problems: Iterable[Problem]) -> list[str]:
     >>> doubts([build(Experiment("ring", 4, "quadratic", "dgd", rounds=1))])
     []
     """
-    asked, found = set(), []
+    asked: set[tuple[int, int]] = set()
+    found: list[str] = []
     for problem in problems:
         found += problem.network.doubts
         joins = problem.network.joins
