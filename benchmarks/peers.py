@@ -30,9 +30,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import other_packages
@@ -86,28 +87,49 @@ def answers() -> Iterator[Answer | str]:
 
 def answer(peer: Peer, python: str) -> Answer | str:
     """A peer's answer by one of the Pythons, or a line that says why there is none."""
+    ranks = N if peer.package == "disropt" else 0
+    z = elsewhere(
+        peer.package, [python, str(Path(other_packages.__file__).resolve()), peer.package, "answer.npz"], ranks
+    )
+    if isinstance(z, str):
+        return z
+    return Answer(peer, z["x"], float(z["seconds"][0]), float(z["seconds"][1]), str(z["version"]))
+
+
+def elsewhere(
+    package: str, command: list[str], ranks: int, given: Mapping[str, Any] | None = None
+) -> dict[str, Any] | str:
+    """What a command of another Python leaves in answer.npz, in a folder of its own; or a line that says why it leaves nothing.
+
+    Args:
+        package: for that line.
+        command: a Python and what it runs.
+        ranks: of MPI; 0 for a process without.
+        given: what lies there as streams.npz.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [python, str(Path(other_packages.__file__).resolve()), peer.package, "answer.npz"]
-        if peer.package == "disropt":
-            beside = Path(python).with_name("mpiexec")
+        if given is not None:
+            np.savez(Path(folder, "streams.npz"), **given)
+        if ranks:
+            beside = Path(command[0]).with_name("mpiexec")
             mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
             if mpiexec is None:
-                return "disropt: skipped; it needs mpiexec"
-            command = [mpiexec, "-n", str(N), *command]
+                return f"{package}: skipped; it needs mpiexec"
+            command = [mpiexec, "-n", str(ranks), *command]
         quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         try:
             run = subprocess.run(
                 command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"{peer.package}: skipped; {error}"
-        found = Path(folder, "answer.npz")
-        if run.returncode or not found.exists():
+            return f"{package}: skipped; {error}"
+        left = Path(folder, "answer.npz")
+        if run.returncode or not left.exists():
             lines = run.stderr.strip().splitlines() or ["no answer"]
             why = next((line for line in lines if "Error" in line), lines[-1])
-            return f"{peer.package}: skipped; {why.strip()}"
-        with np.load(found, allow_pickle=False) as z:
-            return Answer(peer, z["x"], float(z["seconds"][0]), float(z["seconds"][1]), str(z["version"]))
+            return f"{package}: skipped; {why.strip()}"
+        with np.load(left, allow_pickle=False) as z:
+            return dict(z)
 
 
 def compiled(peer: Peer, trials: int, observe: bool, expected: Array) -> float:

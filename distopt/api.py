@@ -82,7 +82,8 @@ def simulate(
         drop_links: probability with which a link fails in a round.
         drop_messages: probability with which a message is lost in a round, one way and by itself (see docs/losses.md).
         sleep: probability with which an agent sleeps in a round.
-        delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one.
+        delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one; or "length": as many
+            as the lengths of links make, where ``clock="compute=..."`` says how long a gradient takes.
         feedback: how costs are observed where there are no gradients, such as "two_point:delta=0.01", one_point or residual: each algorithm
             then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for gradients.
         feasible: the set of allowed points, such as "ball:radius=1", box, simplex or l1: the scenario is then

@@ -24,7 +24,8 @@ from distopt.catalog.spec_files import files
 from distopt.catalog.wrapping import WRAPPINGS, wrapped
 from distopt.errors import InputError
 from distopt.fingerprint import plain
-from distopt.network.clock import ticking
+from distopt.network.clock import LENGTH, ticking
+from distopt.network.faults import LATEST
 
 DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
@@ -35,9 +36,6 @@ on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm g
 
 LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "churn", "clock")
 """Settings that came later: where they are left out they are not in fingerprints."""
-
-LATEST = 64
-"""The most rounds that a message may be late: all values of these rounds are kept."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -56,7 +54,8 @@ class Experiment:
         drop_links: probability that a link fails in a round.
         drop_messages: probability that a message is lost in a round, one way and by itself.
         sleep: probability that an agent sleeps in a round.
-        delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; "" for none.
+        delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; or
+            "length" for those that the lengths of links make, where the clock's ``compute`` is the length of a round; "" for none.
         clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. It decides the metric
             ``simulated_seconds`` alone.
         rounds: T, or None for the scenario's own length (1000 if it has none).
@@ -242,7 +241,7 @@ class Experiment:
 
 
 def late(delay: Any) -> str:
-    """A delay as it is noted: "" for none, a number of rounds, or a range of them.
+    """A delay as it is noted: "" for none, a number of rounds, a range of them, or "length".
 
     >>> late(2), late("0..3"), late(0), late("0..0")
     ('2', '0..3', '', '')
@@ -252,13 +251,13 @@ def late(delay: Any) -> str:
     """
     number = isinstance(delay, int | np.integer) and not isinstance(delay, bool) and 0 <= delay <= LATEST
     text = str(delay) if number else delay
-    if isinstance(text, str) and not text:
-        return ""
+    if isinstance(text, str) and text in ("", LENGTH):
+        return text
     found = re.fullmatch(r"([0-9]{1,3})(?:\.\.([0-9]{1,3}))?", text) if isinstance(text, str) else None
     least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if not least <= most <= LATEST:
         raise InputError(
-            f"delay={shown(delay)}: must be a number of rounds up to {LATEST}, such as 2, or a range of them, such as 0..3"
+            f"delay={shown(delay)}: must be a number of rounds up to {LATEST}, such as 2, or a range of them, such as 0..3, or {LENGTH}"
         )
     return str(text) if most else ""
 

@@ -75,6 +75,7 @@ class ChannelDefaults:
         constant: True says that the memory only makes sense while W_t does not change. A network whose links come and go is then refused.
         for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour
             something of its own. Its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
+        patient: True says that such a channel bears messages that do not arrive: their links have the side 0 then.
         for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``), for one that remembers
             something of each sender and makes up for messages that were lost. It is asked for before all else; the graph must be fixed.
     """
@@ -82,6 +83,7 @@ class ChannelDefaults:
     shared: ClassVar[Any] = False
     constant: ClassVar[Any] = False
     for_degree: ClassVar[Any] = None
+    patient: ClassVar[Any] = False
     for_senders: ClassVar[Any] = None
 
     def words(self, d: int) -> int:

@@ -152,7 +152,8 @@ class Slots(NamedTuple):
     Attributes:
         index: int64 [n, E], where the slot of the link's other end lies among all h E slots of the heard agents; an empty slot's is its own.
         weight: float64 [n, E], w_ij; 0 where the slot is empty.
-        side: float64 [n, E], 1 where the agent's id is lower than the neighbour's, -1 where it is higher, 0 where the slot is empty.
+        side: float64 [R|1, n, E], 1 where the agent's id is lower than the neighbour's, -1 where it is higher, 0 where the slot is empty, or the
+            neighbour's message does not arrive.
     """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for

@@ -27,8 +27,16 @@ def begun(x: Tensor) -> Links:
 def relaxed(links: Links, x: Tensor, heard: Tensor, share: float) -> Links:
     """The links after an exchange of x, of which W x was ``heard``; ``share`` is the relaxation.
 
-    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j), summed over j. The weights w_ij sum to one, the self weight among them, so the
-    sums need W x alone and no agent has to know its links.
+    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j) is the same linear recursion on every link, and a round asks for sum_j z_ij alone.
+    Summed over j, with w_ij = w_ji and sum_j w_ij = 1, the self weight among them, it is
+
+        sum_j z_ij <- (1 - share) sum_j z_ij - share sum_j z_ji + 2 share (W x)_i
+        sum_j z_ji <- (1 - share) sum_j z_ji - share sum_j z_ij + 2 share x_i
+
+    so nothing is lost by keeping the two sums: W x is all that is heard, and no agent has to know its links. That also holds where W changes
+    and stays symmetric, as with links that fail in both directions and agents that sleep: a link that is not there has the weight 0, and both
+    ends know it. It does not hold where a message is lost one way: its sender's sum_j z_ji goes on as if it had been heard. There is
+    ``robust_lt_admm`` for that.
     """
     own, other = links
     return Links(

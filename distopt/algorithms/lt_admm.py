@@ -31,9 +31,10 @@ class LTADMM(AlgorithmDefaults):
 
     The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties
     rho w_ij, and an agent has a link with itself of its self weight, so that the sums of z_ij and of z_ji are all that is kept and W x all that
-    is sent: d numbers for all neighbours, and not d for each. On a regular graph without self weights this is the paper's method. What is
-    lost by that is its patience with lost messages, whose z_ij would wait: here a link that fails gives its weight to the two agents, as
-    everywhere. One message a round. There is no ``direction``, for the reason that ``led`` has none.
+    is sent: d numbers for all neighbours, and not d for each. On a regular graph without self weights this is the paper's method. The sums serve
+    as well as the single z_ij as long as both ends of a link hear each other or neither does, so the method stays exact where links fail and
+    agents sleep. What is lost is the paper's patience with messages that are lost one way, whose z_ij wait in ``robust_lt_admm``: a warning then
+    says that this method does not end at the optimum. One message a round. There is no ``direction``, for the reason that ``led`` has none.
 
     Raises:
         InputError: ``lr`` or ``dual`` not positive, ``local`` no whole number from 1 to 1000, or ``relaxation`` outside (0, 1].

@@ -119,8 +119,8 @@ HOW = stacked(
     click.option("--sleep", type=REAL, metavar="P", help="Probability that an agent sleeps in a round.  [default: 0]"),
     click.option(
         "--delay",
-        metavar="K|J..K",
-        help="How many rounds late messages are; of a range each message draws one.  [default: 0]",
+        metavar="K|J..K|length",
+        help="How many rounds late messages are; of a range each message draws one; length: by those of links, with --clock compute=S.  [default: 0]",
     ),
     click.option(
         "--feedback",

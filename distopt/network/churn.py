@@ -31,6 +31,9 @@ JOIN = "network.join"
 WINDOW = 1024
 """Rounds among which the last event before some round is looked for at once."""
 
+LINKS = 2_000_000
+"""About how many agents and links, counted once for each round and trial, are looked at together."""
+
 
 @dataclass(frozen=True)
 class Churn:
@@ -132,7 +135,7 @@ class PresentMixing(DroppingMixing):
                 f"{who} has its workers meet around their average, which misses nobody; use it without churn"
             )
 
-    def with_link_slots(self, who: str) -> Mixing:
+    def with_link_slots(self, who: str, patient: bool = False) -> Mixing:
         """See ``Mixing``."""
         raise InputError(f"{who} keeps vectors for each link, but agents come and go; use it without churn")
 
@@ -173,6 +176,29 @@ class JoinMixing(Mixing):
         weight = told / np.maximum(count[:, receiver], 1.0)
         values = np.concatenate([weight, (count == 0).astype(np.float64)], 1)[:, p.order]
         return p.table(values.reshape(rounds, trials, -1), (rounds, trials))
+
+    def torn(self, rounds: int) -> str | None:
+        """A line on the first ``rounds`` rounds in some of which those who are there are not connected; None where they always are.
+
+        >>> from distopt.network.graphs import graph_from_edges
+        >>> ring = graph_from_edges(4, [[0, 1], [1, 2], [2, 3], [0, 3]])
+        >>> JoinMixing(ring, Key(0, range(4), range(1), 4), Churn(0.3, 0.4)).torn(50)[:93]
+        'with churn those who are there are not connected in 6 of 50 rounds, first in round 15: each p'
+        """
+        trials, found, first = len(self._key.trials), 0, (rounds, 0)
+        size = max(1, LINKS // (trials * (self.agents + len(self._edges))))
+        for start in range(0, rounds, size):
+            t = torch.arange(start, min(start + size, rounds)).reshape(-1, 1, 1, 1)
+            apart = _pieces(self.churn.present(t, self._key)[..., 0].numpy(), self._edges) > 1
+            found += int(apart.sum())
+            first = min([first, *((start + int(k), int(r)) for k, r in np.argwhere(apart)[:1])])
+        if not found:
+            return None
+        what, where = (f" of {trials} trials", f" of trial {first[1]}") if trials > 1 else ("", "")
+        return (
+            f"with churn those who are there are not connected in {found:,} of {rounds * trials:,} rounds{what}, first in round {first[0]}{where}: "
+            "each piece then goes its own way; take a graph with more links, or less churn"
+        )
 
     def require(self, needs: str | Collection[str], who: str) -> JoinMixing:
         """See ``Mixing``. Nobody asks anything of it."""
@@ -238,6 +264,21 @@ def present_mixing(topology: Graph | Switching, rule: str, key: Key, p: float, c
             "metropolis, lazy_metropolis or max_degree"
         )
     return PresentMixing(topology, rule, key, p, churn)
+
+
+def _pieces(here: NDArray[np.bool_], edges: Ints) -> Ints:
+    """How many connected pieces a graph has among those who are there [K, R, n]: [K, R]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    (i, j), n = edges.T, here.shape[-1]
+    flat = here.reshape(-1, n)
+    block, link = np.nonzero(flat[:, i] & flat[:, j])
+    links = coo_array((np.ones(len(block), dtype=bool), (block * n + i[link], block * n + j[link])), (flat.size,) * 2)
+    _, label = connected_components(links, directed=False)
+    pieces = np.bincount(np.unique(label, return_index=True)[1] // n, minlength=len(flat))
+    left: Ints = (pieces - (~flat).sum(1)).reshape(here.shape[:2])  # one who is away is a piece, too
+    return left
 
 
 def _sums(values: NDArray[np.bool_] | Floats, places: Ints, n: int) -> Floats:

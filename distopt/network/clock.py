@@ -15,15 +15,13 @@ from torch import Tensor
 from distopt.catalog.spec import Spec, real, shown
 from distopt.errors import InputError
 from distopt.network.graphs import Floats, Graph, Ints, Switching
+from distopt.network.lengths import SPEED
 from distopt.network.rows import longest
 from distopt.network.topology import EVERY
 
 if TYPE_CHECKING:
     from distopt.network.faults import Faults
     from distopt.network.network import Network
-
-SPEED = 200_000.0
-"""Kilometres per second of light in a fibre, about two thirds of its speed in vacuum."""
 
 LENGTH = "length"
 """The latency of a link by its length."""
@@ -157,7 +155,10 @@ class Timing:
                 f"clock: {who} has its workers meet around their average, and what their server answers is not counted; leave clock out"
             )
         if faults.late:
-            raise InputError("clock and delay do not go together: both say how long messages take; give one of them")
+            raise InputError(
+                "clock and delay do not go together: both say how long messages take; give one of them, or delay length, which takes clock compute "
+                "for the length of a round"
+            )
         if network.linked and (len(network.linked) < len(network.channels) or len(self._slots(network)) > 1):
             raise InputError(f"clock: some messages of {who} are for one neighbour and some for all; leave clock out")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.network.graphs import Floats, Ints
+from distopt.network.clock import LENGTH, Clock
+from distopt.network.graphs import Floats, Graph, Ints, Switching
+from distopt.network.lengths import Travel
 from distopt.network.mixing import ConstantMixing, Mixing
 from distopt.network.properties import Properties, properties
 from distopt.network.rows import Table
@@ -20,6 +22,10 @@ from distopt.numerics.random import Key, scattered
 
 SLEEP = "sleep"
 """The entry of ``Uniforms``, and of ``widths``, for whether agents sleep; also the stream of these numbers."""
+
+
+LATEST = 64
+"""The most rounds that a message may be late: all values of these rounds are kept."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +36,71 @@ class Faults:
         drop_messages: probability that a message is lost.
         sleep: probability that an agent sleeps in a round.
         delay: how many rounds late messages are: the least and the most.
+        pace: seconds that a round lasts, where a message is as late as the length of its link makes it; else 0.
+        travel: the links, where their lengths decide and the graph is known.
 
     >>> Faults.of(0.0, 0.0, "0..3").delay, Faults.of(0.0, 0.0, "2").delay, bool(Faults.of(0.0, 0.0, ""))
     ((0, 3), (2, 2), False)
+    >>> Faults.of(0.0, 0.0, "length", "compute=0.001").pace
+    0.001
     """
 
     drop_messages: float = 0.0
     sleep: float = 0.0
     delay: tuple[int, int] = (0, 0)
+    pace: float = 0.0
+    travel: Travel | None = None
 
     @classmethod
-    def of(cls, drop_messages: float, sleep: float, delay: str) -> Faults:
-        """From the settings of an experiment, which has checked them; ``delay`` is "", "2" or "0..2"."""
-        least, _, most = delay.partition("..")
-        return cls(drop_messages, sleep, (int(least or 0), int(most or least or 0)))
+    def of(cls, drop_messages: float, sleep: float, delay: str, clock: str = "") -> Faults:
+        """From the settings of an experiment, which has checked them one by one; ``delay`` is "", "2", "0..2" or "length".
+
+        Raises:
+            InputError: ``delay`` is "length", and the clock says something else than how long computing takes.
+        """
+        if delay != LENGTH:
+            least, _, most = delay.partition("..")
+            return cls(drop_messages, sleep, (int(least or 0), int(most or least or 0)))
+        given = Clock.of(clock)
+        if not given.compute:
+            raise InputError(
+                "delay=length counts in rounds how long messages are under way, so the clock must say how long a round lasts; add clock "
+                "compute=1e-3 (seconds for a gradient)"
+            )
+        if given != Clock(given.compute):
+            raise InputError(
+                f"delay=length takes latencies from the lengths of links, and no message waits for its bits; give clock compute={given.compute:g} "
+                "alone"
+            )
+        return cls(drop_messages, sleep, pace=given.compute)
+
+    def on(self, topology: Graph | Switching) -> Faults:
+        """The same with the delays of a topology's links, where their lengths decide.
+
+        Raises:
+            InputError: the topology does not know the lengths of its links, or one of them takes more than ``LATEST`` rounds.
+        """
+        if not self.pace:
+            return self
+        if not isinstance(topology, Graph) or topology.lengths is None:
+            raise InputError(
+                "delay=length, but the topology does not know the lengths of its links; use topohub, or a .graphml or .gml file whose edges have a "
+                "length (kilometres), or give the delay in rounds"
+            )
+        return replace(self, travel=Travel.of(topology)).paced(self.pace)
+
+    def paced(self, pace: float) -> Faults:
+        """The same where a round lasts so many seconds; no other than it is where lengths do not decide."""
+        if self.travel is None:
+            return replace(self, pace=pace) if self.pace else self
+        rounds = self.travel.rounds(pace)
+        least, most = (int(rounds.min()), int(rounds.max())) if len(rounds) else (0, 0)
+        if most > LATEST:
+            raise InputError(
+                f"delay=length: a round lasts {pace:g} s, and a message on the longest link ({self.travel.lengths.max():g} km) takes {most} of "
+                f"them; {LATEST} are the most, so let the clock's compute be longer"
+            )
+        return replace(self, delay=(least, most), pace=pace)
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.drop_messages < 1.0 and 0.0 <= self.sleep < 1.0):
@@ -51,7 +108,7 @@ class Faults:
                 "drop_messages and sleep are the probabilities that a message is lost and that an agent sleeps in a round: from 0 to below 1, not "
                 f"{self.drop_messages} and {self.sleep}"
             )
-        if self.sleep and self.late:
+        if self.sleep and self.delayed:
             raise InputError(
                 "sleep and delay do not go together: a sleeper does not pass on what it sent before; give one of them"
             )
@@ -65,9 +122,14 @@ class Faults:
         return self.delay[1]
 
     @property
+    def delayed(self) -> bool:
+        """Whether messages are late, or may be on links that are not known yet."""
+        return bool(self.late or self.pace)
+
+    @property
     def named(self) -> str:
         """The settings that are not left out, for messages."""
-        given = {"drop_messages": self.drop_messages, "sleep": self.sleep, "delay": self.late}
+        given = {"drop_messages": self.drop_messages, "sleep": self.sleep, "delay": self.delayed}
         return " and ".join(name for name, value in given.items() if value)
 
 
@@ -77,7 +139,8 @@ class FaultyMixing(Mixing):
     In each round and trial every message is lost with probability p, by itself: the one from j to i, and not the one from i to j. All channels'
     values travel in one message, so they are lost together, whatever the weights of each. An agent sleeps with probability q, and neither
     sends nor receives then. A message takes between a and b rounds, each number as likely, by itself; a receiver takes the newest that has
-    arrived, and there is none where all of the last b - a + 1 are lost.
+    arrived, and there is none where all of the last b - a + 1 are lost. Where the length of a link decides, each of its messages takes the same
+    number of rounds.
 
     Where the rows of W must sum to 1, the receiver puts its own value in the place of the missing one: the lost weight goes to its self
     weight, rows still sum to 1, and columns do not. Where only columns must, the sender cannot know, and what it sent is gone: neither
@@ -97,12 +160,19 @@ class FaultyMixing(Mixing):
     def _of(self, base: Mixing, back: bool) -> FaultyMixing:
         return FaultyMixing(base, self._key, self.faults, back)
 
+    def paced(self, pace: float) -> FaultyMixing:
+        """See ``Mixing``."""
+        return FaultyMixing(self.base, self._key, self.faults.paced(pace), self._back)
+
     def aged(self, age: int) -> FaultyMixing:
         """The weights of messages of that age."""
         return FaultyMixing(self.base, self._key, self.faults, self._back, age)
 
     def keeps_sums(self) -> bool:
-        """Whether columns sum to 1 where those of W do."""
+        """Whether columns sum to 1 where those of W do, what is under way included: then each message must serve once."""
+        least, most = self.faults.delay
+        if self.faults.late and not self.faults.drop_messages and not self._back:
+            return least == most or self.faults.travel is not None
         if self.faults.drop_messages or self.faults.late or not self._back:
             return False
         try:
@@ -139,8 +209,14 @@ class FaultyMixing(Mixing):
         twin.base = self.base.repeated(times)
         return twin
 
-    def with_link_slots(self, who: str) -> Mixing:
-        """See ``Mixing``."""
+    def with_link_slots(self, who: str, patient: bool = False) -> FaultyMixing:
+        """See ``Mixing``. Slots of links whose messages do not arrive have the side 0."""
+        if patient and self.faults.late:
+            raise InputError(
+                f"{who} has a variable for each link, which a message of its own round moves or none; use it without delay"
+            )
+        if patient:
+            return self._of(self.base.with_link_slots(who), self._back)
         raise InputError(
             f"{who} keeps vectors for each link, of which a missing message would leave the two ends unlike; use it without {self.faults.named}"
         )
@@ -156,6 +232,10 @@ class FaultyMixing(Mixing):
         hubs = table.hub_rows[0, 0].numpy()
         hub_weight = self._arrived(t, hubs, table.hub_index.numpy(), table.hub_weight.numpy())
         found = table._replace(weight=torch.from_numpy(weight), hub_weight=torch.from_numpy(hub_weight))
+        if table.slot_index.shape[-1]:
+            sender = table.slot_index.numpy() // table.slot_index.shape[-1]
+            arrives = self._ages(t, everyone, sender) == 0
+            found = found._replace(slot_side=torch.from_numpy(np.where(arrives, table.slot_side.numpy(), 0.0)))
         if not table.sender_index.shape[-1]:
             return found
         there = self._ages(t, everyone, table.sender_index.numpy()) == self.age
@@ -194,6 +274,13 @@ class FaultyMixing(Mixing):
         address = index, receivers.reshape(1, 1, -1, 1)
         least, most = self.faults.delay
         found = np.full(np.broadcast_shapes(rounds.shape, trials.shape, index.shape), -1)
+        if self.faults.travel is not None:
+            late = self.faults.travel.late(self.faults.pace, *address)
+            there = rounds >= late
+            if self.faults.drop_messages:
+                drawn = scattered(self._key.seed, "messages", trials, np.maximum(rounds - late, 0), *address)
+                there = there & (drawn >= self.faults.drop_messages)
+            return np.where(there, late, found)
         for age in range(most, least - 1, -1):
             sent = np.maximum(rounds - age, 0)
             there = rounds >= age

@@ -83,8 +83,12 @@ class Mixing(ABC):
         """The same network for ``times`` copies of the trials, one after the other."""
         return self
 
-    def with_link_slots(self, who: str) -> Mixing:
-        """The same network with a slot for each link in its tables, which ``who`` asks for.
+    def paced(self, pace: float) -> Mixing:
+        """The same network where a round lasts so many seconds, on which delays by the lengths of links depend."""
+        return self
+
+    def with_link_slots(self, who: str, patient: bool = False) -> Mixing:
+        """The same network with a slot for each link in its tables, which ``who`` asks for; ``patient`` says that messages may be missing.
 
         Raises:
             InputError: W is not constant, or not symmetric.
@@ -201,7 +205,7 @@ class ConstantMixing(Mixing):
         found = None if self.graph.matrix is None else reweighted(*self.terms)
         return None if found is None else f"{found}; give weights whose columns also sum to 1, and they count alike"
 
-    def with_link_slots(self, who: str) -> ConstantMixing:
+    def with_link_slots(self, who: str, patient: bool = False) -> ConstantMixing:
         """See ``Mixing``."""
         self.require("symmetric", who)
         receiver, sender, weight, _ = self.terms

@@ -53,7 +53,7 @@ class Link(Protocol):
 
 def slots(table: Table) -> Slots:
     """The links of the rows of one round's table."""
-    return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side[0])
+    return Slots(table.slot_index[0], table.slot_weight[0], table.slot_side)
 
 
 def senders(table: Table) -> Senders:

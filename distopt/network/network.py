@@ -107,7 +107,8 @@ class Network:
         channels = channels_of(algorithm, channel, who)
         slotted = [name for name, each in channels.items() if each.for_degree is not None]
         asks = who if channel == "exact" else f"channel {label(channel)}"
-        linked = {id(served[name]): served[name].with_link_slots(asks) for name in slotted}
+        patient = [name for name in slotted if channels[name].patient]
+        linked = {id(served[name]): served[name].with_link_slots(asks, patient == slotted) for name in slotted}
         served = {name: linked.get(id(mixing), mixing) for name, mixing in served.items()}
         channels |= {
             name: completed(ChannelDefaults, channels[name].for_degree(served[name].slots)) for name in slotted
@@ -141,9 +142,13 @@ class Network:
         which = {name: places[id(mixing)] for name, mixing in served.items()}
         averaged = frozenset(name for name, each in needs.items() if "average" in each)
         summed = any("column" in each for each in needs.values())
-        losing = [served[name] for name, each in needs.items() if "column" in each and name not in heedful]
+        losing = [served[name] for name, each in needs.items() if "column" in each and name not in (*heedful, *patient)]
         doubts = _losses(who, losing, algorithm.tracks) if summed else _doubts(who, mixings)
         return Network(self.given, mixings, which, channels, averaged, doubts, frozenset(slotted), self.joins)
+
+    def paced(self, pace: float) -> Network:
+        """The same network, to serve an algorithm whose rounds last so many seconds (see ``distopt.network.faults``)."""
+        return replace(self, given={name: mixing.paced(pace) for name, mixing in self.given.items()})
 
     def _served(self, algorithm: Any, who: str) -> dict[str, Mixing]:
         """The weights of each channel, which have the properties that the algorithm asks of it."""
@@ -289,9 +294,10 @@ def mixing_of(
     >>> round(mixing_of(ring, "metropolis", Key(0, range(4), range(1), 4)).spectral_gap(), 6)
     0.666667
     """
-    if churn is not None and (faults.sleep or faults.late):
+    if churn is not None and (faults.sleep or faults.delayed):
         raise InputError(f"churn and {'sleep' if faults.sleep else 'delay'} do not go together; give one of them")
     mixing = _whole(topology, rule_name(rule), key, float(drop_links), churn)
+    faults = faults.on(topology)
     return FaultyMixing(mixing, key, faults) if faults else mixing
 
 

@@ -33,7 +33,8 @@ class Table(NamedTuple):
             equal weights, for which D = 1), and the rows must then be all N, in ascending id.
         slot_index: int64 [1, 1, n, E], of each link of each agent (``distopt.network.links.slots``), which of the other rows' slots is its other
             end; E = 0 unless a channel sends over each link something of its own.
-        slot_weight, slot_side: float64 [1, 1, n, E], its weight, and 1 at its end of lower id, -1 at the other; 0 where a slot is empty.
+        slot_weight, slot_side: float64 [1, 1, n, E] and [K|1, R|1, n, E], its weight, and 1 at its end of lower id, -1 at the other; both are 0
+            where a slot is empty, and the latter where no message arrives on it.
         sender_index, sender_weight, sender_own: int64 and float64 [K|1, R|1, n, D], those whom each row hears on a fixed graph in ascending id,
             their weights, 0 where a message is lost or a place empty, and the own weight [K|1, R|1, n, 1] (see
             ``distopt.network.net.Senders``); D = 0 unless a channel keeps something of each sender.

@@ -97,9 +97,8 @@ class Problem:
 
     @property
     def evaluations(self) -> Fraction:
-        """How many gradients an agent evaluates in a round, in the mean; one of a single row counts 1/m."""
-        rows = Fraction(self.plan.rows, self.terms or 1)
-        return Fraction(self.algorithm.full).limit_denominator(10**6) + self.plan.gradients - 1 + rows
+        """See ``evaluations``."""
+        return evaluations(self.plan, self.algorithm, self.terms)
 
     def exchanges(self, t: Tensor) -> Tensor:
         """In which of the rounds t [K, 1, 1, 1] agents exchange anything, by trial: 1 or 0, [K, R] or [1, 1] where all are alike."""
@@ -143,7 +142,7 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     channel = experiment.channel
     if algorithm.for_rows is not None:
         algorithm = completed(AlgorithmDefaults, algorithm.for_rows(_rows(scenario, agents, experiment)))
-    faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay)
+    faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay, experiment.clock)
     churn = Churn.of(experiment.churn)
     if churn is not None and algorithm.for_rows is not None:
         raise InputError(
@@ -155,12 +154,16 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         raise InputError(
             f"{who} sees values of costs, and scenario {label(experiment.scenario)} is a game, in which no player's cost is known; take gradients"
         )
-    if faults.late and algorithm.coin is not None:
+    if faults.delayed and algorithm.coin is not None:
         raise InputError(
             f"{who} leaves out the exchange in some rounds, so no message of an earlier round need exist that could be late; leave delay out"
         )
+    x0 = starting.points(experiment, scenario, key, label(experiment.scenario))
+    if faults.pace:
+        alone = Plan.of(algorithm, {}, x0)
+        faults = faults.paced(faults.pace * float(evaluations(alone, algorithm, scenario.terms(agents) or 0)))
     network = (
-        like.network.serving(algorithm, channel, who)
+        like.network.paced(faults.pace).serving(algorithm, channel, who)
         if like
         else Network.of(
             topology,
@@ -187,7 +190,6 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             f"rounds={experiment.rounds}: the data of scenario {label(experiment.scenario)} last {limit} rounds"
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
-    x0 = starting.points(experiment, scenario, key, label(experiment.scenario))
     recordable = ("x",) if algorithm.output is None else ("x", "output")
     named = [name for name in experiment.record if name not in recordable]
     tracks = algorithm.tracks
@@ -225,6 +227,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     return problem
 
 
+def evaluations(plan: Plan, algorithm: Any, terms: int) -> Fraction:
+    """How many gradients an agent evaluates in a round, in the mean; one of a single row of ``terms`` counts as its share."""
+    return Fraction(algorithm.full).limit_denominator(10**6) + plan.gradients - 1 + Fraction(plan.rows, terms or 1)
+
+
 def _rows(scenario: Any, agents: int, experiment: Experiment) -> int:
     """How many rows of data each agent has, for an algorithm that asks for gradients of some of them."""
     terms: int | None = scenario.terms(agents)
@@ -243,7 +250,15 @@ def doubts(problems: Iterable[Problem]) -> list[str]:
     >>> doubts([build(Experiment("ring", 4, "quadratic", "dgd", rounds=1))])
     []
     """
-    return list(dict.fromkeys(doubt for problem in problems for doubt in problem.network.doubts))
+    asked: set[tuple[int, int]] = set()
+    found: list[str] = []
+    for problem in problems:
+        found += problem.network.doubts
+        joins = problem.network.joins
+        if joins is not None and (id(joins), problem.rounds) not in asked:
+            asked.add((id(joins), problem.rounds))
+            found += filter(None, [joins.torn(problem.rounds)])
+    return list(dict.fromkeys(found))
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

@@ -132,6 +132,7 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
     own = {
         "powergossip",
         "robust_push_diging",
+        "robust_lt_admm",
         "k_gt",
         "averaged",
         "lanczos_rate",
@@ -144,7 +145,7 @@ def test_every_algorithm_of_the_catalogue_is_asked_for_its_mean() -> None:
         "ader",
         "domd",
         "online_frank_wolfe",
-    }  # links (twice), several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
+    }  # links, several gradients a round, any algorithm, a step size of its own, players, a delay, rows: they have test files of their own
     assert set(MEANS) | own == set(registry.names("algorithms"))
 
 

@@ -151,6 +151,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "direction": DIRECTION,
         },
         "gt_vr": {"lr": POSITIVE, "batch": whole(1, 2**24), "p": SHARE, "form": FORM, "direction": DIRECTION},
+        "robust_lt_admm": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE},
         "lt_admm": {"lr": POSITIVE, "local": whole(1, 1000), "dual": POSITIVE, "relaxation": SHARE},
         "admm": {"lr": POSITIVE, "rho": POSITIVE, "local": whole(1, 1000), "relaxation": SHARE},
         "dlm": {"lr": POSITIVE, "rho": POSITIVE},

@@ -18,21 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.battery import MATRICES, SMALL, Case, Problems, cases, differences, moves, on, posed
-from helpers.cluster import ROOT, Nodes
+from helpers.cluster import ROOT, Kept, Nodes
 from helpers.ranks import made
 from torch import Tensor
 
 import distopt
 from distopt import engines
-from distopt.costs.data import Blocks
 from distopt.engines import local
 from distopt.engines import ray as engine_of_ray
 from distopt.engines.ray.cluster import library
-from distopt.engines.workers.group import FaultTolerant, WorkerEngine
 from distopt.engines.workers.partition import divide as shares
 from distopt.errors import InputError
 from distopt.runs.execution import Comparison, execute
-from distopt.simulation.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("cluster_is_free")
 
@@ -69,28 +66,6 @@ def test_actors_record_what_channels_remember() -> None:
     alone, run = distopt.simulate("ring", **ask), distopt.simulate("ring", engine="ray:workers=3", **ask)
     assert len(np.unique(alone["memory.s.copy"])) > 6
     assert np.array_equal(alone["memory.s.copy"], run["memory.s.copy"])
-
-
-class Lent(WorkerEngine):
-    """An engine whose workers stays when it is closed."""
-
-    def close(self) -> None:
-        pass
-
-
-class Kept(engine_of_ray.ActorGroup):
-    """A group of workers that is told one problem after another, since actors take seconds to start."""
-
-    def engine(self, problem: Problem, blocks: Blocks, mode: local.Mode) -> Lent:
-        self._hear([actor.leave.remote() for actor in self._actors])
-        self._problem, self._length, self._share = (
-            self._ray.put(engine_of_ray.packed(problem)),
-            blocks.length,
-            partial(shares, problem.network),
-        )
-        self._hear([actor.learn.remote(self._problem) for actor in self._actors])
-        self._form()
-        return Lent(FaultTolerant(self, lambda workers: self.rebuild()))
 
 
 def on_three_actors(cases: list[Case], mode: local.Mode, **settings: Any) -> None:

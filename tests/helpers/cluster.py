@@ -1,14 +1,21 @@
-"""A Ray cluster of two nodes on this machine."""
+"""A Ray cluster of two nodes on this machine, and actors on it that serve one problem after another."""
 
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distopt.costs.data import Blocks
+from distopt.engines import local
+from distopt.engines import ray as engine_of_ray
 from distopt.engines.ray.cluster import library
+from distopt.engines.workers.group import FaultTolerant, WorkerEngine
+from distopt.engines.workers.partition import divide as shares
+from distopt.simulation.problem import Problem
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
@@ -32,3 +39,25 @@ class Nodes:
 
     def shrink(self) -> None:
         self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+class Lent(WorkerEngine):
+    """An engine whose workers stays when it is closed."""
+
+    def close(self) -> None:
+        pass
+
+
+class Kept(engine_of_ray.ActorGroup):
+    """A group of workers that is told one problem after another, since actors take seconds to start."""
+
+    def engine(self, problem: Problem, blocks: Blocks, mode: local.Mode) -> Lent:
+        self._hear([actor.leave.remote() for actor in self._actors])
+        self._problem, self._length, self._share = (
+            self._ray.put(engine_of_ray.packed(problem)),
+            blocks.length,
+            partial(shares, problem.network),
+        )
+        self._hear([actor.learn.remote(self._problem) for actor in self._actors])
+        self._form()
+        return Lent(FaultTolerant(self, lambda workers: self.rebuild()))

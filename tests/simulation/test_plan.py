@@ -101,6 +101,7 @@ def test_the_form_that_a_round_leaves_is_that_of_the_trial(name: str) -> None:
         "k_gt": 5,
         "led": 5,
         "lt_admm": 5,
+        "robust_lt_admm": 5,
         "admm": 5,
         "gt_storm": 2,
         "storm": 2,

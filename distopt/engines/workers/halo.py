@@ -109,19 +109,19 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
         moved(table.hub_index[:, :, mine], hubs[mine]),
         table.hub_weight[:, :, mine].contiguous(),
         table.everyone,
-        *_slots(table, ids, place[0]),
+        *_slots(table, ids, moved),
         *_senders(table, ids, moved),
     )
 
 
-def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor]:
-    """The slots of the agents ``ids``; the other ends are counted among those of the heard rows, which stand at ``place`` [N]."""
+def _slots(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The slots of the agents ``ids``, the other ends counted among those of the heard rows; of one that is not heard it is the row's own."""
     index, weight, side = table.slot_index, table.slot_weight, table.slot_side
     if not index.shape[-1]:
         return index, weight, side
     agent, slot = np.divmod(index[:, :, ids].numpy(), index.shape[-1])
     return (
-        torch.from_numpy(place[agent] * index.shape[-1] + slot),
+        moved(torch.from_numpy(agent), ids) * index.shape[-1] + torch.from_numpy(slot),
         weight[:, :, ids].contiguous(),
         side[:, :, ids].contiguous(),
     )
