@@ -184,15 +184,20 @@ class Comparator:
     def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
         """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.
 
-        It is the gradient's relative norm. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
+        It is the gradient's relative norm. Where the costs have a part without a gradient it is how far a proximal step leads from x, with the
+        step size 1 / scale. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
         step of g / scale leads from x within that, if this is less.
         """
-        flat = size / scale
-        if self.scenario.project is None:
+        flat, scenario = size / scale, self.scenario
+        if scenario.project is None and scenario.prox is None:
             return flat
         points = x.reshape(-1, 1, x.shape[-1])
-        moved: Tensor = self.scenario.project(points - (g / scale).reshape(points.shape))
-        return torch.minimum(flat, (points - moved).norm(dim=-1).reshape(flat.shape))
+        ahead = points - (g / scale).reshape(points.shape)
+        if scenario.prox is not None:  # each agent has the part
+            moved: Tensor = scenario.prox(ahead, (self.blocks.key.total / scale) * torch.ones_like(points[..., :1]))
+            left: Tensor = (points - moved).norm(dim=-1).reshape(flat.shape)
+            return left
+        return torch.minimum(flat, (points - scenario.project(ahead)).norm(dim=-1).reshape(flat.shape))
 
     def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
         """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
@@ -276,6 +281,8 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
+        if self.scenario.prox is not None:
+            raise InputError(f"scenario {type(self.scenario).__name__}: costs with prox need optimum(b)")
         if problem.pieces is not None:
             with one_thread:
                 found = self._warm(problem, b, dim)
@@ -343,6 +350,8 @@ class Comparator:
         return x if bool((self._unbalanced(x, g, g.norm(dim=-1), scale) <= 1e-6).all()) else None
 
     def _best_fixed(self) -> Tensor | None:
+        if self.scenario.prox is not None:  # Newton's method needs gradients of all of the costs
+            return None
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
         start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
         whole = Horizon(self.blocks, start.shape[0], self._evaluator)

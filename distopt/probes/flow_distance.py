@@ -60,7 +60,11 @@ class FlowDistance(ProbeDefaults):
         whole("flow_distance", 1, every=self.every, parts=self.parts)
 
     def check(self, scenario: Any, algorithm: Any) -> None:
-        """Refuse an algorithm without a step size."""
+        """Refuse an algorithm without a step size, and costs that have no flow."""
+        if scenario.prox is not None:
+            raise InputError(
+                "probe flow_distance: a part of the costs has no gradient, and so there is no gradient flow; leave the probe out"
+            )
         number = isinstance(algorithm, Stepping) and (callable(algorithm.lr) or isinstance(algorithm.lr, int | float))
         if not number:
             raise InputError(

@@ -133,7 +133,9 @@ def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
 
     g = grad(x) if problem.plan.gradients > 1 or problem.plan.rows else gradient(problem, x, now)
     scenario = problem.scenario
-    return g, Costs(grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo)
+    return g, Costs(
+        grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo, scenario.prox
+    )
 
 
 def multiples(rows: Tensor, terms: int) -> Tensor:
