@@ -205,6 +205,10 @@ DEFAULTS: dict[str, type] = {
 }
 
 
+ROOMS = frozenset(f"distopt.{kind}" for kind in (*DEFAULTS, "directions"))
+"""Where the entries of the catalogue are, whose files have their names."""
+
+
 def completed(defaults: type, part: Any) -> Any:
     """The object, with the attributes of a class of defaults for what it lacks. One that lacks nothing is returned as it is.
 
@@ -316,6 +320,23 @@ def _class(own: Any, defaults: type, missing: tuple[str, ...], fields: tuple[str
     except TypeError as error:
         raise InputError(f"{own.__name__}: {error}; give an object of a class of your own") from error
     return made
+
+
+def entry(part: Any) -> str:
+    """What messages call an object: the name of its entry in the catalogue, with that of the part inside it; else its class.
+
+    >>> from distopt.algorithms.averaged import Averaged
+    >>> from distopt.algorithms.dgd import DGD
+    >>> entry(Averaged(DGD(lr=0.5))), entry(1.5)
+    ('averaged(dgd)', 'float')
+    """
+    kind = users_class(type(part))
+    room, _, file = kind.__module__.rpartition(".")
+    name = file if room in ROOMS and not file.startswith("_") else kind.__name__
+    match part:
+        case object(algorithm=inner) | object(scenario=inner):
+            return f"{name}({entry(inner)})"
+    return name
 
 
 def users_class(kind: type) -> type:

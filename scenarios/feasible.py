@@ -58,6 +58,7 @@ class Feasible(Around):
     radius: float = 1.0
     equilibrium: ClassVar[None] = None
     guess: ClassVar[None] = None  # the best points are told
+    prox: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))

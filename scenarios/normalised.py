@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults, completed
+from distopt.optional import ScenarioDefaults, completed, entry
 from distopt.protocols import Scenario
 from distopt.scenarios._around import Around
 from distopt.scenarios._ranges import real, shown
@@ -56,7 +56,7 @@ class Normalised(Around, ScenarioDefaults):
         given = completed(ScenarioDefaults, given)
         object.__setattr__(self, "scenario", given)
         real(self, "radius", above=True)
-        name = type(given).__name__
+        name = entry(given)
         if given.project is not None:
             raise InputError(f"normalised: {name} restricts its points, and a sphere would be another restriction")
         if given.prox is not None:

@@ -13,7 +13,7 @@ from distopt.algorithms.dgd import DGD
 from distopt.directions._round import RoundWithin
 from distopt.errors import InputError
 from distopt.numerics.normal import normal
-from distopt.optional import AlgorithmDefaults, completed
+from distopt.optional import AlgorithmDefaults, completed, entry
 from distopt.protocols import Algorithm, Mix
 from distopt.ranges import algorithm, choice, positive
 
@@ -79,7 +79,7 @@ class Bandit(Around):
         object.__setattr__(self, "algorithm", algorithm("bandit", self.algorithm))
         if completed(AlgorithmDefaults, self.algorithm).for_rows is not None:
             raise InputError(
-                f"bandit: {type(self.algorithm).__name__} takes gradients of single rows of data, and only values of whole costs are observed"
+                f"bandit: {entry(self.algorithm)} takes gradients of single rows of data, and only values of whole costs are observed"
             )
         choice("bandit", get_args(Form), form=self.form)
         positive("bandit", delta=self.delta)

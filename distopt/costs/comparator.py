@@ -23,6 +23,7 @@ from distopt.costs.store import Store
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
+from distopt.optional import entry
 
 SAMPLED = 8
 """Blocks from which the best fixed point is estimated, before all of them are asked."""
@@ -264,7 +265,7 @@ class Comparator:
 
     def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
         """What the scenario's method of this name gives, as [K, R, d] or [R, d]; its axes but the last may be 1."""
-        closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), type(self.scenario).__name__
+        closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), entry(self.scenario)
         if not bool(torch.isfinite(closed).all()):
             raise InputError(
                 f"scenario {who}: {name} is not finite (nan or inf){'; return None to have it found' * (name == 'optimum')}"
@@ -282,7 +283,7 @@ class Comparator:
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
         if self.scenario.prox is not None:
-            raise InputError(f"scenario {type(self.scenario).__name__}: costs with prox need optimum(b)")
+            raise InputError(f"scenario {entry(self.scenario)}: costs with prox need optimum(b)")
         if problem.pieces is not None:
             with one_thread:
                 found = self._warm(problem, b, dim)
@@ -298,7 +299,7 @@ class Comparator:
         if bool((residual > 1e-6).any()) or not bool(torch.isfinite(x).all()):
             bad = int(torch.nonzero(~(residual <= 1e-6))[0]) // problem.trials
             raise InputError(
-                f"scenario {type(self.scenario).__name__}: found no minimiser of f_t in round {self.blocks.span(b)[bad]} (relative gradient norm "
+                f"scenario {entry(self.scenario)}: found no minimiser of f_t in round {self.blocks.span(b)[bad]} (relative gradient norm "
                 f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
             )
         return x

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import ProbeDefaults
+from distopt.optional import ProbeDefaults, entry
 from distopt.protocols import Snapshot
 from distopt.ranges import whole
 
@@ -68,7 +68,7 @@ class FlowDistance(ProbeDefaults):
         number = isinstance(algorithm, Stepping) and (callable(algorithm.lr) or isinstance(algorithm.lr, int | float))
         if not number:
             raise InputError(
-                f"probe flow_distance: {type(algorithm).__name__} has no step size lr that is a number or a schedule, by which time could be told"
+                f"probe flow_distance: {entry(algorithm)} has no step size lr that is a number or a schedule, by which time could be told"
             )
 
     def measure(self, seen: Snapshot) -> tuple[float, float]:

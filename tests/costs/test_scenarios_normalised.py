@@ -109,8 +109,8 @@ def test_a_spec_has_a_scenario_inside() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Normalised(Reddi()), "^normalised: Reddi restricts its points"),
-        (lambda: Normalised(DiracGAN()), "^normalised: DiracGAN is a game"),
+        (lambda: Normalised(Reddi()), "^normalised: reddi restricts its points"),
+        (lambda: Normalised(DiracGAN()), "^normalised: dirac_gan is a game"),
         (lambda: Normalised(Quadratic), "^normalised: scenario must be an object such as Quadratic"),
         (lambda: Normalised("quadratic"), "^normalised: scenario must be an object .*, got 'quadratic'"),
         (lambda: Normalised(radius=0.0), "^normalised: radius=0.0 must be a number of at least"),
