@@ -122,6 +122,10 @@ class ScenarioDefaults:
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
         lmo: ``lmo(s)`` [R, n, d], the allowed points v that minimise <s, v>, each agent's by itself.
+        prox: ``prox(x, lr)`` [R, n, d] with lr [R|1, n|1, 1] in x's precision, the points z that minimise h(z) + |z - x|^2 / (2 lr), each agent's by
+            itself. It says that every agent's cost has the convex part h, which need not have a gradient: ``loss`` is f + h, and ``grad``,
+            ``hessian``, ``modulus`` and ``smoothness`` are those of f alone. Only algorithms that take proximal steps (``mix.prox``) can
+            then run. ``optimum``, and ``best_fixed`` where rounds differ, minimise the sums of ``loss``, and the scenario has to give them.
         eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
         equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game wants to move. There the
             gradients of all agents sum to zero. It is the same for all of them. A scenario that has it is a game: coordinates belong to
@@ -144,6 +148,7 @@ class ScenarioDefaults:
     persistence: ClassVar[Any] = None
     project: ClassVar[Any] = None
     lmo: ClassVar[Any] = None
+    prox: ClassVar[Any] = None
     eager: ClassVar[Any] = None
     equilibrium: ClassVar[Any] = None
     start: ClassVar[Any] = None
@@ -200,6 +205,10 @@ DEFAULTS: dict[str, type] = {
     "scenarios": ScenarioDefaults,
     "topologies": TopologyDefaults,
 }
+
+
+ROOMS = frozenset(f"distopt.{kind}" for kind in (*DEFAULTS, "directions"))
+"""Where the entries of the catalogue are, whose files have their names."""
 
 
 def completed(defaults: type, part: Any) -> Any:
@@ -313,6 +322,23 @@ def _class(own: Any, defaults: type, missing: tuple[str, ...], fields: tuple[str
     except TypeError as error:
         raise InputError(f"{own.__name__}: {error}; give an object of a class of your own") from error
     return made
+
+
+def entry(part: Any) -> str:
+    """What messages call an object: the name of its entry in the catalogue, with that of the part inside it; else its class.
+
+    >>> from distopt.algorithms.averaged import Averaged
+    >>> from distopt.algorithms.dgd import DGD
+    >>> entry(Averaged(DGD(lr=0.5))), entry(1.5)
+    ('averaged(dgd)', 'float')
+    """
+    kind = users_class(type(part))
+    room, _, file = kind.__module__.rpartition(".")
+    name = file if room in ROOMS and not file.startswith("_") else kind.__name__
+    match part:
+        case object(algorithm=inner) | object(scenario=inner):
+            return f"{name}({entry(inner)})"
+    return name
 
 
 def users_class(kind: type) -> type:

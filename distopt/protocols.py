@@ -60,6 +60,12 @@ class Mix(Protocol):
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
         """The allowed points v [R, n, d] that minimise <s, v>. Where all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
 
+    def prox(self, y: Tensor, lr: Any) -> Tensor:
+        """The points z [R, n, d] that minimise h(z) + |z - y|^2 / (2 lr), where h is the part of the scenario's costs that has no gradient.
+
+        lr is a tensor [R|1, n|1, 1] of y's precision. Without such a part it is y itself.
+        """
+
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
 

@@ -1,4 +1,4 @@
-"""Minimisers of sums of convex costs over a set, by accelerated projected gradients."""
+"""Minimisers of sums of convex costs over a set, or of costs with a part that has no gradient, by accelerated proximal gradients."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ AT_ONCE = 2**10
 """Rounds whose data are made together."""
 
 Gradient = Callable[[Tensor], Tensor]
+Step = Callable[[Tensor, Tensor], Tensor]
+"""Where a step of size lr [P, 1, 1] that has led to y [P, 1, d] ends: at the nearest allowed point, or the proximal one."""
 
 
 def tensors(batch: Any) -> list[Tensor]:
@@ -32,6 +34,11 @@ def sizes(batch: Any) -> tuple[int, int, int]:
     """Rounds, trials and agents of a batch, each 1 where no leaf has more."""
     leaves = tensors(batch)
     return max(len(x) for x in leaves), max(x.shape[1] for x in leaves), max(x.shape[2] for x in leaves)
+
+
+def onto(project: Gradient) -> Step:
+    """The step to the nearest allowed points, which no step size changes."""
+    return lambda y, lr: project(y)
 
 
 def folded(batch: Any) -> Any:
@@ -55,16 +62,16 @@ def summed(scenario: Any, data: Any, agents: int, x: Tensor) -> Tensor:
     return g
 
 
-def each_round(scenario: Any, batch: Any, project: Gradient, smooth: Tensor | None, start: Tensor) -> Tensor:
+def each_round(scenario: Any, batch: Any, step: Step, smooth: Tensor | None, start: Tensor) -> Tensor:
     """The minimisers [K, R, d] of the rounds of a batch, from ``start`` [K|1, R|1, d]; ``smooth`` [K|1, R|1] are Lipschitz constants."""
     rounds, trials, agents = sizes(batch)
     data, d = folded(batch), start.shape[-1]
     x = start.expand(rounds, trials, d).reshape(-1, d)
     constant = None if smooth is None else smooth.expand(rounds, trials).reshape(-1)
-    return minimised(lambda y: summed(scenario, data, agents, y), project, x, constant).reshape(rounds, trials, d)
+    return minimised(lambda y: summed(scenario, data, agents, y), step, x, constant).reshape(rounds, trials, d)
 
 
-def whole_run(scenario: Any, rounds: int, key: Key, project: Gradient, start: Tensor) -> Tensor:
+def whole_run(scenario: Any, rounds: int, key: Key, step: Step, start: Tensor) -> Tensor:
     """The minimiser [R|1, d] of the sum of all costs of so many rounds, from ``start`` [d]."""
     spans = [range(t, min(t + AT_ONCE, rounds)) for t in range(0, rounds, AT_ONCE)]
 
@@ -88,32 +95,36 @@ def whole_run(scenario: Any, rounds: int, key: Key, project: Gradient, start: Te
             total = total + summed(scenario, data, agents, points).reshape(count, *y.shape).sum(0)
         return total
 
-    return minimised(gradient, project, start.expand(trials, -1).clone(), None)
+    return minimised(gradient, step, start.expand(trials, -1).clone(), None)
 
 
-def minimised(gradient: Gradient, project: Gradient, x: Tensor, smooth: Tensor | None) -> Tensor:
-    """The minimisers [P, d] of P convex costs over a set, from x: FISTA [beck2009] that starts again where its momentum leads up [odonoghue2015].
+def minimised(gradient: Gradient, prox: Step, x: Tensor, smooth: Tensor | None) -> Tensor:
+    """The minimisers [P, d] of P convex costs, from x: FISTA [beck2009] that starts again where its momentum leads up [odonoghue2015].
 
     ``smooth`` [P] are Lipschitz constants of the gradients; without them they are found by doubling. A constant that is too small for
     what the gradients do is doubled, too.
     """
-    x = project(x.unsqueeze(1)).squeeze(1)
+
+    def step(z: Tensor, lr: Tensor) -> Tensor:
+        return prox(z.unsqueeze(1), lr.unsqueeze(1)).squeeze(1)
+
+    x = step(x, torch.zeros(len(x), 1, dtype=x.dtype))
     y, g, momentum = x, gradient(x), torch.ones(len(x), 1, dtype=x.dtype)
     lowest = 1e-3 * g.norm(dim=-1, keepdim=True) / (1 + x.norm(dim=-1, keepdim=True)) + 1e-300
     constant = lowest if smooth is None else torch.maximum(smooth.unsqueeze(-1).to(x.dtype), lowest)
     best, since = torch.full_like(lowest, torch.inf), 0
     for _ in range(MOST):
         while True:
-            moved = project((y - g / constant).unsqueeze(1)).squeeze(1)
-            step = moved - y
+            moved = step(y - g / constant, 1 / constant)
+            way = moved - y
             ahead = gradient(moved)
-            bend, size = ((ahead - g) * step).sum(-1, keepdim=True), step.square().sum(-1, keepdim=True)
+            bend, size = ((ahead - g) * way).sum(-1, keepdim=True), way.square().sum(-1, keepdim=True)
             steep = bend > (constant * size) * (1 + 1e-9) + 1e-13 * g.norm(dim=-1, keepdim=True) * size.sqrt()
             if not bool(steep.any()):
                 break
             constant = torch.where(steep, 2 * constant, constant)
         # a step from the point itself, not from where momentum has led, tells how far it is from minimal
-        left = (moved - project((moved - ahead / constant).unsqueeze(1)).squeeze(1)).norm(dim=-1, keepdim=True)
+        left = (moved - step(moved - ahead / constant, 1 / constant)).norm(dim=-1, keepdim=True)
         left = left / (1 + moved.norm(dim=-1, keepdim=True))
         since = 0 if bool((left < 0.9 * best).any()) else since + 1
         best = torch.minimum(best, left)

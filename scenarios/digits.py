@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,16 +13,8 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
-from distopt.scenarios._logistic import (
-    gather_window,
-    last_label_accuracy,
-    softmax_accuracy,
-    softmax_grad,
-    softmax_hessian,
-    softmax_loss,
-    window_rounds,
-)
+from distopt.scenarios._classified import Arriving
+from distopt.scenarios._logistic import gather_window, last_label_accuracy, window_rounds
 from distopt.scenarios._ranges import real, room, whole
 
 CLASSES = 10
@@ -73,7 +65,7 @@ def dirichlet(u: Tensor, alpha: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Digits(ScenarioDefaults):
+class Digits(Arriving):
     """Classify 8 x 8 images of handwritten digits [digits] while each agent's mix of the ten classes drifts its own way.
 
     Agent i has two class mixes p_i, q_i ~ Dirichlet(alpha), its own in every trial, and swings between them:
@@ -109,7 +101,6 @@ class Digits(ScenarioDefaults):
     images: int = 4
     window: int = 5
     l2: float = 1e-2
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         real(self, "alpha", "period", above=True)
@@ -156,22 +147,6 @@ class Digits(ScenarioDefaults):
         )  # the last class takes what rounding leaves
         size = first[y + 1] - first[y]
         return first[y] + (u[..., 1, :] * size).to(torch.int64), y
-
-    def loss(self, x: Tensor, b: DigitBatch) -> Tensor:
-        return softmax_loss(x, b.X, b.y, b.w, self.l2)
-
-    def grad(self, x: Tensor, b: DigitBatch) -> Tensor:
-        return softmax_grad(x, b.X, b.y, b.w, self.l2)
-
-    def hessian(self, x: Tensor, b: DigitBatch) -> Tensor:
-        return softmax_hessian(x, b.X, b.y, b.w, self.l2)
-
-    def linear_rows(self, b: DigitBatch) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: DigitBatch) -> Tensor:
-        """The fraction of the images that arrived in this round classified correctly."""
-        return softmax_accuracy(x, b.X, b.y, b.fresh)
 
     def persistence(self, b: DigitBatch) -> Tensor:
         """The same for the prediction that all are of the class of the newest image before this round; nan in round 0."""

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import LARGEST, real, room, whole
 
-from ._logistic import logistic_accuracy, logistic_grad, logistic_hessian, logistic_loss
+from ._classified import Classified
 
 
 class Points(NamedTuple):
@@ -24,7 +23,7 @@ class Points(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DriftingLogistic(ScenarioDefaults):
+class DriftingLogistic(Classified):
     """Binary logistic regression where every point runs on a circle around its own centre.
 
     Agent i holds m = ``rows`` labelled points of the plane, z_{ik,t} = c_ik + radius [cos(speed t), sin(speed t)], and
@@ -62,7 +61,6 @@ class DriftingLogistic(ScenarioDefaults):
     spread: float = 0.5
     scatter: float = 0.5
     l2: float = 0.1
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows")
@@ -83,27 +81,8 @@ class DriftingLogistic(ScenarioDefaults):
         X = torch.cat([z, torch.ones_like(z[..., :1])], -1)
         return Points(X, y.reshape(1, 1, 1, m), torch.full((1, 1, 1, m), 1.0 / m, dtype=torch.float64))
 
-    def loss(self, x: Tensor, b: Points) -> Tensor:
-        X, y, w = b
-        return logistic_loss(x, X, y, w, self.l2)
-
-    def grad(self, x: Tensor, b: Points) -> Tensor:
-        X, y, w = b
-        return logistic_grad(x, X, y, w, self.l2)
-
-    def hessian(self, x: Tensor, b: Points) -> Tensor:
-        X, y, w = b
-        return logistic_hessian(x, X, y, w, self.l2)
-
-    def linear_rows(self, b: Points) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
     def terms(self, agents: int) -> int:
         return self.rows
-
-    def accuracy(self, x: Tensor, b: Points) -> Tensor:
-        X, y, _ = b
-        return logistic_accuracy(x, X, y, torch.ones_like(y, dtype=torch.bool))
 
 
 def _pairs(z: Tensor) -> Tensor:

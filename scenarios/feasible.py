@@ -13,6 +13,7 @@ from distopt.numerics.random import Key
 from distopt.optional import ScenarioDefaults, completed
 from distopt.protocols import Scenario
 from distopt.scenarios import _constrained
+from distopt.scenarios._around import Around
 from distopt.scenarios._ranges import one_of, real
 from distopt.scenarios._sets import Form, least, nearest
 from distopt.scenarios.moving_target import MovingTarget
@@ -21,7 +22,7 @@ usual = MovingTarget()
 
 
 @dataclass(frozen=True)
-class Feasible:
+class Feasible(Around):
     """The costs of any scenario, with a set of allowed points X.
 
     - ball: |x|_2 <= radius.
@@ -42,7 +43,8 @@ class Feasible:
         radius: its size.
 
     Raises:
-        InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game or has a set of its own.
+        InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game, has a set of its own, or
+            costs with a part that has no gradient.
 
     >>> s, key = Feasible(radius=0.5), Key(0, range(3), range(1), total=3)
     >>> b = s.batch(torch.tensor([[[[5]]]]), key)
@@ -56,6 +58,7 @@ class Feasible:
     radius: float = 1.0
     equilibrium: ClassVar[None] = None
     guess: ClassVar[None] = None  # the best points are told
+    prox: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))
@@ -65,20 +68,12 @@ class Feasible:
             )
         if self._inner.project is not None:
             raise InputError("feasible: the scenario has a set of allowed points of its own; take it without feasible")
+        if self._inner.prox is not None:
+            raise InputError(
+                "feasible: the scenario's costs have a part without a gradient, which takes proximal steps and no set; take one without"
+            )
         one_of(self, "form", get_args(Form))
         real(self, "radius", above=True)
-
-    @property
-    def _inner(self) -> Any:
-        return self.scenario
-
-    @property
-    def dim(self) -> int:
-        """That of the scenario."""
-        return int(self._inner.dim)
-
-    def batch(self, t: Tensor, key: Key) -> Any:
-        return self._inner.batch(t, key)
 
     def loss(self, x: Tensor, b: Any) -> Tensor:
         value: Tensor = self._inner.loss(x, b)
@@ -117,31 +112,11 @@ class Feasible:
         found = None if inner.optimum is None else inner.optimum(b)
         start = torch.zeros(1, 1, self.dim, dtype=torch.float64) if found is None else found
         smooth = None if inner.smoothness is None else inner.smoothness(b)
-        return _constrained.each_round(inner, b, self.project, smooth, start)
+        return _constrained.each_round(inner, b, _constrained.onto(self.project), smooth, start)
 
     def _best_fixed(self, rounds: int, key: Key) -> Tensor:
         start = torch.zeros(self.dim, dtype=torch.float64)
-        return _constrained.whole_run(self._inner, rounds, key, self.project, start)
-
-    def length(self, agents: int) -> int | None:
-        """As long as the scenario's data."""
-        rounds: int | None = self._inner.length(agents)
-        return rounds
-
-    def terms(self, agents: int) -> int | None:
-        """The scenario's rows."""
-        rows: int | None = self._inner.terms(agents)
-        return rows
-
-    @property
-    def row_weights(self) -> Any:
-        """The leaf of their weights."""
-        return self._inner.row_weights
-
-    @property
-    def rounds(self) -> Any:
-        """The scenario's, as what follows."""
-        return self._inner.rounds
+        return _constrained.whole_run(self._inner, rounds, key, _constrained.onto(self.project), start)
 
     @property
     def comparator(self) -> Any:
@@ -172,13 +147,3 @@ class Feasible:
     def accuracy(self) -> Any:
         """That of models."""
         return self._inner.accuracy
-
-    @property
-    def persistence(self) -> Any:
-        """That of the last label."""
-        return self._inner.persistence
-
-    @property
-    def eager(self) -> Any:
-        """Why its costs cannot be compiled."""
-        return self._inner.eager

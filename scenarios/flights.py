@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,8 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
-from distopt.scenarios._logistic import (
-    last_label_accuracy,
-    logistic_accuracy,
-    logistic_grad,
-    logistic_hessian,
-    logistic_loss,
-)
+from distopt.scenarios._classified import Arriving
+from distopt.scenarios._logistic import last_label_accuracy
 from distopt.scenarios._ranges import one_of, real, room, whole
 from distopt.scenarios._windows import Ints, agent_major, grouped, windows
 
@@ -151,7 +145,7 @@ def _kept(seed: int, trial: int, keep: float, by: By, total: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Flights(ScenarioDefaults):
+class Flights(Arriving):
     """Predict which flights arrive more than 15 minutes late, while the year 2013 goes by: real data, real drift.
 
     In round t the flights t step .. (t + 1) step - 1 of the three New York airports depart, each one at the agent it
@@ -193,7 +187,6 @@ class Flights(ScenarioDefaults):
     agents_by: Literal["carrier", "origin", "shard"] = "carrier"
     keep: float = 0.8
     l2: float = 1e-2
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "window", "step")
@@ -236,22 +229,6 @@ class Flights(ScenarioDefaults):
         rows, weights, fresh, last = (np.stack(part, 1) for part in zip(*seen, strict=True))
         labels = np.append(y, 0.0)  # place -1: no flight
         return FlightBatch(*map(torch.from_numpy, (X[rows], y[rows], weights, fresh, labels[last])))
-
-    def loss(self, x: Tensor, b: FlightBatch) -> Tensor:
-        return logistic_loss(x, b.X, b.y, b.w, self.l2)
-
-    def grad(self, x: Tensor, b: FlightBatch) -> Tensor:
-        return logistic_grad(x, b.X, b.y, b.w, self.l2)
-
-    def hessian(self, x: Tensor, b: FlightBatch) -> Tensor:
-        return logistic_hessian(x, b.X, b.y, b.w, self.l2)
-
-    def linear_rows(self, b: FlightBatch) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: FlightBatch) -> Tensor:
-        """The fraction of the flights that departed in this round (the latest ``window`` of them) predicted correctly."""
-        return logistic_accuracy(x, b.X, b.y, b.fresh)
 
     def persistence(self, b: FlightBatch) -> Tensor:
         """The same for the prediction that all do as the agent's newest flight before this round; nan if there was none."""

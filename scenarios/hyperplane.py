@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
-from ._logistic import (
-    Window,
-    last_label_accuracy,
-    logistic_accuracy,
-    logistic_grad,
-    logistic_hessian,
-    logistic_loss,
-    sliding_window,
-)
+from ._classified import Arriving
+from ._logistic import Window, sliding_window
 
 
 @dataclass(frozen=True)
-class Hyperplane(ScenarioDefaults):
+class Hyperplane(Arriving):
     """Classify points on two sides of a hyperplane through the middle of the cube that turns a little every round [hulten2001].
 
     Features z are uniform in the unit cube and the label is +1 where v_t . z >= (sum of v_t) / 2. The weights v_t start
@@ -65,7 +56,6 @@ class Hyperplane(ScenarioDefaults):
     window: int = 10
     noise: float = 0.05
     l2: float = 0.01
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "features", "rows", "window")
@@ -109,26 +99,3 @@ class Hyperplane(ScenarioDefaults):
             return torch.cat([2 * z - 1, torch.ones_like(z[..., :1])], -1), y
 
         return sliding_window(t, self.window, rows)
-
-    def loss(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_loss(x, X, y, w, self.l2)
-
-    def grad(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_grad(x, X, y, w, self.l2)
-
-    def hessian(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_hessian(x, X, y, w, self.l2)
-
-    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: Window) -> Tensor:
-        X, y, _, fresh, _ = b
-        return logistic_accuracy(x, X, y, fresh)
-
-    def persistence(self, b: Window) -> Tensor:
-        _, y, _, fresh, last = b
-        return last_label_accuracy(last, y, fresh)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults, completed
+from distopt.optional import ScenarioDefaults, completed, entry
 from distopt.protocols import Scenario
+from distopt.scenarios._around import Around
 from distopt.scenarios._ranges import real, shown
 from distopt.scenarios.digits_mlp import DigitsMlp
 
@@ -19,7 +20,7 @@ usual = DigitsMlp()
 
 
 @dataclass(frozen=True)
-class Normalised(ScenarioDefaults):
+class Normalised(Around, ScenarioDefaults):
     """The costs of another scenario on a sphere, as those of networks with normalisation layers are [lyu2022].
 
         h_{i,t}(x) = f_{i,t}(r x / |x|),    grad h(x) = r/|x| (I - u u') grad f(r u),    u = x / |x|
@@ -55,59 +56,22 @@ class Normalised(ScenarioDefaults):
         given = completed(ScenarioDefaults, given)
         object.__setattr__(self, "scenario", given)
         real(self, "radius", above=True)
-        name = type(given).__name__
+        name = entry(given)
         if given.project is not None:
             raise InputError(f"normalised: {name} restricts its points, and a sphere would be another restriction")
+        if given.prox is not None:
+            raise InputError(
+                f"normalised: the costs of {name} have a part without a gradient, which a sphere cannot take; take a scenario without"
+            )
         if given.equilibrium is not None:
             raise InputError(
                 f"normalised: {name} is a game, which has no cost to put on a sphere; take a scenario whose costs are minimised"
             )
 
     @property
-    def _inner(self) -> Any:
-        return self.scenario
-
-    @property
-    def dim(self) -> int:
-        """The scenario's."""
-        return int(self._inner.dim)
-
-    @property
-    def rounds(self) -> Any:
-        """How many rounds the data last."""
-        return self._inner.rounds
-
-    def length(self, agents: int) -> int | None:
-        found: int | None = self._inner.length(agents)
-        return found
-
-    def terms(self, agents: int) -> int | None:
-        """The scenario's rows."""
-        rows: int | None = self._inner.terms(agents)
-        return rows
-
-    @property
-    def row_weights(self) -> Any:
-        """The leaf of their weights."""
-        return self._inner.row_weights
-
-    @property
-    def eager(self) -> Any:
-        """Why its costs cannot be compiled, if they cannot."""
-        return self._inner.eager
-
-    @property
     def accuracy(self) -> Any:
         """The accuracies at r x / |x|, where the scenario has any."""
         return None if self._inner.accuracy is None else self._accuracy
-
-    @property
-    def persistence(self) -> Any:
-        """The scenario's."""
-        return self._inner.persistence
-
-    def batch(self, t: Tensor, key: Key) -> Any:
-        return self._inner.batch(t, key)
 
     def start(self, key: Key) -> Tensor:
         """The scenario's start, or a random point of the sphere [R, 1, d]."""

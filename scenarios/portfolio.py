@@ -111,8 +111,8 @@ class Portfolio(ScenarioDefaults):
 
     def optimum(self, b: Tensor) -> Tensor:
         start = torch.full((1, 1, self.dim), 1 / self.dim, dtype=torch.float64)
-        return _constrained.each_round(self, b, self.project, None, start)
+        return _constrained.each_round(self, b, _constrained.onto(self.project), None, start)
 
     def best_fixed(self, rounds: int, key: Key) -> Tensor:
         start = torch.full((self.dim,), 1 / self.dim, dtype=torch.float64)
-        return _constrained.whole_run(self, rounds, key, self.project, start)
+        return _constrained.whole_run(self, rounds, key, _constrained.onto(self.project), start)

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
-from ._logistic import (
-    Window,
-    last_label_accuracy,
-    logistic_accuracy,
-    logistic_grad,
-    logistic_hessian,
-    logistic_loss,
-    sliding_window,
-    softmax_accuracy,
-    softmax_grad,
-    softmax_hessian,
-    softmax_loss,
-)
+from ._classified import Arriving
+from ._logistic import Window, sliding_window
 
 
 @dataclass(frozen=True)
-class RbfDrift(ScenarioDefaults):
+class RbfDrift(Arriving):
     """Classify points scattered around centroids that drift through the unit cube and bounce off its walls [bifet2010].
 
     Centroid j has a start uniform in the cube, a velocity of length ``speed`` (all components positive at first), a standard
@@ -70,7 +57,6 @@ class RbfDrift(ScenarioDefaults):
     window: int = 10
     noise: float = 0.0
     l2: float = 0.01
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "features", "rows", "window")
@@ -130,26 +116,3 @@ class RbfDrift(ScenarioDefaults):
             return X, 2.0 * y.to(torch.float64) - 1 if self.classes == 2 else y
 
         return sliding_window(t, self.window, rows)
-
-    def loss(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return (logistic_loss if self.classes == 2 else softmax_loss)(x, X, y, w, self.l2)
-
-    def grad(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return (logistic_grad if self.classes == 2 else softmax_grad)(x, X, y, w, self.l2)
-
-    def hessian(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return (logistic_hessian if self.classes == 2 else softmax_hessian)(x, X, y, w, self.l2)
-
-    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: Window) -> Tensor:
-        X, y, _, fresh, _ = b
-        return (logistic_accuracy if self.classes == 2 else softmax_accuracy)(x, X, y, fresh)
-
-    def persistence(self, b: Window) -> Tensor:
-        _, y, _, fresh, last = b
-        return last_label_accuracy(last, y, fresh)

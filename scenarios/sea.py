@@ -9,24 +9,16 @@ import torch
 from torch import Tensor
 
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
 from distopt.scenarios._ranges import real, room, whole
 
-from ._logistic import (
-    Window,
-    last_label_accuracy,
-    logistic_accuracy,
-    logistic_grad,
-    logistic_hessian,
-    logistic_loss,
-    sliding_window,
-)
+from ._classified import Arriving
+from ._logistic import Window, sliding_window
 
 _THRESHOLDS = (8.0, 9.0, 7.0, 9.5)
 
 
 @dataclass(frozen=True)
-class Sea(ScenarioDefaults):
+class Sea(Arriving):
     """Classify points by whether two of three features add up to more than a threshold that jumps now and then [street2001].
 
     Features are uniform in [0, 10], the label is +1 above the threshold. The threshold goes round 8, 9, 7, 9.5, one step
@@ -57,7 +49,6 @@ class Sea(ScenarioDefaults):
     period: int = 500
     noise: float = 0.1
     l2: float = 0.01
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "rows", "window", "period")
@@ -81,26 +72,3 @@ class Sea(ScenarioDefaults):
             return torch.cat([raw / 5 - 1, torch.ones_like(raw[..., :1])], -1), y
 
         return sliding_window(t, self.window, rows)
-
-    def loss(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_loss(x, X, y, w, self.l2)
-
-    def grad(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_grad(x, X, y, w, self.l2)
-
-    def hessian(self, x: Tensor, b: Window) -> Tensor:
-        X, y, w, _, _ = b
-        return logistic_hessian(x, X, y, w, self.l2)
-
-    def linear_rows(self, b: Window) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: Window) -> Tensor:
-        X, y, _, fresh, _ = b
-        return logistic_accuracy(x, X, y, fresh)
-
-    def persistence(self, b: Window) -> Tensor:
-        _, y, _, fresh, last = b
-        return last_label_accuracy(last, y, fresh)

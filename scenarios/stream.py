@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +14,8 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.random import Key
-from distopt.optional import ScenarioDefaults
-from distopt.scenarios._logistic import (
-    last_label_accuracy,
-    logistic_accuracy,
-    logistic_grad,
-    logistic_hessian,
-    logistic_loss,
-    softmax_accuracy,
-    softmax_grad,
-    softmax_hessian,
-    softmax_loss,
-)
+from distopt.scenarios._classified import Arriving
+from distopt.scenarios._logistic import last_label_accuracy
 from distopt.scenarios._ranges import real, room, shown, whole
 from distopt.scenarios._table import Table, running_standard, table
 from distopt.scenarios._windows import Ints, agent_major, windows
@@ -72,12 +62,8 @@ def _names(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _binary(x: Tensor, b: StreamBatch) -> bool:
-    return x.shape[-1] == b.X.shape[-1]  # told by shapes: a compiled round must not look at the file
-
-
 @dataclass(frozen=True)
-class Stream(ScenarioDefaults):
+class Stream(Arriving):
     """Classify the rows of a CSV file of yours, in the order of the file: row after row, each at its agent.
 
     In round t the rows t step .. (t + 1) step - 1 arrive. With a_r in R^p the features of row r, y_r its label and
@@ -138,7 +124,6 @@ class Stream(ScenarioDefaults):
     standardise: bool = True
     drop: str | Sequence[str] = ()
     categories: str | Sequence[str] = ()
-    row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | os.PathLike):
@@ -197,22 +182,6 @@ class Stream(ScenarioDefaults):
         y = 2.0 * data.y - 1.0 if len(data.classes) == 2 else data.y
         leaves = (data.X[seen.rows], y[seen.rows], seen.weights, seen.fresh, y[seen.last], seen.last >= 0)
         return StreamBatch(*(torch.from_numpy(leaf).unsqueeze(1) for leaf in leaves))
-
-    def loss(self, x: Tensor, b: StreamBatch) -> Tensor:
-        return (logistic_loss if _binary(x, b) else softmax_loss)(x, b.X, b.y, b.w, self.l2)
-
-    def grad(self, x: Tensor, b: StreamBatch) -> Tensor:
-        return (logistic_grad if _binary(x, b) else softmax_grad)(x, b.X, b.y, b.w, self.l2)
-
-    def hessian(self, x: Tensor, b: StreamBatch) -> Tensor:
-        return (logistic_hessian if _binary(x, b) else softmax_hessian)(x, b.X, b.y, b.w, self.l2)
-
-    def linear_rows(self, b: StreamBatch) -> tuple[Tensor, Tensor, Tensor, float]:
-        return b.X, b.y, b.w, self.l2
-
-    def accuracy(self, x: Tensor, b: StreamBatch) -> Tensor:
-        """The fraction of the rows that arrived in this round (the latest ``window`` of them) classified correctly."""
-        return (logistic_accuracy if _binary(x, b) else softmax_accuracy)(x, b.X, b.y, b.fresh)
 
     def persistence(self, b: StreamBatch) -> Tensor:
         """The same for the prediction that all are as the agent's newest row before this round; nan if there was none."""

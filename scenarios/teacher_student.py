@@ -13,6 +13,7 @@ from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.numerics.sums import torch_on_one_thread
 from distopt.optional import ScenarioDefaults
+from distopt.scenarios._constrained import each_round
 from distopt.scenarios._ranges import one_of, real, room, whole
 
 from ._logistic import logistic_grad, logistic_hessian, logistic_loss
@@ -33,7 +34,8 @@ class TeacherStudent(ScenarioDefaults):
     The M = alpha d rows (rounded) of F = U D V' are cut into blocks of neighbouring rows, one for each agent, which differ by at most one row.
     With the N agents' mean cost the network solves
 
-        min_x  sum_k loss((F x)_k, y_k) + l2/2 |x|^2,      f_i(x) = N sum_{k of agent i} loss((F x)_k, y_k) + l2/2 |x|^2.
+        min_x  sum_k loss((F x)_k, y_k) + l2/2 |x|_2^2 + l1 |x|_1,
+        f_i(x) = N sum_{k of agent i} loss((F x)_k, y_k) + l2/2 |x|_2^2 + l1 |x|_1.
 
     U and V are uniform on the orthogonal matrices (orthonormal columns of normal ones, with the signs that make them so). The min(M, d)
     eigenvalues of F'F that are not 0 lie in equal steps between ``low`` and ``high``. The teacher x0 has round(rho d) coordinates, at random
@@ -45,6 +47,10 @@ class TeacherStudent(ScenarioDefaults):
     with standard normal xi. Data are the same in all rounds, and each trial has its own. In the paper coordinates of x0 are independent. The
     exact length and number of coordinates here make no difference for many of them, and trials differ less.
 
+    With l1 > 0 it is the LASSO, or the elastic net. The part l1 |x|_1 has no gradient where a coordinate is 0: ``grad`` is that of the other parts,
+    ``prox`` takes coordinates by lr l1 towards 0 and no farther, and algorithms need proximal steps, as ``gt:form=atc,direction=proximal`` takes
+    them. Accelerated proximal gradients find the minimiser, of which regrets are told.
+
     How good the estimate is for d -> infinity says ``distopt.costs.glm``.
 
     Attributes:
@@ -55,6 +61,7 @@ class TeacherStudent(ScenarioDefaults):
         low, high: the ends of the spectrum of F'F.
         rho: the part of the teacher's coordinates that are not 0.
         noise: its standard deviation.
+        l1: the parameter of the LASSO, of the sum over all rows, as ``l2``.
 
     Raises:
         InputError: for a parameter out of range, or low > high.
@@ -74,13 +81,14 @@ class TeacherStudent(ScenarioDefaults):
     high: float = 2.0
     rho: float = 1.0
     noise: float = 0.1
+    l1: float = 0.0
     row_weights: ClassVar[str] = "w"
 
     def __post_init__(self) -> None:
         whole(self, "dim")
         real(self, "alpha", "high", above=True)
         one_of(self, "model", ("linear", "logistic"))
-        real(self, "l2", "low", "noise")
+        real(self, "l2", "low", "noise", "l1")
         real(self, "rho", high=1, above=True)
         if self.low > self.high:
             raise InputError(
@@ -141,15 +149,25 @@ class TeacherStudent(ScenarioDefaults):
 
     def loss(self, x: Tensor, b: Taught) -> Tensor:
         if self.model == "logistic":
-            return logistic_loss(x, b.X, b.y, b.w, self.l2)
-        left = (b.X * x.unsqueeze(-2)).sum(-1) - b.y
-        return 0.5 * (b.w * left * left).sum(-1) + 0.5 * self.l2 * (x * x).sum(-1)
+            smooth = logistic_loss(x, b.X, b.y, b.w, self.l2)
+        else:
+            left = (b.X * x.unsqueeze(-2)).sum(-1) - b.y
+            smooth = 0.5 * (b.w * left * left).sum(-1) + 0.5 * self.l2 * (x * x).sum(-1)
+        return smooth + self.l1 * x.abs().sum(-1) if self.l1 else smooth
 
     def grad(self, x: Tensor, b: Taught) -> Tensor:
         if self.model == "logistic":
             return logistic_grad(x, b.X, b.y, b.w, self.l2)
         left = b.w * ((b.X * x.unsqueeze(-2)).sum(-1) - b.y)
         return (left.unsqueeze(-1) * b.X).sum(-2) + self.l2 * x
+
+    @property
+    def prox(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """See ``distopt.optional.ScenarioDefaults``: of l1 |x|_1, where that is a part of the costs."""
+        return self._prox if self.l1 else None
+
+    def _prox(self, x: Tensor, lr: Tensor) -> Tensor:
+        return torch.sign(x) * (x.abs() - lr * self.l1).clamp(min=0)
 
     def hessian(self, x: Tensor, b: Taught) -> Tensor:
         if self.model == "logistic":
@@ -167,13 +185,17 @@ class TeacherStudent(ScenarioDefaults):
     @property
     def linear_rows(self) -> Callable[[Taught], tuple[Tensor, Tensor, Tensor, float]] | None:
         """See ``distopt.optional.ScenarioDefaults``: of the logistic model alone."""
-        return self._rows if self.model == "logistic" else None
+        return self._rows if self.model == "logistic" and not self.l1 else None
 
     def _rows(self, b: Taught) -> tuple[Tensor, Tensor, Tensor, float]:
         return b.X, b.y, b.w, self.l2
 
     def optimum(self, b: Taught) -> Tensor | None:
-        """The ridge estimate; of minimal length where there are many. Newton's method finds that of the logistic model."""
+        """The ridge estimate; of minimal length where there are many. Newton's method finds that of the logistic model without l1."""
+        if self.l1:
+            agents = b.X.shape[-3]
+            start = torch.zeros(1, 1, self.dim, dtype=torch.float64)
+            return each_round(self, b, lambda y, lr: self._prox(y, agents * lr), self.smoothness(b), start)
         if self.model == "logistic":
             return None
         H, g = self._normal(b)

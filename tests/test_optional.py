@@ -21,7 +21,7 @@ from distopt.compressors.sign import Sign
 from distopt.errors import InputError
 from distopt.fingerprint import plain
 from distopt.metrics import Metric, View
-from distopt.optional import DEFAULTS, AlgorithmDefaults, ScenarioDefaults, completed, users_class
+from distopt.optional import DEFAULTS, AlgorithmDefaults, ScenarioDefaults, completed, entry, users_class
 from distopt.scenarios.quadratic import Quadratic
 
 
@@ -329,3 +329,19 @@ def test_a_users_files_of_25_lines_need_not_say_what_they_lack(tmp_path: Path) -
     mine = distopt.simulate("ring", algorithm=str(tmp_path / "plain.py"), **ask)
     known = distopt.simulate("ring", algorithm="dgd:lr=0.1", **ask)
     assert (mine["x"] == known["x"]).all()
+
+
+def test_messages_name_parts_as_specs_do() -> None:
+    class Mine:
+        algorithm = registry.make("algorithms", "gt_saga")
+
+    made = {
+        "averaged(gt_saga)": registry.make("algorithms", "averaged(gt_saga(lr=0.1),start=3)"),
+        "feasible(normalised(quadratic))": registry.make("scenarios", "feasible(normalised(quadratic))"),
+        "adam": registry.make("directions", "adam"),
+        "Mine(gt_saga)": completed(AlgorithmDefaults, Mine()),
+        "str": "gt",
+    }
+    assert {name: entry(part) for name, part in made.items()} == {name: name for name in made}
+    with pytest.raises(InputError, match="^bandit: gt_saga takes gradients of single rows"):
+        registry.make("algorithms", "bandit(gt_saga)")

@@ -37,3 +37,21 @@ class Around:
         """What it sends."""
         found: tuple[str, ...] = self.algorithm.channels
         return found
+
+
+class Over(Around):
+    """One that sends what the algorithm sends, as the algorithm does."""
+
+    @property
+    def _inner(self) -> Any:
+        return self.algorithm
+
+    @property
+    def weights(self) -> Any:
+        """What the algorithm needs."""
+        return self._inner.weights
+
+    @property
+    def channel(self) -> Any:
+        """The algorithm's own, or None."""
+        return self._inner.channel

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
 
 from distopt.directions import direct
+from distopt.directions.sgd import SGD
+from distopt.optional import AlgorithmDefaults
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import choice, direction, step_size, whole
 from distopt.schedules import rate
 
 Form = Literal["cta", "atc"]
+sgd = SGD()
 
 MOST = 2**24
 """Rows that are sampled in a round."""
-
-
-def check(part: str, lr: Any, batch: Any, form: Any, rule: Any) -> None:
-    """Refuse what these methods cannot take."""
-    step_size(part, lr)
-    whole(part, 1, MOST, batch=batch)
-    choice(part, get_args(Form), form=form)
-    direction(part, rule)
 
 
 def drawn(mix: Mix, batch: int, rows: int) -> Tensor:
@@ -36,23 +32,56 @@ def drawn(mix: Mix, batch: int, rows: int) -> Tensor:
     return torch.floor(rows * mix.uniform(batch)).clamp(max=rows - 1)
 
 
-def tracked(
-    estimate: Tensor,
-    before: Tensor,
-    s: Tensor,
-    x: Tensor,
-    mix: Mix,
-    lr: float | Schedule,
-    form: Form,
-    rule: Direction[Any],
-    remembered: Any,
-) -> tuple[Tensor, Tensor, Any]:
-    """(x_{t+1}, s_t, what the direction rule remembers) of gradient tracking, fed by an estimate and the one before.
+class Feed(Protocol):
+    """What the state of each of these methods has."""
 
-    cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
-    atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))
+    @property
+    def s(self) -> Tensor: ...
+    @property
+    def estimate(self) -> Tensor: ...
+    @property
+    def direction(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Sampled(AlgorithmDefaults):
+    """Gradient tracking that is fed with estimates v_t from some rows of each agent's data.
+
+        cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
+        atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))
+
+    Attributes:
+        lr, batch, form, direction: the step size, the rows that are drawn in a round, the form above, and the direction rule.
+        rows: how many rows an agent has.
     """
-    s = mix("s", s) + estimate - before if form == "cta" else mix("s", s + estimate - before)
-    step = rate(lr, mix)
-    d, remembered = direct(rule, s, remembered, mix, step)
-    return (mix("x", x) - step * d if form == "cta" else mix("x", x - step * d)), s, remembered
+
+    lr: float | Schedule = 0.01
+    batch: int = 1
+    form: Form = "atc"
+    direction: Direction[Any] = sgd
+    rows: int = 1
+    channels: ClassVar[tuple[str, ...]] = ("s", "x")
+    weights: ClassVar[str] = "doubly"
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        step_size(self.name, self.lr)
+        whole(self.name, 1, MOST, batch=self.batch)
+        choice(self.name, get_args(Form), form=self.form)
+        direction(self.name, self.direction)
+
+    def for_rows(self, rows: int) -> Self:
+        """The method for agents with so many rows of data."""
+        return replace(self, rows=rows)
+
+    def drawn(self, mix: Mix) -> Tensor:
+        """The rows of this round [R, n, batch]."""
+        return drawn(mix, self.batch, self.rows)
+
+    def tracked(self, estimate: Tensor, state: Feed, x: Tensor, mix: Mix) -> tuple[Tensor, Tensor, Any]:
+        """(x_{t+1}, s_t, what the direction rule remembers)."""
+        cta = self.form == "cta"
+        s = mix("s", state.s) + estimate - state.estimate if cta else mix("s", state.s + estimate - state.estimate)
+        step = rate(self.lr, mix)
+        d, remembered = direct(self.direction, s, state.direction, mix, step)
+        return (mix("x", x) - step * d if cta else mix("x", x - step * d)), s, remembered

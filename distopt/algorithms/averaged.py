@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distopt.algorithms._around import Around
+from distopt.algorithms._around import Over
 from distopt.algorithms.gtadam import gtadam
 from distopt.protocols import Algorithm, Mix
 from distopt.ranges import algorithm, whole
@@ -35,7 +35,7 @@ class AveragedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Averaged(Around):
+class Averaged(Over):
     """The mean of the points of any algorithm, which itself goes on as without it [polyak1992].
 
         y_T = x_T                                     T < start
@@ -80,23 +80,9 @@ class Averaged(Around):
         whole("averaged", 1, MOST, every=self.every)
 
     @property
-    def _inner(self) -> Any:
-        return self.algorithm
-
-    @property
     def tracks(self) -> Any:
         """The algorithm's tracker."""
         return self._inner.tracks
-
-    @property
-    def weights(self) -> Any:
-        """What the algorithm needs."""
-        return self._inner.weights
-
-    @property
-    def channel(self) -> Any:
-        """The algorithm's own, or None."""
-        return self._inner.channel
 
     def init(self, x: Tensor) -> AveragedState:
         return AveragedState(self._inner.init(x), x.clone(), torch.ones_like(x[..., :1]))

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from distopt.algorithms._around import Around
+from distopt.algorithms._around import Over
 from distopt.algorithms.dgd import DGD
 from distopt.directions._round import RoundWithin
 from distopt.errors import InputError
 from distopt.numerics.normal import normal
-from distopt.optional import AlgorithmDefaults, completed
+from distopt.optional import AlgorithmDefaults, completed, entry
 from distopt.protocols import Algorithm, Mix
 from distopt.ranges import algorithm, choice, positive
 
@@ -36,7 +36,7 @@ class BanditState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bandit(Around):
+class Bandit(Over):
     """Any algorithm whose gradients are estimated from values of the costs, observed near the point: bandit feedback.
 
         two_point:  g_t = d / (2 delta) (f_t(x_t + delta u_t) - f_t(x_t - delta u_t)) u_t                [agarwal2010]
@@ -79,24 +79,10 @@ class Bandit(Around):
         object.__setattr__(self, "algorithm", algorithm("bandit", self.algorithm))
         if completed(AlgorithmDefaults, self.algorithm).for_rows is not None:
             raise InputError(
-                f"bandit: {type(self.algorithm).__name__} takes gradients of single rows of data, and only values of whole costs are observed"
+                f"bandit: {entry(self.algorithm)} takes gradients of single rows of data, and only values of whole costs are observed"
             )
         choice("bandit", get_args(Form), form=self.form)
         positive("bandit", delta=self.delta)
-
-    @property
-    def _inner(self) -> Any:
-        return self.algorithm
-
-    @property
-    def weights(self) -> Any:
-        """What the algorithm needs."""
-        return self._inner.weights
-
-    @property
-    def channel(self) -> Any:
-        """The algorithm's own, or None."""
-        return self._inner.channel
 
     @property
     def output(self) -> Any:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from distopt.algorithms._sampled import Form, check, drawn, tracked
-from distopt.directions.sgd import SGD
-from distopt.optional import AlgorithmDefaults
+from distopt.algorithms._sampled import Form, Sampled, sgd
 from distopt.protocols import Direction, Mix, Schedule
-
-sgd = SGD()
 
 
 def gt_saga(lr: float | Schedule = 0.01, batch: int = 1, form: Form = "atc", direction: Direction[Any] = sgd) -> GTSaga:
@@ -66,24 +62,11 @@ class GTSagaState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GTSaga(AlgorithmDefaults):
+class GTSaga(Sampled):
     """See ``gt_saga``; ``rows`` is m."""
 
-    lr: float | Schedule = 0.01
-    batch: int = 1
-    form: Form = "atc"
-    direction: Direction[Any] = sgd
-    rows: int = 1
-    channels: ClassVar[tuple[str, ...]] = ("s", "x")
-    weights: ClassVar[str] = "doubly"
     full: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        check("gt_saga", self.lr, self.batch, self.form, self.direction)
-
-    def for_rows(self, rows: int) -> GTSaga:
-        """The method for agents with so many rows of data."""
-        return replace(self, rows=rows)
+    name: ClassVar[str] = "gt_saga"
 
     def init(self, x: Tensor) -> GTSagaState:
         zero = torch.zeros_like(x)
@@ -94,11 +77,9 @@ class GTSaga(AlgorithmDefaults):
         table = state.table.reshape(*x.shape[:-1], self.rows, x.shape[-1])
         each = torch.arange(self.rows, dtype=x.dtype, device=x.device)
         estimate, after = table.sum(-2) / self.rows, table
-        for row in drawn(mix, self.batch, self.rows).chunk(int(self.batch), -1):
+        for row in self.drawn(mix).chunk(int(self.batch), -1):
             fresh, chosen = mix.grad(x, row), (row == each).unsqueeze(-1)
             estimate = estimate + (fresh - torch.where(chosen, table, 0.0).sum(-2)) / self.batch
             after = torch.where(chosen, fresh.unsqueeze(-2), after)
-        x, s, direction = tracked(
-            estimate, state.estimate, state.s, x, mix, self.lr, self.form, self.direction, state.direction
-        )
+        x, s, direction = self.tracked(estimate, state, x, mix)
         return x, GTSagaState(s, estimate, after.flatten(-2), direction)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from distopt.algorithms._sampled import MOST, Form, check, drawn, tracked
-from distopt.directions.sgd import SGD
-from distopt.optional import AlgorithmDefaults
+from distopt.algorithms._sampled import MOST, Form, Sampled, sgd
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import whole
-
-sgd = SGD()
 
 
 def gt_sarah(
@@ -52,7 +48,7 @@ def gt_sarah(
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
-    return GTSarah(lr, batch, period, form, direction)
+    return GTSarah(lr, batch, form, direction, period=period)
 
 
 class GTSarahState(NamedTuple):
@@ -74,20 +70,14 @@ class GTSarahState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GTSarah(AlgorithmDefaults):
+class GTSarah(Sampled):
     """See ``gt_sarah``; ``rows`` is m."""
 
-    lr: float | Schedule = 0.01
-    batch: int = 1
     period: int = 20
-    form: Form = "atc"
-    direction: Direction[Any] = sgd
-    rows: int = 1
-    channels: ClassVar[tuple[str, ...]] = ("s", "x")
-    weights: ClassVar[str] = "doubly"
+    name: ClassVar[str] = "gt_sarah"
 
     def __post_init__(self) -> None:
-        check("gt_sarah", self.lr, self.batch, self.form, self.direction)
+        super().__post_init__()
         whole("gt_sarah", 1, MOST, period=self.period)
 
     @property
@@ -95,20 +85,14 @@ class GTSarah(AlgorithmDefaults):
         """In what part of the rounds it needs the full gradient."""
         return 1 / int(self.period)
 
-    def for_rows(self, rows: int) -> GTSarah:
-        """The method for agents with so many rows of data."""
-        return replace(self, rows=rows)
-
     def init(self, x: Tensor) -> GTSarahState:
         zero = torch.zeros_like(x)
         return GTSarahState(zero, zero.clone(), x.clone(), torch.zeros_like(x[..., :1]), self.direction.init(x))
 
     def update(self, g: Tensor, state: GTSarahState, x: Tensor, mix: Mix) -> tuple[Tensor, GTSarahState]:
-        rows, period = drawn(mix, self.batch, self.rows), int(self.period)
+        rows, period = self.drawn(mix), int(self.period)
         recursive = state.estimate + mix.grad(x, rows) - mix.grad(state.x, rows)
         due = mix.t - torch.div(mix.t, period, rounding_mode="floor") * period == 0
         estimate = torch.where(due | (state.begun == 0), g, recursive)
-        after, s, direction = tracked(
-            estimate, state.estimate, state.s, x, mix, self.lr, self.form, self.direction, state.direction
-        )
+        after, s, direction = self.tracked(estimate, state, x, mix)
         return after, GTSarahState(s, estimate, x.clone(), torch.ones_like(state.begun), direction)

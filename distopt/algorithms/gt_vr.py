@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from distopt.algorithms._sampled import Form, check, drawn, tracked
-from distopt.directions.sgd import SGD
-from distopt.optional import AlgorithmDefaults
+from distopt.algorithms._sampled import Form, Sampled, sgd
 from distopt.protocols import Direction, Mix, Schedule
 from distopt.ranges import share
-
-sgd = SGD()
 
 
 def gt_vr(
@@ -52,7 +48,7 @@ def gt_vr(
     >>> round(x[0, 0, 0].item(), 4)
     3.0
     """
-    return GTVR(lr, batch, p, form, direction)
+    return GTVR(lr, batch, form, direction, p=p)
 
 
 class GTVRState(NamedTuple):
@@ -76,30 +72,20 @@ class GTVRState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GTVR(AlgorithmDefaults):
+class GTVR(Sampled):
     """See ``gt_vr``; ``rows`` is m."""
 
-    lr: float | Schedule = 0.01
-    batch: int = 1
     p: float = 0.05
-    form: Form = "atc"
-    direction: Direction[Any] = sgd
-    rows: int = 1
-    channels: ClassVar[tuple[str, ...]] = ("s", "x")
-    weights: ClassVar[str] = "doubly"
+    name: ClassVar[str] = "gt_vr"
 
     def __post_init__(self) -> None:
-        check("gt_vr", self.lr, self.batch, self.form, self.direction)
+        super().__post_init__()
         share("gt_vr", p=self.p)
 
     @property
     def full(self) -> Any:
         """In what part of the rounds it needs the full gradient, in the mean."""
         return self.p
-
-    def for_rows(self, rows: int) -> GTVR:
-        """The method for agents with so many rows of data."""
-        return replace(self, rows=rows)
 
     def init(self, x: Tensor) -> GTVRState:
         zero = torch.zeros_like(x)
@@ -108,11 +94,9 @@ class GTVR(AlgorithmDefaults):
         )
 
     def update(self, g: Tensor, state: GTVRState, x: Tensor, mix: Mix) -> tuple[Tensor, GTVRState]:
-        rows, coin = drawn(mix, self.batch, self.rows), mix.uniform(1)
+        rows, coin = self.drawn(mix), mix.uniform(1)
         renewed = (coin - self.p < 0) | (state.begun == 0)
         tau, full = torch.where(renewed, x, state.tau), torch.where(renewed, g, state.full)
         estimate = mix.grad(x, rows) - mix.grad(tau, rows) + full
-        x, s, direction = tracked(
-            estimate, state.estimate, state.s, x, mix, self.lr, self.form, self.direction, state.direction
-        )
+        x, s, direction = self.tracked(estimate, state, x, mix)
         return x, GTVRState(s, estimate, tau, full, torch.ones_like(state.begun), direction)

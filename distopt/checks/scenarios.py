@@ -19,9 +19,10 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     """Check a scenario for ``agents`` agents against ``distopt.protocols.Scenario``.
 
     Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
-    order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, and an agent's row has the
-    same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is allowed, and ``comparator = False`` has none; no
-    point is better over the first rounds together than ``best_fixed``; ``hessian`` is the derivative of ``grad``; at the ``equilibrium`` of a
+    order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, less what a small step of
+    ``prox`` goes down, and an agent's row has the same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is
+    allowed, or a proximal step leads nowhere, and ``comparator = False`` has none; no point is better over the first rounds together than
+    ``best_fixed``; ``hessian`` is the derivative of ``grad``; at the ``equilibrium`` of a
     game the gradients sum to zero, unless rounds have data of their own (its ``grad`` is not compared with ``loss``); ``linear_rows`` gives
     the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of points the summed gradient changes by no
     less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
@@ -178,10 +179,12 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
     require(tuple(loss.shape) == (R, agents), f"{who}: loss has shape {list(loss.shape)}, not [{R}, {agents}]")
     require(grad.shape == x.shape, f"{who}: grad has shape {list(grad.shape)}, not {list(x.shape)}")
     (truth,) = torch.autograd.grad(loss.sum(), x)
+    if scenario.prox is not None:
+        truth = truth - _beside(scenario, x.detach(), who)
     scale = 1 + float(truth.abs().max())
     gap = float((grad - truth).abs().max()) / scale
     require(
-        gap < 1e-9 or scenario.equilibrium is not None,
+        gap < (1e-9 if scenario.prox is None else 1e-6) or scenario.equilibrium is not None,
         f"{who}: grad is not the derivative of loss in round {t} (they differ by {gap:.1e} of its size)",
     )
     x = x.detach()
@@ -219,6 +222,20 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
             require(bool(fraction.all()), f"{who}: {name} must be a fraction in [0, 1], or nan")
 
 
+def _beside(scenario: Any, x: Tensor, who: str) -> Tensor:
+    """The gradient at x of the part of the costs that ``prox`` knows, where it has one: a small proximal step goes down along it."""
+    small = torch.full_like(x[..., :1], 1e-7)
+    z = scenario.prox(x, small)
+    fits = z.shape == x.shape and z.dtype == x.dtype
+    require(fits, f"{who}: prox turns x {list(x.shape)} {x.dtype} into {list(z.shape)} {z.dtype}")
+    require(
+        same_bits(scenario.prox(x[:, :1], small[:, :1]), z[:, :1]),
+        f"{who}: prox moves an agent otherwise alone than among others",
+    )
+    found: Tensor = (x - z) / small
+    return found
+
+
 def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) -> None:
     for name, asked in (("optimum", scenario.optimum), ("guess", scenario.guess)):
         x = None if asked is None else asked(whole)
@@ -235,9 +252,10 @@ def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) 
             g = scenario.grad(points[k][:, None].expand(R, agents, -1).contiguous(), b)
             pull = g.sum(1) / (1 + float(g.abs().max()))
             gap = float(pull.abs().max())
-            if (
-                scenario.project is not None
-            ):  # at the edge of what is allowed, a step against the gradients leads nowhere
+            if scenario.prox is not None:  # a proximal step leads nowhere
+                lr = torch.full((R, 1, 1), agents / (1 + float(g.abs().max())), dtype=g.dtype)
+                gap = float((points[k] - scenario.prox((points[k] - pull)[:, None], lr)[:, 0]).abs().max())
+            elif scenario.project is not None:  # nor does a step against the gradients, at the edge of what is allowed
                 gap = min(gap, float((points[k] - scenario.project((points[k] - pull)[:, None])[:, 0]).abs().max()))
             require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
 

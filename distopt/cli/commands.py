@@ -144,7 +144,7 @@ def report(folder: Folder) -> None:
     """Show the closing table and what to be warned of, and write the table and the figure."""
     from distopt.experiment import titled
     from distopt.report import tables
-    from distopt.report.summary import columns, divergence, drift, summary, weakness
+    from distopt.report.summary import columns, cure, divergence, drift, summary, weakness
 
     runs = folder.labelled
     shown = [{**row, "algorithm": titled(row["algorithm"])} for row in map(summary, runs.values())]
@@ -157,7 +157,7 @@ def report(folder: Folder) -> None:
     for run in runs.values():
         if run.status == "diverged":
             where = run.path or folder.path
-            say(f"distopt: {divergence(run)}; everything before is kept in {where}; lower lr", err=True)
+            say(f"distopt: {divergence(run)}; everything before is kept in {where}; {cure(run)}", err=True)
     left = {name: (run.about(name), why) for run in runs.values() for name, why in run.info["left_out"].items()}
     for reason in dict.fromkeys(why for _, why in left.values()):
         named = [metric.announced for metric, why in left.values() if why == reason and metric.announced]

@@ -51,7 +51,7 @@ def compare(
 
     DIR gets comparison.csv, .md and .tex, differences.png, ecdf.png, and with at least 5 problems profile.png.
     """
-    with polite(traceback):
+    with polite(traceback), commands.said_warnings():
         from distopt.report import study
         from distopt.report.verdict import compared
 
@@ -91,7 +91,7 @@ def export(runs: tuple[Path, ...], *, kind: str, out: Path | None, traceback: bo
     problem, algorithm, seed, trial, round, and one for each metric. Parquet needs pyarrow (pip install 'distopt[export]'), and
     event files TensorBoard (pip install 'distopt[tensorboard]').
     """
-    with polite(traceback):
+    with polite(traceback), commands.said_warnings():
         from distopt.report import exporting, study
 
         groups = study.groups(study.read(runs))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from distopt.cli.commands import said_warnings
 from distopt.cli.options import TRACEBACK
 from distopt.cli.polite import polite
 from distopt.cli.streams import say
@@ -42,7 +43,7 @@ def report(runs: tuple[Path, ...], *, out: Path | None, page_only: bool, traceba
 
     What a paper takes lies beside the page: figures (pdf, svg, png, pgf), tables (tex, csv, md), captions and a bibliography.
     """
-    with polite(traceback):
+    with polite(traceback), said_warnings():
         write(runs, out or runs[0] / FOLDER, page_only)
 
 

@@ -23,6 +23,7 @@ from distopt.costs.store import Store
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
+from distopt.optional import entry
 
 SAMPLED = 8
 """Blocks from which the best fixed point is estimated, before all of them are asked."""
@@ -184,15 +185,20 @@ class Comparator:
     def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
         """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.
 
-        It is the gradient's relative norm. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
+        It is the gradient's relative norm. Where the costs have a part without a gradient it is how far a proximal step leads from x, with the
+        step size 1 / scale. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
         step of g / scale leads from x within that, if this is less.
         """
-        flat = size / scale
-        if self.scenario.project is None:
+        flat, scenario = size / scale, self.scenario
+        if scenario.project is None and scenario.prox is None:
             return flat
         points = x.reshape(-1, 1, x.shape[-1])
-        moved: Tensor = self.scenario.project(points - (g / scale).reshape(points.shape))
-        return torch.minimum(flat, (points - moved).norm(dim=-1).reshape(flat.shape))
+        ahead = points - (g / scale).reshape(points.shape)
+        if scenario.prox is not None:  # each agent has the part
+            moved: Tensor = scenario.prox(ahead, (self.blocks.key.total / scale) * torch.ones_like(points[..., :1]))
+            left: Tensor = (points - moved).norm(dim=-1).reshape(flat.shape)
+            return left
+        return torch.minimum(flat, (points - scenario.project(ahead)).norm(dim=-1).reshape(flat.shape))
 
     def _persistence(self, problem: Sum, x: Tensor) -> Tensor | None:
         """The accuracy of repeating the last label [K, R], where the scenario has labels; it does not depend on x [K R, d]."""
@@ -259,7 +265,7 @@ class Comparator:
 
     def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
         """What the scenario's method of this name gives, as [K, R, d] or [R, d]; its axes but the last may be 1."""
-        closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), type(self.scenario).__name__
+        closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), entry(self.scenario)
         if not bool(torch.isfinite(closed).all()):
             raise InputError(
                 f"scenario {who}: {name} is not finite (nan or inf){'; return None to have it found' * (name == 'optimum')}"
@@ -276,6 +282,8 @@ class Comparator:
 
     def _search(self, problem: Sum, b: int, dim: int) -> Tensor:
         """Newton in two stages, first round of the block first, so that the others start warm; no block waits for another."""
+        if self.scenario.prox is not None:
+            raise InputError(f"scenario {entry(self.scenario)}: costs with prox need optimum(b)")
         if problem.pieces is not None:
             with one_thread:
                 found = self._warm(problem, b, dim)
@@ -291,7 +299,7 @@ class Comparator:
         if bool((residual > 1e-6).any()) or not bool(torch.isfinite(x).all()):
             bad = int(torch.nonzero(~(residual <= 1e-6))[0]) // problem.trials
             raise InputError(
-                f"scenario {type(self.scenario).__name__}: found no minimiser of f_t in round {self.blocks.span(b)[bad]} (relative gradient norm "
+                f"scenario {entry(self.scenario)}: found no minimiser of f_t in round {self.blocks.span(b)[bad]} (relative gradient norm "
                 f"{float(residual.max()):.1e}); is the cost bounded below? add regularisation, or give optimum(b)"
             )
         return x
@@ -343,6 +351,8 @@ class Comparator:
         return x if bool((self._unbalanced(x, g, g.norm(dim=-1), scale) <= 1e-6).all()) else None
 
     def _best_fixed(self) -> Tensor | None:
+        if self.scenario.prox is not None:  # Newton's method needs gradients of all of the costs
+            return None
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
         start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
         whole = Horizon(self.blocks, start.shape[0], self._evaluator)

@@ -13,6 +13,7 @@ from distopt.costs.linear import DENSE, Floats, Rows, one_thread, product
 from distopt.costs.newton import Sum
 from distopt.errors import InputError
 from distopt.numerics.trees import tensors
+from distopt.optional import entry
 
 UNIT = 2.0**-53
 """The largest relative error of one operation in float64."""
@@ -74,7 +75,7 @@ def _of_rows(rows: Rows) -> Floats:
 
 def _said(problem: Sum, name: str) -> Tensor | None:
     """What a scenario says by the method of this name, as float64 [K, R]."""
-    shape, who = (problem.rounds, problem.trials), f"scenario {type(problem.scenario).__name__}: {name}"
+    shape, who = (problem.rounds, problem.trials), f"scenario {entry(problem.scenario)}: {name}"
     asked = getattr(problem.scenario, name)
     if not callable(asked):
         raise InputError(f"{who} must be a method, {name}(b), of the data of all agents")

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.numerics.trees import cast, default_dtype, part, tensors, tree_map
+from distopt.optional import entry
 
 BLOCK_BYTES = 64 * 2**20
 AT_ONCE_BYTES = (
@@ -139,7 +140,7 @@ class Blocks:
         for other in pytree.tree_leaves(batch):
             if not isinstance(other, Tensor | bool | int | float | str | None):
                 raise InputError(
-                    f"scenario {type(self.scenario).__name__}: batch holds a {type(other).__name__}; return tensors in tuples, named tuples, "
+                    f"scenario {entry(self.scenario)}: batch holds a {type(other).__name__}; return tensors in tuples, named tuples, "
                     "lists or dicts (a dataclass: make it a NamedTuple; an array: torch.from_numpy)"
                 )
         batch = self._with_shared(batch)
@@ -149,13 +150,13 @@ class Blocks:
                 continue
             if leaf.ndim < 3 or any(size not in sizes for size, sizes in zip(leaf.shape, allowed, strict=False)):
                 raise InputError(
-                    f"scenario {type(self.scenario).__name__}: batch has a leaf of shape {list(leaf.shape)}; its first three axes must be "
+                    f"scenario {entry(self.scenario)}: batch has a leaf of shape {list(leaf.shape)}; its first three axes must be "
                     f"rounds ({stop - start} or 1), trials ({len(self.key.trials)} or 1), agents ({len(self.key.agents)} or 1)"
                 )
             if leaf.is_floating_point() and not _finite(leaf):
                 bad = int(torch.nonzero(~torch.isfinite(leaf))[0, 0])
                 raise InputError(
-                    f"scenario {type(self.scenario).__name__}: the data of round {start + bad} are not finite (nan or inf); clean them"
+                    f"scenario {entry(self.scenario)}: the data of round {start + bad} are not finite (nan or inf); clean them"
                 )
         return batch
 

@@ -18,6 +18,7 @@ from distopt.costs.linear import Floats, Rows, norm
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
+from distopt.optional import entry
 
 HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives are held; beyond, conjugate gradients
 FEW = 8  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
@@ -57,7 +58,7 @@ class Sum:
         """f_i [R, n, 1] at x [R, n, d]."""
         each: Tensor = self.scenario.loss(x, data)
         if each.ndim != 2 or each.shape[-1] != self.agents:
-            name, shape = type(self.scenario).__name__, list(each.shape[1:])
+            name, shape = entry(self.scenario), list(each.shape[1:])
             raise InputError(
                 f"scenario {name}: loss returned one number for each of {shape} per trial, not of [{self.agents}] agents"
             )
@@ -69,7 +70,7 @@ class Sum:
         if self.scenario.linear_rows is None:
             return None
         rows = self.scenario.linear_rows(self.batch)
-        linear.check(type(self.scenario).__name__, rows, int(self.scenario.dim))
+        linear.check(entry(self.scenario), rows, int(self.scenario.dim))
         return list(Rows.pieces(rows, self.rounds, self.trials, self.agents))
 
     def compare(self, span: range) -> None:
@@ -85,7 +86,7 @@ class Sum:
         wrong = np.flatnonzero(~(gap <= 1e-8 * (1 + np.abs(own).max())))
         if len(wrong):
             raise InputError(
-                f"scenario {type(self.scenario).__name__}: linear_rows gives other costs than loss in round {span[wrong[0] // self.trials]} (they "
+                f"scenario {entry(self.scenario)}: linear_rows gives other costs than loss in round {span[wrong[0] // self.trials]} (they "
                 f"differ by {gap[wrong[0]]:.1e}); mend it, or set linear_rows = None"
             )
 

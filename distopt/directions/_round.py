@@ -43,6 +43,9 @@ class RoundWithin:
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
         return self._mix.lmo(s, radius)
 
+    def prox(self, y: Tensor, lr: Any) -> Tensor:
+        return self._mix.prox(y, lr)
+
     def uniform(self, words: int) -> Tensor:
         return self._mix.uniform(words)
 

@@ -20,8 +20,8 @@ class Certified(Metric):
     optional = True
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
-        """Only where it is known how the costs curve."""
-        own = scenario.modulus is not None and scenario.smoothness is not None
+        """Only where it is known how the costs curve, and all of them has a gradient."""
+        own = scenario.prox is None and scenario.modulus is not None and scenario.smoothness is not None
         return own or scenario.linear_rows is not None
 
     def absence(self, agents: int, dim: int) -> str:

@@ -221,6 +221,7 @@ class Costs(NamedTuple):
         loss: this round's costs [R, n, 1]; None where nobody has them.
         project: the nearest allowed points; None where all are allowed.
         lmo: the allowed points v that minimise <s, v>, of s [R, n, d]; None where nobody knows them.
+        prox: where a proximal step from y leads, of y and the step size [R|1, n|1, 1]; None where all of the costs has a gradient.
     """
 
     grad: Callable[..., Tensor]
@@ -228,6 +229,7 @@ class Costs(NamedTuple):
     loss: Callable[[Tensor], Tensor] | None = None
     project: Callable[[Tensor], Tensor] | None = None
     lmo: Callable[[Tensor], Tensor] | None = None
+    prox: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class Round:
@@ -242,7 +244,8 @@ class Round:
         coin: the network's, bool [R, 1, 1], where the algorithm has one.
 
     ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what was asked for.
-    ``earlier`` says whether a gradient was one of the round before, and ``tossed`` whether the coin was asked for.
+    ``earlier`` says whether a gradient was one of the round before, ``tossed`` whether the coin was asked for, and ``proximal`` whether a
+    proximal step was.
     """
 
     def __init__(
@@ -256,6 +259,7 @@ class Round:
     ) -> None:
         self._mix, self.t, self.x, self._costs, self._drawn, self._coin = mix, t, x, costs, drawn, coin
         self.gradients, self.rows, self.values, self.words, self.earlier, self.tossed = 0, 0, 0, 0, False, False
+        self.proximal = False
 
     def __call__(self, name: str, z: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
@@ -316,6 +320,11 @@ class Round:
             )
         return self._costs.lmo(s)
 
+    def prox(self, y: Tensor, lr: Any) -> Tensor:
+        """See ``distopt.protocols.Mix``."""
+        self.proximal = True
+        return y if self._costs.prox is None else self._costs.prox(y, lr)
+
     def uniform(self, words: int) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         first, self.words = self.words, self.words + words
@@ -333,7 +342,7 @@ class Rehearsal(Round):
     True, and all rows of the data are alike.
 
     Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0. All points are allowed
-    without ``project``; without ``lmo`` there is no set.
+    without ``project``; without ``lmo`` there is no set; without ``prox`` all of the costs has a gradient.
 
     For trying out an algorithm by itself:
 
@@ -353,8 +362,9 @@ class Rehearsal(Round):
         loss: Callable[[Tensor], Tensor] | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
         lmo: Callable[[Tensor], Tensor] | None = None,
+        prox: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])), project, lmo)
+        costs = Costs(grad, earlier or grad, loss or (lambda y: torch.zeros_like(y[..., :1])), project, lmo, prox)
         super().__init__(mix, torch.tensor(t, device=x.device), x, costs)
 
     def _of_rows(self, y: Tensor, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.optional import entry
 
 OFTEN = 5
 """After so many products the eigenvalues are looked at, to see whether they will do."""
@@ -26,7 +27,7 @@ def require_costs(probe: str, scenario: Any) -> None:
     """
     if scenario.equilibrium is not None:
         raise InputError(
-            f"probe {probe}: {type(scenario).__name__} is a game; what its players follow is no gradient and has no Hessian"
+            f"probe {probe}: {entry(scenario)} is a game; what its players follow is no gradient and has no Hessian"
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import ProbeDefaults
+from distopt.optional import ProbeDefaults, entry
 from distopt.protocols import Snapshot
 from distopt.ranges import whole
 
@@ -60,11 +60,15 @@ class FlowDistance(ProbeDefaults):
         whole("flow_distance", 1, every=self.every, parts=self.parts)
 
     def check(self, scenario: Any, algorithm: Any) -> None:
-        """Refuse an algorithm without a step size."""
+        """Refuse an algorithm without a step size, and costs that have no flow."""
+        if scenario.prox is not None:
+            raise InputError(
+                "probe flow_distance: a part of the costs has no gradient, and so there is no gradient flow; leave the probe out"
+            )
         number = isinstance(algorithm, Stepping) and (callable(algorithm.lr) or isinstance(algorithm.lr, int | float))
         if not number:
             raise InputError(
-                f"probe flow_distance: {type(algorithm).__name__} has no step size lr that is a number or a schedule, by which time could be told"
+                f"probe flow_distance: {entry(algorithm)} has no step size lr that is a number or a schedule, by which time could be told"
             )
 
     def measure(self, seen: Snapshot) -> tuple[float, float]:

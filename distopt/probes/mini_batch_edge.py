@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.numerics.trees import leaf, reweighted
-from distopt.optional import ProbeDefaults
+from distopt.optional import ProbeDefaults, entry
 from distopt.probes._lanczos import ritz
 from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
@@ -66,7 +66,7 @@ class MiniBatchEdge(ProbeDefaults):
         """Refuse costs that are no sums over samples."""
         if scenario.row_weights is None:
             raise InputError(
-                f"probe mini_batch_edge: the costs of scenario {type(scenario).__name__} are no sums over samples that it could choose from "
+                f"probe mini_batch_edge: the costs of scenario {entry(scenario)} are no sums over samples that it could choose from "
                 "(row_weights); use digits_mlp, digits or stream"
             )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distopt.errors import InputError
-from distopt.optional import ProbeDefaults
+from distopt.optional import ProbeDefaults, entry
 from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Preconditioned, Snapshot
 from distopt.ranges import positive, whole
@@ -63,11 +63,11 @@ class PreconditionedSharpness(ProbeDefaults):
         require_costs("preconditioned_sharpness", scenario)
         if not isinstance(algorithm, Directed):
             raise InputError(
-                f"probe preconditioned_sharpness: {type(algorithm).__name__} has no direction rule; use an algorithm with direction=adam"
+                f"probe preconditioned_sharpness: {entry(algorithm)} has no direction rule; use an algorithm with direction=adam"
             )
         if not isinstance(algorithm.direction, Preconditioned):
             raise InputError(
-                f"probe preconditioned_sharpness: the direction {type(algorithm.direction).__name__} says of no preconditioner; use one that "
+                f"probe preconditioned_sharpness: the direction {entry(algorithm.direction)} says of no preconditioner; use one that "
                 "does, as in direction=adam"
             )
 

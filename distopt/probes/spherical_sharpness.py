@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from distopt.errors import InputError
-from distopt.optional import ProbeDefaults
+from distopt.optional import ProbeDefaults, entry
 from distopt.probes._lanczos import require_costs, ritz
 from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
@@ -67,7 +67,7 @@ class SphericalSharpness(ProbeDefaults):
         here, there = seen.cost(theta), seen.cost(2 * theta)
         if bool((here - there).abs() > CHANGED * here.abs()):
             raise InputError(
-                f"probe spherical_sharpness: the costs of scenario {type(seen.scenario).__name__} depend on the length of x; use normalised ones, "
+                f"probe spherical_sharpness: the costs of scenario {entry(seen.scenario)} depend on the length of x; use normalised ones, "
                 "as of digits_mlp:normalised=8"
             )
         values, _ = ritz(seen.curvature(theta), seen.normal(), self.steps, self.tolerance, wanted=(-1,))

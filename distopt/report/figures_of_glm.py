@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from distopt.report.axes import INK
 from distopt.report.curves import COLOURS
-from distopt.report.figures_of_methods import _DASHES, _DOTTED, _ROW, _drawn, _titled
+from distopt.report.figures import DASHES, DOTTED, ROW, titled
+from distopt.report.figures_of_methods import _drawn
 from distopt.report.reproduce import _finished, _page
 
 # ------------------------------------------------------------------------------------------------------------- quadratics
@@ -23,7 +24,7 @@ def quadratic_rates(results: Sequence[Mapping[str, Any]]) -> Figure:
         "graph lie on these."
     )
     title = "A quadratic with a condition number of 1,000: momentum needs the square root of the rounds"
-    fig, axes = _page(_ROW, 1, 2, title, note)
+    fig, axes = _page(ROW, 1, 2, title, note)
     for panel, last in zip(axes[0], (4000, 400), strict=True):
         for k, each in enumerate(results):
             t, values = (np.array(each["course"][name]) for name in ("t", "values"))
@@ -33,11 +34,11 @@ def quadratic_rates(results: Sequence[Mapping[str, Any]]) -> Figure:
             if panel is axes[0, 0]:
                 late = line["t"] > 0.6 * line["t"][-1]
                 slope = line["values"][-1] * each["expected"] ** (line["t"][late] - line["t"][-1])
-                panel.plot(line["t"][late], 0.3 * slope, color=INK, linewidth=1.0, linestyle=_DOTTED)
+                panel.plot(line["t"][late], 0.3 * slope, color=INK, linewidth=1.0, linestyle=DOTTED)
         panel.set(yscale="log", xlim=(0, last))
     axes[0, 1].set_ylim(1e-10, 1e3)
-    _titled(axes[0, 0], "until 1e-20", "round t", "‖x_t‖")
-    _titled(axes[0, 1], "the first rounds: heavy ball rises before it falls", "round t")
+    titled(axes[0, 0], "until 1e-20", "round t", "‖x_t‖")
+    titled(axes[0, 1], "the first rounds: heavy ball rises before it falls", "round t")
     return _finished(fig, axes)
 
 
@@ -48,16 +49,16 @@ def quadratic_limits(results: Sequence[Mapping[str, Any]]) -> Figure:
         "The mean of gradients is heavy ball with a step 1/(1 − b) = 10 times as large, and its points lie on those of heavy ball."
     )
     title = "The largest stable step: 2/L, and with momentum 2(1 + b)/L, 2(1 + b)/((1 + 2b)L) and 2(1 + b)/((1 − b)L)"
-    fig, axes = _page(_ROW, 1, 1, title, note)
+    fig, axes = _page(ROW, 1, 1, title, note)
     panel = axes[0, 0]
     for k, each in enumerate(results):
-        panel.plot(each["line"][0], each["line"][1], color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3)
+        panel.plot(each["line"][0], each["line"][1], color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3)
         label = f"{each['kind']} ({each['limit']:.4g})"
         panel.plot(each["parts"], each["factors"], "os^x"[k], color=COLOURS[k], markersize=4 + k % 2, label=label)
-    panel.axhline(1, color=INK, linewidth=0.9, linestyle=_DOTTED)
-    panel.axvline(1, color=INK, linewidth=0.9, linestyle=_DOTTED)
+    panel.axhline(1, color=INK, linewidth=0.9, linestyle=DOTTED)
+    panel.axvline(1, color=INK, linewidth=0.9, linestyle=DOTTED)
     panel.set(ylim=(0, 2), xlim=(0, 1.25))
-    _titled(panel, "factor of a round", "lr / limit", "factor")
+    titled(panel, "factor of a round", "lr / limit", "factor")
     return _finished(fig, axes)
 
 
@@ -68,14 +69,14 @@ def quadratic_floors(results: Sequence[Mapping[str, Any]]) -> Figure:
         "an eighth of it."
     )
     title = "Noise: momentum rests as far away as gradient descent with the step lr/(1 − b); agents rest lower"
-    fig, axes = _page(_ROW, 1, 2, title, note, sharey=True)
+    fig, axes = _page(ROW, 1, 2, title, note, sharey=True)
     for panel, name in zip(axes[0], ("one", "several"), strict=True):
         for k, each in enumerate(results):
             _drawn(panel, each[name]["course"], k, f"b = {each['b']:g}, lr = {each['lr']:g}")
-            panel.axhline(each[name]["expected"], color=COLOURS[k], linewidth=1.0, linestyle=_DOTTED)
+            panel.axhline(each[name]["expected"], color=COLOURS[k], linewidth=1.0, linestyle=DOTTED)
         panel.set(xscale="log", yscale="log")
-    _titled(axes[0, 0], "one agent", "round t", "E x²")
-    _titled(axes[0, 1], "eight agents, complete graph", "round t")
+    titled(axes[0, 0], "one agent", "round t", "E x²")
+    titled(axes[0, 1], "eight agents, complete graph", "round t")
     return _finished(fig, axes)
 
 
@@ -86,14 +87,14 @@ def _learning(
     results: Mapping[str, Any], title: str, note: str, error: str, penalty: str, scale: str = "log"
 ) -> Figure:
     """The error against rounds, and against the number of rows."""
-    fig, axes = _page(_ROW, 1, 2, title, note)
+    fig, axes = _page(ROW, 1, 2, title, note)
     course, sweep = axes[0]
     first = results["runs"][0]["penalty"]
     for k, each in enumerate(results["runs"]):
         own = each["error"]
         other = f", {penalty} = {each['penalty']:g}" if each["penalty"] != first else ""
         _drawn(course, each["course"], k, f"alpha = {each['alpha']:g}{other}")
-        course.axhline(own["expected"], color=COLOURS[k], linewidth=1.0, linestyle=_DOTTED)
+        course.axhline(own["expected"], color=COLOURS[k], linewidth=1.0, linestyle=DOTTED)
         asked: dict[str, Any] = {"color": COLOURS[k], "markersize": 4, "capsize": 3, "zorder": 5}
         sweep.errorbar(each["alpha"], own["mean"], 2 * own["error"], fmt="s" if other else "o", **asked)
     sweep.plot(results["line"]["alpha"], results["line"]["error"], color=INK, linewidth=1.2, label="fixed point")
@@ -101,8 +102,8 @@ def _learning(
     sweep.set(xscale="log", yscale=scale)
     sweep.set_xticks(_ALPHAS, [f"{each:g}" for each in _ALPHAS])
     sweep.set_xticks([], minor=True)
-    _titled(course, "five agents on a ring", "round t", error)
-    _titled(sweep, f"at the end, {penalty} = {first:g}", "rows for each coordinate, alpha", error)
+    titled(course, "five agents on a ring", "round t", error)
+    titled(sweep, f"at the end, {penalty} = {first:g}", "rows for each coordinate, alpha", error)
     return _finished(fig, axes)
 
 

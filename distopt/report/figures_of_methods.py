@@ -10,23 +10,14 @@ from matplotlib.figure import Figure
 
 from distopt.report.axes import INK, SOFT
 from distopt.report.curves import COLOURS
+from distopt.report.figures import DASHES, DOTTED, ROW, titled
 from distopt.report.reproduce import _finished, _page
-
-_DOTTED: Any = (0, (1, 1.5))
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
-_ROW = 3.7  # inches, of a page with one row of panels
-
-
-def _titled(panel: Any, title: str, across: str, up: str = "") -> None:
-    panel.set_title(title, fontsize=8.5, color=INK, loc="left")
-    panel.set_xlabel(across, fontsize=8, color=INK)
-    panel.set_ylabel(up, fontsize=8, color=INK)
 
 
 def _drawn(panel: Any, line: Mapping[str, Any], style: int, label: str | None = None, floor: float = 0.0) -> None:
     """A curve as ``distopt.reproduce.smooth.curve`` keeps it."""
     values = np.maximum(np.array(line["values"], dtype=np.float64), floor)
-    dashes = _DASHES[style % len(_DASHES)]
+    dashes = DASHES[style % len(DASHES)]
     panel.plot(line["t"], values, color=COLOURS[style], linestyle=dashes, linewidth=1.3, label=label)
 
 
@@ -40,7 +31,7 @@ def aida_stability(results: Mapping[str, Any]) -> Figure:
         "rounds of AdamW: while it rests, its second moment is forgotten, until a step is so large that x jumps away."
     )
     title = "With q > 1, weight decay makes the rate linear; AdamW, (2, 1), keeps jumping away from the minimiser"
-    fig, axes = _page(_ROW, 1, 3, title, note)
+    fig, axes = _page(ROW, 1, 3, title, note)
     without, decayed, cycles = axes[0]
     for k, each in enumerate(results["without"]):
         _drawn(without, each["curve"], k, f"(p, q) = ({each['p']:g}, {each['q']:g})", 1e-40)
@@ -51,19 +42,19 @@ def aida_stability(results: Mapping[str, Any]) -> Figure:
     for lr, decay in rates:
         t = np.array(results["decayed"][0]["curve"]["t"])
         with np.errstate(under="ignore"):
-            decayed.plot(t, 0.01 * (1 - lr * decay) ** t, color=INK, linewidth=1.0, linestyle=_DOTTED, zorder=5)
+            decayed.plot(t, 0.01 * (1 - lr * decay) ** t, color=INK, linewidth=1.0, linestyle=DOTTED, zorder=5)
     without.set(xscale="log", yscale="log")
     decayed.set(yscale="log", ylim=(1e-50, 1), xlim=(0, results["decayed"][0]["curve"]["t"][-1]))
-    _titled(without, "no weight decay, lr = 0.1", "round t", "|x_t|")
+    titled(without, "no weight decay, lr = 0.1", "round t", "|x_t|")
     named = " and ".join(f"{lr * decay:g}" for lr, decay in rates)
-    _titled(decayed, f"with it: lr decay = {named}", "round t")
+    titled(decayed, f"with it: lr decay = {named}", "round t")
     for k, each in enumerate(results["cycles"]):
         words = f"lr {each['lr']:g}, decay {each['decay']:g}, eps {each['eps']:g}"
         course = np.maximum(np.array(each["course"]), 1e-40)
         rounds = np.linspace(0, results["decayed"][0]["curve"]["t"][-1], len(course))
-        cycles.plot(rounds, course, color=COLOURS[k + 4], linestyle=_DASHES[k], linewidth=1.0, label=words)
+        cycles.plot(rounds, course, color=COLOURS[k + 4], linestyle=DASHES[k], linewidth=1.0, label=words)
     cycles.set(yscale="log", ylim=(1e-40, 10), xlim=(0, rounds[-1]))
-    _titled(cycles, "AdamW, (p, q) = (2, 1)", "round t")
+    titled(cycles, "AdamW, (p, q) = (2, 1)", "round t")
     return _finished(fig, axes)
 
 
@@ -77,7 +68,7 @@ def superadam_estimators(results: Mapping[str, Any]) -> Figure:
         "gradient is taken with momentum's step size. Dotted: powers of t, −2/3 and −1/2, at which the weight of the newest gradient falls."
     )
     title = "STORM knows the gradient better; at the same gamma it is faster, and momentum ends lower"
-    fig, axes = _page(_ROW, 1, 2, title, note)
+    fig, axes = _page(ROW, 1, 2, title, note)
     left, right = axes[0]
     for k, (name, each) in enumerate(results["noisy"].items()):
         _drawn(left, each["error"], k, name)
@@ -85,11 +76,11 @@ def superadam_estimators(results: Mapping[str, Any]) -> Figure:
     for name, power in (("STORM", -2 / 3), ("momentum", -1 / 2)):
         line = results["noisy"][name]["error"]
         t = np.array(line["t"][len(line["t"]) // 2 :], dtype=np.float64)
-        left.plot(t, 0.6 * line["values"][-1] * (t / t[-1]) ** power, color=INK, linewidth=1.0, linestyle=_DOTTED)
+        left.plot(t, 0.6 * line["values"][-1] * (t / t[-1]) ** power, color=INK, linewidth=1.0, linestyle=DOTTED)
     for panel in axes[0]:
         panel.set(xscale="log", yscale="log")
-    _titled(left, "squared error of the estimate", "round t", "‖G_t − ∇f(x_t)‖²")
-    _titled(right, "squared gradient", "round t", "‖∇f(x_t)‖²")
+    titled(left, "squared error of the estimate", "round t", "‖G_t − ∇f(x_t)‖²")
+    titled(right, "squared gradient", "round t", "‖∇f(x_t)‖²")
     return _finished(fig, axes)
 
 
@@ -103,12 +94,12 @@ def gadam_quadratic(results: Mapping[str, Any]) -> Figure:
         "the last iterate."
     )
     title = "A noisy quadratic: the mean of the iterates is far lower, even that of every hundredth"
-    fig, axes = _page(_ROW, 1, len(results), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(results), title, note, sharey=True)
     for panel, (name, each) in zip(axes[0], results.items(), strict=True):
         for k, (label, line) in enumerate(each["curves"].items()):
             _drawn(panel, line, k, label)
         panel.set(yscale="log", xlim=(0, None))
-        _titled(panel, name, "round t")
+        titled(panel, name, "round t")
     axes[0, 0].set_ylabel("f − f*", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -122,15 +113,15 @@ def gadam_digits(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     title = (
         "Digits with wrong labels: the mean classifies better than the last iterate, unless it begins too early (right)"
     )
-    fig, axes = _page(_ROW, 1, len(results), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(results), title, note, sharey=True)
     for panel, (name, runs) in zip(axes[0], results.items(), strict=True):
         for k, (key, label) in enumerate((("x", "last iterate"), ("output", "mean"))):
             values = 100 * np.array([each[key] for each in runs])
             epochs = np.arange(values.shape[1])
-            panel.plot(epochs, values.mean(0), color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3, label=label)
+            panel.plot(epochs, values.mean(0), color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3, label=label)
             panel.fill_between(epochs, values.min(0), values.max(0), color=COLOURS[k], alpha=0.13, linewidth=0)
         panel.set(xlim=(0, values.shape[1] - 1), ylim=(50, 100))
-        _titled(panel, name.replace(", ", "\n", 1), "epoch")
+        titled(panel, name.replace(", ", "\n", 1), "epoch")
     axes[0, 0].set_ylabel("test accuracy (%)", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -139,14 +130,14 @@ def gadam_short(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """f - f* of the iterates and of their mean on a short run without noise."""
     note = "A strongly convex function of 10 coordinates, AdamW. The mean begins at half of the rounds, at the dotted line."
     title = "Without noise, before the iterates have come to rest, the mean is worse than the last one"
-    fig, axes = _page(_ROW, 1, 1, title, note)
+    fig, axes = _page(ROW, 1, 1, title, note)
     panel = axes[0, 0]
     for k, (key, label) in enumerate((("x", "last iterate"), ("output", "mean"))):
         values = np.array(results[key]["values"])
-        panel.plot(range(len(values)), values, color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3, label=label)
-    panel.axvline((len(values) - 1) / 2, color=SOFT, linewidth=0.9, linestyle=_DOTTED)
+        panel.plot(range(len(values)), values, color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3, label=label)
+    panel.axvline((len(values) - 1) / 2, color=SOFT, linewidth=0.9, linestyle=DOTTED)
     panel.set(yscale="log", xlim=(0, len(values) - 1))
-    _titled(panel, "", "round t", "f(x_t) − f*")
+    titled(panel, "", "round t", "f(x_t) − f*")
     return _finished(fig, axes)
 
 
@@ -162,13 +153,13 @@ def adan_nesterov(results: Mapping[str, Sequence[float]]) -> Figure:
     }
     note = "A strongly convex function of 10 coordinates without noise. Largest difference of a coordinate; 0 is drawn at the foot."
     title = "Momentum from differences of gradients is Nesterov's method to rounding, if it starts with g_0 = 0"
-    fig, axes = _page(_ROW, 1, 1, title, note)
+    fig, axes = _page(ROW, 1, 1, title, note)
     panel = axes[0, 0]
     for k, (name, values) in enumerate(results.items()):
         shown = np.maximum(np.array(values), 1e-18)
-        panel.plot(range(len(shown)), shown, color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3, label=labels[name])
+        panel.plot(range(len(shown)), shown, color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3, label=labels[name])
     panel.set(yscale="log", xlim=(0, len(shown) - 1), ylim=(1e-18, 10))
-    _titled(panel, "", "round t", "distance")
+    titled(panel, "", "round t", "distance")
     return _finished(fig, axes)
 
 
@@ -184,16 +175,16 @@ def adan_contest(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figu
         for k, (name, each) in enumerate(methods.items()):
             rates = np.array(each["rates"])
             tuned = np.array(each["tuned"], dtype=np.float64)
-            line[0].plot(rates, tuned, color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3, label=name)
+            line[0].plot(rates, tuned, color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3, label=name)
             line[0].plot(each["lr"], np.nanmin(tuned), "o", color=COLOURS[k], markersize=4)
             low, middle, high = (_smoothed(each[key], kind) for key in ("low", "median", "high"))
             rounds = np.linspace(1, len(each["median"]), len(middle))
-            line[1].plot(rounds, middle, color=COLOURS[k], linestyle=_DASHES[k], linewidth=1.3)
+            line[1].plot(rounds, middle, color=COLOURS[k], linestyle=DASHES[k], linewidth=1.3)
             line[1].fill_between(rounds, low, high, color=COLOURS[k], alpha=0.13, linewidth=0)
         line[0].set(xscale="log", yscale="log")
         line[1].set(yscale="log", xlim=(0, len(each["median"])))
-        _titled(line[0], f"{names[kind]}, mean of all rounds", "step size")
-        _titled(line[1], names[kind], "round t")
+        titled(line[0], f"{names[kind]}, mean of all rounds", "step size")
+        titled(line[1], names[kind], "round t")
     return _finished(fig, axes)
 
 
@@ -210,13 +201,13 @@ def inna_spirals(results: Sequence[Mapping[str, Any]]) -> Figure:
     """x against rounds, a panel for each case."""
     note = "f = lam x²/2 from x = 1, lr = 0.1. The sign of (alpha + beta lam)² − 4 lam decides; changes of sign are counted over all rounds."
     title = "INNA spirals into a minimum where (alpha + beta lam)² < 4 lam, and nowhere else"
-    fig, axes = _page(_ROW, 1, len(results), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(results), title, note, sharey=True)
     for k, (panel, each) in enumerate(zip(axes[0], results, strict=True)):
         panel.axhline(0, color=SOFT, linewidth=0.8)
         panel.plot(each["path"], color=COLOURS[k], linewidth=1.2)
         words = f"alpha {each['alpha']:g}, beta {each['beta']:g}, lam {each['curvature']:g}: {each['changes']} changes"
         panel.set(xlim=(0, len(each["path"]) - 1))
-        _titled(panel, words, "round t")
+        titled(panel, words, "round t")
     axes[0, 0].set_ylabel("x_t", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -229,13 +220,13 @@ def inna_saddle(results: Mapping[str, Any]) -> Figure:
     )
     title = "From normal starts INNA ends at minima; Newton's method is drawn into the saddle, too"
     runs = [*results["inna"], results["newton"]]
-    fig, axes = _page(_ROW, 1, len(runs), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(runs), title, note, sharey=True)
     for panel, each in zip(axes[0], runs, strict=True):
         for line in each["heights"]:
             shown = np.maximum(np.array(line["values"]), 1e-4)
             panel.plot(line["t"], shown, color=COLOURS[0] if shown[-1] > 0.5 else COLOURS[1], linewidth=0.7, alpha=0.6)
         named = "{:g}, {:g}, {:g}".format(*each["setting"]) if each["setting"] else "Newton"
         panel.set(xscale="log", yscale="log", ylim=(8e-5, 20))
-        _titled(panel, f"{named}: {each['saddle']} at saddle", "round t")
+        titled(panel, f"{named}: {each['saddle']} at saddle", "round t")
     axes[0, 0].set_ylabel("|y_t|", fontsize=8, color=INK)
     return _finished(fig, axes)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from distopt.report.axes import INK, SOFT
 from distopt.report.curves import COLOURS
+from distopt.report.figures import DOTTED, ROW, levels, titled
 from distopt.report.reproduce import _finished, _page
 
 _LOOK: dict[str, tuple[str, Any]] = {
@@ -23,20 +24,6 @@ _LOOK: dict[str, tuple[str, Any]] = {
     "TheoPouLa, eps = 0.01": (COLOURS[3], (0, (5, 1.5, 1, 1.5))),
     "diffGrad": (COLOURS[0], "-"),
 }
-_DOTTED: Any = (0, (1, 1.5))
-_SIZE = 3.7  # inches, of a row of panels
-
-
-def _titled(panel: Any, title: str, across: str, up: str = "") -> None:
-    panel.set_title(title, fontsize=8.5, color=INK, loc="left")
-    panel.set_xlabel(across, fontsize=8, color=INK)
-    panel.set_ylabel(up, fontsize=8, color=INK)
-
-
-def _levels(panel: Any, *values: float) -> None:
-    """Dotted lines across."""
-    for value in values:
-        panel.axhline(value, color=INK, linewidth=0.9, linestyle=_DOTTED, alpha=0.6)
 
 
 def _line(panel: Any, name: str, x: Any, y: Any, **more: Any) -> None:
@@ -65,18 +52,18 @@ def theorem(results: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _course(results: Sequence[Mapping[str, Any]], title: str, note: str, level: float, since: int) -> Figure:
     """Two panels; regrets from round ``since`` on, as the first ones are large."""
-    fig, axes = _page(_SIZE, 1, 2, title, note)
+    fig, axes = _page(ROW, 1, 2, title, note)
     left, right = axes[0]
     for each in (each for each in results if each["method"] in _LOOK):
         _line(left, each["method"], each["rounds"], each["x"])
         late = np.array(each["rounds"]) >= since
         _line(right, each["method"], np.array(each["rounds"])[late], np.array(each["regret"])[late])
-    _levels(left, -1, 1)
-    _levels(right, level)
+    levels(left, -1, 1)
+    levels(right, level)
     left.set(xscale="log", ylim=(-1.1, 1.1))
     right.set(xscale="log", yscale="log")
-    _titled(left, "x", "round t", "x_t")
-    _titled(right, "average regret", "round t", "regret / t")
+    titled(left, "x", "round t", "x_t")
+    titled(right, "average regret", "round t", "regret / t")
     return _finished(fig, axes)
 
 
@@ -87,13 +74,13 @@ def stochastic(results: Sequence[Mapping[str, Any]]) -> Figure:
         "of the costs: x, averaged between two marks. Dotted: the best fixed point, −1, and the worst, 1."
     )
     title = "The same costs at random: AMSGrad takes far longer than where they come round"
-    fig, axes = _page(_SIZE, 1, len(results), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(results), title, note, sharey=True)
     for panel, each in zip(axes[0], results, strict=True):
         for k, line in enumerate(each["x"]):
             _line(panel, each["method"], each["rounds"], line, linewidth=0.9, **({} if k == 0 else {"label": None}))
-        _levels(panel, -1, 1)
+        levels(panel, -1, 1)
         panel.set(xscale="log", ylim=(-1.1, 1.1))
-        _titled(panel, each["method"], "round t")
+        titled(panel, each["method"], "round t")
     axes[0, 0].set_ylabel("x_t", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -118,16 +105,16 @@ def sparse(results: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _ends(results: Sequence[Mapping[str, Any]], title: str, note: str) -> Figure:
     periods = list(dict.fromkeys(each["period"] for each in results))
-    fig, axes = _page(_SIZE, 1, len(periods), title, note, sharey=True)
+    fig, axes = _page(ROW, 1, len(periods), title, note, sharey=True)
     for panel, period in zip(axes[0], periods, strict=True):
         own = [each for each in results if each["period"] == period]
         for k, each in enumerate(own):  # a little apart, since many lie on each other
             places = np.arange(len(each["b2"])) + 0.05 * (k - (len(own) - 1) / 2)
             _line(panel, each["method"], places, each["ends"][-1], marker="o", markersize=4)
         panel.set_xticks(range(len(own[0]["b2"])), [f"{b2:g}" for b2 in own[0]["b2"]])
-        _levels(panel, -1, 1)
+        levels(panel, -1, 1)
         panel.set_ylim(-1.15, 1.15)
-        _titled(panel, f"P = {period}", "b2")
+        titled(panel, f"P = {period}", "b2")
     axes[0, 0].set_ylabel("x at the end", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -146,8 +133,8 @@ def powers(results: Sequence[Mapping[str, Any]]) -> Figure:
             _line(panel, curve["method"], curve["rounds"], np.clip(size, 1e-12, 100 * first))
         least = min(np.min(curve["size"]) for curve in each["curves"])
         panel.set(xscale="log", yscale="log", ylim=(max(least / 3, 1e-8), first * 5))
-        _titled(panel, each["cost"], "round t", "|x_t|")
-    _levels(axes[1, 1], 0.01**1.5)
+        titled(panel, each["cost"], "round t", "|x_t|")
+    levels(axes[1, 1], 0.01**1.5)
     return _finished(fig, axes)
 
 
@@ -161,14 +148,14 @@ def toys(results: Sequence[Mapping[str, Any]]) -> Figure:
     fig, axes = _page(5.4, 2, len(results), title, note)
     for (above, below), each in zip(axes.T, results, strict=True):
         above.plot(each["at"], each["cost"], color=SOFT, linewidth=1.1)
-        above.axvline(each["best"], color=INK, linewidth=0.9, linestyle=_DOTTED, alpha=0.6)
+        above.axvline(each["best"], color=INK, linewidth=0.9, linestyle=DOTTED, alpha=0.6)
         for method, x in each["x"].items():
             _line(below, method, np.arange(len(x)), x)
             cost = np.interp(x[-1], each["at"], each["cost"])
             above.plot([x[-1]], [cost], "o", color=_LOOK[method][0], markersize=6)
-        _levels(below, each["best"])
-        _titled(above, each["toy"], "x")
-        _titled(below, "", "round t")
+        levels(below, each["best"])
+        titled(above, each["toy"], "x")
+        titled(below, "", "round t")
     axes[0, 0].set_ylabel("cost", fontsize=8, color=INK)
     axes[1, 0].set_ylabel("x_t", fontsize=8, color=INK)
     return _finished(fig, axes)
@@ -177,15 +164,13 @@ def toys(results: Sequence[Mapping[str, Any]]) -> Figure:
 def step_sizes(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Where both methods end, against the step size, a panel for each toy."""
     note = "Start −1, b1 = 0.95, b2 = 0.999, 3,000 rounds. Dotted: the global minimiser."
-    fig, axes = _page(
-        _SIZE, 1, len(results), "The same functions at other step sizes: where diffGrad and Adam end", note
-    )
+    fig, axes = _page(ROW, 1, len(results), "The same functions at other step sizes: where diffGrad and Adam end", note)
     for panel, each in zip(axes[0], results, strict=True):
         for method, ends in each["ends"].items():
             _line(panel, method, each["lrs"], ends, marker="o", markersize=4)
-        _levels(panel, each["best"])
+        levels(panel, each["best"])
         panel.set(xscale="log", ylim=(-1.15, 1.15))
-        _titled(panel, each["toy"], "lr")
+        titled(panel, each["toy"], "lr")
     axes[0, 0].set_ylabel("x at the end", fontsize=8, color=INK)
     return _finished(fig, axes)
 
@@ -194,7 +179,7 @@ def rates(results: Mapping[str, Any]) -> Figure:
     """Var(x)/Var(a) against the rate of switching: dots for runs, lines for the formula."""
     note = "Costs (x − a_i)²/2, where i jumps at a rate; α = 1, h = 0.005. Dots: runs. Lines: (1 + mγ)/(1 + γ + mγ²), derived for continuous time."
     fig, axes = _page(
-        _SIZE, 1, 1, "The faster the index jumps, the less x varies: like 1/rate, with and without mass", note
+        ROW, 1, 1, "The faster the index jumps, the less x varies: like 1/rate, with and without mass", note
     )
     panel = axes[0, 0]
     for k, mass in enumerate(results["masses"]):
@@ -207,7 +192,7 @@ def rates(results: Mapping[str, Any]) -> Figure:
             markersize=5,
         )
     panel.set(xscale="log", yscale="log")
-    _titled(panel, "stationary variance of x", "rate γ", "Var(x) / Var(a)")
+    titled(panel, "stationary variance of x", "rate γ", "Var(x) / Var(a)")
     return _finished(fig, axes)
 
 
@@ -215,14 +200,14 @@ def well(results: Sequence[Mapping[str, Any]]) -> Figure:
     """x against time, a line for each mass and start."""
     note = "f(x) = x⁴/4 − x²/2 + 0.15 x, α = 1, h = 0.02. Dotted: the global minimiser, and the local one in the other well."
     fig, axes = _page(
-        _SIZE, 1, 1, "Two wells: a mass carries x into the deeper one, and losing it ends the swinging", note
+        ROW, 1, 1, "Two wells: a mass carries x into the deeper one, and losing it ends the swinging", note
     )
     panel = axes[0, 0]
     for each, colour in zip(results, (SOFT, COLOURS[1], COLOURS[0], COLOURS[2]), strict=True):
         panel.plot(each["time"], each["x"], color=colour, linewidth=1.2, label=each["way"])
-    _levels(panel, -1.068, 0.914)
+    levels(panel, -1.068, 0.914)
     panel.set_xlim(0, 60)
-    _titled(panel, "", "time t = k h", "x")
+    titled(panel, "", "time t = k h", "x")
     return _finished(fig, axes)
 
 
@@ -237,7 +222,7 @@ def floor(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         "Mean of (x − a_i)²/2 over ten samples, α = 1, from x = 1. Root mean square of x over the trials. Right: h_k = 0.5/(1 + k/20)^0.7; dotted: "
         "the size that h_k alone explains, √(Var(a) h_k / (2 − h_k))."
     )
-    fig, axes = _page(_SIZE, 1, 3, "With one sample a step, losing the mass is not enough: steps must fall", note)
+    fig, axes = _page(ROW, 1, 3, "With one sample a step, losing the mass is not enough: steps must fall", note)
     colours = {each["mass"]: colour for each, colour in zip(results["full"], COLOURS, strict=False)}
     for panel, (kind, title) in zip(axes[0], titles.items(), strict=True):
         for each in results[kind]:
@@ -245,9 +230,9 @@ def floor(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             label = each["mass"] if kind == "full" else None
             panel.plot(each["rounds"], rms, color=colours[each["mass"]], linewidth=1.1, label=label)
         panel.set(xscale="log", yscale="log")
-        _titled(panel, title, "step k")
+        titled(panel, title, "step k")
     steps = np.geomspace(1, max(results["falling"][0]["rounds"]), 100)
     h = 0.5 / (1 + steps / 20) ** 0.7
-    axes[0, 2].plot(steps, np.sqrt(0.57 * h / (2 - h)), color=INK, linewidth=0.9, linestyle=_DOTTED, alpha=0.7)
+    axes[0, 2].plot(steps, np.sqrt(0.57 * h / (2 - h)), color=INK, linewidth=0.9, linestyle=DOTTED, alpha=0.7)
     axes[0, 0].set_ylabel("root mean square of x", fontsize=8, color=INK)
     return _finished(fig, axes)

@@ -6,6 +6,7 @@ Reports and comparisons read runs through this module alone, so that each of the
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,12 @@ VARIED = (
     "rounds",
 )
 """Settings in which runs on one problem may differ besides the algorithm. Those that do differ are added to the names of the runs."""
+
+
+LOOKED = 5_000
+"""Folders without runs of their own that are looked through for folders of runs. More of them were not made for runs."""
+NAMED = 5
+"""Runs that a message names."""
 
 
 class Trial(NamedTuple):
@@ -99,16 +106,19 @@ def read(paths: Sequence[str | Path]) -> list[Run]:
     """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read when asked for.
 
     Raises:
-        InputError: a folder is not there, holds no runs, or holds a damaged one.
+        InputError: a folder is not there, cannot be read, holds no runs or a damaged one, or holds more than 5,000 folders of other things.
     """
     found: dict[Path, Run] = {}
+    unbegun: dict[Path, None] = {}
     for each in paths:
         if not isinstance(each, str | os.PathLike):
             raise InputError(f"{shown(each)}: not the path of a folder")
         folder = Path(each)
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; give the folder of a run, of several runs, or of a sweep")
-        inside = [(folder / name) for name in _folders(folder)]
+        search = Search(folder)
+        inside = search.runs(folder)
+        unbegun.update(dict.fromkeys(search.unbegun))
         if not inside:
             raise InputError(
                 f"{folder}: holds no runs; give the folder that {either('distopt simulate, sweep or tune', 'simulate, sweep or tune')} wrote"
@@ -120,7 +130,14 @@ def read(paths: Sequence[str | Path]) -> list[Run]:
         raise InputError(
             f"{paths[0]}: no run has a recorded round yet" if paths else "give at least one folder of runs"
         )
+    _tell_left_out([*(f"{run.path}" for run in empty), *map(str, unbegun)])
     return [run for run in found.values() if run.rounds.size]
+
+
+def _tell_left_out(runs: Sequence[str]) -> None:
+    if runs:
+        more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+        warnings.warn(f"without a recorded round, and left out: {', '.join(runs[:NAMED])}{more}", stacklevel=4)
 
 
 def gathered(runs: Sequence[Run | str | Path]) -> list[Run]:
@@ -133,22 +150,41 @@ def gathered(runs: Sequence[Run | str | Path]) -> list[Run]:
     found = [each for each in runs if isinstance(each, Run)] + (read(folders) if folders or not runs else [])
     if not any(run.rounds.size for run in found):
         raise InputError("no run has a recorded round yet")
+    _tell_left_out([run.label for run in found if not run.rounds.size])
     return [run for run in found if run.rounds.size]
 
 
-def _folders(folder: Path) -> list[Path]:
-    """The folders of single runs in a folder, itself included; those of a manifest in its order, others by name."""
-    if (folder / MANIFEST).exists():
-        content = read_manifest(folder)
-        if "runs" not in content:
-            return [Path()]
-        return [Path(name) for name in begun(folder, content["runs"])]
-    return [
-        Path(each.name) / inner
-        for each in sorted(folder.iterdir())
-        if each.is_dir() and not each.is_symlink()
-        for inner in _folders(each)
-    ]
+class Search:
+    """Looks for folders of runs.
+
+    Attributes:
+        unbegun: the folders of runs that a manifest names, and that were killed before they began.
+    """
+
+    def __init__(self, top: Path) -> None:
+        self.top, self._looked, self.unbegun = top, 0, list[Path]()
+
+    def runs(self, folder: Path) -> list[Path]:
+        """The folders of single runs in a folder, itself included; those of a manifest in its order, others by name."""
+        if (folder / MANIFEST).exists():
+            names = read_manifest(folder).get("runs")
+            if names is None:
+                return [folder]
+            there = [*begun(folder, names)]
+            self.unbegun += [folder / name for name in names if name not in there]
+            return [folder / name for name in there]
+        self._looked += 1
+        if self._looked > LOOKED:
+            raise InputError(
+                f"{self.top}: more than {LOOKED:,} folders in it hold no runs; give a folder nearer to the runs"
+            )
+        try:
+            below = sorted(each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be read ({error.strerror}); give the folders of runs in {self.top} one by one"
+            ) from error
+        return [found for each in below for found in self.runs(each)]
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distopt.errors import either
 from distopt.metrics import Metric, about, catalogue
 from distopt.report import tables
 from distopt.report.tables import Column, closing_key
@@ -39,9 +40,15 @@ def divergence(run: Run, name: str | None = None) -> str:
     'gt: 1 of 3 trials diverged, the first at round 4'
     """
     lost, at = len(run.info.get("diverged_trials", ())), run.info["diverged_at"]
+    when = f"at round {at}" if at else "at round 0: costs or gradients are not finite at the starting points"
     if run.trials > 1 and lost:
-        return f"{name or run.label}: {lost} of {run.trials} trials diverged, the first at round {at}"
-    return f"{name or run.label} diverged at round {at}"
+        return f"{name or run.label}: {lost} of {run.trials} trials diverged, the first {when}"
+    return f"{name or run.label} diverged {when}"
+
+
+def cure(run: Run) -> str:
+    """What may help a run that has diverged: nothing that an algorithm does can, where it began like that."""
+    return "lower lr" if run.info["diverged_at"] else f"choose other starting points ({either('--x0', 'x0=')})"
 
 
 def drift(run: Run) -> str | None:

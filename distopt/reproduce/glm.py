@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distopt.algorithms.gt import GT
 from distopt.api import simulate
 from distopt.costs.glm import Limit, Problem, angle_error, solve, uniform
 from distopt.numerics.random import Key
-from distopt.protocols import DirectionRound
 from distopt.reproduce import Results, Say
 from distopt.reproduce.claimed import Number, above, below, near, part
 from distopt.reproduce.smooth import Floats, curve
@@ -69,32 +66,12 @@ RHO, NOISE = 0.2, 0.1
 """Of the LASSO's teacher, and of ridge and the LASSO."""
 
 
-@dataclass(frozen=True)
-class Soft:
-    """The direction whose step is a proximal one for l1 |x|: x - lr d = sign(u) max(|u| - lr l1, 0), u = x - lr s.
-
-    Behind gradient tracking that mixes after the step this is the composite form of [dilorenzo2016].
-    """
-
-    l1: float
-
-    def init(self, x: Tensor) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
-
-    def __call__(self, s: Tensor, state: tuple[()], mix: DirectionRound) -> tuple[Tensor, tuple[()]]:
-        """d = (x - prox(x - lr s)) / lr."""
-        u = mix.x - mix.lr * s
-        size = mix.lr * self.l1 * torch.ones_like(u)
-        return (mix.x - torch.sign(u) * (u.abs() - size).clamp(min=0)) / mix.lr, ()
-
-
 def scenario(kind: str, case: Case) -> TeacherStudent:
-    """What the agents are given. The LASSO's penalty is in their step."""
+    """What the agents are given."""
     if kind == "logistic":
         return TeacherStudent(DIM, case.alpha, "logistic", case.penalty, LOW, HIGH, noise=0.0)
     if kind == "lasso":
-        return TeacherStudent(DIM, case.alpha, "linear", 0.0, LOW, HIGH, RHO, NOISE)
+        return TeacherStudent(DIM, case.alpha, "linear", 0.0, LOW, HIGH, RHO, NOISE, case.penalty)
     return TeacherStudent(DIM, case.alpha, "linear", case.penalty, LOW, HIGH, noise=NOISE)
 
 
@@ -130,10 +107,11 @@ def _expected(kind: str, it: Limit) -> float:
 def simulated(kind: str, case: Case, say: Say) -> dict[str, Any]:
     """The agents' estimates: m, q and the error at the end, with standard errors over the trials, and the course of the error."""
     from distopt.directions.nesterov import Nesterov
+    from distopt.directions.proximal import Proximal
     from distopt.directions.sgd import SGD
 
     asked = scenario(kind, case)
-    direction: Any = Soft(case.penalty) if kind == "lasso" else Nesterov(case.b) if case.b else SGD()
+    direction: Any = Proximal() if kind == "lasso" else Nesterov(case.b) if case.b else SGD()
     found: Any = simulate(
         "ring",
         agents=AGENTS,

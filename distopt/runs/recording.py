@@ -177,7 +177,10 @@ class Recording:
             "left_out": left_out(self.names, self.problem),
         }
         constants = comparator.constants()
-        if constants and self.problem.scenario.project is None:  # they serve bounds of methods that project nothing
+        scenario = self.problem.scenario
+        if (
+            constants and scenario.project is None and scenario.prox is None
+        ):  # they serve bounds for smooth costs on all points
             self.info["constants"] = constants
         if self.kept is not None:
             return Run(self.label, status, *self.kept.all(self.x_last), self.info)

@@ -48,7 +48,7 @@ class Attended:
         self.rounds, self.comparator, self.eager = inner.rounds, inner.comparator, inner.eager
         self.project, self.lmo, self.start = inner.project, inner.lmo, inner.start
         self.optimum = self.best_fixed = self.hessian = self.linear_rows = self.row_weights = None
-        self.modulus = self.smoothness = self.equilibrium = None
+        self.modulus = self.smoothness = self.equilibrium = self.prox = None
         found = inner.guess or inner.optimum
         self.guess = None if found is None else _of_inner(found)
         self.accuracy = None if inner.accuracy is None else self._accuracy
@@ -90,14 +90,18 @@ def attended(scenario: Any, churn: Churn, who: str) -> Attended:
     """The costs of those who are there.
 
     Raises:
-        InputError: the scenario is a game, whose equilibrium is that of all players; or it says which points are allowed, and the best of these is
-            only known for all agents.
+        InputError: the scenario is a game, whose equilibrium is that of all players; or it says which points are allowed, or has a part without
+            a gradient, and the best points are only known for all agents.
     """
     if scenario.equilibrium is not None:
         raise InputError(f"scenario {who} is a game of all agents, and with churn some are away; use it without churn")
     if scenario.project is not None and scenario.comparator:
         raise InputError(
             f"scenario {who} says which points are allowed, and the best of these is known for all agents alone; use it without churn"
+        )
+    if scenario.prox is not None:
+        raise InputError(
+            f"scenario {who} has costs with a part that has no gradient, and their minimisers are known for all agents alone; use it without churn"
         )
     return Attended(scenario, churn)
 

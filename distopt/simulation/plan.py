@@ -106,6 +106,8 @@ class Plan:
             draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
             as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
         earlier: whether it asks for gradients of the costs of the round before.
+        values: how many values of the costs it takes.
+        proximal: whether it takes proximal steps.
         begun, after: (x, state) of all agents of a run before the first round and after it. Tensors have shape and precision alone: they
             are torch's "meta" ones. Later rounds leave what the first one does.
 
@@ -123,6 +125,8 @@ class Plan:
     begun: Held
     after: Held
     rows: int = 0
+    values: int = 0
+    proximal: bool = False
 
     @classmethod
     def of(cls, algorithm: Any, channels: Mapping[str, Any], x: Tensor) -> Plan:
@@ -148,7 +152,17 @@ class Plan:
         if round.tossed:
             share(f"algorithm {type(algorithm).__name__.lower()}", coin=algorithm.coin)
             widths[COIN] = 1
-        return cls(round.sent, counted(algorithm, round), widths, round.earlier, begun, _form(after), round.rows)
+        return cls(
+            round.sent,
+            counted(algorithm, round),
+            widths,
+            round.earlier,
+            begun,
+            _form(after),
+            round.rows,
+            round.values,
+            round.proximal,
+        )
 
     @cached_property
     def early(self) -> dict[str, int]:

@@ -197,6 +197,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
         if algorithm.output is not None:
             _require_output(who, algorithm, x0)
         plan = Plan.of(algorithm, network.channels, x0)
+        if scenario.prox is not None:
+            _require_proximal(who, plan, label(experiment.scenario))
         if faults.sleep:
             plan = replace(plan, widths={**plan.widths, SLEEP: 1})
         if churn is not None:
@@ -259,6 +261,20 @@ def doubts(problems: Iterable[Problem]) -> list[str]:
             asked.add((id(joins), problem.rounds))
             found += filter(None, [joins.torn(problem.rounds)])
     return list(dict.fromkeys(found))
+
+
+def _require_proximal(who: str, plan: Plan, scenario: str) -> None:
+    """Refuse an algorithm that would leave out the part of the costs that has no gradient, or take it twice."""
+    if not plan.proximal:
+        raise InputError(
+            f"scenario {scenario} has costs with a part that has no gradient, for which agents need proximal steps, and {who} takes none; "
+            "take the direction proximal, as in gt:form=atc,direction=proximal"
+        )
+    if plan.values:
+        raise InputError(
+            f"{who} takes values of the costs, in which the part without a gradient of scenario {scenario} is counted, and proximal steps, which "
+            "count it again; take gradients"
+        )
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:

@@ -15,6 +15,7 @@ from distopt.network.drawn import COIN, OWN, Uniforms, falls
 from distopt.network.faults import SLEEP
 from distopt.network.net import Costs, Link, Memory, Net, Round
 from distopt.numerics.trees import default_dtype, leaf, memory_leaf, reweighted, tensors
+from distopt.optional import entry
 from distopt.simulation.method import Method
 from distopt.simulation.plan import counted
 
@@ -127,13 +128,15 @@ def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
         value: Tensor = problem.scenario.loss(y, now)
         if value.shape != y.shape[:-1]:
             raise InputError(
-                f"scenario {type(problem.scenario).__name__}: loss returned shape {list(value.shape)}, not {list(y.shape[:-1])}"
+                f"scenario {entry(problem.scenario)}: loss returned shape {list(value.shape)}, not {list(y.shape[:-1])}"
             )
         return value.unsqueeze(-1).to(y.dtype)
 
     g = grad(x) if problem.plan.gradients > 1 or problem.plan.rows else gradient(problem, x, now)
     scenario = problem.scenario
-    return g, Costs(grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo)
+    return g, Costs(
+        grad, earlier if problem.plan.earlier else None, loss, scenario.project, scenario.lmo, scenario.prox
+    )
 
 
 def multiples(rows: Tensor, terms: int) -> Tensor:
@@ -248,7 +251,7 @@ def gradient(problem: Problem, x: Tensor, data: Any) -> Tensor:
     g: Tensor = problem.scenario.grad(x, data)
     if g.shape != x.shape or g.dtype != x.dtype:
         raise InputError(
-            f"scenario {type(problem.scenario).__name__}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
+            f"scenario {entry(problem.scenario)}: grad returned shape {list(g.shape)} and {g.dtype}, not {list(x.shape)} and {x.dtype}"
         )
     return g
 

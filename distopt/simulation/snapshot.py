@@ -13,6 +13,7 @@ from torch import Tensor
 from distopt.errors import InputError, first_line
 from distopt.numerics.random import Key
 from distopt.numerics.sums import tree_sum
+from distopt.optional import entry
 
 WRONG, ROUNDED = 0.1, 1e-8
 """Products of a Hessian that differ by more than these parts, of themselves and of the gradient, from differences of gradients are wrong."""
@@ -88,7 +89,7 @@ class Snapshot:
             except Exception as error:  # a user's costs may raise anything where they do not expect a derivative
                 why = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
-            f"scenario {type(self.scenario).__name__}: torch can differentiate neither its loss twice nor its gradients ({why}), which this "
+            f"scenario {entry(self.scenario)}: torch can differentiate neither its loss twice nor its gradients ({why}), which this "
             "probe needs; write loss or grad in operations of torch"
         )
 

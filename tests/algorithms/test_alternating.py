@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
+from helpers.battery import same_in_simulate
 from torch import Tensor
 
 import distopt
@@ -74,12 +75,7 @@ def test_it_keeps_the_promises_of_an_algorithm() -> None:
 def test_engines_have_the_same_bits(scenario: str, engine: str) -> None:
     ask: dict[str, Any] = {"agents": 5, "scenario": f"dirac_gan:{scenario}", "rounds": 30, "record": "x", "trials": 2}
     methods = ["dgd:lr=0.2", "alternating:lr=0.2,critic=2", "alternating:lr=0.05,form=atc,direction=adam"]
-    for mode in ("eager", "compiled"):
-        here, there = (
-            distopt.simulate("ring", algorithm=methods, mode=mode, engine=each, **ask) for each in ("local", engine)
-        )
-        for name in here:
-            assert all(np.array_equal(here[name][key], there[name][key], equal_nan=True) for key in here[name])
+    same_in_simulate(engine, algorithm=methods, **ask)
 
 
 def test_a_grid_has_the_bits_of_its_points() -> None:

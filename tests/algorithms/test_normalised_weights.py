@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
+from helpers.battery import same_in_simulate
 from numpy.typing import NDArray
 
 import distopt
@@ -133,12 +134,7 @@ def test_engines_have_the_same_bits(engine: str) -> None:
     ask: dict[str, Any] = {"agents": 5, "scenario": "least_squares:rows=12", "rounds": 25, "record": "x", "trials": 2}
     rules = ("rpgd(gradient=fresh,hold=5)", "rpgd(tangential=true)", "weight_normalisation")
     methods = [f"gt:lr={LR},direction={rule}" for rule in rules]
-    for mode in ("eager", "compiled"):
-        here, there = (
-            distopt.simulate("ring", algorithm=methods, mode=mode, engine=each, **ask) for each in ("local", engine)
-        )
-        for name in here:
-            assert all(np.array_equal(here[name][key], there[name][key], equal_nan=True) for key in here[name])
+    same_in_simulate(engine, algorithm=methods, **ask)
 
 
 def test_a_grid_has_the_bits_of_its_points() -> None:

@@ -264,6 +264,7 @@ RANGES: dict[str, dict[str, dict[str, Range]]] = {
             "decay": texts("exponential", "constant", "inverse"),
             "p": POSITIVE,
         },
+        "proximal": {},
         "inna": {"alpha": NOT_NEGATIVE, "beta": POSITIVE},
         "rpgd": {
             "gradient": texts("old", "new", "fresh"),

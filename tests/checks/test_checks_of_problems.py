@@ -176,6 +176,51 @@ def test_broken_projections_and_starts(broken: Any, words: str) -> None:
     fails(check_scenario, broken, words)
 
 
+class Sparse(Boxed):
+    """What keeps all promises, with a part of the costs, |x|_1 / 4, that has no gradient."""
+
+    project = optimum = best_fixed = linear_rows = None  # type: ignore[assignment]
+
+    def loss(self, x: Tensor, b: Curves) -> Tensor:
+        return super().loss(x, b) + x.abs().sum(-1) / 4
+
+    def prox(self, x: Tensor, lr: Tensor) -> Tensor:
+        return torch.sign(x) * (x.abs() - lr / 4).clamp(min=0)
+
+
+class TooSparse(Sparse):
+    def prox(self, x: Tensor, lr: Tensor) -> Tensor:
+        return torch.sign(x) * (x.abs() - lr / 2).clamp(min=0)
+
+
+class JointlySparse(Sparse):
+    def prox(self, x: Tensor, lr: Tensor) -> Tensor:
+        return super().prox(x, lr) * (1 - lr * x.norm(dim=(-2, -1), keepdim=True))
+
+
+class FlatProx(Sparse):
+    def prox(self, x: Tensor, lr: Tensor) -> Tensor:
+        return x[..., :1]
+
+
+class SmoothMinimiser(Sparse):
+    optimum = Moving.optimum
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (TooSparse(), "grad is not the derivative of loss in round 0"),
+        (JointlySparse(), "prox moves an agent otherwise alone"),
+        (FlatProx(), "prox turns x"),
+        (SmoothMinimiser(), "gradients at optimum sum to"),
+    ],
+)
+def test_broken_proximal_steps(broken: Any, words: str) -> None:
+    check_scenario(Sparse())
+    fails(check_scenario, broken, words)
+
+
 def test_a_scenario_that_keeps_all_promises_passes() -> None:
     check_scenario(Moving())
 

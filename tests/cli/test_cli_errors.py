@@ -136,6 +136,13 @@ def test_divergence_is_exit_1_and_the_others_still_run() -> None:
     assert len(runs["dgd"].rounds) == 600
 
 
+def test_a_run_that_is_not_finite_at_its_start_says_so() -> None:
+    ask = ("simulate", "ring", "--agents", "4", "--scenario", "normalised(quadratic)", "--x0", "0", "--algorithm", "gt")
+    result = call(*ask, "--rounds", "9", "--out", "o")
+    told = "gt diverged at round 0: costs or gradients are not finite at the starting points; everything before is kept in o"
+    assert result.exit_code == 1 and f"{told}; choose other starting points (--x0)" in result.stderr
+
+
 def test_a_record_that_one_algorithm_cannot_give_is_refused_before_any_runs() -> None:
     result = call(*ASK, "--algorithm", "gt", "--algorithm", "dgd", "--record", "s", "--out", "o")
     assert result.exit_code == 2  # dgd has no tracker to record

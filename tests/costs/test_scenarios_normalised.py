@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import needs
+from helpers.battery import same_in_simulate
 from helpers.synthetic import N, R, at, key, points, rounds
 
 import distopt
@@ -68,9 +69,7 @@ def test_steps_make_the_point_longer() -> None:
 @pytest.mark.parametrize("scenario", ["normalised(quadratic(dim=3))", "normalised(sea,radius=2.5)"])
 def test_engines_have_the_same_bits(scenario: str, engine: str) -> None:
     ask: dict[str, Any] = {"agents": 5, "scenario": scenario, "rounds": 12, "record": "x", "algorithm": "gt:lr=0.02"}
-    for mode in ("eager", "compiled"):
-        here, there = (distopt.simulate("ring", mode=mode, engine=each, **ask) for each in ("local", engine))
-        assert all(np.array_equal(here[name], there[name], equal_nan=True) for name in here)
+    same_in_simulate(engine, **ask)
 
 
 def test_its_accuracy_is_that_on_the_sphere() -> None:
@@ -109,8 +108,8 @@ def test_a_spec_has_a_scenario_inside() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Normalised(Reddi()), "^normalised: Reddi restricts its points"),
-        (lambda: Normalised(DiracGAN()), "^normalised: DiracGAN is a game"),
+        (lambda: Normalised(Reddi()), "^normalised: reddi restricts its points"),
+        (lambda: Normalised(DiracGAN()), "^normalised: dirac_gan is a game"),
         (lambda: Normalised(Quadratic), "^normalised: scenario must be an object such as Quadratic"),
         (lambda: Normalised("quadratic"), "^normalised: scenario must be an object .*, got 'quadratic'"),
         (lambda: Normalised(radius=0.0), "^normalised: radius=0.0 must be a number of at least"),

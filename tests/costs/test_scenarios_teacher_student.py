@@ -13,6 +13,7 @@ import distopt
 from distopt.checks import check_scenario
 from distopt.errors import InputError
 from distopt.numerics.random import Key
+from distopt.reproduce import glm
 from distopt.scenarios.teacher_student import Taught, TeacherStudent, orthogonal
 
 T = torch.zeros(1, 1, 1, 1, dtype=torch.int64)
@@ -135,13 +136,14 @@ def test_agents_find_what_the_rows_of_all_say(model: str, lr: float) -> None:
     assert float(np.asarray(run["regret_gap"])[:, -1].max()) < 1e-8
 
 
-def test_engines_have_the_same_bits() -> None:
+@pytest.mark.parametrize(("more", "rule"), [("", "sgd"), (",l1=0.3", "proximal")])
+def test_engines_have_the_same_bits(more: str, rule: str) -> None:
     runs = [
         distopt.simulate(
             "ring",
             agents=5,
-            scenario="teacher_student:dim=7,alpha=2.4",
-            algorithm="gt:lr=0.02",
+            scenario=f"teacher_student:dim=7,alpha=2.4{more}",
+            algorithm=f"gt:lr=0.02,form=atc,direction={rule}",
             rounds=20,
             engine=engine,
             record="x",
@@ -149,6 +151,96 @@ def test_engines_have_the_same_bits() -> None:
         for engine in ("local", "threads:workers=2")
     ]
     assert np.array_equal(runs[0]["x"], runs[1]["x"])
+
+
+SPARSE = "teacher_student:dim=12,alpha=1.5,l2=0,l1=0.2,rho=0.3"
+PROXIMAL = "gt:lr=0.2,form=atc,direction=proximal"
+
+
+@pytest.mark.parametrize("model", ["linear", "logistic"])
+@pytest.mark.parametrize(("alpha", "l2"), [(0.5, 0.0), (2.0, 0.1)])
+def test_the_check_knows_the_lasso(model: Any, alpha: float, l2: float) -> None:
+    check_scenario(TeacherStudent(dim=6, alpha=alpha, model=model, l2=l2, l1=0.05))
+
+
+def test_the_minimiser_of_the_lasso_is_that_of_coordinate_descent() -> None:
+    s = TeacherStudent(dim=12, alpha=0.7, l2=0.0, rho=0.3, l1=0.2)
+    found = s.optimum(s.batch(T, Key(0, range(4), range(3), 4)))
+    assert found is not None
+    for trial in range(3):
+        F, y = pooled(batch(s, 4, 3), trial)
+        expected = glm._lasso(F.numpy(), y.numpy(), 0.2)
+        assert 0 < int((found[0, trial] == 0).sum()) < 12
+        np.testing.assert_allclose(found[0, trial].numpy(), expected, atol=1e-9)
+
+
+def test_the_elastic_net_of_the_logistic_model_has_no_slope() -> None:
+    s = TeacherStudent(dim=12, alpha=2.0, model="logistic", l2=0.1, l1=0.3)
+    found = s.optimum(s.batch(T, Key(0, range(4), range(1), 4)))
+    assert found is not None
+    x = found[0, 0]
+    slope = TeacherStudent(dim=12, model="logistic", l2=0.1).grad(x.expand(1, 4, 12), batch(s, 4))[0].mean(0)
+    torch.testing.assert_close(slope[x != 0], -0.3 * x[x != 0].sign(), rtol=0, atol=1e-12)
+    assert 0 < int((x == 0).sum()) < 12 and float(slope[x == 0].abs().max()) <= 0.3
+
+
+def test_regret_of_the_lasso_is_that_of_all_its_cost() -> None:
+    run: Any = distopt.simulate("ring", agents=4, scenario=SPARSE, algorithm=PROXIMAL, rounds=400, record="x")
+    assert run["tracking_error"][0, -1] < 1e-12 and run.info["certificate"] < 1e-12
+    assert "regret_gap" not in list(run.keys()) and "constants" not in run.info
+    s = TeacherStudent(dim=12, alpha=1.5, l2=0.0, rho=0.3, l1=0.2)
+    best = s.optimum(s.batch(T, Key(0, range(4), range(1), 4)))
+    assert best is not None
+    mean = torch.from_numpy(run["x"][:, 0].mean(-2, keepdims=True)).expand(1, 4, 12)
+    first = (s.loss(mean, batch(s, 4)) - s.loss(best[0].unsqueeze(1).expand(1, 4, 12), batch(s, 4))).sum()
+    assert run["dynamic_regret"][0, 0] == pytest.approx(float(first), rel=1e-12)
+    assert run["static_regret"][0, -1] == pytest.approx(run["dynamic_regret"][0, -1], rel=1e-9)
+
+
+def test_steps_that_follow_mixing_end_beside_the_minimiser() -> None:
+    after, before = (
+        distopt.simulate("ring", agents=4, scenario=SPARSE, algorithm=spec, rounds=3000)["tracking_error"][0, -1]
+        for spec in (PROXIMAL, "gt:lr=0.02,direction=proximal")
+    )
+    assert after < 1e-12 and 1e-4 < before < 0.1
+
+
+def test_without_a_penalty_proximal_steps_are_gradient_steps() -> None:
+    plain, proximal = (
+        distopt.simulate(
+            "ring", agents=4, scenario="teacher_student:dim=6", algorithm=f"gt:lr=0.02{rule}", rounds=30, record="x"
+        )
+        for rule in ("", ",direction=proximal")
+    )
+    np.testing.assert_allclose(proximal["x"], plain["x"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "asked", "words"),
+    [
+        ("gt:lr=0.1", {}, "and gt takes none; take the direction proximal"),
+        ("bandit(gt(direction=proximal))", {}, "takes values of the costs"),
+        ("gt:direction=proximal", {"churn": "leave=0.1,join=0.5"}, "use it without churn"),
+        (
+            "gt:direction=proximal",
+            {"probe": "flow_distance"},
+            "probe flow_distance: a part of the costs has no gradient",
+        ),
+        (
+            "gt:direction=proximal",
+            {"scenario": f"feasible({SPARSE.replace(':', '(')}))"},
+            "takes proximal steps and no set",
+        ),
+        (
+            "gt:direction=proximal",
+            {"scenario": f"normalised({SPARSE.replace(':', '(')}))"},
+            "which a sphere cannot take",
+        ),
+    ],
+)
+def test_what_cannot_use_the_penalty_is_refused(algorithm: str, asked: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        distopt.simulate("ring", **{"agents": 4, "scenario": SPARSE, "algorithm": algorithm, "rounds": 3, **asked})
 
 
 @pytest.mark.parametrize(
@@ -160,6 +252,7 @@ def test_engines_have_the_same_bits() -> None:
         ({"low": 3.0}, "teacher_student: low=3 is above high=2"),
         ({"model": "probit"}, "teacher_student: model='probit'"),
         ({"noise": -1.0}, "teacher_student: noise=-1.0"),
+        ({"l1": -1.0}, "teacher_student: l1=-1.0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(asked: Any, words: str) -> None:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from helpers.compiled import SMALL, differ, eagerly, on, posed, with_algorithm
+from helpers.users import InPlace
 from torch import Tensor
 
 from distopt.codegen import objects
@@ -77,22 +77,6 @@ def test_without_llvmlite_rounds_run_eagerly(monkeypatch: pytest.MonkeyPatch) ->
         assert not on(problem, Comparison.of(problem)).engine.compiled
     with pytest.raises(InputError, match='pip install .*; leave mode="compiled" out'):
         execute(problem.experiment, problem=problem, mode="compiled")
-
-
-class InPlace:
-    """Gradient tracking by operations that write over their tensors."""
-
-    channels: ClassVar[tuple[str, ...]] = ("x", "s")
-
-    def init(self, x: Tensor) -> dict[str, Tensor]:
-        return {"s": torch.zeros_like(x), "g": torch.zeros_like(x)}
-
-    def update(self, g: Tensor, state: dict[str, Tensor], x: Tensor, mix: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        s = mix("s", state["s"]).add_(g).sub_(state["g"])
-        after = mix("x", x).add_(s, alpha=-0.0625)
-        state["g"].copy_(g)
-        state["s"].copy_(s)
-        return after, state
 
 
 def test_a_users_class_that_works_in_place_is_written_out() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from helpers.users import InPlace
 from torch import Tensor
 
 import distopt
@@ -47,22 +48,6 @@ class Extragradient:
 
     def output(self, x: Tensor, state: Tensor) -> Tensor:
         return x + 0.5 * state
-
-
-class InPlace:
-    """Gradient tracking by operations that write over their tensors."""
-
-    channels: ClassVar[tuple[str, ...]] = ("x", "s")
-
-    def init(self, x: Tensor) -> dict[str, Tensor]:
-        return {"s": torch.zeros_like(x), "g": torch.zeros_like(x)}
-
-    def update(self, g: Tensor, state: dict[str, Tensor], x: Tensor, mix: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        s = mix("s", state["s"]).add_(g).sub_(state["g"])
-        after = mix("x", x).add_(s, alpha=-0.0625)
-        state["g"].copy_(g)
-        state["s"].copy_(s)
-        return after, state
 
 
 class Swapping:

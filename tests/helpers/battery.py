@@ -172,3 +172,12 @@ def differences(one: Outcome, other: Outcome) -> list[str]:
         for k, (a, b) in enumerate(zip(mine, theirs, strict=True))
         if a.dtype != b.dtype or not torch.equal(a, b)
     ]
+
+
+def same_in_simulate(engine: str, **ask: Any) -> None:
+    """See that ``simulate`` of a ring gives the same bits on an engine as in one block, eagerly and compiled."""
+    for mode in ("eager", "compiled"):
+        here, there = (distopt.simulate("ring", mode=mode, engine=each, **ask) for each in ("local", engine))
+        pairs = [(here[name], there[name]) for name in here] if isinstance(ask["algorithm"], list) else [(here, there)]
+        for one, other in pairs:
+            assert all(np.array_equal(one[key], other[key], equal_nan=True) for key in one)

@@ -171,7 +171,7 @@ def test_before_the_first_round_there_is_no_preconditioner_and_no_way() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        ("gt", "the direction SGD says of no preconditioner; use one that does, as in direction=adam"),
+        ("gt", "the direction sgd says of no preconditioner; use one that does, as in direction=adam"),
         ("extra", "EXTRA has no direction rule; use an algorithm with direction=adam"),
     ],
 )
@@ -187,7 +187,7 @@ def test_spherical_sharpness_is_that_at_length_one() -> None:
     here, _ = registry.make("probes", "sharpness").measure(seen)
     assert top == pytest.approx(here * length**2, rel=1e-4), "second derivatives of a function of x / |x|"
     with pytest.raises(
-        InputError, match="the costs of scenario DigitsMlp depend on the length of x; use normalised ones"
+        InputError, match="the costs of scenario digits_mlp depend on the length of x; use normalised ones"
     ):
         registry.make("probes", "spherical_sharpness").measure(snapshot("digits_mlp:rows=24"))
 

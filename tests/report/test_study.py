@@ -1,6 +1,7 @@
 """Runs that are looked at together: reading folders, grouping by problem, pooling seeds."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,41 @@ def test_a_run_whose_manifest_is_lost_is_not_left_out_silently(folder: Path, tmp
     shutil.copytree(folder / "a", tmp_path / "a")
     (tmp_path / "a" / "dgd" / "manifest.json").unlink()
     with pytest.raises(InputError, match="dgd/manifest.json: missing, although results of the run are there"):
+        study.read([tmp_path])
+
+
+def test_runs_without_a_recorded_round_are_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "a", tmp_path / "a")
+    distopt.simulate(
+        "ring", algorithm="gt:lr=0.1", out=tmp_path / "b", **{**SETTINGS, "scenario": "normalised(quadratic)", "x0": 0}
+    )
+    shutil.rmtree(tmp_path / "a" / "dgd")  # as if it had been killed before it began
+    with pytest.warns(UserWarning, match=f"left out: {tmp_path}/b, {tmp_path}/a/dgd$"):
+        (run,) = study.read([tmp_path])
+    assert run.label == "gt"
+    with pytest.warns(UserWarning, match="left out: lost$"):
+        assert study.gathered([run, Run("lost", "diverged", np.arange(0), {})]) == [run]
+
+
+def test_a_folder_of_everything_is_not_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "LOOKED", 20)
+    for k in range(25):
+        (tmp_path / "deep" / f"{k}").mkdir(parents=True)
+    with pytest.raises(InputError, match="more than 20 folders in it hold no runs; give a folder nearer to the runs"):
+        study.read([tmp_path])
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)  # root may read all
+    with pytest.raises(InputError, match=r"closed: cannot be read \(Permission denied\)"):
         study.read([tmp_path])
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.pages import measured, shortened
 
 from distopt import reproduce
-from distopt.report import figures_of_games
 from distopt.reproduce import dirac_gan, weight_normalisation
 from distopt.reproduce.store import Store
 
@@ -19,24 +19,6 @@ Results = Any
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
-
-
-def shortened(monkeypatch: pytest.MonkeyPatch, module: Any, **values: Any) -> None:
-    for name, value in values.items():
-        monkeypatch.setattr(module, name, value)
-
-
-def measured(store: Store, paper: str, name: str) -> Results:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts(paper)[name]
-    results = part.measure(store, None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert rows and {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    module, _, drawing = part.figure.partition(":")
-    assert module == "figures_of_games"
-    figure = getattr(figures_of_games, drawing)(results)
-    assert all(panel.lines or panel.collections or not panel.axison for panel in figure.axes)
-    return results
 
 
 # ------------------------------------------------------------------------------------------------------------- Dirac-GAN

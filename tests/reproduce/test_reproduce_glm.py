@@ -9,14 +9,13 @@ from typing import Any
 import click.testing
 import numpy as np
 import pytest
-import torch
+from helpers.pages import measured
 
 from distopt import reproduce
 from distopt.cli.main import cli
 from distopt.numerics.random import Key
-from distopt.report import figures_of_glm
 from distopt.reproduce import glm
-from distopt.reproduce.glm import Case, Soft
+from distopt.reproduce.glm import Case
 from distopt.reproduce.store import Store
 
 KINDS = ("ridge", "logistic", "lasso")
@@ -34,21 +33,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(glm, name, value)
 
 
-def measured(folder: Path, kind: str) -> Any:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts("glm")[kind]
-    results = part.measure(Store(folder), None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    figure = getattr(figures_of_glm, part.figure.partition(":")[2])(results)
-    assert all(panel.lines for panel in figure.axes)
-    return results
-
-
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("kind", KINDS)
 def test_agents_find_the_minimiser_and_are_near_the_limit(kind: str, tmp_path: Path) -> None:
-    for each in measured(tmp_path, kind)["runs"]:
+    for each in measured(Store(tmp_path), "glm", kind)["runs"]:
         assert each["apart"] < glm.SOLVED
         for name in ("m", "q", "error"):  # 40 coordinates are few
             own = each[name]
@@ -69,17 +57,6 @@ def test_minimisers_have_no_descent() -> None:
     assert 0 < (x != 0).sum() < 25
     np.testing.assert_allclose(slope[x != 0], -0.3 * np.sign(x[x != 0]), atol=1e-7)
     assert np.abs(slope[x == 0]).max() < 0.3
-
-
-def test_the_soft_step_is_the_proximal_one() -> None:
-    class Round:
-        x, lr = torch.tensor([[1.0, 0.05, -2.0]]), 0.5
-
-    seen: Any = Round()
-    s = torch.tensor([[0.4, 0.0, -0.4]])
-    d, state = Soft(0.2)(s, (), seen)
-    assert state == ()
-    torch.testing.assert_close(seen.x - 0.5 * d, torch.tensor([[0.7, 0.0, -1.7]]))
 
 
 def test_the_rows_are_those_of_the_limit() -> None:
@@ -141,7 +118,7 @@ def test_the_page_has_the_fixed_points(kind: str, cases: tuple[Case, ...]) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_has_what_was_measured(kind: str, tmp_path: Path) -> None:
-    results = measured(tmp_path, kind)
+    results = measured(Store(tmp_path), "glm", kind)
     assert [row(kind, each) for each in results["runs"]] == cells(kind)
     assert {verdict.outcome for verdict in reproduce.parts("glm")[kind].verdicts(results)} == {"holds"}
 

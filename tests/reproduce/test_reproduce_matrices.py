@@ -73,6 +73,17 @@ def test_on_equal_rows_the_edge_is_that_of_gradient_descent() -> None:
     assert mean_square(rows, 2, 20) == pytest.approx(2 / 3, rel=1e-12)
 
 
+def test_why_steps_are_straight_for_small_batches_only() -> None:
+    """The page's rough formula for the edge, and where it bends."""
+    a = features()
+    squares, lam1 = (a * a).sum(1), float(np.linalg.eigvalsh(a.T @ a / len(a))[-1])
+    r = float((squares**2).mean() / squares.mean())
+    assert r / lam1 == pytest.approx(7, rel=0.01)
+    for batch in (1, 4, 16, 64):
+        rough = 2 / (r / batch + (1 - 1 / batch) * lam1)
+        assert 0.8 < rough / mean_square(a, batch, 60) < 1.02, batch
+
+
 def test_verdicts_on_steps() -> None:
     steps = [0.1, 0.19, 0.37, 0.7, 0.7, 0.7, 0.7, 0.7155]
     made = {"steps": steps, "squares": steps, "limit": 0.7155}

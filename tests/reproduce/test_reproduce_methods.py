@@ -11,11 +11,11 @@ import click.testing
 import numpy as np
 import pytest
 import torch
+from helpers.pages import measured, shortened
 
 from distopt import reproduce
 from distopt.cli.main import cli
 from distopt.numerics.random import Key
-from distopt.report import figures_of_methods
 from distopt.report.claims import Verdict
 from distopt.reproduce import adan, aida, gadam, inna, superadam
 from distopt.reproduce.claimed import Number
@@ -29,24 +29,6 @@ PAPERS = ("aida", "superadam", "gadam", "adan", "inna")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
-
-
-def shortened(monkeypatch: pytest.MonkeyPatch, module: Any, **values: Any) -> None:
-    for name, value in values.items():
-        monkeypatch.setattr(module, name, value)
-
-
-def measured(store: Store, paper: str, name: str) -> Results:
-    """The results of a part; its table, verdicts and figure are made, too."""
-    part = reproduce.parts(paper)[name]
-    results = part.measure(store, None, lambda text: None)
-    rows, verdicts = part.rows(results), part.verdicts(results)
-    assert rows and {row["claim"] for row in rows} == {verdict.claim for verdict in verdicts}
-    module, _, drawing = part.figure.partition(":")
-    assert module == "figures_of_methods"
-    figure = getattr(figures_of_methods, drawing)(results)
-    assert all(panel.lines or panel.collections for panel in figure.axes)
-    return results
 
 
 def by_claim(numbers: list[Number]) -> Mapping[str, list[Number]]:

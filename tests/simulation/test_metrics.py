@@ -1,6 +1,7 @@
 """Every metric against a plain Python loop over rounds, trials and agents, from the recorded trajectory."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +17,14 @@ from distopt.optional import ScenarioDefaults, completed
 ROUNDS, AGENTS, TRIALS = 12, 4, 2
 
 
+def simulated(**settings: Any) -> distopt.Run:
+    ask = {"agents": AGENTS, "algorithm": "gt:lr=0.02", "rounds": ROUNDS, "trials": TRIALS, "record": ("x", "s", "g")}
+    return distopt.simulate("ring", scenario=WithHessian(), x0=0.3, **ask | settings)
+
+
 @pytest.fixture(scope="module")
 def run() -> distopt.Run:
-    return distopt.simulate(
-        "ring",
-        agents=AGENTS,
-        scenario=WithHessian(),
-        algorithm="gt:lr=0.02",
-        rounds=ROUNDS,
-        trials=TRIALS,
-        record=("x", "s", "g"),
-        x0=0.3,
-    )
+    return simulated()
 
 
 def cost(t: int, r: int, x: torch.Tensor) -> float:
@@ -106,16 +103,7 @@ def test_bits_count_two_vectors_a_round_for_tracking_and_none_alone() -> None:
 
 
 def test_every_records_the_same_numbers_less_often(run: distopt.Run) -> None:
-    sparse = distopt.simulate(
-        "ring",
-        agents=AGENTS,
-        scenario=WithHessian(),
-        algorithm="gt:lr=0.02",
-        rounds=ROUNDS,
-        trials=TRIALS,
-        every=5,
-        x0=0.3,
-    )
+    sparse = simulated(every=5)
     assert sparse.rounds.tolist() == [4, 9, 11]
     for name in sparse.metrics:
         assert np.array_equal(sparse[name], run[name][:, [4, 9, 11]]), name
@@ -123,16 +111,7 @@ def test_every_records_the_same_numbers_less_often(run: distopt.Run) -> None:
 
 def test_metrics_do_not_depend_on_the_block_length(run: distopt.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distopt.costs.data.LONGEST_BLOCK", 4)
-    again = distopt.simulate(
-        "ring",
-        agents=AGENTS,
-        scenario=WithHessian(),
-        algorithm="gt:lr=0.02",
-        rounds=ROUNDS,
-        trials=TRIALS,
-        record=("x", "s", "g"),
-        x0=0.3,
-    )
+    again = simulated()
     assert np.array_equal(again["x"], run["x"]) and np.array_equal(again["s"], run["s"])
     for name in run.metrics:
         assert np.allclose(again[name], run[name], rtol=1e-9, atol=1e-10), name

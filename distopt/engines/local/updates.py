@@ -93,4 +93,5 @@ def _no_value(y: Tensor) -> Tensor:
 
 def not_compiled(problem: Problem) -> Costs:
     """What there is to ask of costs that are not recorded."""
-    return Costs(_refused, _refused, _no_value, problem.scenario.project, problem.scenario.lmo)
+    scenario = problem.scenario
+    return Costs(_refused, _refused, _no_value, scenario.project, scenario.lmo, scenario.prox)

@@ -1,4 +1,4 @@
-"""The online methods on every engine: the same bits wherever they run."""
+"""The online methods, and direction rules with constants of their own, on every engine: the same bits wherever they run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,25 @@ SPECS = [
     "bandit(dgd(lr=0.01),form=residual,delta=0.1)",
     "averaged(bandit(k_gt(lr=0.01,local=2),form=one_point,delta=0.5))",
 ]
+RULES = [
+    "gt:lr=0.01,direction=theopoula",
+    "dgd:lr=0.01,direction=theopoula(eps=0.01,eta=0.1,r=2,beta=1000.0)",
+    "k_gt:lr=0.01,local=2,direction=theopoula(beta=1e4)",
+    "gt:lr=0.01,direction=diffgrad",
+    "dgd:lr=0.01,direction=adabelief",
+    "gt:lr=0.01,direction=acprop",
+    "gt:lr=0.01,direction=adashift(n=2)",
+    "dgd:lr=0.01,direction=adashift(n=1,b1=0.5,phi=identity)",
+    "gt:lr=0.1,direction=losing_momentum(T=0.3)",
+    "dgd:lr=inverse_sqrt(0.1),direction=losing_momentum(decay=inverse,p=1.5)",
+    "aug_dgm:lr=0.1,direction=losing_momentum(decay=constant)",
+    "gt:lr=0.1,direction=inna",
+    "dgd:lr=inverse_sqrt(0.1),direction=inna(alpha=1.0,beta=0.5)",
+    "gt:lr=0.05,form=atc,direction=proximal",
+]
 CASES = [
-    Case(spec, "exact", VECTORS[k % 2], ("float64", "float32")[k // 2 % 2], 1 + k % 2) for k, spec in enumerate(SPECS)
+    Case(spec, "exact", VECTORS[k % 2], ("float64", "float32")[k // 2 % 2], 1 + k % 2)
+    for k, spec in enumerate([*SPECS, *RULES])
 ]
 ON_SETS = [
     Case("domd:lr=0.05,geometry=entropy", "exact", "portfolio:apart=3", "float64", 1),
