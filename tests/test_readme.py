@@ -43,7 +43,9 @@ TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tes
 OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
-SECONDS = re.compile(r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp")
+SECONDS = re.compile(
+    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|runs/first|runs/patient"
+)
 
 
 def run(arguments: list[str], where: Path) -> str:
@@ -79,11 +81,13 @@ def test_the_pages_have_commands() -> None:
         "docs/architecture.md",
         "docs/clock.md",
         "docs/comparing.md",
+        "docs/concepts.md",
         "docs/directed.md",
         "docs/exporting.md",
         "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",
+        "docs/quick-start.md",
         "docs/reports.md",
         "docs/simulate.md",
         "docs/theory.md",

@@ -13,7 +13,7 @@ from helpers.launching import ROOT, started
 pytestmark = needs.forks
 
 PAGE = (ROOT / "docs" / "training-script.md").read_text()
-PAGES = [PAGE, *((ROOT / name).read_text() for name in ("README.md", "docs/cluster.md"))]
+PAGES = [PAGE, *((ROOT / name).read_text() for name in ("README.md", "docs/cluster.md", "docs/quick-start.md"))]
 SHELL = [
     line.split(" #")[0].strip()
     for page in PAGES
