@@ -209,7 +209,7 @@ def test_a_directed_graph_in_python_is_simulated() -> None:
 def test_the_sweep_in_python_runs(place: Path) -> None:
     text = (
         "import distopt\n"
-        + PYTHON["docs/simulate.md"][1]
+        + PYTHON["docs/simulate.md"][2]
         + "\nprint(len(runs), distopt.resume('runs/mine').keys() == runs.keys())"
     )
     assert run([sys.executable, "-c", text], place).strip() == "8 True"  # two algorithms
