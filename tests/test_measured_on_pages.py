@@ -1,8 +1,9 @@
-"""The figures in docs/online.md and docs/simulate.md are those of the commands beside them."""
+"""The figures in docs/online.md, docs/simulate.md and docs/losses.md are those of the commands beside them."""
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import distopt
 from distopt.numerics.random import Key
 from distopt.scenarios.portfolio import ASSETS, Portfolio
 
-ONLINE, SIMULATE = PAGES["docs/online.md"], PAGES["docs/simulate.md"]
+ONLINE, SIMULATE, LOSSES = (PAGES[f"docs/{name}.md"] for name in ("online", "simulate", "losses"))
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +24,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def line(page: str, *words: str) -> str:
-    """The one command of a page in which these words are."""
-    (found,) = [each for each in re.findall(r"^distopt .*$", page, re.M) if all(word in each for word in words)]
+def line(page: str, *words: str, absent: str = "nowhere") -> str:
+    """The one command of a page in which these words are, and ``absent`` is not."""
+    commands = [each for each in re.findall(r"^distopt .*$", page, re.M) if absent not in each]
+    (found,) = [each for each in commands if all(word in each for word in words)]
     return found
 
 
@@ -35,9 +37,9 @@ def first_figures(command: str, place: Path) -> dict[str, str]:
     return {row[0]: row[1].split(" ")[0] for row in rows if len(row) > 1}
 
 
-def cells(title: str) -> list[list[str]]:
-    """The rows of the table of docs/online.md whose head begins with ``title``."""
-    lines = ONLINE[ONLINE.index(f"| {title}") :].split("\n\n")[0].splitlines()[2:]
+def cells(title: str, page: str = ONLINE) -> list[list[str]]:
+    """The rows of the table of a page whose head begins with ``title``."""
+    lines = page[page.index(f"| {title}") :].partition("\n\n")[0].splitlines()[2:]
     return [[each.strip(" *") for each in row.strip("|").split("|")] for row in lines]
 
 
@@ -52,8 +54,7 @@ def test_bandit_feedback(place: Path) -> None:
     command = line(ONLINE, "one_point")
     found = first_figures(command, place)
     asked = [word for word in shlex.split(command) if re.match(r"dgd|bandit", word)]
-    order = [asked[0], asked[1], asked[2], asked[3], asked[4]]
-    assert [found[name] for name in order] == [regret for _, _, regret in cells("what agents see")]
+    assert [found[name] for name in asked] == [regret for _, _, regret in cells("what agents see")]
 
 
 def test_experts(place: Path) -> None:
@@ -118,3 +119,50 @@ def test_what_rare_messages_and_few_rows_cost(place: Path, capsys: pytest.Captur
     for name, messages, gradients in told:
         (label,) = [each for each in found if each.split(":")[0] == name]
         assert [round(float(each)) for each in found[label]] == [int(messages), int(gradients)], name
+
+
+def agree(told: str, found: str) -> bool:
+    """The same figure. What rounding leaves is small in both, and what "grows" is large."""
+    if told == "grows":
+        return float(found) > 1e30
+    return found == told if float(told) > 1e-10 else float(found) < 1e-11
+
+
+def test_what_churn_costs(place: Path) -> None:
+    rows = cells("algorithm | average regret", LOSSES)
+    lasting = first_figures(line(LOSSES, "join=0.05", "--rounds 1000", "extra", absent="until"), place)
+    say(line(LOSSES, "--out runs/leaving"), place)
+    ended = first_figures(line(LOSSES, "compare runs/leaving"), place)
+    assert len(rows) == 5
+    for name, regret, error in rows:
+        assert lasting[name.strip("`")] == regret and agree(error, ended[name.strip("`")]), name
+
+
+def under(option: str) -> str:
+    """Where push_diging ends; infinitely far away where it diverges, which would end a command with exit code 1."""
+    name, value = option.removeprefix("--").replace("-", "_").split(" ")
+    fault: dict[str, Any] = {name: value if name == "delay" else float(value)}
+    run = distopt.simulate(
+        "ring", agents=8, scenario="quadratic:kappa=2", algorithm="push_diging:lr=0.05", rounds=1000, **fault
+    )
+    return "inf" if run.status == "diverged" else f"{run['tracking_error'][0, -1]:.3g}"
+
+
+def test_which_methods_stay_right(place: Path) -> None:
+    head, rows = re.findall(r"^\| algorithm \| (`--drop.*) \|$", LOSSES, re.M)[0], cells("algorithm | `--drop", LOSSES)
+    first, compare = line(LOSSES, "--out runs/lossy"), line(LOSSES, "compare runs/lossy")
+    assert len(rows) == 7
+    for column, option in enumerate(head.split(" | "), 1):
+        say(first.replace("--drop-messages 0.3", option.strip("`")).replace("lossy", f"lossy{column}"), place)
+        found = first_figures(compare.replace("lossy", f"lossy{column}"), place)
+        found["push_diging:lr=0.05"] = under(option.strip("`"))
+        for row in rows:
+            assert agree(row[column], found[row[0].strip("`")]), (row[0], option)
+
+
+def test_both_faults_and_none() -> None:
+    ask: dict[str, Any] = {"agents": 8, "scenario": "quadratic:kappa=2", "rounds": 1000}
+    both = distopt.simulate("ring", algorithm="robust_push_diging:lr=0.05", delay="0..3", drop_messages=0.3, **ask)
+    assert both["tracking_error"][0, -1] < 1e-11
+    none = distopt.simulate("ring", algorithm="dgd:lr=0.05", **ask)
+    assert f"{none['tracking_error'][0, -1]:.3g}" == "0.524" and "ends at 0.524" in LOSSES

@@ -44,7 +44,8 @@ OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray star
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
 SECONDS = re.compile(
-    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|runs/first|runs/patient"
+    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|rounds 1000"
+    r"|runs/(first|patient|experts|portfolio|lossy|leaving|rare|rows)"
 )
 
 
