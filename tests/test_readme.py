@@ -45,7 +45,8 @@ OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray star
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
 SECONDS = re.compile(
-    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|trials 6|rounds 3000|doctor"
+    r"ring --agents 16$|^distopt tune |model=cnn|trials 10|runs/four|\[0\.001|k=5|digits_mlp|trials 6|rounds [13]000|doctor"
+    r"|runs/(first|patient|experts|portfolio|lossy|leaving|rare|rows)"
 )
 
 
@@ -84,12 +85,14 @@ def test_the_pages_have_commands() -> None:
         "docs/clock.md",
         "docs/coming-from.md",
         "docs/comparing.md",
+        "docs/concepts.md",
         "docs/directed.md",
         "docs/exporting.md",
         "docs/faq.md",
         "docs/losses.md",
         "docs/metrics.md",
         "docs/probes.md",
+        "docs/quick-start.md",
         "docs/reports.md",
         "docs/simulate.md",
         "docs/theory.md",
@@ -218,7 +221,7 @@ def test_a_directed_graph_in_python_is_simulated() -> None:
 def test_the_sweep_in_python_runs(place: Path) -> None:
     text = (
         "import distopt\n"
-        + PYTHON["docs/simulate.md"][1]
+        + PYTHON["docs/simulate.md"][2]
         + "\nprint(len(runs), distopt.resume('runs/mine').keys() == runs.keys())"
     )
     assert run([sys.executable, "-c", text], place).strip() == "8 True"  # two algorithms

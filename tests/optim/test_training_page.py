@@ -13,7 +13,8 @@ from helpers.launching import ROOT, started
 pytestmark = needs.forks
 
 PAGE = (ROOT / "docs" / "training-script.md").read_text()
-PAGES = [PAGE, *((ROOT / name).read_text() for name in ("README.md", "docs/cluster.md", "docs/gallery.md"))]
+OTHERS = ("README.md", "docs/cluster.md", "docs/gallery.md", "docs/quick-start.md")
+PAGES = [PAGE, *((ROOT / name).read_text() for name in OTHERS)]
 SHELL = [
     line.split(" #")[0].strip()
     for page in PAGES
@@ -118,3 +119,16 @@ for channel in ("exact", "choco:compressor=sign(segments=tensors),gamma=0.4"):
     exact, signs = (eval(line) for line in ended[0].said.splitlines() if line.startswith("{"))
     assert exact == {"x": 1, "state": 4, "memory of compression": 0, "gradient": 1, "compiled rounds": 0, "messages": 6}
     assert signs["memory of compression"] == 4 and signs["messages"] == 0.2 and round(signs["compiled rounds"]) == 4
+
+
+@pytest.mark.slow
+def test_a_figure_of_the_table_is_what_the_script_says(tmp_path: Path) -> None:
+    """The mean accuracy of DADAM over three seeds, where ranks have different data."""
+    found = []
+    for seed in range(3):
+        words = ["--optimizer", "dadam", "--alpha", "0.1", "--seed", str(seed)]
+        ended = started(ROOT / "launch" / "train.py", words, 4, tmp_path)
+        assert [each.code for each in ended] == [0] * 4, ended
+        found.append(float(re.findall(r"accuracy ([\d.]+)%", ended[0].said)[-1]))
+    (told,) = re.findall(r"^\| `dadam` \| .* \| ([\d.]+) % \|", PAGE, re.M)
+    assert float(told) == pytest.approx(sum(found) / 3, abs=0.1)
