@@ -22,6 +22,7 @@ browser:  # what the tests of reports drive; on Debian and its kin, as root
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell
 
 types: $(VENV)/.installed-test
 	rm -rf build/types && mkdir -p build/types  # mypy knows no package-dir: lay the package out as it is installed
