@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
-.PHONY: simulate test test-all battery browser lint types bench clean
+.PHONY: simulate test test-all battery browser lint types release bench clean
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
@@ -28,6 +28,10 @@ types: $(VENV)/.installed-test
 	rm -rf build/types && mkdir -p build/types  # mypy knows no package-dir: lay the package out as it is installed
 	cp -r distopt build/types/ && cp -r topologies scenarios build/types/distopt/
 	cd build/types && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p distopt
+
+release: $(VENV)/bin/python constraints.txt  # builds what is released, installs it elsewhere and uses it; uploads nothing
+	$(PIP) build twine
+	$(VENV)/bin/python tools/release.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,10 +6,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OURS = {"test", "dev", "docs"}  # extras for whoever works on the project
+OURS = {"test", "docs"}  # extras for whoever works on the project
 SHIPPED = sorted(path for folder in ("distopt", "topologies", "scenarios") for path in (ROOT / folder).rglob("*.py"))
 CALLED = {"Jinja2": "jinja2", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}  # packages imported by other names
 
@@ -97,3 +99,39 @@ def test_classifiers_name_the_licence_nowhere_and_the_pythons_that_are_tried() -
     assert [each for each in found if each != "Only"] == ["3.11", "3.12", "3.13"]
     assert not [each for each in PROJECT["classifiers"] if each.startswith("License")]
     assert PROJECT["requires-python"] == ">=3.11"
+
+
+# ------------------------------------------------------------------------------------------------------ nox, make, CI
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    asked = [each for name, extra in EXTRAS.items() if name != "docs" for each in extra]
+    lowest = {each.replace(">=", "==") for each in [*PROJECT["dependencies"], *asked]}
+    assert (ROOT / "constraints-lowest.txt").read_text() == "\n".join(sorted(lowest, key=str.lower)) + "\n"
+
+
+def sessions() -> dict[str, str]:
+    """The sessions of noxfile.py, and what each does."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text())
+    return {node.name: ast.unparse(node) for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_sessions_run_the_targets_of_their_names() -> None:
+    made = {name for name, text in sessions().items() if "'make'" in text}
+    assert made == {"lint", "types", "docs", "release"}
+    for name in made:
+        assert f"session.run('make', '{name}', external=True)" in sessions()[name]
+
+
+def test_ci_runs_every_session_on_every_python() -> None:
+    content = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = content["jobs"]["session"]
+    asked = [each["session"] for each in job["strategy"]["matrix"]["include"]]
+    pythons = re.findall(r"'(3\.\d+)'", sessions()["tests"])
+    assert pythons == ["3.11", "3.12", "3.13"]
+    assert sorted(asked) == sorted([*(sessions().keys() - {"tests"}), *(f"tests-{each}" for each in pythons)])
+    assert content["permissions"] == {"contents": "read"} and "permissions" not in job
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert used and all(re.fullmatch(r"actions/[\w-]+@v\d+", each) for each in used)
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    assert not [script for script in scripts if "${{" in script], "what a matrix says reaches a shell by a variable"
