@@ -86,7 +86,8 @@ def write(groups: Sequence[Group], path: Path, kind: str) -> None:
 
             parquet.write_table(pa.table(found), file)
         else:
-            np.savez(file, **found)
+            arrays: dict[str, Any] = {**found}  # NumPy's types take every name for its option allow_pickle
+            np.savez(file, **arrays)
 
 
 def _csv(columns: dict[str, NDArray[Any]], file: IO[bytes]) -> None:
@@ -102,9 +103,9 @@ def _csv(columns: dict[str, NDArray[Any]], file: IO[bytes]) -> None:
 
 
 def _cells(column: NDArray[Any]) -> list[Any]:
-    if column.dtype.kind != "f":
-        return column.tolist()
-    return ["" if math.isnan(number) else number for number in column.tolist()]
+    """A column as Python's numbers and texts."""
+    cells: list[Any] = column.tolist()
+    return ["" if math.isnan(number) else number for number in cells] if column.dtype.kind == "f" else cells
 
 
 def ready(folder: Path) -> None:
