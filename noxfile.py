@@ -8,7 +8,10 @@ import nox
 nox.needs_version = ">=2024.4.15"
 
 QUICK = ("-n", "2", "-m", "not slow and not battery")
-LOWEST = ("tests/algorithms", "tests/catalog", "tests/network", "tests/numerics", "tests/simulation")
+LOWEST = (
+    *(f"tests/{room}" for room in ("algorithms", "catalog", "network", "numerics", "simulation")),
+    *(f"tests/report/test_{page}.py" for page in ("exporting", "report_page")),
+)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

@@ -57,7 +57,7 @@ def test_each_format_gives_the_table_back(groups: list[study.Group], kind: str, 
         with np.load(path, allow_pickle=False) as arrays:
             back = pd.DataFrame({name: arrays[name] for name in arrays.files})
     else:
-        back = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+        back = pd.read_csv(path, float_precision="round_trip") if kind == "csv" else pd.read_parquet(path)
     pd.testing.assert_frame_equal(back.astype(table.dtypes.to_dict()), table, check_exact=True)
     assert list(tmp_path.iterdir()) == [path]
 
