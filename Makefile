@@ -22,6 +22,7 @@ browser:  # what the tests of reports drive; on Debian and its kin, as root
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell
 
 types: $(VENV)/.installed-test
 	rm -rf build/types && mkdir -p build/types  # mypy knows no package-dir: lay the package out as it is installed
@@ -32,6 +33,10 @@ docs: $(VENV)/.installed-docs
 	rm -rf build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	$(VENV)/bin/python website/check.py build/site
+
+release: $(VENV)/bin/python constraints.txt  # builds what is released, installs it elsewhere and uses it; uploads nothing
+	$(PIP) build twine
+	$(VENV)/bin/python tools/release.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

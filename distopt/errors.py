@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,18 @@ class RunError(RuntimeError):
 
 class WorkerLost(RunError):
     """A worker is gone or silent. Another one can do its work, so the run may go on."""
+
+
+def needs(package: str, what: str, extra: str) -> None:
+    """Refuse in one line what needs a package that is not installed; ``extra`` is the extra of distopt that brings it.
+
+    Raises:
+        InputError: the package is not installed.
+
+    >>> needs("numpy", "to_arrays()", "export")
+    """
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"{what} needs {package}; install it with: pip install 'distopt[{extra}]'")
 
 
 _by_command = False

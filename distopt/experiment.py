@@ -21,6 +21,7 @@ from distopt.catalog.parts import of_path
 from distopt.catalog.places import here, looking_in, place, rooted, toml
 from distopt.catalog.spec import LARGEST, Spec, quoted, real, shown
 from distopt.catalog.spec_files import files
+from distopt.catalog.toml_writer import toml_text
 from distopt.catalog.wrapping import WRAPPINGS, wrapped
 from distopt.errors import InputError
 from distopt.fingerprint import plain
@@ -173,8 +174,6 @@ class Experiment:
         Raises:
             InputError: a part was given as a Python object, which TOML cannot hold.
         """
-        import tomli_w
-
         out: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = self._recorded(near) if f.name == "folder" else getattr(self, f.name)
@@ -189,7 +188,7 @@ class Experiment:
                     f"{f.name} was given as a Python object ({type(strange[0]).__name__}); only spec strings can be written as TOML"
                 )
             out[f.name] = value
-        return tomli_w.dumps(out)
+        return toml_text(out)
 
     def _recorded(self, near: Path | None) -> str | None:
         """The folder, if a relative path of the experiment depends on it."""

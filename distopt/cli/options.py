@@ -14,7 +14,7 @@ from distopt.errors import printable
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Number(click.ParamType[Any]):
+class Number(click.ParamType):  # type: ignore[type-arg]  # it takes type arguments from click 8.4 on
     """A number as specs and TOML files have it (see ``distopt.catalog.spec``), not as Python reads it."""
 
     def __init__(self, name: str, read: Callable[[str], Any], least: int | None = None) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import csv
+import io
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt.errors import InputError, needs
 from distopt.report.study import Group
 from distopt.report.titles import told_apart
 from distopt.runs.files import written
@@ -23,12 +26,15 @@ TABLES = ("csv", "parquet", "npz")
 POINTS = 1000
 """As many rounds of a run at most become scalars for TensorBoard."""
 
+CSV_LINES = 10_000
+"""As many lines of a CSV file are made at a time."""
+
 EVENTS = "events.out.tfevents*"
 """What TensorBoard calls its files."""
 
 
-def table(groups: Sequence[Group]) -> Any:
-    """All recorded rounds of all trials as one table (a pandas DataFrame): a line for each trial and recorded round.
+def table(groups: Sequence[Group]) -> dict[str, NDArray[Any]]:
+    """All recorded rounds of all trials as the columns of one table: a line for each trial and recorded round.
 
     Columns: ``problem`` and ``algorithm`` (text), ``seed``, ``trial`` and ``round`` (int64), then a column of float64 for each metric
     and average, nan where a run does not have it.
@@ -36,25 +42,27 @@ def table(groups: Sequence[Group]) -> Any:
     >>> info = {"experiment": {"scenario": "sea", "topology": "ring", "seed": 7}, "agents": 4}
     >>> run = Run("gt", "done", np.array([0, 1]), {"bits": np.array([[64.0, 128.0]])}, info=info)
     >>> from distopt.report.study import groups
-    >>> table(groups([run])).to_dict("records")[1]
+    >>> {name: column[1].item() for name, column in table(groups([run])).items()}
     {'problem': 'sea, 4 agents, ring', 'algorithm': 'gt', 'seed': 7, 'trial': 0, 'round': 1, 'bits': 128.0}
     """
-    import pandas as pd
-
-    frames = []
+    parts = []
     for group in groups:
         for name, run in group.runs.items():
             k, trials = len(run.rounds), group.trials[name]
-            columns: dict[str, Any] = {
-                "problem": group.title,
-                "algorithm": name,
+            columns: dict[str, NDArray[Any]] = {
+                "problem": np.full(k * len(trials), group.title),
+                "algorithm": np.full(k * len(trials), name),
                 "seed": np.repeat(np.array([trial.seed for trial in trials], dtype=np.int64), k),
                 "trial": np.repeat(np.array([trial.number for trial in trials], dtype=np.int64), k),
                 "round": np.tile(run.rounds, len(trials)),
             }
-            columns |= {each: run[each].reshape(-1) for each in run if each not in run.trajectories}
-            frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
+            parts.append(columns | {each: run[each].reshape(-1) for each in run if each not in run.trajectories})
+    missing = [np.full(len(part["round"]), np.nan) for part in parts]
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: np.concatenate([part.get(name, nothing) for part, nothing in zip(parts, missing, strict=True)])
+        for name in names
+    }
 
 
 def write(groups: Sequence[Group], path: Path, kind: str) -> None:
@@ -67,16 +75,37 @@ def write(groups: Sequence[Group], path: Path, kind: str) -> None:
         RunError: the file cannot be written.
     """
     if kind == "parquet":
-        _needs("pyarrow", "a Parquet file", "export")
+        needs("pyarrow", "a Parquet file", "export")
     found = table(groups)
     with written(path) as file:
         if kind == "csv":
-            found.to_csv(file, index=False, lineterminator="\n")
+            _csv(found, file)
         elif kind == "parquet":
-            found.to_parquet(file, engine="pyarrow", index=False)
+            import pyarrow as pa
+            from pyarrow import parquet
+
+            parquet.write_table(pa.table(found), file)
         else:
-            texts = {name: found[name].to_numpy(dtype=str) for name in ("problem", "algorithm")}
-            np.savez(file, **{name: texts[name] if name in texts else found[name].to_numpy() for name in found})
+            arrays: dict[str, Any] = {**found}  # NumPy's types take every name for its option allow_pickle
+            np.savez(file, **arrays)
+
+
+def _csv(columns: dict[str, NDArray[Any]], file: IO[bytes]) -> None:
+    """Numbers with all their digits; nan is an empty cell."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(columns)
+    size = len(columns["round"])
+    for start in range(0, size, CSV_LINES):  # lists of Python's numbers take several times the room of arrays
+        few = [_cells(column[start : start + CSV_LINES]) for column in columns.values()]
+        lines.writerows(zip(*few, strict=True))
+    text.detach()
+
+
+def _cells(column: NDArray[Any]) -> list[Any]:
+    """A column as Python's numbers and texts."""
+    cells: list[Any] = column.tolist()
+    return ["" if math.isnan(number) else number for number in cells] if column.dtype.kind == "f" else cells
 
 
 def ready(folder: Path) -> None:
@@ -85,7 +114,7 @@ def ready(folder: Path) -> None:
     Raises:
         InputError: TensorBoard is missing, or the folder cannot be written or holds events already.
     """
-    _needs("tensorboard", "an event file", "tensorboard")
+    needs("tensorboard", "an event file", "tensorboard")
     if folder.is_dir() and any(folder.rglob(EVENTS)):
         raise InputError(
             f"{folder}: holds event files already, and others beside them would mix; choose another folder"
@@ -139,9 +168,3 @@ def _events(run: Run, place: Path) -> None:
             writer.close()
     except OSError as error:
         raise InputError(f"{place}: cannot be written ({error.strerror or error}); choose another folder") from error
-
-
-def _needs(package: str, what: str, extra: str) -> None:
-    """Refuse in one line what needs a package that is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"{what} needs {package}; install it with: pip install 'distopt[{extra}]'")

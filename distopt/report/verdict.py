@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distopt.catalog.spec import shown
-from distopt.errors import InputError, either, printable
+from distopt.errors import InputError, either, needs, printable
 from distopt.report import statistics, tables
 from distopt.report.statistics import ALPHA, Estimate, Floats
 from distopt.report.study import Group
@@ -120,7 +120,12 @@ class Verdict:
         ]
 
     def to_pandas(self) -> Any:
-        """One line for each method on each problem (a pandas DataFrame); nan where there is no figure."""
+        """One line for each method on each problem (a pandas DataFrame); nan where there is no figure.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        needs("pandas", "to_pandas()", "export")
         import pandas as pd
 
         return pd.DataFrame(self.records())

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from distopt import engines
+from distopt.catalog.toml_writer import toml_text
 from distopt.errors import InputError, RunError, either
 from distopt.experiment import Experiment, label, read_toml, titled
 from distopt.report import tables
@@ -280,7 +279,7 @@ class Folder:
         }
         if len({experiment.rounds for experiment in experiments}) > 1:
             all_of_them["rounds"] = [problem.rounds for problem in self.problems]
-        write_text(self.path / EXPERIMENT, tomli_w.dumps(all_of_them))
+        write_text(self.path / EXPERIMENT, toml_text(all_of_them))
         content = {
             "format": FORMAT,
             "label": ", ".join(map(label, experiments)),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distopt.errors import InputError
+from distopt.errors import needs
 from distopt.metrics import Metric, about
 from distopt.runs.clock import at
 from distopt.runs.manifest import Status
@@ -123,7 +123,12 @@ class Run(Mapping[str, Array]):
         return self.rounds[there], self[name][:, there]
 
     def to_pandas(self) -> Any:
-        """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame)."""
+        """A long table: one line per trial and recorded round, one column per metric (a pandas DataFrame).
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        needs("pandas", "to_pandas()", "export")
         import pandas as pd
 
         trials, k = self.trials, len(self.rounds)
@@ -141,10 +146,9 @@ class Run(Mapping[str, Array]):
         Raises:
             InputError: xarray is not installed.
         """
-        try:
-            import xarray as xr
-        except ImportError as error:
-            raise InputError("to_xarray() needs xarray: pip install 'distopt[export]'") from error
+        needs("xarray", "to_xarray()", "export")
+        import xarray as xr
+
         variables: dict[str, Any] = {}
         for name in self:
             if name not in self.trajectories:

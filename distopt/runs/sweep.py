@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 
 from distopt.catalog import registry
 from distopt.catalog.parts import of_path
@@ -25,6 +24,7 @@ from distopt.catalog.places import here, looking_in, place, rooted, whereabouts
 from distopt.catalog.spec import MOST_POINTS, Spec, real, shown, whole
 from distopt.catalog.spec import values as listed
 from distopt.catalog.spec_files import rebased
+from distopt.catalog.toml_writer import toml_text
 from distopt.catalog.wrapping import WRAPPINGS, bare
 from distopt.engines import local
 from distopt.errors import InputError, either
@@ -352,7 +352,7 @@ def asked(
             "values": lists,
         },
     }
-    write_text(folder / SWEEP, tomli_w.dumps(note))
+    write_text(folder / SWEEP, toml_text(note))
     return sweep
 
 

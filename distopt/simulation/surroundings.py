@@ -46,7 +46,7 @@ def set_aside() -> Iterator[None]:
 
 
 def _set(stack: ExitStack) -> None:
-    if torch.get_default_device().type != "cpu":
+    if torch.empty(0).device.type != "cpu":  # torch 2.8 cannot say the default device once it was set to None
         stack.enter_context(torch.device("cpu"))
     stack.callback(torch.set_default_dtype, torch.get_default_dtype())
     torch.set_default_dtype(torch.float32)

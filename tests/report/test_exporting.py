@@ -35,7 +35,7 @@ def groups(folder: Path) -> list[study.Group]:
 
 
 def test_the_table_holds_every_number(groups: list[study.Group], folder: Path) -> None:
-    table = exporting.table(groups)
+    table = pd.DataFrame(exporting.table(groups))
     assert list(table.columns[:5]) == FIRST and len(table) == 4 * 4 + 2 * 4 + 12
     assert {str(table[name].dtype) for name in FIRST[2:]} == {"int64"}
     assert {str(table[name].dtype) for name in table.columns[5:]} == {"float64"}
@@ -52,17 +52,31 @@ def test_the_table_holds_every_number(groups: list[study.Group], folder: Path) -
 def test_each_format_gives_the_table_back(groups: list[study.Group], kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"runs.{kind}"
     exporting.write(groups, path, kind)
-    table = exporting.table(groups)
+    table = pd.DataFrame(exporting.table(groups))
     if kind == "npz":
         with np.load(path, allow_pickle=False) as arrays:
             back = pd.DataFrame({name: arrays[name] for name in arrays.files})
     else:
-        back = pd.read_csv(path) if kind == "csv" else pd.read_parquet(path)
+        back = pd.read_csv(path, float_precision="round_trip") if kind == "csv" else pd.read_parquet(path)
     pd.testing.assert_frame_equal(back.astype(table.dtypes.to_dict()), table, check_exact=True)
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("package", "what"), [("pyarrow", "parquet"), ("tensorboard", "events")])
+def test_a_csv_file_is_the_one_that_pandas_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [0.1, 1e-300, -0.0, np.inf, -np.inf, np.nan, 1e16, 123456789.0, 1 / 3, 5e-324]
+    info = {"experiment": {"scenario": 'of "us", all', "topology": "ring"}, "agents": 4}
+    run = Run("gt:lr=0.1,beta=2", "done", np.arange(10), {"bits": np.array([numbers])}, info=info)
+    groups = study.groups([run])
+    pd.DataFrame(exporting.table(groups)).to_csv(tmp_path / "pandas.csv", index=False, lineterminator="\n")
+    monkeypatch.setattr(exporting, "CSV_LINES", 3)
+    exporting.write(groups, tmp_path / "ours.csv", "csv")
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("package", "what"),
+    [("pyarrow", "parquet"), ("tensorboard", "events"), ("pandas", "to_pandas"), ("xarray", "to_xarray")],
+)
 def test_what_is_not_installed_is_said_in_a_line(
     groups: list[study.Group], package: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,12 +84,15 @@ def test_what_is_not_installed_is_said_in_a_line(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more)
     )
-    extra = {"parquet": "export", "events": "tensorboard"}[what]
+    extra = "tensorboard" if what == "events" else "export"
+    (run, *_) = groups[0].runs.values()
     with pytest.raises(InputError, match=rf"needs {package}; install it with: pip install 'distopt\[{extra}\]'"):
         if what == "parquet":
             exporting.write(groups, tmp_path / "a.parquet", "parquet")
-        else:
+        elif what == "events":
             exporting.events(groups, tmp_path / "events")
+        else:
+            {"to_pandas": run.to_pandas, "to_xarray": run.to_xarray}[what]()
     assert not list(tmp_path.iterdir())
 
 

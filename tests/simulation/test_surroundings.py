@@ -96,7 +96,7 @@ def test_what_is_set_around_a_run_changes_no_number_and_stays_set(right: Any, na
 
 def settings() -> list[Any]:
     return [
-        torch.get_default_device(),
+        torch.empty(0).device,
         torch.get_default_dtype(),
         torch.is_inference_mode_enabled(),
         torch.is_grad_enabled(),

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from distopt.catalog import entries, registry
 from distopt.catalog.spec import Spec
+from distopt.catalog.toml_writer import toml_text
 from distopt.errors import InputError
 from distopt.report.paper import cited
 from distopt.report.study import Group
@@ -78,8 +77,8 @@ def toml(run: Run) -> str | None:
         return None
     named = {key: value.split(" #")[0] if isinstance(value, str) else value for key, value in values.items()}
     try:
-        return tomli_w.dumps(named)
-    except (TypeError, ValueError):
+        return toml_text(named)
+    except TypeError:
         return None
 
 
