@@ -33,6 +33,12 @@ def test_the_page_of_rules_has_the_tables_of_the_log(tables: ModuleType) -> None
     assert rules.written(page, "rules.py", rules.table(log["streams"])) == page, "run python benchmarks/rules.py --log"
 
 
+def test_the_readme_says_how_fast_rounds_are(tables: ModuleType) -> None:
+    ratios = [each["seconds"]["bare"] / each["seconds"]["C"] for each in tables.logs()["speed"]["problems"]]
+    assert 0.3 < min(ratios) < 0.35 and 0.62 < max(ratios) < 0.7
+    assert "A round takes a third to two thirds of the time of a plain C loop" in (ROOT / "README.md").read_text()
+
+
 def test_the_guide_says_what_the_regrets_are() -> None:
     text = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
     found = {
