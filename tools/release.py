@@ -4,7 +4,7 @@ In a clean tree, whose changelog names the version, it
 
 1. builds both into ``build/dist`` and lets ``twine`` check them;
 2. compares the files of the package in both with those that git knows, byte by byte;
-3. installs each in a new environment outside the checkout, with the versions of ``constraints.txt``, and runs three commands there.
+3. installs each in a new environment outside the checkout, with the versions of ``constraints.txt``, and runs four commands there.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ print(distopt.__version__, run["dynamic_regret"][0, -1])
 COMMANDS = (
     ["distopt", "simulate", "ring", "--agents", "16", "--rounds", "50"],
     ["distopt", "list", "algorithms"],
+    ["distopt", "export", "runs", "--out", "all.csv"],
     ["python", "-c", PYTHON_LINE],
 )
 
