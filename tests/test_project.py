@@ -71,26 +71,26 @@ def test_every_requirement_has_a_lowest_version_and_a_pinned_one() -> None:
 
 
 def newest() -> tuple[str, str]:
-    """The version and the date of the newest heading of the changelog; ``unreleased`` stands for a date."""
+    """The version and the date of the newest heading of the changelog; ``Unreleased`` stands for a date."""
     found = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert found is not None
-    parts = re.fullmatch(r"(\S+) \((unreleased|\d{4}-\d\d-\d\d)\)", found[1])
+    parts = re.fullmatch(r"(Unreleased|\d[\d.]*) \((\S+)\)", found[1])
     assert parts is not None, found[1]
-    return parts[1], parts[2]
+    return (parts[2], parts[1]) if parts[1] == "Unreleased" else (parts[1], parts[2])
 
 
 def test_the_changelog_the_citation_and_the_package_have_one_version() -> None:
     from distopt import __version__
 
     citation = dict(re.findall(r"^([\w-]+): (.+)$", (ROOT / "CITATION.cff").read_text(), re.M))
-    assert newest() == (__version__, citation.get("date-released", "unreleased"))
+    assert newest() == (__version__, citation.get("date-released", "Unreleased"))
     assert citation["version"] == __version__
     assert citation["license"] == PROJECT["license"]
 
 
 def test_only_the_newest_heading_waits_for_its_release() -> None:
     headings = re.findall(r"^## .*$", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert not [heading for heading in headings[1:] if "unreleased" in heading]
+    assert not [heading for heading in headings[1:] if "Unreleased" in heading]
 
 
 def test_classifiers_name_the_licence_nowhere_and_the_pythons_that_are_tried() -> None:

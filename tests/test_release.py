@@ -15,7 +15,7 @@ FILES = {
     "distopt/references.bib": "@article{a}\n",
     "scenarios/data/weather.csv": "1,2\n",
     "topologies/ring.py": "",
-    "CHANGELOG.md": "# Changelog\n\n## 0.3.0 (unreleased)\n\n## 0.2.0 (2026-01-31)\n",
+    "CHANGELOG.md": "# Changelog\n\n## Unreleased (0.3.0)\n\n## 0.2.0 (2026-01-31)\n",
 }
 
 

@@ -55,7 +55,7 @@ def checked_version() -> str:
     if changed := output(["git", "status", "--porcelain"], ROOT):
         sys.exit(f"commit or remove these first:\n{changed}")
     version = re.findall(r'__version__ = "(.+)"', (ROOT / "distopt" / "_version.py").read_text())[0]
-    headings: list[str] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    headings: list[str] = re.findall(r"^## (?:Unreleased \()?([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     if headings[:1] != [version]:
         sys.exit(f"CHANGELOG.md: the newest heading is not that of {version}, the version in distopt/_version.py")
     return str(version)
