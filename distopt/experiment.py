@@ -1,4 +1,5 @@
-"""The experiment: a value that says what is computed (topology, scenario, algorithm, seed, ...), with TOML in and out and a fingerprint."""
+"""The experiment: a value that defines what is computed (topology, scenario, algorithm, seed, ...). It reads and writes
+TOML and has a fingerprint."""
 
 from __future__ import annotations
 
@@ -30,11 +31,12 @@ DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
 
 COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
-"""What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
+"""What the command line compares if the user names no scenario, algorithm or channel. The step sizes are the best of a
+grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
 LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "churn", "clock")
-"""Settings that came later: where they are left out they are not in fingerprints."""
+"""Settings of later versions. Fingerprints leave them out at their defaults, so that old fingerprints stay valid."""
 
 LATEST = 64
 """The most rounds that a message may be late: all values of these rounds are kept."""
@@ -47,18 +49,20 @@ class Experiment:
     """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
-        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object; or a dict of them by channel, for an
-            algorithm whose channels have each their own weights.
+        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object. A dict gives each
+            channel its own.
         agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
-        weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" means the one that each channel needs.
+        weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" stands for the
+        rule that each channel needs.
         drop_links: probability that a link fails in a round.
-        drop_messages: probability that a message is lost in a round, one way and by itself.
-        sleep: probability that an agent sleeps in a round.
-        delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; "" for none.
-        clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. It decides the metric
-            ``simulated_seconds`` alone.
+        drop_messages: probability that a message is lost in a round, in one direction, independently of others.
+        sleep: probability that an agent skips a round.
+        delay: how many rounds late messages arrive: a number such as 2, or a range such as "0..3", from which each
+        message draws its delay; "" for none.
+        clock: how long computing and sending take, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. Only
+            the metric ``simulated_seconds`` depends on it.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -69,10 +73,12 @@ class Experiment:
         record: trajectories to keep: "x", any leaf of the state, "s" or "direction.m", and of a channel's memory, "memory.x.e" (e of
             the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
-        probe: what to measure every so many rounds: specs such as "sharpness:every=100", paths of Python files, or objects (see ``distopt.probes``).
-        churn: how agents leave and join: the probabilities per round, such as "leave=0.01,join=0.1", and the round "until" which they do; one
-            number is both probabilities; "" for no churn.
-        folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
+        probe: what to measure once in several rounds: specs such as "sharpness:every=100", paths of Python files, or
+        objects (see ``distopt.probes``).
+        churn: probabilities per round that an agent leaves and joins, such as "leave=0.01,join=0.1", or one number for
+            both; "until=500" stops this at round 500; "" for no churn.
+        folder: the folder that relative paths in the specs start from: where the experiment was started. Results do not
+        depend on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
     True

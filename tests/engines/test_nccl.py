@@ -208,10 +208,10 @@ def test_the_command_line_says_where_a_backend_belongs() -> None:
 
     ask = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "3"]
     for words, message in (
-        ([*ask, "--backend", "nccl"], "--backend says what carries the rows of ranks; add --engine ranks"),
+        ([*ask, "--backend", "nccl"], "--backend needs ranks; add --engine ranks"),
         (
             [*ask, "--engine", "ray", "--backend", "gloo"],
-            "--backend says what carries the rows of ranks; add --engine ranks",
+            "--backend needs ranks; add --engine ranks",
         ),
         ([*ask, "--engine", "ranks", "--backend", "mpi"], "'mpi' is not one of 'gloo', 'nccl'"),
     ):

@@ -265,7 +265,7 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         (["c"], "c: holds no experiment.toml"),
         (["nowhere"], "nowhere: no such folder"),
         (["empty"], "empty: holds no run"),
-        (["b", "--workers", "2"], "--workers says how many"),
+        (["b", "--workers", "2"], "--workers needs an engine that has workers"),
     ):
         result = call("resume", *words)
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.output
