@@ -22,8 +22,8 @@ def leaving(churn: Any) -> str:
     if isinstance(churn, str) and not churn:
         return ""
     fault = InputError(
-        f"churn={shown(churn)}: must be the probabilities that an agent leaves and joins in a round, such as leave=0.01,join=0.1, which sum to at "
-        "most 1; or one number for both, up to 0.5; until=T, a round, ends it"
+        f"churn={shown(churn)}: must be two probabilities per round, such as leave=0.01,join=0.1, that sum to at most 1, "
+        "or one number for both, at most 0.5; until=T stops churn at round T"
     )
     number = isinstance(churn, Real) and not isinstance(churn, bool)
     try:

@@ -1,7 +1,8 @@
 """Settings that put a part of an experiment inside another one: ``feedback`` around algorithms, ``feasible`` around scenarios.
 
 They are short for specs. ``feedback = "two_point:delta=0.01"`` turns the algorithm ``dgd:lr=0.02`` into
-``bandit(dgd(lr=0.02),form=two_point,delta=0.01)``. The experiment holds what they stand for, so labels, files and fingerprints know only that.
+``bandit(dgd(lr=0.02),form=two_point,delta=0.01)``. The experiment holds the specs that they stand for. Labels, files
+and fingerprints show these specs only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from distopt.errors import InputError, either, printable
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What a setting stands for.
+    """A setting that stands for a spec around another part, such as ``--feedback`` for ``bandit``.
 
     Attributes:
         part: of the experiment, "algorithm" or "scenario".
@@ -87,7 +88,7 @@ def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
     if not isinstance(given, str):
         alone = Spec.parse(Spec(name, values).inside)
         if alone.grids:
-            raise InputError(f"{told}: a list of values needs {wrapping.part}s that are given as texts")
+            raise InputError(f"{told}: a list of values needs each {wrapping.part} to be a spec")
         return dataclasses.replace(registry.make(kind, alone), **{inner: part(kind, given, wrapping.needs, {})})
     spec = Spec.parse(given)
     if spec.name != name:
@@ -97,7 +98,7 @@ def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
     meant = Spec.parse(Spec(name, (Value(named[inner], inner), *values)).inside) if inner in named else None
     if meant is None or registry.normal(kind, given) not in [registry.normal(kind, each) for each in _points(meant)]:
         raise InputError(
-            f"{told}: {wrapping.part} {printable(given)} says so already, and otherwise; leave one of them out"
+            f"{told}: {wrapping.part} {printable(given)} already sets this to something else; leave one of them out"
         )
     return given
 

@@ -39,9 +39,9 @@ class DelayedMemory(NamedTuple):
 class Delayed(ChannelDefaults):
     """``channel`` whose messages take up to ``late`` rounds.
 
-    What travels between blocks of agents is the ring of the last ``late`` + 1 payloads; which of them has reached a receiver the weights say, a
-    table for each age (``distopt.network.faults``). So no engine has to hold a message back, and all have the same bits. ``bits`` counts
-    one payload a round.
+    Blocks of agents exchange the ring of the last ``late`` + 1 payloads. The weights, a table for each age, say which
+    of them a receiver uses (``distopt.network.faults``). So no engine has to hold a message back, and all have the same
+    bits. ``bits`` counts one payload a round.
     """
 
     channel: Any
@@ -77,7 +77,7 @@ class Delayed(ChannelDefaults):
 
 
 class LateWire:
-    """The wire that a delayed channel gives to the channel inside it: the heard agents' payloads of all ages, those of age 0 first.
+    """The wire that a delayed channel gives to its inner channel: the heard agents' payloads of all ages, age 0 first.
 
     Args:
         wire: of the round.

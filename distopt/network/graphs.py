@@ -32,7 +32,7 @@ COARSEST = 0.009
 """The same of weights in low precision, however low: a row that sums to 0.99 is a mistake."""
 
 _COARSE = 1e-6
-"""The distance from 1 to the next number from which a precision is coarse: that of 16 bits is, that of float32 is not."""
+"""A precision is coarse if the distance from 1 to the next number is at least this: 16-bit floats are, float32 is not."""
 
 _SCALINGS = 200
 """How often rows and columns are scaled at most; what symmetric weights then lack goes to the self weights."""
@@ -159,7 +159,7 @@ def graph_from_networkx(G: Any) -> Graph:
         nodes = sorted(G.nodes, key=str)
         if any(str(node) == object.__repr__(node) for node in nodes):  # a place in memory
             raise InputError(
-                "nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers"
+                "the nodes of the networkx graph cannot be sorted; use networkx.convert_node_labels_to_integers"
             ) from None
     number = {node: i for i, node in enumerate(nodes)}
     for a, b in G.edges():
@@ -174,10 +174,10 @@ def graph_from_networkx(G: Any) -> Graph:
 def graph_from_matrix(W: Any) -> Graph:
     """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i being how agent i weighs what it hears.
 
-    Only non-zero entries are kept; no weight rule is applied. Rows sum to 1, or else columns do, within 1e-8 or within the precision
-    in which W was given: what float32, float16 or bfloat16 have rounded is scaled to 1 in float64, rows and columns where both are 1,
-    and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such rows or columns. Whether it is what
-    an algorithm needs is checked when the algorithm asks for it.
+    Only non-zero entries are kept; no weight rule is applied. Rows, or else columns, must sum to 1 within 1e-8, or
+    within the precision of W. A W in float32, float16 or bfloat16 is scaled in float64 so that they sum to 1: rows and
+    columns if both do, and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such
+    rows or columns. Whether it is what an algorithm needs is checked when the algorithm asks for it.
 
     >>> graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]).edges.tolist()
     [[0, 1]]
@@ -207,7 +207,7 @@ def graph_from_matrix(W: Any) -> Graph:
         if (values == 1).all():
             raise InputError(
                 f"the matrix holds 0 and 1 only (row {row} sums to {sums[row]:.10g}): it is an adjacency matrix, not weights; save it as .csv, "
-                "or in Python give networkx.from_numpy_array of it, and a rule makes the weights"
+                "or in Python give networkx.from_numpy_array of it, and a weight rule is applied"
             )
         if np.abs(sums).max() <= rounding and agents > 1:
             raise InputError(
@@ -239,9 +239,7 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         W = (W.double() if W.is_floating_point() else W).numpy()
     sparse = hasattr(W, "tocoo")
     if isinstance(W, np.ma.MaskedArray):
-        raise InputError(
-            "a weight matrix has a number everywhere, and this one is masked; give W.filled(0), or another"
-        )
+        raise InputError("the weight matrix is a masked array; give W.filled(0), or another array without a mask")
     W = W if sparse else np.asarray(W)
     if W.dtype.kind not in "biuf":
         raise InputError(f"a weight matrix holds real numbers, not {W.dtype}")
@@ -341,7 +339,7 @@ def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> 
     """
     if count > most:
         size, limit = (f"{each * BYTES_PER_LINK / 2**30:,.1f} GiB" for each in (count, most))
-        raise InputError(f"{who}: about {count:.3g} links take {size}, more than is made at once ({limit}); {advice}")
+        raise InputError(f"{who}: about {count:.3g} links take {size}, more than the limit of {limit}; {advice}")
     room.memory(count * BYTES_PER_LINK, f"{who}: about {count:.3g} links", advice.removeprefix("lower "))
 
 

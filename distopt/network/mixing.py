@@ -38,21 +38,21 @@ class Mixing(ABC):
     notes: tuple[str, ...] = ()
     """How the network was read, for the user: one line each."""
     positions: Floats | None = None
-    """Where the topology draws its agents [N, 2], if it says so."""
+    """Positions [N, 2] for drawing, if the topology has them."""
     slots = 0
     """How many slots for links, or places for senders, an agent has; 0 unless the network was made by ``with_link_slots`` or ``with_senders``."""
 
     @abstractmethod
     def rows(self, t: Tensor) -> Table:
-        """The weights of rounds t, int64 [K, 1, 1, 1]. A constant W gives K = 1 and R = 1 whatever is asked."""
+        """The weights of rounds t, int64 [K, 1, 1, 1]. A constant W gives K = 1 and R = 1 for any rounds and trials."""
 
     @abstractmethod
     def require(self, needs: str | Collection[str], who: str) -> Mixing:
         """This network where its weights have these properties, which ``who`` needs (see ``distopt.network.properties``).
 
-        Of a constant star it is the network of workers around their average where "average" is needed: W is 1/N. The hub, a worker too,
-        adds up all messages, its own among them, and its answer is there in the same round. A server averages whatever the weight rule
-        is, and whoever it is: the bits are those of the complete graph.
+        Of a constant star it is the network of workers around their average where "average" is needed: W is 1/N. The
+        hub is a worker, too. It adds up all messages, including its own, and answers in the same round. A server
+        averages whatever the weight rule, and whichever agent it is: the bits are those of the complete graph.
 
         A matrix that was given must settle, too (``weights.check_settles``). Weights that a switching topology gives are checked for
         the first rounds now, and for every further round when its table is made.
@@ -90,7 +90,7 @@ class Mixing(ABC):
             InputError: W is not constant, or not symmetric.
         """
         raise InputError(
-            f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links"
+            f"{who} keeps vectors for each link, but links fail or change; use a fixed topology without drop_links"
         )
 
     def with_senders(self, who: str) -> Mixing:
@@ -100,7 +100,7 @@ class Mixing(ABC):
             InputError: the graph is not fixed.
         """
         raise InputError(
-            f"{who} remembers something of each sender, but here links come and go; use a fixed topology without drop_links"
+            f"{who} keeps a memory of each sender, but links fail or change; use a fixed topology without drop_links"
         )
 
     def sent(self, t: Tensor, made: Table | None = None) -> Table:
@@ -128,7 +128,7 @@ class Mixing(ABC):
 
 
 class ConstantMixing(Mixing):
-    """W that no round changes: of a fixed graph, by a rule's full name or with the weights that were given."""
+    """A constant W: of a fixed graph, by a rule's full name or with the user's weights."""
 
     constant = True
 

@@ -34,15 +34,15 @@ NO_FAULTS = Faults()
 class Network:
     """What an algorithm's messages meet, channel by channel.
 
-    Attributes:
-        given: the network before an algorithm asked anything of it, by channel; ``topology.EVERY`` names that of every channel.
+    Attributes: given: the topology by channel, before the algorithm's needs are known; ``topology.EVERY`` names one for
+        all channels.
         mixings: the different weight matrices. Where one serves all channels, it is the only one.
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.
         averaged: the channels whose values meet in one average, as on a server.
-        doubts: what the user should know of what the algorithm does here, a line each.
+        doubts: warnings about the algorithm on this network, a line each.
         linked: the channels that send each neighbour something of its own.
-        joins: where agents begin who join; None where nobody does.
+        joins: where joining agents begin; None without churn.
     """
 
     given: Mapping[str, Mixing]
@@ -95,7 +95,7 @@ class Network:
         if churn is not None:
             graph = each.get(EVERY)
             if not isinstance(graph, Graph):
-                raise InputError("churn needs one topology for all channels; give it without a name")
+                raise InputError("churn needs one topology for all channels; give a topology, not a dict")
             joins = JoinMixing(graph, key, churn)
         return cls(given, (), {}, {}, joins=joins).serving(algorithm, channel, who)
 
@@ -195,8 +195,9 @@ class Network:
     def messages(self, t: Tensor, tables: Tables | None = None) -> Tensor:
         """How many messages an agent sends in each of the rounds t, the mean over the agents, float64 [K|1, R|1].
 
-        It is one message for each neighbour that is there, whatever the channels, and whether or not it arrives; and one for the server, where
-        values meet in an average. ``tables`` are the weights of these rounds, where they have been made.
+        An agent sends one message to each present neighbour, whatever its channels, whether or not it arrives. If a
+        server averages, it sends one message to the server. ``tables`` are the weights of these rounds, where they have
+        been made.
         """
         if self.agents == 1:
             return torch.zeros(1, 1, dtype=torch.float64)
@@ -235,7 +236,7 @@ def _refuse_memory(channels: Mapping[str, Any]) -> None:
     for each in channels.values():
         if tensors(each.init(torch.zeros(1, 1, 2))):
             raise InputError(
-                f"channel {label(each)} remembers what was sent, which agents that come and go do not share; use it without churn"
+                f"channel {label(each)} remembers what was sent, which agents that leave and join do not share; use it without churn"
             )
 
 
@@ -251,7 +252,7 @@ def _late(
             continue
         if each.shared:
             raise InputError(
-                f"channel {label(each)} draws numbers that all agents share in a round, by which a message of an earlier one cannot be read; use it "
+                f"channel {label(each)} encodes messages with numbers of the round, so that a late message cannot be decoded; use it "
                 "without delay"
             )
         channels[name] = completed(ChannelDefaults, Delayed(each, mixing.faults.late))
@@ -270,8 +271,8 @@ def mixing_of(
 ) -> Mixing:
     """The mixing matrix of a topology, in the form that it has.
 
-    With ``drop_links`` = p each undirected link fails with probability p, anew in every round and trial, in both directions;
-    both ends add its weight to their self weights, so that W_t stays symmetric and doubly stochastic.
+    With ``drop_links`` = p each undirected link fails with probability p in both directions, independently in every
+    round and trial. Both ends add its weight to their self weights, so W_t stays symmetric and doubly stochastic.
 
     Args:
         topology: a fixed or a switching graph.
@@ -306,7 +307,7 @@ def _whole(topology: Graph | Switching, rule: str, key: Key, p: float, churn: Ch
     if isinstance(topology, Digraph) or (rule in DEGREES and isinstance(topology, Graph) and topology.matrix is None):
         if p:
             raise InputError(
-                "drop_links makes links fail in both directions and gives their weights back, which keeps symmetric weights so; use it with an "
+                "drop_links makes links fail in both directions and returns their weights, which needs symmetric weights; use it with an "
                 f"undirected topology, and without weight rule {' or '.join(DEGREES)}"
             )
         return DirectedMixing(topology, rule)
@@ -328,9 +329,9 @@ def channels_of(algorithm: Any, channel: Any, who: str) -> dict[str, Any]:
         return dict.fromkeys(algorithm.channels, part("channels", channel, needs, {}))
     if channel != "exact":
         raise InputError(
-            f"algorithm {who} brings its own channel; leave channel={label(channel)} out, or use an algorithm without, such as gt"
+            f"algorithm {who} brings its own channel; leave channel={label(channel)} out, or use another algorithm, such as gt"
         )
     own = brought if isinstance(brought, Mapping) else dict.fromkeys(algorithm.channels, brought)
     if missing := [name for name in algorithm.channels if name not in own]:
-        raise InputError(f"algorithm {who} sends {missing[0]!r}, for which it brings no channel")
+        raise InputError(f"algorithm {who} sends {missing[0]!r}, but brings no channel for it")
     return {name: part("channels", own[name], needs, {}) for name in algorithm.channels}

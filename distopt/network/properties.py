@@ -47,7 +47,7 @@ class Terms(NamedTuple):
 
 
 def properties(spelled: Any) -> Properties:
-    """The properties that a word, or a collection of words, asks for.
+    """The properties of W that a word, or a collection of words, stands for.
 
     Raises:
         InputError: there is no such word.
@@ -89,7 +89,8 @@ def shown(names: Collection[Any]) -> str:
 
 
 def flaw(needs: Properties, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """What these weights (off the diagonal, and ``own`` on it) lack of these properties; None if nothing.
+    """Which of these properties the weights lack, as text; None if they have all. ``own`` is the diagonal, ``weight``
+    the rest.
 
     >>> flaw(properties("row"), np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
     'row 0 of W sums to 0.75'
@@ -123,7 +124,7 @@ def _off(line: str, sums: Floats) -> str | None:
 def check_weights(
     needs: Properties, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = ""
 ) -> None:
-    """Raise InputError, saying what is wrong and what to do, if these weights have a ``flaw``; ``who`` needs them to have none.
+    """Raise InputError if the weights lack a property that ``who`` needs (see ``flaw``). The message says what to do.
 
     >>> check_weights(properties("row"), "dgd", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
     Traceback (most recent call last):

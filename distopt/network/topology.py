@@ -72,9 +72,7 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
             raise (
                 error
                 if isinstance(error, InputError)
-                else InputError(
-                    "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
-                )
+                else InputError("topology is a list, but not an [N, N] matrix of numbers; rows must have equal lengths")
             ) from error
     if not isinstance(built, Graph | Switching):
         if built is not topology or isinstance(topology, int | float | str | None):

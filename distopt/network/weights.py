@@ -73,7 +73,7 @@ def link_weights(graph: Graph, rule: str) -> Floats:
 def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Ints, who: str) -> Floats:
     """The weight of each directed link [A] by a degree rule; links of one ``block`` (round and trial) form one graph.
 
-    Raises InputError, naming ``who`` lists the links, unless each is there in both directions.
+    Raises InputError unless each link is listed in both directions; ``who`` names the list in the message.
 
     >>> both = np.array([0, 1]), np.array([1, 0])
     >>> arc_weights("metropolis", 3, np.array([4, 4]), *both, "demo").tolist()
@@ -154,7 +154,7 @@ def second_eigenvalue(W: Any, symmetric: bool) -> float:
         return _extreme(LinearOperator((n, n), matvec=lambda x: W @ x.ravel() - x.mean(), dtype=np.float64), symmetric)
     except ArpackNoConvergence:
         if not symmetric:
-            raise InputError(f"the spectrum of this {n} x {n} matrix did not converge; ask a smaller network") from None
+            raise InputError(f"the spectrum of this {n} x {n} matrix did not converge; use a smaller network") from None
         return max(float(_nearest(W, 1.0 + 1e-3 / n)[0]), -float(_nearest(W, -1.0 - 1e-3 / n)[0]))
 
 
@@ -181,8 +181,8 @@ def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Float
 def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, drop_links: float = 0.0) -> None:
     """Raise InputError unless the powers of a connected W settle, that is unless all its eigenvalues but one are smaller than 1.
 
-    With ``drop_links`` W is its mean, to which each agent adds what it loses. Non-negative weights are judged by their ``period``,
-    exactly and in time that grows with the number of links; others by their spectrum.
+    With ``drop_links`` this is the mean of W, where each agent keeps the weights of failed links. Non-negative weights
+    are judged by their ``period``, exactly and in time that grows with the number of links; others by their spectrum.
 
     >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     Traceback (most recent call last):
@@ -201,9 +201,9 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
     else:
         try:
             second = second_size(receiver, sender, weight, own)
-        except InputError as doubt:  # too large and crowded to tell; should they grow, the run says that it diverged
+        except InputError as doubt:  # too large to check; if differences grow, the run is reported as diverged
             warnings.warn(
-                f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2
+                f"{who} needs weights whose powers W^t converge, which could not be checked: {doubt}", stacklevel=2
             )
             return
         if second < 1.0 - 1e-12:
@@ -211,7 +211,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
         how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
         found = f"a second largest eigenvalue of size {second:.6g} ({how})"
     raise InputError(
-        f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them"
+        f"{who} needs weights whose powers W^t converge, but W has {found}; give (I + W) / 2, or use a weight rule"
     )
 
 

@@ -78,5 +78,5 @@ def disk(needed: float, folder: Path, what: str, lower: str) -> None:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left: Python's, or torch's, which has none of its own for the CPU."""
+    """Whether an error means that memory is exhausted: Python's MemoryError, or torch's RuntimeError for the CPU."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

@@ -118,7 +118,7 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
     fitting = [each for each in memory if f"{path}.".startswith(f"{each}.")]
     channel = max(fitting, key=len, default=None)
     if channel is None:
-        raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
+        raise InputError(f"record={name}: the algorithm has no such channel; it sends: {', '.join(memory)}")
     found = memory[channel]
     if isinstance(found, tuple) and not found:
         raise InputError(f"record={name}: the channel of {channel!r} remembers nothing")
@@ -147,7 +147,7 @@ def _known(tree: Any) -> str:
 
 
 def _sought(state: Any, name: str) -> Any:
-    """What a name means in a state, or else in the one inside it."""
+    """The leaf of a name in a state, or in the inner state."""
     if isinstance(state, Tensor) and name == "state":
         return state
     try:

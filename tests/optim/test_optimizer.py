@@ -156,7 +156,7 @@ def test_what_only_the_simulator_knows_is_refused() -> None:
         value.backward()
         return value
 
-    with pytest.raises(InputError, match="are not known here"):
+    with pytest.raises(InputError, match="only the simulator has them"):
         optimizer.step(closure)
 
 

@@ -222,7 +222,7 @@ def test_a_nested_parameter_is_set() -> None:
 
 def test_a_starting_point_that_is_nowhere_is_refused_before_anything_runs() -> None:
     settings = {"topology": "ring", "agents": 4, "scenario": "moving_target"}
-    with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor a .npy file that is there$"):
+    with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor an existing .npy file$"):
         distopt.sweep(settings, {"x0": ["abc"]}, out="b")
     assert not Path("b").exists()
 
