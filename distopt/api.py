@@ -72,7 +72,7 @@ def simulate(
             ``algorithm`` may be a list of several, which are compared on the same data.
         channel: how values are sent, such as "choco:compressor=sign"; "exact" sends them as they are.
         weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest; for directed graphs in_degree or
-        out_degree, which the algorithm decides.
+            out_degree, which the algorithm decides.
         rounds: T; None for 1000, or fewer if the data end.
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -82,10 +82,10 @@ def simulate(
         record: trajectories to keep: "x", fields of the algorithm's state, such as "s", and of a channel's memory, such as "memory.x.e".
         drop_links: probability with which a link fails in a round.
         drop_messages: probability with which a message is lost in a round, in one direction, independently of others
-        (see docs/losses.md).
+            (see docs/losses.md).
         sleep: probability with which an agent skips a round.
         delay: how many rounds late messages arrive: a number, or a range such as "0..3", from which each message draws
-        its delay.
+            its delay.
         feedback: how gradients are estimated from values of the costs, such as "two_point:delta=0.01", one_point or
             residual. Each algorithm then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for exact
             gradients.
@@ -94,14 +94,14 @@ def simulate(
         clock: how long computing and sending take, such as "compute=1e-3,latency=1e-3,bandwidth=1e9" (see
             docs/clock.md). The run then has the metric ``simulated_seconds``.
         churn: probabilities per round that an agent leaves and joins, such as "leave=0.01,join=0.1"; "until=500" stops
-        this at round 500 (see docs/losses.md).
+            this at round 500 (see docs/losses.md).
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure once in several rounds, such as "sharpness:every=100", or a list (``distopt list
             probes``): specs, paths of Python files, or objects. ``run.readings("sharpness")`` has the rounds in which
             it was measured.
         mode: "auto" compiles the rounds if it can; "compiled" raises an error if it cannot; "eager" runs them one by
-        one in Python.
+            one in Python.
         engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
             Results are bitwise the same on every engine.
         out: a folder for the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate`` writes
@@ -185,7 +185,7 @@ def resume(
         engine: where the remaining rounds run; None for where they ran before. All engines give the same bits.
         checkpoint_every: rounds from one checkpoint to the next; None for as many as before.
         force: continue even if a file of the experiment, a version or the device has changed. The results may then
-        differ.
+            differ.
 
     Returns:
         The run; for a folder of several runs, a dict of runs by label. They are bitwise identical to runs that nothing

@@ -55,12 +55,12 @@ class Experiment:
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
         weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" stands for the
-        rule that each channel needs.
+            rule that each channel needs.
         drop_links: probability that a link fails in a round.
         drop_messages: probability that a message is lost in a round, in one direction, independently of others.
         sleep: probability that an agent skips a round.
         delay: how many rounds late messages arrive: a number such as 2, or a range such as "0..3", from which each
-        message draws its delay; "" for none.
+            message draws its delay; "" for none.
         clock: how long computing and sending take, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. Only
             the metric ``simulated_seconds`` depends on it.
         rounds: T, or None for the scenario's own length (1000 if it has none).
@@ -74,11 +74,11 @@ class Experiment:
             the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
         probe: what to measure once in several rounds: specs such as "sharpness:every=100", paths of Python files, or
-        objects (see ``distopt.probes``).
+            objects (see ``distopt.probes``).
         churn: probabilities per round that an agent leaves and joins, such as "leave=0.01,join=0.1", or one number for
             both; "until=500" stops this at round 500; "" for no churn.
         folder: the folder that relative paths in the specs start from: where the experiment was started. Results do not
-        depend on it.
+            depend on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
     True

@@ -125,17 +125,17 @@ def tune(
         algorithm: one spec, or a list of several. A list for ``lr`` in a spec replaces the grid. For a schedule, such
             as ``"gtadam:lr=inverse_sqrt(0.1)"``, the scale is tuned.
         rounds: T, in tuning and in the report. An algorithm that takes k times as many gradients in a round runs T / k
-        rounds, rounded down.
+            rounds, rounded down.
         trials: number of TUNE trials, on which step sizes are compared.
         report_trials: number of REPORT trials, on which the winners are compared.
         grid: ``"lr=LOW..HIGH,PER_DECADE"``, a logarithmic grid, or a list of step sizes, which is never extended.
         over: values of other parameters, such as ``{"b1": [0.5, 0.9]}``. Algorithms that have them try each with every
-        step size.
+            step size.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
-        checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock,
-            churn, feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
-            Trajectories, your own metrics and probes are recorded in the runs of the report only.
+        checkpoint_every: rounds from one checkpoint of the report's runs to the next. topology, agents, scenario,
+            channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock, churn,
+            feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``. Trajectories, your own
+            metrics and probes are recorded in the runs of the report only.
 
     Returns:
         The results: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its

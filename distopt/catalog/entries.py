@@ -39,8 +39,10 @@ class Parameter:
     """A parameter of a catalogue entry, as text.
 
     Attributes:
-        name: its key in a spec. values: its type, or its possible values, as in ``"cta" | "atc"``; empty if it has no
-        annotation. default: None if it must be given. meaning: its text in the docstring.
+        name: its key in a spec.
+        values: its type, or its possible values, as in ``"cta" | "atc"``; empty if it has no annotation.
+        default: None if it must be given.
+        meaning: its text in the docstring.
     """
 
     name: str

@@ -37,9 +37,10 @@ class Value:
     """A value of a spec. ``str`` is how it is typed.
 
     Attributes:
-        text: the value, without quotes. key: its parameter; empty for a value that is given by position. listed:
-        whether it begins with the list of a grid. typed: how it was typed, with its key and quotes; empty if it was not
-        typed.
+        text: the value, without quotes.
+        key: its parameter; empty for a value that is given by position.
+        listed: whether it begins with the list of a grid.
+        typed: how it was typed, with its key and quotes; empty if it was not typed.
 
     >>> str(Value("0.1", "lr")), str(Value("a,b.csv"))
     ('lr=0.1', "'a,b.csv'")
@@ -70,8 +71,10 @@ class Spec:
     Specs are equal if their names and values are, in whichever way they are spelled.
 
     Attributes:
-        name: an entry of the catalogue, or the path of a .py file. values: its values, in order. typed: how it was
-        typed, without blanks around it; empty if it was not typed. grids: its lists, including those in inner specs.
+        name: an entry of the catalogue, or the path of a .py file.
+        values: its values, in order.
+        typed: how it was typed, without blanks around it; empty if it was not typed.
+        grids: its lists, including those in inner specs.
 
     >>> spec = Spec.parse("gt( lr = 0.1, direction=adam(b1=0.5) )")
     >>> spec.name, spec.kwargs

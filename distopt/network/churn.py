@@ -37,9 +37,9 @@ class Churn:
     """How agents leave and join: a Markov chain for each agent, by itself. All are there in round 0, and agent 0 never leaves.
 
     Attributes:
-        leave: probability that a present agent leaves in a round. join: probability that an absent agent joins in a
-        round; ``leave`` and ``join`` sum to at most 1. until: from this round on no agent leaves or joins; None: no
-        such round.
+        leave: probability that a present agent leaves in a round.
+        join: probability that an absent agent joins in a round; ``leave`` and ``join`` sum to at most 1.
+        until: from this round on no agent leaves or joins; None: no such round.
 
     >>> churn, key = Churn(0.2, 0.4), Key(0, range(4), range(1), total=4)
     >>> churn.present(torch.arange(4, 8).reshape(-1, 1, 1, 1), key)[:, 0, :, 0].int().tolist()

@@ -34,8 +34,9 @@ class Clock:
     """What computing and sending cost.
 
     Attributes:
-        compute: seconds that an agent takes for a gradient. latency: seconds until a message's first bit arrives; None
-        for the length of the link at ``SPEED``. bandwidth: bits per second of a link; infinite by default.
+        compute: seconds that an agent takes for a gradient.
+        latency: seconds until a message's first bit arrives; None for the length of the link at ``SPEED``.
+        bandwidth: bits per second of a link; infinite by default.
 
     >>> Clock.of("bandwidth=1e9, compute=1e-3"), str(Clock.of("bandwidth=1e9,compute=0.0010,latency=length"))
     (Clock(compute=0.001, latency=0.0, bandwidth=1000000000.0), 'compute=0.001,latency=length,bandwidth=1e+09')

@@ -218,9 +218,10 @@ class Costs(NamedTuple):
 
     Attributes:
         grad: the gradients of this round's costs [R, n, d], and, given rows [R, n, B], of these rows of the data.
-        earlier: those of the costs of the round before, or None. loss: this round's costs [R, n, 1], or None. project:
-        the nearest allowed points; None if all are allowed. lmo: the allowed points v that minimise <s, v>, of s [R, n,
-        d], or None.
+        earlier: those of the costs of the round before, or None.
+        loss: this round's costs [R, n, 1], or None.
+        project: the nearest allowed points; None if all are allowed.
+        lmo: the allowed points v that minimise <s, v>, of s [R, n, d], or None.
     """
 
     grad: Callable[..., Tensor]

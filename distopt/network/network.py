@@ -34,8 +34,9 @@ NO_FAULTS = Faults()
 class Network:
     """What an algorithm's messages meet, channel by channel.
 
-    Attributes: given: the topology by channel, before the algorithm's needs are known; ``topology.EVERY`` names one for
-        all channels.
+    Attributes:
+        given: the topology by channel, before the algorithm's needs are known; ``topology.EVERY`` names one for all
+            channels.
         mixings: the different weight matrices. Where one serves all channels, it is the only one.
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.

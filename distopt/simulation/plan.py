@@ -102,9 +102,10 @@ class Plan:
         gradients: how many gradients it takes of each agent in a round, the one that it is given among them. Values of the costs count as
             much; one that uses no gradients (``gradient_free``) takes values only.
         rows: and how many of single rows of an agent's data.
-        widths: how many numbers an agent sends through each channel, and under ``network.drawn.OWN`` how many uniform ones the algorithm
-            draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
-            as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
+        widths: how many numbers an agent sends through each channel, and under ``network.drawn.OWN`` how many uniform
+            ones the algorithm draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that
+            the first round leaves out is taken to be as wide as x. A channel that draws no uniforms and remembers
+            nothing has no entry.
         earlier: whether it asks for gradients of the costs of the round before.
         begun, after: (x, state) of all agents of a run before the first round and after it. Tensors have shape and precision alone: they
             are torch's "meta" ones. Later rounds leave what the first one does.

@@ -186,7 +186,7 @@ class Uneven:
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("grad", "asks for 1 further gradients in one round, and for 0 in the first"),
+        ("grad", "takes 1 further gradients in one round, and 0 in the first"),
         ("uniform", "draws 1 uniform numbers an agent in one round, and 0 in the first"),
     ],
 )

@@ -226,5 +226,5 @@ class Late:
 
 
 def test_as_many_rows_in_every_round() -> None:
-    with pytest.raises(InputError, match="asks for gradients of 1 rows in one round, and of 0 in the first"):
+    with pytest.raises(InputError, match="takes gradients of 1 rows in one round, and of 0 in the first"):
         distopt.simulate(algorithm=Late(), scenario=STATIC, mode="eager", **ASK)

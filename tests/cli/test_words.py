@@ -92,7 +92,7 @@ def test_the_same_mistake_is_told_in_both_ways(own_folder: None) -> None:
         (
             ["resume", "b"],
             lambda: distopt.resume("b"),
-            "b: holds no experiment.toml, so nobody knows what was simulated; give the folder that {} wrote",
+            "b: holds no experiment.toml, so the experiment is not known; give the folder that {} wrote",
             ("distopt simulate", "simulate(..., out=folder)"),
         ),
     ]

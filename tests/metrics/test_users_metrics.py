@@ -187,7 +187,7 @@ def test_options_add_metrics_over_a_file_of_another_folder(folder: Path) -> None
         ("class Mine:\n    title = 3\n    def term(self, view): ...\n", "metric mine: title must be of the type str"),
         (
             "class Mine:\n    def term(self, view): return view.x\n",
-            r"metric mine: its term is \[\d+, 6, 3\], not \[\d+, 6, 1\]; columns\(dim\) says how many",
+            r"metric mine: its term is \[\d+, 6, 3\], not \[\d+, 6, 1\]; columns\(dim\) must give the last size",
         ),
         ("class Mine:\n    def term(self, view): return 1.0\n", "metric mine: its term is float"),
         (

@@ -152,7 +152,7 @@ def test_weights_of_all_ages_serve_each_channel() -> None:
     [
         ("ring", {"delay": 2, "sleep": 0.1}, "sleep and delay do not go together"),
         ("ring", {"delay": "3..1"}, r"delay='3..1': must be a number of rounds, at most 64"),
-        ("ring", {"delay": 65}, "up to 64"),
+        ("ring", {"delay": 65}, "at most 64"),
         ("ring", {"delay": -1}, "must be a number of rounds"),
         ("ring", {"delay": True}, "must be a number of rounds"),
         ("ring", {"sleep": 1.0}, "sleep=1.0: must be a probability"),

@@ -270,7 +270,7 @@ def test_an_experiment_says_what_it_probes(folder: Path) -> None:
         ),
         (
             "class Mine:\n    every = 2\n    def measure(self, seen): return seen.cost(seen.mean, 99)\n",
-            "a probe that measures before round 1 asks for the costs of round 99",
+            "a probe that measures before round 1 cannot have the costs of round 99",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_sweeps_vary_settings_and_what_is_inside_them() -> None:
     assert 'feedback = "two_point"' in Path("o/sweep.toml").read_text()
     again = distopt.resume("o")
     assert list(again) == list(runs)
-    with pytest.raises(InputError, match="feedback.delta: here names no single feedback as text"):
+    with pytest.raises(InputError, match="feedback.delta: here has no single feedback given as text"):
         sweep.points(values, {"feedback.delta": [0.1]}, "here")
 
 
