@@ -21,17 +21,17 @@ class AlgorithmDefaults:
     """What an algorithm may leave out (see ``distopt.protocols.Algorithm``).
 
     Attributes:
-        tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of the gradients after
-            every round. The metric ``tracker_invariant`` checks it. Without ``tracks`` a run has no such metric, whatever the leaves are
-            called.
+        tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of
+            the gradients after every round. The metric ``tracker_invariant`` checks it. Without ``tracks`` a run does
+            not have this metric, even if a leaf has that name.
         weights: what W must be: "row" (row-stochastic), "column" (column-stochastic), "doubly" (both), "symmetric" (and doubly stochastic),
             "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel.
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
-        channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
-        coin: the probability with which agents exchange anything in a round, where the algorithm asks ``mix.coin`` whether they do, in every round,
-            and makes no use of what ``mix(name, z)`` gives where they do not. Rounds without an exchange count no bits and no messages, and leave
-            the channels' memories as they are. None: every round has an exchange.
+        channel: the ``Channel`` through which it sends, or a dict of them by name, if its paper prescribes one.
+        coin: the probability that a round has an exchange. The algorithm reads ``mix.coin`` in every round, and ignores
+            what ``mix(name, z)`` returns if it is False. Rounds without an exchange count no bits and no messages, and
+            leave the channels' memories as they are. None: every round has an exchange.
         for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
             some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
         full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
@@ -73,10 +73,12 @@ class ChannelDefaults:
     Attributes:
         shared: True says that the uniforms are [R, 1, words(d)], the same for the whole network. Only then is the call given them, too.
         constant: True says that the memory only makes sense while W_t does not change. A network whose links come and go is then refused.
-        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour
-            something of its own. Its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
-        for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``), for one that remembers
-            something of each sender and makes up for messages that were lost. It is asked for before all else; the graph must be fixed.
+        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one
+            that tells each neighbour something of its own. Its payload is [R, n, E, *]. It is read first of all
+            attributes, and W must be constant and symmetric.
+        for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``),
+            for one that remembers something of each sender and makes up for messages that were lost. It is read first
+            of all attributes; the graph must be fixed.
     """
 
     shared: ClassVar[Any] = False
@@ -98,8 +100,8 @@ class ScenarioDefaults:
 
     Attributes:
         rounds: how many rounds the data last, where that does not depend on the agents. None: without end.
-        comparator: True or False. False says that nobody knows the minimisers x*_t, as of a neural network. Then they are not sought. A run
-            has no regrets and no other metrics that compare with them; the cost stands in their place.
+        comparator: True or False. False: the minimisers x*_t are unknown, as for a neural network. Then they are not
+            sought. A run then has the cost in place of regrets and other metrics that compare with minimisers.
         optimum: ``optimum(b)`` [K|1, R|1, d], the minimiser x*_t of sum_i f_{i,t} from the batch of ALL agents, or None: then Newton's method
             finds it.
         best_fixed: ``best_fixed(rounds, key)`` [R|1, d], the best point that never moves: the minimiser of the sum of all costs of the first
@@ -162,9 +164,9 @@ class TopologyDefaults:
     """What a topology that changes with the round may leave out (see ``distopt.network.graphs.Switching``).
 
     Attributes:
-        random: False says that every trial sees the same links. They are then asked for only once.
+        random: False says that every trial sees the same links. They are then computed only once.
         positions: [N, 2] for drawing.
-        notes: what the user should know of how the graph was read, a line each.
+        notes: what the user should know about how the graph was read, a line each.
     """
 
     random: ClassVar[Any] = True
@@ -248,7 +250,7 @@ def _sharing(kind: Any, part: Any) -> Any:
     if hasattr(part, "__dict__"):
         try:
             object.__setattr__(made, "__dict__", part.__dict__)  # what the object counts, both count
-        except AttributeError:  # types.SimpleNamespace keeps its own
+        except AttributeError:  # types.SimpleNamespace keeps its own attributes
             made.__dict__.update(part.__dict__)
     return made
 

@@ -36,13 +36,13 @@ class Bucket:
     """Parameters of one precision and one device, as one agent's row.
 
     Args:
-        number: of the bucket, from 0; it addresses what the bucket's channels draw.
+        number: of the bucket, from 0; it addresses the random numbers of the bucket's channels.
         names, params: the parameters, and what messages call them.
         group: the parameter group that they are of.
         algorithm: what the agent follows.
         network: of all agents.
         ranks: the others.
-        seed: of what its channels draw.
+        seed: the random seed of its channels.
         compiled: whether its rounds are, where they can be.
     """
 
@@ -177,8 +177,8 @@ class Bucket:
     def step(self, algorithm: Any, grad: Gradient | None, shrink: float = 0.0) -> None:
         """One round with the gradients that were read, and the new point to the parameters.
 
-        If somebody has written to the parameters after the agent's point was sent, the round mixes what was sent, and the change is added
-        afterwards: so the mean of the agents moves by it all the same.
+        If the parameters were changed after the agent's point was sent, the round mixes the sent point and adds the change afterwards. So
+        the mean of the agents still moves by the change.
 
         Args:
             algorithm: with the constants of this round.
@@ -233,7 +233,7 @@ class Bucket:
         return answer
 
     def leaves(self) -> dict[str, Tensor]:
-        """What the agent holds, by name: "x", the leaves of the state and, as "memory.CHANNEL...", those of the channels' memories."""
+        """The agent's values by name: "x", the leaves of the state and, as "memory.CHANNEL...", those of the channels' memories."""
         held = self.agents.held
         return {"x": held.x, **named(held.state, ""), **named(held.memory, "memory")}
 
@@ -272,7 +272,7 @@ def named(tree: Any, prefix: str) -> dict[str, Tensor]:
 
 
 def _alone(name: str, z: Tensor) -> Tensor:
-    raise InputError(f"a local step sends nothing, and the direction asks for {name!r}")
+    raise InputError(f"a local step sends nothing, but the direction mixes {name!r}")
 
 
 def _by_tensor(channel: Any, sizes: Sequence[int]) -> Any:

@@ -84,7 +84,7 @@ def with_tensor(part: Any, name: str, value: Tensor) -> Any:
 
 
 class Versions:
-    """An algorithm with the numbers ``names`` of parameter groups as they are when it is asked for."""
+    """An algorithm whose numbers ``names`` are read from the parameter groups at each use."""
 
     def __init__(self, algorithm: Any, names: Sequence[str]) -> None:
         self.algorithm, self.names = algorithm, names

@@ -1,7 +1,7 @@
 """The ranks that train together: connections of their own beside the user's, and what all of them do at once.
 
-A process group of the user is only asked who belongs to it and where its store is. No message travels through it, so none of the optimiser's
-can be taken for one of the user's.
+The user's process group only provides the list of its ranks and its store. No message travels through it, so none of the optimiser's can be
+taken for one of the user's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ WAIT = 1800
 """Seconds that a rank waits for another where the process group does not say: as long as torch does."""
 
 ROLL_CALL = 3
-"""Seconds in which those who are left report, where one is lost."""
+"""Seconds in which the remaining ranks report, if one is lost."""
 
 
 class Ranks:
     """The ranks of one optimiser. All must make it, and call its methods, in the same order.
 
     Args:
-        process_group: of torch.distributed; None: all ranks. Where nobody has called ``init_process_group``, this process is alone.
+        process_group: of torch.distributed; None: all ranks. Without ``init_process_group`` this process is alone.
         timeout: seconds to wait for another rank; None: as the process group does.
 
     Attributes:
@@ -50,7 +50,7 @@ class Ranks:
 
     def __init__(self, process_group: Any = None, timeout: float | None = None) -> None:
         if timeout is not None and not timeout > 0:
-            raise InputError(f"timeout={timeout}: must be a number of seconds above 0")
+            raise InputError(f"timeout={timeout}: must be seconds above 0")
         self.rank, self.size, self.joined, self._meetings = 0, 1, process_group, 0
         self.group: Group | None = None
         self.broken: Exception | None = None

@@ -188,7 +188,7 @@ def test_an_error_of_one_rank_is_one_of_all(how: str, tmp_path: Path) -> None:
             state = {each["step"].item() for each in optimizer.state_dict()["state"].values()}
             assert state == {optimizer.round}
         except RunError as torn:
-            assert "a step ended in the middle" in str(torn)
+            assert "a step failed halfway" in str(torn)
         done.wait(20)  # far sooner than the timeout
         return text
 
