@@ -1,4 +1,4 @@
-"""What the methods of the ADMM family share: the variables of the links, summed up at each agent."""
+"""Shared by the methods of the ADMM family: the variables of the links, summed up at each agent."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Links(NamedTuple):
 
 
 def begun(x: Tensor) -> Links:
-    """Links on which an agent's value x_i lies on the link with itself, z_ii = x_i, and all others are 0: nobody has heard of anybody."""
+    """The links before any exchange: an agent's value is on its link with itself, z_ii = x_i, and all others are 0."""
     return Links(x.clone(), x.clone())
 
 
 def relaxed(links: Links, x: Tensor, heard: Tensor, share: float) -> Links:
-    """The links after an exchange of x, of which W x was ``heard``; ``share`` is the relaxation.
+    """The links after an exchange of x; ``heard`` is W x, and ``share`` is the relaxation.
 
-    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j), summed over j. The weights w_ij sum to one, the self weight among them, so the
-    sums need W x alone and no agent has to know its links.
+    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j), summed over j. The weights w_ij, including the self weight, sum to 1. So the
+    sums only need W x, and agents need not know their links.
     """
     own, other = links
     return Links(

@@ -1,4 +1,4 @@
-"""What the methods share that sample rows of an agent's data: which rows, and gradient tracking of their estimates."""
+"""Shared by the methods that sample rows of an agent's data: drawing rows, and gradient tracking of the estimates."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tracked(
     rule: Direction[Any],
     remembered: Any,
 ) -> tuple[Tensor, Tensor, Any]:
-    """(x_{t+1}, s_t, what the direction rule remembers) of gradient tracking, fed by an estimate and the one before.
+    """(x_{t+1}, s_t, the direction rule's state) of gradient tracking, from an estimate and the estimate before.
 
     cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
     atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))

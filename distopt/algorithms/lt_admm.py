@@ -24,16 +24,16 @@ class LTADMM(AlgorithmDefaults):
         x_{t+1} = phi^K
         z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
-    x_t, phi^k and z_ij are [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], K is
-    ``local`` and a, in (0, 1], ``relaxation``. With a = 1/2, K = 1, a constant lr and agents that start at one point it is ``dlm`` whose
-    penalty is dual / (2 lr). Then the r_i sum to zero over the
-    agents, and the mean moves by lr times the mean of the K gradients, whatever lr does; with another a it only does so in the end.
+    x_t, phi^k and z_ij are [..., n, d], and W_t is symmetric and doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1,
+    1]. K is ``local``, and a, in (0, 1], is ``relaxation``. With a = 1/2, K = 1, a constant lr and agents that start at one point it is
+    ``dlm`` whose penalty is dual / (2 lr). Then the r_i sum to zero over the agents, and the mean moves by lr times the mean of the K
+    gradients, for any lr. With another a this only holds in the limit.
 
-    The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties
-    rho w_ij, and an agent has a link with itself of its self weight, so that the sums of z_ij and of z_ji are all that is kept and W x all that
-    is sent: d numbers for all neighbours, and not d for each. On a regular graph without self weights this is the paper's method. What is
-    lost by that is its patience with lost messages, whose z_ij would wait: here a link that fails gives its weight to the two agents, as
-    everywhere. One message a round. There is no ``direction``, for the reason that ``led`` has none.
+    The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties rho
+    w_ij, and an agent also has a link with itself, with its self weight. So an agent only keeps the sums of z_ij and of z_ji, and sends d
+    numbers to all neighbours instead of d to each. On a regular graph without self weights this is the paper's method. The paper's
+    method waits with z_ij if a message is lost. Ours cannot: a failing link returns its weight to both agents, as in all methods here.
+    One message a round. There is no ``direction``, for the reason that ``led`` has none.
 
     Raises:
         InputError: ``lr`` or ``dual`` not positive, ``local`` no whole number from 1 to 1000, or ``relaxation`` outside (0, 1].
