@@ -1,5 +1,5 @@
-"""The experiment: a value that defines what is computed (topology, scenario, algorithm, seed, ...). It reads and writes
-TOML and has a fingerprint."""
+"""The experiment: a value that defines what is computed (topology, scenario, algorithm, seed, ...).
+It reads and writes TOML and has a fingerprint."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
 
 COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
-"""What the command line compares if the user names no scenario, algorithm or channel. The step sizes are the best of a
-grid
+"""What the command line compares if the user names no scenario, algorithm or channel.
+The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
 LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "churn", "clock")
@@ -213,8 +213,7 @@ class Experiment:
         return moving(self.folder, near)
 
     def points(self) -> list[Experiment]:
-        """One experiment for each point of a grid such as ``algorithm="gt:lr=[0.1,0.2]"``; the experiment itself if it
-        has no grid.
+        """One experiment for each point of a grid such as ``algorithm="gt:lr=[0.1,0.2]"``; the experiment itself if it has no grid.
 
         >>> [point.algorithm for point in Experiment("ring", 4, "quadratic", "gt:lr=[0.1,0.2]").points()]
         ['gt:lr=0.1', 'gt:lr=0.2']
@@ -236,8 +235,8 @@ class Experiment:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
-        """An experiment from a mapping, such as parsed TOML with its ``folder`` (see ``settings``). Messages name the
-        mapping as ``where``.
+        """An experiment from a mapping, such as parsed TOML with its ``folder`` (see ``settings``).
+        Messages name the mapping as ``where``.
 
         Besides the fields, ``values`` may hold ``feedback`` and ``feasible``, which stand for specs (see ``distopt.catalog.wrapping``).
         """
@@ -296,8 +295,7 @@ def start_there(text: str, folder: Path) -> float | str:
 
 
 def moving(folder: str, near: Path | None) -> str:
-    """A folder as a file in ``near`` should name it: relative to ``near`` if ``near`` lies inside the folder, so that
-    both can be moved together.
+    """A folder as a file in ``near`` should name it: relative to ``near`` if ``near`` lies inside the folder, so that both can be moved together.
 
     >>> moving("/data", Path("/data/runs/one")), moving("/data", Path("/elsewhere"))
     ('../..', '/data')
@@ -333,8 +331,7 @@ def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, and the ``folder`` that relative paths start from: the file's own, unless it names
-    another.
+    """The settings in a TOML file, and the ``folder`` that relative paths start from: the file's own, unless it names another.
 
     Raises:
         InputError: it cannot be read, is no TOML, or names a folder that is none.
@@ -349,7 +346,8 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def several(values: Mapping[str, Any], where: str) -> list[Experiment]:
-    """The experiments of parsed TOML, one for each entry of a list ``algorithm = [...]``. ``rounds`` may then be a
+    """The experiments of parsed TOML, one for each entry of a list ``algorithm = [...]``.
+    ``rounds`` may then be a
     list, too.
 
     >>> [each.rounds for each in several({"topology": "ring", "algorithm": ["gt", "k_gt"], "rounds": [500, 100]}, "here")]

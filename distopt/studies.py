@@ -35,8 +35,7 @@ def sweep(
     workers: int | None = None,
     address: str | None = None,
 ) -> dict[str, Run]:
-    """Run many experiments in parallel, as ``distopt sweep`` does: all combinations of lists of values, each in its own
-    folder.
+    """Run many experiments in parallel, as ``distopt sweep`` does: all combinations of lists of values, each in its own folder.
 
     Finished experiments in ``out`` are not run again, so the same call, or ``resume(out)``, continues a sweep that was
     interrupted. A call with other values may have the same ``out``. The table and ``resume(out)`` then belong to the

@@ -22,8 +22,8 @@ usual = DGD()
 
 
 class BanditState(NamedTuple):
-    """What an algorithm with bandit feedback carries. The leaves of the inner algorithm's state keep their names, such
-    as "s".
+    """What an algorithm with bandit feedback carries.
+    The leaves of the inner algorithm's state keep their names, such as "s".
 
     Attributes:
         inner: the algorithm's own state.

@@ -17,8 +17,7 @@ sgd = SGD()
 
 
 def gt_saga(lr: float | Schedule = 0.01, batch: int = 1, form: Form = "atc", direction: Direction[Any] = sgd) -> GTSaga:
-    """GT-SAGA [xin2020]: a table of row gradients removes the noise of sampling, and gradient tracking removes the difference between
-    agents.
+    """GT-SAGA [xin2020]: a table of row gradients removes the noise of sampling, and gradient tracking removes the difference between agents.
 
         r_b ~ {1 ... m},    b = 1 ... B                                                       rows of the agent's own data
         v_t = (1/B) sum_b (grad f_{i,r_b}(x_t) - T_{r_b}) + (1/m) sum_j T_j,    then T_{r_b} = grad f_{i,r_b}(x_t)

@@ -10,8 +10,7 @@ from distopt.ranges import named
 
 
 def robust_push_diging(lr: float | Schedule = 0.01) -> Through:
-    """Push-DIGing whose u, w and y travel as running sums: exact on directed graphs even if messages are lost in one
-    direction.
+    """Push-DIGing whose u, w and y travel as running sums: exact on directed graphs even if messages are lost in one direction.
 
         y_t = C_t y_{t-1} + g_t - g_{t-1}                         y_{-1} = g_{-1} = 0
         u_{t+1} = C_t (w_t x_t - lr y_t)

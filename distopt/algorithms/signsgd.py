@@ -23,8 +23,7 @@ sgd, unscaled = SGD(), UnscaledSign()
 
 @dataclass(frozen=True)
 class SignSGD(AlgorithmDefaults):
-    """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of that average
-    [bernstein2018].
+    """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of that average [bernstein2018].
 
         x_{t+1} = x_t - lr (1/N) sum_i C(d(g_{i,t})),          C(z) = sign(z)
         vote:  x_{t+1} = x_t - lr sign(sum_i C(d(g_{i,t})))

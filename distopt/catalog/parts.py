@@ -41,8 +41,7 @@ def label(spec: Any) -> str:
 
 
 def called(kind: str, spec: Any) -> str:
-    """The name of a part in messages: its name in the spec, with the name of a part of the same kind inside it, or its
-    type.
+    """The name of a part in messages: its name in the spec, with the name of a part of the same kind inside it, or its type.
 
     >>> called("algorithms", "averaged(dgd(lr=0.5),start=3)"), called("algorithms", "gt:lr=0.1"), called("algorithms", 1.5)
     ('averaged(dgd)', 'gt', 'float')

@@ -1,5 +1,4 @@
-"""Reading the text of a Python file without running it: the kinds of its classes and functions, and the parameters that
-a spec may set.
+"""Reading the text of a Python file without running it: the kinds of its classes and functions, and the parameters that a spec may set.
 
 Nothing is imported. What a class inherits is found where it comes from the same file, or from a module of ours.
 """

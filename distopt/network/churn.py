@@ -64,8 +64,7 @@ class Churn:
         )
 
     def present(self, t: Tensor, key: Key) -> Tensor:
-        """Whether each agent is present in rounds t [K, 1, 1, 1], for ALL agents in the trials of ``key``: bool [K, R,
-        N, 1].
+        """Whether each agent is present in rounds t [K, 1, 1, 1], for ALL agents in the trials of ``key``: bool [K, R, N, 1].
 
         One uniform number u decides for each agent and round. The agent is absent from then on if u < ``leave``, and
         present if u >= 1 - ``join``; otherwise nothing changes. So the last of these two events tells, and it is looked
@@ -92,8 +91,7 @@ class Churn:
         return (code == 0) | (code % 2 == 1)
 
     def told(self, t: Tensor, key: Key) -> Tensor:
-        """Two flags for the agents of ``key`` in rounds t, 1.0 or 0.0 [K, R, n, 2]: whether the agent is present, and
-        whether the set of present agents has changed since the round before."""
+        """Flags 1.0 or 0.0 [K, R, n, 2] in rounds t: whether the agent is present, and whether the set of present agents has just changed."""
         now, before = self.present(t, key), self.present((t - 1).clamp(min=0), key)
         changed = (now != before).any(-2, keepdim=True).expand_as(now)
         return torch.cat([now, changed], -1)[:, :, key.agents].double()
@@ -142,8 +140,7 @@ class PresentMixing(DroppingMixing):
 
 
 class JoinMixing(Mixing):
-    """Where joining agents begin: in the table of round t, an agent that joins in round t + 1 averages its neighbours
-    that are present in both rounds.
+    """Where joining agents begin: the table of round t averages, for an agent that joins in round t + 1, its neighbours present in both rounds.
 
     All other rows are those of the identity, and so is the row of a joining agent without such a neighbour.
     """

@@ -20,7 +20,8 @@ Memory = dict[str, Any]
 
 
 class Senders(NamedTuple):
-    """The senders of the block's agents on a fixed graph. ``index`` [n, D] is the sender's place among the heard
+    """The senders of the block's agents on a fixed graph.
+    ``index`` [n, D] is the sender's place among the heard
     agents, or the agent's own place if there is no sender. ``weight`` [R|1, n, D] and ``own`` [R|1, n, 1] are those of
     ``distopt.protocols.Arrived``."""
 

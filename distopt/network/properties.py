@@ -89,7 +89,8 @@ def shown(names: Collection[Any]) -> str:
 
 
 def flaw(needs: Properties, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """Which of these properties the weights lack, as text; None if they have all. ``own`` is the diagonal, ``weight``
+    """Which of these properties the weights lack, as text; None if they have all.
+    ``own`` is the diagonal, ``weight``
     the rest.
 
     >>> flaw(properties("row"), np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))

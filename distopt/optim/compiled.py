@@ -77,8 +77,8 @@ class Made:
 
 
 class CompiledAgents(Agents):
-    """One agent whose rounds are compiled at the first. If they cannot be compiled, a warning says why, and they run
-    eagerly.
+    """One agent whose rounds are compiled at the first.
+    If they cannot be compiled, a warning says why, and they run eagerly.
 
     Args:
         method, network, partition, me, key: see ``Agents``.

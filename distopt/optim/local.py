@@ -63,8 +63,9 @@ class LocalSteps(AlgorithmDefaults):
 
 
 def local_steps(name: str, algorithm: Any, every: int) -> LocalSteps:
-    """The algorithm with ``every`` local steps for each exchange. gt becomes K-GT with K = ``every``, gtadam becomes K-GT with Adam's
-    direction, and dgd and dadam become local descent and averaging. ``name`` is what the user calls it.
+    """The algorithm with ``every`` local steps for each exchange.
+    gt becomes K-GT with K = ``every``, gtadam becomes K-GT with Adam's direction, and dgd and dadam become local
+    descent and averaging. ``name`` is what the user calls it.
 
     Raises:
         InputError: another algorithm.

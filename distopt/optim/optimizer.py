@@ -335,8 +335,8 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._before = value
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of THIS rank, from which it continues with the same bits: plain tensors, numbers and texts. Each rank
-        saves its own.
+        """The state of THIS rank, from which it continues with the same bits: plain tensors, numbers and texts.
+        Each rank saves its own.
 
         Raises:
             RunError: the last ``step`` ended in the middle.

@@ -57,8 +57,8 @@ def _rows(bucket: Bucket) -> dict[str, Tensor]:
 
 
 ABOUT = ("rank", "world_size", "network")
-"""Where a state was saved (rank, world size, ...), as stored in each parameter group beside the settings. Its round stands with each
-parameter, as "step"."""
+"""Where a state was saved (rank, world size, ...), as stored in each parameter group beside the settings.
+Its round stands with each parameter, as "step"."""
 
 
 def load(

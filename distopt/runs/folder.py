@@ -45,8 +45,8 @@ def opened(
     resume: bool = False,
     force: bool = False,
 ) -> Iterator[Folder]:
-    """A folder for experiments on the same data. Inside this context the folder is locked, and signals end the runs at
-    a checkpoint.
+    """A folder for experiments on the same data.
+    Inside this context the folder is locked, and signals end the runs at a checkpoint.
 
     Args:
         experiments: at least one; errors in any of them are raised before any runs.
@@ -83,8 +83,8 @@ def reopened(
     checkpoint_every: int | None = None,
     force: bool = False,
 ) -> Iterator[Folder]:
-    """The folder ``path`` of runs that were interrupted or killed. They continue with their old settings, except for
-    those given here.
+    """The folder ``path`` of runs that were interrupted or killed.
+    They continue with their old settings, except for those given here.
 
     Raises:
         InputError: the folder holds no runs, or of other files or another version, and there is no ``force``.
@@ -185,7 +185,8 @@ class Folder:
         return max(float(run.info["certificate"]) for run in self.runs.values()) if made is None else made
 
     def run(self, reporting: Callable[[str], Progress] | None = None, seen: Seen | None = None) -> None:
-        """Run the experiments that have not ended, in as few batches as possible. ``reporting`` gives the progress
+        """Run the experiments that have not ended, in as few batches as possible.
+        ``reporting`` gives the progress
         function of a batch by its name.
 
         ``seen`` is told what each run has recorded (see ``execute_together``).

@@ -1,5 +1,4 @@
-"""Tuning chooses a step size for each algorithm on a grid, at the same number of gradients for all, and reports on
-other seeds.
+"""Tuning chooses a step size for each algorithm on a grid, at the same number of gradients for all, and reports on other seeds.
 
 The points of a grid and all trials run as one batch. Finished points are noted in the folder, so the same call
 continues.
@@ -100,8 +99,8 @@ class Tuning:
         return self.seed + APART
 
     def placed(self, path: Path | None) -> Tuning:
-        """The question with a folder, including its finished points. None takes a folder in ``runs`` that is named
-        after the question.
+        """The question with a folder, including its finished points.
+        None takes a folder in ``runs`` that is named after the question.
 
         Raises:
             InputError: the folder cannot be written, or holds something else.
@@ -287,7 +286,8 @@ def asked(
     how: Asked | None = None,
     agentwise: bool | None = None,
 ) -> Tuning:
-    """The question of these settings. ``experiments`` has one for each algorithm and differs in nothing else; their
+    """The question of these settings.
+    ``experiments`` has one for each algorithm and differs in nothing else; their
     trials are the TUNE trials.
 
     Raises:
@@ -334,8 +334,7 @@ def asked(
 
 
 def fair(spec: str, rounds: int, least: Fraction, gradients: Fraction) -> int:
-    """The number of rounds with this many gradients each that take no more gradients than ``rounds`` rounds of
-    ``least`` each.
+    """The number of rounds with this many gradients each that take no more gradients than ``rounds`` rounds of ``least`` each.
 
     >>> fair("k_gt:local=5", 500, Fraction(1), Fraction(5))
     100

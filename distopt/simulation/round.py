@@ -110,8 +110,7 @@ def opened(
 
 
 def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
-    """The gradients of a round's costs at x [R, n, d], and other functions of the costs of this round and the one
-    before.
+    """The gradients of a round's costs at x [R, n, d], and other functions of the costs of this round and the one before.
 
     ``data`` are this round's, or a pair, with those of the round before, where the algorithm asks for them (``Plan.earlier``).
     """
@@ -192,8 +191,8 @@ def updated(
 
 
 def _restarted(method: Method, held: AgentState, changed: Tensor) -> AgentState:
-    """(x, state) at the beginning of a round. Where the set of present agents has ``changed`` [R, n, 1], the algorithm
-    restarts at the points x.
+    """(x, state) at the beginning of a round.
+    Where the set of present agents has ``changed`` [R, n, 1], the algorithm restarts at the points x.
 
     So the trackers of the present agents sum to their gradients, whichever agents have left.
     """
