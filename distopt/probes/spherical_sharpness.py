@@ -14,7 +14,7 @@ from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
 
 CHANGED = 1e-6
-"""Costs that change by more than this part, when x becomes twice as long, depend on its length."""
+"""The largest relative change of costs, when x is doubled, that still counts as independent of the length."""
 
 
 @dataclass(frozen=True)

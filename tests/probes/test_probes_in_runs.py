@@ -122,7 +122,7 @@ def test_readings_are_at_the_rounds_that_metrics_are_recorded_at() -> None:
     assert np.array_equal(values, full.readings("sharpness")[1]) and np.isfinite(values).all()
     assert thin.readings("consensus_error")[1].shape == (2, 6)
     with pytest.raises(
-        InputError, match="probe sharpness: every=8: must be a multiple of 3, as the run records every 3th round"
+        InputError, match="probe sharpness: every=8: must be a multiple of 3, since the run records every 3th round"
     ):
         distopt.simulate("ring", **ASK, every=3, probe="sharpness:every=8")
 

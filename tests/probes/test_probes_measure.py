@@ -171,7 +171,7 @@ def test_before_the_first_round_there_is_no_preconditioner_and_no_way() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        ("gt", "the direction SGD says of no preconditioner; use one that does, as in direction=adam"),
+        ("gt", "the direction SGD has no preconditioner; use one that does, as in direction=adam"),
         ("extra", "EXTRA has no direction rule; use an algorithm with direction=adam"),
     ],
 )
