@@ -30,8 +30,8 @@ class ProxSkip(AlgorithmDefaults):
 
     x_t, y_t and z_t are [..., n, d], and row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly stochastic. lr > 0 is a
     number, a schedule or a tensor [R, 1, 1], p is in (0, 1], and chi >= 1. One coin decides for all agents of a trial (``mix.coin``). It follows
-    from the seed, so agents need not communicate to agree on it. A round without an exchange counts no bits and no messages. With p = 1 and chi
-    = 1 this is ``exact_diffusion``. ``led`` has local steps of a fixed number.
+    from the seed, so agents need not communicate to agree on it. A round without an exchange counts no bits and no messages. With p = 1 and
+    chi = 1 this is ``exact_diffusion``. ``led`` has local steps of a fixed number.
 
     The dual step, beta in the paper, is p. The y_t sum to zero over the agents whatever lr does, so the mean moves by lr_t mean g_t in every
     round. There is no ``direction``, for the reason that ``led`` has none. Engines with several processes, and ``distopt.optim``, still send messages

@@ -42,9 +42,10 @@ class PushSumSGD(AlgorithmDefaults):
     itself by default; the paper trains with ``direction=nesterov``). lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The columns of
     C_t sum to 1: a sender splits its value among itself and its receivers.
 
-    Gradients are taken at the quotient x, which the paper calls z, and never at the numerator u, which it calls x. So x is the answer. u_t
-    = w_t x_t is computed from x_t in each round, so weight decay and projections of x also change u. With the default direction this is
-    ``subgradient_push``. If the agents' costs differ, a constant step leaves a distance O(lr) from the optimum; ``push_diging`` does not.
+    Gradients are taken at the quotient x, which the paper calls z, and never at the numerator u, which it calls x. So x is the answer.
+    u_t = w_t x_t is computed from x_t in each round, so weight decay and projections of x also change u. With the default direction this
+    is ``subgradient_push``. If the agents' costs differ, a constant step leaves a distance O(lr) from the optimum; ``push_diging`` does
+    not.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -48,7 +48,7 @@ class Choco(Compressing):
     """CHOCO: agents mix public copies of their values and send what brings these up to date [koloskova2019].
 
         q_t = C(z_t - h_t)                  sent
-        hhat_t = h_t + q_t    the estimate of z_t (order "new")
+        hhat_t = h_t + q_t                  the estimate of z_t, with order "new"
         h_{t+1} = h_t + alpha q_t           h_0 = 0
         result: z_t + gamma (W - I) hhat_t  ("old": h_t in place of hhat_t), or W hhat_t where ``gamma`` is none
 

@@ -36,8 +36,8 @@ class ErrorFeedbackState:
     own memory. The memory does not depend on buckets: DDP forms new ones after the first step.
 
     The memory is in units of gradients. The paper's memory is in units of parameters: it includes the step size. With a
-    constant step size both agree; when the step size drops from a to b, the paper's memory corresponds to this one times a /
-    b. Momentum and weight decay of the optimiser act after the hook, on the average, where the paper adds them before.
+    constant step size both agree; when the step size drops from a to b, the paper's memory corresponds to this one times
+    a / b. Momentum and weight decay of the optimiser act after the hook, on the average, where the paper adds them before.
 
     If a gradient is not finite, neither is its message, so the error shows. The memory then keeps its old value, so a
     step that a gradient scaler skips does no harm.
