@@ -1,4 +1,4 @@
-"""Why a run may lack some metrics, where several say the same."""
+"""Reasons why a run lacks some metrics, shared by several metrics."""
 
 from distopt import metrics
 
@@ -8,7 +8,7 @@ NO_FIXED_POINT = "no best fixed point could be certified (the costs are not smoo
 
 
 def too_large(agents: int, dim: int) -> str:
-    """The price of the agent-wise regrets, and how to ask for them."""
+    """The cost of the agent-wise regrets, and how to enable them."""
     return (
         f"it evaluates {agents}^2 costs of {dim} coordinates a round, over the limit of {metrics.AGENTWISE_LIMIT:,}; "
         "ask with agentwise=True"

@@ -1,4 +1,4 @@
-"""A baseline of the accuracy: saying each time what was right the time before."""
+"""A baseline of the accuracy: predicting the previous label."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from distopt.numerics.trees import leaf
 class TrackerInvariant(Metric):
     """The largest coordinate of |(1/N) Σ_i s_{i,t} − (1/N) Σ_i g_{i,t}|.
 
-    Only an algorithm that says which leaf of its state tracks has it, as in `tracks = "s"`.
+    Only algorithms that name the tracker in their state have it, as in `tracks = "s"`.
     """
 
     title = "Tracker invariant"

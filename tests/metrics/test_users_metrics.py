@@ -205,7 +205,7 @@ def test_what_measures_nothing_is_refused(folder: Path, text: str, message: str)
 @pytest.mark.parametrize("name", ["bits", "x", "average_cost", "s"])
 def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
     Path(f"{name}.py").write_text(OWN_COST)
-    with pytest.raises(InputError, match=f"metric {name}: a run has something of this name already"):
+    with pytest.raises(InputError, match=f"metric {name}: a run already has a series of this name"):
         distopt.simulate("ring", **EXPERIMENT, metrics=f"{name}.py", record="s")
     with pytest.raises(InputError, match=r"give an object of it, as in Length\(\)"):
         distopt.simulate("ring", **EXPERIMENT, metrics=[Length])
