@@ -1,9 +1,9 @@
-"""What a class of each kind may leave out, and what holds for it then.
+"""The optional attributes of the classes of each kind, and their defaults.
 
 The attributes of a base below are optional; their values here are the defaults. None means the same as leaving an attribute out. The
 project's own classes inherit the base of their kind. A user's class inherits nothing: ``completed`` gives its objects what they lack, once,
-where they come in. All other code reads plain attributes. Schedules have no optional attributes; what directions may have says
-``distopt.protocols``.
+where they come in. All other code reads plain attributes. Schedules have no optional attributes; ``distopt.protocols``
+describes those of directions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class AlgorithmDefaults:
         for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
             some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
         full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
-        gradient_free: True says that it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients`` then counts these.
+        gradient_free: True if it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients``
+            then counts these.
     """
 
     tracks: ClassVar[Any] = None
@@ -54,8 +55,8 @@ class CompressorDefaults:
     Attributes:
         shared: True means that the whole network shares one draw u [..., 1, words]. Receivers know it, too: ``decode`` is given it.
         start: ``start(d, dtype)`` [*], what the first encoding of a row starts from. A compressor with ``start`` must have ``warm``.
-        warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` is given either as ``warm``: whoever compresses
-            a stream of values keeps it in between.
+        warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` receives either as
+            ``warm``; the channel keeps it between two messages.
     """
 
     shared: ClassVar[Any] = False
@@ -71,8 +72,10 @@ class ChannelDefaults:
     """What a channel may leave out (see ``distopt.protocols.Channel``).
 
     Attributes:
-        shared: True says that the uniforms are [R, 1, words(d)], the same for the whole network. Only then is the call given them, too.
-        constant: True says that the memory only makes sense while W_t does not change. A network whose links come and go is then refused.
+        shared: True if the uniforms are [R, 1, words(d)], the same for the whole network. Only then is the call given
+            them, too.
+        constant: True if the memory is only valid while W_t does not change. Networks whose links fail or change are
+            then refused.
         for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one
             that tells each neighbour something of its own. Its payload is [R, n, E, *]. It is read first of all
             attributes, and W must be constant and symmetric.
@@ -164,7 +167,7 @@ class TopologyDefaults:
     """What a topology that changes with the round may leave out (see ``distopt.network.graphs.Switching``).
 
     Attributes:
-        random: False says that every trial sees the same links. They are then computed only once.
+        random: False if every trial has the same links. They are then computed only once.
         positions: [N, 2] for drawing.
         notes: what the user should know about how the graph was read, a line each.
     """

@@ -1,6 +1,6 @@
 """The shapes that algorithms, directions, compressors, channels, scenarios, topologies and probes have.
 
-A class inherits nothing from here: it only has the methods. What it may have besides says ``distopt.optional``.
+A class inherits nothing from here: it only has the methods. ``distopt.optional`` lists optional attributes.
 All tensors are ``[..., n, d]``: trials first, the block's agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in front.
 """
 
@@ -40,7 +40,7 @@ class Mix(Protocol):
         With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
         each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
 
-        With ``ago=1`` they are those of the costs of the round before; before round 0 the costs are those of round 0. Only the simulator
+        With ``ago=1`` they are those of the costs of the round before; in round 0 they are those of round 0. Only the simulator
         knows them: in training with ``distopt.optim`` they are refused.
         """
 
@@ -58,7 +58,7 @@ class Mix(Protocol):
         """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
 
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
-        """The allowed points v [R, n, d] that minimise <s, v>. Where all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
+        """The allowed points v [R, n, d] that minimise <s, v>. If all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
 
     def uniform(self, words: int) -> Tensor:
         """Uniform numbers in (0, 1) [R, n, words] of x's dtype, addressed by trial, round and agent: the same on every engine.
@@ -182,7 +182,7 @@ class Wire(Protocol):
 
     @property
     def own(self) -> Tensor | slice:
-        """Where the own agents stand among the heard ones: an index of axis -2."""
+        """The place of the block's agents among the heard ones: an index of axis -2."""
 
     def heard(self, payload: Payload) -> Payload:
         """Send the own agents' payload, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
@@ -249,8 +249,8 @@ class Snapshot(Protocol):
         x: x_t of all agents [N, d]; ``mean`` [d] is their average, and ``start`` [d] that of x_0.
         state: the algorithm's state as round t - 1 has left it, leaves [N, *]; before round 0 as ``init`` makes it.
         data: the data of round t, as ``scenario.loss`` takes them at points [1, N, d].
-        memory: what the probe wants to keep until it measures this trial again. A resumed run begins with an empty one, so it can only hold
-            what ``measure`` can make again.
+        memory: what the probe keeps until it measures this trial again. A resumed run begins with an empty one, so it
+            can only hold what ``measure`` can make again.
     """
 
     @property

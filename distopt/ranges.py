@@ -156,7 +156,7 @@ def direction(part: str, value: Any) -> None:
 
 @contextmanager
 def named(part: str) -> Iterator[None]:
-    """Let ``part`` speak for the parts of which it is made: its user has not written their names.
+    """Name ``part`` in the errors of its inner parts, whose names the user has not written.
 
     >>> from distopt.ranges import named, share
     >>> with named("choco_sgd"):

@@ -1,4 +1,4 @@
-"""What is made of a scenario's costs at points of many rounds: compiled where a run asks for so many numbers that it pays."""
+"""Evaluation of a scenario's costs at points of many rounds: compiled if the run is large enough that compiling pays."""
 
 from __future__ import annotations
 

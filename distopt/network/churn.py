@@ -34,7 +34,8 @@ WINDOW = 1024
 
 @dataclass(frozen=True)
 class Churn:
-    """How agents leave and join: a Markov chain for each agent, by itself. All are there in round 0, and agent 0 never leaves.
+    """How agents leave and join: an independent Markov chain for each agent.
+    All are present in round 0, and agent 0 never leaves.
 
     Attributes:
         leave: probability that a present agent leaves in a round.
@@ -67,8 +68,8 @@ class Churn:
         """Whether each agent is present in rounds t [K, 1, 1, 1], for ALL agents in the trials of ``key``: bool [K, R, N, 1].
 
         One uniform number u decides for each agent and round. The agent is absent from then on if u < ``leave``, and
-        present if u >= 1 - ``join``; otherwise nothing changes. So the last of these two events tells, and it is looked
-        for backwards: rounds are addressed.
+        present if u >= 1 - ``join``; otherwise nothing changes. So the last of these two events decides. It is searched
+        backwards, since random numbers are addressed by round.
         """
         everyone = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         stays = torch.arange(key.total).reshape(-1, 1) == 0
@@ -191,7 +192,7 @@ class JoinMixing(Mixing):
 
 @dataclass(frozen=True)
 class Handover(ChannelDefaults):
-    """The channel that brings an agent who joins the points of its neighbours, exactly; ``bits`` does not count them.
+    """The channel that sends a joining agent the points of its neighbours, exactly; ``bits`` does not count them.
 
     >>> Handover(Churn(0.1, 0.1)).bits(d=10, itemsize=8)
     0
@@ -210,7 +211,7 @@ class Handover(ChannelDefaults):
     def __call__(
         self, z: Tensor, payload: Tensor, memory: tuple[()], wire: Wire, u: Tensor | None = None
     ) -> tuple[Tensor, tuple[()]]:
-        """The mean of the neighbours' points for one who joins, and else z."""
+        """The mean of the neighbours' points for a joining agent, else z."""
         return wire.weigh(wire.heard(payload)), memory
 
     def bits(self, d: int, itemsize: int) -> int:

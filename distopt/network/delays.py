@@ -52,7 +52,7 @@ class Delayed(ChannelDefaults):
         return int(self.channel.words(d))
 
     def init(self, like: Tensor) -> DelayedMemory:
-        """Nothing has been sent: payloads of zeros stand for what no weight asks for."""
+        """Nothing has been sent yet: the ring holds zeros, which have no weight."""
         memory, words = self.channel.init(like), self.words(like.shape[-1])
         u = torch.zeros(*like.shape[:-1], words, dtype=torch.float64, device=like.device) if words else None
         payload = self.channel.encode(torch.zeros_like(like, memory_format=torch.contiguous_format), memory, u)

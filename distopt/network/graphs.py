@@ -1,4 +1,4 @@
-"""Who hears whom: fixed graphs, graphs that change with the round, where they come from, and whether they are connected."""
+"""Graphs: fixed ones and ones that change with the round, how they are made, and whether they are connected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-8
 """How far from 1 the rows or columns of weights that a user gave may sum."""
 
 BYTES_PER_LINK = 64
-"""What a link costs, about, while a graph and its weights are made."""
+"""Bytes per link, roughly, while a graph and its weights are made."""
 
 MOST_LINKS = 2**28
 """Links of the largest graph that is made: those of a complete one of 23,170 agents."""
@@ -49,7 +49,7 @@ class Graph:
             rule is applied.
         positions: None, or [N, 2] for drawing.
         names: None, or what the user calls each agent, for messages.
-        notes: what the user should know of how the graph was read, a line each.
+        notes: what the user should know about how the graph was read, a line each.
         lengths: None, or the kilometres of each of ``edges``, float64 [E] (see ``distopt.network.lengths``).
     """
 
@@ -172,12 +172,12 @@ def graph_from_networkx(G: Any) -> Graph:
 
 
 def graph_from_matrix(W: Any) -> Graph:
-    """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i being how agent i weighs what it hears.
+    """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i holds the weights that agent i gives to its senders and itself.
 
     Only non-zero entries are kept; no weight rule is applied. Rows, or else columns, must sum to 1 within 1e-8, or
     within the precision of W. A W in float32, float16 or bfloat16 is scaled in float64 so that they sum to 1: rows and
     columns if both do, and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such
-    rows or columns. Whether it is what an algorithm needs is checked when the algorithm asks for it.
+    rows or columns. Whether an algorithm can use it is checked later, with the algorithm.
 
     >>> graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]).edges.tolist()
     [[0, 1]]
@@ -289,7 +289,7 @@ def _scaled(
 
 
 def check_connected(graph: Graph) -> None:
-    """Raise InputError unless every agent can hear, over some path, from every other.
+    """Raise InputError unless there is a path from every agent to every other.
 
     >>> check_connected(graph_from_edges(4, [[0, 1], [2, 3]]))
     Traceback (most recent call last):
@@ -315,7 +315,8 @@ def connected(
     likely: float = math.inf,
     agents: int = 1,
 ) -> Graph:
-    """The first connected graph among at most ``tries`` independent draws; ``advice`` tells what to change if there is none.
+    """The first connected graph among at most ``tries`` independent draws.
+    If there is none, the message ends with ``advice``.
 
     Nothing is drawn where the ``likely`` number of links, their mean, is so small that the N - 1 that connect never come together.
 
@@ -330,7 +331,7 @@ def connected(
 
 
 def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> None:
-    """Raise InputError, before any memory is taken, where ``who`` would make more than ``most`` links; ``advice`` tells what to change.
+    """Raise InputError, before any memory is taken, if ``who`` would make more than ``most`` links. The message ends with ``advice``.
 
     >>> check_links(1e12, "complete", "lower the number of agents")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""The links of a constant network, agent by agent, for channels that send over each link something of its own."""
+"""The links of a constant network, agent by agent, for channels that send a different message over each link."""
 
 from __future__ import annotations
 

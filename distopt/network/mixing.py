@@ -1,7 +1,7 @@
 """The mixing matrix W as an operator; it is never stored as an N x N array.
 
-It makes the tables of weights of a chunk of rounds (see ``distopt.network.rows``). Here is the form that no round changes;
-``distopt.network.changing`` holds the others.
+It makes the tables of weights of a chunk of rounds (see ``distopt.network.rows``). This module has the constant form;
+``distopt.network.changing`` has the others.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Mixing(ABC):
         return False
 
     def objective(self) -> str | None:
-        """What a method minimises that asks for rows that sum to 1 alone, and what to do; None where it is the mean of the costs."""
+        """The objective of a method whose weights only have rows that sum to 1, and advice; None if it is the mean of the costs."""
         return None
 
     @property
@@ -84,7 +84,7 @@ class Mixing(ABC):
         return self
 
     def with_link_slots(self, who: str) -> Mixing:
-        """The same network with a slot for each link in its tables, which ``who`` asks for.
+        """The same network with a slot for each link in its tables, which ``who`` needs.
 
         Raises:
             InputError: W is not constant, or not symmetric.
@@ -94,7 +94,7 @@ class Mixing(ABC):
         )
 
     def with_senders(self, who: str) -> Mixing:
-        """The same network with a place for each sender in its tables, which ``who`` asks for.
+        """The same network with a place for each sender in its tables, which ``who`` needs.
 
         Raises:
             InputError: the graph is not fixed.

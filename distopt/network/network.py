@@ -40,9 +40,9 @@ class Network:
         mixings: the different weight matrices. Where one serves all channels, it is the only one.
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.
-        averaged: the channels whose values meet in one average, as on a server.
+        averaged: the channels whose values are averaged exactly, as on a server.
         doubts: warnings about the algorithm on this network, a line each.
-        linked: the channels that send each neighbour something of its own.
+        linked: the channels that send each neighbour a different message.
         joins: where joining agents begin; None without churn.
     """
 
@@ -215,13 +215,13 @@ class Network:
 
 
 def _doubts(who: str, mixings: Sequence[Mixing]) -> tuple[str, ...]:
-    """What becomes of the objective where no columns have to sum to 1."""
+    """A warning about the objective if columns need not sum to 1."""
     found = dict.fromkeys(objective for mixing in mixings if (objective := mixing.objective()) is not None)
     return tuple(f"{who} approaches the minimiser of {objective}" for objective in found)
 
 
 def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[str, ...]:
-    """What becomes of sums over the agents where messages that carry parts of them do not arrive."""
+    """A warning about sums over the agents if lost messages carry parts of them."""
     drifting = [each for each in mixings if isinstance(each, FaultyMixing) and not each.keeps_sums()]
     if not drifting:
         return ()
@@ -233,7 +233,7 @@ def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[st
 
 
 def _refuse_memory(channels: Mapping[str, Any]) -> None:
-    """Refuse channels that remember anything: what they remember is of agents who may have left."""
+    """Refuse channels with a memory: it may be about agents that have left."""
     for each in channels.values():
         if tensors(each.init(torch.zeros(1, 1, 2))):
             raise InputError(

@@ -8,10 +8,10 @@ Weights of a link (i, j) by rule, with degrees d without self loops; the self we
 - ``best_constant``: 2 / (lambda_2 + lambda_max) of the Laplacian, the best single weight [xiao2004];
 - ``fastest``: non-negative weights with the largest spectral gap, by semidefinite programming (small graphs) [boyd2004].
 
-All are symmetric, hence doubly stochastic. Directed graphs have two other rules, by the number of agents that one hears or sends to:
+All are symmetric, hence doubly stochastic. Directed graphs have two other rules, by the number of an agent's senders or receivers:
 
-- ``in_degree``: agent i weighs itself and each that it hears alike, 1 / (1 + in-degree of i), so that rows sum to 1;
-- ``out_degree``: agent j splits what it has alike among itself and those that hear it, 1 / (1 + out-degree of j), so that columns sum to 1.
+- ``in_degree``: agent i gives itself and each sender the same weight, 1 / (1 + in-degree of i), so that rows sum to 1;
+- ``out_degree``: agent j splits its value equally among itself and its receivers, 1 / (1 + out-degree of j), so that columns sum to 1.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def perron(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> Floats:
 
 
 def reweighted(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """What a method that has row-stochastic weights alone minimises, for a warning; None where columns sum to 1, too.
+    """The objective of a method with only row-stochastic weights, for a warning; None if columns sum to 1, too.
 
     It is sum_i pi_i f_i with the left Perron vector pi in the place of 1/N.
 
@@ -161,7 +161,8 @@ def second_eigenvalue(W: Any, symmetric: bool) -> float:
 def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> int:
     """The greatest common divisor of the lengths of all cycles of weights that are not rounding, self weights being cycles of length 1.
 
-    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers settle if it is 1.
+    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers converge if it is
+    1.
 
     >>> period(2, np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     2

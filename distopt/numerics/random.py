@@ -1,8 +1,8 @@
 """Addressed randomness: the number at (seed, stream, trial, t, agent, word) is always the same number.
 
 Nothing is consumed and nothing has a state: word ``(t N + agent) words + word`` of one Philox stream per (seed, stream,
-trial) [philox2011]. Any block of agents, any chunk of rounds and any order of asking therefore see the same data, and a
-worker regenerates its own agents' data instead of receiving it.
+trial) [philox2011]. So any block of agents, any chunk of rounds and any order of calls see the same data. A worker
+generates its own agents' data instead of receiving it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _finalised(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Key:
-    """The address of a block: which agents and trials of a seeded experiment are asked for.
+    """The address of a block: the agents and trials of a seeded experiment.
 
     Attributes:
         seed: the experiment's seed.

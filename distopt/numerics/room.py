@@ -25,9 +25,9 @@ def size(count: float) -> str:
 
 
 def available() -> int:
-    """The bytes of memory that this process may still take: of the machine, of its control group, of its own limit.
+    """The bytes of memory that this process can still use: the least of the machine's, its control group's and its own limit.
 
-    What a system does not tell (no Linux, no control group, another form of these files) sets no limit.
+    A source that is missing (no Linux, no control group, other files) sets no limit.
     """
     found = [2**63]
     with contextlib.suppress(OSError, ValueError):

@@ -85,8 +85,8 @@ def part(tree: Any, start: int, stop: int) -> Any:
 def leaf(state: Any, name: str) -> Tensor:
     """The leaf of a state by name, such as "s" or "direction.m". An InputError lists the known names.
 
-    A state may hold that of another algorithm in a field called ``inner``. The leaves of that one go by their own names, too, wherever the
-    outer state has no such leaf.
+    A state may hold that of another algorithm in a field called ``inner``. Its leaves can be named directly, if the outer state has no
+    leaf of that name.
     """
     try:
         found = _sought(state, name)
@@ -132,7 +132,7 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
 
 
 def _whole(found: Any, name: str) -> Tensor:
-    """What a name was found to mean, which must be a tensor."""
+    """The tensor that a name stands for."""
     if not isinstance(found, Tensor):
         inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
         raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")

@@ -24,7 +24,8 @@ from distopt.simulation.runner import Block
 
 
 class Updates(Eager):
-    """Takes the gradients round by round, and goes on from them by one compiled function. Measures as ``Eager`` does.
+    """Takes the gradients round by round, and computes the rest of each round by one compiled function.
+    Measures as ``Eager`` does.
 
     It has the bits of compiled rounds, as far as the gradients have.
     """
@@ -92,5 +93,5 @@ def _no_value(y: Tensor) -> Tensor:
 
 
 def not_compiled(problem: Problem) -> Costs:
-    """What there is to ask of costs that are not recorded."""
+    """The functions of costs that are not recorded."""
     return Costs(_refused, _refused, _no_value, problem.scenario.project, problem.scenario.lmo)

@@ -1,4 +1,4 @@
-"""The driver's side of workers: the runner sees one engine, however many workers there are and wherever they live."""
+"""The driver's side of workers: the runner sees one engine for any number and place of workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class WorkerGroup(Protocol):
     """All workers at once: each method tells every worker to run its method of that name, and returns what worker 0 gives.
 
-    Where a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` where it is gone or silent.
+    If a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` if it is lost or silent.
     """
 
     @property
@@ -46,7 +46,7 @@ class LossWarning(UserWarning):
 
 
 Order = tuple[int, int, range, tuple[str, ...], Tensor]
-"""What ``WorkerGroup.advance`` is told."""
+"""The arguments of ``WorkerGroup.advance``."""
 
 PATIENCE = 3
 """This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
@@ -116,7 +116,7 @@ class FaultTolerant:
         while True:
             self._losses += 1
             if self._losses > PATIENCE:
-                raise RunError(f"{lost}; gave up after {PATIENCE} new starts without a step forward") from lost
+                raise RunError(f"{lost}; gave up after {PATIENCE} restarts without progress") from lost
             where = "".join(f" from round {start + rounds.start}" for start, _, rounds, *_ in self._since[:1])
             warnings.warn(f"{lost}; starting again{where}", LossWarning, stacklevel=2)
             try:

@@ -1,7 +1,7 @@
 """A block's part of the weights: which rows it hears and sends in a round, and how it weighs them.
 
-Everybody makes the halo of its own block from the table of the whole network, so both ends of every message know its
-size and its order, and none carries an address.
+Each worker makes the halo of its block from the table of the whole network. So both ends of every message know its size
+and order, and messages carry no addresses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Halo:
     """One block's weights in a chunk of rounds. Round k is entry k, or 0 where one entry serves all rounds.
 
     Attributes:
-        tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. Whoever any of them weighs
-            is heard, so one set of rows serves all channels.
+        tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. All agents
+            with a weight for one of them are heard, so one set of rows serves all channels.
         own: int64 [K|1, n], where the own agents stand among the heard ones.
         width: h, the largest number of rows heard in a round, or a little more.
         order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
@@ -115,7 +115,7 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
 
 
 def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor]:
-    """The slots of the agents ``ids``; the other ends are counted among those of the heard rows, which stand at ``place`` [N]."""
+    """The slots of the agents ``ids``; the other ends are numbered among the slots of the heard rows, whose positions are ``place`` [N]."""
     index, weight, side = table.slot_index, table.slot_weight, table.slot_side
     if not index.shape[-1]:
         return index, weight, side
