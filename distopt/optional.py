@@ -32,8 +32,8 @@ class AlgorithmDefaults:
         coin: the probability that a round has an exchange. The algorithm reads ``mix.coin`` in every round, and ignores
             what ``mix(name, z)`` returns if it is False. Rounds without an exchange count no bits and no messages, and
             leave the channels' memories as they are. None: every round has an exchange.
-        for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
-            some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
+        for_rows: ``for_rows(m)`` is the same algorithm for agents with m rows of data each. Algorithms that take
+            gradients of single rows have it (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
         full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
         gradient_free: True if it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients``
             then counts these.
@@ -76,12 +76,12 @@ class ChannelDefaults:
             them, too.
         constant: True if the memory is only valid while W_t does not change. Networks whose links fail or change are
             then refused.
-        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one
-            that tells each neighbour something of its own. Its payload is [R, n, E, *]. It is read first of all
+        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for a
+            channel that sends each neighbour a different message. Its payload is [R, n, E, *]. It is read first of all
             attributes, and W must be constant and symmetric.
         for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``),
-            for one that remembers something of each sender and makes up for messages that were lost. It is read first
-            of all attributes; the graph must be fixed.
+            for a channel that keeps a memory of each sender and corrects for lost messages. It is read first of all
+            attributes; the graph must be fixed.
     """
 
     shared: ClassVar[Any] = False
@@ -125,12 +125,14 @@ class ScenarioDefaults:
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
         lmo: ``lmo(s)`` [R, n, d], the allowed points v that minimise <s, v>, each agent's by itself.
-        eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
-        equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game wants to move. There the
-            gradients of all agents sum to zero. It is the same for all of them. A scenario that has it is a game: coordinates belong to
-            several players, ``grad`` holds each player's own descent direction, which is not the derivative of ``loss``, and
-            ``comparator`` is False. None: it is no game.
-        start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
+        eager: a text that says why its costs cannot be compiled, if that is known. They are not recorded then, and
+            torch computes them round by round.
+        equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game
+            wants to move. There the gradients of all agents sum to zero. It is the same for all of them. A scenario
+            that has it is a game: coordinates belong to several players, ``grad`` holds each player's own descent
+            direction, which is not the derivative of ``loss``, and ``comparator`` is False. None: it is not a game.
+        start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment sets x0. ``key`` draws for all
+            agents and trials.
     """
 
     rounds: ClassVar[Any] = None
@@ -209,8 +211,7 @@ def completed(defaults: type, part: Any) -> Any:
     """The object, with the attributes of a class of defaults for what it lacks. One that lacks nothing is returned as it is.
 
     The result is an instance of the object's class, too. Both share one ``__dict__``; the values of slots are copied. The object and its
-    class stay as they are. The class does not hear of it: its ``__new__``, ``__init__`` and ``__init_subclass__`` and its metaclass are not
-    called.
+    class stay as they are. The class's ``__new__``, ``__init__`` and ``__init_subclass__`` and its metaclass are not called.
 
     Raises:
         InputError: Python allows no subclass of the object's class, as of that of functions.
@@ -305,7 +306,7 @@ class _InPlaceOfNone:
 def _class(own: Any, defaults: type, missing: tuple[str, ...], fields: tuple[str, ...]) -> type:
     """A user's class with the defaults that its object lacks; those in ``fields`` are None in the object's ``__dict__``.
 
-    It has the same name, so that messages tell of the user's class.
+    It has the same name, so that messages name the user's class.
     """
     told = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     given = {name: vars(defaults)[name] for name in missing}

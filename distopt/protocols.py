@@ -37,11 +37,11 @@ class Mix(Protocol):
     def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
 
-        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
-        each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
+        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean gradient of these rows of each agent's data. The
+        mean over all m rows is the gradient of the whole cost. Only algorithms with ``for_rows`` may use this.
 
         With ``ago=1`` they are those of the costs of the round before; in round 0 they are those of round 0. Only the simulator
-        knows them: in training with ``distopt.optim`` they are refused.
+        has them: in training with ``distopt.optim`` they are refused.
         """
 
     @property
@@ -55,7 +55,7 @@ class Mix(Protocol):
         """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
 
     def project(self, y: Tensor) -> Tensor:
-        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
+        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario restricts the points."""
 
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
         """The allowed points v [R, n, d] that minimise <s, v>. If all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
@@ -147,7 +147,8 @@ class Compressor(Protocol):
 
 
 class Slots(NamedTuple):
-    """The own agents' links, a slot each; all have as many slots as the largest degree E, and those that are left over are empty.
+    """The links of the block's agents, a slot each.
+    Every agent has as many slots as the largest degree E; unused slots are empty.
 
     Attributes:
         index: int64 [n, E], where the slot of the link's other end lies among all h E slots of the heard agents; an empty slot's is its own.
@@ -161,7 +162,7 @@ class Slots(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What the own agents have of those whom they hear on a fixed graph; all have as many places as the largest number D of these.
+    """The messages that arrive at the block's agents on a fixed graph. Every agent has D places, the largest number of senders.
 
     Attributes:
         rows: [R, n, D, d], each sender's row; any number where there is no sender, or where its message has not arrived.
@@ -177,7 +178,7 @@ class Arrived(NamedTuple):
 class Wire(Protocol):
     """What a channel may do with the network in one round.
 
-    The agents HEARD are those of the own block and all that W_t makes them hear, h in number, in ascending global id.
+    The HEARD agents are those of the block and all their senders by W_t, h in number, in ascending global id.
     """
 
     @property
@@ -185,7 +186,7 @@ class Wire(Protocol):
         """The place of the block's agents among the heard ones: an index of axis -2."""
 
     def heard(self, payload: Payload) -> Payload:
-        """Send the own agents' payload, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
+        """Send the payload of the block's agents, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
 
     def weigh(self, rows: Tensor) -> Tensor:
         """sum_j w_ij z_j [R, n, d] over the heard agents' rows z [R, h, d], self term included."""
@@ -195,7 +196,7 @@ class Wire(Protocol):
         """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
 
     def arrived(self, payload: Tensor) -> Arrived:
-        """Send the own agents' rows [R, n, d], and return those that reach them, sender by sender, for a channel that has ``for_senders``."""
+        """Send the block's rows [R, n, d], and return those that arrive, sender by sender, for a channel with ``for_senders``."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""How the setting is spelled that says how agents leave and join."""
+"""The syntax of the setting ``churn``: how agents leave and join."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distopt.errors import InputError
 
 
 def leaving(churn: Any) -> str:
-    """How agents leave and join, as it is noted; "" where nobody leaves.
+    """The setting ``churn`` in its normal form; "" for none.
 
     >>> leaving("join=0.1, leave=0.01"), leaving(0.05), leaving("leave=0.1,until=50"), leaving("0")
     ('leave=0.01,join=0.1', 'leave=0.05,join=0.05', 'leave=0.1,join=0.0,until=50', '')

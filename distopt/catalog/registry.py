@@ -207,7 +207,7 @@ def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -
     {'lr': 0.01, 'b2': 0.99}
 
     Raises:
-        InputError: as ``make``, but for what the maker itself refuses.
+        InputError: as ``make``, without errors of the maker itself.
     """
     if isinstance(spec, str):
         spec = Spec.parse(spec)

@@ -35,7 +35,7 @@ def kind(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> str | None:
 
 
 def lineage(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[ast.ClassDef, ast.Module]]:
-    """A class and those that it inherits from, with their modules, as far as the text tells."""
+    """A class and its base classes, with their modules, as far as the text shows them."""
     yield node, tree
     for base in node.bases:
         if (above := _class(ast.unparse(base), tree)) is not None:
@@ -89,7 +89,7 @@ def _dataclass(node: ast.ClassDef) -> bool:
 
 
 def _own_fields(node: ast.ClassDef, tree: ast.Module) -> Iterator[Field]:
-    """The fields that a dataclass has of itself, but for those that its ``__init__`` does not take."""
+    """The fields that a dataclass defines itself, without those that its ``__init__`` does not take."""
     for each in node.body if _dataclass(node) else ():
         if not isinstance(each, ast.AnnAssign) or re.search("ClassVar|KW_ONLY", ast.unparse(each.annotation)):
             continue

@@ -57,7 +57,7 @@ def bare(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrapped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an experiment, with what ``feedback`` and ``feasible`` among them stand for in their place; "" and None ask for nothing.
+    """The settings of an experiment, with ``feedback`` and ``feasible`` replaced by the specs that they stand for; "" and None are ignored.
 
     >>> wrapped({"algorithm": "dgd:lr=[0.1,0.2]", "feedback": "two_point:delta=0.1"})
     {'algorithm': 'bandit(dgd(lr=[0.1,0.2]),form=two_point,delta=0.1)'}
@@ -75,7 +75,7 @@ def wrapped(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
-    """The spec of a part, or the object, inside the entry that is asked for."""
+    """The spec of a part, or the object, inside the wrapping entry."""
     if not isinstance(asked, str):
         raise InputError(f'{setting}={shown(asked)}: must be a text such as "{wrapping.example}"')
     told = f"{either(f'--{setting} ', f'{setting}=')}{printable(asked)}"
@@ -93,7 +93,7 @@ def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
     spec = Spec.parse(given)
     if spec.name != name:
         return Spec(name, (Value(spec.inside), *values)).inside
-    # what has been tuned is asked for again with the whole spec, and may stand beside the setting
+    # tuned algorithms are given with the whole spec, which may repeat the setting
     named = {each.key: each.text for each in registry.normal(kind, given).values}
     meant = Spec.parse(Spec(name, (Value(named[inner], inner), *values)).inside) if inner in named else None
     if meant is None or registry.normal(kind, given) not in [registry.normal(kind, each) for each in _points(meant)]:
@@ -109,7 +109,7 @@ def _points(spec: Spec) -> list[str]:
 
 
 def _values(told: str, wrapping: Wrapping, asked: str) -> tuple[Value, ...]:
-    """The form and the parameters that a setting asks for, as the values of the entry, once each has been tried."""
+    """The form and the parameters of a setting, as values of the entry, after each has been checked."""
     name, kind = wrapping.name, wrapping.kind
     spec = Spec.parse(asked)
     forms = typing.get_args(typing.get_type_hints(registry.maker(kind, name))["form"])

@@ -32,7 +32,7 @@ def tune(
     out: Path | None,
     page: bool,
 ) -> None:
-    """Tune the algorithms asked for, show the verdict, and end with exit code 1 where one has no winner."""
+    """Tune the algorithms, show the verdict, and exit with 1 if one has no winner."""
     from distopt.experiment import settings, titled
     from distopt.runs import tuning
     from distopt.runs.candidates import USUAL

@@ -69,7 +69,7 @@ def averaged(
 
 
 def _update_statistics(model: torch.nn.Module, data: Iterable[Any]) -> None:
-    """Compute the statistics of BatchNorm layers anew. torch leaves all layers in one mode, and after an error without momentum."""
+    """Compute the statistics of BatchNorm layers again. torch leaves all layers in one mode, and after an error without momentum."""
     kept = [(each, each.training, getattr(each, "momentum", None)) for each in model.modules()]
     try:
         update_bn(data, model)

@@ -107,7 +107,7 @@ class Bucket:
         return torch.cat([each.detach().reshape(-1).to(self.dtype) for each in self.params]).reshape(1, 1, -1)
 
     def look(self) -> None:
-        """See whether somebody has written to the parameters since ``write``.
+        """Check whether the parameters were changed since ``write``.
 
         Raises:
             InputError: they are lent to the mean of all agents.
@@ -117,12 +117,12 @@ class Bucket:
         self._now = None if all(torch.equal(each, x.to(each.dtype)) for each, x in pairs) else self._changed()
 
     def own(self) -> None:
-        """Refuse parameters that are those of all agents' mean now, and will be overwritten."""
+        """Refuse a step while the parameters are the mean of all agents, since they will be overwritten."""
         if self.lent:
             raise InputError("within averaged(model) the parameters are the mean of all ranks; leave it first")
 
     def _changed(self) -> Tensor:
-        """The parameters as they are now, but where nobody has written to them the agent's point, which may be more precise."""
+        """The present parameters; where they were not changed, the agent's point, which may be more precise."""
         parts = [
             torch.where(each == x.to(each.dtype), x, each.detach().to(self.dtype)).reshape(-1)
             for each, x in zip(self.params, self._xs, strict=True)
@@ -131,7 +131,7 @@ class Bucket:
 
     @property
     def moved(self) -> bool:
-        """Whether ``look`` has seen that somebody has written to the parameters."""
+        """Whether ``look`` has found changed parameters."""
         return self._now is not None
 
     def read(self, scale: Tensor | float | None, decay: float) -> None:
@@ -219,7 +219,7 @@ class Bucket:
         torch._foreach_copy_(self.params, self._xs)
 
     def send(self) -> None:
-        """Send now what the next round begins with, if the algorithm knows it already."""
+        """Send the first messages of the next round now, if the algorithm already has them."""
         if self.agents.method.plan.early:
             with default_dtype(self.dtype):
                 self.agents.send()

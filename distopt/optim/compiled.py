@@ -254,7 +254,7 @@ class CompiledAgents(Agents):
 
 
 def _with(method: Method, lr: Tensor | tuple[()]) -> Method:
-    """The method with a step size that is given anew each round."""
+    """The method with a new step size in each round."""
     algorithm = copy.copy(method.algorithm)
     return dataclasses.replace(
         method, algorithm=with_tensor(algorithm, "lr", lr) if isinstance(lr, Tensor) else algorithm

@@ -192,7 +192,7 @@ def _wait() -> None:
 
 
 class _Part:
-    """One parameter's share of a bucket in one step: the channel ``error_feedback`` between ranks that all hear each other."""
+    """One parameter's share of a bucket in one step: the channel ``error_feedback`` between ranks that all receive from each other."""
 
     def __init__(self, state: "ErrorFeedbackState", parameter: Tensor, gradient: Tensor, step: int, group: Any) -> None:
         self.channel, self.gradient, self.rank = ErrorFeedback(state.compressor), gradient, dist.get_rank(group)

@@ -76,7 +76,7 @@ class RowExchange(HaloExchange):
             self.k = k
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
-        """Send the agent's rows [1, 1, *] of a stage to all neighbours who weigh them, and expect theirs."""
+        """Send the agent's rows [1, 1, *] of a stage to all its receivers, and post receives for its senders' rows."""
         self.declare(stage, [(row.shape, row.dtype) for row in rows])
         if self.sends or self.receives:
             self.ready()

@@ -89,7 +89,7 @@ def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
 
 
 def drop(buckets: Sequence[Bucket]) -> None:
-    """Drop the connections at once: whoever waits for a message of this rank sees that none will come."""
+    """Close the connections at once, so that ranks that wait for this one see that no message will come."""
     for bucket in buckets:
         bucket.exchange.drop()
 

@@ -47,7 +47,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         algorithm: a spec such as "gtadam" or "gt:form=atc" (``distopt list algorithms``), an object, or the path of a Python file.
         lr: the step size; None: the algorithm's own. Groups may have their own ``lr``, and schedulers may change it, as they may any number
             of the algorithm (``b1``, ``eps``, ...).
-        topology: who hears whom, a spec or an object (``distopt list topologies``); as many agents as ranks.
+        topology: the network, a spec or an object (``distopt list topologies``), with as many agents as ranks.
         channel: how messages travel: "exact", "choco:compressor=sign,gamma=0.4", ... (``distopt list channels``).
         weights: the rule that makes W.
         weight_decay: this times the parameters is added to the gradients.
@@ -64,7 +64,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         mode: "auto" compiles the rounds on CPUs at the first step; "eager" does not.
 
     Raises:
-        InputError: bad settings, or the ranks have not the same ones; the first difference is told.
+        InputError: invalid settings, or settings that differ among ranks; the message names the first difference.
         RunError: a rank is missing or lost; it is named.
 
     >>> import torch
@@ -80,7 +80,7 @@ class Decentralized(Observed, Optimizer, Joinable):
     """
 
     _step_supports_amp_scaling = (
-        True  # torch's GradScaler then calls ``step`` even where gradients overflow, and says so
+        True  # torch's GradScaler then also calls ``step`` with overflowing gradients, and sets a flag
     )
 
     def __init__(
@@ -217,7 +217,8 @@ class Decentralized(Observed, Optimizer, Joinable):
         """One round, with the gradients that the parameters have; one that is None counts as zero. What ``closure`` returns.
 
         Args:
-            closure: computes the gradients anew and returns the loss. Algorithms that take a second gradient in a round need it.
+            closure: computes the gradients again and returns the loss. Algorithms that take a second gradient in a
+                round need it.
 
         Raises:
             RunError: another rank is gone, or silent for ``timeout`` seconds.
@@ -255,7 +256,9 @@ class Decentralized(Observed, Optimizer, Joinable):
             bucket.look()
             if idle:
                 bucket.gradient.zero_()
-            elif not overflow:  # else the last gradients serve again: a rank that sat out would break the trackers
+            elif (
+                not overflow
+            ):  # else the last gradients are used again: a rank that skips a round would break the trackers
                 decay = number(bucket.group["weight_decay"], "weight_decay")
                 bucket.read(getattr(self, "grad_scale", None), 0.0 if self._decoupled else decay)
         if not self._compared:

@@ -68,7 +68,7 @@ class Ranks:
             return
         seconds = max(1, round(_patience(joined) if timeout is None else timeout))
         store = joined.get_group_store()
-        # all ranks make optimisers in the same order, so their numbers are the same; the store knows them also where a process is new
+        # all ranks make optimisers in the same order, so their numbers agree; the store keeps the count for restarted processes
         store = dist.PrefixStore(f"distopt/optimiser {store.add(f'distopt/made by {self.rank}', 1)}", store)
         alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", "")
         here = "127.0.0.1" if alone and "GLOO_SOCKET_IFNAME" not in os.environ else None
@@ -171,9 +171,9 @@ class Ranks:
                 tensor.copy_(there)
 
     def _missing(self, why: str) -> Exception:
-        """The error to raise where numbers could not be shared. gloo does not say with whom, so all who are left report to the store."""
+        """The error to raise if a collective call failed. gloo does not name the rank, so all remaining ranks report to the store."""
         assert self.group is not None
-        self.group.close()  # so that those who still wait come here, too
+        self.group.close()  # so that ranks that still wait get here, too
         end, others = time.monotonic() + ROLL_CALL, list(range(self.size))
         self._store.set(f"left {self._meetings}/{self.rank}", "")
         while others and time.monotonic() < end:

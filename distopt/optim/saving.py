@@ -18,14 +18,13 @@ VALUE = "parameter"
 """The name of the parameter itself."""
 
 SHARED = "bucket."
-"""In front of the name of a leaf that is not as wide as the parameters. It stands with the first parameter of its bucket."""
+"""In front of the name of a leaf that is not as wide as the parameters. It is stored with the first parameter of its bucket."""
 
 
 def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Tensor]]:
     """What the agent holds: for each parameter the round under "step", its value, and views of the rows by name.
 
-    The value is another than the agent's point where somebody has written to the parameter since the last step, or where it is of a lower
-    precision.
+    The value differs from the agent's point if the parameter was changed since the last step, or has a lower precision.
     """
     found: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
     for bucket in buckets:
@@ -58,7 +57,7 @@ def _rows(bucket: Bucket) -> dict[str, Tensor]:
 
 ABOUT = ("rank", "world_size", "network")
 """Where a state was saved (rank, world size, ...), as stored in each parameter group beside the settings.
-Its round stands with each parameter, as "step"."""
+The round is stored with each parameter, as "step"."""
 
 
 def load(

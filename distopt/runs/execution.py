@@ -215,8 +215,8 @@ def execute_together(
     interruption holds the run of every problem.
 
     ``starts`` are the problems' checkpoints, all of one round. The rounds continue in the mode of the checkpoints. When
-    ``stop`` is set, the run ends after its segment, and writes a checkpoint first. ``seen`` is told what each run has
-    recorded, segment by segment. ``mine`` says that the caller has locked the folders (``distopt.runs.files.locked``).
+    ``stop`` is set, the run ends after its segment, and writes a checkpoint first. ``seen`` receives the recorded
+    rounds of each run, segment by segment. ``mine``: the caller has locked the folders (``distopt.runs.files.locked``).
     The arrays of a run with a folder are read from there on first use.
     """
     asked = Asked(mode, engine, checkpoint_every).recorded()

@@ -37,7 +37,7 @@ def written(path: Path) -> Iterator[IO[bytes]]:
         finally:
             os.close(folder)
     except BaseException as error:
-        with suppress(OSError):  # the error that is on its way says more
+        with suppress(OSError):  # the original error is more useful
             beside.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
@@ -52,7 +52,8 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
-    """Within it, nobody else writes to ``folder``, or to the folders of the runs in it. The lock dies with its process.
+    """Inside this context no other process writes to ``folder``, or to the folders of the runs in it.
+    The lock dies with its process.
 
     Args:
         folder: of a run, or of several.

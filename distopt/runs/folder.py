@@ -1,7 +1,7 @@
 """A folder of runs: one run lies in the folder itself, several lie inside it, one folder each, beside their table and figure.
 
-``opened`` takes experiments and a place for them, ``reopened`` a folder that is there. Either gives a ``Folder``, which knows
-what is finished, runs the rest, and reports on all.
+``opened`` takes experiments and a place for them, ``reopened`` takes an existing folder. Both return a ``Folder``, which
+finds the finished runs, runs the rest, and reports on all.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def opened(
         path: the folder, or None for one in ``runs`` that is named after the experiments.
         asked: how they are to run.
         agentwise: as in ``distopt.simulate``.
-        resume: go on with what the folder holds of them, if anything.
-        force: go on although the results there are of other files, another program or another device.
+        resume: continue from the results in the folder, if any.
+        force: continue even if those results come from other files, another version or another device.
 
     Raises:
         InputError: an experiment cannot be run, or the folder holds something else or is being written.
@@ -189,7 +189,7 @@ class Folder:
         ``reporting`` gives the progress
         function of a batch by its name.
 
-        ``seen`` is told what each run has recorded (see ``execute_together``).
+        ``seen`` receives the recorded rounds of each run (see ``execute_together``).
 
         Raises:
             KeyboardInterrupt: asked to end; the runs that were going have saved themselves and are in ``runs``.

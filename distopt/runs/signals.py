@@ -23,11 +23,11 @@ from typing import Any
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
 ECHO = 1.0
-"""Seconds in which a second signal is the first one told again: a batch system tells torchrun and its ranks, and torchrun tells them, too."""
+"""Seconds in which a second signal counts as the first one: a batch system signals torchrun and its ranks, and torchrun signals the ranks again."""
 
 
 class Stop:
-    """Whether the run is asked to end: ``signal`` is the number of the first Ctrl-C or SIGTERM.
+    """Whether the run should end: ``signal`` is the number of the first Ctrl-C or SIGTERM.
 
     While ``patient``, the run is to end itself at its next checkpoint, or when it has written what it has to; otherwise there is
     nothing to save, and a KeyboardInterrupt is raised at once.

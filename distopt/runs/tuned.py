@@ -1,4 +1,4 @@
-"""What tuning has found: figures by step size, the winners, and their runs beside those of the defaults."""
+"""The results of tuning: figures by step size, the winners, and their runs beside those of the defaults."""
 
 from __future__ import annotations
 

@@ -140,8 +140,8 @@ def test_without_room_for_another_fewer_actors_go_on(
     ("how", "message"),
     [
         (divide, "^rank 1 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
-        (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 new starts"),
-        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 new starts"),
+        (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 restarts"),
+        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 restarts"),
     ],
 )
 def test_what_ends_a_run_is_told_in_one_line(

@@ -179,7 +179,7 @@ def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(
 def test_results_before_a_checkpoint_that_are_missing_are_told() -> None:
     call(*ASK, "--out", "b")
     writer = writing.Writer(Path("b"), "gtadam", manifest.read_manifest(Path("b")))
-    with pytest.raises(InputError, match=r"b: results before round 41 are missing; begin anew with simulate\(...\)"):
+    with pytest.raises(InputError, match=r"b: results before round 41 are missing; start again with simulate\(...\)"):
         writer.keep(41, 1)
     writer.close()
 
