@@ -47,8 +47,8 @@ class DiracGAN(ScenarioDefaults):
         theta' = -psi f'(psi theta),    psi' = theta f'(psi theta) - c_i f'(-psi c_i)
 
     x = (theta, psi) [R, n, 2] starts at (1, 1). ``grad`` is (-theta', -psi'): each player's own descent direction, and NOT the gradient of a
-    cost. theta lowers V and psi raises it. ``loss`` is V without regulariser, so a smaller one is no better, and no point minimises it
-    (``comparator = False``). What counts is the distance from the ``equilibrium`` (0, 0), the metric ``radius``.
+    cost. theta lowers V and psi raises it. ``loss`` is V without regulariser, so smaller values are not better, and no point minimises
+    it (``comparator = False``). Runs are ranked by the distance from the ``equilibrium`` (0, 0), the metric ``radius``.
 
     The agents' data points are c_i = spread (z_i - mean_j z_j), z_i standard normal. Their mean is 0, so the mean of the agents' games has its
     equilibrium at (0, 0), too, while agent i alone is drawn to theta = c_i. With ``spread`` = 0 all agents have the paper's game.
@@ -104,7 +104,7 @@ class DiracGAN(ScenarioDefaults):
         room(self, 2 * self.draws, "draws")
         if self.regulariser == "consensus" and self.spread:
             raise InputError(
-                f"dirac_gan: consensus with spread={self.spread} is not offered, as the agents' own terms move the equilibrium; take spread=0"
+                f"dirac_gan: consensus with spread={self.spread} is not supported, as the agents' own terms move the equilibrium; use spread=0"
             )
 
     def batch(self, t: Tensor, key: Key) -> Game:

@@ -93,7 +93,7 @@ class LeastSquares(ScenarioDefaults):
         return Rows(a[:, row][None], y[:, row][None], w[None, None], shortest[None])
 
     def terms(self, agents: int) -> int:
-        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        """The largest number of rows of an agent; missing rows of other agents have weight 0."""
         return -(-self.rows // agents)
 
     def start(self, key: Key) -> Tensor:

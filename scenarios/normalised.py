@@ -57,10 +57,12 @@ class Normalised(ScenarioDefaults):
         real(self, "radius", above=True)
         name = type(given).__name__
         if given.project is not None:
-            raise InputError(f"normalised: {name} restricts its points, and a sphere would be another restriction")
+            raise InputError(
+                f"normalised: {name} restricts its points, and a sphere would be another restriction; use another scenario"
+            )
         if given.equilibrium is not None:
             raise InputError(
-                f"normalised: {name} is a game, which has no cost to put on a sphere; take a scenario whose costs are minimised"
+                f"normalised: {name} is a game, which has no cost to put on a sphere; use a scenario whose costs are minimised"
             )
 
     @property

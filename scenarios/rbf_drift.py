@@ -94,7 +94,7 @@ class RbfDrift(ScenarioDefaults):
         """Where the centroids are in rounds t [K, 1, 1, 1], after t moves: float64 [K, R, 1, centroids, features].
 
         A coordinate starts at c, needs floor((1 - c) / v) + 1 moves to be put on the upper wall, and from then on
-        floor(1 / v) + 1 moves from wall to wall: no round needs the one before it.
+        floor(1 / v) + 1 moves from wall to wall: so each round is computed without the one before it.
         """
         network, count = key.shared, self.centroids * self.features
         shape = (1, len(key.trials), 1, self.centroids, self.features)

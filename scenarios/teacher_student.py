@@ -28,7 +28,7 @@ class Taught(NamedTuple):
 
 @dataclass(frozen=True)
 class TeacherStudent(ScenarioDefaults):
-    """Find what a teacher knows from rows that are dealt to the agents [gerbelot2020].
+    """Estimate a teacher's coefficients from rows that are dealt to the agents [gerbelot2020].
 
     The M = alpha d rows (rounded) of F = U D V' are cut into blocks of neighbouring rows, one for each agent, which differ by at most one row.
     With the N agents' mean cost the network solves
@@ -42,10 +42,10 @@ class TeacherStudent(ScenarioDefaults):
         linear:    y = F x0 + noise xi,         loss(z, y) = (z - y)^2 / 2
         logistic:  y = sign(F x0 + noise xi),   loss(z, y) = log(1 + exp(-y z))
 
-    with standard normal xi. Data are the same in all rounds, and each trial has its own. In the paper coordinates of x0 are independent. The
-    exact length and number of coordinates here make no difference for many of them, and trials differ less.
+    with standard normal xi. Data are the same in all rounds, and each trial has its own. In the paper coordinates of x0 are independent.
+    Here the length and the number of coordinates are exact. With many coordinates this does not matter, and trials differ less.
 
-    How good the estimate is for d -> infinity says ``distopt.costs.glm``.
+    ``distopt.costs.glm`` computes the quality of the estimate for d -> infinity.
 
     Attributes:
         dim: d.
@@ -136,7 +136,7 @@ class TeacherStudent(ScenarioDefaults):
         return Taught(F[:, row][None], y[:, row][None], (key.total * there)[None, None])
 
     def terms(self, agents: int) -> int:
-        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        """The largest number of rows of an agent; missing rows of other agents have weight 0."""
         return -(-self.rows // agents)
 
     def loss(self, x: Tensor, b: Taught) -> Tensor:

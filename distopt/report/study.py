@@ -64,7 +64,7 @@ class Group:
     trials: Mapping[str, tuple[Trial, ...]]
 
     def common(self, names: Sequence[str] | None = None) -> list[Trial]:
-        """The trials that the named runs, by default all, have in common: those that can be compared pair by pair."""
+        """The trials that the named runs (by default all) share, which can be compared pair by pair."""
         chosen = [self.trials[name] for name in (self.runs if names is None else names)]
         return [trial for trial in chosen[0] if all(trial in each for each in chosen[1:])] if chosen else []
 
@@ -74,7 +74,7 @@ class Group:
 
 
 class Pooled(Mapping[str, Array]):
-    """The arrays of several runs by name, joined along the trials when they are asked for."""
+    """The arrays of several runs by name, joined along the trials on first use."""
 
     def __init__(self, each: Sequence[Mapping[str, Array]]) -> None:
         self._each = each

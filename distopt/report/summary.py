@@ -97,7 +97,7 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def by_trial(run: Run, series: str) -> NDArray[np.float64]:
-    """What is left of a series in the end, [R]: as its metric says, the mean or the largest of its values, or else the last."""
+    """The closing figure of a series [R]: the mean, the largest or the last value, as its metric defines."""
     values, take = run[series], run.about(series).take
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(values.mean(1) if take == "mean" else values.max(1) if take == "largest" else values[:, -1])

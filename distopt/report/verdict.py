@@ -1,4 +1,4 @@
-"""What a comparison of methods says: their figures at the end, differences pair by pair, and a verdict in words.
+"""The result of comparing methods: their figures at the end, differences pair by pair, and a verdict in words.
 
 How to read it: docs/comparing.md.
 """
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison says.
+    """The result of a comparison.
 
     Attributes:
         groups: the problems, with the runs that were compared.
@@ -241,7 +241,7 @@ def _named(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def _one(group: Group, metric: str | None, baseline: str | None, level: float) -> tuple[Group, list[Row], list[str]]:
-    """The methods of a group that have the metric, their rows, and what to know besides."""
+    """The methods of a group that have the metric, their rows, and notes."""
     notes, title = [], group.title
     runs = {
         name: run

@@ -117,7 +117,7 @@ def test_the_class_of_the_files_name_is_the_first_of_its_kind(tmp_path: Path, mo
     assert type(direction).__name__ == "Rule" and direction.b == 1
     Path("rest.py").write_text(f"{OWN}class Rest:\n    tracks = True\n")  # of no kind by its methods, so of any
     assert registry.maker("directions", "rest.py").__name__ == "Rest"
-    with pytest.raises(InputError, match="the kind of Rest cannot be told from the text"):
+    with pytest.raises(InputError, match="the kind of Rest is not clear from the text"):
         entries.own("rest.py")
 
 

@@ -1,4 +1,4 @@
-"""What stands on a page, group by group: verdict, charts, network, paths, warnings and set-up."""
+"""The content of a page, group by group: verdict, charts, network, paths, warnings and set-up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Section:
 
 
 def section(group: Group, pool: Pool, size: tuple[int, int]) -> Section:
-    """All that the page says of a group."""
+    """The content of a group."""
     dead = {name: data.diverged(run) for name, run in group.runs.items()}
     drawings, undrawn = _drawings(group)
     return Section(
