@@ -20,19 +20,19 @@ SPELLINGS: dict[str, Properties] = {
     "symmetric": frozenset({"row", "column", "symmetric"}),
     "average": frozenset({"row", "column", "symmetric", "average"}),
 }
-"""The words for sets of properties. A stricter one comes later."""
+"""The names of sets of properties, the stricter ones later."""
 
 _ADVICE = {
     "row": ("row-stochastic", "divide each row by its sum"),
-    "column": ("column-stochastic", "divide each column by its sum, so that a sender splits what it has"),
+    "column": ("column-stochastic", "divide each column by its sum, so that a sender splits its value"),
     "doubly": (
         "doubly stochastic",
-        "give weights whose columns also sum to 1, or let a rule such as metropolis make them",
+        "give weights whose columns also sum to 1, or use a rule such as metropolis",
     ),
-    "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
+    "symmetric": ("symmetric", "give symmetric weights, or use a rule such as metropolis"),
     "average": (
         "averaging",
-        "its workers meet around their average: use a star, whose hub is then the server, or the complete graph with metropolis weights",
+        "use a star, whose hub is then the server, or the complete graph with metropolis weights",
     ),
 }
 

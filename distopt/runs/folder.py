@@ -315,7 +315,7 @@ class Folder:
                         )
                     )
                     raise InputError(
-                        f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or use {either('--force', 'force=True')}"
+                        f"{folder} ran on {before}, whose bits differ from those of {now}; {there}, or {either('--force', 'force=True')}"
                     )
                 self.starts[k] = found
             if force:

@@ -187,7 +187,7 @@ class Uneven:
     ("what", "told"),
     [
         ("grad", "takes 1 further gradients in one round, and 0 in the first"),
-        ("uniform", "draws 1 uniform numbers an agent in one round, and 0 in the first"),
+        ("uniform", "draws 1 uniform numbers per agent in one round, and 0 in the first"),
     ],
 )
 def test_a_round_that_asks_for_more_than_the_first_is_refused(what: str, told: str) -> None:

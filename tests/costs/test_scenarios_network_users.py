@@ -195,7 +195,7 @@ def test_targets_that_are_numbers_are_fitted_by_squares() -> None:
     run = distopt.simulate("ring", agents=4, scenario=net, algorithm="gt:lr=0.1", rounds=20, mode="eager")
     assert run["cost"][0, -5:].mean() < run["cost"][0, :5].mean() and "accuracy" not in run.metrics
     wide = (x, torch.cat([x, x], 1))
-    with pytest.raises(InputError, match=r"targets of shape \[2\] have no classes .* give alpha=inf"):
+    with pytest.raises(InputError, match=r"targets of shape \[2\] have no classes, .* use alpha=inf"):
         Network(model=lambda classes: nn.Linear(1, classes), data=wide).shard(0, 2)
     assert len(Network(model=lambda classes: nn.Linear(1, classes), data=wide, alpha=math.inf).shard(0, 2)) == 20
 

@@ -307,7 +307,7 @@ def test_switching_rounds_do_not_depend_on_the_chunk(name: str) -> None:
         ("topohub", 12, {}, "has 11 agents, not 12"),
         ("topohub", None, {"name": "topozoo/Nowhere"}, "no network 'topozoo/Nowhere'"),
         ("topohub", None, {"name": "../secret"}, "not of the form group/name"),
-        ("file", None, {}, "say which"),
+        ("file", None, {}, "path is missing"),
         ("file", None, {"path": "graph.xls"}, "suffix '.xls'"),
         ("file", None, {"path": "missing.csv"}, "does not exist"),
     ],
