@@ -24,9 +24,7 @@ _ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\
 
 
 NOTES = {
-    "scenarios": {
-        "comparator = False": "Nobody knows its minimisers: a run has no regrets, and the cost in their place."
-    },
+    "scenarios": {"comparator = False": "Its minimisers are unknown: runs have the cost in place of regrets."},
     "metrics": {
         "compares = True": "It compares with minimisers, so a scenario with ``comparator = False`` has no such metric."
     },

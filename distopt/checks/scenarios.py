@@ -45,9 +45,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
     known = scenario.comparator
     require(isinstance(known, bool), f"{who}: comparator must be True or False, not {known!r}")
-    require(
-        known or scenario.optimum is None, f"{who}: comparator = False says that nobody knows its optimum; it has one"
-    )
+    require(known or scenario.optimum is None, f"{who}: comparator = False, but it has an optimum; remove one of them")
     game = scenario.equilibrium is not None
     require(not (known and game), f"{who}: a game has no minimiser: say comparator = False")
     last = scenario.length(agents)

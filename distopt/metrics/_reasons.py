@@ -2,8 +2,8 @@
 
 from distopt import metrics
 
-NO_COMPARATOR = "nobody knows the minimisers of the scenario (comparator = False)"
-AWAY = "agents leave and join (churn), so an agent has no point of its own in rounds in which it is away"
+NO_COMPARATOR = "the minimisers of the scenario are unknown (comparator = False)"
+AWAY = "agents leave and join (churn), so an agent has no point in rounds in which it is away"
 NO_FIXED_POINT = "no best fixed point could be certified (the costs are not smooth, or their sum has no minimiser)"
 
 

@@ -189,7 +189,7 @@ def _profiles(verdict: Verdict) -> tuple[dict[str, Profile] | None, str]:
     if not all((each > 0).all() for each in figures.values()) or any(
         group.runs[names[0]].about(verdict.series[group.title]).rises for group in verdict.groups
     ):
-        return None, "no performance profile: it takes figures above zero of which smaller ones are better"
+        return None, "no performance profile: it needs figures above zero, and smaller ones must be better"
     return statistics.profiles(figures), ""
 
 
@@ -255,5 +255,7 @@ def _caption(verdict: Verdict, group: Group) -> str:
         "[hodges1963]. p: Wilcoxon signed-rank test [wilcoxon1945], exact, corrected by Holm [holm1979]. "
     )
     if any(row.marked for row in rows):
-        said += f"Bold: the best, and methods that cannot be told from it at {100 * statistics.ALPHA:g} %. "
+        said += (
+            f"Bold: the best, and methods that do not differ significantly from it at {100 * statistics.ALPHA:g} %. "
+        )
     return said + "Diverged trials count as infinite."

@@ -167,9 +167,9 @@ def _refused(run: Run) -> str:
             told.get(name) for name in ("drop_messages", "sleep", "delay")
         ),
         "agents must not leave": bool(told.get("churn")),
-        "everyone must hear everyone: one agent, or topology complete with metropolis weights": agents != 1
+        "all agents must average exactly: one agent, or topology complete with metropolis weights": agents != 1
         and not averages,
-        "agents must combine after they adapt (dgd:form=atc); else each stands at a point of its own": agents != 1
+        "agents must mix after their steps (dgd:form=atc); else their points differ": agents != 1
         and getattr(algorithm, "form", "") != "atc",
         "the precision must be float64": told.get("dtype") != "float64",
         "every round must be recorded (every=1)": every != 1,

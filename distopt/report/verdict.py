@@ -266,7 +266,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
             )
         if run.status == "interrupted":
             notes.append(
-                f"{title}: {name} was interrupted after {int(run.rounds[-1]) + 1:,} rounds, and counts as it stands"
+                f"{title}: {name} was interrupted after {int(run.rounds[-1]) + 1:,} rounds; its last recorded figures count"
             )
     if len({int(run.rounds[-1]) for run in runs.values() if run.status != "diverged"}) > 1:
         notes.append(f"{title}: the methods ran for different numbers of rounds")
@@ -281,7 +281,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
     for name, each in figures.items():
         if none := int((np.isinf(each) & ~lost[name]).sum()):
             notes.append(
-                f"{title}: {metric or 'the metric that ranks'} of {name} is no number at the end of {none} "
+                f"{title}: {metric or 'the metric that ranks'} of {name} is not a number at the end of {none} "
                 f"of {len(each)} trials; these count as infinitely bad"
             )
     first = next(iter(runs.values()))

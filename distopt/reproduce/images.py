@@ -148,7 +148,7 @@ class Falling:
 class Classifying:
     """The network on some pictures as a scenario with one agent: a round is a batch, and each epoch goes through the pictures in a new order.
 
-    Nobody knows the minimisers. Only the accuracy after an epoch counts, so rounds have no cost.
+    The minimisers are unknown. Only the accuracy after an epoch counts, so rounds have no cost.
     """
 
     network: Network

@@ -146,7 +146,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
 
 def forced() -> str:
     """What to do about results of other files or another version."""
-    return f"{either('--force', 'force=True')} goes on all the same, with other bits"
+    return f"{either('--force', 'force=True')} continues anyway, with other bits"
 
 
 def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Checkpoint | None:

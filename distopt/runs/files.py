@@ -41,7 +41,7 @@ def written(path: Path) -> Iterator[IO[bytes]]:
             beside.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        raise RunError(f"cannot write {path}: {error.strerror or error}; what was written before is kept") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}; earlier results are kept") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -55,7 +55,7 @@ def begun(folder: Path, names: Sequence[str]) -> Iterator[str]:
         if (folder / name / MANIFEST).exists():
             yield name
         elif any((folder / name).glob("chunk-*")):
-            raise InputError(f"{folder / name / MANIFEST}: missing, although results of the run are there")
+            raise InputError(f"{folder / name / MANIFEST}: missing, although the run has results")
 
 
 def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
@@ -71,7 +71,7 @@ def stored(folder: Path) -> Run:
     """
     content = read_manifest(folder)
     if "chunks" not in content:
-        raise InputError(f"{folder}: holds several runs, where one is asked for")
+        raise InputError(f"{folder}: holds several runs; give the folder of one")
     checked: reading.Checked = {}
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds", checked)], None)
     _last(folder, content)  # refuse a damaged file now, though it is read later

@@ -133,7 +133,7 @@ class Tuned:
     """What ``distopt.tune`` found.
 
     Attributes:
-        figure: what was compared at the end of a trial: "average_dynamic_regret", or "cost" where nobody knows the minimisers.
+        figure: what was compared at the end of a trial: "average_dynamic_regret", or "cost" if the minimisers are unknown.
         rounds: T, of the algorithms that take the fewest gradients in a round.
         seed, trials: of the runs by which the winners were chosen.
         report_seed, report_trials: of the runs that are reported.

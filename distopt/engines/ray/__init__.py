@@ -242,7 +242,7 @@ class ActorGroup:
                 return InputError(
                     f"an actor could not start on the cluster ({missing[0]}); install distopt on all its nodes"
                 )
-            return WorkerLost(f"rank {me} has gone in round {self._round} or later")
+            return WorkerLost(f"rank {me} was lost in round {self._round} or later")
         except failures.RayError as error:
             return RunError(f"rank {me} failed in round {self._round} or later: {first_line(error)}")
 

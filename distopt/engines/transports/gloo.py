@@ -123,7 +123,7 @@ class Group:
     def alive(self) -> None:
         """Raise if a rank is known to have ended."""
         for rank in self.ended():
-            raise self.report_failure("lost", f"rank {rank} has gone in round {self.round}")
+            raise self.report_failure("lost", f"rank {rank} was lost in round {self.round}")
 
     def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
         """The error to raise when nothing comes from one of ``peers``."""
@@ -188,10 +188,10 @@ class Group:
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
         end = time.monotonic() + GRACE
-        with contextlib.suppress(RuntimeError):  # the store has gone
+        with contextlib.suppress(RuntimeError):  # the store was lost
             while not self.store.check(["failed"]) and time.monotonic() < end:
                 time.sleep(0.01)
-        return self.report_failure("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
+        return self.report_failure("lost", f"{_one_of(peers)} was lost in round {self._round(tag)}")
 
 
 def _one_of(peers: Sequence[int]) -> str:

@@ -149,4 +149,4 @@ def _drawings(group: Group) -> tuple[list[Drawing], list[str]]:
 def status(runs: Sequence[Run]) -> str:
     """Whether the runs are finished, in words; nothing where they are."""
     going = sum(run.status == "interrupted" for run in runs)
-    return f"{going} of {len(runs)} runs are not finished; they are shown as they stand." if going else ""
+    return f"{going} of {len(runs)} runs are not finished; they are shown as far as they have come." if going else ""
