@@ -16,7 +16,7 @@ class RunError(RuntimeError):
 
 
 class WorkerLost(RunError):
-    """A worker is gone or silent. Another worker can take over its agents, so the run may continue."""
+    """A worker is lost or silent. Another worker can take over its agents, so the run may continue."""
 
 
 _by_command = False

@@ -52,7 +52,7 @@ class Mix(Protocol):
         """
 
     def loss(self, y: Tensor) -> Tensor:
-        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
+        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. Only the simulator has them."""
 
     def project(self, y: Tensor) -> Tensor:
         """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario restricts the points."""
@@ -77,7 +77,7 @@ class DirectionRound(Mix, Protocol):
     def lr(self) -> Any:
         """The step size that will multiply the direction in this round: for arithmetic with tensors, and with a value of its own per trial.
 
-        It is a number, a tensor without axes or [R, 1, 1], or what stands for a number in a grid. For a function of it, such as its root, make a
+        It is a number, a tensor without axes or [R, 1, 1], or a number of a grid. For a function of it, such as its root, make a
         tensor first: ``torch.sqrt(lr * torch.ones_like(s[..., :1]))``.
         """
 

@@ -6,7 +6,8 @@
     python launch/train.py                                                 # one rank alone
 
 Every rank has its own share of the data. With --out it writes checkpoints, curve.csv, curve.png, model.pt (the mean of all ranks) and, where the
-package tensorboard is installed, its files. The same command then goes on from the last checkpoint. docs/training-script.md explains it.
+package tensorboard is installed, its files. The same command then continues from the last checkpoint. docs/training-script.md explains
+it.
 """
 
 import argparse
@@ -39,7 +40,7 @@ SHORT = {  # short names for specs; in both, every tensor of the model has its o
     "ef_signsgd": "ef_signsgd:segments=tensors",
 }
 DDP = {"ddp-adam": torch.optim.Adam, "ddp-sgd": torch.optim.SGD}
-FREE = ("steps", "epochs", "out", "report_every", "checkpoint_every")  # options that may change when a run goes on
+FREE = ("steps", "epochs", "out", "report_every", "checkpoint_every")  # options that may change when a run continues
 
 
 def ask(words: list[str]) -> argparse.Namespace:

@@ -48,7 +48,7 @@ def filled(row: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class Version:
-    """What tells that a file is still the same."""
+    """Attributes that show whether a file has changed."""
 
     device: int
     inode: int
@@ -70,7 +70,7 @@ class CsvFile:
 
     @property
     def place(self) -> Path:
-        """Where it lies."""
+        """The path of the file."""
         return (
             Path(__file__).parent / "data" / f"{SAMPLE}.csv"
             if self.path == SAMPLE
@@ -155,7 +155,7 @@ class CsvFile:
 
     def separated(self, label: str) -> CsvFile:
         """The file with the first separator (comma, semicolon, tab, bar) for which the header has a column ``label``.
-        Where none fits, the one that makes the most names of the header.
+        If none fits, the one that gives the header the most names.
         """
         made: dict[CsvFile, float] = {}
         for separator in SEPARATORS:

@@ -125,7 +125,7 @@ class DiracGAN(ScenarioDefaults):
             return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
         every = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         z = every.normal("dirac_gan.points", 1)
-        apart = z - tree_sum(z) / key.total  # the mean is that of all agents, whoever asks
+        apart = z - tree_sum(z) / key.total  # the mean is over all agents, for any block
         return self.spread * apart[:, :, key.agents]
 
     def equilibrium(self, b: Game) -> Tensor:

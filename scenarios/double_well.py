@@ -69,7 +69,7 @@ class DoubleWell(ScenarioDefaults):
         room(self, 2 * self.dim * len(key.trials) * key.total, "dim")
         every = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         z = every.normal("double_well.tilt", self.dim)
-        apart = z - tree_sum(z) / key.total  # the mean is that of all agents, whoever asks
+        apart = z - tree_sum(z) / key.total  # the mean is over all agents, for any block
         return Tilts(self.c + self.spread * apart[:, :, key.agents])
 
     def loss(self, x: Tensor, b: Tilts) -> Tensor:

@@ -55,7 +55,7 @@ class Feasible:
     form: Form = "ball"
     radius: float = 1.0
     equilibrium: ClassVar[None] = None
-    guess: ClassVar[None] = None  # the best points are told
+    guess: ClassVar[None] = None  # the best points are given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))

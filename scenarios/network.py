@@ -301,7 +301,9 @@ class Network(ScenarioDefaults):
         last = self._last.__dict__
         if last.get("place") != place:
             found = self._parameters.scores(x, *self._seen(x, b), self._both)
-            last.update(place=place, found=found, held=(x, b.rows))  # while they are held, nothing else lies there
+            last.update(
+                place=place, found=found, held=(x, b.rows)
+            )  # while they are kept, no other tensor has their memory
         remembered: Tensor = last["found"]
         return remembered.clone()  # what a caller does to it stays his own
 

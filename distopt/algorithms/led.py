@@ -34,7 +34,7 @@ class LED(AlgorithmDefaults):
     number of local steps. The paper's alpha is lr, and its beta is dual / K. The paper's matrix has no negative eigenvalues; (I + W) / 2
     has none for any W. With K = 1 and dual = 1 this is ``exact_diffusion``. One message a round.
 
-    The y_t sum to zero over the agents whatever lr does, so the mean moves by lr times the mean of the K gradients. There is no ``direction``: y_t
+    The y_t sum to zero over the agents for any lr, so the mean moves by lr times the mean of the K gradients. There is no ``direction``: y_t
     corrects steps of size lr times the gradient, and rules such as Adam make other steps. All K gradients of a round are of the same data.
 
     Raises:

@@ -22,7 +22,7 @@ class NIDSState(NamedTuple):
 
 @dataclass(frozen=True)
 class NIDS(AlgorithmDefaults):
-    """NIDS [li2019]: converges for every lr < 2 / L, whatever the network.
+    """NIDS [li2019]: converges for every lr < 2 / L on any network.
 
         x_1 = x_0 - lr g_0                                                              no mixing
         x_{t+1} = (I + W_t) (2 x_t - x_{t-1} - lr (g_t - g_{t-1})) / 2                  t >= 1

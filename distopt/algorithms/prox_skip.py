@@ -33,10 +33,10 @@ class ProxSkip(AlgorithmDefaults):
     from the seed, so agents need not communicate to agree on it. A round without an exchange counts no bits and no messages. With p = 1 and
     chi = 1 this is ``exact_diffusion``. ``led`` has local steps of a fixed number.
 
-    The dual step, beta in the paper, is p. The y_t sum to zero over the agents whatever lr does, so the mean moves by lr_t mean g_t in every
-    round. There is no ``direction``, for the reason that ``led`` has none. Engines with several processes, and ``distopt.optim``, still send messages
-    in rounds without an exchange, but ignore them. Metrics count only what the method needs. Channels that remember something keep their memory in
-    such a round.
+    The dual step, beta in the paper, is p. The y_t sum to zero over the agents for any lr, so the mean moves by lr_t mean g_t in every round. There
+    is no ``direction``, for the reason that ``led`` has none. Engines with several processes, and ``distopt.optim``, still send messages in rounds
+    without an exchange, but ignore them. Metrics count only what the method needs. Channels that remember something keep their memory in such a
+    round.
 
     Raises:
         InputError: ``lr`` not positive, ``p`` outside (0, 1], or ``chi`` below 1.

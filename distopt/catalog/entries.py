@@ -81,7 +81,7 @@ class Entry:
         given = [(each.name, "..." if each.default is None else each.default) for each in self.parameters]
         values = ",".join(
             f"{name}={value}" for name, value in given if value not in source.EMPTY
-        )  # which nobody can type
+        )  # which cannot be typed
         return f"{self.name}:{values}" if values else self.name
 
     @property
@@ -182,7 +182,7 @@ def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.
 
 
 def find(name: str) -> list[Entry]:
-    """The entries of a name, of whatever kinds, or what the user's own file of that path holds.
+    """The entries of a name, of all kinds, or the entries in the user's file of that path.
 
     >>> [each.kind for each in find("powergossip")]
     ['algorithms', 'channels']

@@ -39,7 +39,7 @@ def whereabouts(text: str) -> Path:
 
 
 def here() -> Path:
-    """The folder where the process is; ``.`` where that is gone."""
+    """The current folder; ``.`` if it was removed."""
     try:
         return Path.cwd()
     except OSError:

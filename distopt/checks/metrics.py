@@ -155,7 +155,7 @@ class _Seen(measure.Rounds):
         return self.points, self.data, dict(self._sums)
 
     def others(self, name: str) -> dict[str, Tensor]:
-        """The metrics for which the metric ``name`` has asked."""
+        """The metrics that the metric ``name`` has read."""
         return {each: value for each, value in self._found.items() if each != name}
 
 

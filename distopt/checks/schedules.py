@@ -46,7 +46,7 @@ def check_schedule(schedule: Any) -> None:
     require(found == again[::-1], f"{who}: not pure: the same round gives another step size when it is asked again")
     try:
         schedule(torch.empty((), dtype=torch.int64, device="meta"))
-    except Exception as error:  # whatever a tensor without a value makes of it
+    except Exception as error:  # any error that a tensor without a value causes
         raise AssertionError(
             f"{who}: asks the round for its value, so it cannot be compiled; use operations of torch ({type(error).__name__})"
         ) from None

@@ -201,7 +201,7 @@ class Pool:
         return self.make("var", "i64", value=name)
 
     def load(self, buffer: Buffer, ix: Index) -> Expr:
-        """What stands in memory."""
+        """An expression that loads from memory."""
         return self.make("load", buffer.type, *ix, value=buffer, key=id(buffer))
 
     def pick(self, condition: Expr, a: Expr, b: Expr) -> Expr:

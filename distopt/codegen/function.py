@@ -122,7 +122,7 @@ class Bound:
 
     @property
     def carry(self) -> list[Tensor]:
-        """The carried leaves as they stand."""
+        """The present values of the carried leaves."""
         return self._carry
 
     def __call__(self, k0: int, k1: int) -> None:
@@ -152,7 +152,7 @@ def check(
     """Refuse tensors that are not contiguous, or whose axes from ``axis`` on, or types, are not the expected ones.
 
     Raises:
-        ValueError: it says what does not fit.
+        ValueError: a tensor does not fit; the message says which.
     """
     forms = [(tuple(each.shape[axis:]), each.dtype) for each in given]
     if forms != expected:

@@ -39,7 +39,7 @@ def fault() -> str | None:
     """Why nothing can be compiled here; None where it can."""
     try:
         import llvmlite.binding as llvm
-    except (ImportError, OSError) as error:  # there are platforms for which it has no wheel
+    except (ImportError, OSError) as error:  # llvmlite has no wheel for some platforms
         return f"llvmlite cannot be used here ({error}); pip install 'llvmlite>=0.46'"
     if llvm.llvm_version_info < (20,):
         return f"llvmlite brings LLVM {llvm.llvm_version_info[0]}, and 20 is needed; pip install 'llvmlite>=0.46'"
@@ -139,7 +139,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _write(file: Path, code: bytes) -> None:
-    """Keep an object, and remove the least recently used ones. A folder that is full or gone keeps nothing."""
+    """Keep an object, and remove the least recently used ones. A full or removed folder is no error; then nothing is kept."""
     try:
         handle, beside = tempfile.mkstemp(dir=file.parent, prefix=".")
         try:

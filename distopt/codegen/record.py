@@ -112,7 +112,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
         self._stale: set[int] = set()
 
     def know(self, tensor: Tensor, array: Array | None = None) -> Array:
-        """The array that stands for a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
+        """Set the array that represents a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
         array = array or Array(tuple(tensor.shape), tensor.dtype)
         place = id(tensor)
         self._stale.discard(place)

@@ -103,7 +103,7 @@ def first_numbers(nests: Nests, source: Lazy, axis: int, k: int, larger: bool) -
     heap = _Heap(nests, values, places, nests.index(rows), axis, larger)
     zero, p, q, r = nests.constant(0), *(nests.variable() for _ in range(3))
 
-    # places from n on mark those that are still empty, the last on top: whatever comes is before them
+    # places from n on mark empty entries, the last on top: every number comes before them
     last = _last(nests.pool, source.type, larger)
     empty = Block((Store(values, heap.at(q), last), Store(places, heap.at(q), (n + k - 1) - q)))
     top, number = heap.held(zero), source.at(heap.at(p))

@@ -106,7 +106,7 @@ def together(run: Run, k0: int, k1: int, pointers: int, strides: Any, threads: i
             started.append(thread)
     except RuntimeError:  # there is no room for more
         pass
-    finally:  # nobody waits for one that never comes
+    finally:  # so that no thread waits for a missing one
         for place, words in enumerate(crew):
             words[len(strides) :] = [place, max(1, len(started)), ctypes.addressof(met), _pause() or 0]
         ready.set()

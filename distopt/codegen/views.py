@@ -242,7 +242,7 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
 
 
 def _roll(self: Translation, operation: Operation) -> list[Lazy]:
-    """Along one axis after the other, what falls off the end begins anew at the front."""
+    """Along one axis after the other, numbers beyond the end wrap around to the front."""
     source, shifts = self.lazy(operation.args[0]), operation.args[1]
     axes = _argument(operation, 2, "dims", ())
     if not axes:

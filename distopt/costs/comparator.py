@@ -92,7 +92,7 @@ class Comparator:
         if not self.scenario.comparator:
             return self._unsought(b)
         if self.blocks.static:
-            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round represents all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)
@@ -312,7 +312,7 @@ class Comparator:
         return torch.from_numpy(np.concatenate(found))
 
     def _before(self, b: int, x: Tensor) -> Tensor:
-        """x* of the round before the block; before round 0 stands round 0."""
+        """x* of the round before the block; for round 0, that of round 0."""
         if self.blocks.static or b == 0:
             return x[:1]
         before: Tensor = self._references[b - 1].x[-1:].expand(1, *x.shape[1:])

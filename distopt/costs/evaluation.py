@@ -30,7 +30,7 @@ def _known(scenario: Any) -> dict[Any, Function | None]:
     if place not in _functions:
         try:
             weakref.finalize(scenario, _functions.pop, place, None)
-        except TypeError:  # nobody would tell when it ends
+        except TypeError:  # nothing would report its end
             return {}
         _functions[place] = {}
     return _functions[place]

@@ -285,7 +285,7 @@ def _squared(own: State, problem: Problem) -> Overlaps:
 def _logistic(own: State, problem: Problem) -> Overlaps:
     """The means of z1 = argmin log(1 + exp(-y z)) + Q (z - h)^2 / 2, y = sign(z0 + noise).
 
-    Both labels are alike, so y = 1 stands for both, twice. Given h, z0 is normal: what remains is one integral over h.
+    Both labels are symmetric, so y = 1 counts twice. Given h, z0 is normal: what remains is one integral over h.
     """
     Q, m, X = own
     rho_z = problem.rho_z

@@ -45,8 +45,8 @@ class LosingMomentum:
     symplectic, too; whether its formula is this one was not checked. T counts time, not rounds, so it follows a schedule of the step
     size.
 
-    A falling mass does not replace falling steps: with noisy gradients and a constant step the error does not go to zero, whatever
-    the mass does. In a network q is never mixed; the momentum is each agent's own.
+    A falling mass does not replace falling steps: with noisy gradients and a constant step the error does not go to zero for any
+    mass. In a network q is never mixed; the momentum is each agent's own.
 
     Raises:
         InputError: ``alpha``, ``T`` or ``p`` not positive, ``m0`` negative, or an unknown ``decay``.

@@ -96,7 +96,7 @@ class Mailbox:
         self._changed.notify_all()
 
     def stop(self) -> None:
-        """Wake everyone who waits; they raise ``Stopped``."""
+        """Wake all waiting workers; they raise ``Stopped``."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

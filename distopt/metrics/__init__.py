@@ -49,11 +49,11 @@ class View(NamedTuple):
 class Seen(Protocol):
     """K rounds of a run with R trials. A missing attribute raises ``Missing``.
 
-    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
-    only its ``persistence`` is there. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent
-    broadcasts ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents.
-    ``exchanges`` [K, R] is 1 in rounds with an exchange, and 0 in rounds without messages and bits (see
-    ``distopt.optional.AlgorithmDefaults.coin``). ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
+    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Without a comparator it only
+    has ``persistence``. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts
+    ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents. ``exchanges`` [K,
+    R] is 1 in rounds with an exchange, and 0 in rounds without messages and bits (see ``distopt.optional.AlgorithmDefaults.coin``).
+    ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
 
     @property
@@ -130,10 +130,11 @@ class Metric:
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
         signed: whether values below zero are meaningful.
         rises: whether larger values are better.
-        compares: whether it compares with minimisers. Where a scenario has none (``comparator = False``) there is no such metric.
-        needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
-        stored: whether a run keeps it. One that is not stored is there for other metrics.
-        optional: whether a checkpoint may lack its sum, as where a run has no such metric.
+        compares: whether it compares with minimisers. Runs of scenarios without them (``comparator = False``) do not
+            have it.
+        needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; large runs leave it out by default.
+        stored: whether a run keeps it. Other metrics can read one that is not stored.
+        optional: whether a checkpoint may lack its sum, because the run does not have the metric.
         diverges: whether a value that is not finite means that the run has diverged.
         baselines: the metrics that are drawn beside it.
         label: what it is called as a baseline.
@@ -141,9 +142,9 @@ class Metric:
         column: the place of that column, from the left.
         take: its closing figure, "last", "largest" or "mean" over the rounds, or "" for none.
         key: what its closing figure is called in ``summary.csv``; by default its name.
-        announced: what the terminal calls it where a run leaves it out; "" says nothing.
-        measured_every: in how many rounds it is measured once: it is nan in the others. Metrics are measured in every round, and the series of
-            probes (see ``distopt.probes``) in fewer.
+        announced: its name in the terminal if a run leaves it out; "" for no message.
+        measured_every: rounds from one measurement to the next; it is nan in the others. Metrics are measured in every
+            round, and the series of probes (see ``distopt.probes``) in fewer.
     """
 
     title: str = ""

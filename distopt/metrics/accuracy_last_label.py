@@ -29,5 +29,5 @@ class AccuracyLastLabel(Metric):
         return found
 
     def absence(self, agents: int, dim: int) -> str:
-        """The scenario says nothing of it."""
+        """The scenario has no ``persistence``."""
         return "the scenario has no labels that come one after the other"

@@ -26,7 +26,7 @@ class Cost(Metric):
     take = "mean"
 
     def kept(self, scenario: Any) -> bool:
-        """Where there are no regrets."""
+        """Only runs without regrets have it."""
         return not scenario.comparator
 
     def term(self, view: View) -> Tensor:

@@ -25,5 +25,5 @@ class SimulatedSeconds(Metric):
         return seen.seconds
 
     def absence(self, agents: int, dim: int) -> str:
-        """It was not asked for."""
+        """The experiment has no clock."""
         return "the experiment has no clock; give one, as in clock='compute=1e-3,latency=1e-3,bandwidth=1e9'"

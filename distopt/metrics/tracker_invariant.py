@@ -22,11 +22,11 @@ class TrackerInvariant(Metric):
     take = "largest"
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
-        """Only an algorithm that says so has a tracker."""
+        """Only algorithms with ``tracks`` have a tracker."""
         return algorithm.tracks is not None
 
     def absence(self, agents: int, dim: int) -> str:
-        """It says nothing of one."""
+        """The algorithm has no ``tracks``."""
         return 'the algorithm has no tracker: it names none, as in tracks = "s"'
 
     def round_term(self, algorithm: Any, state: Any, g: Tensor) -> Tensor:

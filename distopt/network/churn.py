@@ -101,7 +101,7 @@ class Churn:
 class PresentMixing(DroppingMixing):
     """W_t among the present agents, by a rule of degrees. An agent's degree counts its present neighbours.
 
-    Its rows and columns sum to 1. One who is away has w_ii = 1. Links may fail besides, each with probability p.
+    Its rows and columns sum to 1. Absent agents have w_ii = 1. Links may fail besides, each with probability p.
     """
 
     changes = "agents come and go; leave churn out"

@@ -94,7 +94,7 @@ def ticking(text: Any) -> str:
     ('compute=0.001,latency=2', '')
 
     Raises:
-        InputError: see ``Clock.of``; or it says nothing.
+        InputError: see ``Clock.of``, or all times are 0.
     """
     if isinstance(text, str) and not text:
         return ""
@@ -114,8 +114,9 @@ def _number(value: float) -> str:
 class Timing:
     """A clock on a network.
 
-    A round is synchronous: it lasts as long as its gradients and then the slowest of its messages, ``latency + bits / bandwidth``. All that an
-    agent tells a neighbour in a round is one message. Messages on different links travel side by side, and one that is lost takes its time, too.
+    A round is synchronous: it lasts as long as its gradients and then the slowest of its messages, ``latency + bits / bandwidth``. Everything
+    that an agent sends a neighbour in a round is one message. Messages on different links travel side by side, and one that is lost takes its
+    time, too.
 
     Attributes:
         clock: the times.
@@ -146,7 +147,7 @@ class Timing:
         return cls(clock, found)
 
     def check(self, network: Network, who: str, faults: Faults) -> None:
-        """Refuse what the clock cannot tell the time of.
+        """Refuse networks whose messages the clock cannot time.
 
         Raises:
             InputError: the workers average on a server, whose answers are not counted; messages are delayed by rounds;

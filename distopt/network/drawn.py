@@ -13,7 +13,7 @@ from distopt.network.faults import SLEEP
 from distopt.numerics.random import Key
 
 Uniforms = dict[str, Tensor]
-"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own stand under ``OWN``."""
+"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own are under ``OWN``."""
 
 OWN = "mix.uniform"
 """The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
@@ -44,7 +44,7 @@ def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t
 
 
 def falls(u: Tensor, probability: Any, dtype: torch.dtype) -> Tensor:
-    """Where a coin falls on True, from its uniforms u. The probability is a number, or what stands for one in a grid.
+    """Where a coin falls on True, from its uniforms u. The probability is a number, or a number of a grid.
 
     The difference is taken in the precision of a run, so that a grid and its points alone have the same coins.
 

@@ -75,10 +75,10 @@ class FaultyMixing(Mixing):
     """W_t of a network some of whose messages do not arrive, or arrive late.
 
     In each round and trial every message is lost with probability p, independently: the message from j to i may be lost
-    while that from i to j arrives. All channels' values travel in one message, so they are lost together, whatever the
-    weights of each. An agent sleeps with probability q, and neither sends nor receives then. A message takes between a
-    and b rounds, drawn uniformly for each message. A receiver uses the newest message that has arrived; there is none
-    if all of the last b - a + 1 are lost.
+    while that from i to j arrives. All channels' values travel in one message, so they are lost together, even if the
+    channels have different weights. An agent sleeps with probability q, and neither sends nor receives then. A message
+    takes between a and b rounds, drawn uniformly for each message. A receiver uses the newest message that has arrived;
+    there is none if all of the last b - a + 1 are lost.
 
     If the rows of W must sum to 1, the receiver uses its own value in place of the missing one: the lost weight is
     added to its self weight. Rows then still sum to 1, and columns do not. If only columns must sum to 1, the sender

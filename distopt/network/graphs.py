@@ -266,7 +266,7 @@ def _scaled(
     W = coo_array((values, (rows, columns)), shape=(agents, agents)).tocsr()
     symmetric = (
         abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))
-    ).max() <= 1e-7  # each half is rounded by itself
+    ).max() <= 1e-7  # the two halves are rounded separately
     W = ((W + W.T) / 2 if symmetric else W).tocoo()
     rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
     if values.min() >= 0 and (symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding):

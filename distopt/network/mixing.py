@@ -24,7 +24,7 @@ from distopt.network.weights import check_settles, link_weights, reweighted, sec
 
 
 class Mixing(ABC):
-    """The mixing matrix W_t of a network: row i says how agent i weighs its neighbours and itself.
+    """The mixing matrix W_t of a network: row i holds the weights of agent i for its neighbours and itself.
 
     The weights are made by a rule of ``distopt.network.weights``: symmetric ones, hence doubly stochastic, for undirected graphs. A weight
     matrix in ``Graph.matrix``, and weights in ``Arcs``, are used as given.
@@ -52,7 +52,7 @@ class Mixing(ABC):
 
         Of a constant star it is the network of workers around their average where "average" is needed: W is 1/N. The
         hub is a worker, too. It adds up all messages, including its own, and answers in the same round. A server
-        averages whatever the weight rule, and whichever agent it is: the bits are those of the complete graph.
+        averages with any weight rule, and any agent may be the server: the bits are those of the complete graph.
 
         A matrix that was given must settle, too (``weights.check_settles``). Weights that a switching topology gives are checked for
         the first rounds now, and for every further round when its table is made.

@@ -38,7 +38,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
     def send(self, payloads: dict[str, Payload]) -> None:
-        """Send the payloads of these channels now; ``heard`` asks for them later."""
+        """Send the payloads of these channels now; ``heard`` receives them later."""
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
@@ -65,9 +65,9 @@ def senders(table: Table) -> Senders:
 
 @dataclass(frozen=True)
 class Whole:
-    """The link of the block that holds all agents: everyone is heard already.
+    """The link of the block that holds all agents, which needs no messages.
 
-    ``tables`` are one round's, and ``which`` of them is a channel's: the first, unless it says another.
+    ``tables`` are one round's, and ``which`` of them is a channel's: by default the first.
     """
 
     tables: Tables
@@ -138,8 +138,8 @@ class Net:
         memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
             A channel that has none yet starts here.
         uniforms: this round's uniforms of the channels that draw any.
-        alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
-            broadcasts in this round.
+        alone: whether the network is one agent, without receivers; ``self.bits`` counts the bits one agent broadcasts
+            in this round.
         widths: how many numbers an agent's value has, by channel (see ``distopt.simulation.plan.Plan``); another width is refused.
         coin: where this round has an exchange, bool [R, 1, 1]; elsewhere the memories stay as they were. None: everywhere.
     """
@@ -167,7 +167,7 @@ class Net:
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
-        """Encode and send together, now, the values that ``mix`` will be asked for later in the round."""
+        """Encode and send now, together, values that ``mix`` will need later in the round."""
         for name, z in values.items():
             self._require_width(name, z)
         self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
@@ -243,8 +243,8 @@ class Round:
         drawn: this round's uniforms of the algorithm [R, n, words].
         coin: the network's coin, bool [R, 1, 1], if the algorithm has one.
 
-    ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what was asked for.
-    ``earlier`` says whether a gradient of the round before was taken, and ``tossed`` whether the coin was used.
+    ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what the algorithm
+    has used. ``earlier`` says whether a gradient of the round before was taken, and ``tossed`` whether the coin was used.
     """
 
     def __init__(

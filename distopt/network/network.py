@@ -1,4 +1,4 @@
-"""The network of an algorithm: the weights and the channel of each name that it sends. It knows of no scenario."""
+"""The network of an algorithm: the weights and the channel of each name that it sends. It does not depend on the scenario."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
 
 
 def _unordered(numbers: Ints) -> int:
-    """A 64-bit hash of a multiset: equal whatever the order, and far cheaper to compare than two sorted arrays."""
+    """A 64-bit hash of a multiset: equal for every order, and far cheaper to compare than two sorted arrays."""
     x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return int((x ^ (x >> np.uint64(32))).sum(dtype=np.uint64))

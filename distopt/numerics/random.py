@@ -176,7 +176,7 @@ class Key:
             inside = rounds[rounds // length == block] - block * length
             span = torch.arange(block * length, block * length + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
             whole = join(prefixes[block], partial(span))
-            if len(span) == length and len(prefixes) == block + 1:  # whoever asks round after round needs it next
+            if len(span) == length and len(prefixes) == block + 1:  # a caller that goes round by round needs it next
                 prefixes.append(whole[-1:].clone())
             parts.append(whole[inside])
         order = torch.argsort(rounds // length, stable=True)

@@ -45,7 +45,7 @@ def cast(tree: Any, dtype: torch.dtype) -> Any:
 
 
 def finite(x: Tensor) -> Tensor:
-    """Of which trials all numbers of x [R, n, d] are finite, [R]. Largest and smallest tell; a NaN is both.
+    """Of which trials all numbers of x [R, n, d] are finite, [R]. The largest and the smallest decide; a NaN is both.
 
     >>> finite(torch.tensor([[[1.0, -2.0]], [[0.0, torch.nan]], [[-torch.inf, 0.0]]])).tolist()
     [True, False, False]

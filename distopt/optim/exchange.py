@@ -137,7 +137,7 @@ class RowExchange(HaloExchange):
         """Wait until what is under way has arrived, here and at the neighbours.
 
         Raises:
-            RunError: a neighbour is gone, or does not take it in time.
+            RunError: a neighbour is lost, or does not take it in time.
         """
         patience = timedelta(seconds=seconds)
         for due in self._due.values():

@@ -95,7 +95,7 @@ def drop(buckets: Sequence[Bucket]) -> None:
 
 
 def leave(buckets: Sequence[Bucket]) -> None:
-    """Let the neighbours take what was sent, and drop the connections. After an error nobody waits."""
+    """Let the neighbours take what was sent, and drop the connections. After an error no rank waits."""
     if getattr(sys, "last_value", None) is None:
         try:
             for bucket in buckets:

@@ -221,7 +221,7 @@ class Decentralized(Observed, Optimizer, Joinable):
                 round need it.
 
         Raises:
-            RunError: another rank is gone, or silent for ``timeout`` seconds.
+            RunError: another rank is lost, or silent for ``timeout`` seconds.
             InputError: gradients or numbers that do not do, on this rank or another; all have the same error.
         """
         loss = None

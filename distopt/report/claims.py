@@ -77,7 +77,7 @@ class Paper(NamedTuple):
 
 
 def html(papers: Sequence[Paper]) -> str:
-    """The page, as text. Whatever stands in a claim is escaped."""
+    """The page, as text. All texts of a claim are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

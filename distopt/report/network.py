@@ -264,7 +264,7 @@ def _nearest(where: NDArray[np.float64]) -> float:
 
 
 def layout(portrait: Portrait) -> NDArray[np.float64]:
-    """Where the agents stand, [N, 2]."""
+    """The positions of the agents, [N, 2]."""
     n, links = portrait.agents, portrait.links
     if portrait.positions is not None:
         return np.asarray(portrait.positions, dtype=np.float64)

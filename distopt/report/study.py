@@ -96,7 +96,7 @@ class Pooled(Mapping[str, Array]):
 
 
 def read(paths: Sequence[str | Path]) -> list[Run]:
-    """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read when asked for.
+    """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read on first use.
 
     Raises:
         InputError: a folder is not there, holds no runs, or holds a damaged one.

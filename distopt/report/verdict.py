@@ -21,8 +21,7 @@ from distopt.report.study import Group
 from distopt.report.titles import heading, short
 
 Finding = Literal["best", "baseline", "same", "better", "worse", "open", "apart"]
-"""The best or the baseline itself; a method that cannot be told from it, is better or worse; one whose trials are too few to say; one that
-shares no trial with it."""
+"""The best or the baseline itself, no significant difference from it, better, worse, too few trials, or no common trials."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
         above: the folder of several runs that this one is of. Others of them may be written meanwhile, but not all as one.
 
     Raises:
-        InputError: somebody else does.
+        InputError: another process does.
     """
     ways = [(folder, fcntl.LOCK_EX), *([(above, fcntl.LOCK_SH)] if above is not None else [])]
     with ExitStack() as held:

@@ -192,7 +192,7 @@ class Folder:
         ``seen`` receives the recorded rounds of each run (see ``execute_together``).
 
         Raises:
-            KeyboardInterrupt: asked to end; the runs that were going have saved themselves and are in ``runs``.
+            KeyboardInterrupt: by a signal; the interrupted runs are saved and are in ``runs``.
             RunError: they cannot go on, as on a full disk; what was written before stays.
         """
         try:

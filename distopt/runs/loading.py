@@ -64,7 +64,7 @@ def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
 
 
 def stored(folder: Path) -> Run:
-    """The run in a folder. Its arrays are read when they are asked for, and only the metrics of a small run are kept.
+    """The run in a folder. Its arrays are read on first use, and only the metrics of a small run are kept.
 
     Raises:
         InputError: as ``load``; of a damaged file, when it is read.
@@ -84,7 +84,7 @@ SMALL = 2**23
 
 
 class Stored(Mapping[str, Array]):
-    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
+    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read on first use."""
 
     def __init__(self, folder: Path, content: Mapping[str, Any], kind: str, checked: reading.Checked) -> None:
         self._folder, self._content, self._kind, self._checked = folder, content, kind, checked

@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a folder's manifest.
 
     Raises:
-        InputError: it holds no run, one of another version, or a manifest that is damaged or says what no run can.
+        InputError: it holds no run, a run of another version, or a manifest that is damaged or has impossible values.
     """
     if not _is(folder.is_dir):
         raise InputError(f"{folder}: no such folder")

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, as a batch system sends it: the first asks a run to save itself and end, the second ends it at once.
 
-A batch system tells every process of a run. Only the one that leads acts upon it; what it started leaves the signal to it, and
-ends with it, however it ends.
+A batch system signals every process of a run. Only the one that leads acts upon it; what it started leaves the signal to it,
+and ends with it, however it ends.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Stop:
 
     def _ask(self, number: int, frame: object) -> None:
         if self.signal is not None:
-            if time.monotonic() - self._since > ECHO:  # asked twice: at once, whatever it is doing
+            if time.monotonic() - self._since > ECHO:  # a second signal ends it at once
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return

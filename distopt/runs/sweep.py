@@ -38,7 +38,7 @@ from distopt.runs.manifest import MANIFEST
 from distopt.runs.results import Run, folder_name
 
 SWEEP, TABLE = "sweep.toml", "sweep.csv"
-"""The files of a sweep's folder: what was asked for, and the table of all runs."""
+"""The files of a sweep's folder: its settings, and the table of all runs."""
 HOW = ("mode", "engine", "workers", "address")
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
@@ -253,7 +253,7 @@ class Sweep:
     ) -> tuple[dict[int, Run], dict[int, str]]:
         """Run the unfinished experiments. Returns the runs and the errors, by place in ``points``.
 
-        ``report`` is told how many are done and what has just been.
+        ``report`` gets the number of finished experiments and a text about the last one.
 
         Raises:
             KeyboardInterrupt: interrupted; what was finished is there.
@@ -318,8 +318,8 @@ def asked(
 ) -> Sweep:
     """The sweep of these settings (see ``points`` and ``Sweep``). A note in its folder lets it be resumed.
 
-    The note and the table are of the sweep that was asked for last. Runs of earlier ones stay in the folder, and count where they
-    are asked for again.
+    The note and the table belong to the last call. Runs of earlier calls stay in the folder, and are used again if they
+    are needed.
 
     Raises:
         InputError: it cannot be run, or ``folder`` cannot be written or holds anything but sweeps.
@@ -330,7 +330,7 @@ def asked(
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} holds a run; {elsewhere}")
     for point in found:
-        point.experiment.to_toml(folder)  # refuses Python objects, which nobody could build again
+        point.experiment.to_toml(folder)  # raises InputError for Python objects, which a TOML file cannot hold
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inside = {path.name for path in folder.iterdir()}

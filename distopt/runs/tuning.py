@@ -110,7 +110,7 @@ class Tuning:
             path = usual.with_name(f"tune-{usual.name.rpartition('-')[0]}-{self.fingerprint[:8]}")
         elsewhere = f"choose another folder with {either('--out', 'out=')}"
         for each in self.experiments:
-            each.to_toml(path)  # refuses Python objects, which nobody could build again
+            each.to_toml(path)  # raises InputError for Python objects, which a TOML file cannot hold
         try:
             path.mkdir(parents=True, exist_ok=True)
             inside = [each for each in path.iterdir() if each.name != LOCK and each.suffix != ".part"]
@@ -125,10 +125,10 @@ class Tuning:
     def run(self, reporting: Reporting | None = None, say: Say = lambda text: None) -> Tuned:
         """Choose the winners and run them beside the defaults. Finished points in the folder are not run again.
 
-        ``reporting`` gives the progress function of a batch by its name, ``say`` is told what is found on the way.
+        ``reporting`` gives the progress function of a batch by its name, ``say`` gets intermediate results as text.
 
         Raises:
-            KeyboardInterrupt: asked to end; what is finished is in the folder.
+            KeyboardInterrupt: by a signal; finished points are in the folder.
         """
         if self.path is None:
             return self._run(reporting, say)

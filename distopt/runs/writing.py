@@ -69,7 +69,7 @@ class Writer:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
 
         Returns:
-            Some of them, whose names tell what is recorded.
+            Some of them, whose names are the recorded series.
 
         Raises:
             InputError: they are not all there.

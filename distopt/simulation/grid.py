@@ -23,7 +23,7 @@ from distopt.simulation.problem import Problem
 
 
 class GridScalar:
-    """A number per grid point that stands where an algorithm expects one float, and computes what each of them would.
+    """A number per grid point in place of one float of an algorithm; arithmetic with it acts on every point.
 
     Arithmetic with numbers stays in Python's float64. So ``1 - b1`` is rounded to a run's float32 only when it meets a
     tensor, like a Python number. A float32 tensor would have rounded b1 before. With a tensor it is [G R, 1, 1] of its
@@ -220,9 +220,7 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
 
     try:
         whole = after(stack(problems).algorithm, len(problems))
-    except (
-        Exception
-    ):  # whatever it is: a fault of the algorithm itself comes up again, and is reported, when it runs alone
+    except Exception:  # any error: an error of the algorithm itself occurs again, and is reported, when it runs alone
         return False
     for g, problem in enumerate(problems):
         rows = slice(g * trials, (g + 1) * trials)

@@ -69,7 +69,7 @@ def sums(problem: Problem, x: Tensor, data: Any, best: Tensor) -> Tensor:
 
 
 def counted(x: Tensor, data: Any) -> Tensor:
-    """The points that make up the network average, [R, n, d]: zeros for agents who are away."""
+    """The points that make up the network average, [R, n, d]: zeros for absent agents."""
     return x * data.here if isinstance(data, Attendance) else x
 
 
@@ -91,7 +91,7 @@ def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[s
 
 
 def accumulate(total: Tensor | None, increments: Tensor) -> Tensor:
-    """Running sums [K, ...] continued from ``total`` [...], added one round after the other whatever the block length."""
+    """Running sums [K, ...] continued from ``total`` [...], added one round after the other for any block length."""
     start = torch.zeros_like(increments[:1]) if total is None else total[None]
     return torch.cat([start, increments]).cumsum(0)[1:]
 

@@ -64,7 +64,7 @@ class Trial(Rehearsal):
 
 
 def counted(algorithm: Any, round: Round) -> int:
-    """How often an algorithm has asked for the costs in a round: gradients, the given one among them, and values."""
+    """How often an algorithm has used the costs in a round: gradients, including the given one, and values."""
     return round.values if algorithm.gradient_free else 1 + round.gradients + round.values
 
 

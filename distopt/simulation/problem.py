@@ -63,7 +63,7 @@ class Problem:
 
     @cached_property
     def measured(self) -> dict[str, Metric]:
-        """The metrics that the scenario and the algorithm can have, by name; none of the points of agents who may be away."""
+        """The metrics that the scenario and the algorithm can have, by name; without metrics of the agents' own points under churn."""
         return {
             name: each
             for name, each in self.metrics.items()
@@ -74,7 +74,7 @@ class Problem:
 
     @cached_property
     def sources(self) -> dict[str, list[tuple[str, Metric]]]:
-        """The metrics that are measured, by the method that they have: they are asked for in every round."""
+        """The measured metrics by their method, collected once since they are needed in every round."""
         return {
             source: [(name, each) for name, each in self.measured.items() if callable(getattr(each, source))]
             for source in metrics.SOURCES
@@ -246,7 +246,7 @@ def doubts(problems: Iterable[Problem]) -> list[str]:
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
-    """Refuse an algorithm that says that it tracks with a leaf that it does not have, or that cannot hold a gradient."""
+    """Refuse an algorithm whose ``tracks`` names a leaf that does not exist or cannot hold a gradient."""
     try:
         tracker = leaf(state, tracks) if isinstance(tracks, str) else None
     except InputError:

@@ -57,7 +57,7 @@ def begin_at(method: Method, x: Tensor, names: Sequence[str] | None = None) -> A
 
 
 def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> AgentState:
-    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others begin anew.
+    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others restart.
 
     Raises:
         ValueError: there are more leaves, or fewer.

@@ -165,7 +165,7 @@ class Engine(Protocol):
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
         """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents continue from where they are.
 
-        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories as they stand after each round.
+        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories, after each round.
         """
 
     def fetch(self) -> AgentState:

@@ -77,7 +77,7 @@ def not_compiled(why: object, forced: bool) -> None:
 
 
 def costs_not_compiled(problem: Problem, why: object) -> None:
-    """Say why torch computes the gradients, unless the scenario says so itself."""
+    """Warn that torch computes the gradients, unless the scenario declares it."""
     if problem.scenario.eager is None:
         warnings.warn(
             f"the costs are not compiled, only the algorithm's update: {why}",

@@ -33,7 +33,7 @@ class Updates(Eager):
     compiled = True
 
     def rounds(self, block: Block, rounds: range, held: AgentState) -> Step:
-        """See ``Eager``. What ``held`` holds is written over.
+        """See ``Eager``. The values in ``held`` are overwritten.
 
         Raises:
             Unsupported: the rest of a round cannot be written out.

@@ -38,7 +38,7 @@ IDLE = timedelta(
 
 
 class Order(NamedTuple):
-    """What rank 0 tells the others to do: a method of ``Worker``, "build" or "stop", its settings (JSON) and tensors."""
+    """An order of rank 0: a method of ``Worker``, "build" or "stop", its settings (JSON) and tensors."""
 
     what: str
     settings: dict[str, Any]

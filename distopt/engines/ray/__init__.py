@@ -322,7 +322,7 @@ def packed(problem: Problem) -> bytes:
 def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | Exception]]:
     """The results of ``work`` for each job, as tasks of the cluster, with the job's place, in order of completion.
 
-    Where a task fails there is its error. A task whose process dies is tried once more.
+    A failed task gives its error. A task whose process dies is tried once more.
     """
     ray = library()
     task = ray.remote(work).options(num_cpus=1, max_retries=1)

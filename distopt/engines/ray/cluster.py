@@ -125,7 +125,7 @@ def _folder() -> Iterator[str]:
     above = tempfile.gettempdir()
     above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):
-        with suppress(OSError, InputError):  # somebody else's, or in use
+        with suppress(OSError, InputError):  # another user's, or in use
             if left.stat().st_uid == os.getuid() and (left / LOCK).exists():
                 with locked(left):
                     shutil.rmtree(left, ignore_errors=True)

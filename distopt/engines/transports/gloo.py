@@ -44,7 +44,7 @@ GRACE = 0.5
 ORDER = "order"
 
 CLOSING = 2**31 - 1
-"""The number of a message that nobody sends."""
+"""The number of a message that is never sent."""
 
 FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
 """The failures of a rank that it reports to the others."""
@@ -261,7 +261,7 @@ class GlooTransport:
                 raise self.group.lost([receiver], tag, error) from error
 
     def settle(self, patience: timedelta | None = None) -> None:
-        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        """Wait until all sent messages are taken. Their receivers do the same exchanges in the same order, and already wait for them."""
         limit = patience or timedelta(seconds=self.group.timeout)
         for receiver, tag, work, _ in self._leaving:
             try:

@@ -66,7 +66,7 @@ def gpu(place: int) -> torch.device:
 def communicator(group: Group) -> Any:
     """NCCL's side of a group (``torch.distributed.ProcessGroupNCCL``).
 
-    torch's watchdog frees a host that waits for a GPU which waits for a lost message. It would end the process too, unless told not to.
+    torch's watchdog frees a host that waits for a GPU which waits for a lost message. By default it would also end the process.
     """
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     options = dist.ProcessGroupNCCL.Options()
@@ -177,7 +177,7 @@ class NcclTransport:
         self._until(lambda: self.group.store.add("confirmed", 0) >= due, self._others, (self.group.round, "confirm"))
 
     def leave(self) -> None:
-        """Drop the connections, and whatever is on its way. If NCCL cannot end, it blocks a rank for at most one time-out."""
+        """Close the connections, and drop messages in transit. If NCCL cannot end, it blocks a rank for at most one time-out."""
         if self.pg is not None:
             aborting = threading.Thread(target=self.pg.abort, daemon=True)
             aborting.start()
@@ -205,7 +205,7 @@ class NcclTransport:
             raise self.group.lost(exchange.peers, exchange.tag, error) from error
 
     def _until(self, over: Callable[[], bool], peers: Sequence[int], tag: Tag) -> None:
-        """Wait until ``over()`` says so.
+        """Wait until ``over()`` is true.
 
         A rank that has waited for half the time-out notes this. The ranks without a note are then the cause. If all peers have noted it, one
         of them may know the cause; otherwise it may be any of them.

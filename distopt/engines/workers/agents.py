@@ -152,7 +152,7 @@ class Agents:
         self._due, self._net = range(0), None
 
     def send(self) -> None:
-        """Send now what the algorithm sends as it stands before a round; the next ``step`` awaits the neighbours'.
+        """Send the values that the algorithm sends unchanged from its state; the next ``step`` waits for the neighbours' values.
 
         Whoever computes gradients between the two hides the messages behind them. Results are bitwise the same.
         """
@@ -163,7 +163,7 @@ class Agents:
             self._net = opened(self.method, self.held, link, self._drawn(k), self.method.plan.early)
 
     def step(self, g: Tensor, grad: Gradient | Costs | None = None) -> Tensor:
-        """One round, given the gradients g [R, n, d] at x_t: x_{t+1}, where the agents stand now.
+        """One round, given the gradients g [R, n, d] at x_t. Returns x_{t+1}, the agents' new points.
 
         Args:
             g: of the block's agents.
@@ -194,7 +194,7 @@ class Agents:
         return self._net is not None
 
     def _turn(self) -> int:
-        """The place of the next round among those loaded. Those that nobody loaded or began are taken chunk by chunk."""
+        """The place of the next round among those loaded. Rounds that were not loaded are taken chunk by chunk."""
         if self.t not in self._due:
             if self.t not in self._loaded:
                 self.load(self.t, self._chunk())

@@ -35,7 +35,7 @@ Do = Callable[[int], object]
 
 @dataclasses.dataclass
 class Noted:
-    """An exchange while a round is recorded: what is sent and heard is only noted.
+    """An exchange while a round is recorded: messages are only noted.
 
     If all rounds have the same messages, their parts leave and arrive one by one. Otherwise the rows of all own agents leave, and the
     rows of all heard agents of other blocks arrive.

@@ -38,7 +38,7 @@ class Arriving(Protocol):
 
 
 class Transport(Protocol):
-    """How a worker's messages travel. Both methods return at once; nobody waits for a message to be taken.
+    """How a worker's messages travel. Both methods return at once, and do not wait until a message is taken.
 
     The first ``halo.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
     """
@@ -97,8 +97,8 @@ class HaloExchange:
     """A worker's exchanges, in round ``start + k`` entry ``k`` of its halo.
 
     Receives for a round are posted as soon as the messages of the round before have left. An unexpected message would keep gloo's
-    thread spinning on a lock that this thread needs. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out and send a padding message to those who expect one.
+    thread spinning on a lock that this thread needs. All rounds have the same stages; if an algorithm leaves one out, all
+    workers leave it out and send padding messages to the workers that expect one.
 
     No two messages have the same tag: where rounds are begun again, the names say how often that has happened. All workers begin the
     same rounds in the same order, so they count alike.

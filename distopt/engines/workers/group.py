@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class WorkerGroup(Protocol):
-    """All workers at once: each method tells every worker to run its method of that name, and returns what worker 0 gives.
+    """All workers at once: each method runs the method of that name on every worker, and returns the result of worker 0.
 
     If a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` if it is lost or silent.
     """
@@ -49,14 +49,14 @@ Order = tuple[int, int, range, tuple[str, ...], Tensor]
 """The arguments of ``WorkerGroup.advance``."""
 
 PATIENCE = 3
-"""This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
+"""A run ends after this many losses in a row without a segment in between: the cause will probably return."""
 
 RARELY, MOST = 50, 100
 """A copy of what the agents hold is renewed when the segments since took RARELY times as long as copying, and after MOST segments."""
 
 
 class FaultTolerant:
-    """A group that goes on when it loses workers.
+    """A group that continues when it loses workers.
 
     It remembers what all agents held some segments ago and what was ordered since. A new group, perhaps a smaller one, is placed
     there and does the same again; a segment has the same bits on any workers, so nothing that was reported changes.
@@ -145,7 +145,7 @@ class WorkerEngine:
         """Each worker makes its own agents' data."""
 
     def place(self, problem: Problem, held: AgentState | None) -> None:
-        """See ``distopt.simulation.runner.Engine``. The workers know the problem already."""
+        """See ``distopt.simulation.runner.Engine``. The workers already have the problem."""
         self._fetched = None
         self.workers.place(held)
 

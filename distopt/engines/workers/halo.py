@@ -29,10 +29,11 @@ class Halo:
     Attributes:
         tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. All agents
             with a weight for one of them are heard, so one set of rows serves all channels.
-        own: int64 [K|1, n], where the own agents stand among the heard ones.
+        own: int64 [K|1, n], the places of the block's agents among the heard ones.
         width: h, the largest number of rows heard in a round, or a little more.
-        order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
-            lies among those. Places that a round does not need repeat an own row, which its table does not mention.
+        order: for each round, None if the heard rows are the own rows followed by the h - n that arrive; else int64
+            [h], the place of each among those. Places that a round does not need repeat an own row, which its table
+            does not mention.
         send: for each round, block -> int64 places of the own rows that it needs.
         receive: for each round, block -> how many rows come from it. Arrived rows lie block after block, in ascending id in each.
     """
@@ -69,7 +70,7 @@ def halo(tables: Tables, partition: Partition, me: int) -> Halo:
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
     ascends = any(
         table.everyone.shape[-1] for table in tables
-    )  # a sum over all rows as they stand: their order decides its bits
+    )  # a sum over all rows in this order, which decides its bits
     place = np.full((rounds, agents), -1)  # each agent's place among the heard ones
     receive = []
     for t in range(rounds):
@@ -128,7 +129,7 @@ def _slots(table: Table, ids: Ints, place: Ints) -> tuple[Tensor, Tensor, Tensor
 
 
 def _senders(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Whom the agents ``ids`` hear; a sender of weight 0 that is not heard is the row's own."""
+    """The senders of the agents ``ids``; a sender of weight 0 that is not heard is replaced by the agent itself."""
     index, weight, own = table.sender_index, table.sender_weight, table.sender_own
     if not index.shape[-1]:
         return index, weight, own

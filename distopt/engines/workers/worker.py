@@ -40,7 +40,7 @@ Through = Callable[[range, Any, int, tuple[str, ...]], eager.Trajectory]
 
 
 class Worker:
-    """Holds the agents of one block of a partition. All workers must be told the same things in the same order.
+    """Holds the agents of one block of a partition. All workers must get the same calls in the same order.
 
     Args:
         problem: the experiment, as every worker builds it.

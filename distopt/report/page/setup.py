@@ -149,7 +149,7 @@ def papers(group: Group) -> list[str]:
 
 
 def step(run: Run) -> str:
-    """A run's step size as its algorithm's spec says it, or the default; nothing where that is not known.
+    """A run's step size from its algorithm's spec, or the default; "" if it is unknown.
 
     >>> import numpy as np
     >>> told = {"experiment": {"algorithm": "gt:form=atc,lr=0.3"}}

@@ -106,7 +106,7 @@ def _median(values: Floats) -> float:
 
 
 def reached(run: Run, name: str, level: float) -> Floats:
-    """The place in the recorded rounds from which each trial stays at or below a level [R]; inf where it does not get there."""
+    """The place in the recorded rounds from which each trial stays at or below a level [R]; inf if it never does."""
     above = ~(series.drawn(run, name) <= level)
     last = np.where(above.any(1), above.shape[1] - above[:, ::-1].argmax(1), 0)
     return np.where(last < above.shape[1], last, np.inf)
