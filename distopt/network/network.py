@@ -227,8 +227,8 @@ def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[st
         return ()
     shows = "; the metric tracker_invariant shows how far" if tracks is not None else ""
     return (
-        f"{who} does not end at the optimum with {drifting[0].faults.named}: part of what agents tell each other is lost for good, since columns of "
-        f"W no longer sum to 1{shows}; robust_push_diging makes up for it",
+        f"{who} does not end at the optimum with {drifting[0].faults.named}: parts of the sums over agents are lost, since columns of "
+        f"W no longer sum to 1{shows}; use robust_push_diging, which corrects for losses",
     )
 
 

@@ -22,9 +22,7 @@ def weakness(certificate: float) -> str | None:
     """The warning for a comparator whose relative gradient norm is ``certificate``; None if that is small enough."""
     if certificate <= CERTIFIED:
         return None
-    return (
-        f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are that inexact"
-    )
+    return f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are only known up to errors of that order"
 
 
 LEFT = {"float64": 1e-6, "float32": 1e-2}
@@ -57,8 +55,8 @@ def drift(run: Run) -> str | None:
     if not len(bad):
         return None
     return (
-        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: a channel that "
-        "changes means, or a lost message; choco keeps means, and its resync=K heals losses"
+        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: the channel "
+        "changes means, or a message was lost; use choco, which keeps means, with resync=K to repair losses"
     )
 
 

@@ -103,8 +103,8 @@ def _warnings(group: Group, dead: Mapping[str, Floats]) -> Iterator[str]:
     if below:
         who = "every method" if len(below) == len(runs) > 1 else ", ".join(below)
         yield (
-            f"The static regret of {who} is below zero at the end. That is no mistake: the costs move, and following them beats "
-            "the best point that stands still."
+            f"The static regret of {who} is below zero at the end. This is possible: the costs change, and following them beats "
+            "the best fixed point."
         )
 
 
