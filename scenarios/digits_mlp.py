@@ -58,9 +58,10 @@ class DigitsMlp(ScenarioDefaults):
     normalisation layers [lyu2022], and x must not be 0.
 
     Args:
-        rows: how many samples there are, 1 to 1797.
-        shards: how they are dealt: at ``random`` (anew in each trial), or by ``label``, so that an agent sees few classes.
-        normalised: c; 0 leaves x as it is.
+        rows: number of samples, 1 to 1797.
+        shards: how samples are dealt to agents: at ``random`` (differently in each trial), or by ``label``, so that an
+            agent sees few classes.
+        normalised: c, the length to which x is scaled; 0: no scaling.
 
     Raises:
         InputError: for a parameter out of range, or more agents than rows.

@@ -66,14 +66,14 @@ class DiracGAN(ScenarioDefaults):
     In the algorithm ``alternating`` the players take turns.
 
     Attributes:
-        form: gan, nsgan or wgan.
-        regulariser: none or one of these.
-        gamma: its strength (r1, r2, gp, consensus).
-        target: the slope that gp asks for.
+        form: the costs of the game: gan, nsgan or wgan.
+        regulariser: none, or one of those above.
+        gamma: strength of the regulariser (r1, r2, gp, consensus).
+        target: the slope towards which gp pulls.
         sigma: the standard deviation of the noise (noise, sampled_noise).
-        draws: noises of an agent in a round (sampled_noise).
-        clip: psi is kept in [-clip, clip], as WGAN does; 0: it is free.
-        spread: the standard deviation of the data points, nearly.
+        draws: number of noises that an agent draws in a round (sampled_noise).
+        clip: psi is kept in [-clip, clip], as in WGAN; 0: no bound.
+        spread: the standard deviation of the agents' data points, approximately.
 
     Raises:
         InputError: for an unknown form or regulariser, a negative number or one above 1e100, or draws < 1; for consensus with a spread, as

@@ -52,8 +52,8 @@ class Dispatch(ScenarioDefaults):
 
     Attributes:
         dim: d, the number of generators.
-        demand: its mean.
-        swing: how far it moves from its mean, as a part of it.
+        demand: the mean demand.
+        swing: the largest deviation of the demand from its mean, as a fraction of the mean.
         period: rounds of a cycle, such as a day.
         kappa: the largest slope a_k, at least 1.
         price: the largest b_k.

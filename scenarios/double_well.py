@@ -40,9 +40,9 @@ class DoubleWell(ScenarioDefaults):
 
     Attributes:
         c: the mean tilt.
-        spread: standard deviation of the agents' tilts, nearly.
+        spread: standard deviation of the agents' tilts, approximately.
         dim: d.
-        begin: where all agents start, in each coordinate; another x0 may be given all the same.
+        begin: where all agents start, in each coordinate, unless x0 is given.
 
     Raises:
         InputError: for dim < 1, a negative spread, |begin| above 1e6, or |c| or a spread above 1e100.

@@ -37,9 +37,9 @@ class Feasible:
     least allowed cost. Costs must be convex. Where they are not, the points are local minimisers.
 
     Attributes:
-        scenario: whose costs they are.
-        form: the set.
-        radius: its size.
+        scenario: the scenario whose costs are used.
+        form: the set of allowed points: ball, box, simplex or l1.
+        radius: the size of the set.
 
     Raises:
         InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game or has a set of its own.

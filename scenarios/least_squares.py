@@ -47,10 +47,10 @@ class LeastSquares(ScenarioDefaults):
     directions ``rpgd`` and ``weight_normalisation``. The set-up is ours.
 
     Attributes:
-        rows: of A, over all agents.
-        dim: d, the columns.
-        norm: |x*|.
-        begin: |x_0|.
+        rows: number of rows of A, over all agents.
+        dim: d, number of columns.
+        norm: |x*|, length of the shortest solution.
+        begin: |x_0|, length of the starting point.
 
     Raises:
         InputError: for rows < 1, dim < 1, a norm or begin that is negative or above 1e100, or more agents than rows.

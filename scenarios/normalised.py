@@ -31,8 +31,8 @@ class Normalised(ScenarioDefaults):
     ``normalised(digits_mlp,radius=8)`` is ``digits_mlp:normalised=8``, bit for bit.
 
     Attributes:
-        scenario: whose costs they are.
-        radius: r.
+        scenario: the scenario whose costs are used.
+        radius: r, radius of the sphere.
 
     Raises:
         InputError: ``scenario`` is none, restricts its points or is a game; ``radius`` is not above 0 or above 1e100.

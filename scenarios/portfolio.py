@@ -59,7 +59,7 @@ class Portfolio(ScenarioDefaults):
     simplex, where <r, x> is below 0.05, have the tangent's cost, so that costs are convex everywhere. Agents start with equal shares.
 
     Attributes:
-        apart: months from one agent to the next; 0 gives all the same market.
+        apart: months between the markets of one agent and the next; 0: all agents see the same market.
 
     Raises:
         InputError: ``apart`` is no whole number from 0 to 120, or Matplotlib has no sample data.

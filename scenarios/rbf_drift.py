@@ -43,8 +43,8 @@ class RbfDrift(ScenarioDefaults):
 
     Attributes:
         features: coordinates of a row.
-        centroids: how many clusters.
-        classes: at least 2, at most one per centroid.
+        centroids: number of clusters.
+        classes: number of classes, at least 2, at most one per centroid.
         speed: length of a centroid's move in a round.
         width: the largest standard deviation of a cluster.
         rows: new rows per agent and round.

@@ -43,13 +43,13 @@ class Reddi(ScenarioDefaults):
     for short runs of the form stochastic. A round's own minimiser is -sign(c_t), so the dynamic regret is larger.
 
     Attributes:
-        form: which of these.
+        form: the sequence of costs: one of those above.
         high: the steep slope (online, stochastic).
         low: the mild slope (online, stochastic).
         period: rounds from one steep slope to the next (online).
         C: the steep slope (theorem).
         P: the rounds from one steep slope to the next, and their size (family, sparse).
-        probability: of the steep slope (stochastic).
+        probability: probability of the steep slope (stochastic).
 
     Raises:
         InputError: for an unknown form, a period below 2, P below 3, or below 4 in the form sparse, a probability outside [0, 1], or a slope

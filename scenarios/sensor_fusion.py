@@ -45,7 +45,7 @@ class SensorFusion(ScenarioDefaults):
 
     Attributes:
         dim: d, the size of the state.
-        rows: the directions that each sensor measures.
+        rows: number of directions that each sensor measures.
         noise: the standard deviation of the best sensor's noise.
         kappa: the variance of the worst sensor's noise, relative to the best one's; at least 1.
         motion: circle, line, walk or jump.

@@ -47,12 +47,12 @@ class Switching(ScenarioDefaults):
     lr = h / alpha. So the noise of subsampling falls like 1 / rate, with mass or without.
 
     Attributes:
-        rate: draws in a unit of time; none: no sampling.
-        h: the time of a round.
-        samples: of each agent.
+        rate: mean number of draws in a unit of time; none: no sampling.
+        h: duration of a round.
+        samples: number of samples of each agent.
         spread: standard deviation of the samples.
         dim: d.
-        chain: each agent draws by itself (own), or all have the same j(t) (shared).
+        chain: agents draw independently (own), or all have the same j(t) (shared).
 
     Raises:
         InputError: for samples < 1, dim < 1, a negative rate, h or spread, a number above 1e100, or an unknown chain.

@@ -48,13 +48,13 @@ class TeacherStudent(ScenarioDefaults):
     ``distopt.costs.glm`` computes the quality of the estimate for d -> infinity.
 
     Attributes:
-        dim: d.
+        dim: d, number of coordinates.
         alpha: M / d, rows for each coordinate.
         model: "linear" or "logistic".
         l2: the ridge parameter, of the sum over all rows.
         low, high: the ends of the spectrum of F'F.
-        rho: the part of the teacher's coordinates that are not 0.
-        noise: its standard deviation.
+        rho: the fraction of the teacher's coordinates that are not 0.
+        noise: standard deviation of the noise.
 
     Raises:
         InputError: for a parameter out of range, or low > high.

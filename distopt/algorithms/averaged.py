@@ -51,9 +51,9 @@ class Averaged(Around):
     behind. Where a scenario projects its points, the mean is of the projected ones.
 
     Attributes:
-        algorithm: whose points they are.
+        algorithm: the algorithm whose points are averaged.
         start: the number of rounds before the first point of the mean; 0 takes x_0, too.
-        every: a point in every so many rounds.
+        every: rounds from one point of the mean to the next.
 
     Raises:
         InputError: ``algorithm`` is none, ``start`` is negative, or ``every`` is below 1.

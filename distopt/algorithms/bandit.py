@@ -55,9 +55,9 @@ class Bandit(Around):
     a cost may be observed up to delta outside. In float32 the difference of two costs keeps few digits where delta is small.
 
     Attributes:
-        algorithm: the one that is given the estimates.
-        form: which of these.
-        delta: how far from x_t costs are observed.
+        algorithm: the algorithm that receives the estimates.
+        form: the estimate: two_point, one_point or residual.
+        delta: distance from x_t at which costs are observed.
 
     Raises:
         InputError: ``algorithm`` is none, ``form`` is unknown, or ``delta`` is not positive.

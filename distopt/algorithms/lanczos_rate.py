@@ -76,9 +76,9 @@ class LanczosRate(AlgorithmDefaults):
 
     Args:
         lr: step size until the first reading with a positive L, a number or a schedule.
-        steps: k, 2 to 100.
-        low: mu is at least this part of L, in (0, 1).
-        width: of the differences, above 0.
+        steps: k, products for one estimate, 2 to 100.
+        low: lower bound of mu, as a fraction of L, in (0, 1).
+        width: width of the finite differences, above 0.
 
     Raises:
         InputError: for a parameter out of range.

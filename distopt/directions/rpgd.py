@@ -35,8 +35,8 @@ class RPGD:
             gradient of the agent's own cost at g_t w_{t+1}, a second one in every round. They differ at O(lr). Our
             sources do not say which one is the paper's.
         tangential: True takes v = w - lr g (s - (w's) w), the step of weight normalisation with |v_0| = 1 and projection.
-        hold: for how many rounds g stays as it is.
-        ratio: the step of g over that of w.
+        hold: number of rounds in which g does not change.
+        ratio: step size of g divided by that of w.
 
     Raises:
         InputError: for an unknown ``gradient``, a negative ``ratio``, or ``hold`` that is no whole number of at least 0.

@@ -34,7 +34,7 @@ class WeightNormalisation:
 
     Attributes:
         length: |v_0|.
-        ratio: the step of g over that of v.
+        ratio: step size of g divided by that of v.
 
     Raises:
         InputError: ``length`` not positive, or ``ratio`` negative.

@@ -101,7 +101,7 @@ def flaw(needs: Properties, receiver: Ints, sender: Ints, weight: Floats, own: F
         heard = np.bincount(receiver, minlength=n)
         far = np.abs(np.concatenate([weight, own]) - 1 / n).max()
         if heard.min() < n - 1:
-            return f"agent {int(heard.argmin())} hears {int(heard.min())} of {n - 1} others"
+            return f"agent {int(heard.argmin())} receives from {int(heard.min())} of {n - 1} others"
         return f"an entry of W differs from 1/{n} by {far:.3g}" if far > TOLERANCE else None
     if "row" in needs and (found := _off("row", own + np.bincount(receiver, weight, n))):
         return found

@@ -96,5 +96,7 @@ def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
         "agents"
     )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
-        raise InputError(f"topology {topology}: say how many agents, as in {either('--agents 16', 'agents=16')}")
+        raise InputError(
+            f"topology {topology}: the number of agents is missing; add it, as in {either('--agents 16', 'agents=16')}"
+        )
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}

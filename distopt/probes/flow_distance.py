@@ -34,7 +34,7 @@ class FlowDistance(ProbeDefaults):
     integrates it from the start at its first reading. Before the first round the relative distance is nan.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
+        every: rounds from one measurement to the next, at least 1.
         parts: steps of the integration in a round, at least 1.
 
     Raises:

@@ -34,11 +34,11 @@ class MiniBatchEdge(ProbeDefaults):
     (``distopt.optional.ScenarioDefaults``), such as digits_mlp, digits and stream. Others are refused.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        size: samples in a batch, at least 1, and no more than there are.
-        batches: how many are drawn, at least 1.
-        steps: products for each at most, at least 1.
-        tolerance: what an eigenvalue may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        size: samples in a batch, at least 1, at most all.
+        batches: number of batches that are drawn, at least 1.
+        steps: the most products with the Hessian for a batch, at least 1.
+        tolerance: largest error of an eigenvalue, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range, a scenario without ``row_weights``, or one with fewer samples in a round.

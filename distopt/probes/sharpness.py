@@ -23,9 +23,9 @@ class Sharpness(ProbeDefaults):
     isolated, and then much more accurate. On ``digits_mlp`` this takes 30 to 60 products, and 40 to 120 with ``tolerance=1e-6``.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: products at most, at least 1.
-        tolerance: what the eigenvalues may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        steps: the most products with the Hessian, at least 1.
+        tolerance: largest error of the eigenvalues, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range.

@@ -30,9 +30,9 @@ class Spectrum(ProbeDefaults):
     neural network of 1,000 parameters; ten vectors are three times as accurate.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: of the process from each vector, at least 1.
-        vectors: how many there are, at least 1.
+        every: rounds from one measurement to the next, at least 1.
+        steps: Lanczos steps from each vector, at least 1.
+        vectors: number of random vectors, at least 1.
 
     Raises:
         InputError: for a parameter out of range.
