@@ -284,7 +284,7 @@ def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(round: int, tm
                 found = {each["step"].item() for each in optimizer.state_dict()["state"].values()}
                 return found == {optimizer.round}
             except RunError as error:
-                return "a step ended in the middle" in str(error)
+                return "a step failed halfway" in str(error)
 
     def second(rank: int) -> Any:
         model, optimizer = made()
