@@ -336,7 +336,7 @@ def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> 
     >>> check_links(1e12, "complete", "lower the number of agents")
     Traceback (most recent call last):
     ...
-    distopt.errors.InputError: complete: about 1e+12 links take 59,604.6 GiB, more than is made at once (16.0 GiB); lower the number of agents
+    distopt.errors.InputError: complete: about 1e+12 links take 59,604.6 GiB, more than the limit of 16.0 GiB; lower the number of agents
     """
     if count > most:
         size, limit = (f"{each * BYTES_PER_LINK / 2**30:,.1f} GiB" for each in (count, most))

@@ -188,7 +188,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
     >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     Traceback (most recent call last):
     ...
-    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or let a rule make them
+    distopt.errors.InputError: gt needs weights whose powers converge, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or use a weight rule
     """
     agents = len(own)
     weight, own = (1 - drop_links) * weight, own + drop_links * (1 - own)
@@ -204,7 +204,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
             second = second_size(receiver, sender, weight, own)
         except InputError as doubt:  # too large to check; if differences grow, the run is reported as diverged
             warnings.warn(
-                f"{who} needs weights whose powers W^t converge, which could not be checked: {doubt}", stacklevel=2
+                f"{who} needs weights whose powers converge, which could not be checked: {doubt}", stacklevel=2
             )
             return
         if second < 1.0 - 1e-12:
@@ -212,7 +212,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
         how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
         found = f"a second largest eigenvalue of size {second:.6g} ({how})"
     raise InputError(
-        f"{who} needs weights whose powers W^t converge, but W has {found}; give (I + W) / 2, or use a weight rule"
+        f"{who} needs weights whose powers converge, but W has {found}; give (I + W) / 2, or use a weight rule"
     )
 
 

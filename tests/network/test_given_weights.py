@@ -136,10 +136,8 @@ def test_weights_that_do_not_settle(name: str) -> None:
     W, message = NEVER[name]
     with pytest.raises(InputError) as caught:
         mixing(graph_from_matrix(W)).require("row", "gtadam")
-    assert message in str(caught.value) and str(caught.value).startswith(
-        "gtadam needs weights whose powers W^t converge"
-    )
-    with pytest.raises(InputError, match="whose powers W\\^t converge"):
+    assert message in str(caught.value) and str(caught.value).startswith("gtadam needs weights whose powers converge")
+    with pytest.raises(InputError, match="whose powers converge"):
         distopt.simulate(W, **RUN)
 
 
@@ -183,7 +181,7 @@ def test_the_period_agrees_with_the_spectrum() -> None:
         if settles:
             mixing(graph_from_matrix(W)).require("row", "push_sum")
         else:
-            with pytest.raises(InputError, match="powers W"):
+            with pytest.raises(InputError, match="powers converge"):
                 mixing(graph_from_matrix(W)).require("row", "push_sum")
 
 

@@ -154,7 +154,7 @@ def test_sweeps_vary_settings_and_what_is_inside_them() -> None:
         ({"feedback": "residual", "algorithm": "bandit"}, "already sets this to something else"),
         (
             {"feasible": "ball", "scenario": "feasible(quadratic,form=box)"},
-            "^feasible=ball: scenario feasible.* says so already",
+            "^feasible=ball: scenario feasible.* already sets this",
         ),
     ],
     ids=str,
