@@ -2,11 +2,11 @@
 
 Usage: python benchmarks/compression.py [--log] [speed] [bytes] [regret] [link]    all parts where none is named
 
-- ``speed``: encode and decode of the scaled sign on one long row, one thread, compiled as in a run and eager, next to a plain copy of
-  the same array (which reads and writes each number once: the machine's bandwidth) and to numpy.packbits with the scale. Best of
-  interleaved repetitions.
-- ``bytes``: what an agent sends in a round of gtadam through choco, x and s: the payload, and what the loopback interface counts
-  between two ranks, our headers, gloo's, TCP's and IP's and acknowledgements among it.
+- ``speed``: encode and decode of the scaled sign on one long row, one thread, compiled as in a run and eager, next to numpy.packbits
+  with the scale, and to a plain copy of the same array. The copy reads and writes each number once, at the machine's bandwidth. Best
+  of interleaved repetitions.
+- ``bytes``: what an agent sends in a round of gtadam through choco, x and s: the payload, and the bytes on the loopback
+  interface between two ranks, with all headers (ours, gloo's, TCP's, IP's) and acknowledgements.
 - ``regret``: average dynamic regret of gtadam on a ring of 16, float32, against the bits an agent has broadcast. Step size and gamma of each
   method are those of the least R_T / T in a grid, for the trials of seed 0; the curve is that of the trials of seed 1.
 - ``link``: seconds of a round of two ranks in network namespaces, on a link of so many Mbit/s. Needs root, iproute2 and tc.

@@ -4,11 +4,11 @@ Usage: python benchmarks/engines.py [--log] [--no-ray]    --log writes benchmark
 
 Agents on a ring take gradient steps on quadratics (``dgd``), one thread each process. With 2 ranks each holds 2 agents, and both their rows
 go to the other rank in one message; with 4 ranks each holds 2, and one row goes to either side. The *boundary* is the bytes of rows in one
-message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved
-for each byte of a row. *bare* sends and receives as many bytes between the same processes with nothing in between, all works at once, as a
-loop of one's own would; *alike* is the same with gloo's threads as they are during rounds (``Group.busy``). *round* is one of
-``Worker.walk``, eager or compiled, *local* the same walk of all agents in one process. They take turns; each is the best of its repetitions.
-*wire* is what the loopback interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
+message. The compute is small beside the exchange: a gradient, three terms of W and a copy of x for the measurements, some 70 bytes moved for
+each byte of a row. *bare* only sends and receives as many bytes between the same processes, all works at once, like a handwritten loop.
+*alike* is the same with gloo's threads as they are during rounds (``Group.busy``). *round* is one of ``Worker.walk``, eager or compiled,
+*local* the same walk of all agents in one process. They take turns; each is the best of its repetitions. *wire* is what the loopback
+interface counted (rows, our headers, gloo's, TCP's and IP's, acknowledgements) over the rows alone.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def among(boundary: int, workers: int, compiled: bool) -> dict[str, float]:
 
 
 def forked(life: Callable[..., None], workers: int, *asked: Any) -> Any:
-    """What rank 0 reports of processes that live ``life(port, rank, *asked, report)``."""
+    """Rank 0's report from processes that run ``life(port, rank, *asked, report)``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

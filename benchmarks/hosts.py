@@ -46,7 +46,7 @@ def refusal() -> str | None:
 
 @contextmanager
 def pair(mbit: float | None = None) -> Iterator[tuple[Host, Host]]:
-    """Two hosts and the link between them, of ``mbit`` megabits a second in either direction; gone in the end."""
+    """Two hosts and a link of ``mbit`` megabits a second in either direction between them; removed at the end."""
     names = [f"distopt-{os.getpid()}-{k}" for k in (0, 1)]
     hosts = tuple(Host(name, f"10.199.77.{k + 1}", f"link{k}") for k, name in enumerate(names))
     made: list[str] = []

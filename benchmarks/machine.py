@@ -75,7 +75,7 @@ def _command() -> str:
 
 
 def _processor() -> str:
-    """Model name with family and model number, which tell apart generations that share a name."""
+    """Model name with family and model number, which distinguish generations of the same name."""
     found: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")

@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/networks.py [--log]    --log writes benchmarks/results/networks.json and the table of docs/clock.md; takes a few minutes
 
-A budget is what gradient tracking spends in ``ROUNDS`` rounds. A step size is chosen for each method, network and budget on ``TUNE`` trials, and the
-figures are those of ``REPORT`` other trials: how far from the minimiser the agents still are when the budget is spent.
+A budget is what gradient tracking spends in ``ROUNDS`` rounds. A step size is chosen for each method, network and budget on ``TUNE`` trials. The
+figures come from ``REPORT`` other trials: the distance of the agents from the minimiser when the budget is spent.
 """
 
 from __future__ import annotations

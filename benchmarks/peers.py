@@ -1,8 +1,8 @@
 """The same small problem in other packages: CPU seconds per round, next to a final iterate that must agree with ours.
 
 The problem is static, since most of them know nothing else: f_i(x) = 1/2 sum_k a_ik (x_k - c_ik)^2 with N = 16 agents and d = 10
-on a ring, x_0 = 0, each of the three weights 1/3. The offsets are such that all agents' first gradients are equal, because
-packages disagree on whether Aug-DGM mixes the first gradient or not, and so need not be told apart here.
+on a ring, x_0 = 0, each of the three weights 1/3. The offsets make all agents' first gradients equal. Packages disagree on
+whether Aug-DGM mixes the first gradient, and so this does not matter here.
 
     decent-bench   AugDGM                               our aug_dgm             simulated agent by agent in one process
     tvopt          aug_dgm                              our aug_dgm             the same
@@ -11,8 +11,8 @@ packages disagree on whether Aug-DGM mixes the first gradient or not, and so nee
     nvflare        GTADAMExecutor, one thread per agent our gtadam              its messages handed over in memory by a stub of its
                                                                                 engine, without its network: its time is flattered
 
-CPU seconds are those of all threads and processes of a run, ours too: distopt's compiled rounds, bare and with their measurements, of
-the fastest package's method, as one run and as a batch of 100 trials, each with data of its own in memory, per round and trial.
+CPU seconds are those of all threads and processes of a run, per round and trial. Ours are those of distopt's compiled rounds of the
+fastest package's method, bare and with measurements. They run once, and as a batch of 100 trials, each with its own data in memory.
 
 Usage: DISTOPT_PEERS=/path/to/python python benchmarks/peers.py [--log]    --log writes benchmarks/results/peers.json
 
@@ -75,7 +75,7 @@ def ours(peer: Peer) -> Array:
 
 
 def answers() -> Iterator[Answer | str]:
-    """Each peer's answer, or a line that says why there is none."""
+    """Each peer's answer, or a line with the reason for none."""
     pythons = [each for each in os.environ.get("DISTOPT_PEERS", "").split(os.pathsep) if each]
     if not pythons:
         yield "peers: skipped; DISTOPT_PEERS must name a Python (3.13 for all four) with decent-bench, tvopt, disropt or nvflare"
@@ -86,7 +86,7 @@ def answers() -> Iterator[Answer | str]:
 
 
 def answer(peer: Peer, python: str) -> Answer | str:
-    """A peer's answer by one of the Pythons, or a line that says why there is none."""
+    """A peer's answer by one of the Pythons, or a line with the reason for none."""
     ranks = N if peer.package == "disropt" else 0
     z = elsewhere(
         peer.package, [python, str(Path(other_packages.__file__).resolve()), peer.package, "answer.npz"], ranks
@@ -99,13 +99,13 @@ def answer(peer: Peer, python: str) -> Answer | str:
 def elsewhere(
     package: str, command: list[str], ranks: int, given: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | str:
-    """What a command of another Python leaves in answer.npz, in a folder of its own; or a line that says why it leaves nothing.
+    """The arrays that a command of another Python writes to answer.npz in a new folder, or a line with the reason for none.
 
     Args:
-        package: for that line.
-        command: a Python and what it runs.
-        ranks: of MPI; 0 for a process without.
-        given: what lies there as streams.npz.
+        package: the name of the package, for that line.
+        command: the path of a Python, and its arguments.
+        ranks: the number of MPI ranks; 0 for a process without MPI.
+        given: arrays that the command finds in its folder as streams.npz, if any.
     """
     with tempfile.TemporaryDirectory() as folder:
         if given is not None:

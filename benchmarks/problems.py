@@ -119,7 +119,7 @@ def clocked(run: Run, rounds: int) -> tuple[Array, float]:
 def arrays(*shapes: tuple[int, ...]) -> list[Array]:
     """Zeros whose pages exist already (fresh zeros cost their faults inside the loop), at well chosen addresses.
 
-    Each begins on a cache line, and no two at the same place of a page: loads and stores that agree in the last 12 bits of
+    Each begins on a cache line, and no two at the same offset in a page. Loads and stores with the same last 12 bits of
     their addresses wait for each other, which costs up to a third.
     """
     counts = [int(np.prod(shape)) for shape in shapes]

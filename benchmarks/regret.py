@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/regret.py [SCENARIO [TOPOLOGY [AGENTS [ROUNDS [TRIALS]]]]]
 
-The step size is chosen by the regret averaged over trials of seed 0 and the figures are printed for the trials of seed 1, so
-that no algorithm is judged on the data it was tuned on.
+The step size is chosen by the mean regret over the trials of seed 0. The figures come from the trials of seed 1, so that no
+algorithm is judged on the data of its tuning.
 """
 
 from __future__ import annotations

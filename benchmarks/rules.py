@@ -2,11 +2,11 @@
 
 Usage: python benchmarks/rules.py [--log]    --log writes benchmarks/results/rules.json and the tables of docs/choosing.md; takes half an hour or more
 
-What is finished is kept in build/rules, and the same command goes on from there.
+Finished runs are kept in build/rules, and the same command continues from there.
 
-``distopt.tune`` chooses the step sizes: the same grid, trials and number of gradients for all. The figures are those of other trials:
-medians of the average dynamic regret with bootstrap intervals, and Hodges-Lehmann differences, trial by trial, whose p-values are corrected
-for their number on the stream by Holm's method.
+``distopt.tune`` chooses the step sizes: the same grid, trials and number of gradients for all. The figures come from other trials: medians
+of the average dynamic regret with bootstrap intervals, and paired Hodges-Lehmann differences. Holm's method corrects the p-values for their
+number on the stream.
 """
 
 from __future__ import annotations

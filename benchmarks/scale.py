@@ -2,11 +2,10 @@
 
 Usage: python benchmarks/scale.py [--log] [WORD ...]    WORD selects cases by title; --log writes benchmarks/results/scale.json
 
-Each case is a process of its own and goes distopt's own way: topology and weights, data and comparator, compiled rounds with their
-measurements, and the bare recursion on the same data. The rounds are run again after the first run, and the best of those is timed,
-so that compilation is not. Memory is the highest resident set (VmHWM, set back between phases) of all these runs, less what the process
-held when distopt, torch among it, was imported, and less the state itself: x and what the algorithm keeps. Part of it, the same for
-every N, is the compiler's.
+Each case is a separate process with the steps of a run: topology and weights, data and comparator, compiled rounds with measurements,
+and then the bare recursion on the same data. The rounds are run again after the first run, and the best of those is timed, so that
+compilation is not. Memory is the highest resident set (VmHWM, reset between phases) of all these runs, minus the memory after
+importing distopt and torch, minus the state: x and the algorithm's values. Part of it, the same for every N, is the compiler's.
 
 Exponents are least-squares slopes of log figure against log number of links over N >= 10^4; of memory, what is above N = 10^3.
 """

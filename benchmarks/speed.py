@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/speed.py [--log] [WORD ...]    WORD selects problems by title; --log writes benchmarks/results/speed.json
 
-``bare`` is the recursion alone, which is what the yardsticks do; ``measured`` also takes the cost at the network average, the
-tracking and the consensus error and the tracking invariant of every round, inside the same compiled function. ``C`` is the loop of
-plain.c, ``tight C`` that of loops.c. Large rings are also set beside the bytes that a round must move at least: x, s, m, v, the last
-gradient, curvatures and offsets are read, and x, s, m, v and the gradient written, 96 bytes per coordinate and agent.
+``bare`` is the recursion alone, like the yardsticks. ``measured`` also computes the cost at the network average, the tracking error,
+the consensus error and the tracking invariant of every round, inside the same compiled function. ``C`` is the loop of plain.c,
+``tight C`` that of loops.c. Large rings are also compared with the least bytes that a round must move, 96 per coordinate
+and agent: x, s, m, v, the last gradient, curvatures and offsets are read, and x, s, m, v and the gradient are written.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def one_thread() -> None:
 
 
 def started(title: str) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """What the command line asks for, and the machine, in a process that is prepared for timed rounds; it prints both."""
+    """The options of the command line and the machine, both printed, in a process that is prepared for timed rounds."""
     if missing := {k: v for k, v in ONE_THREAD.items() if k not in os.environ}:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | missing)
     parser = argparse.ArgumentParser()

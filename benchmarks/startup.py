@@ -2,11 +2,11 @@
 
 Usage: python benchmarks/startup.py [--log]    --log writes benchmarks/results/startup.json
 
-The command, ``simulate ring --agents 16 --rounds 10`` into a temporary folder, is run as a child with warm file caches, as a user
-would run it (no thread setting); the least of a few runs counts. The stages are those of another child that takes the same steps one
-after the other; the packages' shares are the self times that ``python -X importtime`` reports for the command, in seconds of the clock.
-The README's example (1,000 rounds of flights, three methods) is run with nothing compiled before, in an empty cache, and so is the first of its
-methods alone. Beside that runs the script flights_numpy.py, which knows this one method; its figures must be the same to 10 digits.
+The command, ``simulate ring --agents 16 --rounds 10`` into a temporary folder, runs as a child with warm file caches and no thread setting, as
+for a user. The least of a few runs counts. The stages come from another child with the same steps one after the other. The packages' shares
+are the self times of ``python -X importtime`` for the command, in wall-clock seconds. The README's example (1,000 rounds of flights, three
+methods) is run with nothing compiled before, in an empty cache, and so is the first of its methods alone. It is compared with the
+script flights_numpy.py, which has only this method; the figures must agree to 10 digits.
 """
 
 from __future__ import annotations

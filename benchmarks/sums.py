@@ -4,7 +4,7 @@ Usage: python benchmarks/sums.py [--log]    --log writes benchmarks/results/sums
 
 One GTAdam round with elementwise quadratics, in one compiled function for 64 rounds, one thread, float64; only W z differs:
 
-    gather    the house's: a padded table, unrolled over its columns; long rows apart (``distopt.network.rows.apply``)
+    gather    distopt's: a padded table, unrolled over its columns; long rows apart (``distopt.network.rows.apply``)
     roll      z[i - 1] + z[i] + z[i + 1] by ``torch.roll``: circulant graphs only
     links     every link's row picked and added to its receiver (``index_add``): what a sparse product does
 """

@@ -1,4 +1,4 @@
-"""Ways in which ranks train one model together, each a step of its own: see ``METHODS``. One rank's data: ``Shard``."""
+"""Methods by which ranks train one model together, each with its own step: see ``METHODS``. One rank's data: ``Shard``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Trainer:
 
 
 class Parallel(Trainer):
-    """DistributedDataParallel with a communication hook. It waits from the end of the last call of the hook to that of backward."""
+    """DistributedDataParallel with a communication hook. It waits from the end of the hook's last call to the end of backward."""
 
     def __init__(self, model: nn.Module, state: Any, hook: Callable[[Any, Any], Any], rule: str, lr: float) -> None:
         super().__init__(model)
@@ -145,7 +145,7 @@ class Parallel(Trainer):
 
 
 class DiLoCo(Trainer):
-    """Local AdamW steps; then Nesterov's momentum follows the mean of how far the ranks have come, and all go on from there."""
+    """Local AdamW steps; then Nesterov's momentum follows the mean of the ranks' progress, and all continue from there."""
 
     cycle = LOCAL
 

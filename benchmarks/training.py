@@ -3,8 +3,8 @@
 Usage: python benchmarks/training.py [--log] [accuracy] [link] [overlap] [overhead] [memory]    all parts where none is named
 
 - ``accuracy``: test accuracy of the averaged model after so many steps, for each of the methods of trainers.py, on equal shares of the data and
-  on shares drawn from Dirichlet(0.1). Of each method as many settings are tried, on a fifth of the training data that is held out, with seed 0; the
-  one with the highest mean accuracy over its steps is run on the others. No time is taken here, and no link matters.
+  on shares drawn from Dirichlet(0.1). The same number of settings is tried for each method, on a held-out fifth of the training data, with seed 0.
+  The setting with the highest mean accuracy over its steps then runs with the other seeds. No time is taken here, and no link matters.
 - ``link``: seconds, bytes on the wire and seconds waiting of a step of two ranks in network namespaces, on a link of so many Mbit/s. Needs
   root, iproute2 and tc.
 - ``overlap``: the share of the exchange that is hidden behind a computing phase that is longer, on the slowest link.

@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/whole.py [--log] [WORD ...]    WORD selects problems by title; --log writes benchmarks/results/whole.json
 
-The scenarios are a user's: a class with the quadratics of the yardsticks, once with its minimiser in closed form (``known``) and once
-without, so that Newton's method finds it in every round (``searched``). A run has a fixed part, in which it is recorded, compiled and
-written down. What a round takes is the difference between a long run and a short one over that of their lengths, in CPU seconds of all
-threads. Beside it stand the tightest C loop and the NumPy script, which do the recursion alone.
+The scenarios are user classes with the quadratics of the yardsticks. One has its minimiser in closed form (``known``); for the other
+Newton's method finds it in every round (``searched``). A run has a fixed part: recording, compiling and writing. The time of a round
+is the difference between a long and a short run, divided by the difference of their lengths, in CPU seconds of all threads. It is
+compared with the tightest C loop and the NumPy script, which only do the recursion.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GTAdam written out for one machine in C, NumPy and JAX: what a compiled round of distopt is compared with.
 
 Each of ``YARDSTICKS`` runs ``problem.rounds`` rounds of the recursion of ``distopt.algorithms.gtadam`` from x_0 = 0 on a problem of
-``problems.py`` and returns (final x [N, d], seconds per round), so that a time counts only next to an iterate that agrees.
+``problems.py``. It returns (final x [N, d], seconds per round); a time only counts if x agrees.
 
 Usage: python benchmarks/yardsticks.py [WORD ...]    checks that all agree after 50 rounds and prints the table of times
 

@@ -38,7 +38,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:  # torch takes seconds to import: only those who compute pay for it
+def __getattr__(name: str) -> Any:  # torch takes seconds to import, so it is imported on first use
     if name not in _LAZY:
         raise AttributeError(f"module 'distopt' has no attribute {name!r}")
     import importlib

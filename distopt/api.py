@@ -1,4 +1,4 @@
-"""The Python API: ``simulate``, ``compare``, ``resume`` and ``load``. Many experiments at a time are in ``distopt.studies``."""
+"""The Python API: ``simulate``, ``compare``, ``resume`` and ``load``. ``distopt.studies`` has ``sweep`` and ``tune``, which run many experiments."""
 
 from __future__ import annotations
 
@@ -64,14 +64,15 @@ def simulate(
     """Simulate one or several algorithms, or a grid of their parameters, on one scenario over one network.
 
     Args:
-        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N] weight matrix; or a
-            dict of these by channel, as in ``{"x": R, "s": C}``, where an algorithm asks other weights of each channel.
+        topology: a spec string (``distopt list topologies``), the path of a graph file, a networkx graph, or an [N, N]
+            weight matrix. A dict gives each channel its own, as in ``{"x": R, "s": C}``.
         agents: N; leave it out if the topology fixes it.
         scenario, algorithm: a spec string, or any object with the Protocol's methods (``distopt.protocols``). Lists in the
             algorithm's spec, as in ``"gtadam:lr=[0.01,0.02],b1=[0.5,0.9]"``, are a grid: all combinations run in one batch.
             ``algorithm`` may be a list of several, which are compared on the same data.
         channel: how values are sent, such as "choco:compressor=sign"; "exact" sends them as they are.
-        weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest; for directed graphs in_degree or out_degree, found by itself.
+        weights: metropolis, lazy_metropolis, max_degree, best_constant or fastest; for directed graphs in_degree or
+            out_degree, which the algorithm decides.
         rounds: T; None for 1000, or fewer if the data end.
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -80,38 +81,45 @@ def simulate(
         x0: None (the scenario's own start, or zeros), a number, [d] or [N, d], or the path of a file that ``numpy.save`` wrote.
         record: trajectories to keep: "x", fields of the algorithm's state, such as "s", and of a channel's memory, such as "memory.x.e".
         drop_links: probability with which a link fails in a round.
-        drop_messages: probability with which a message is lost in a round, one way and by itself (see docs/losses.md).
-        sleep: probability with which an agent sleeps in a round.
-        delay: how many rounds late messages are: a number, or a range such as "0..3", of which each message draws one; or "length": as many
-            as the lengths of links make, where ``clock="compute=..."`` says how long a gradient takes.
-        feedback: how costs are observed where there are no gradients, such as "two_point:delta=0.01", one_point or residual: each algorithm
-            then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for gradients.
-        feasible: the set of allowed points, such as "ball:radius=1", box, simplex or l1: the scenario is then
+        drop_messages: probability with which a message is lost in a round, in one direction, independently of others
+            (see docs/losses.md).
+        sleep: probability with which an agent skips a round.
+        delay: how many rounds late messages arrive: a number, or a range such as "0..3", from which each message draws
+            its delay. "length": delays follow from the lengths of links and from ``clock="compute=..."``, the time of a
+            gradient.
+        feedback: how gradients are estimated from values of the costs, such as "two_point:delta=0.01", one_point or
+            residual. Each algorithm then runs as ``bandit(ALGORITHM,form=two_point,delta=0.01)``. "" for exact
+            gradients.
+        feasible: the set of allowed points, such as "ball:radius=1", box, simplex or l1. The scenario is then
             ``feasible(SCENARIO,form=ball,radius=1)``. "" for all points.
-        clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9" (see docs/clock.md): the run then has
-            ``simulated_seconds``.
-        churn: how agents leave and join: probabilities per round, such as "leave=0.01,join=0.1", and "until=500", which ends it (see docs/losses.md).
+        clock: how long computing and sending take, such as "compute=1e-3,latency=1e-3,bandwidth=1e9" (see
+            docs/clock.md). The run then has the metric ``simulated_seconds``.
+        churn: probabilities per round that an agent leaves and joins, such as "leave=0.01,join=0.1"; "until=500" stops
+            this at round 500 (see docs/losses.md).
         agentwise: whether to keep the regrets at each agent's own point; None keeps them while N^2 d <= 10^6.
         metrics: what to measure besides the metrics that every run has: the path of a Python file, an object, or a list of these (see
             ``distopt.metrics``).
-        probe: what to measure every so many rounds, such as "sharpness:every=100", or a list (``distopt list probes``): specs, paths of
-            Python files, or objects. ``run.readings("sharpness")`` has the rounds in which it was measured.
-        mode: "eager" for rounds one by one in Python; "compiled" refuses rounds that cannot be compiled, and "auto" runs them eagerly.
+        probe: what to measure once in several rounds, such as "sharpness:every=100", or a list (``distopt list
+            probes``): specs, paths of Python files, or objects. ``run.readings("sharpness")`` has the rounds in which
+            it was measured.
+        mode: "auto" compiles the rounds if it can; "compiled" raises an error if it cannot; "eager" runs them one by
+            one in Python.
         engine: where the rounds run, such as "ranks:workers=4", or a function of (problem, blocks, mode) that returns an engine.
             Results are bitwise the same on every engine.
-        out: a folder to write to as the runs go on: the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate``
-            writes them. All parts must be specs then, so that ``resume`` can build them again.
+        out: a folder for the runs, a table (summary.csv) and a figure (regret.png), as ``distopt simulate`` writes
+            them. All parts must then be specs, so that ``resume`` can build them again.
         checkpoint_every: rounds from one checkpoint in ``out`` to the next.
         keep_code: a folder to which every compiled function is written as C, for reading.
 
     Returns:
-        The run. ``run.status`` is "done", or "diverged" with everything up to that round kept. For a grid or a list, a dict of runs by
-        label ("gtadam:lr=0.01,b1=0.5", ...), each bitwise as if run on its own. One that diverges does not stop the others.
+        The run. ``run.status`` is "done" or "diverged"; a diverged run keeps all rounds before that. A grid or a list
+        gives a dict of runs by label ("gtadam:lr=0.01,b1=0.5", ...). Each has the bits of a run on its own, and one
+        that diverges does not stop the others.
 
     Raises:
         InputError: the request cannot be served; the message says what to change.
-        KeyboardInterrupt: Ctrl-C. With ``out`` the run saves itself first, and ``resume(out)`` goes on. SIGTERM saves the run, too,
-            before it ends the process.
+        KeyboardInterrupt: Ctrl-C. With ``out`` the run is saved first, and ``resume(out)`` continues it. SIGTERM also
+            saves the run before it ends the process.
 
     >>> run = simulate("ring", agents=8, scenario="moving_target", algorithm="gtadam:lr=0.05", rounds=50)
     >>> run["dynamic_regret"].shape
@@ -172,21 +180,21 @@ def resume(
     checkpoint_every: int | None = None,
     force: bool = False,
 ) -> Run | Any:
-    """Go on with runs that were interrupted or killed, from their last checkpoints, as ``distopt resume`` does.
+    """Continue runs that were interrupted or killed from their last checkpoints, as ``distopt resume`` does.
 
     Args:
-        folder: the folder that ``distopt simulate`` or ``simulate(..., out=folder)`` wrote, or that of a sweep, which goes on as it
-            was asked for.
-        engine: where the rounds to come run; None for where they ran before. No engine changes a number.
+        folder: the folder that ``distopt simulate`` or ``simulate(..., out=folder)`` wrote, or the folder of a sweep.
+        engine: where the remaining rounds run; None for where they ran before. All engines give the same bits.
         checkpoint_every: rounds from one checkpoint to the next; None for as many as before.
-        force: go on although a file that the experiment names, the program or the device has changed. The bits are then others.
+        force: continue even if a file of the experiment, a version or the device has changed. The results may then
+            differ.
 
     Returns:
-        The run, or for a folder of several a dict of the runs by label. They are the same to the bit as runs that nothing
-        disturbed, and so are the table and the figure, which are made again where they are missing or old.
+        The run; for a folder of several runs, a dict of runs by label. They are bitwise identical to runs that nothing
+        interrupted. The table and the figure are made again if they are missing or old.
 
     Raises:
-        InputError: the folder holds no runs, or what it holds has changed and there is no ``force``.
+        InputError: the folder holds no runs, or something has changed and ``force`` is False.
         KeyboardInterrupt: as ``simulate``.
 
     >>> import tempfile
@@ -211,11 +219,11 @@ def compare(
     docs/comparing.md explains the figures.
 
     Args:
-        runs: runs, dicts or lists of runs, as ``simulate`` and ``load`` return them, folders of runs, or TOML files. A TOML file is run first,
-            into the folder that ``distopt simulate FILE.toml`` writes to, unless its runs are there already.
-        metric: what is compared; None for what ranks the runs: the average dynamic regret, or the cost where there are no regrets.
+        runs: runs, dicts or lists of runs, as ``simulate`` and ``load`` return them, folders of runs, or TOML files. A
+            TOML file without finished runs is run first, into the folder that ``distopt simulate FILE.toml`` writes to.
+        metric: the metric to compare; None for the average dynamic regret, or the cost if there are no regrets.
         baseline: the method that the others are compared with; None for the one with the best median.
-        level: of the intervals.
+        level: the level of the intervals.
 
     Returns:
         The verdict. ``print`` shows it; ``.to_pandas()``, ``.plot()`` and ``.write(folder)`` give it in other forms.
@@ -234,7 +242,7 @@ def compare(
 
 
 def _runs_of(given: Any) -> Iterator[Run | Path]:
-    """The runs and folders that a run, a folder, a TOML file, or any dict or list of these stand for."""
+    """The runs and folders in the arguments of ``compare``: runs, folders, TOML files, and dicts or lists of these."""
     if isinstance(given, Run):
         yield given
     elif isinstance(given, str | Path):
@@ -251,7 +259,7 @@ def _runs_of(given: Any) -> Iterator[Run | Path]:
 
 
 def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
-    """Run what is left in a folder and report on it; the runs by label, in memory."""
+    """Run the unfinished experiments of a folder and write its report. Returns all runs by label, in memory."""
     folder = None
     try:
         with opening as folder:
@@ -265,12 +273,12 @@ def _through(opening: AbstractContextManager[Folder]) -> dict[str, Run]:
             return {label: whole(run) for label, run in folder.labelled.items()}
     except KeyboardInterrupt:
         if folder is not None and folder.stop.signal == signal.SIGTERM:
-            signal.raise_signal(signal.SIGTERM)  # the folder is whole now, and the process is asked to end
+            signal.raise_signal(signal.SIGTERM)  # the folder is complete now, so the process may end
         raise
 
 
 def _in_memory(experiments: Sequence[Experiment], asked: Asked, agentwise: bool | None) -> dict[str, Run]:
-    """The runs of experiments by label."""
+    """Run the experiments without a folder. Returns the runs by label."""
     first = build(experiments[0])
     problems = [first, *(build(each, first) for each in experiments[1:])]
     warn([*first.network.notes, *doubts(problems)])

@@ -17,7 +17,7 @@ class RunError(RuntimeError):
 
 
 class WorkerLost(RunError):
-    """A worker is gone or silent. Another one can do its work, so the run may go on."""
+    """A worker is lost or silent. Another worker can take over its agents, so the run may continue."""
 
 
 def needs(package: str, what: str, extra: str) -> None:
@@ -37,8 +37,8 @@ _by_command = False
 
 @contextmanager
 def by_command() -> Iterator[None]:
-    """Within it, what is asked comes from the command line, and messages name its options (see ``either``)."""
-    global _by_command  # noqa: PLW0603  # not a thread's own: the threads of a run speak as the run does
+    """Inside this context the user is at the command line, and messages name options (see ``either``)."""
+    global _by_command  # noqa: PLW0603  # global, not thread-local: threads of a run name what the run names
     before, _by_command = _by_command, True
     try:
         yield
@@ -47,7 +47,7 @@ def by_command() -> Iterator[None]:
 
 
 def either(command: str, python: str) -> str:
-    """What to write to ask for something, in the words of whoever reads the message: an option after a command, or Python.
+    """The option of the command line or the Python argument, depending on which of the two the user is using.
 
     >>> with by_command():
     ...     print("choose another folder with " + either("--out", "out="))
@@ -70,7 +70,7 @@ def printable(text: str) -> str:
 
 
 MESSAGE = 1000
-"""Characters of a message that reach the terminal; what is longer echoes something that nobody typed to be read."""
+"""The most characters of a message that are printed. Longer ones echo long input, such as a file's content."""
 
 
 def shortened(text: str) -> str:
@@ -88,6 +88,6 @@ def shortened(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else "no message"

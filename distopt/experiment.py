@@ -1,4 +1,5 @@
-"""The experiment: a value that says what is computed (topology, scenario, algorithm, seed, ...), with TOML in and out and a fingerprint."""
+"""The experiment: a value that defines what is computed (topology, scenario, algorithm, seed, ...).
+It reads and writes TOML and has a fingerprint."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ DEFAULTS = {"scenario": "flights", "algorithm": "gtadam"}
 """Defaults for what a TOML file or the command line leaves out."""
 
 COMPARED = ("gtadam:lr=0.01", "gt:lr=0.215", "dgd:lr=1")
-"""What the command line compares where it names neither a scenario, an algorithm nor a channel. The step sizes are the best of a grid
+"""What the command line compares if the user names no scenario, algorithm or channel.
+The step sizes are the best of a grid
 on the flights: ``distopt tune ring --agents 16 --algorithm gtadam --algorithm gt --algorithm dgd``."""
 
 LATER = ("metrics", "probe", "drop_messages", "sleep", "delay", "churn", "clock")
-"""Settings that came later: where they are left out they are not in fingerprints."""
+"""Settings of later versions. Fingerprints leave them out at their defaults, so that old fingerprints stay valid."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -46,19 +48,21 @@ class Experiment:
     """Everything that decides the results of a run, and nothing about where it runs.
 
     Attributes:
-        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object; or a dict of them by channel, for an
-            algorithm whose channels have each their own weights.
+        topology: a spec string, a networkx graph, a weight matrix, or a Graph or Switching object. A dict gives each
+            channel its own.
         agents: N, or None if the topology fixes it.
         scenario, algorithm, channel: spec strings, or objects with the Protocol's methods. An algorithm with lists of values
             is a grid, which ``points`` takes apart.
-        weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" means the one that each channel needs.
+        weights: the weight rule (a given weight matrix overrides it). On a directed graph "metropolis" stands for the
+            rule that each channel needs.
         drop_links: probability that a link fails in a round.
-        drop_messages: probability that a message is lost in a round, one way and by itself.
-        sleep: probability that an agent sleeps in a round.
-        delay: how many rounds late messages are: a number such as 2, or a range such as "0..3", of which each message draws one; or
-            "length" for those that the lengths of links make, where the clock's ``compute`` is the length of a round; "" for none.
-        clock: what computing and sending cost, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none. It decides the metric
-            ``simulated_seconds`` alone.
+        drop_messages: probability that a message is lost in a round, in one direction, independently of others.
+        sleep: probability that an agent skips a round.
+        delay: how many rounds late messages arrive: a number such as 2, or a range such as "0..3", from which each
+            message draws its delay; or "length", where the lengths of links decide, and the clock's ``compute`` is the
+            length of a round; "" for none.
+        clock: how long computing and sending take, such as "compute=1e-3,latency=1e-3,bandwidth=1e9"; "" for none.
+            Without delay "length", only the metric ``simulated_seconds`` depends on it.
         rounds: T, or None for the scenario's own length (1000 if it has none).
         trials: R, the number of independent repetitions, run in one batch.
         seed: the random seed.
@@ -69,10 +73,12 @@ class Experiment:
         record: trajectories to keep: "x", any leaf of the state, "s" or "direction.m", and of a channel's memory, "memory.x.e" (e of
             the channel of "x").
         metrics: what to measure besides the metrics that every run has: paths of Python files, or objects (see ``distopt.metrics``).
-        probe: what to measure every so many rounds: specs such as "sharpness:every=100", paths of Python files, or objects (see ``distopt.probes``).
-        churn: how agents leave and join: the probabilities per round, such as "leave=0.01,join=0.1", and the round "until" which they do; one
-            number is both probabilities; "" for no churn.
-        folder: what relative paths in the specs are of: where the experiment was started. No number depends on it.
+        probe: what to measure once in several rounds: specs such as "sharpness:every=100", paths of Python files, or
+            objects (see ``distopt.probes``).
+        churn: probabilities per round that an agent leaves and joins, such as "leave=0.01,join=0.1", or one number for
+            both; "until=500" stops this at round 500; "" for no churn.
+        folder: the folder that relative paths in the specs start from: where the experiment was started. Results do not
+            depend on it.
 
     >>> Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint() == Experiment("ring", 4, "quadratic", "gt", rounds=3).fingerprint()
     True
@@ -155,7 +161,7 @@ class Experiment:
 
     def describe(self) -> dict[str, Any]:
         """The experiment as plain JSON values. Objects are described by type, fields and content hashes."""
-        # experiments without any of these keep the fingerprints that they had before there were any
+        # so experiments without these settings keep the fingerprints of versions that did not have them
         left = {"folder", *(name for name in LATER if not getattr(self, name))}
         with looking_in(self.folder):
             return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in left}
@@ -168,8 +174,9 @@ class Experiment:
     def to_toml(self, near: Path | None = None) -> str:
         """TOML text that ``read_toml`` reads back.
 
-        Where a relative path is in it, so is the folder that it is of: from ``near``, the folder of the TOML file, where that lies inside
-        it, so that both can be moved together.
+        If the experiment has relative paths, the text also names the folder that they start from. If ``near``, the
+        folder of the TOML file, lies inside that folder, the name is relative to ``near``, so that both can be moved
+        together.
 
         Raises:
             InputError: a part was given as a Python object, which TOML cannot hold.
@@ -202,13 +209,13 @@ class Experiment:
         return moving(self.folder, near)
 
     def points(self) -> list[Experiment]:
-        """The single experiments of a grid ``algorithm="gt:lr=[0.1,0.2]"``, one for each point; of any other experiment, itself.
+        """One experiment for each point of a grid such as ``algorithm="gt:lr=[0.1,0.2]"``; the experiment itself if it has no grid.
 
         >>> [point.algorithm for point in Experiment("ring", 4, "quadratic", "gt:lr=[0.1,0.2]").points()]
         ['gt:lr=0.1', 'gt:lr=0.2']
 
         Raises:
-            InputError: a malformed list, or a point that is there twice.
+            InputError: a malformed list, or a point that occurs twice.
         """
         if not isinstance(self.algorithm, str):
             return [self]
@@ -224,7 +231,8 @@ class Experiment:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> Experiment:
-        """An experiment from what was asked for, such as parsed TOML with its ``folder`` (see ``settings``); ``where`` names the file in errors.
+        """An experiment from a mapping, such as parsed TOML with its ``folder`` (see ``settings``).
+        Messages name the mapping as ``where``.
 
         Besides the fields, ``values`` may hold ``feedback`` and ``feasible``, which stand for specs (see ``distopt.catalog.wrapping``).
         """
@@ -240,7 +248,7 @@ class Experiment:
 
 
 def late(delay: Any) -> str:
-    """A delay as it is noted: "" for none, a number of rounds, a range of them, or "length".
+    """A delay as text: "" for none, a number of rounds, a range such as 0..3, or "length".
 
     >>> late(2), late("0..3"), late(0), late("0..0")
     ('2', '0..3', '', '')
@@ -256,13 +264,13 @@ def late(delay: Any) -> str:
     least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if not least <= most <= LATEST:
         raise InputError(
-            f"delay={shown(delay)}: must be a number of rounds up to {LATEST}, such as 2, or a range of them, such as 0..3, or {LENGTH}"
+            f"delay={shown(delay)}: must be a number of rounds, at most {LATEST}, such as 2, or a range, such as 0..3, or {LENGTH}"
         )
     return str(text) if most else ""
 
 
 def start(text: str) -> float | str:
-    """A starting point that is given as text: a number, or the spec of a file, whose content then is part of the fingerprint.
+    """A starting point from text: a number, or the spec of a file. The file's content is then part of the fingerprint.
 
     >>> start("0.5"), start("start.npy"), start("file:path=start.npy")
     (0.5, 'file:path=start.npy', 'file:path=start.npy')
@@ -274,16 +282,16 @@ def start(text: str) -> float | str:
 
 
 def start_there(text: str, folder: Path) -> float | str:
-    """A starting point like ``start``; ValueError for a file that is not there, where relative paths are of ``folder``."""
+    """Like ``start``, but a file must exist, else ValueError. Relative paths start from ``folder``."""
     found = start(text)
     with looking_in(str(folder)):
         if isinstance(found, str) and place(Spec.parse(found).kwargs[0][1]) is None:
-            raise ValueError("is neither a number nor a .npy file that is there")
+            raise ValueError("is neither a number nor an existing .npy file")
     return found
 
 
 def moving(folder: str, near: Path | None) -> str:
-    """A folder as it is noted in a file of the folder ``near``: from there where that lies inside it, so that both can be moved together.
+    """A folder as a file in ``near`` should name it: relative to ``near`` if ``near`` lies inside the folder, so that both can be moved together.
 
     >>> moving("/data", Path("/data/runs/one")), moving("/data", Path("/elsewhere"))
     ('../..', '/data')
@@ -303,7 +311,7 @@ def repeated(items: Sequence[Hashable]) -> int | None:
 
 
 def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The single experiments of several, whose runs are told apart by their labels (see ``Experiment.points``).
+    """The points of several experiments (see ``Experiment.points``). Their labels must differ.
 
     Raises:
         InputError: a malformed list, or two runs of the same label.
@@ -319,7 +327,7 @@ def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """What a TOML file says of an experiment, and the ``folder`` that relative paths in it are of: where the file lies, if it says no other.
+    """The settings in a TOML file, and the ``folder`` that relative paths start from: the file's own, unless it names another.
 
     Raises:
         InputError: it cannot be read, is no TOML, or names a folder that is none.
@@ -328,19 +336,21 @@ def settings(path: Path) -> dict[str, Any]:
     folder = values.get("folder", "")
     if not isinstance(folder, str):
         raise InputError(f"{path}: folder={shown(folder)}: must be the path of a folder")
-    # files of older versions name no folder: their paths are relative to where the process is
+    # files of older versions name no folder: their paths start from the current folder
     base = here() if "folder" not in values and (path.parent / "manifest.json").exists() else path.parent
     return {**values, "folder": os.path.abspath(base / os.path.expanduser(folder))}
 
 
 def several(values: Mapping[str, Any], where: str) -> list[Experiment]:
-    """The experiments of parsed TOML: one for each entry of a list ``algorithm = [...]``, beside which ``rounds`` may be a list, too.
+    """The experiments of parsed TOML, one for each entry of a list ``algorithm = [...]``.
+    ``rounds`` may then be a
+    list, too.
 
     >>> [each.rounds for each in several({"topology": "ring", "algorithm": ["gt", "k_gt"], "rounds": [500, 100]}, "here")]
     [500, 100]
 
     Raises:
-        InputError: an empty list, or as many rounds as there are no algorithms; see ``Experiment.from_mapping``.
+        InputError: an empty list, or lists of different lengths; see ``Experiment.from_mapping``.
     """
     named, rounds = values.get("algorithm"), values.get("rounds")
     if not isinstance(named, list):
@@ -357,7 +367,7 @@ def several(values: Mapping[str, Any], where: str) -> list[Experiment]:
 
 
 def read_toml(path: Path) -> list[Experiment]:
-    """The experiments of a TOML file: one, or one for each entry of a list ``algorithm = [...]`` (see ``several``) and each point of a grid."""
+    """The experiments of a TOML file: one for each algorithm (see ``several``) and each point of a grid."""
     values = settings(path)
     try:
         return [point for one in several(values, str(path)) for point in one.points()]

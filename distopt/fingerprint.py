@@ -59,7 +59,7 @@ def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
 
 
 def _told(value: Any) -> bool:
-    """Whether a field says what results are: functions have no content to read, but directions and schedules have numbers of their own."""
+    """Whether a field affects results: functions have no content to read, but directions and schedules have numbers."""
     return not callable(value) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
 
 
@@ -72,7 +72,7 @@ def _code(kind: type) -> str:
 
 
 def _with_content(spec: str) -> str:
-    """A spec that names files stands for their content: the fingerprint must change when a file does."""
+    """The content of the files in a spec is part of the fingerprint, which must change when a file does."""
     try:
         return spec + "".join(f" #{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" for path in paths(spec))
     except OSError as error:

@@ -1,9 +1,9 @@
-"""What a class of each kind may leave out, and what holds for it then.
+"""The optional attributes of the classes of each kind, and their defaults.
 
 The attributes of a base below are optional; their values here are the defaults. None means the same as leaving an attribute out. The
 project's own classes inherit the base of their kind. A user's class inherits nothing: ``completed`` gives its objects what they lack, once,
-where they come in. All other code reads plain attributes. Schedules have no optional attributes; what directions may have says
-``distopt.protocols``.
+where they come in. All other code reads plain attributes. Schedules have no optional attributes; ``distopt.protocols``
+describes those of directions.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ class AlgorithmDefaults:
     """What an algorithm may leave out (see ``distopt.protocols.Algorithm``).
 
     Attributes:
-        tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of the gradients after
-            every round. The metric ``tracker_invariant`` checks it. Without ``tracks`` a run has no such metric, whatever the leaves are
-            called.
+        tracks: for gradient tracking, the name of the state's leaf, such as "s", whose mean over the agents is that of
+            the gradients after every round. The metric ``tracker_invariant`` checks it. Without ``tracks`` a run does
+            not have this metric, even if a leaf has that name.
         weights: what W must be: "row" (row-stochastic), "column" (column-stochastic), "doubly" (both), "symmetric" (and doubly stochastic),
             "average" (all entries 1/N, or a star, whose hub is then a server), or a dict of these by channel.
         output: ``output(x, state)`` [R, n, d], where the agents' answers are if not at x, such as an average of the points so far. All that is
             measured is measured there, before each round.
-        channel: the ``Channel`` through which it sends, or a dict of them by name, where its paper says which.
-        coin: the probability with which agents exchange anything in a round, where the algorithm asks ``mix.coin`` whether they do, in every round,
-            and makes no use of what ``mix(name, z)`` gives where they do not. Rounds without an exchange count no bits and no messages, and leave
-            the channels' memories as they are. None: every round has an exchange.
-        for_rows: ``for_rows(m)`` is the same algorithm for agents whose costs are sums over m rows of data each, for one that asks for gradients of
-            some of them (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
+        channel: the ``Channel`` through which it sends, or a dict of them by name, if its paper prescribes one.
+        coin: the probability that a round has an exchange. The algorithm reads ``mix.coin`` in every round, and ignores
+            what ``mix(name, z)`` returns if it is False. Rounds without an exchange count no bits and no messages, and
+            leave the channels' memories as they are. None: every round has an exchange.
+        for_rows: ``for_rows(m)`` is the same algorithm for agents with m rows of data each. Algorithms that take
+            gradients of single rows have it (``mix.grad(y, rows)``). Scenarios without such rows are then refused.
         full: in what part of the rounds it makes use of the gradients that it is given. The metric ``gradients`` counts only these.
-        gradient_free: True says that it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients`` then counts these.
+        gradient_free: True if it uses no gradients, only values of the costs (``mix.loss``). The metric ``gradients``
+            then counts these.
     """
 
     tracks: ClassVar[Any] = None
@@ -54,8 +55,8 @@ class CompressorDefaults:
     Attributes:
         shared: True means that the whole network shares one draw u [..., 1, words]. Receivers know it, too: ``decode`` is given it.
         start: ``start(d, dtype)`` [*], what the first encoding of a row starts from. A compressor with ``start`` must have ``warm``.
-        warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` is given either as ``warm``: whoever compresses
-            a stream of values keeps it in between.
+        warm: ``warm(payload, d)`` [..., n, *], what the next encoding starts from. ``encode`` receives either as
+            ``warm``; the channel keeps it between two messages.
     """
 
     shared: ClassVar[Any] = False
@@ -71,13 +72,17 @@ class ChannelDefaults:
     """What a channel may leave out (see ``distopt.protocols.Channel``).
 
     Attributes:
-        shared: True says that the uniforms are [R, 1, words(d)], the same for the whole network. Only then is the call given them, too.
-        constant: True says that the memory only makes sense while W_t does not change. A network whose links come and go is then refused.
-        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for one that tells each neighbour
-            something of its own. Its payload is [R, n, E, *]. It is asked for before all else, and W must be constant and symmetric.
-        patient: True says that such a channel bears messages that do not arrive: their links have the side 0 then.
-        for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``), for one that remembers
-            something of each sender and makes up for messages that were lost. It is asked for before all else; the graph must be fixed.
+        shared: True if the uniforms are [R, 1, words(d)], the same for the whole network. Only then is the call given
+            them, too.
+        constant: True if the memory is only valid while W_t does not change. Networks whose links fail or change are
+            then refused.
+        for_degree: ``for_degree(E)`` is the same channel for agents with E slots for links (``Wire.slots``), for a
+            channel that sends each neighbour a different message. Its payload is [R, n, E, *]. It is read first of all
+            attributes, and W must be constant and symmetric.
+        patient: True if such a channel works with messages that do not arrive. Their links then have the side 0.
+        for_senders: ``for_senders(D)`` is the same channel for agents that hear at most D others (``Wire.arrived``),
+            for a channel that keeps a memory of each sender and corrects for lost messages. It is read first of all
+            attributes; the graph must be fixed.
     """
 
     shared: ClassVar[Any] = False
@@ -100,8 +105,8 @@ class ScenarioDefaults:
 
     Attributes:
         rounds: how many rounds the data last, where that does not depend on the agents. None: without end.
-        comparator: True or False. False says that nobody knows the minimisers x*_t, as of a neural network. Then they are not sought. A run
-            has no regrets and no other metrics that compare with them; the cost stands in their place.
+        comparator: True or False. False: the minimisers x*_t are unknown, as for a neural network. Then they are not
+            sought. A run then has the cost in place of regrets and other metrics that compare with minimisers.
         optimum: ``optimum(b)`` [K|1, R|1, d], the minimiser x*_t of sum_i f_{i,t} from the batch of ALL agents, or None: then Newton's method
             finds it.
         best_fixed: ``best_fixed(rounds, key)`` [R|1, d], the best point that never moves: the minimiser of the sum of all costs of the first
@@ -122,16 +127,19 @@ class ScenarioDefaults:
         project: ``project(x)`` [R, n, d], the nearest points that are allowed, each agent's by itself. It takes x to where the next round
             begins. ``optimum`` and ``best_fixed`` are then the best of the allowed points.
         lmo: ``lmo(s)`` [R, n, d], the allowed points v that minimise <s, v>, each agent's by itself.
-        prox: ``prox(x, lr)`` [R, n, d] with lr [R|1, n|1, 1] in x's precision, the points z that minimise h(z) + |z - x|^2 / (2 lr), each agent's by
-            itself. It says that every agent's cost has the convex part h, which need not have a gradient: ``loss`` is f + h, and ``grad``,
-            ``hessian``, ``modulus`` and ``smoothness`` are those of f alone. Only algorithms that take proximal steps (``mix.prox``) can
-            then run. ``optimum``, and ``best_fixed`` where rounds differ, minimise the sums of ``loss``, and the scenario has to give them.
-        eager: why its costs cannot be compiled, where that is known, as a text. They are not recorded then, and torch computes them round by round.
-        equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game wants to move. There the
-            gradients of all agents sum to zero. It is the same for all of them. A scenario that has it is a game: coordinates belong to
-            several players, ``grad`` holds each player's own descent direction, which is not the derivative of ``loss``, and
-            ``comparator`` is False. None: it is no game.
-        start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment says so. ``key`` draws for all agents and trials.
+        prox: ``prox(x, lr)`` [R, n, d] with lr [R|1, n|1, 1] in x's precision: each agent's point z that minimises
+            h(z) + |z - x|^2 / (2 lr), independently of others. Every agent's cost then has the convex part h, which
+            need not have a gradient: ``loss`` is f + h, and ``grad``, ``hessian``, ``modulus`` and ``smoothness`` are
+            those of f alone. Only algorithms that take proximal steps (``mix.prox``) can then run. The scenario must
+            give ``optimum``, and ``best_fixed`` if rounds differ; both minimise sums of ``loss``.
+        eager: a text that says why its costs cannot be compiled, if that is known. They are not recorded then, and
+            torch computes them round by round.
+        equilibrium: ``equilibrium(b)`` [R|1, n|1, d] from one round's slice of the batch, where no player of a game
+            wants to move. There the gradients of all agents sum to zero. It is the same for all of them. A scenario
+            that has it is a game: coordinates belong to several players, ``grad`` holds each player's own descent
+            direction, which is not the derivative of ``loss``, and ``comparator`` is False. None: it is not a game.
+        start: ``start(key)`` [R|1, n|1, d], where agents start unless the experiment sets x0. ``key`` draws for all
+            agents and trials.
     """
 
     rounds: ClassVar[Any] = None
@@ -169,9 +177,9 @@ class TopologyDefaults:
     """What a topology that changes with the round may leave out (see ``distopt.network.graphs.Switching``).
 
     Attributes:
-        random: False says that every trial sees the same links. They are then asked for only once.
+        random: False if every trial has the same links. They are then computed only once.
         positions: [N, 2] for drawing.
-        notes: what the user should know of how the graph was read, a line each.
+        notes: what the user should know about how the graph was read, a line each.
     """
 
     random: ClassVar[Any] = True
@@ -215,8 +223,7 @@ def completed(defaults: type, part: Any) -> Any:
     """The object, with the attributes of a class of defaults for what it lacks. One that lacks nothing is returned as it is.
 
     The result is an instance of the object's class, too. Both share one ``__dict__``; the values of slots are copied. The object and its
-    class stay as they are. The class does not hear of it: its ``__new__``, ``__init__`` and ``__init_subclass__`` and its metaclass are not
-    called.
+    class stay as they are. The class's ``__new__``, ``__init__`` and ``__init_subclass__`` and its metaclass are not called.
 
     Raises:
         InputError: Python allows no subclass of the object's class, as of that of functions.
@@ -259,7 +266,7 @@ def _sharing(kind: Any, part: Any) -> Any:
     if hasattr(part, "__dict__"):
         try:
             object.__setattr__(made, "__dict__", part.__dict__)  # what the object counts, both count
-        except AttributeError:  # types.SimpleNamespace keeps its own
+        except AttributeError:  # types.SimpleNamespace keeps its own attributes
             made.__dict__.update(part.__dict__)
     return made
 
@@ -311,7 +318,7 @@ class _InPlaceOfNone:
 def _class(own: Any, defaults: type, missing: tuple[str, ...], fields: tuple[str, ...]) -> type:
     """A user's class with the defaults that its object lacks; those in ``fields`` are None in the object's ``__dict__``.
 
-    It has the same name, so that messages tell of the user's class.
+    It has the same name, so that messages name the user's class.
     """
     told = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
     given = {name: vars(defaults)[name] for name in missing}

@@ -1,6 +1,6 @@
 """The shapes that algorithms, directions, compressors, channels, scenarios, topologies and probes have.
 
-A class inherits nothing from here: it only has the methods. What it may have besides says ``distopt.optional``.
+A class inherits nothing from here: it only has the methods. ``distopt.optional`` lists optional attributes.
 All tensors are ``[..., n, d]``: trials first, the block's agents at -2, coordinates at -1; scenario data carries one more axis, rounds, in front.
 """
 
@@ -37,11 +37,11 @@ class Mix(Protocol):
     def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
         """The gradients [R, n, d] of this round's costs, on the same data, at other points y [R, n, d]. As many times in every round.
 
-        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean of the gradients of these rows of each agent's data,
-        each of which has the gradient of the whole cost as its mean over all m. An algorithm that has ``for_rows`` may ask for that.
+        With ``rows`` [R, n, B], whole numbers from 0 to m - 1 in x's precision, it is the mean gradient of these rows of each agent's data. The
+        mean over all m rows is the gradient of the whole cost. Only algorithms with ``for_rows`` may use this.
 
-        With ``ago=1`` they are those of the costs of the round before; before round 0 the costs are those of round 0. Only the simulator
-        knows them: in training with ``distopt.optim`` they are refused.
+        With ``ago=1`` they are those of the costs of the round before; in round 0 they are those of round 0. Only the simulator
+        has them: in training with ``distopt.optim`` they are refused.
         """
 
     @property
@@ -52,13 +52,13 @@ class Mix(Protocol):
         """
 
     def loss(self, y: Tensor) -> Tensor:
-        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. The simulator knows them."""
+        """The values [R, n, 1] of this round's costs at points y [R, n, d]. As many times in every round. Only the simulator has them."""
 
     def project(self, y: Tensor) -> Tensor:
-        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario says what is allowed."""
+        """The allowed points that are nearest to y [R, n, d]: y itself, unless the scenario restricts the points."""
 
     def lmo(self, s: Tensor, radius: Any = None) -> Tensor:
-        """The allowed points v [R, n, d] that minimise <s, v>. Where all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
+        """The allowed points v [R, n, d] that minimise <s, v>. If all points are allowed, those of the Euclidean ball of ``radius`` about 0."""
 
     def prox(self, y: Tensor, lr: Any) -> Tensor:
         """The points z [R, n, d] that minimise h(z) + |z - y|^2 / (2 lr), where h is the part of the scenario's costs that has no gradient.
@@ -83,7 +83,7 @@ class DirectionRound(Mix, Protocol):
     def lr(self) -> Any:
         """The step size that will multiply the direction in this round: for arithmetic with tensors, and with a value of its own per trial.
 
-        It is a number, a tensor without axes or [R, 1, 1], or what stands for a number in a grid. For a function of it, such as its root, make a
+        It is a number, a tensor without axes or [R, 1, 1], or a number of a grid. For a function of it, such as its root, make a
         tensor first: ``torch.sqrt(lr * torch.ones_like(s[..., :1]))``.
         """
 
@@ -153,7 +153,8 @@ class Compressor(Protocol):
 
 
 class Slots(NamedTuple):
-    """The own agents' links, a slot each; all have as many slots as the largest degree E, and those that are left over are empty.
+    """The links of the block's agents, a slot each.
+    Every agent has as many slots as the largest degree E; unused slots are empty.
 
     Attributes:
         index: int64 [n, E], where the slot of the link's other end lies among all h E slots of the heard agents; an empty slot's is its own.
@@ -168,7 +169,7 @@ class Slots(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What the own agents have of those whom they hear on a fixed graph; all have as many places as the largest number D of these.
+    """The messages that arrive at the block's agents on a fixed graph. Every agent has D places, the largest number of senders.
 
     Attributes:
         rows: [R, n, D, d], each sender's row; any number where there is no sender, or where its message has not arrived.
@@ -184,15 +185,15 @@ class Arrived(NamedTuple):
 class Wire(Protocol):
     """What a channel may do with the network in one round.
 
-    The agents HEARD are those of the own block and all that W_t makes them hear, h in number, in ascending global id.
+    The HEARD agents are those of the block and all their senders by W_t, h in number, in ascending global id.
     """
 
     @property
     def own(self) -> Tensor | slice:
-        """Where the own agents stand among the heard ones: an index of axis -2."""
+        """The place of the block's agents among the heard ones: an index of axis -2."""
 
     def heard(self, payload: Payload) -> Payload:
-        """Send the own agents' payload, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
+        """Send the payload of the block's agents, rows [R, n, *], and return that of the heard agents, rows [R, h, *]."""
 
     def weigh(self, rows: Tensor) -> Tensor:
         """sum_j w_ij z_j [R, n, d] over the heard agents' rows z [R, h, d], self term included."""
@@ -202,7 +203,7 @@ class Wire(Protocol):
         """The own agents' links, for a channel that has ``for_degree``; others have none (E = 0)."""
 
     def arrived(self, payload: Tensor) -> Arrived:
-        """Send the own agents' rows [R, n, d], and return those that reach them, sender by sender, for a channel that has ``for_senders``."""
+        """Send the block's rows [R, n, d], and return those that arrive, sender by sender, for a channel with ``for_senders``."""
 
 
 @runtime_checkable
@@ -256,8 +257,8 @@ class Snapshot(Protocol):
         x: x_t of all agents [N, d]; ``mean`` [d] is their average, and ``start`` [d] that of x_0.
         state: the algorithm's state as round t - 1 has left it, leaves [N, *]; before round 0 as ``init`` makes it.
         data: the data of round t, as ``scenario.loss`` takes them at points [1, N, d].
-        memory: what the probe wants to keep until it measures this trial again. A resumed run begins with an empty one, so it can only hold
-            what ``measure`` can make again.
+        memory: what the probe keeps until it measures this trial again. A resumed run begins with an empty one, so it
+            can only hold what ``measure`` can make again.
     """
 
     @property

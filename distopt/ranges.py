@@ -18,7 +18,7 @@ from distopt.errors import InputError
 from distopt.optional import AlgorithmDefaults, CompressorDefaults, completed
 
 COUNTED = 2**24
-"""Up to here float32 tells all whole numbers apart."""
+"""Up to here float32 represents all whole numbers."""
 
 
 def positive(part: str, **values: Any) -> None:
@@ -138,25 +138,25 @@ def choice(part: str, options: tuple[str, ...], **values: Any) -> None:
 
 
 def compressor(part: str, value: Any) -> Any:
-    """The compressor with the defaults of what it lacks; what cannot serve as one is refused."""
+    """The compressor with the defaults of missing attributes; other objects are refused."""
     _object(part, "compressor", value, ("encode", "decode", "bits"), "Sign()")
     return completed(CompressorDefaults, value)
 
 
 def algorithm(part: str, value: Any) -> Any:
-    """The algorithm with the defaults of what it lacks; what cannot serve as one is refused."""
+    """The algorithm with the defaults of missing attributes; other objects are refused."""
     _object(part, "algorithm", value, ("init", "update"), "GT()")
     return completed(AlgorithmDefaults, value)
 
 
 def direction(part: str, value: Any) -> None:
-    """Refuse what cannot serve as a direction rule."""
+    """Refuse objects that are not direction rules."""
     _object(part, "direction", value, ("init", "__call__"), "Adam()")
 
 
 @contextmanager
 def named(part: str) -> Iterator[None]:
-    """Let ``part`` speak for the parts of which it is made: its user has not written their names.
+    """Name ``part`` in the errors of its inner parts, whose names the user has not written.
 
     >>> from distopt.ranges import named, share
     >>> with named("choco_sgd"):

@@ -35,29 +35,29 @@ def sweep(
     workers: int | None = None,
     address: str | None = None,
 ) -> dict[str, Run]:
-    """Run many experiments side by side, as ``distopt sweep`` does: every choice from lists of values, each in a folder of its own.
+    """Run many experiments in parallel, as ``distopt sweep`` does: all combinations of lists of values, each in its own folder.
 
-    What is finished in ``out`` is not run again, so the same call, or ``resume(out)``, goes on with a sweep that was interrupted. A
-    call with other values may have the same ``out``: the table and ``resume(out)`` then are of this last one. The runs of the others
-    stay in their folders.
+    Finished experiments in ``out`` are not run again, so the same call, or ``resume(out)``, continues a sweep that was
+    interrupted. A call with other values may have the same ``out``. The table and ``resume(out)`` then belong to the
+    last call; earlier runs stay in their folders.
 
     Args:
         file: a TOML file, or its settings as a dict, such as ``{"topology": "ring", "agents": 8, "algorithm": "gt"}``.
         values: the lists by key, such as ``{"algorithm.lr": [0.01, 0.02], "seed": [1, 2, 3]}``: settings of the file, or
             parameters of its topology, scenario, algorithm or channel. The first varies slowest.
-        out: a folder to write to: a run in a folder of its own for each experiment, and the table of all, sweep.csv.
+        out: a folder to write to. It gets a folder for each experiment, and the table of all, sweep.csv.
         mode: as in ``simulate``.
         engine: "local" for processes of this machine, or "ray" for tasks of a Ray cluster.
-        workers: how many experiments run at a time; None for one per core, or as many as the cluster has room for.
-        address: of a running Ray cluster, or "auto"; None starts one on this machine.
+        workers: how many experiments run at once; None for one per core, or as many as the cluster has room for.
+        address: the address of a running Ray cluster, or "auto"; None starts a cluster on this machine.
 
     Returns:
-        The runs by what was set in them, each bitwise as ``simulate`` gives it. An experiment that fails is left out, with a
-        warning, and stops no other.
+        The runs by the values that were set in them, each bitwise as ``simulate`` gives it. An experiment that fails is
+        left out, with a warning; the others go on.
 
     Raises:
         InputError: an unknown key or a wrong value, or ``out`` holds anything but sweeps.
-        KeyboardInterrupt: Ctrl-C; what was finished is in ``out``.
+        KeyboardInterrupt: Ctrl-C; finished experiments are in ``out``.
 
     >>> import tempfile
     >>> settings = {"topology": "ring", "agents": 4, "scenario": "moving_target", "algorithm": "gt", "rounds": 9}
@@ -114,32 +114,35 @@ def tune(
 ) -> Tuned:
     """Choose the step size ``lr`` of each algorithm on a grid, and compare the winners on other random seeds, as ``distopt tune`` does.
 
-    All algorithms have the same grid, the same number of gradients and the same trials. A winner has the smallest median, over the
-    TUNE trials, of the figure at the end: the average dynamic regret, or the mean cost where nobody knows the minimisers. A trial
-    that diverges counts as +inf. Where the winner stands at the end of the grid, the grid is continued by a decade, at most three times.
-    Then winners and untuned algorithms run on REPORT trials, whose seed is ``seed + 1000``.
+    All algorithms get the same grid, the same number of gradients and the same trials. The winner has the smallest
+    median of the final average dynamic regret over the TUNE trials. If the minimisers are unknown, the mean cost counts
+    instead. A trial that diverges counts as +inf. If the winner is at an end of the grid, the grid is extended by a
+    decade, at most three times. Then the winners and the algorithms without tuning run on REPORT trials, whose seed is
+    ``seed + 1000``.
 
     Args:
-        algorithm: one spec, or a list of several. A list for ``lr`` in a spec is its own grid. Of a schedule, as in
-            ``"gtadam:lr=inverse_sqrt(0.1)"``, the scale is tuned.
-        rounds: T, in tuning and in the report. An algorithm that takes k times as many gradients in a round has T / k, rounded down.
-        trials: TUNE trials, by which a winner is chosen.
-        report_trials: REPORT trials, on which it is compared.
-        grid: ``"lr=LOW..HIGH,PER_DECADE"``, a logarithmic grid, or a list of step sizes, which is never continued.
-        over: values of other constants, tried with every step size by the algorithms that have them, such as ``{"b1": [0.5, 0.9]}``.
+        algorithm: one spec, or a list of several. A list for ``lr`` in a spec replaces the grid. For a schedule, such
+            as ``"gtadam:lr=inverse_sqrt(0.1)"``, the scale is tuned.
+        rounds: T, in tuning and in the report. An algorithm that takes k times as many gradients in a round runs T / k
+            rounds, rounded down.
+        trials: number of TUNE trials, on which step sizes are compared.
+        report_trials: number of REPORT trials, on which the winners are compared.
+        grid: ``"lr=LOW..HIGH,PER_DECADE"``, a logarithmic grid, or a list of step sizes, which is never extended.
+        over: values of other parameters, such as ``{"b1": [0.5, 0.9]}``. Algorithms that have them try each with every
+            step size.
         out: a folder to write to: the runs of the report (in ``report``), tuning.json, tuning.csv, tuned.csv and sensitivity.png.
-        checkpoint_every: rounds from one checkpoint of the report's runs to the next.
-        topology, agents, scenario, channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock,
-            churn, feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``.
-            What is recorded, your own metrics and probes are those of the report's runs.
+        checkpoint_every: rounds from one checkpoint of the report's runs to the next. topology, agents, scenario,
+            channel, weights, seed, dtype, every, x0, record, drop_links, drop_messages, sleep, delay, clock, churn,
+            feedback, feasible, agentwise, metrics, probe, mode, engine: as in ``simulate``. Trajectories, your own
+            metrics and probes are recorded in the runs of the report only.
 
     Returns:
-        What was found: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its step size),
-        ``tuned.runs`` (of the report, by label) and ``tuned.plot()``.
+        The results: ``tuned.winners``, ``tuned.rows()`` (the verdict), ``tuned.algorithms`` (how each depends on its
+        step size), ``tuned.runs`` (the report's runs by label) and ``tuned.plot()``.
 
     Raises:
         InputError: the request cannot be served; the message says what to change.
-        KeyboardInterrupt: Ctrl-C. With ``out``, what is finished is kept, and the same call goes on.
+        KeyboardInterrupt: Ctrl-C. With ``out``, finished points are kept, and the same call continues.
 
     >>> tuned = tune("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=60, trials=2, report_trials=2, grid=[0.02, 0.05])
     >>> tuned.winners, list(tuned.runs)
@@ -206,7 +209,7 @@ def _folder(out: Any) -> Path:
 
 
 def swept(sweep: sweeps.Sweep) -> dict[str, Run]:
-    """Run what is left of a sweep and write its table; the runs by name."""
+    """Run the unfinished experiments of a sweep and write its table. Returns the runs by name."""
     with stopping() as stop:
         try:
             runs, failed = sweep.run()
@@ -215,7 +218,7 @@ def swept(sweep: sweeps.Sweep) -> dict[str, Run]:
         except KeyboardInterrupt:
             if stop.signal is None:
                 raise
-    if stop.signal is not None:  # it is for the process, too
+    if stop.signal is not None:  # the signal is meant for the process, too
         signal.raise_signal(stop.signal)
         raise KeyboardInterrupt
     warn([f"{sweep.points[k].name} failed: {reason}" for k, reason in failed.items()])

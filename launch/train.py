@@ -6,7 +6,8 @@
     python launch/train.py                                                 # one rank alone
 
 Every rank has its own share of the data. With --out it writes checkpoints, curve.csv, curve.png, model.pt (the mean of all ranks) and, where the
-package tensorboard is installed, its files. The same command then goes on from the last checkpoint. docs/training-script.md explains it.
+package tensorboard is installed, its files. The same command then continues from the last checkpoint. docs/training-script.md explains
+it.
 """
 
 import argparse
@@ -34,12 +35,12 @@ from distopt.runs.signals import Stop, stopping
 
 LOCAL = int(os.environ.get("LOCAL_RANK", "0"))  # which rank of this machine
 COLUMNS = ("step", "epoch", "loss", "accuracy", "consensus_error", "bits_sent", "seconds_waiting", "seconds")
-SHORT = {  # short words, and the specs that they stand for; in both, every tensor of the model has a scale of its own
+SHORT = {  # short names for specs; in both, every tensor of the model has its own scale
     "sign": "choco:compressor=sign(segments=tensors),gamma=0.4",
     "ef_signsgd": "ef_signsgd:segments=tensors",
 }
 DDP = {"ddp-adam": torch.optim.Adam, "ddp-sgd": torch.optim.SGD}
-FREE = ("steps", "epochs", "out", "report_every", "checkpoint_every")  # options that may change when a run goes on
+FREE = ("steps", "epochs", "out", "report_every", "checkpoint_every")  # options that may change when a run continues
 
 
 def ask(words: list[str]) -> argparse.Namespace:
@@ -97,7 +98,7 @@ def save(folder: Path, content: dict[str, Any]) -> None:
         out.flush()
         os.fsync(out.fileno())
     beside.replace(file)
-    dist.all_reduce(torch.zeros(1))  # now all ranks have this one, and nobody needs those before
+    dist.all_reduce(torch.zeros(1))  # all ranks have written this one, so the older ones can go
     for old in folder.glob("step-*") if LOCAL == 0 else ():  # once on each machine: they may share the folder or not
         if old.name[:14] <= place.name[:14] and old != place:
             shutil.rmtree(old, ignore_errors=True)
@@ -112,11 +113,11 @@ def newest(folder: Path) -> dict[str, Any] | None:
         if file.exists():
             found[int(step)] = file
     last = torch.tensor(max(found, default=-1))
-    dist.all_reduce(last, dist.ReduceOp.MIN)  # some may have been killed before they wrote what others did
+    dist.all_reduce(last, dist.ReduceOp.MIN)  # a rank may have been killed before it wrote the newest one
     if last < 0:
         return None
     if int(last) not in found:
-        raise InputError(f"rank {rank} has no file of step {last} in {folder}, from which the others go on")
+        raise InputError(f"rank {rank} has no file of step {last} in {folder}, but the other ranks have one")
     return torch.load(found[int(last)], map_location="cpu", weights_only=True)
 
 
@@ -181,7 +182,9 @@ class Agreement:
             return 0
         pace = (time.monotonic() - self.since) / (step - self.asked)
         told = torch.tensor([self.stop.signal or 0, pace])
-        dist.all_reduce(told, dist.ReduceOp.MAX)  # the slowest rank's pace, so that all know the next step to ask at
+        dist.all_reduce(
+            told, dist.ReduceOp.MAX
+        )  # the slowest rank's pace, so that all ranks agree on the next step of the check
         self.asked, self.since, self.next = step, time.monotonic(), step + min(max(int(1 / told[1]), 1), 100)
         return int(told[0])
 
@@ -190,10 +193,10 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
     """Train, and return the exit code."""
     rank, world = dist.get_rank(), dist.get_world_size()
     device = torch.device(f"cuda:{LOCAL % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(options.seed + rank)  # for dropout and the like: each rank draws its own
+    torch.manual_seed(options.seed + rank)  # for dropout and the like: each rank draws different numbers
 
-    # Model, shares and batches are those of the scenario `network`, so that the simulator can train the very same thing. Put your own in their
-    # place: the loop needs a module and, in each step, a batch of this rank's own data.
+    # Model, shares and batches are those of the scenario `network`, so that the simulator can do the same training. Replace them by
+    # yours: the loop needs a module and, in each step, a batch of this rank's data.
     spec = f"network:model={options.model},data={options.data},alpha={options.alpha},batch_size={options.batch}"
     network: Any = registry.make("scenarios", spec)
     x_test, y_test = (each.to(device) for each in (network.samples.x_test, network.samples.y_test))
@@ -224,7 +227,7 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
     step, began = first, time.monotonic()
 
     def totals() -> list[float]:
-        """Bits sent and seconds waited by this rank (DDP does not say), and seconds in all; those before a restart too."""
+        """Bits sent and seconds waited by this rank (unknown for DDP), and seconds in all, including those before a restart."""
         own = (optimizer.bits_sent, optimizer.seconds_waiting) if decentralised else ((step - first) * ring, 0.0)
         return [old + new for old, new in zip(before, (*own, time.monotonic() - began), strict=True)]
 
@@ -240,7 +243,7 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
         reporter.add([step, step / epoch, loss, right, spread, bits, waited, seconds], last=step == steps)
 
     def checkpoint() -> None:
-        """Save all that the next steps depend on. Batches are functions of the step's number, so no sampler is among it."""
+        """Save all that the next steps depend on. Batches are functions of the step's number, so there is no sampler to save."""
         if reporter.rows:  # first: once all have saved, some may end, and torchrun then ends the others
             reporter.draw()
         state = {"kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}

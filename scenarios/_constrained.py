@@ -15,7 +15,7 @@ MOST = 5000
 """Steps of a search."""
 
 KEPT_BYTES = 2**28
-"""Data of a whole run that are kept while the best fixed point is sought; larger ones are made anew in each step."""
+"""The largest data of a whole run that are kept during the search of the best fixed point; larger data are made again in each step."""
 
 AT_ONCE = 2**10
 """Rounds whose data are made together."""
@@ -102,7 +102,7 @@ def minimised(gradient: Gradient, prox: Step, x: Tensor, smooth: Tensor | None) 
     """The minimisers [P, d] of P convex costs, from x: FISTA [beck2009] that starts again where its momentum leads up [odonoghue2015].
 
     ``smooth`` [P] are Lipschitz constants of the gradients; without them they are found by doubling. A constant that is too small for
-    what the gradients do is doubled, too.
+    the observed gradients is doubled, too.
     """
 
     def step(z: Tensor, lr: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def minimised(gradient: Gradient, prox: Step, x: Tensor, smooth: Tensor | None) 
             if not bool(steep.any()):
                 break
             constant = torch.where(steep, 2 * constant, constant)
-        # a step from the point itself, not from where momentum has led, tells how far it is from minimal
+        # the step starts at the point itself, not at the momentum's point, to measure its distance from optimality
         left = (moved - step(moved - ahead / constant, 1 / constant)).norm(dim=-1, keepdim=True)
         left = left / (1 + moved.norm(dim=-1, keepdim=True))
         since = 0 if bool((left < 0.9 * best).any()) else since + 1

@@ -1,4 +1,4 @@
-"""CSV files as programs write them: which character separates the values, in which encoding, and on which line a row stands."""
+"""CSV files as programs write them: the separator, the encoding, and the line number of each row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SAYS = {
 
 
 def composed(name: str) -> str:
-    """A name in the one form by which names are compared: Unicode's normal form C, without blanks or a byte order mark around it.
+    """A name in the form for comparisons: Unicode's normal form C, without blanks or a byte order mark around it.
 
     >>> composed(" u\\u0308ber") == "\\u00fcber"
     True
@@ -48,7 +48,7 @@ def filled(row: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class Version:
-    """What tells that a file is still the same."""
+    """Attributes that show whether a file has changed."""
 
     device: int
     inode: int
@@ -70,7 +70,7 @@ class CsvFile:
 
     @property
     def place(self) -> Path:
-        """Where it lies."""
+        """The path of the file."""
         return (
             Path(__file__).parent / "data" / f"{SAMPLE}.csv"
             if self.path == SAMPLE
@@ -81,7 +81,7 @@ class CsvFile:
         """Which content the file has now.
 
         Raises:
-            InputError: there is no such file, or it is a folder, a device or a pipe.
+            InputError: the file does not exist, or is a folder, a device or a pipe.
         """
         try:
             found = self.place.stat()
@@ -107,7 +107,7 @@ class CsvFile:
         """The text of the file, line ends as they are.
 
         Raises:
-            InputError: it may not be read, or says that it is in UTF-16 or UTF-32.
+            InputError: no permission to read it, or it begins like UTF-16 or UTF-32.
         """
         try:
             with self.place.open("rb") as handle:
@@ -124,7 +124,7 @@ class CsvFile:
         return csv.reader(_lines(handle), delimiter=self.separator, strict=True)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Every row that is no blank line, with the line on which it begins. Slow: for looking up where something is.
+        """Every row that is not blank, with the line on which it begins. Slow: for looking up where something is.
 
         Raises:
             InputError: for a broken quote or a line that is too long, with its line; for text that is not UTF-8.
@@ -154,8 +154,8 @@ class CsvFile:
         return line, [composed(name) for name in row]
 
     def separated(self, label: str) -> CsvFile:
-        """The file with the separator by which its header has a column ``label``: the first that fits of commas, semicolons,
-        tabs and bars. Where none fits, the one that makes the most names of the header.
+        """The file with the first separator (comma, semicolon, tab, bar) for which the header has a column ``label``.
+        If none fits, the one that gives the header the most names.
         """
         made: dict[CsvFile, float] = {}
         for separator in SEPARATORS:

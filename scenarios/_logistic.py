@@ -4,9 +4,9 @@ Shapes: x [R, n, d]; features X [R|1, n|1, m, p]; labels y [R|1, n|1, m], -1 or 
 (softmax, d = C p, rows of the C x p matrix one after the other); row weights w [R|1, n|1, m], 0 for a row that is absent and
 summing to 1 over an agent's rows; ``l2`` the ridge parameter. An agent without rows keeps only its ridge term.
 
-Losses and gradients contract by product and sum, and use ``tanh``, ``exp`` and ``log1p``: then an agent's numbers have the
-same bits whoever shares its block, which ``sigmoid``, ``softplus``, ``logaddexp`` and BLAS do not give. Hessians serve the
-comparator, which sees all agents at once, and may use BLAS.
+Losses and gradients contract by product and sum, and use ``tanh``, ``exp`` and ``log1p``: so an agent's numbers have the
+same bits in every block. ``sigmoid``, ``softplus``, ``logaddexp`` and BLAS do not give that. Hessians are for the
+comparator, which has all agents at once, so they may use BLAS.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Small networks to train: a perceptron, a convolutional network, and a transformer that reads a picture in patches.
 
-All they know is in their parameters: there are no running statistics and no random layers.
+Their only state is their parameters: there are no running statistics and no random layers.
 """
 
 from __future__ import annotations

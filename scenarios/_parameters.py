@@ -19,17 +19,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from distopt.errors import InputError, first_line
 
 SLOW = "There is a performance drop"
-"""How torch begins to say that it has no rule to batch an operation."""
+"""The beginning of torch's message that it has no batching rule for an operation."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""What is said of outputs [batch, ...] and targets [batch, ...]: one number without axes, such as their mean loss, or several [*]."""
+"""A function of outputs [batch, ...] and targets [batch, ...]: one number without axes, such as their mean loss, or several [*]."""
 
 
 class Parameters:
     """The trained parameters of a model, in the order of ``named_parameters()``, as a row [d]; its points x are [R, n, d].
 
-    ``batched`` evaluates all rows at once by ``torch.func.vmap``. Otherwise each row is evaluated by itself, so that its bits depend on no other row;
-    its gradient is that of ``backward()`` on a module that holds it. Both compute with one thread: with more, torch adds in another order.
+    ``batched`` evaluates all rows at once by ``torch.func.vmap``. Otherwise each row is evaluated alone, so that its bits do not depend on other
+    rows. Its gradient has the bits of ``backward()`` on a module with this row. Both compute with one thread: with more, torch adds in another order.
 
     Every thread of the process works on its own copies of the model, one for each precision and device.
     """
@@ -40,7 +40,7 @@ class Parameters:
         self.shapes = {name: p.shape for name, p in named}
         self.sizes = [p.numel() for _, p in named]
         self.dim = sum(self.sizes)
-        self._slow = False  # whether vmap does some operation agent by agent, which it says every time
+        self._slow = False  # whether vmap loops over agents for some operation, of which it warns every time
         self._own = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,7 +87,9 @@ class Parameters:
             if self.batched:
                 rows, *data = (each.flatten(0, 1) for each in (x.clone(), inputs, targets))
                 values = vmap(self._function(x, score))(rows.requires_grad_(), *data)
-                (found,) = torch.autograd.grad(values.sum(), rows)  # of their sum: no row has a part in another's score
+                (found,) = torch.autograd.grad(
+                    values.sum(), rows
+                )  # the gradient of the sum, since no row affects another's score
                 return found.view(x.shape)
             module, out = self.module(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
             for g, (row, own, wanted) in zip(out.flatten(0, 1), _pairs(x, inputs, targets), strict=True):
@@ -129,7 +131,7 @@ class Parameters:
         return one
 
     def _named(self, row: Tensor) -> dict[str, Tensor]:
-        """A row's parts by name. Alone, each lies where torch puts a parameter: products of matrices may depend on that."""
+        """A row's parts by name. With one row, each parameter gets its own memory, as in torch: matrix products may depend on alignment."""
         parts = zip(self.shapes.items(), torch.split(row, self.sizes), strict=True)
         return {name: (part if self.batched else part.clone()).view(shape) for (name, shape), part in parts}
 
@@ -157,7 +159,7 @@ class Parameters:
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
         if all(p.grad is None for _, p in trained(module)):
-            raise InputError("network: the loss depends on no parameter of the model; is something detached?")
+            raise InputError("network: the loss does not depend on the model's parameters; is something detached?")
         if changed:
             statistics = any("running_" in name for name in changed)
             cure = (
@@ -166,7 +168,7 @@ class Parameters:
                 else "leave such layers out"
             )
             raise InputError(
-                f"network: training changes buffers of the model ({_some(changed)}), which are no parameters; {cure}"
+                f"network: training changes buffers of the model ({_some(changed)}), which are not parameters; {cure}"
             )
         if drawn or not same(output, again):
             random = [
@@ -257,7 +259,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _pairs(x: Tensor, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The points with their inputs and targets, one agent of one trial after the other. Inputs lie where torch puts a tensor of their own."""
+    """The points with their inputs and targets, one agent of one trial after the other. Inputs get their own memory, as in torch."""
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):
             yield x[r, i], inputs[r, i].clone(), targets[r, i].clone()
@@ -268,7 +270,7 @@ def _some(names: list[str]) -> str:
 
 
 def build(maker: Any, inputs: tuple[int, ...], classes: int, seed: int) -> nn.Module:
-    """The model that a function makes, in float32, with the weights that torch draws under a seed; or a copy of a model that is there.
+    """The model that a function makes, in float32, with the weights that torch draws under a seed; or a copy of a given model.
 
     A function with parameters called ``inputs`` and ``classes`` is given the shape of a sample and the number of outputs.
 

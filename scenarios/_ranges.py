@@ -1,4 +1,4 @@
-"""Where the parameters of scenarios, and the numbers in files, may lie."""
+"""The allowed ranges of scenarios' parameters, and of numbers in files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _who(scenario: Any) -> str:
 
 
 def whole(scenario: Any, *names: str, low: int = 1, high: int = WHOLE, where: str = "") -> None:
-    """Refuse a scenario of which one of the fields is not a whole number in low .. high; ``where`` says what sets ``high``."""
+    """Refuse a scenario with a field that is not a whole number in low .. high; ``where`` names what sets ``high``."""
     for name in names:
         value = getattr(scenario, name)
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
@@ -31,7 +31,7 @@ def whole(scenario: Any, *names: str, low: int = 1, high: int = WHOLE, where: st
 
 
 def real(scenario: Any, *names: str, low: float = 0.0, high: float = LARGEST, above: bool = False) -> None:
-    """Refuse a scenario of which one of the fields is not a number in low .. high, or is ``low`` itself where it must be ``above``.
+    """Refuse a scenario with a field that is not a number in low .. high, or that equals ``low`` if it must be ``above``.
 
     What must be above 0 is at least ``SMALLEST``.
     """
@@ -56,14 +56,14 @@ def real(scenario: Any, *names: str, low: float = 0.0, high: float = LARGEST, ab
 
 
 def one_of(scenario: Any, name: str, known: tuple[str, ...]) -> None:
-    """Refuse a scenario of which the field is none of the known words."""
+    """Refuse a scenario whose field is not one of the known words."""
     value = getattr(scenario, name)
     if not isinstance(value, str) or value not in known:
         raise InputError(f"{_who(scenario)}: {name}={shown(value)} must be one of {', '.join(known)}")
 
 
 def room(scenario: Any, count: int, *names: str) -> None:
-    """Refuse a scenario whose fields ``names`` ask for ``count`` numbers at once, if they cannot be held."""
+    """Refuse a scenario whose fields ``names`` need ``count`` numbers at once, if memory is too small."""
     asked = ", ".join(f"{name}={getattr(scenario, name)}" for name in names)
     memory(_BYTES * count, f"{_who(scenario)}: {asked}", " or ".join(names))
 

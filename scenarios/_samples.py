@@ -70,7 +70,7 @@ def _mnist(folder: Path) -> Samples:
 
 
 def given(data: Callable[[], Any] | tuple[Any, ...]) -> Samples:
-    """The user's own samples: (x, y), of which a fifth becomes the test part, or (x, y, x_test, y_test); arrays, tensors or lists.
+    """The user's samples, as arrays, tensors or lists: (x, y, x_test, y_test), or (x, y), a fifth of which becomes the test part.
 
     Targets that are whole numbers are classes, from 0.
 
@@ -114,9 +114,9 @@ def _array(values: Any, name: str) -> Tensor:
     try:
         found = torch.as_tensor(values).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"network: data: {name} is no array of numbers ({first_line(error)})") from error
+        raise InputError(f"network: data: {name} is not an array of numbers ({first_line(error)})") from error
     if found.is_complex() or found.layout != torch.strided:
-        raise InputError(f"network: data: {name} must hold real numbers, all of them there")
+        raise InputError(f"network: data: {name} must hold real numbers, without a mask")
     if found.is_floating_point() and not bool(torch.isfinite(found).all()):
         raise InputError(f"network: data: {name} has numbers that are not finite (nan or inf); clean them")
     return found

@@ -18,8 +18,8 @@ def deal(labels: Ints, agents: int, alpha: float, least: int, seed: int, trial: 
     """The samples of each agent, ascending; every sample has one agent.
 
     The shares of the agents in each class are drawn from Dirichlet(alpha), and the class's samples, in a random order, are cut accordingly. Agents
-    with fewer than ``least`` samples then get some, one by one, from whoever has the most. With alpha = inf all samples, in a random order, are cut
-    in equal parts.
+    with fewer than ``least`` samples then get some, one by one, from the agent with the most. With alpha = inf all samples, in a random order, are
+    cut in equal parts.
 
     >>> [part.tolist() for part in deal(np.array([0, 0, 0, 1, 1, 1]), 2, 0.1, 1, seed=0, trial=0)]
     [[1, 3, 4, 5], [0, 2]]
@@ -52,8 +52,7 @@ def deal(labels: Ints, agents: int, alpha: float, least: int, seed: int, trial: 
 def batches(t: Ints, shard: Ints, size: int, agent: int, seed: int, trial: int) -> Ints:
     """The samples [K, size] that an agent takes in the rounds t [K], from its shard.
 
-    They follow one another in epochs, each of which goes once through the shard in a random order of its own. A batch that meets the end of an
-    epoch goes on in the next.
+    They follow one another in epochs, each goes once through the shard in a new random order. A batch may cross the end of an epoch.
 
     >>> batches(np.arange(3), np.array([5, 6, 7]), 2, agent=0, seed=0, trial=0).tolist()
     [[7, 5], [6, 5], [6, 7]]

@@ -1,8 +1,8 @@
 """A CSV file becomes features, classes and groups of rows; what could be meant in two ways is refused, with its line and column.
 
-A column is numbers or names. ``label``, ``agents_by`` and ``categories`` hold names, whatever they look like. Any other column
-holds numbers if at least half of its first rows look like numbers, and then all of them must be numbers; else it holds names,
-of which less than half may look like numbers.
+A column is numbers or names. ``label``, ``agents_by`` and ``categories`` hold names, even if they look like numbers. Any other
+column holds numbers if at least half of its first rows look like numbers, and then all of them must be numbers; else it holds
+names, of which less than half may look like numbers.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class _Column:
 
 
 def _places(file: CsvFile, header: list[str], what: str, names: Sequence[str]) -> list[int]:
-    """Where in the header the columns stand that the parameter ``what`` names."""
+    """The positions in the header of the columns that the parameter ``what`` names."""
     found = []
     for name in map(composed, names):
         if name not in header:
@@ -266,7 +266,7 @@ def _read(path: str, roles: Roles, standardise: bool, version: Version) -> Table
     except UnicodeDecodeError:
         raise file.undecodable() from None
     except csv.Error:
-        raise file.fault(version.size, "") from None  # the slow way meets the same error and knows its line
+        raise file.fault(version.size, "") from None  # the slow way finds the same error and its line
     except OSError as error:
         raise InputError(f"stream: cannot read {path}: {error.strerror}") from None
     except MemoryError:

@@ -1,4 +1,4 @@
-"""What a value of a CSV file says: nothing, a number, something that looks like one, or a name."""
+"""The meaning of a value in a CSV file: missing, a number, something that looks like one, or a name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MISSING_AS_WRITTEN = frozenset(
 
 
 def missing(text: str) -> bool:
-    """Whether a text says that there is no value: pandas' marks, those of spreadsheets, and nothing but dots, dashes or question marks.
+    """Whether a text marks a missing value: pandas' marks, those of spreadsheets, and texts of only dots, dashes or question marks.
 
     >>> [text for text in ("", " ", "NaN", "null", "None", "#N/A", "-", "?", "none", "0", "-1") if missing(text)]
     ['', ' ', 'NaN', 'null', 'None', '#N/A', '-', '?']

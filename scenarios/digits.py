@@ -83,8 +83,8 @@ class Digits(Arriving):
     Args:
         alpha: concentration of the class mixes, above 0 (our set-up: 0.5).
         period: rounds from p_i to q_i and back, above 0.
-        images: images that arrive at each agent per round, at least 1.
-        window: rounds whose images are held, at least 1.
+        images: images that arrive at each agent in a round, at least 1.
+        window: rounds that an image stays in the cost, at least 1.
         l2: weight of the regulariser, at least 0.
 
     Raises:

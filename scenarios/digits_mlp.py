@@ -49,17 +49,19 @@ class DigitsMlp(ScenarioDefaults):
 
         o_r(x) = W_3 tanh(W_2 tanh(W_1 a_r + b_1) + b_2) + b_3,    f_i(x) = N / rows sum_{r in S_i} |o_r(x) - y_r|^2 / 2,
 
-    the mean of the agents' costs is half the mean square over all ``rows`` samples, whatever the shards S_i are. They never change, and have
-    equal sizes, up to one. One agent alone has the whole problem. All agents start at the same point, another one in each trial: weights
-    and biases are uniform in +- 1 / sqrt(units before them), as torch's layers begin. A network is not convex, so nobody knows its minimisers.
+    the mean of the agents' costs is half the mean square over all ``rows`` samples, for any shards S_i. They never change, and have equal
+    sizes, up to one. One agent alone has the whole problem. All agents start at the same point, another one in each trial: weights and
+    biases are uniform in +- 1 / sqrt(units before them), as torch's layers begin. A neural network is not convex, so its minimisers are
+    unknown.
 
     With ``normalised`` = c above 0 the costs are those at c x / |x|. Then they do not depend on the length of x, as those of networks with
     normalisation layers [lyu2022], and x must not be 0.
 
     Args:
-        rows: how many samples there are, 1 to 1797.
-        shards: how they are dealt: at ``random`` (anew in each trial), or by ``label``, so that an agent sees few classes.
-        normalised: c; 0 leaves x as it is.
+        rows: number of samples, 1 to 1797.
+        shards: how samples are dealt to agents: at ``random`` (differently in each trial), or by ``label``, so that an
+            agent sees few classes.
+        normalised: c, the length to which x is scaled; 0: no scaling.
 
     Raises:
         InputError: for a parameter out of range, or more agents than rows.
@@ -107,7 +109,7 @@ class DigitsMlp(ScenarioDefaults):
         return MlpBatch(inputs[row][None], targets[row][None], w[None, None])
 
     def terms(self, agents: int) -> int:
-        """The largest number of samples that an agent has; those that another one lacks weigh nothing."""
+        """The largest number of samples of an agent; missing samples of other agents have weight 0."""
         return -(-self.rows // agents)
 
     def start(self, key: Key) -> Tensor:

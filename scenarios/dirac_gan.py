@@ -47,8 +47,8 @@ class DiracGAN(ScenarioDefaults):
         theta' = -psi f'(psi theta),    psi' = theta f'(psi theta) - c_i f'(-psi c_i)
 
     x = (theta, psi) [R, n, 2] starts at (1, 1). ``grad`` is (-theta', -psi'): each player's own descent direction, and NOT the gradient of a
-    cost. theta lowers V and psi raises it. ``loss`` is V without regulariser, so a smaller one is no better, and no point minimises it
-    (``comparator = False``). What counts is the distance from the ``equilibrium`` (0, 0), the metric ``radius``.
+    cost. theta lowers V and psi raises it. ``loss`` is V without regulariser, so smaller values are not better, and no point minimises
+    it (``comparator = False``). Runs are ranked by the distance from the ``equilibrium`` (0, 0), the metric ``radius``.
 
     The agents' data points are c_i = spread (z_i - mean_j z_j), z_i standard normal. Their mean is 0, so the mean of the agents' games has its
     equilibrium at (0, 0), too, while agent i alone is drawn to theta = c_i. With ``spread`` = 0 all agents have the paper's game.
@@ -66,14 +66,14 @@ class DiracGAN(ScenarioDefaults):
     In the algorithm ``alternating`` the players take turns.
 
     Attributes:
-        form: gan, nsgan or wgan.
-        regulariser: none or one of these.
-        gamma: its strength (r1, r2, gp, consensus).
-        target: the slope that gp asks for.
+        form: the costs of the game: gan, nsgan or wgan.
+        regulariser: none, or one of those above.
+        gamma: strength of the regulariser (r1, r2, gp, consensus).
+        target: the slope towards which gp pulls.
         sigma: the standard deviation of the noise (noise, sampled_noise).
-        draws: noises of an agent in a round (sampled_noise).
-        clip: psi is kept in [-clip, clip], as WGAN does; 0: it is free.
-        spread: the standard deviation of the data points, nearly.
+        draws: number of noises that an agent draws in a round (sampled_noise).
+        clip: psi is kept in [-clip, clip], as in WGAN; 0: no bound.
+        spread: the standard deviation of the agents' data points, approximately.
 
     Raises:
         InputError: for an unknown form or regulariser, a negative number or one above 1e100, or draws < 1; for consensus with a spread, as
@@ -104,7 +104,7 @@ class DiracGAN(ScenarioDefaults):
         room(self, 2 * self.draws, "draws")
         if self.regulariser == "consensus" and self.spread:
             raise InputError(
-                f"dirac_gan: consensus with spread={self.spread} is not offered, as the agents' own terms move the equilibrium; take spread=0"
+                f"dirac_gan: consensus with spread={self.spread} is not supported, as the agents' own terms move the equilibrium; use spread=0"
             )
 
     def batch(self, t: Tensor, key: Key) -> Game:
@@ -125,7 +125,7 @@ class DiracGAN(ScenarioDefaults):
             return torch.zeros(1, 1, 1, 1, dtype=torch.float64)
         every = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         z = every.normal("dirac_gan.points", 1)
-        apart = z - tree_sum(z) / key.total  # the mean is that of all agents, whoever asks
+        apart = z - tree_sum(z) / key.total  # the mean is over all agents, for any block
         return self.spread * apart[:, :, key.agents]
 
     def equilibrium(self, b: Game) -> Tensor:

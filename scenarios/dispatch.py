@@ -38,22 +38,22 @@ class Dispatch(ScenarioDefaults):
 
         f_{i,t}(x) = sum_{k of agent i} a_k/2 (D_t x_k)^2 + b_k D_t x_k,    x_k >= 0, sum_k x_k = 1
 
-    x are shares: generator k produces D_t x_k. Everybody knows the demand, but an agent knows only the costs of its own generators, k = i, i + N,
-    i + 2N, ... So agents hold copies of the whole division and must agree on one. With more agents than generators, those without any
-    have no costs and still take part. No f_i is strongly convex, but their sum is.
+    x are shares: generator k produces D_t x_k. All agents know the demand, but each knows only the costs of its own generators, k = i, i + N,
+    i + 2N, ... So agents hold copies of the whole division and must agree on one. With more agents than generators, those without any have no
+    costs and still take part. No f_i is strongly convex, but their sum is.
 
     The demand is D_t = demand (1 + swing cos(2 pi t / period + phase)), with a phase of each trial. Slopes a_k are uniform in [1, kappa], and
-    marginal costs b_k at no output are uniform in [0, ``price``]. They do not change. At the minimiser all generators that run have the
-    same marginal cost, and the others are dearer already at no output: x_k = max(lambda - b_k D_t, 0) / (a_k D_t^2). While demand is low only
-    the cheapest run, so generators are switched on and off in every period. Our set-up.
+    marginal costs b_k at no output are uniform in [0, ``price``]. They do not change. At the minimiser all running generators have the same
+    marginal cost, and the others cost more even at no output: x_k = max(lambda - b_k D_t, 0) / (a_k D_t^2). While demand is low only the
+    cheapest run, so generators are switched on and off in every period. Our set-up.
 
     After each round points go to the nearest ones with shares that are not negative and sum to 1, and agents start with equal shares. Shares without
     these bounds, or on another set, has ``feasible(dispatch,form=...)``.
 
     Attributes:
         dim: d, the number of generators.
-        demand: its mean.
-        swing: how far it moves from its mean, as a part of it.
+        demand: the mean demand.
+        swing: the largest deviation of the demand from its mean, as a fraction of the mean.
         period: rounds of a cycle, such as a day.
         kappa: the largest slope a_k, at least 1.
         price: the largest b_k.

@@ -30,19 +30,19 @@ class DoubleWell(ScenarioDefaults):
 
         f_i(x) = sum_k x_k^4 / 4 - x_k^2 / 2 + c_ik x_k,    c_ik = c + spread (z_ik - mean_j z_jk)
 
-    z_ik are standard normal. The agents' mean cost is that with c in place of c_ik, whatever ``spread``. For 0 < c < 0.385 it has two minima
-    in each coordinate. With c = 0.15 they are at 0.914 and, lower, at -1.068, with a maximum at 0.154 between them. Agents begin at
-    ``begin``, on the side of the higher one. Gradient descent stays there; a rule with momentum may roll over into the other one.
+    z_ik are standard normal. The agents' mean cost has c in place of c_ik, for any ``spread``. For 0 < c < 0.385 it has two minima in each
+    coordinate. With c = 0.15 they are at 0.914 and, lower, at -1.068, with a maximum at 0.154 between them. Agents begin at ``begin``, on
+    the side of the higher one. Gradient descent stays there; a rule with momentum may roll over into the other one.
 
     The lower minimum is known in closed form: the outermost root of x^3 - x + c, on the side against the sign of c (at c = 0 both minima are as
-    low, and x = -1 is taken). So regrets compare with it. Wells of this kind tell
-    rules with momentum apart, such as those of [jin2025]; cost and numbers are our set-up.
+    low, and x = -1 is taken). So regrets compare with it. Such wells distinguish rules with momentum, such as those of
+    [jin2025]; cost and numbers are our set-up.
 
     Attributes:
         c: the mean tilt.
-        spread: standard deviation of the agents' tilts, nearly.
+        spread: standard deviation of the agents' tilts, approximately.
         dim: d.
-        begin: where all agents start, in each coordinate; another x0 may be given all the same.
+        begin: where all agents start, in each coordinate, unless x0 is given.
 
     Raises:
         InputError: for dim < 1, a negative spread, |begin| above 1e6, or |c| or a spread above 1e100.
@@ -69,7 +69,7 @@ class DoubleWell(ScenarioDefaults):
         room(self, 2 * self.dim * len(key.trials) * key.total, "dim")
         every = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         z = every.normal("double_well.tilt", self.dim)
-        apart = z - tree_sum(z) / key.total  # the mean is that of all agents, whoever asks
+        apart = z - tree_sum(z) / key.total  # the mean is over all agents, for any block
         return Tilts(self.c + self.spread * apart[:, :, key.agents])
 
     def loss(self, x: Tensor, b: Tilts) -> Tensor:

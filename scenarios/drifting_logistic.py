@@ -37,8 +37,8 @@ class DriftingLogistic(Classified):
 
     Attributes:
         rows: m, points per agent.
-        radius: of the circles.
-        speed: radians per round.
+        radius: radius of the points' circles.
+        speed: angle that a point moves in a round, in radians.
         separation: half the distance between the two classes' centres before spread.
         spread: how much the class centres differ from agent to agent.
         scatter: standard deviation of the points about their class centre.

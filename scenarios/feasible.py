@@ -33,14 +33,14 @@ class Feasible(Around):
     After each round points go to the nearest allowed ones (``project``). An algorithm finds them as ``mix.project``, and the points of X that
     minimise a linear function as ``mix.lmo``, which methods without projections need. Agents start at the allowed points that are nearest to
     where the scenario has them start. Regret compares with the best ALLOWED points: x*_t of each round, and the best fixed one. Accelerated
-    projected gradients find them, from where the scenario's own minimisers project to. The projected gradient certifies them; where the
-    scenario knows its curvature, ``regret_gap`` sums Frank and Wolfe's gap <grad F_t(x*), x* - v> [jaggi2013], which bounds how far
-    F_t(x*) is above the least allowed cost. Costs must be convex. Where they are not, the points are local minimisers.
+    projected gradients find them, starting at the projections of the scenario's own minimisers. The projected gradient certifies them. If
+    the curvature is known, ``regret_gap`` sums Frank and Wolfe's gap <grad F_t(x*), x* - v> [jaggi2013], which bounds F_t(x*) minus the
+    least allowed cost. Costs must be convex. Where they are not, the points are local minimisers.
 
     Attributes:
-        scenario: whose costs they are.
-        form: the set.
-        radius: its size.
+        scenario: the scenario whose costs are used.
+        form: the set of allowed points: ball, box, simplex or l1.
+        radius: the size of the set.
 
     Raises:
         InputError: an unknown form, a radius that is not positive, or above 1e100; a scenario that is a game, has a set of its own, or
@@ -57,20 +57,20 @@ class Feasible(Around):
     form: Form = "ball"
     radius: float = 1.0
     equilibrium: ClassVar[None] = None
-    guess: ClassVar[None] = None  # the best points are told
+    guess: ClassVar[None] = None  # the best points are given
     prox: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenario", completed(ScenarioDefaults, self.scenario))
         if self._inner.equilibrium is not None:
             raise InputError(
-                "feasible: the scenario is a game, and its equilibrium would move; take a scenario whose costs are minimised"
+                "feasible: the scenario is a game, and its equilibrium would move; use a scenario whose costs are minimised"
             )
         if self._inner.project is not None:
-            raise InputError("feasible: the scenario has a set of allowed points of its own; take it without feasible")
+            raise InputError("feasible: the scenario already has a set of allowed points; use it without feasible")
         if self._inner.prox is not None:
             raise InputError(
-                "feasible: the scenario's costs have a part without a gradient, which takes proximal steps and no set; take one without"
+                "feasible: the scenario's costs have a part without a gradient, which needs proximal steps and no set; use a scenario without"
             )
         one_of(self, "form", get_args(Form))
         real(self, "radius", above=True)

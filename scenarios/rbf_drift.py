@@ -30,8 +30,8 @@ class RbfDrift(Arriving):
 
     Attributes:
         features: coordinates of a row.
-        centroids: how many clusters.
-        classes: at least 2, at most one per centroid.
+        centroids: number of clusters.
+        classes: number of classes, at least 2, at most one per centroid.
         speed: length of a centroid's move in a round.
         width: the largest standard deviation of a cluster.
         rows: new rows per agent and round.
@@ -80,7 +80,7 @@ class RbfDrift(Arriving):
         """Where the centroids are in rounds t [K, 1, 1, 1], after t moves: float64 [K, R, 1, centroids, features].
 
         A coordinate starts at c, needs floor((1 - c) / v) + 1 moves to be put on the upper wall, and from then on
-        floor(1 / v) + 1 moves from wall to wall: no round needs the one before it.
+        floor(1 / v) + 1 moves from wall to wall: so each round is computed without the one before it.
         """
         network, count = key.shared, self.centroids * self.features
         shape = (1, len(key.trials), 1, self.centroids, self.features)

@@ -25,31 +25,31 @@ class Reddi(ScenarioDefaults):
         f_t(x) = c_t x,    -1 <= x <= 1,    x_0 = 0
 
     The steep slopes outweigh the mild ones, so x = -1 is the best fixed point. Adam divides a steep slope by its own size and soon forgets
-    it: it goes to x = 1, and its average regret against x = -1 does not go to 0. AMSGrad's does. The papers count rounds from 1, so their
-    round t is round t - 1 here. All agents have the same costs. In the papers' round t the slope is:
+    it. So it goes to x = 1, and its average regret against x = -1 does not go to 0. AMSGrad's does. The papers count rounds from 1, so
+    their round t is round t - 1 here. All agents have the same costs. In the papers' round t the slope is:
 
     - online: ``high`` if t mod period = 1, else ``low``: 1010 and -10 with period 101, the paper's figure (b1 = 0.9, b2 = 0.99).
     - theorem: C if t mod 3 = 1, else -1, of its first theorem (b1 = 0, b2 = 1 / (1 + C^2)).
     - stochastic: ``high`` with probability ``probability``, else ``low``, drawn for each trial. With high=C, low=-1 and probability
       (1 + delta) / (C + 1) it is the third theorem's.
     - family: P if t mod P = 1, else -1, of the second theorem with C = P. Whether Adam fails depends on P, b1 and b2.
-    - sparse: P / 2 if t mod P = 1, -1 if t mod P = P - 2, else 0. It tells rules that divide by a centred second moment from rules that
-      only divide by an old one.
+    - sparse: P / 2 if t mod P = 1, -1 if t mod P = P - 2, else 0. It distinguishes rules that divide by a centred second moment from
+      rules that divide by an older one.
 
-    Step sizes fall as ``lr=inverse_sqrt(1.0)`` does, and points are projected to [-1, 1] after each step. There the norm in which a rule projects
-    makes no difference. The paper's rules have no eps; ``adam(eps=1e-300,eps_inside=false,cap=none)`` comes to the same.
+    Step sizes fall as ``lr=inverse_sqrt(1.0)`` does, and points are projected to [-1, 1] after each step. So the norm of a rule's projection does
+    not matter. The paper's rules have no eps; ``adam(eps=1e-300,eps_inside=false,cap=none)`` comes to the same.
 
     ``static_regret`` is the papers' regret, as it compares with the best fixed point of the whole run. That is -sign(sum c_t), which is -1 but
     for short runs of the form stochastic. A round's own minimiser is -sign(c_t), so the dynamic regret is larger.
 
     Attributes:
-        form: which of these.
+        form: the sequence of costs: one of those above.
         high: the steep slope (online, stochastic).
         low: the mild slope (online, stochastic).
         period: rounds from one steep slope to the next (online).
         C: the steep slope (theorem).
         P: the rounds from one steep slope to the next, and their size (family, sparse).
-        probability: of the steep slope (stochastic).
+        probability: probability of the steep slope (stochastic).
 
     Raises:
         InputError: for an unknown form, a period below 2, P below 3, or below 4 in the form sparse, a probability outside [0, 1], or a slope

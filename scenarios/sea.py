@@ -21,8 +21,8 @@ _THRESHOLDS = (8.0, 9.0, 7.0, 9.5)
 class Sea(Arriving):
     """Classify points by whether two of three features add up to more than a threshold that jumps now and then [street2001].
 
-    Features are uniform in [0, 10], the label is +1 above the threshold. The threshold goes round 8, 9, 7, 9.5, one step
-    every ``period`` rounds; the third feature says nothing. With probability ``noise`` a label is flipped. Each agent
+    Features are uniform in [0, 10], the label is +1 above the threshold. The threshold cycles through 8, 9, 7, 9.5, one step
+    every ``period`` rounds; the third feature is irrelevant. With probability ``noise`` a label is flipped. Each agent
     receives ``rows`` new rows per round and f_{i,t} is the mean logistic loss on its rows of the last ``window`` rounds, plus
     l2/2 |x|^2. The model sees features mapped to [-1, 1] and a bias 1 (d = 4).
 

@@ -30,22 +30,22 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class SensorFusion(ScenarioDefaults):
-    """Follow a state p_t that moves, of which each sensor measures a few directions: least squares that change with time.
+    """Follow a moving state p_t, when each sensor measures a few directions of it: least squares that change with time.
 
         y_{i,t} = H_i p_t + e_{i,t},    f_{i,t}(x) = w_i/2 |H_i x - y_{i,t}|^2
 
-    H_i [rows, d] has random rows of length 1, which do not change. With rows < d one sensor alone cannot tell where the state is: f_i has a whole
-    space of minimisers. All together can, as soon as N rows >= d. The noise e is normal and drawn anew in each round. Its
-    standard deviation is noise / sqrt(w_i), and the weights w_i are uniform in [1/kappa, 1], so the minimiser of the sum is the estimate of maximal
-    likelihood from one round's measurements. It is p_t plus an error of covariance noise^2 (sum_i w_i H_i'H_i)^-1: it follows the state, and
-    jitters. Methods that are fast follow the noise too, and slow ones average it. Our set-up; what estimation from linear measurements
-    is see [kay1993].
+    H_i [rows, d] has random rows of length 1, which do not change. With rows < d one sensor alone cannot find the state: f_i has a whole space of
+    minimisers. All together can, as soon as N rows >= d. The noise e is normal and independent in each round. Its standard deviation is
+    noise / sqrt(w_i), and the weights w_i are uniform in [1/kappa, 1], so the minimiser of the sum is the estimate of maximal likelihood from one
+    round's measurements. It is p_t plus an error of covariance noise^2 (sum_i w_i H_i'H_i)^-1: it follows the state, and jitters. Methods that are
+    fast follow the noise too, and slow ones average it. The set-up is ours; [kay1993] explains estimation from linear
+    measurements.
 
     The state moves as in ``moving_target``: on a circle, a line, a random walk or in jumps. It is the same for all sensors.
 
     Attributes:
         dim: d, the size of the state.
-        rows: the directions that each sensor measures.
+        rows: number of directions that each sensor measures.
         noise: the standard deviation of the best sensor's noise.
         kappa: the variance of the worst sensor's noise, relative to the best one's; at least 1.
         motion: circle, line, walk or jump.
@@ -128,7 +128,7 @@ def _gaps(x: Tensor, b: Measured) -> Tensor:
 
 
 def information(b: Measured) -> Tensor:
-    """sum_i w_i H_i'H_i [..., d, d], the Hessian of the sum of all costs: what the sensors see together."""
+    """sum_i w_i H_i'H_i [..., d, d], the Hessian of the sum of all costs: the joint information of the sensors."""
     H = b.H.flatten(-3, -2)
     weighted = b.w.expand(b.H.shape[:-1]).flatten(-2).unsqueeze(-1) * H
     return weighted.mT @ H

@@ -80,16 +80,16 @@ class Stream(Arriving):
     The file has a header line; its values stand between commas, semicolons, tabs or bars: whichever makes ``label`` a name of
     the header. Every other column is a feature, after a constant 1: a column of numbers as it is, one of names as a 0/1 column
     for each of its texts (at most 32, in order of first appearance). Numbers are decimal, in the digits 0 to 9, at most 1e100 in
-    size. A column holds numbers if at least half of its first 500 values look like numbers; then all must be numbers. What
-    ``label``, ``agents_by`` and ``categories`` name are names, whatever they look like. Blanks around a value do not count, nor
-    do blank lines.
+    size. A column holds numbers if at least half of its first 500 values look like numbers; then all must be numbers. Values of
+    the columns ``label``, ``agents_by`` and ``categories`` are names, even if they look like numbers. Blanks around a value do
+    not count, nor do blank lines.
 
     Classes are sorted, as numbers if they all are numbers; of two, the last is +1. The classes 0, -0 and 0.0 are then one, and so
-    are 1, +1 and 1.0; other spellings of one number (1 and 01, 10 and 1e1) are refused, or kept apart if ``categories`` names
-    the label.
+    are 1, +1 and 1.0. Other spellings of a number (1 and 01, 10 and 1e1) are refused, or are different classes if ``categories``
+    names the label.
 
-    A value that is missing is refused in every column that is used: empty; NA, N/A, NaN, null (in any case) and their like in
-    brackets or after #; None; NaT; and what is nothing but dots, dashes or question marks.
+    Missing values are refused in every column in use. These are: empty; NA, N/A, NaN, null (in any case), also in brackets or
+    after #; None; NaT; and values of only dots, dashes or question marks.
 
     Args:
         path: the file, in UTF-8 (``~`` is the home folder); "weather" is the sample that ships with the package: six months of hourly weather at the
@@ -102,7 +102,7 @@ class Stream(Arriving):
         l2: weight of the regulariser, at least 0.
         standardise: turn each number column into (x_r - mean) / deviation of the rows 0 .. r: what is known at that time.
         drop: columns to leave out, as in ``drop=hour+day``; a + within a name is written twice. In Python a list of names too.
-        categories: columns that hold names whatever they look like, given in the same way.
+        categories: columns that hold names even if they look like numbers, given in the same way.
 
     Raises:
         InputError: for a parameter out of range; a file that is missing, too large, no regular file or not in UTF-8; an unknown
@@ -167,13 +167,13 @@ class Stream(Arriving):
         if self.agents_by is not None and len(data.groups) < key.total:
             raise InputError(
                 f"stream: column {self.agents_by!r} has {len(data.groups)} values for {key.total} agents; "
-                f"ask for 1 to {len(data.groups)} agents"
+                f"use 1 to {len(data.groups)} agents"
             )
         now, step, rounds = t.reshape(-1).numpy(), self._step(key.total), self.length(key.total)
         if now.size and now.max() >= rounds:
             raise InputError(
-                f"stream: round {now.max()} asked for, but at {step} rows per round the {len(data.y)} rows of {self.path} last "
-                f"{rounds} rounds; ask for fewer rounds, or for a smaller step"
+                f"stream: there is no round {now.max()}: at {step} rows per round the {len(data.y)} rows of {self.path} last "
+                f"{rounds} rounds; use fewer rounds, or a smaller step"
             )
         room(self, data.X.shape[1] * self.window * len(t) * len(key.agents), "window")
         seen = windows(

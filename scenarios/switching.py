@@ -28,15 +28,15 @@ class Held(NamedTuple):
 class Switching(ScenarioDefaults):
     """Follow costs of one sample at a time, each held for a random number of rounds [jin2025].
 
-        f_{i,t}(x) = |x - a_{i,j(t)}|^2 / 2,    j(t + 1) = j(t), or drawn anew with probability 1 - exp(-rate h)
+        f_{i,t}(x) = |x - a_{i,j(t)}|^2 / 2,    j(t + 1) = j(t), or a new draw with probability 1 - exp(-rate h)
 
     The samples a_i1, a_i2, ... of agent i are normal with standard deviation ``spread``. j(0) is uniform, and so is each new draw, which may
-    be the same sample again. A round stands for a time h, so ``rate`` draws are made in a unit of time, on average; an algorithm with lr = h
+    be the same sample again. A round has the duration h, so there are ``rate`` draws in a unit of time, on average. An algorithm with lr = h
     is then the discretised gradient flow. Of ``rate`` = 0 the first sample stays for ever. ``rate`` = none is the limit of large rates, where
     nothing is sampled: f_i is the mean over all samples of agent i. Rounds are addressed: sample j(t) is found without those before it.
 
-    x*_t is the mean of the present centres over the agents, so the dynamic regret tells how well they follow the sampling itself. The full
-    objective F, the mean over all samples and agents, is another thing. It is F(x) = F(centre) + |x - centre|^2 / 2, where ``centre(key)`` is its
+    x*_t is the mean of the present centres over the agents, so the dynamic regret measures how well they follow the sampling. The full objective
+    F, the mean over all samples and agents, is another thing. It is F(x) = F(centre) + |x - centre|^2 / 2, where ``centre(key)`` is its
     minimiser. A run with rate=none has F as its cost.
 
     One agent that moves by dp = (m p + h g) / (m + alpha h), x <- x - h p has, for small h, the stationary variance
@@ -47,12 +47,12 @@ class Switching(ScenarioDefaults):
     lr = h / alpha. So the noise of subsampling falls like 1 / rate, with mass or without.
 
     Attributes:
-        rate: draws in a unit of time; none: no sampling.
-        h: the time of a round.
-        samples: of each agent.
+        rate: mean number of draws in a unit of time; none: no sampling.
+        h: duration of a round.
+        samples: number of samples of each agent.
         spread: standard deviation of the samples.
         dim: d.
-        chain: each agent draws by itself (own), or all have the same j(t) (shared).
+        chain: agents draw independently (own), or all have the same j(t) (shared).
 
     Raises:
         InputError: for samples < 1, dim < 1, a negative rate, h or spread, a number above 1e100, or an unknown chain.

@@ -29,7 +29,7 @@ class Taught(NamedTuple):
 
 @dataclass(frozen=True)
 class TeacherStudent(ScenarioDefaults):
-    """Find what a teacher knows from rows that are dealt to the agents [gerbelot2020].
+    """Estimate a teacher's coefficients from rows that are dealt to the agents [gerbelot2020].
 
     The M = alpha d rows (rounded) of F = U D V' are cut into blocks of neighbouring rows, one for each agent, which differ by at most one row.
     With the N agents' mean cost the network solves
@@ -44,23 +44,23 @@ class TeacherStudent(ScenarioDefaults):
         linear:    y = F x0 + noise xi,         loss(z, y) = (z - y)^2 / 2
         logistic:  y = sign(F x0 + noise xi),   loss(z, y) = log(1 + exp(-y z))
 
-    with standard normal xi. Data are the same in all rounds, and each trial has its own. In the paper coordinates of x0 are independent. The
-    exact length and number of coordinates here make no difference for many of them, and trials differ less.
+    with standard normal xi. Data are the same in all rounds, and each trial has its own. In the paper coordinates of x0 are independent.
+    Here the length and the number of coordinates are exact. With many coordinates this does not matter, and trials differ less.
 
-    With l1 > 0 it is the LASSO, or the elastic net. The part l1 |x|_1 has no gradient where a coordinate is 0: ``grad`` is that of the other parts,
-    ``prox`` takes coordinates by lr l1 towards 0 and no farther, and algorithms need proximal steps, as ``gt:form=atc,direction=proximal`` takes
-    them. Accelerated proximal gradients find the minimiser, of which regrets are told.
+    With l1 > 0 it is the LASSO, or, with l2 > 0, too, the elastic net. The part l1 |x|_1 has no gradient where a coordinate is 0. ``grad`` is the
+    gradient of the other parts, and ``prox`` moves coordinates by lr l1 towards 0 and stops there. Algorithms need proximal steps, as in
+    ``gt:form=atc,direction=proximal``. Accelerated proximal gradients find the minimiser for regrets.
 
-    How good the estimate is for d -> infinity says ``distopt.costs.glm``.
+    ``distopt.costs.glm`` computes the quality of the estimate for d -> infinity.
 
     Attributes:
-        dim: d.
+        dim: d, number of coordinates.
         alpha: M / d, rows for each coordinate.
         model: "linear" or "logistic".
         l2: the ridge parameter, of the sum over all rows.
         low, high: the ends of the spectrum of F'F.
-        rho: the part of the teacher's coordinates that are not 0.
-        noise: its standard deviation.
+        rho: the fraction of the teacher's coordinates that are not 0.
+        noise: standard deviation of the noise.
         l1: the parameter of the LASSO, of the sum over all rows, as ``l2``.
 
     Raises:
@@ -144,7 +144,7 @@ class TeacherStudent(ScenarioDefaults):
         return Taught(F[:, row][None], y[:, row][None], (key.total * there)[None, None])
 
     def terms(self, agents: int) -> int:
-        """The most rows that an agent has; those that another one lacks weigh nothing."""
+        """The largest number of rows of an agent; missing rows of other agents have weight 0."""
         return -(-self.rows // agents)
 
     def loss(self, x: Tensor, b: Taught) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a graph file lists, ids as texts and lines as numbers, and how it becomes a graph."""
+"""The content of a graph file, with ids as texts and line numbers, and its conversion to a graph."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def error(path: Path, line: int, message: str) -> InputError:
 
 
 def whole(text: str) -> bool:
-    """Whether a text is a whole number in plain digits: Python's own reading also takes ``1_0`` and the digits of other scripts."""
+    """Whether a text is a whole number in plain digits: Python's ``int`` also accepts ``1_0`` and the digits of other scripts."""
     return _WHOLE.fullmatch(text) is not None
 
 
@@ -112,7 +112,7 @@ class Links:
         return len(self._line)
 
     def node(self, name: str, line: int) -> None:
-        """Declare a node. Raises InputError if it is there already, or has no id."""
+        """Declare a node. Raises InputError if it was listed before, or has no id."""
         place = self._named(name, line)
         if self._declared[place]:
             first = self._declared[place]
@@ -126,8 +126,9 @@ class Links:
     def link(
         self, source: str, target: str, line: int, value: float = np.nan, both: bool = False, length: float = np.nan
     ) -> None:
-        """A link, or an arc where ``directed``; ``value`` is its weight in the file, if any, and ``both`` says that it is no arc; ``length`` its
-        kilometres, if the file says any.
+        """A link, or an arc if ``directed``.
+        ``value`` is its weight in the file, if any. ``both`` marks an undirected link. ``length`` is its
+        kilometres, if the file has them.
 
         Raises InputError where it leads to its own start.
         """
@@ -142,7 +143,7 @@ class Links:
         self._both.append(both)
 
     def undirect(self) -> None:
-        """Let every link go both ways: the file says so behind its links."""
+        """Make every link undirected: the file states this after its links."""
         self._both = array("b", [1]) * len(self)
 
     def _named(self, name: str, line: int) -> int:
@@ -197,7 +198,7 @@ class Links:
         return replace(digraph_from_arcs(len(names), pairs), names=tuple(names), notes=notes)
 
     def _check_names(self) -> None:
-        """Refuse nodes that are not declared, and two ids that a reader cannot tell apart."""
+        """Refuse nodes that are not declared, and two ids that look the same."""
         shown: dict[str, str] = {}
         for name, place in self.place.items():
             if self.declares and not self._declared[place]:
@@ -214,7 +215,7 @@ class Links:
             shown[look] = name
 
     def _note(self, source: Ints, target: Ints, line: Ints, names: list[str]) -> str | None:
-        """What to say where a link has other values in one direction than in the other; an error where the file is directed."""
+        """A note if a link has different values in its two directions; an error if the file is directed."""
         found = _unequal(source, target, np.array(self._value, dtype=np.float64), len(names))
         if found is None:
             return None
@@ -230,7 +231,7 @@ class Links:
 
 
 def appearance(name: str) -> str:
-    """What a reader sees of an id: normal form C, digits of other scripts as plain ones, no blanks, nothing invisible.
+    """An id as it looks: normal form C, digits of other scripts as plain ones, no blanks, nothing invisible.
 
     >>> appearance("e\\u0301 \\uff11\\u200b") == appearance("\\u00e9" + "1")
     True

@@ -17,7 +17,7 @@ _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'
 
 
 def graphml(path: Path, data: bytes, arcs: bool = False) -> Graph:
-    """The one graph of a GraphML file, of which only nodes, edges, weights and lengths are looked at; ``arcs`` keeps directions."""
+    """The one graph of a GraphML file. Only nodes, edges, weights and lengths are read; ``arcs`` keeps directions."""
     declared = _DECLARED.match(data[:400])
     reading = _GraphML(path, arcs)
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -128,7 +128,7 @@ _TOKEN = re.compile(r"""(?P<blank>\s+|\#[^\n]*)|(?P<text>"[^"]*")|(?P<word>[^\s\
 
 
 def gml(path: Path, text: str, arcs: bool = False) -> Graph:
-    """The one graph of a GML file. Nodes are told apart by ``id``; labels are not looked at. ``arcs`` keeps directions."""
+    """The one graph of a GML file. Nodes are identified by ``id``; labels are ignored. ``arcs`` keeps directions."""
     links = Links(path, declares=True, arcs=arcs)
     fields: list[dict[str, str]] = [{}]  # the open lists, outermost first ...
     names: list[tuple[str, int]] = []  # ... with key and line, except the outermost
@@ -174,7 +174,7 @@ def gml(path: Path, text: str, arcs: bool = False) -> Graph:
 
 
 def _identity(said: str) -> str:
-    """An id of GML: the format says that it is a number, so that 007 is 7; one in quotes is a text."""
+    """An id of GML: a number by the format, so that 007 is 7; an id in quotes is a text."""
     return str(int(said)) if whole(said) and len(said) < 1000 else said.strip('"')
 
 

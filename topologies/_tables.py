@@ -20,7 +20,7 @@ BANNER = "%%MatrixMarket"
 _BETWEEN = re.compile(r"[ \t]*[,;][ \t]*|[ \t]+")
 
 MISSING = frozenset({"na", "n/a", "<na>", "nan", "none", "null", "-", "?", "#n/a"})
-"""What stands for a missing value in tables, in small letters."""
+"""Marks of missing values in tables, in small letters."""
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
@@ -32,7 +32,7 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def edges(path: Path, text: str, arcs: bool = False) -> Graph:
-    """One link in a line: two ids, and whatever follows; ``#`` or ``%`` begins a comment. With ``arcs`` the first sends to the second."""
+    """One link in a line: two ids, and ignored further text; ``#`` or ``%`` begins a comment. With ``arcs`` the first sends to the second."""
     if text.startswith(BANNER):
         return matrix_market(path, text, arcs)
     _check_no_matrix(path, text)
@@ -81,7 +81,7 @@ def _check_texts(path: Path, number: int, line: str, words: list[str]) -> None:
 
 
 def _check_no_matrix(path: Path, text: str) -> None:
-    """Refuse a square matrix of numbers: it is no list of links, though its first two columns look like one."""
+    """Refuse a square matrix of numbers: its first two columns look like links, but it is not a list of links."""
     width = next((len(_BETWEEN.split(line)) for _, line in _data(text)), 0)
     rows = [_BETWEEN.split(line) for _, line in islice(_data(text), width + 1)]
     if width < 3 or len(rows) != width or any(len(row) != width for row in rows):
@@ -133,9 +133,9 @@ def adjacency(path: Path, text: str, arcs: bool = False) -> Graph:
 
 
 def matrix_market(path: Path, text: str, arcs: bool = False) -> Graph:
-    """The graph of a square Matrix Market file: what is not zero is a link between the agents of its row and column, from 1.
+    """The graph of a square Matrix Market file: an entry that is not 0 is a link between the agents of its row and column, numbered from 1.
 
-    With ``arcs`` the row sends to the column; a matrix that is said to be symmetric has arcs in both directions.
+    With ``arcs`` the row sends to the column; a matrix declared as symmetric has arcs in both directions.
     """
     form, kind, symmetry = _banner(path, text)
     entries = ((number, line.split()) for number, line in lines(text) if not line.startswith("%"))

@@ -23,9 +23,7 @@ def caveman(agents: int, size: int = 4) -> Graph:
     if size < 3 or agents < 1 or agents % size:
         nearest = max(round(agents / max(size, 1)), 1) * size
         advice = "take size >= 3" if size < 3 else f"take {nearest} agents, or another size"
-        raise InputError(
-            f"caveman: {agents} agents are no whole number of groups of size {size} (at least 3); {advice}"
-        )
+        raise InputError(f"caveman: {agents} agents do not make whole groups of size {size} (at least 3); {advice}")
     check_links(agents * (size - 1) / 2, "caveman", "lower size or the number of agents")
     a, b = np.triu_indices(size, 1)
     first = np.arange(0, agents, size)

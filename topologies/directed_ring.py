@@ -8,7 +8,7 @@ from distopt.network.digraphs import Digraph, digraph_from_arcs
 
 
 def directed_ring(agents: int) -> Digraph:
-    """Agents in a circle: i sends to (i + 1) mod N, and hears (i - 1) mod N alone. One agent has no arc.
+    """Agents in a circle: i sends to (i + 1) mod N, and receives from (i - 1) mod N only. One agent has no arc.
 
     Each agent has in-degree and out-degree 1, so W = (I + P) / 2 is doubly stochastic. News needs N - 1 rounds to reach everyone.
 

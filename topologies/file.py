@@ -20,13 +20,13 @@ _LARGEST = 2**31  # bytes of a weight matrix: 16,384 agents in float64
 
 
 def file(agents: int | None = None, path: str | os.PathLike[str] = "", directed: bool = False) -> Graph:
-    """A connected graph read from ``path``, in the format that the suffix of its name says.
+    """A connected graph read from ``path``; the suffix of the name decides the format.
 
     - ``.txt``, ``.edges``, ``.edgelist``: one link per line, two ids between blanks, tabs, commas or semicolons; further columns
       are ignored, ``#`` or ``%`` begins a comment.
     - ``.csv``: the adjacency matrix, N rows of N zeros and ones with commas, semicolons or tabs; symmetric, nothing on the diagonal.
     - ``.graphml``, ``.gml``: the links of a graph editor's file; weights are ignored, and ``length`` or ``dist`` of its links are kilometres.
-    - ``.mtx``: a square Matrix Market file; what is not zero is a link, and its value is ignored.
+    - ``.mtx``: a square Matrix Market file; an entry that is not 0 is a link, and its value is ignored.
     - ``.npy``: a weight matrix W [N, N] whose rows sum to 1; no weight rule is then applied. Never unpickled.
 
     Ids are texts, and one node only where they are the same text. They are sorted, as numbers if all are whole numbers, and
@@ -35,8 +35,8 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "", directed:
     With ``directed=true`` they are kept as arcs, of a graph that must be strongly connected. The first id of a line sends to the second,
     the row of a matrix of links to the column, and a link that its file calls undirected goes both ways.
 
-    Text is UTF-8 or begins with a byte order mark, but for GraphML, which says itself; ``~`` is the home folder. ``agents`` may
-    be left out; if given it must be the file's. Raises InputError that names the file and the line.
+    Text is UTF-8 or begins with a byte order mark; GraphML declares its encoding. ``~`` is the home folder. ``agents`` may be
+    left out; if given it must be the file's. Raises InputError that names the file and the line.
 
     >>> import tempfile
     >>> from distopt.topologies.file import file
@@ -56,11 +56,11 @@ def file(agents: int | None = None, path: str | os.PathLike[str] = "", directed:
     readers |= dict.fromkeys((".edges", ".edgelist"), readers[".txt"])
     where = Path(os.path.expanduser(path))
     if not path:
-        raise InputError(f"file: say which, as in file:path=graph.edges ({', '.join(sorted(readers))})")
+        raise InputError(f"file: path is missing; write it as in file:path=graph.edges ({', '.join(sorted(readers))})")
     if not isinstance(directed, bool):
         raise InputError(f"file: directed must be true or false, got {directed!r}")
     if directed and where.suffix.lower() == ".npy":
-        raise InputError(f"file: {path} holds weights, which say who hears whom; leave directed out")
+        raise InputError(f"file: {path} holds weights, which already have directions; leave directed out")
     reader = readers.get(where.suffix.lower())
     if reader is None:
         raise InputError(f"file: {path} has suffix {where.suffix!r}; known are {', '.join(sorted(readers))}")
@@ -90,7 +90,7 @@ def _matrix(path: Path) -> Graph:
         try:
             version = npy.read_magic(handle)
             shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(handle)
-        except Exception:  # a crafted header makes numpy's parser raise what its parts raise
+        except Exception:  # a crafted header can make numpy's parser raise any of these errors
             raise error(path, 0, "not a plain .npy array: its header cannot be read; save it again") from None
         if dtype.hasobject or dtype.kind not in "biuf":
             raise error(path, 0, f"not a plain .npy array of real numbers, but of {dtype}")

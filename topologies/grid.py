@@ -20,7 +20,7 @@ def grid(agents: int) -> Graph:
     rows, columns = most_square(agents)
     if rows == 1 and agents > 3:
         raise InputError(
-            f"grid: {agents} agents do not fill a rectangle; take {agents - 1} or {agents + 1} agents, or topology path"
+            f"grid: {agents} agents do not fill a rectangle; use {agents - 1} or {agents + 1} agents, or topology path"
         )
     number = np.arange(agents).reshape(rows, columns)
     across = np.stack([number[:, :-1].ravel(), number[:, 1:].ravel()], 1)

@@ -1,4 +1,4 @@
-"""Each agent hears one other per round, at distances 1, 2, 4, ... in turn."""
+"""Each agent has one sender per round, at distances 1, 2, 4, ... in turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distopt.optional import TopologyDefaults
 
 @dataclass(frozen=True)
 class OnePeerExponential(TopologyDefaults):
-    """In round t agent i hears i + 2^(t mod ceil(log2 N)) mod N, and W_t = (I + P_t) / 2 [ying2021].
+    """In round t agent i receives from i + 2^(t mod ceil(log2 N)) mod N, and W_t = (I + P_t) / 2 [ying2021].
 
     Directed and doubly stochastic. If N is a power of two, any log2 N rounds in a row give the exact average.
 

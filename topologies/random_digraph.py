@@ -14,8 +14,8 @@ from distopt.topologies._draws import thinned
 def random_digraph(agents: int, key: Key, p: float = 0.3) -> Graph:
     """The directed G(N, p): each of the N (N - 1) ordered pairs has an arc with probability p, independently [gilbert1959].
 
-    Drawn again until strongly connected (at most 100 times), so p should be above log(N) / N; no arc is added. Agents hear and are
-    heard by different numbers of others, so that W by degrees is hardly ever doubly stochastic. Work grows with the number of arcs.
+    Drawn again until strongly connected (at most 100 times), so p should be above log(N) / N; no arc is added. An agent's numbers
+    of senders and receivers differ, so W by degrees is almost never doubly stochastic. Work grows with the number of arcs.
 
     >>> from distopt.topologies.random_digraph import random_digraph
     >>> len(random_digraph(100, Key(0, range(100), [0], 100), p=1.0).arcs)

@@ -18,9 +18,10 @@ from distopt.optional import TopologyDefaults
 class ResampledErdosRenyi(TopologyDefaults):
     """A fresh G(N, p) in every round and trial: each of the M = N (N - 1) / 2 pairs is linked with probability p [gilbert1959].
 
-    A single round need not be connected; over rounds everyone hears everyone. The gaps between linked pairs are geometric and
-    are drawn directly, so a round costs about M p, not M. It uses a fixed number of random words, B = ceil(M p + 9 sqrt(M p)
-    + 30) or M if that is less; a graph with more links than B (by Chernoff's bound rarer than exp(-40)) would lose the rest.
+    A single round need not be connected; over many rounds all agents reach each other. The gaps between linked pairs are
+    geometric and are drawn directly, so a round costs about M p, not M. It uses a fixed number of random words, B = ceil(M
+    p + 9 sqrt(M p) + 30) or M if that is less; a graph with more links than B (by Chernoff's bound rarer than exp(-40)) would
+    lose the rest.
 
     >>> import torch
     >>> from distopt.topologies.resampled_erdos_renyi import ResampledErdosRenyi

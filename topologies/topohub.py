@@ -26,7 +26,7 @@ def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:
     try:
         import topohub as collection
     except ImportError as error:
-        raise InputError('topohub: needs the package topohub: pip install "distopt[topohub]"') from error
+        raise InputError('topohub: the package topohub is missing; pip install "distopt[topohub]"') from error
     if not re.fullmatch(r"[\w-]+(/[\w-]+)+", name):
         raise InputError(f"topohub: {name!r} is not of the form group/name, such as topozoo/Abilene")
     try:
@@ -37,7 +37,7 @@ def topohub(agents: int | None = None, name: str = "topozoo/Abilene") -> Graph:
         ) from None
     number = {node["id"]: i for i, node in enumerate(read["nodes"])}
     if len(number) < len(read["nodes"]):
-        raise InputError(f"topohub: {name} has two nodes of one id; take another network")
+        raise InputError(f"topohub: {name} has two nodes with the same id; use another network")
     if agents not in (None, len(number)):
         raise InputError(f"topohub: {name} has {len(number)} agents, not {agents}; leave the number out")
     edges = [link for link in read["edges"] if link["source"] != link["target"]]

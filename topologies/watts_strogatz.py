@@ -30,7 +30,7 @@ def watts_strogatz(agents: int, key: Key, k: int = 4, p: float = 0.1) -> Graph:
     check_links(agents * k / 2, "watts_strogatz", "lower k or the number of agents")
     if p * agents * k / 2 * agents / max(agents - 1 - k, 1) > _TRIES and k < agents - 1:
         raise InputError(
-            f"watts_strogatz: with k={k} of {agents} agents there is hardly a place to rewire {p:g} of the links to; lower k or p"
+            f"watts_strogatz: with k={k} of {agents} agents there are too few free places to rewire {p:g} of the links; lower k or p"
         )
 
     def draw(rng: np.random.Generator) -> Graph:

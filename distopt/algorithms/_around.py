@@ -1,4 +1,4 @@
-"""What an algorithm that goes around another one hands on of it."""
+"""The attributes that a wrapper, such as ``averaged``, takes over from its inner algorithm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Around:
 
     @property
     def full(self) -> Any:
-        """In what part of the rounds it uses the gradients that it is given."""
+        """The fraction of rounds in which it uses the gradients that it is given."""
         return self.algorithm.full
 
     @property

@@ -1,4 +1,4 @@
-"""What the methods of the ADMM family share: the variables of the links, summed up at each agent."""
+"""Shared by the methods of the ADMM family: the variables of the links, summed up at each agent."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ class Links(NamedTuple):
 
 
 def begun(x: Tensor) -> Links:
-    """Links on which an agent's value x_i lies on the link with itself, z_ii = x_i, and all others are 0: nobody has heard of anybody."""
+    """The links before any exchange: an agent's value is on its link with itself, z_ii = x_i, and all others are 0."""
     return Links(x.clone(), x.clone())
 
 
 def relaxed(links: Links, x: Tensor, heard: Tensor, share: float) -> Links:
-    """The links after an exchange of x, of which W x was ``heard``; ``share`` is the relaxation.
+    """The links after an exchange of x; ``heard`` is W x, and ``share`` is the relaxation.
 
-    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j) is the same linear recursion on every link, and a round asks for sum_j z_ij alone.
-    Summed over j, with w_ij = w_ji and sum_j w_ij = 1, the self weight among them, it is
+    z_ij <- (1 - share) z_ij - share (z_ji - 2 w_ij x_j) is the same linear recursion on every link, and a round only needs sum_j z_ij.
+    The weights are symmetric, w_ij = w_ji, and sum_j w_ij = 1, including the self weight. Summed over j, the recursion is
 
         sum_j z_ij <- (1 - share) sum_j z_ij - share sum_j z_ji + 2 share (W x)_i
         sum_j z_ji <- (1 - share) sum_j z_ji - share sum_j z_ij + 2 share x_i
 
-    so nothing is lost by keeping the two sums: W x is all that is heard, and no agent has to know its links. That also holds where W changes
-    and stays symmetric, as with links that fail in both directions and agents that sleep: a link that is not there has the weight 0, and both
-    ends know it. It does not hold where a message is lost one way: its sender's sum_j z_ji goes on as if it had been heard. There is
-    ``robust_lt_admm`` for that.
+    So the two sums are enough. They only need W x, and agents need not know their links. This also holds if W changes and stays symmetric, as
+    with links that fail in both directions and with agents that sleep: a missing link has the weight 0 at both ends. It does not hold if a
+    message is lost in one direction: its sender then updates sum_j z_ji as if the message had arrived. ``robust_lt_admm`` is for that case.
     """
     own, other = links
     return Links(

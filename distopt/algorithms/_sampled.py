@@ -1,4 +1,4 @@
-"""What the methods share that sample rows of an agent's data: which rows, and gradient tracking of their estimates."""
+"""Shared by the methods that sample rows of an agent's data: drawing rows, and gradient tracking of the estimates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def drawn(mix: Mix, batch: int, rows: int) -> Tensor:
 
 
 class Feed(Protocol):
-    """What the state of each of these methods has."""
+    """The fields that the states of all these methods have."""
 
     @property
     def s(self) -> Tensor: ...
@@ -45,14 +45,14 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Sampled(AlgorithmDefaults):
-    """Gradient tracking that is fed with estimates v_t from some rows of each agent's data.
+    """Gradient tracking of estimates v_t, which come from some rows of each agent's data.
 
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))
 
     Attributes:
-        lr, batch, form, direction: the step size, the rows that are drawn in a round, the form above, and the direction rule.
-        rows: how many rows an agent has.
+        lr, batch, form, direction: the step size, the number of rows drawn in a round, the form above, and the direction rule.
+        rows: the number of rows of an agent.
     """
 
     lr: float | Schedule = 0.01

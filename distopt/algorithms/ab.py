@@ -40,12 +40,12 @@ class AB(AlgorithmDefaults):
         cta:  s_t = C_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = R_t x_t - lr d(s_t)       AB [xin2018]
         atc:  s_t = C_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = R_t (x_t - lr d(s_t))     Push-Pull [pu2021]
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers, d the
-    direction rule (s itself by default), lr > 0 a number, a schedule or a tensor [R, 1, 1]. The rows of R_t sum to 1, so points that agree
-    stay where they are. The columns of C_t sum to 1, so sum s_t = sum g_t, and all agents' costs count alike. No W with both is needed,
-    which a directed graph rarely has. With R = C doubly stochastic it is ``gt``.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). s_t [..., n, d] are the trackers, and d is
+    the direction rule (s itself by default). lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The rows of R_t sum to 1, so points
+    that agree stay where they are. The columns of C_t sum to 1, so sum s_t = sum g_t, and all agents' costs count alike. No W with both is
+    needed, which a directed graph rarely has. With R = C doubly stochastic it is ``gt``.
 
-    As in ``gt``, s_{-1} = g_{-1} = 0 makes the papers' start s_0 = g_0, and x_t and s_{t-1} travel in one round. Directions other than
+    As in ``gt``, s_{-1} = g_{-1} = 0 gives the papers' start s_0 = g_0, and x_t and s_{t-1} travel in one round. Directions other than
     the tracker itself are not in the papers: ``ab:direction=adam`` is GTAdam on a directed graph.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Ader: experts with step sizes of their own, so that no step size has to be tuned."""
+"""Ader: several experts with different step sizes, so that no step size has to be tuned."""
 
 from __future__ import annotations
 
@@ -42,18 +42,17 @@ class Ader(AlgorithmDefaults):
         L_{t+1} = W_t L_t + (<s_t, z_{t,m} - x_t>)_m                         L_0 = 0
         z_{t+1,m} = P(W_t z_{t,m} - 2^m lr s_t),    m = 0 ... M - 1          z_{0,m} = x_0
 
-    x_t, g_t, s_t and z_{t,m} are [..., n, d], L_t and p_t [..., n, M], row i of g_t is grad f_{i,t}(x_{i,t}), W_t is doubly stochastic, lr > 0
-    a number, a schedule or a tensor [R, 1, 1], P takes points to the nearest ones that are allowed, and M is ``experts``. A round takes one
+    x_t, g_t, s_t and z_{t,m} are [..., n, d], L_t and p_t [..., n, M], and row i of g_t is grad f_{i,t}(x_{i,t}). W_t is doubly stochastic,
+    and lr > 0 is a number, a schedule or a tensor [R, 1, 1]. P projects on the allowed points, and M is ``experts``. A round takes one
     gradient, at x_t, for all experts, as the paper's improved form does. A message has all experts (M d numbers), their losses and, with
     ``tracking``, s.
 
-    The paper has one agent. Here experts and losses are mixed, so that agents agree about which step size is good. Where costs differ,
-    agents prefer large
-    steps, since their own gradients do not tell that their points spread: the mean of the points follows closely, and single agents do
-    not. With ``tracking`` the loss is that of the network's cost, steps are smaller, and all agents follow about as well.
-    The paper's eps and range of step sizes come from bounds on gradients and on the set of points. The
-    defaults fit costs of curvature about 1: the largest step, 2^(M-1) lr, may be one that diverges by itself, as experts that run away
-    lose their weight. Larger eps follows the best expert faster, and becomes unstable where losses are large.
+    The paper has one agent. Here experts and losses are mixed, so that agents agree about which step size is good. If costs differ,
+    agents prefer large steps, since their own gradients do not show that their points spread. The mean of the points then follows
+    closely, and single agents do not. With ``tracking`` the loss estimates the network's cost. Steps are then smaller, and all agents
+    follow about equally well. The paper's eps and range of step sizes come from bounds on gradients and on the set of points. The
+    defaults fit costs of curvature about 1: the largest step, 2^(M-1) lr, may diverge on its own, since diverging experts lose
+    their weight. Larger eps follows the best expert faster, and becomes unstable where losses are large.
 
     Raises:
         InputError: ``lr`` or ``eps`` not positive, or ``experts`` no whole number from 1 to 64.

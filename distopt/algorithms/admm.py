@@ -17,19 +17,19 @@ from distopt.schedules import rate
 
 @dataclass(frozen=True)
 class ADMM(AlgorithmDefaults):
-    """Relaxed ADMM over the links of a graph [bastianello2021], with K gradient steps in the place of each minimisation.
+    """Relaxed ADMM over the links of a graph [bastianello2021], with K gradient steps in place of each minimisation.
 
         x_{t+1} = argmin_y  f_{i,t}(y) + rho / 2 |y - sum_j z_ij|^2
         z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
     The minimum is sought by y^{k+1} = y^k - lr (grad f_{i,t}(y^k) + rho (y^k - sum_j z_ij)), k = 0 ... K - 1, from y^0 = x_t. x_t and z_ij are
-    [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1] below 2 / (L + rho), rho > 0, K is
-    ``local`` and a, in (0, 1], ``relaxation``. The optimum is the only point at rest for every K and every lr: a schedule changes how well each
-    minimum is met, not what is found. All K gradients of a round are of the same data.
+    [..., n, d], and W_t is symmetric and doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1], below 2 / (L + rho), and rho
+    > 0. K is ``local``, and a, in (0, 1], is ``relaxation``. The optimum is the only point at rest for every K and every lr: a schedule changes
+    how accurate each minimisation is, but not the limit. All K gradients of a round are of the same data.
 
-    The paper has exact minimisations, and one penalty for all links. Our links have the penalties rho w_ij, and an agent has a link with itself
-    of its self weight. So an agent keeps two sums, of z_ij and of z_ji, and sends one message of d numbers to all; links that fail are
-    dealt with as in ``lt_admm``, whose pull towards the links does not change within a round. There is no ``direction``.
+    The paper has exact minimisations, and one penalty for all links. Our links have the penalties rho w_ij, and an agent also has a link with
+    itself, with its self weight. So an agent keeps two sums, of z_ij and of z_ji, and sends one message of d numbers to all. Failing links are
+    treated as in ``lt_admm``. There, the pull towards the links does not change within a round. There is no ``direction``.
 
     Raises:
         InputError: ``lr`` or ``rho`` not positive, ``local`` no whole number from 1 to 1000, or ``relaxation`` outside (0, 1].

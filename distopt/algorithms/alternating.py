@@ -1,4 +1,4 @@
-"""Gradient steps in turn: the first player of a game moves, then the second one sees where it went."""
+"""Alternating gradient steps: the first player of a game moves, then the second one at the first one's new point."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Alternating(AlgorithmDefaults):
         cta:  x_{t+1} = W_t x_t + (u, v_critic) - x_t
         atc:  x_{t+1} = W_t (u, v_critic)
 
-    x_t = (theta_t, psi_t) [..., n, d] are the agents' points. theta, the first d // 2 coordinates, are the first player's, such as a generator,
-    and psi the second player's, such as a critic. (g_theta, g_psi) are the agent's own gradients of this round, taken at 1 + ``critic`` points.
-    d is the direction rule, by default the gradient itself. Each player has its own memory of it. lr > 0 is a number, a schedule or a tensor
-    [R, 1, 1]. W_t is row-stochastic. The paper has one machine; the mixing is ours. Simultaneous steps of both players are ``dgd``. On a cost
-    that both players descend it is block-coordinate descent.
+    x_t = (theta_t, psi_t) [..., n, d] are the agents' points. The first d // 2 coordinates, theta, belong to the first player, such as a
+    generator. The others, psi, belong to the second player, such as a critic. (g_theta, g_psi) are the agent's own gradients of this round,
+    taken at 1 + ``critic`` points. d is the direction rule, by default the gradient itself. Each player has its own memory of it. lr > 0 is a
+    number, a schedule or a tensor [R, 1, 1]. W_t is row-stochastic. The paper has one machine; the mixing is ours. Simultaneous steps of both
+    players are ``dgd``. On a cost that both players descend it is block-coordinate descent.
 
     If the scenario restricts points, that is done once, after the round.
 
@@ -95,12 +95,16 @@ def _players(x: Tensor) -> tuple[Tensor, Tensor]:
     """The coordinates of each player."""
     half = x.shape[-1] // 2
     if not half:
-        raise InputError("alternating: x has one coordinate, and each of the two players needs one")
+        raise InputError(
+            "alternating: x has one coordinate, but each of the two players needs one; use a game with two coordinates or more"
+        )
     return x[..., :half], x[..., half:]
 
 
 class _Player(RoundWithin):
-    """The round as a player's direction rule sees it: no gradients of its coordinates alone can be asked for."""
+    """The round as a player's direction rule sees it: it cannot take gradients of its coordinates alone."""
 
     def grad(self, y: Tensor, rows: Tensor | None = None, *, ago: int = 0) -> Tensor:
-        raise InputError("alternating: the direction asks for a second gradient, which a player alone does not have")
+        raise InputError(
+            "alternating: the direction takes a second gradient, which one player does not have; use another direction"
+        )

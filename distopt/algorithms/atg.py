@@ -40,14 +40,14 @@ class ATG(AlgorithmDefaults):
         x_{t+1} = x_t + gamma (y_t - x_t - lr d(s_t))
         z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij [y_{j,t}; s_{j,t}])                      z_ii = [x_{i,0}; 0], others 0, at first
 
-    x_t, y_t and s_t are [..., n, d], z_ij pairs of these, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t is symmetric and doubly
-    stochastic, d the direction rule (s itself by default), rho > 0, gamma in (0, 1], a, in (0, 1], ``relaxation``, and lr > 0, the paper's delta, a
-    number, a schedule or a tensor [R, 1, 1]. Two messages a round, y and s. The y_t and s_t follow the means with a delay of a few rounds, so
-    there is no ``tracks``, and gamma lr has to be small beside that.
+    x_t, y_t and s_t are [..., n, d], z_ij are pairs of these, and row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly
+    stochastic, and d is the direction rule (s itself by default). rho > 0, gamma is in (0, 1], and a, in (0, 1], is ``relaxation``. lr > 0, the
+    paper's delta, is a number, a schedule or a tensor [R, 1, 1]. Two messages a round, y and s. The y_t and s_t follow the means with a delay of a
+    few rounds, so there is no ``tracks``, and gamma lr must be small enough for this delay.
 
-    The paper has one penalty for all links. Our links have the penalties rho w_ij, and an agent has a link with itself of its self weight, so
-    that two sums are all that is kept of the links. Links that fail are dealt with as in ``lt_admm``. Directions other than s itself are not in
-    the paper.
+    The paper has one penalty for all links. Our links have the penalties rho w_ij, and an agent also has a link with itself, with its self
+    weight. So an agent only keeps two sums over its links. Links that fail are dealt with as in ``lt_admm``. Directions other than s itself are
+    not in the paper.
 
     Raises:
         InputError: ``lr`` or ``rho`` not positive, or ``gamma`` or ``relaxation`` outside (0, 1].

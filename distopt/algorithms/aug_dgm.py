@@ -25,10 +25,11 @@ class AugDGM(AlgorithmDefaults):
 
         s_t = W_t (s_{t-1} + g_t - g_{t-1}),     x_{t+1} = W_t (x_t - lr d(s_t)),     s_0 = g_0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers, W_t the
-    doubly stochastic mixing matrix of round t, d the direction rule (s itself by default), and lr > 0 the step size: a number, a schedule
-    or a tensor [R, 1, 1] of x's dtype. As s_{-1} = g_{-1} = 0, only the first round is special: it sends its trackers too, so that all
-    rounds look alike to the network, but does not use the answer. ``direction=adam`` is GTAdam in this form, which is not in its paper.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). s_t [..., n, d] are the trackers, W_t is
+    the doubly stochastic mixing matrix of round t, and d is the direction rule (s itself by default). lr > 0 is the step size: a number,
+    a schedule or a tensor [R, 1, 1] of x's dtype. As s_{-1} = g_{-1} = 0, only the first round is special. It also sends its trackers, so
+    that all rounds send the same messages, but does not use the answer. ``direction=adam`` is GTAdam in this form, which is not in its
+    paper.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -20,7 +20,7 @@ MOST = 2**53
 
 
 class AveragedState(NamedTuple):
-    """What an average carries. The leaves of the algorithm's own state go by their own names, such as "s" (see ``distopt.numerics.trees.leaf``).
+    """What an average carries. The leaves of the inner algorithm's state keep their names, such as "s" (see ``distopt.numerics.trees.leaf``).
 
     Attributes:
         inner: the algorithm's own state.
@@ -36,24 +36,24 @@ class AveragedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Averaged(Over):
-    """The mean of the points of any algorithm, which itself goes on as without it [polyak1992].
+    """The mean of the points of any algorithm, which itself runs unchanged [polyak1992].
 
         y_T = x_T                                     T < start
         y_T = (x_{start} + x_{start+every} + ... ) / n    over the n points so far, T >= start
 
-    x_T [..., n, d] are the agents' points after T rounds, and y_T is where the answer is: all that is measured is measured there. Each
-    agent takes the mean of its own points. It sends nothing more, as means over time and W commute. Where the algorithm has an answer of its
-    own (``output``), the mean is of these answers. The n-th one moves the mean by 1/n of its distance, as in [granziol2020]. Two methods
-    of that paper are ``averaged(dgd(direction=adamw))``, which it calls Gadam, and ``averaged(dgd(direction=padam))``, GadamX; there the mean begins
-    in the second half of the run, and takes a point in every epoch.
+    x_T [..., n, d] are the agents' points after T rounds, and y_T is the answer: all metrics are measured there. Each
+    agent takes the mean of its own points. It sends nothing more, as means over time and W commute. If the inner algorithm has an ``output``, the
+    mean is over these outputs. The n-th one moves the mean by 1/n of its distance, as in [granziol2020]. Two methods of that paper are
+    ``averaged(dgd(direction=adamw))``, called Gadam, and ``averaged(dgd(direction=padam))``, called GadamX. Their mean begins in the second half
+    of the run, and takes one point in every epoch.
 
     Averaging takes away the noise of the gradients once the points move about the optimum. Before that, or where the optimum moves, it lags
     behind. Where a scenario projects its points, the mean is of the projected ones.
 
     Attributes:
-        algorithm: whose points they are.
+        algorithm: the algorithm whose points are averaged.
         start: the number of rounds before the first point of the mean; 0 takes x_0, too.
-        every: a point in every so many rounds.
+        every: rounds from one point of the mean to the next.
 
     Raises:
         InputError: ``algorithm`` is none, ``start`` is negative, or ``every`` is below 1.
@@ -93,7 +93,7 @@ class Averaged(Over):
         return x, AveragedState(inner, mean, torch.zeros_like(state.share) + self._share(mix.t).to(mean.dtype))
 
     def output(self, x: Tensor, state: AveragedState) -> Tensor:
-        """y_T at x_T. It is computed from the points as they are now: they may have been projected after the last update."""
+        """y_T at x_T. It is computed from the present points, which may have been projected after the last update."""
         answer = x if self._inner.output is None else self._inner.output(x, state.inner)
         return torch.where(state.share == 1, answer, state.mean + state.share * (answer - state.mean))
 

@@ -22,7 +22,8 @@ usual = DGD()
 
 
 class BanditState(NamedTuple):
-    """What an algorithm with bandit feedback carries. The leaves of its own state go by their own names, such as "s".
+    """What an algorithm with bandit feedback carries.
+    The leaves of the inner algorithm's state keep their names, such as "s".
 
     Attributes:
         inner: the algorithm's own state.
@@ -43,20 +44,20 @@ class Bandit(Over):
         one_point:  g_t = (d / delta) f_t(x_t + delta u_t) u_t                                           [flaxman2005]
         residual:   g_t = (d / delta) (f_t(x_t + delta u_t) - f_{t-1}(x_{t-1} + delta u_{t-1})) u_t      [zhang2022]
 
-    x_t [..., n, d] are the agents' points, and u_t [..., n, d] their directions: uniform on the unit sphere, drawn anew by each agent in each round.
-    Each estimate has the gradient of f_t, smoothed over a ball of radius delta, as its mean, but for the residual form, where f_{t-1} is
-    observed at another time; its first estimate is 0. The variance is what tells the forms apart: a value is large where a difference is small. All
-    that is measured is measured at x_t, and not where costs are observed.
+    x_t [..., n, d] are the agents' points, and u_t [..., n, d] their directions: uniform on the unit sphere, drawn by each agent in each round. The
+    mean of each estimate is the gradient of f_t, smoothed over a ball of radius delta. The residual form is an exception, since it also uses
+    f_{t-1}; its first estimate is 0. The forms differ in variance: single values are larger than differences of values. Metrics are measured at
+    x_t, and not where costs are observed.
 
-    The algorithm asks for further gradients by ``mix.grad``: these are estimated, too, with directions of their own. It cannot ask
-    for those of the round before, and in the residual form for none. The metric ``gradients`` counts the observed values: two for each estimate of
-    two points, else one. A tracker then tracks estimates, so there is no ``tracks``. The papers shrink the set of allowed points, so that no cost is
-    observed outside; here it may be, at a distance of up to delta. In float32 the difference of two costs keeps few digits where delta is small.
+    Further gradients, taken by ``mix.grad``, are estimated, too, with other directions. Gradients of the round before are not available, and in the
+    residual form there are no further ones. The metric ``gradients`` counts the observed values: two for each estimate of two points, else one. A
+    tracker then tracks estimates, so there is no ``tracks``. The papers shrink the set of allowed points, so that no cost is observed outside. Here
+    a cost may be observed up to delta outside. In float32 the difference of two costs keeps few digits where delta is small.
 
     Attributes:
-        algorithm: the one that is given the estimates.
-        form: which of these.
-        delta: how far from x_t costs are observed.
+        algorithm: the algorithm that receives the estimates.
+        form: the estimate: two_point, one_point or residual.
+        delta: distance from x_t at which costs are observed.
 
     Raises:
         InputError: ``algorithm`` is none, ``form`` is unknown, or ``delta`` is not positive.
@@ -79,7 +80,7 @@ class Bandit(Over):
         object.__setattr__(self, "algorithm", algorithm("bandit", self.algorithm))
         if completed(AlgorithmDefaults, self.algorithm).for_rows is not None:
             raise InputError(
-                f"bandit: {entry(self.algorithm)} takes gradients of single rows of data, and only values of whole costs are observed"
+                f"bandit: {entry(self.algorithm)} takes gradients of single rows of data, but only whole costs are observed; use another"
             )
         choice("bandit", get_args(Form), form=self.form)
         positive("bandit", delta=self.delta)
@@ -130,15 +131,15 @@ class _Estimates(RoundWithin):
         own = self._bandit
         if ago:
             raise InputError(
-                "bandit: the algorithm asks for gradients of the round before, of which no values can be observed any more"
+                "bandit: the algorithm takes gradients of the round before, whose costs cannot be observed any more; use another algorithm"
             )
         if rows is not None:
             raise InputError(
-                "bandit: the algorithm asks for gradients of single rows of data, and only values of whole costs are observed"
+                "bandit: the algorithm takes gradients of single rows of data, but only whole costs are observed; use another algorithm"
             )
         if own.form == "residual":
             raise InputError(
-                "bandit: the algorithm takes several gradients in a round; form=residual estimates one, so take two_point"
+                "bandit: the algorithm takes several gradients in a round, but form=residual estimates one; use form=two_point"
             )
         u, d = direction(self._mix, y), y.shape[-1]
         if own.form == "one_point":

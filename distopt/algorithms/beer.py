@@ -33,10 +33,11 @@ class BEER(AlgorithmDefaults):
         s_{t+1} = s_t + gamma (W - I) k_t + g_{t+1} - g_t,               k_{t+1} = k_t + C(s_{t+1} - k_t)
         s_0 = g_0,    h_0 = k_0 = 0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers, h_t and k_t
-    [..., n, d] the public copies of both, memory of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a
-    number, a schedule or a tensor [R, 1, 1], gamma in (0, 1]. Copies start at zero and nobody mixes x_0 and s_0: those rounds send zeros, so that
-    all rounds look alike to the network. From then on it is ``c_gt`` with alpha = 1; in particular mean s = mean g for every C.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). s_t [..., n, d] are the trackers. h_t and k_t [...,
+    n, d] are the public copies of both, memory of the channel that this algorithm brings. C is the compressor, and W the mixing matrix. lr > 0 is
+    a number, a schedule or a tensor [R, 1, 1], and gamma is in (0, 1]. Copies start at zero, and x_0 and s_0 are not mixed: the first round
+    sends zeros, so that all rounds send the same messages. From then on it is ``c_gt`` with alpha = 1; in particular mean s = mean g for every
+    C.
 
     Raises:
         InputError: ``lr`` not positive, or gamma outside (0, 1].

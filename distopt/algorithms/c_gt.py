@@ -27,12 +27,12 @@ def c_gt(
         s_t = s_{t-1} - gamma (shat_{t-1} - W shat_{t-1}) + g_t - g_{t-1},     x_{t+1} = x_t - gamma (xhat_t - W xhat_t) - lr d(s_t)
         zhat_t = h_t + C(z_t - h_t),    h_{t+1} = (1 - alpha) h_t + alpha zhat_t,    h_0 = 0          for z = x and z = s
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers (s_{-1} = g_{-1}
-    = 0), h [..., n, d] copies that all neighbours hold, memory of the channel that this algorithm brings, C the compressor, W the mixing
-    matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma and alpha in (0, 1]. d is the direction rule: the tracker itself in the paper;
-    ``direction=adam`` is GTAdam with compression, which no paper that we know of proves. As gamma (I - W) takes nothing from the mean,
-    mean s = mean g for every C, and the method converges linearly where gradient tracking does, for gamma and lr small enough. With C the
-    identity and gamma = 1 it is ``gt``.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). s_t [..., n, d] are the trackers (s_{-1} = g_{-1} =
+    0). h [..., n, d] are copies that all neighbours hold, memory of the channel that this algorithm brings. C is the compressor, and W the mixing
+    matrix. lr > 0 is a number, a schedule or a tensor [R, 1, 1], and gamma and alpha are in (0, 1]. d is the direction rule, in the paper the
+    tracker itself. ``direction=adam`` is GTAdam with compression; we know of no proof for it. gamma (I - W) does not change the mean, so mean s =
+    mean g for every C. For small enough gamma and lr, the method converges linearly where gradient tracking does. With C the identity and gamma =
+    1 it is ``gt``.
 
     Raises:
         InputError: ``lr`` not positive, or gamma or alpha outside (0, 1].

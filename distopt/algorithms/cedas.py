@@ -33,12 +33,13 @@ class CEDAS(AlgorithmDefaults):
         yhat_t = h_t + C(y_t - h_t),    h_{t+1} = (1 - alpha) h_t + alpha yhat_t,    h_1 = 0
         x_1 = x_0 - lr g_0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the correction, h_t [..., n, d]
-    copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
-    doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. It is LEAD with lr taken into D, so
-    that lr may change from round to round, as in the paper; at a constant one the points are those of ``lead``, with whose first round it begins.
-    With C the identity and gamma = 1 it is exact diffusion (D_t = psi_{t-1} - x_t) whose first round does not mix. (Checked against
-    exact diffusion and LEAD's compression, of which its abstract says it is made, and not against the paper's text; the first round is ours.)
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). D_t [..., n, d] is the correction. h_t [..., n, d]
+    are copies that all neighbours hold, memory of the channel that this algorithm brings. C is the (unbiased) compressor, and W is symmetric and
+    doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1], gamma > 0, and alpha is in (0, 1]. It is LEAD with lr inside D, so
+    that lr may change from round to round, as in the paper. With a constant lr the points are those of ``lead``. The first round is that of
+    ``lead``, too. With C the identity and gamma = 1 it is exact diffusion (D_t = psi_{t-1} - x_t) whose first round does not mix. (Checked
+    against exact diffusion and LEAD's compression, the two parts that the abstract names, and not against the paper's text. The first round is
+    our choice.)
 
     Raises:
         InputError: ``lr`` or ``gamma`` not positive, or alpha outside (0, 1].

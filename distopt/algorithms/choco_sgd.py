@@ -17,10 +17,10 @@ def choco_sgd(lr: float | Schedule = 0.01, compressor: Compressor = sign, gamma:
 
         y_t = x_t - lr g_t,    h_{t+1} = h_t + C(y_t - h_t),    x_{t+1} = y_t + gamma (W - I) h_{t+1},    h_0 = 0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), h_t [..., n, d] the public copies, memory
-    of the channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma in
-    (0, 1]. The same as ``dgd:form=atc`` through the channel ``choco``. Local gradients that differ keep the agents apart, so with a
-    constant step it stops at a distance from the optimum; gradient tracking through the same channel (``c_gt``) does not.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). h_t [..., n, d] are the public copies, memory of
+    the channel that this algorithm brings. C is the compressor, and W the mixing matrix. lr > 0 is a number, a schedule or a tensor [R, 1, 1],
+    and gamma is in (0, 1]. The same as ``dgd:form=atc`` through the channel ``choco``. Differing local gradients keep the agents apart, so
+    with a constant step it stops at a distance from the optimum. Gradient tracking through the same channel (``c_gt``) does not.
 
     Raises:
         InputError: ``lr`` not positive, or gamma outside (0, 1].

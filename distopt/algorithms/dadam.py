@@ -25,15 +25,15 @@ def dadam(
         v_t = min(b2 v_{t-1} + (1 - b2) g_t^2, cap)               v_{-1} = 0
         x_{t+1} = W_t x_t - lr m_t / sqrt(v_t + eps)
 
-    x_t, g_t, m_t and v_t are [..., n, d], one row per agent; row i of g_t is grad f_{i,t}(x_{i,t}). So it stands, without b3,
-    as the comparator of GTAdam. Where the agents' costs differ it keeps a bias, because the local gradients do not vanish at
-    the optimum of the sum.
+    x_t, g_t, m_t and v_t are [..., n, d], one row per agent; row i of g_t is grad f_{i,t}(x_{i,t}). Without b3 it is the
+    method that GTAdam is compared with. If the agents' costs differ, a bias remains, because the local gradients do not
+    vanish at the optimum of the sum.
 
     With ``b3`` the root is taken of the paper's filtered maximum instead of v:
 
         top_t = b3 top_{t-1} + (1 - b3) max(top_{t-1}, v_t),      top_{-1} = 0
 
-    b3 = 0 is AMSGrad. b3 = 1 is meant to be Adam but leaves top = 0 for ever, so it is refused: leave b3 out for Adam.
+    b3 = 0 is AMSGrad. b3 = 1 would keep top = 0 for ever, so it is refused: leave b3 out for Adam.
     Further differences from the paper: the step does not fall like 1 / sqrt(t), nothing is projected, and eps and cap are
     those of GTAdam.
 

@@ -17,10 +17,10 @@ def deepsqueeze(lr: float | Schedule = 0.01, compressor: Compressor = sign, gamm
 
         y_t = x_t - lr g_t,    v_t = y_t + e_t,    e_{t+1} = v_t - C(v_t),    x_{t+1} = y_t + gamma (W - I) C(v_t),    e_0 = 0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), e_t [..., n, d] the errors, memory of the
-    channel that this algorithm brings, C the compressor, W the mixing matrix, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma in (0, 1]. It
-    compresses values, not increments, so what C loses stays of the size of x: gamma must be small, and with a constant one it stops at a
-    floor. It needs no constant W.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). e_t [..., n, d] are the errors, memory of the channel
+    that this algorithm brings. C is the compressor, and W the mixing matrix. lr > 0 is a number, a schedule or a tensor [R, 1, 1], and gamma is in
+    (0, 1]. It compresses values, not increments, so the error of C stays of the size of x. So gamma must be small, and with a constant gamma the
+    method stops at a floor. It needs no constant W.
 
     Raises:
         InputError: ``lr`` not positive, or gamma outside (0, 1].

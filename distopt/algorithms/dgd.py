@@ -31,11 +31,11 @@ class DGD(AlgorithmDefaults):
         cta:  x_{t+1} = W_t x_t - lr d(g_t)           combine, then adapt
         atc:  x_{t+1} = W_t (x_t - lr d(g_t))         adapt, then combine
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), d is the direction rule (the
-    gradient itself by default), W_t the mixing matrix of round t, lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of
-    x's dtype with one value per trial. With a constant step the agents stop at a distance O(lr) from the optimum, because W
-    and the local gradients pull apart there; the papers therefore let lr fall with t, as ``lr=inverse_sqrt(0.1)`` does. Projections are
-    left out. W needs rows that sum to one; unless its columns do so too, the optimum approached is that of a weighted sum, of which a run warns.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). d is the direction rule (the gradient itself by
+    default), and W_t is the mixing matrix of round t. lr > 0 is the step size: a number, a schedule or a tensor [R, 1, 1] of x's dtype with one
+    value per trial. With a constant step the agents stop at a distance O(lr) from the optimum, because the local gradients do not vanish
+    there. The papers therefore let lr fall with t, as ``lr=inverse_sqrt(0.1)`` does. Projections are left out. The rows of W must sum to 1.
+    If its columns do not, the points approach the optimum of a weighted sum, and a run warns of that.
 
     Raises:
         InputError: ``lr`` not positive, or an unknown ``form``.

@@ -27,11 +27,11 @@ class DLM(AlgorithmDefaults):
         z_t = z_{t-1} + rho (x_t - W_t x_t)                                   z_0 = 0
         x_{t+1} = x_t - lr (g_t + rho (x_t - W_t x_t) + z_t)
 
-    x_t and z_t are [..., n, d], row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t is symmetric and doubly stochastic, rho > 0, and lr > 0 a
-    number, a schedule or a tensor [R, 1, 1]. One message a round, and it can be sent before the gradients are known. The dual variable is in the
-    units of a gradient, and at the optimum it is minus the agent's own, so that a step size that falls leaves it where it is. The z_t sum to
-    zero over the agents, and the mean moves by lr_t mean g_t. Steps are small enough if lr (L + 3 rho) < 2 or so; agents agree in about 1 / (lr rho)
-    rounds times those that W needs.
+    x_t and z_t are [..., n, d], and row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly stochastic, and rho > 0. lr > 0
+    is a number, a schedule or a tensor [R, 1, 1]. One message a round, and it can be sent before the gradients are known. The dual variable has the
+    units of a gradient. At the optimum it is minus the agent's own gradient, so a falling step size does not change it. The z_t sum to zero over the
+    agents, and the mean moves by lr_t mean g_t. Steps are small enough if lr (L + 3 rho) < 2 or so; agents agree after about 1 / (lr rho) times as
+    many rounds as averaging by W needs.
 
     The paper sums x_i - x_j over the neighbours; here they have the weights w_ij. There is no ``direction``: it is not in the paper.
 

@@ -22,15 +22,15 @@ class DOMD(AlgorithmDefaults):
 
         grad h(y_t) = grad h(x_t) - lr g_t,    x_{t+1} = W_t y_t
 
-    x_t and y_t are [..., n, d], row i of g_t is grad f_{i,t}(x_{i,t}), W_t is doubly stochastic, lr > 0 a number, a schedule or a tensor
-    [R, 1, 1]. h is the mirror map (``geometry``):
+    x_t and y_t are [..., n, d], and row i of g_t is grad f_{i,t}(x_{i,t}). W_t is doubly stochastic. lr > 0 is a number, a schedule or a
+    tensor [R, 1, 1]. h is the mirror map (``geometry``):
 
     - euclidean: |x|^2 / 2. y_t = P(x_t - lr g_t) with the nearest allowed points P: projected descent.
     - entropy: sum_k x_k log x_k, on the simplex. y_t is x_t exp(-lr g_t), scaled so that it has the sum that x_t has: multiplicative weights. No
-      projection is needed. Coordinates must be positive at the start, as those of ``feasible(..., form=simplex)`` are; one that is 0 stays
-      so, and agents that start at 0 stay there.
-    - pnorm: |x|_p^2 / 2 with p = ``p`` in (1, 2), near 1 for sparse points in many coordinates. y_t then goes to the nearest allowed point in
-      the Euclidean sense, as Bregman's has no closed form; this is the choice here.
+      projection is needed. Coordinates must be positive at the start, as with ``feasible(..., form=simplex)``. A coordinate that is 0
+      stays 0, and agents that start at 0 stay there.
+    - pnorm: |x|_p^2 / 2 with p = ``p`` in (1, 2), near 1 for sparse points in many coordinates. y_t is then projected in the Euclidean sense,
+      as the Bregman projection has no closed form; this is our choice.
 
     There is no state: x is all that it carries.
 

@@ -23,10 +23,10 @@ class EF21(AlgorithmDefaults):
 
         h_{i,t} = h_{i,t-1} + C(g_{i,t} - h_{i,t-1}),    x_{t+1} = x_t - lr (1/N) sum_i h_{i,t},    h_{-1} = 0
 
-    x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), h_t [..., n, d] the
-    copies, memory of the channel that this algorithm brings, C the compressor, lr > 0 a number, a schedule or a tensor [R, 1, 1]. The paper
-    starts from copies of its choice, such as g_0 itself; here the first message is compressed too. W is 1/N everywhere: the hub of a star
-    is the server, and a worker too; the complete graph stands for one.
+    x_t [..., n, d] are the workers' points, equal if they start equal. Row i of g_t [..., n, d] is grad f_{i,t}(x_t). h_t [..., n, d] are
+    the copies, memory of the channel that this algorithm brings, and C is the compressor. lr > 0 is a number, a schedule or a tensor [R, 1,
+    1]. The paper starts from copies of its choice, such as g_0 itself; here the first message is compressed too. All entries of W are
+    1/N. On a star the hub is the server, and also a worker. A complete graph gives the same results.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -31,11 +31,12 @@ class EFSGD(AlgorithmDefaults):
 
         p_{i,t} = lr d(g_{i,t}) + e_{i,t},    e_{i,t+1} = p_{i,t} - C(p_{i,t}),    x_{t+1} = x_t - (1/N) sum_i C(p_{i,t})
 
-    x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), C the compressor,
-    e_0 = 0 [..., n, d] the memory of the channel that this algorithm brings, d the direction rule (the gradient itself by default), lr > 0
-    a number, a schedule or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr changes. W is
-    1/N everywhere: the hub of a star is the server, and a worker too, which answers in the same round; the complete graph stands for
-    one. The answer is the average itself, uncompressed; bits are those of a worker's message, and the server's 8 itemsize d are not counted.
+    x_t [..., n, d] are the workers' points, equal if they start equal. Row i of g_t [..., n, d] is grad f_{i,t}(x_t). C is the compressor, and
+    e_0 = 0 [..., n, d] is the memory of the channel that this algorithm brings. d is the direction rule (the gradient itself by default).
+    lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The step size is inside p, as in the paper, so that memory keeps its size when lr
+    changes. All entries of W are 1/N. On a star the hub is the server, and also a worker, and answers in the same round. A complete graph
+    gives the same results. The answer is the average itself, uncompressed. Only the bits of a worker's message count, not the server's 8
+    itemsize d.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -15,7 +15,8 @@ def ef_signsgd(lr: float | Schedule = 0.01, segments: str = "") -> EFSGD:
         x_{t+1} = x_t - (1/N) sum_i delta_{i,t}
 
     ``EFSGD`` with the scaled sign; see there for the symbols. The paper's algorithm has one worker; with several, each has a memory of
-    its own. ``segments``, sizes joined by +, scale parts of a row by themselves, as the paper's experiments do with the tensors of a model.
+    its own. ``segments``, sizes joined by +, give each part of a row its own scale, as the paper's experiments do with the tensors of a
+    model.
 
     Raises:
         InputError: as ``EFSGD`` and ``Sign``.

@@ -27,9 +27,9 @@ class ExactDiffusion(AlgorithmDefaults):
         phi_{t+1} = psi_{t+1} + x_t - psi_t                   correct (psi_0 = x_0)
         x_{t+1}   = (I + W_t) phi_{t+1} / 2                   combine
 
-    x_t, psi_t and phi_t [..., n, d], row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t symmetric and doubly stochastic,
-    lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype. The paper also covers left-stochastic weights with a Perron scaling
-    of the steps; that is left out. NIDS is the same recursion without mixing in the first round.
+    x_t, psi_t and phi_t are [..., n, d], and row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly
+    stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1] of x's dtype. The paper also covers left-stochastic weights with a
+    Perron scaling of the steps; that is left out. NIDS is the same recursion without mixing in the first round.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -35,12 +35,12 @@ class EXTRA(AlgorithmDefaults):
         x_1 = W x_0 - lr_0 g_0
         x_{t+1} = (I + W) x_t - (I + W) x_{t-1} / 2 - (lr_t g_t - lr_{t-1} g_{t-1})
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W is symmetric and doubly
-    stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second
-    matrix. The second line is the first one when x_{-1} and W x_{-1} both mean x_0 and g_{-1} = 0, so no round is special, and
-    (I + W) x_{t-1} / 2 is kept from the round before instead of being sent again. A W that changes with t (not in the paper)
-    meets each x_t once, in round t. The paper's lr is constant. Here it may change from round to round: each gradient leaves with
-    the lr with which it came, so that always mean x_{t+1} = mean x_t - lr_t mean g_t.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W is symmetric and doubly stochastic.
+    lr > 0 is a number, a schedule or a tensor [R, 1, 1] of x's dtype. This is the paper's choice (I + W) / 2 of its second matrix.
+    With x_{-1} = W x_{-1} = x_0 and g_{-1} = 0 the second line gives the first one, so no round is special. (I + W) x_{t-1} / 2 is
+    kept from the round before instead of being sent again. A W that changes with t (not in the paper) meets each x_t once, in round
+    t. The paper's lr is constant. Here it may change from round to round: each gradient leaves with the lr with which it came, so
+    that always mean x_{t+1} = mean x_t - lr_t mean g_t.
 
     Raises:
         InputError: ``lr`` not positive.

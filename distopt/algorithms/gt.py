@@ -40,14 +40,14 @@ class GT(AlgorithmDefaults):
         cta:  s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t x_t - lr d(s_t)      DIGing [nedic2017] [qu2018]
         atc:  s_t = W_t s_{t-1} + g_t - g_{t-1},     x_{t+1} = W_t (x_t - lr d(s_t))    NEXT, SONATA [dilorenzo2016]
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), s_t [..., n, d] the trackers,
-    W_t the doubly stochastic mixing matrix of round t, d the direction rule (s itself by default; Adam gives GTAdam), and
-    lr > 0 the step size: a number, a schedule or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the OLD gradient,
-    stored: the new cost evaluated at the old point would destroy mean s_t = mean g_t, on which everything rests.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). s_t [..., n, d] are the trackers, W_t is
+    the doubly stochastic mixing matrix of round t, and d is the direction rule (s itself by default; Adam gives GTAdam). lr > 0 is the
+    step size: a number, a schedule or a tensor [R, 1, 1] of x's dtype with one value per trial. g_{t-1} is the stored OLD gradient. The
+    gradient of the new cost at the old point would destroy the invariant mean s_t = mean g_t.
 
-    The papers start from s_0 = g_0 and update the tracker at the end of an iteration; s_{-1} = g_{-1} = 0 and an update at its beginning
-    are the same recursion, and no round is special. One difference remains: in a time-varying network x_t and s_{t-1} both travel in
-    round t, hence both meet W_t. NEXT's convex surrogates and SONATA's push-sum are left out.
+    The papers start from s_0 = g_0 and update the tracker at the end of an iteration. Starting from s_{-1} = g_{-1} = 0 with an update
+    at the beginning gives the same recursion, and no round is special. One difference remains: in a time-varying network x_t and s_{t-1}
+    both travel in round t, hence both meet W_t. NEXT's convex surrogates and SONATA's push-sum are left out.
 
     Raises:
         InputError: ``lr`` not positive, or an unknown ``form``.

@@ -13,21 +13,22 @@ from distopt.protocols import Direction, Mix, Schedule
 
 
 def gt_saga(lr: float | Schedule = 0.01, batch: int = 1, form: Form = "atc", direction: Direction[Any] = sgd) -> GTSaga:
-    """GT-SAGA [xin2020]: a table of row gradients takes the noise out of sampling, and gradient tracking the difference between agents.
+    """GT-SAGA [xin2020]: a table of row gradients removes the noise of sampling, and gradient tracking removes the difference between agents.
 
         r_b ~ {1 ... m},    b = 1 ... B                                                       rows of the agent's own data
         v_t = (1/B) sum_b (grad f_{i,r_b}(x_t) - T_{r_b}) + (1/m) sum_j T_j,    then T_{r_b} = grad f_{i,r_b}(x_t)
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean of f_{i,j} over its m rows of data, the same in all rounds; scenarios whose data come and go are refused. x_t, v_t
-    and s_t are [..., n, d], T [..., n, m d] is the table, W_t doubly stochastic, B is ``batch`` and lr > 0 a number, a schedule or a tensor
-    [R, 1, 1]. A round costs B/m of a gradient, and the memory is m times that of a point. The error of v_t vanishes where x_t converges, so the
-    agents find the optimum itself with a constant lr. Where the data change slowly, some entries of the table are gradients of earlier data.
+    Agent i's cost is the mean of f_{i,j} over its m rows of data, the same in all rounds. Scenarios whose data change are refused. x_t, v_t and
+    s_t are [..., n, d], and T [..., n, m d] is the table. W_t is doubly stochastic, and B is ``batch``. lr > 0 is a number, a schedule or a
+    tensor [R, 1, 1]. A round costs B/m of a gradient, and the memory is m times that of a point. The error of v_t vanishes where x_t converges,
+    so the agents find the optimum itself with a constant lr. If the data change slowly, some entries of the table are gradients of earlier
+    data.
 
     The paper has B = 1, the form atc and a table that begins with the gradients at x_0. Ours begins with zeros, so that no round is special; the
-    estimate has no bias either way. Directions other than s itself are not in the paper. The mean of s_t is that of v_t, not of the gradients,
-    so there is no ``tracks``.
+    estimate has no bias either way. Directions other than s itself are not in the paper. The mean of s_t equals the mean of v_t and not of the
+    gradients, so there is no ``tracks``.
 
     Raises:
         InputError: ``lr`` not positive, ``batch`` below 1, or an unknown ``form``.

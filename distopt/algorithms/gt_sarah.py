@@ -27,13 +27,13 @@ def gt_sarah(
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean over its m rows of data, the same in all rounds; scenarios whose data come and go are refused, and ``gt_storm``
-    serves them. x_t, v_t and s_t are [..., n, d], W_t is doubly stochastic, B is ``batch``, q is ``period`` and lr > 0 a number, a schedule or a
-    tensor [R, 1, 1]. In the mean a round costs 1/q + 2 B/m gradients. Where costs change, v_t is exact in every q-th round and drifts in between.
+    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios whose data change are refused; use ``gt_storm`` for
+    them. x_t, v_t and s_t are [..., n, d], and W_t is doubly stochastic. B is ``batch``, and q is ``period``. lr > 0 is a number, a schedule or a
+    tensor [R, 1, 1]. In the mean a round costs 1/q + 2 B/m gradients. If costs change, v_t is exact in every q-th round and drifts in between.
 
     The paper draws rows with replacement, as here, and has the form atc. Directions other than s itself are not in the paper. In every q-th
-    round the rows are drawn, too, and not used, so that all rounds look alike. The mean of s_t is that of v_t, not of the gradients, so there
-    is no ``tracks``.
+    round the rows are also drawn, but not used, so that all rounds have the same operations. The mean of s_t equals the mean of v_t and
+    not of the gradients, so there is no ``tracks``.
 
     Raises:
         InputError: ``lr`` not positive, ``batch`` or ``period`` below 1, or an unknown ``form``.

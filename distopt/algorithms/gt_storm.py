@@ -48,18 +48,19 @@ class GTStorm(AlgorithmDefaults):
         H_t = sqrt(v_t / (1 - beta^t)) + lam                          1 unless ``adaptive``
         x_{t+1} = W_t x_t - lr mu_t s_t / H_t                         cta; atc: W_t (x_t - lr mu_t s_t / H_t)
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), and g_t(x_{t-1}) the gradient of the SAME costs
-    f_{i,t}, on the same samples, at the points before: a second gradient in every round. G_t, s_t, v_t and H_t are [..., n, d], W_t is
-    doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1]. Noise that two points share falls out of the difference, so
-    the error of G_t falls while al_t does, without large batches. Where nothing is random and costs do not change, G_t is the gradient.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). g_t(x_{t-1}) is the gradient of the SAME costs
+    f_{i,t}, on the same samples, at the points of the round before: a second gradient in every round. G_t, s_t, v_t and H_t are [..., n, d],
+    W_t is doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1]. Noise that is the same at both points cancels in the
+    difference. So the error of G_t falls with al_t, without large batches. Where nothing is random and costs do not change, G_t is the
+    gradient.
 
-    The mean of s_t is the mean of the estimates G_t and not that of the gradients, so there is no ``tracks``: the metric ``tracker_invariant``
-    compares with gradients. GT-HSGD has constant lr mu and al and H = 1. H_t from each agent's own gradients, as Super-Adam
-    has it, is not in its paper; agents' steps then differ in scale, but vanish together where s does. One agent alone is Super-Adam.
-    Defaults are as in ``superadam``. In the first round the second gradient is taken and not used, so that all rounds take as many. Costs that
-    move while nothing is random leave an error in G_t as well: it remembers old costs for about 1 / al_t rounds.
+    The mean of s_t equals the mean of the estimates G_t and not of the gradients. So there is no ``tracks``: the metric ``tracker_invariant``
+    compares with gradients. GT-HSGD has constant lr mu and al and H = 1. The paper of GT-HSGD has no H_t. Here it comes from each agent's own
+    gradients, as in Super-Adam. Agents' steps then differ in scale, but all vanish where s does. One agent alone is Super-Adam. Defaults are
+    as in ``superadam``. In the first round the second gradient is taken but not used, so that all rounds take the same number. Changing
+    costs leave an error in G_t even without randomness: it remembers old costs for about 1 / al_t rounds.
 
-    With ``tracking=False`` only x travels, and the agent's own G_t stands in the place of s_t: the algorithm ``storm``.
+    With ``tracking=False`` only x travels, and the agent's own G_t replaces s_t: this is the algorithm ``storm``.
 
     Raises:
         InputError: ``lr``, ``k``, ``m``, ``c`` or ``lam`` not positive, ``beta`` outside [0, 1), or an unknown ``form``.
@@ -129,5 +130,5 @@ class GTStorm(AlgorithmDefaults):
         return moved, GTStormState(s, estimate, x.clone(), v, steps, power)
 
     def _mu(self, steps: Tensor) -> Tensor:
-        """The step mu after so many rounds. A cube root of torch's own would have other bits where rows are split."""
+        """The step mu after so many rounds. torch's own power function would give other bits if rows are split among workers."""
         return self.k / torch.exp(torch.log(self.m + steps) / 3)

@@ -1,4 +1,4 @@
-"""GT-VR: gradient tracking with estimates about a point whose full gradient is known, which a coin renews."""
+"""GT-VR: gradient tracking with estimates around a reference point, whose full gradient is known. A coin decides when it is renewed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def gt_vr(
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean over its m rows of data, the same in all rounds; scenarios whose data come and go are refused, and ``gt_storm``
-    serves them. x_t, tau_t, v_t and s_t are [..., n, d], W_t is doubly stochastic, B is ``batch``, p in (0, 1] and lr > 0 a number, a schedule or
-    a tensor [R, 1, 1]. Every agent has a coin of its own. In the mean a round costs p + 2 B/m gradients. Where costs change, the full
-    gradient at tau_t is that of the round in which it was taken.
+    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios whose data change are refused; use ``gt_storm`` for
+    them. x_t, tau_t, v_t and s_t are [..., n, d], and W_t is doubly stochastic. B is ``batch``, and p is in (0, 1]. lr > 0 is a number, a
+    schedule or a tensor [R, 1, 1]. Every agent has a coin of its own. In the mean a round costs p + 2 B/m gradients. If costs change, the full
+    gradient at tau_t still belongs to the round in which it was taken.
 
-    The form atc is the paper's, in the order of a round here. Directions other than s itself are not in it. The mean of s_t is that of v_t,
-    not of the gradients, so there is no ``tracks``.
+    The form atc is the paper's, in the order of a round here. Directions other than s itself are not in it. The mean of s_t equals the mean
+    of v_t and not of the gradients, so there is no ``tracks``.
 
     Raises:
         InputError: ``lr`` not positive, ``batch`` below 1, ``p`` outside (0, 1], or an unknown ``form``.
@@ -84,7 +84,7 @@ class GTVR(Sampled):
 
     @property
     def full(self) -> Any:
-        """In what part of the rounds it needs the full gradient, in the mean."""
+        """The mean fraction of rounds that take the full gradient."""
         return self.p
 
     def init(self, x: Tensor) -> GTVRState:

@@ -24,11 +24,11 @@ def gtadam(
         v_t = min(b2 v_{t-1} + (1 - b2) s_t^2, cap)               v_{-1} = 0
         x_{t+1} = W_t x_t - lr m_t / sqrt(v_t + eps)
 
-    x_t, g_t, s_t, m_t and v_t are [..., n, d], one row per agent; row i of g_t is grad f_{i,t}(x_{i,t}), W_t the doubly
-    stochastic mixing matrix of round t. No bias is corrected, so the first step is lr (1 - b1) / sqrt(1 - b2) = 3.16 lr in
-    every coordinate. Public implementations disagree on eps; it is inside the root here, as the analysis needs it. At a fixed
-    optimum s_i = 0 for every agent, so different preconditioners do no harm; but there v falls towards 0 and with a small eps
-    the iterates burst from time to time to an error of the order of lr. ``form`` other than "cta" is not in the paper.
+    x_t, g_t, s_t, m_t and v_t are [..., n, d], one row per agent. Row i of g_t is grad f_{i,t}(x_{i,t}), and W_t is the
+    doubly stochastic mixing matrix of round t. No bias is corrected, so the first step is lr (1 - b1) / sqrt(1 - b2) = 3.16
+    lr in every coordinate. Public implementations disagree on eps; it is inside the root here, as the analysis needs it. At a
+    fixed optimum s_i = 0 for every agent, so different preconditioners do no harm. But v falls towards 0 there. With a small
+    eps the error then jumps to the order of lr from time to time. ``form`` other than "cta" is not in the paper.
 
     Raises:
         InputError: as ``GT`` and ``Adam``.

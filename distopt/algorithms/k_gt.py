@@ -42,10 +42,10 @@ class KGT(AlgorithmDefaults):
         c_{t+1} = c_t - z_t + W_t z_t                                          c_0 = 0
         x_{t+1} = W_t (x_t + server (x^K - x_t))
 
-    x_t, x^k, p^k, z_t and c_t are [..., n, d], W_t is doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1]; K is ``local``.
-    The corrections sum to zero over the agents. They take from each agent's gradient what makes it differ from the network's, so that local
-    steps do not drift apart where costs differ. lr is the paper's local step size, and ``server`` its global one. Directions other than
-    the gradient itself are not in the paper; their state goes on from step to step. In a round of the simulator all K gradients are of the
+    x_t, x^k, p^k, z_t and c_t are [..., n, d], and W_t is doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1], and K is
+    ``local``. The corrections sum to zero over the agents. They correct each agent's gradient towards the network's, so that local steps do
+    not drift apart if costs differ. lr is the paper's local step size, and ``server`` is its global step size. Directions other than the
+    gradient itself are not in the paper; their state carries over from step to step. In the simulator all K gradients of a round use the
     same data. ``distopt.optim`` does the local steps on batch after batch.
 
     With ``correction=False`` nothing is corrected, and only x travels: local descent and averaging.

@@ -1,4 +1,4 @@
-"""Heavy ball whose step size and momentum come from the extreme curvatures, which the Lanczos process finds on the way."""
+"""Heavy ball whose step size and momentum come from the extreme curvatures, which the Lanczos process finds during the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distopt.ranges import inside, positive, step_size, whole
 from distopt.schedules import rate
 
 SECTIONS, PASSES = 32, 3
-"""Into so many parts an interval is cut that holds an extreme eigenvalue, so many times."""
+"""Parts into which an interval around an extreme eigenvalue is cut, and how often."""
 TINY = 1e-30
 MOST = 100
 """Products in a reading. Each is a few operations in every round."""
@@ -53,32 +53,32 @@ class LanczosRate(AlgorithmDefaults):
         m_{t+1} = rho m_t + lr g_t,    x_{t+1} = (I + W_t)/2 (x_t - m_{t+1})                            m_0 = 0
         lr = (2 / (sqrt(L) + sqrt(mu)))^2,    rho = ((sqrt(L) - sqrt(mu)) / (sqrt(L) + sqrt(mu)))^2,    mu = max(|l|, low L)
 
-    L and l are the largest and the smallest eigenvalue of the Hessian of f_i at y_i, as the Lanczos process [lanczos1950] knows them after
-    ``steps`` = k products. The products are spread over rounds, one in each, so that all rounds cost the same: where t is a multiple of k,
-    y = x_t and the first vector is q = g_t / |g_t|; in each round, with beta = 0 and p = 0 at first,
+    L and l are the largest and the smallest eigenvalue of the Hessian of f_i at y_i, as the Lanczos process [lanczos1950] estimates them
+    with ``steps`` = k products. Each round makes one product, so that all rounds cost the same. If t is a multiple of k, y = x_t and the
+    first vector is q = g_t / |g_t|. In each round, with beta = 0 and p = 0 at first,
 
         h = (grad f_{i,t}(y + width q) - grad f_{i,t}(y - width q)) / (2 width)
         alpha = q'h,    r = h - alpha q - beta p,    p+ = q,    beta+ = |r|,    q+ = r / |r|
 
     After k rounds L and l are the extreme eigenvalues of the tridiagonal matrix of alpha and beta, found by counting the eigenvalues below
-    some points (Sturm). They hold for the next k rounds, and longer where the largest is not positive. In the first k - 1 rounds the method is
-    gradient descent with the field ``lr``. In a network every agent has its own Hessian; L and l are averaged with the neighbours in each
-    round, through the channel "curvature", which should not be compressed. The mean of the agents' L is at least that of their mean cost. (I + W)/2
+    some points (Sturm). They are used for the next k rounds, or longer if the next L is not positive. In the first k - 1 rounds the method is
+    gradient descent with the field ``lr``. In a network every agent has its own Hessian. L and l are averaged with the neighbours in each round,
+    through the channel "curvature", which should not be compressed. The mean of the agents' L is at least that of their mean cost. (I + W)/2
     has no negative eigenvalue: on a common quadratic the differences between agents then die out with every step that suits one agent alone.
     Like ``dgd``, the method keeps a bias where agents' costs differ.
 
-    The paper reads at fixed intervals, all products at once, from one random vector. Here the first vector is the gradient, and what is used is
-    up to 2 k rounds old: where the sharpness rises fast, a large k makes steps too long. Vectors are not made orthogonal to all earlier
-    ones: that may find an eigenvalue twice, and moves no extreme one. A round takes three gradients. Costs should be smooth, and change
-    little in k rounds.
+    The paper reads at fixed intervals, all products at once, from one random vector. Here the first vector is the gradient, and the curvatures
+    in use are up to 2 k rounds old. If the sharpness rises fast, a large k makes steps too long. Vectors are not made orthogonal to all earlier
+    ones. So an eigenvalue may be found twice, but the extreme ones are not affected. A round takes three gradients. Costs should be smooth, and
+    change little in k rounds.
 
     x_t and m_t are [..., n, d], one row per agent.
 
     Args:
         lr: step size until the first reading with a positive L, a number or a schedule.
-        steps: k, 2 to 100.
-        low: mu is at least this part of L, in (0, 1).
-        width: of the differences, above 0.
+        steps: k, products for one estimate, 2 to 100.
+        low: lower bound of mu, as a fraction of L, in (0, 1).
+        width: width of the finite differences, above 0.
 
     Raises:
         InputError: for a parameter out of range.
@@ -151,8 +151,8 @@ def _length(z: Tensor) -> Tensor:
 def extremes(diagonal: Tensor, beside: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """The largest and the smallest eigenvalue [..., 1] of the tridiagonal matrix with alpha and beta [..., k]. The last beta is not used.
 
-    An interval that holds all of them is cut at the points of ``grid`` [..., 33], and the part is kept that holds the one that is sought. How many
-    eigenvalues lie below a point is the number of negative pivots of the matrix less the point.
+    An interval that holds all eigenvalues is cut at the points of ``grid`` [..., 33]. The part with the wanted eigenvalue is kept. The
+    number of eigenvalues below a point is the number of negative pivots of the matrix minus that point times I.
 
     >>> grid = torch.linspace(0, 1, 33, dtype=torch.float64)
     >>> a, b = torch.tensor([2.0, 2.0], dtype=torch.float64), torch.tensor([1.0, 9.0], dtype=torch.float64)

@@ -33,12 +33,12 @@ class LEAD(AlgorithmDefaults):
         yhat_t = h_t + C(y_t - h_t),    h_{t+1} = (1 - alpha) h_t + alpha yhat_t,    h_1 = 0
         x_1 = x_0 - lr g_0
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), D_t [..., n, d] the dual variable, h_t [..., n, d]
-    copies that all neighbours hold, memory of the channel that this algorithm brings, C the (unbiased) compressor, W symmetric and
-    doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], gamma > 0 and alpha in (0, 1]. One message a round; the first round, a
-    gradient step alone, sends zeros so that all rounds look alike to the network. With C the identity and gamma = 1 it is ``nids``.
-    The paper's lr is constant. Where lr changes, the mean still moves by lr_t mean g_t; but D is a dual divided by lr, so an lr that rises by
-    a factor multiplies gamma by it for a round. ``cedas`` is the method for such an lr.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). D_t [..., n, d] is the dual variable. h_t [..., n,
+    d] are copies that all neighbours hold, memory of the channel that this algorithm brings. C is the (unbiased) compressor, and W is symmetric
+    and doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1], gamma > 0, and alpha is in (0, 1]. One message a round. The
+    first round is a gradient step alone and sends zeros, so that all rounds send the same messages. With C the identity and gamma = 1 it is
+    ``nids``. The paper's lr is constant. If lr changes, the mean still moves by lr_t mean g_t. But D is a dual variable divided by lr, so if
+    lr rises by a factor, gamma is multiplied by that factor for one round. ``cedas`` is the method for such an lr.
 
     Raises:
         InputError: ``lr`` or ``gamma`` not positive, or alpha outside (0, 1].

@@ -29,14 +29,13 @@ class LED(AlgorithmDefaults):
         x_{t+1} = (I + W_t) phi^K / 2
         y_{t+1} = y_t + phi^K - x_{t+1}                                                    y_0 = 0
 
-    x_t, phi^k and y_t are [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1]; K is
-    ``local``. Where all agents stand at the optimum, (dual / K) y_t is minus the step that each agent's own gradient would make, so agents
-    stay there however many local steps they take. Of the paper's two constants, alpha is lr and beta is dual / K. The paper's matrix has no
-    negative eigenvalues; (I + W) / 2 has none for any W. With K = 1 and dual = 1 this is ``exact_diffusion``. One message a round.
+    x_t, phi^k and y_t are [..., n, d], and W_t is symmetric and doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1, 1],
+    and K is ``local``. At the optimum (dual / K) y_t cancels the step along each agent's own gradient, so agents stay there for any
+    number of local steps. The paper's alpha is lr, and its beta is dual / K. The paper's matrix has no negative eigenvalues; (I + W) / 2
+    has none for any W. With K = 1 and dual = 1 this is ``exact_diffusion``. One message a round.
 
-    The y_t sum to zero over the agents whatever lr does, so the mean moves by lr times the mean of the K gradients. There is no ``direction``: y_t
-    corrects steps of lr times the gradient, and a rule such as Adam makes steps of another size. All K
-    gradients of a round are of the same data.
+    The y_t sum to zero over the agents for any lr, so the mean moves by lr times the mean of the K gradients. There is no ``direction``: y_t
+    corrects steps of size lr times the gradient, and rules such as Adam make other steps. All K gradients of a round are of the same data.
 
     Raises:
         InputError: ``lr`` or ``dual`` not positive, or ``local`` no whole number from 1 to 1000.

@@ -24,17 +24,17 @@ class LTADMM(AlgorithmDefaults):
         x_{t+1} = phi^K
         z_ij <- (1 - a) z_ij - a (z_ji - 2 w_ij x_{j,t+1})                               z_ii = x_{i,0}, others 0, at first
 
-    x_t, phi^k and z_ij are [..., n, d], W_t is symmetric and doubly stochastic, lr > 0 a number, a schedule or a tensor [R, 1, 1], K is
-    ``local`` and a, in (0, 1], ``relaxation``. With a = 1/2, K = 1, a constant lr and agents that start at one point it is ``dlm`` whose
-    penalty is dual / (2 lr). Then the r_i sum to zero over the
-    agents, and the mean moves by lr times the mean of the K gradients, whatever lr does; with another a it only does so in the end.
+    x_t, phi^k and z_ij are [..., n, d], and W_t is symmetric and doubly stochastic. lr > 0 is a number, a schedule or a tensor [R, 1,
+    1]. K is ``local``, and a, in (0, 1], is ``relaxation``. With a = 1/2, K = 1, a constant lr and agents that start at one point it is
+    ``dlm`` whose penalty is dual / (2 lr). Then the r_i sum to zero over the agents, and the mean moves by lr times the mean of the K
+    gradients, for any lr. With another a this only holds in the limit.
 
-    The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties
-    rho w_ij, and an agent has a link with itself of its self weight, so that the sums of z_ij and of z_ji are all that is kept and W x all that
-    is sent: d numbers for all neighbours, and not d for each. On a regular graph without self weights this is the paper's method. The sums serve
-    as well as the single z_ij as long as both ends of a link hear each other or neither does, so the method stays exact where links fail and
-    agents sleep. What is lost is the paper's patience with messages that are lost one way, whose z_ij wait in ``robust_lt_admm``: a warning then
-    says that this method does not end at the optimum. One message a round. There is no ``direction``, for the reason that ``led`` has none.
+    The paper has one penalty rho for all links, and a step beta. Only K beta rho matters, which is ``dual``. Our links have the penalties rho
+    w_ij, and an agent also has a link with itself, with its self weight. So an agent only keeps the sums of z_ij and of z_ji, and sends d
+    numbers to all neighbours instead of d to each. On a regular graph without self weights this is the paper's method. The sums serve as well
+    as the single z_ij if each link carries both messages or neither. So the method stays exact if links fail and agents sleep. The paper's
+    method also waits with z_ij if a message is lost in one direction. Ours cannot, so a warning then says that it does not end at the
+    optimum; ``robust_lt_admm`` can. One message a round. There is no ``direction``, for the reason that ``led`` has none.
 
     Raises:
         InputError: ``lr`` or ``dual`` not positive, ``local`` no whole number from 1 to 1000, or ``relaxation`` outside (0, 1].

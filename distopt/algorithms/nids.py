@@ -22,16 +22,16 @@ class NIDSState(NamedTuple):
 
 @dataclass(frozen=True)
 class NIDS(AlgorithmDefaults):
-    """NIDS [li2019]: converges for every lr < 2 / L, whatever the network.
+    """NIDS [li2019]: converges for every lr < 2 / L on any network.
 
         x_1 = x_0 - lr g_0                                                              no mixing
         x_{t+1} = (I + W_t) (2 x_t - x_{t-1} - lr (g_t - g_{t-1})) / 2                  t >= 1
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t symmetric and doubly
-    stochastic, L the largest Lipschitz constant of the local gradients, lr > 0 a number, a schedule or a tensor [R, 1, 1] of x's dtype.
-    x_{t-1} and g_{t-1} only occur as z_{t-1} = x_{t-1} - lr g_{t-1}, so that is what is kept. Every round sends one message,
-    the first one too, so that all rounds look alike to the network; its answer is then not used. The paper also has one step
-    size per agent and a matrix (I + W) / 2 rescaled by them; we take one step size for all, and (I + W) / 2 itself.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly stochastic,
+    and L is the largest Lipschitz constant of the local gradients. lr > 0 is a number, a schedule or a tensor [R, 1, 1] of x's dtype.
+    The state is z_{t-1} = x_{t-1} - lr g_{t-1}, the only place where x_{t-1} and g_{t-1} occur. Every round sends one message. The
+    first round sends one, too, so that all rounds are alike, but does not use the answer. The paper also has one step size per
+    agent, and rescales (I + W) / 2 by them. Here all agents have the same step size, and the matrix is (I + W) / 2.
 
     Raises:
         InputError: ``lr`` not positive.

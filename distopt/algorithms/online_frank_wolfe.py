@@ -33,15 +33,14 @@ class OnlineFrankWolfe(AlgorithmDefaults):
         s_t = W_t s_{t-1} + g_t - g_{t-1}                           s_{-1} = g_{-1} = 0
         v_t = argmin_{v in X} <s_t, v>,    x_{t+1} = (1 - lr) W_t x_t + lr v_t
 
-    x_t, s_t and v_t are [..., n, d], row i of g_t is grad f_{i,t}(x_{i,t}), W_t is doubly stochastic, and lr in (0, 1] a number, a schedule
-    or a tensor [R, 1, 1]; what a schedule gives above 1 counts as 1. X is the scenario's set of allowed points (``lmo``), as that of
-    ``feasible``; where it has none, X is the Euclidean ball of
-    ``radius`` about 0. Points are means of allowed points, so nothing is ever projected, and x stays in X if it begins there. A linear minimiser is
-    cheaper than a projection for many sets.
+    x_t, s_t and v_t are [..., n, d], and row i of g_t is grad f_{i,t}(x_{i,t}). W_t is doubly stochastic. lr in (0, 1] is a number, a schedule or a
+    tensor [R, 1, 1]; a schedule's values above 1 count as 1. X is the scenario's set of allowed points (``lmo``), such as that of ``feasible``. If
+    it has none, X is the Euclidean ball of ``radius`` about 0. Points are means of allowed points, so nothing is ever projected, and x stays in X
+    if it begins there. A linear minimiser is cheaper than a projection for many sets.
 
-    Where s_t is 0 all points are least, and v_t is W_t x_t. Elsewhere v_t jumps between corners of X, so x_t does not settle: it hovers at a
-    distance that grows with lr, and follows the more slowly the smaller lr is. The distributed online method of conditional gradients adds
-    up all earlier gradients in the place of s_t; tracking is the choice here.
+    Where s_t is 0 all points are least, and v_t is W_t x_t. Elsewhere v_t jumps between corners of X, so x_t does not converge. It stays at
+    a distance that grows with lr; with a smaller lr it follows changes more slowly. The distributed online method of conditional gradients
+    adds up all earlier gradients in place of s_t; tracking is our choice.
 
     Raises:
         InputError: ``lr`` outside (0, 1], or ``radius`` not positive.

@@ -14,11 +14,11 @@ def powergossip(lr: float | Schedule = 0.01, rank: int = 1, rows: int = 0, gamma
 
         y_t = x_t - lr g_t,    x_{i,t+1} = y_{i,t} - gamma sum_j w_ij C_ij(y_{i,t} - y_{j,t}),    C_ji(-z) = -C_ij(z)
 
-    x_t [..., n, d] are the agents' points, row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), C_ij the projection of the difference, as a
-    matrix, to the ``rank`` directions that link (i, j) has found by power iteration (see the channel ``powergossip``, which this
-    algorithm brings, also for ``rows`` and gamma), W the mixing matrix, constant and symmetric, lr > 0 a number, a schedule or a tensor [R, 1, 1].
-    The same as ``dgd:form=atc`` through that channel. Like every decentralised gradient descent it stops, with a constant step, at
-    a distance from the optimum.
+    x_t [..., n, d] are the agents' points. Row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). C_ij projects the difference, as a matrix, on the
+    ``rank`` directions that link (i, j) has found by power iteration. The channel ``powergossip``, which this algorithm brings, explains these,
+    ``rows`` and gamma. W is the mixing matrix, constant and symmetric. lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The same as
+    ``dgd:form=atc`` through that channel. Like every decentralised gradient descent it stops, with a constant step, at a distance from the
+    optimum.
 
     Raises:
         InputError: ``lr`` not positive, a rank below 1, negative rows, or gamma outside (0, 1].

@@ -26,7 +26,7 @@ class PredictionCorrectionState(NamedTuple):
 
     Attributes:
         s: tracker [..., n, d]; its mean over all agents is that of h.
-        h: the gradients that the tracker has taken last, of the cost that was followed last [..., n, d].
+        h: the last gradients that the tracker has taken in, of the last predicted cost [..., n, d].
         direction: the state of the direction rule, leaves [..., n, *].
     """
 
@@ -44,16 +44,15 @@ class PredictionCorrection(AlgorithmDefaults):
         s <- W_t s + h^p - (the h before),    y^{p+1} = W_t y^p - lr d(s),    p = 0 ... P                s = h = 0 at first
         x_{t+1} = y^{P+1}
 
-    x_t, y^p, h^p and s are [..., n, d], row i of g_t is grad f_{i,t}(x_t), W_t is doubly stochastic, lr > 0 a number, a schedule or a
-    tensor [R, 1, 1], and P is ``steps``. The predicted cost 2 f_t - f_{t-1} continues what the costs did from the round before: it is exact
-    where they change by the same function in every round. It need not be convex, but differs from f_t by no more than f_t from
-    f_{t-1}. In round 0 it is f_0. With ``order=1`` the prediction is f_t itself: P further steps on the cost that is known.
+    x_t, y^p, h^p and s are [..., n, d], and row i of g_t is grad f_{i,t}(x_t). W_t is doubly stochastic. lr > 0 is a number, a schedule or
+    a tensor [R, 1, 1], and P is ``steps``. The predicted cost 2 f_t - f_{t-1} repeats the last change of the costs. It is exact if they
+    change by the same function in every round. It need not be convex, but differs from f_t by no more than f_t from f_{t-1}. In round 0
+    it is f_0. With ``order=1`` the prediction is f_t itself: P further steps on the cost that is known.
 
-    A prediction step takes two gradients, or one with ``order=1``, and each of the P + 1 steps sends x and s: a round takes 1 + 2 P gradients (1 + P)
-    and P + 1 messages. P = 0 is ``gt``. The papers are about one agent, or about agents that solve each step with the network's help; the tracking
-    of the prediction's gradients is the composition here, and so are other directions than s itself. The mean of s is that
-    of the predicted gradients, so there is no ``tracks``. Where the scenario allows only some points, x_{t+1} is taken to the nearest one,
-    and the y^p are not.
+    A prediction step takes two gradients, or one with ``order=1``. Each of the P + 1 steps sends x and s. So a round takes 1 + 2 P gradients (1 + P
+    with ``order=1``) and P + 1 messages. P = 0 is ``gt``. The papers treat one agent, or agents that solve each step together over the network.
+    Tracking the prediction's gradients is our composition, and so are directions other than s itself. The mean of s equals the mean of the
+    predicted gradients, so there is no ``tracks``. If the scenario restricts the points, x_{t+1} is projected, and the y^p are not.
 
     Raises:
         InputError: ``lr`` not positive, ``steps`` no whole number from 0 to 1000, or ``order`` neither 1 nor 2.

@@ -1,4 +1,4 @@
-"""ProxSkip: local steps, and an exchange whenever a coin that all agents share says so."""
+"""ProxSkip: local steps, and an exchange in the rounds that a shared coin decides."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class ProxSkip(AlgorithmDefaults):
         with probability p:   x_{t+1} = z_t - (z_t - W_t z_t) / (2 chi),    y_{t+1} = y_t + p (z_t - x_{t+1})
         otherwise:            x_{t+1} = z_t,                                y_{t+1} = y_t
 
-    x_t, y_t and z_t are [..., n, d], row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}), W_t is symmetric and doubly stochastic, lr > 0 a number,
-    a schedule or a tensor [R, 1, 1], p in (0, 1] and chi >= 1. One coin decides for all agents of a trial (``mix.coin``), and agents who know the
-    seed know it: nothing has to be agreed on. A round without an exchange counts no bits and no messages. With p = 1 and chi = 1 this is
-    ``exact_diffusion``. ``led`` has local steps of a fixed number.
+    x_t, y_t and z_t are [..., n, d], and row i of g_t [..., n, d] is grad f_{i,t}(x_{i,t}). W_t is symmetric and doubly stochastic. lr > 0 is a
+    number, a schedule or a tensor [R, 1, 1], p is in (0, 1], and chi >= 1. One coin decides for all agents of a trial (``mix.coin``). It follows
+    from the seed, so agents need not communicate to agree on it. A round without an exchange counts no bits and no messages. With p = 1 and
+    chi = 1 this is ``exact_diffusion``. ``led`` has local steps of a fixed number.
 
-    The dual step, beta in the paper, is p. The y_t sum to zero over the agents whatever lr does, so the mean moves by lr_t mean g_t in every
-    round. There is no ``direction``, for the reason that ``led`` has none. Engines of several processes, and
-    ``distopt.optim``, send the messages of a round without an exchange all the same, and nobody reads them: what is counted is what the method needs.
-    Channels that remember something keep their memory in such a round.
+    The dual step, beta in the paper, is p. The y_t sum to zero over the agents for any lr, so the mean moves by lr_t mean g_t in every round. There
+    is no ``direction``, for the reason that ``led`` has none. Engines with several processes, and ``distopt.optim``, still send messages in rounds
+    without an exchange, but ignore them. Metrics count only what the method needs. Channels that remember something keep their memory in such a
+    round.
 
     Raises:
         InputError: ``lr`` not positive, ``p`` outside (0, 1], or ``chi`` below 1.

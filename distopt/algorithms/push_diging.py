@@ -37,13 +37,13 @@ class PushDIGing(AlgorithmDefaults):
         w_{t+1} = C_t w_t                                         w_0 = 1
         x_{t+1} = u_{t+1} / w_{t+1}
 
-    x_t, u_t, y_t and g_t are [..., n, d], w_t [..., n, 1]; row i of g_t is grad f_{i,t}(x_{i,t}), lr > 0 a number, a schedule or a tensor
-    [R, 1, 1]. The columns of C_t sum to 1: a sender splits what it has among itself and those that hear it, and need not know who
-    else they hear. So sum y_t = sum g_t, and u and w go to the same multiples of averages, whose quotient x is the average.
+    x_t, u_t, y_t and g_t are [..., n, d], and w_t is [..., n, 1]. Row i of g_t is grad f_{i,t}(x_{i,t}). lr > 0 is a number, a schedule
+    or a tensor [R, 1, 1]. The columns of C_t sum to 1: a sender splits its value among itself and its receivers, and need not know their
+    other senders. So sum y_t = sum g_t, and u and w go to the same multiples of averages, whose quotient x is the average.
 
-    The paper starts from y_0 = g_0 and updates y at the end of an iteration; an update at the beginning of the next one is the same
-    recursion, but for a network that changes: y_{t-1} meets C_t here, since all three travel in one round. u_t is w_t x_t, and is
-    formed anew, so that what moves x from outside, such as a projection, moves u.
+    The paper starts from y_0 = g_0 and updates y at the end of an iteration. Here the update is at the beginning of the next one.
+    This differs only if the network changes: y_{t-1} then meets C_t, since all three values travel in one round. u_t = w_t x_t is
+    computed from x_t in each round, so that changes of x, such as a projection, also change u.
 
     Raises:
         InputError: ``lr`` not positive.

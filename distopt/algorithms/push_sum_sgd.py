@@ -38,13 +38,14 @@ class PushSumSGD(AlgorithmDefaults):
         w_{t+1} = C_t w_t                                         w_0 = 1
         x_{t+1} = u_{t+1} / w_{t+1}
 
-    x_t, u_t and g_t are [..., n, d], w_t [..., n, 1]; row i of g_t is grad f_{i,t}(x_{i,t}), d is the direction rule (the gradient itself
-    by default; the paper trains with ``direction=nesterov``), lr > 0 a number, a schedule or a tensor [R, 1, 1]. The columns of C_t sum
-    to 1: a sender splits what it has among itself and those that hear it.
+    x_t, u_t and g_t are [..., n, d], and w_t is [..., n, 1]. Row i of g_t is grad f_{i,t}(x_{i,t}). d is the direction rule (the gradient
+    itself by default; the paper trains with ``direction=nesterov``). lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The columns of
+    C_t sum to 1: a sender splits its value among itself and its receivers.
 
-    Gradients are taken at the quotient x, which the paper calls z, and never at the numerator u, which it calls x. So x is the
-    answer. u_t is w_t x_t, and is formed anew: weight decay and projections, which move x, move u. With the default direction this is
-    ``subgradient_push``. A constant step leaves a distance O(lr) from the optimum where the agents' costs differ; ``push_diging`` does not.
+    Gradients are taken at the quotient x, which the paper calls z, and never at the numerator u, which it calls x. So x is the answer.
+    u_t = w_t x_t is computed from x_t in each round, so weight decay and projections of x also change u. With the default direction this
+    is ``subgradient_push``. If the agents' costs differ, a constant step leaves a distance O(lr) from the optimum; ``push_diging`` does
+    not.
 
     Raises:
         InputError: ``lr`` not positive.

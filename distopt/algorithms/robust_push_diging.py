@@ -10,22 +10,22 @@ from distopt.ranges import named
 
 
 def robust_push_diging(lr: float | Schedule = 0.01) -> Through:
-    """Push-DIGing whose u, w and y travel as running sums: exact on directed graphs though messages are lost one way.
+    """Push-DIGing whose u, w and y travel as running sums: exact on directed graphs even if messages are lost in one direction.
 
         y_t = C_t y_{t-1} + g_t - g_{t-1}                         y_{-1} = g_{-1} = 0
         u_{t+1} = C_t (w_t x_t - lr y_t)
         w_{t+1} = C_t w_t                                         w_0 = 1
         x_{t+1} = u_{t+1} / w_{t+1}
 
-    C_t z is what the channel ``running_sums``, which this algorithm brings, makes of C z: what a lost message held comes with the next one that
-    arrives. x_t [..., n, d] are the agents' points, y_t their trackers [..., n, d], w_t push-sum weights [..., n, 1], row i of g_t is
-    grad f_{i,t}(x_{i,t}), the columns of C sum to 1, lr > 0 is a number, a schedule or a tensor [R, 1, 1]. Sums of u, w and y over all agents,
-    with what is under way, are those without any losses. So x goes to the minimiser of
-    the mean cost, where ``push_diging`` loses w, and with it everything.
+    C_t z is the result of the channel ``running_sums``, which this algorithm brings: a lost value arrives with the next message that is not
+    lost. x_t [..., n, d] are the agents' points, y_t [..., n, d] their trackers, and w_t [..., n, 1] the push-sum weights. Row i of g_t is grad
+    f_{i,t}(x_{i,t}). The columns of C sum to 1. lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The sums of u, w and y over all agents,
+    plus what is still to arrive, equal the sums without losses. So x converges to the minimiser of the mean cost. ``push_diging`` loses
+    part of w, and fails.
 
-    The running sums are those of robust push-sum [hadjicostis2016]. RASGP [spiridonoff2020] sends u and w so, with gradients that are not tracked;
-    ASY-SONATA [tian2020] tracks by running sums among agents that wake at any time. Without losses it is ``push_diging`` [nedic2017] to rounding. The
-    tracker's sum is that of the gradients less what is under way: the metric ``tracker_invariant`` shows this part, which dies out.
+    The running sums are those of robust push-sum [hadjicostis2016]. RASGP [spiridonoff2020] sends u and w in this way, without tracking. ASY-SONATA
+    [tian2020] tracks by running sums among asynchronous agents. Without losses it is ``push_diging`` [nedic2017] to rounding. The trackers' sum
+    equals the sum of the gradients minus what is still to arrive. The metric ``tracker_invariant`` shows this difference, which tends to 0.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -23,16 +23,16 @@ sgd, unscaled = SGD(), UnscaledSign()
 
 @dataclass(frozen=True)
 class SignSGD(AlgorithmDefaults):
-    """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of it [bernstein2018].
+    """signSGD: a step along the average of the workers' signs, or, with ``vote``, along the sign of that average [bernstein2018].
 
         x_{t+1} = x_t - lr (1/N) sum_i C(d(g_{i,t})),          C(z) = sign(z)
         vote:  x_{t+1} = x_t - lr sign(sum_i C(d(g_{i,t})))
 
-    x_t [..., n, d] are the workers' points, equal if they start equal, row i of g_t [..., n, d] is grad f_{i,t}(x_t), d the direction rule
-    (the gradient itself by default), lr > 0 a number, a schedule or a tensor [R, 1, 1]. What the signs leave out is lost: there are problems on which
-    this never converges whatever lr is [karimireddy2019]; ``ef_signsgd`` does. ``compressor=sign`` is the scaled sign without
-    memory, which that paper's experiments call signSGD. W is 1/N everywhere: the hub of a star is the server, and a worker too; the
-    complete graph stands for one. A tied vote moves nothing.
+    x_t [..., n, d] are the workers' points, equal if they start equal. Row i of g_t [..., n, d] is grad f_{i,t}(x_t). d is the direction rule (the
+    gradient itself by default). lr > 0 is a number, a schedule or a tensor [R, 1, 1]. The error of the signs is lost: on some problems this does
+    not converge for any lr [karimireddy2019]; ``ef_signsgd`` does. ``compressor=sign`` is the scaled sign without memory, which that paper's
+    experiments call signSGD. All entries of W are 1/N. On a star the hub is the server, and also a worker. A complete graph gives the same results.
+    A tied vote moves nothing.
 
     Raises:
         InputError: ``lr`` not positive.

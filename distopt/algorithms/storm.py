@@ -25,9 +25,9 @@ def storm(
         v_t = beta v_{t-1} + (1 - beta) g_t^2                         v_0 = 0
         x_{t+1} = W_t x_t - lr mu_t G_t / (sqrt(v_t / (1 - beta^t)) + lam)
 
-    x_t, g_t, G_t and v_t are [..., n, d], one row per agent; row i of g_t is grad f_{i,t}(x_{i,t}), and g_t(x_{t-1}) the gradient of the same
-    costs at the points before: a second gradient in every round. It stands to ``gt_storm`` as ``dgd`` to ``gt``: where the agents' costs
-    differ it keeps a bias. With ``adaptive=False`` nothing is divided. On one agent both are Super-Adam.
+    x_t, g_t, G_t and v_t are [..., n, d], one row per agent. Row i of g_t is grad f_{i,t}(x_{i,t}). g_t(x_{t-1}) is the gradient of the same
+    costs at the points of the round before: a second gradient in every round. It is to ``gt_storm`` what ``dgd`` is to ``gt``: if the
+    agents' costs differ, a bias remains. With ``adaptive=False`` nothing is divided. On one agent both are Super-Adam.
 
     Raises:
         InputError: as ``GTStorm``.

@@ -32,14 +32,14 @@ class SubgradientPush(AlgorithmDefaults):
         w_{t+1} = C_t w_t                                         w_0 = 1
         x_{t+1} = u_{t+1} / w_{t+1}
 
-    x_t, u_t and g_t are [..., n, d], w_t [..., n, 1]; row i of g_t is a (sub)gradient of f_{i,t} at x_{i,t}, lr > 0 a number, a schedule
-    or a tensor [R, 1, 1]. The columns of C_t sum to 1: a sender splits what it has among itself and those that hear it. A plain
-    average with such weights counts agents unequally; the quotient of u and w, whose weights are the same, does not.
+    x_t, u_t and g_t are [..., n, d], and w_t is [..., n, 1]. Row i of g_t is a (sub)gradient of f_{i,t} at x_{i,t}. lr > 0 is a number,
+    a schedule or a tensor [R, 1, 1]. The columns of C_t sum to 1: a sender splits its value among itself and its receivers. A plain
+    average with such weights counts agents unequally. The quotient of u and w does not, since both have the same weights.
 
-    With a constant step the agents stop at a distance O(lr) from the optimum, as those of ``dgd``; in the paper lr falls, as
+    With a constant step the agents stop at a distance O(lr) from the optimum, as with ``dgd``. In the paper lr falls, as
     ``lr=inverse_sqrt(0.1)`` does. The paper exchanges once before its first gradient. Here a round begins with a gradient, so u and w meet
-    one C less. The paper proves its rate for an average of the points x_t; here the points themselves are measured. u_t is w_t x_t, and
-    is formed anew, so that what moves x from outside, such as a projection, moves u.
+    one C less. The paper proves its rate for an average of the points x_t; here the points themselves are measured. u_t = w_t x_t is
+    computed from x_t in each round, so that changes of x, such as a projection, also change u.
 
     Raises:
         InputError: ``lr`` not positive.

@@ -1,4 +1,4 @@
-"""How the setting is spelled that says how agents leave and join."""
+"""The syntax of the setting ``churn``: how agents leave and join."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distopt.errors import InputError
 
 
 def leaving(churn: Any) -> str:
-    """How agents leave and join, as it is noted; "" where nobody leaves.
+    """The setting ``churn`` in its normal form; "" for none.
 
     >>> leaving("join=0.1, leave=0.01"), leaving(0.05), leaving("leave=0.1,until=50"), leaving("0")
     ('leave=0.01,join=0.1', 'leave=0.05,join=0.05', 'leave=0.1,join=0.0,until=50', '')
@@ -22,8 +22,8 @@ def leaving(churn: Any) -> str:
     if isinstance(churn, str) and not churn:
         return ""
     fault = InputError(
-        f"churn={shown(churn)}: must be the probabilities that an agent leaves and joins in a round, such as leave=0.01,join=0.1, which sum to at "
-        "most 1; or one number for both, up to 0.5; until=T, a round, ends it"
+        f"churn={shown(churn)}: must be two probabilities per round, such as leave=0.01,join=0.1, that sum to at most 1, "
+        "or one number for both, at most 0.5; until=T stops churn at round T"
     )
     number = isinstance(churn, Real) and not isinstance(churn, bool)
     try:

@@ -24,9 +24,7 @@ _ACCENTS = dict(zip("`'^\"~=.ucvH", "\u0300\u0301\u0302\u0308\u0303\u0304\u0307\
 
 
 NOTES = {
-    "scenarios": {
-        "comparator = False": "Nobody knows its minimisers: a run has no regrets, and the cost in their place."
-    },
+    "scenarios": {"comparator = False": "Its minimisers are unknown: runs have the cost in place of regrets."},
     "metrics": {
         "compares = True": "It compares with minimisers, so a scenario with ``comparator = False`` has no such metric."
     },
@@ -40,9 +38,9 @@ class Parameter:
 
     Attributes:
         name: its key in a spec.
-        values: its type, or the values that it can have, as in ``"cta" | "atc"``; empty where it says none.
-        default: None where it must be given.
-        meaning: what the docstring says of it.
+        values: its type, or its possible values, as in ``"cta" | "atc"``; empty if it has no annotation.
+        default: None if it must be given.
+        meaning: its text in the docstring.
     """
 
     name: str
@@ -83,7 +81,7 @@ class Entry:
         given = [(each.name, "..." if each.default is None else each.default) for each in self.parameters]
         values = ",".join(
             f"{name}={value}" for name, value in given if value not in source.EMPTY
-        )  # which nobody can type
+        )  # which cannot be typed
         return f"{self.name}:{values}" if values else self.name
 
     @property
@@ -117,10 +115,10 @@ def entry(kind: str, name: str) -> Entry:
 def own(name: str) -> list[Entry]:
     """What a user's own file holds, as entries: the class or function that a spec of its path means, for each kind that it can be.
 
-    A kind is told by the methods: who has ``update`` is an algorithm, who has ``batch`` a scenario.
+    The methods decide the kind: a class with ``update`` is an algorithm, a class with ``batch`` a scenario.
 
     Raises:
-        InputError: there is no such file, it is no Python, or nothing in it could be meant.
+        InputError: the file does not exist, is not Python, or holds nothing that can be used.
     """
     if (path := place(name)) is None:
         raise InputError(f"{missing(name)}; give the path of a Python file, or a name of the catalogue")
@@ -132,7 +130,7 @@ def own(name: str) -> list[Entry]:
         if (exact := next((node for node in public if registry.same_name(node.name, path.stem)), None)) is not None:
             its = source.kind(
                 exact, tree
-            )  # it comes first among those of its kind; where its kind cannot be told, among all
+            )  # it comes first among those of its kind; if its kind is not clear, among all
             others = classes if exact in classes and its is not None else []
             meant = [exact, *(node for node in others if source.kind(node, tree) != its)]
         kinds = [(kind, node) for node in meant if (kind := source.kind(node, tree)) is not None]
@@ -145,12 +143,12 @@ def own(name: str) -> list[Entry]:
     if not alone:
         if meant and not kinds:
             raise InputError(
-                f"{name}: nothing in it could be meant: the kind of {', '.join(node.name for node in meant)} cannot be told "
+                f"{name}: nothing in it can be used: the kind of {', '.join(node.name for node in meant)} is not clear "
                 "from the text; write its methods, such as update, in the class itself"
             )
         found = ", ".join(node.name for node in public) or "none"
         raise InputError(
-            f"{name}: {'more than one thing' if public else 'nothing'} in it could be meant; name one class or function "
+            f"{name}: {'more than one thing' if public else 'nothing'} in it can be used; name one class or function "
             f"{path.stem!r} (found: {found})"
         )
     return [_entry(kind, name, tree, node) for kind, node in alone]
@@ -184,7 +182,7 @@ def _entry(kind: str, name: str, tree: ast.Module, maker: ast.FunctionDef | ast.
 
 
 def find(name: str) -> list[Entry]:
-    """The entries of a name, of whatever kinds, or what the user's own file of that path holds.
+    """The entries of a name, of all kinds, or the entries in the user's file of that path.
 
     >>> [each.kind for each in find("powergossip")]
     ['algorithms', 'channels']
@@ -244,7 +242,7 @@ def references() -> Mapping[str, str]:
 
 @cache
 def bibliography() -> Mapping[str, str]:
-    """The entries of references.bib by key, as they stand there."""
+    """The entries of references.bib by key, unchanged."""
     text = (Path(__file__).parent.parent / "references.bib").read_text(encoding="utf-8")
     return {key: whole for whole, key in re.findall(r"(@\w+\{([^,]+),.*?\n\})", text, re.S)}
 
@@ -271,7 +269,7 @@ def _parts(docstring: str) -> tuple[str, dict[str, str], str]:
 
 
 def _meanings(section: str) -> dict[str, str]:
-    """What a section of parameters says of each: ``name: text`` or ``one, other: text``, with lines that go on."""
+    """The text about each parameter in a section of a docstring: ``name: text`` or ``one, other: text``, with continuation lines."""
     found: dict[str, str] = {}
     names: list[str] = []
     for line in section.splitlines():

@@ -27,7 +27,7 @@ def part(kind: str, spec: Any, needs: tuple[str, ...], given: dict[str, Any]) ->
         raise InputError(f"{built.__name__} was given as a class; give an object of it, as in {built.__name__}()")
     for need in needs:
         if not hasattr(built, need):
-            raise InputError(f"{label(spec)} cannot serve among the {kind}: it has no {need!r}")
+            raise InputError(f"{label(spec)} cannot be used among the {kind}: it has no {need!r}")
     return completed(DEFAULTS[kind], built)
 
 
@@ -41,7 +41,7 @@ def label(spec: Any) -> str:
 
 
 def called(kind: str, spec: Any) -> str:
-    """What messages call a part: its name, and that of a part of its kind inside it; or the type of the object.
+    """The name of a part in messages: its name in the spec, with the name of a part of the same kind inside it, or its type.
 
     >>> called("algorithms", "averaged(dgd(lr=0.5),start=3)"), called("algorithms", "gt:lr=0.1"), called("algorithms", 1.5)
     ('averaged(dgd)', 'gt', 'float')
@@ -61,5 +61,5 @@ def of_path(part: str, path: Path) -> str:
     ('d/mine.py', "file:path='a,b.edges'")
     """
     if path.suffix != ".py" and part != "topology":
-        raise InputError(f"{part}={str(path)!r}: a path of a {part} is that of a Python file, with .py at its end")
+        raise InputError(f"{part}={str(path)!r}: the path of a {part} must end in .py")
     return str(path) if path.suffix == ".py" else f"file:path={quoted(str(path))}"

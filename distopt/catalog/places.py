@@ -39,7 +39,7 @@ def whereabouts(text: str) -> Path:
 
 
 def here() -> Path:
-    """The folder where the process is; ``.`` where that is gone."""
+    """The current folder; ``.`` if it was removed."""
     try:
         return Path.cwd()
     except OSError:
@@ -87,7 +87,7 @@ def toml(path: Path) -> dict[str, Any]:
             f"{path}: not TOML: it is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
     except RecursionError as error:
-        raise InputError(f"{path}: not TOML: its lists are too deep inside one another") from error
+        raise InputError(f"{path}: not TOML: its lists are nested too deeply") from error
     except InputError:
         raise
     except ValueError as error:  # a number of too many digits, for one

@@ -1,6 +1,6 @@
 """Names on the command line become objects: the folders are the registry, the signatures are the schema.
 
-What a spec is says ``distopt.catalog.spec``; what the entries are is read by ``distopt.catalog.entries``.
+``distopt.catalog.spec`` defines specs; ``distopt.catalog.entries`` reads the entries' texts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distopt.catalog.places import missing, place, rooted, whereabouts
 from distopt.catalog.spec import Spec, Value, brief, real, whole
 from distopt.errors import InputError, either
 
-__all__ = ["Spec", "brief"]  # for those who use names and what they stand for together
+__all__ = ["Spec", "brief"]  # re-exported, so that callers import names and entries from one module
 
 KINDS = (
     "topologies",
@@ -53,7 +53,7 @@ SIGNS = (
     ("probes", {"measure"}),
     ("topologies", {"arcs"}),
 )
-"""The methods by which a class's kind is told; the first that it has all of."""
+"""The methods that decide a class's kind: the first kind whose methods it all has."""
 _USERS = "distopt_user_"
 NESTED = {k[:-1].capitalize(): k for k in ("algorithms", "scenarios", "directions", "schedules", "compressors")}
 
@@ -138,7 +138,7 @@ def maker(kind: str, name: str) -> Callable[..., Any]:
     if len(candidates) == 1:
         return typing.cast(Callable[..., Any], candidates[0])
     raise InputError(
-        f"{name}: {'nothing' if not candidates else 'more than one thing'} in it could be meant for {kind}; name one class or function "
+        f"{name}: {'nothing' if not candidates else 'more than one thing'} in it can be used for {kind}; name one class or function "
         f"{stem!r} (found: {', '.join(found) or 'none'})"
     )
 
@@ -207,7 +207,7 @@ def bound(kind: str, spec: str | Spec, given: Mapping[str, Any] | None = None) -
     {'lr': 0.01, 'b2': 0.99}
 
     Raises:
-        InputError: as ``make``, but for what the maker itself refuses.
+        InputError: as ``make``, without errors of the maker itself.
     """
     if isinstance(spec, str):
         spec = Spec.parse(spec)
@@ -300,7 +300,7 @@ def _found(key: str, value: str, hint: Any, spec: Spec) -> str:
     if rooted(value):
         return value
     if (path := place(value)) is None:
-        return str(whereabouts(value)) if meant and looks else value  # so that who misses it says where
+        return str(whereabouts(value)) if meant and looks else value  # so that a later error names the full path
     return (
         str(path) if str(path) != value and (meant or (looks and spec.name.endswith(".py") and hint is str)) else value
     )
@@ -316,7 +316,7 @@ def _kind(hint: Any) -> str | None:
 
 
 def wrapped(kind: str, name: str) -> str | None:
-    """The parameter of an entry that takes another part of the kind, as that of an algorithm around another one; None where there is none."""
+    """The parameter of an entry that takes another part, such as the inner algorithm of ``bandit``; None if there is none."""
     hints = _parameters(maker(kind, name), name)[1].items()
     return next((key for key, hint in hints if _kind(typing.get_origin(hint) or hint) == kind), None)
 

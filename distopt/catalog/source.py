@@ -1,4 +1,4 @@
-"""What the text of a Python file says of its classes and functions: their kinds, and the parameters that a spec may set.
+"""Reading the text of a Python file without running it: the kinds of its classes and functions, and the parameters that a spec may set.
 
 Nothing is imported. What a class inherits is found where it comes from the same file, or from a module of ours.
 """
@@ -24,7 +24,7 @@ def definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
 
 
 def kind(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> str | None:
-    """What a class is, or what a function makes, if it is of a kind; a function that says nothing of it makes a network."""
+    """The kind of a class, or of what a function returns. A function without a return annotation makes a network."""
     if isinstance(node, ast.ClassDef):
         return registry.told(_methods(node, tree))
     given = {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
@@ -35,7 +35,7 @@ def kind(node: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> str | None:
 
 
 def lineage(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[ast.ClassDef, ast.Module]]:
-    """A class and those that it inherits from, with their modules, as far as the text tells."""
+    """A class and its base classes, with their modules, as far as the text shows them."""
     yield node, tree
     for base in node.bases:
         if (above := _class(ast.unparse(base), tree)) is not None:
@@ -74,7 +74,7 @@ def fields(maker: ast.FunctionDef | ast.ClassDef, tree: ast.Module) -> list[Fiel
 
 
 def _made_of(node: ast.ClassDef, tree: ast.Module) -> list[Field] | None:
-    """What the ``__init__`` of a class takes; None where the class itself neither defines nor generates one."""
+    """The parameters of a class's ``__init__``; None if the class neither defines nor generates one."""
     init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
     if init is not None:
         return fields(init, tree)
@@ -89,7 +89,7 @@ def _dataclass(node: ast.ClassDef) -> bool:
 
 
 def _own_fields(node: ast.ClassDef, tree: ast.Module) -> Iterator[Field]:
-    """The fields that a dataclass has of itself, but for those that its ``__init__`` does not take."""
+    """The fields that a dataclass defines itself, without those that its ``__init__`` does not take."""
     for each in node.body if _dataclass(node) else ():
         if not isinstance(each, ast.AnnAssign) or re.search("ClassVar|KW_ONLY", ast.unparse(each.annotation)):
             continue
@@ -159,7 +159,7 @@ def values(annotation: ast.expr | None, tree: ast.Module) -> str:
 
 
 def one_of(kind: str) -> str:
-    """What a parameter that takes a part of a kind says of its values.
+    """The possible values of a parameter that takes a part of a kind.
 
     >>> one_of("directions"), one_of("algorithms")
     ('a direction', 'an algorithm')
@@ -184,7 +184,7 @@ def _assigned(name: str, tree: ast.Module) -> tuple[ast.expr, ast.Module] | None
 
 
 def _imported(node: ast.stmt, name: str) -> tuple[str, ast.Module] | None:
-    """Where a statement takes ``name`` from, which may be ``module.name``: what it is called there, and that module of ours."""
+    """Where an import statement takes ``name`` (or ``module.name``) from: its name there, and that module of distopt."""
     for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
         local = alias.asname or alias.name
         if f"{name}.".startswith(f"{local}."):

@@ -6,8 +6,8 @@ the first ``.py`` before ``:`` or ``(``, and may hold blanks and brackets. A val
 brackets, colons and equals signs inside are then part of it, as in ``stream:path="data/a,b.csv",label=y``. Keys may be left
 out, in the order of the parameters.
 
-Only the type of a parameter tells whether its value is a spec: ``data(1)`` may be the name of a file. So a ``Spec`` holds its
-values as text, and whoever knows that one of them is a spec parses it in turn.
+Only the type of a parameter tells whether its value is a spec: ``data(1)`` may be the name of a file. So a ``Spec``
+holds its values as text, and code that expects a spec among them parses it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Value:
 
     Attributes:
         text: the value, without quotes.
-        key: the parameter that it is for, or empty for one that is given by position.
+        key: its parameter; empty for a value that is given by position.
         listed: whether it begins with the list of a grid.
-        typed: how it was typed, with its key and its quotes; empty for one that was made.
+        typed: how it was typed, with its key and quotes; empty if it was not typed.
 
     >>> str(Value("0.1", "lr")), str(Value("a,b.csv"))
     ('lr=0.1', "'a,b.csv'")
@@ -71,10 +71,10 @@ class Spec:
     Specs are equal if their names and values are, in whichever way they are spelled.
 
     Attributes:
-        name: of an entry of the catalogue, or the path of a .py file.
-        values: its values, in their order.
-        typed: how it was typed, without blanks around it; empty for one that was made.
-        grids: the lists in it, also those in specs inside it.
+        name: an entry of the catalogue, or the path of a .py file.
+        values: its values, in order.
+        typed: how it was typed, without blanks around it; empty if it was not typed.
+        grids: its lists, including those in inner specs.
 
     >>> spec = Spec.parse("gt( lr = 0.1, direction=adam(b1=0.5) )")
     >>> spec.name, spec.kwargs
@@ -201,7 +201,7 @@ class Spec:
                 each, there = Value(inside.inside if inside else value, each.key), True
             values.append(each)
         if not there and dot:
-            raise InputError(f"{str(self)!r}: no {key} whose {inner} could be set; give one, as in {key}=NAME")
+            raise InputError(f"{str(self)!r}: {inner} belongs to {key}, which is not given; add {key}=NAME")
         return Spec.parse(str(Spec(self.name, tuple(values if there else [*values, Value(value, key)]))))
 
     @property
@@ -315,7 +315,7 @@ def quoted(value: str) -> str:
         pass
     mark = '"' if "'" in value else "'"
     if mark in value:
-        raise InputError(f"{value!r} holds both kinds of quotes, which no value of a spec can")
+        raise InputError(f"{value!r} holds both kinds of quotes; a value of a spec can hold one kind only")
     return f"{mark}{value}{mark}"
 
 

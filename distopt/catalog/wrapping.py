@@ -1,7 +1,8 @@
 """Settings that put a part of an experiment inside another one: ``feedback`` around algorithms, ``feasible`` around scenarios.
 
 They are short for specs. ``feedback = "two_point:delta=0.01"`` turns the algorithm ``dgd:lr=0.02`` into
-``bandit(dgd(lr=0.02),form=two_point,delta=0.01)``. The experiment holds what they stand for, so labels, files and fingerprints know only that.
+``bandit(dgd(lr=0.02),form=two_point,delta=0.01)``. The experiment holds the specs that they stand for. Labels, files
+and fingerprints show these specs only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from distopt.errors import InputError, either, printable
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What a setting stands for.
+    """A setting that stands for a spec around another part, such as ``--feedback`` for ``bandit``.
 
     Attributes:
         part: of the experiment, "algorithm" or "scenario".
@@ -56,7 +57,7 @@ def bare(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wrapped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an experiment, with what ``feedback`` and ``feasible`` among them stand for in their place; "" and None ask for nothing.
+    """The settings of an experiment, with ``feedback`` and ``feasible`` replaced by the specs that they stand for; "" and None are ignored.
 
     >>> wrapped({"algorithm": "dgd:lr=[0.1,0.2]", "feedback": "two_point:delta=0.1"})
     {'algorithm': 'bandit(dgd(lr=[0.1,0.2]),form=two_point,delta=0.1)'}
@@ -74,7 +75,7 @@ def wrapped(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
-    """The spec of a part, or the object, inside the entry that is asked for."""
+    """The spec of a part, or the object, inside the wrapping entry."""
     if not isinstance(asked, str):
         raise InputError(f'{setting}={shown(asked)}: must be a text such as "{wrapping.example}"')
     told = f"{either(f'--{setting} ', f'{setting}=')}{printable(asked)}"
@@ -87,17 +88,17 @@ def _around(setting: str, wrapping: Wrapping, asked: Any, given: Any) -> Any:
     if not isinstance(given, str):
         alone = Spec.parse(Spec(name, values).inside)
         if alone.grids:
-            raise InputError(f"{told}: a list of values needs {wrapping.part}s that are given as texts")
+            raise InputError(f"{told}: a list of values needs each {wrapping.part} to be a spec")
         return dataclasses.replace(registry.make(kind, alone), **{inner: part(kind, given, wrapping.needs, {})})
     spec = Spec.parse(given)
     if spec.name != name:
         return Spec(name, (Value(spec.inside), *values)).inside
-    # what has been tuned is asked for again with the whole spec, and may stand beside the setting
+    # tuned algorithms are given with the whole spec, which may repeat the setting
     named = {each.key: each.text for each in registry.normal(kind, given).values}
     meant = Spec.parse(Spec(name, (Value(named[inner], inner), *values)).inside) if inner in named else None
     if meant is None or registry.normal(kind, given) not in [registry.normal(kind, each) for each in _points(meant)]:
         raise InputError(
-            f"{told}: {wrapping.part} {printable(given)} says so already, and otherwise; leave one of them out"
+            f"{told}: {wrapping.part} {printable(given)} already sets this to something else; leave one of them out"
         )
     return given
 
@@ -108,7 +109,7 @@ def _points(spec: Spec) -> list[str]:
 
 
 def _values(told: str, wrapping: Wrapping, asked: str) -> tuple[Value, ...]:
-    """The form and the parameters that a setting asks for, as the values of the entry, once each has been tried."""
+    """The form and the parameters of a setting, as values of the entry, after each has been checked."""
     name, kind = wrapping.name, wrapping.kind
     spec = Spec.parse(asked)
     forms = typing.get_args(typing.get_type_hints(registry.maker(kind, name))["form"])

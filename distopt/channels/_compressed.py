@@ -27,7 +27,7 @@ class Compressing(ChannelDefaults):
         return int(self.compressor.words(d))
 
     def _complete(self, channel: str) -> None:
-        """Check the compressor, and give it what a user's class leaves out."""
+        """Check the compressor, and add the optional attributes that a user's class leaves out."""
         object.__setattr__(self, "compressor", compressor(channel, self.compressor))
 
 
@@ -45,7 +45,7 @@ def encode(compressor: Compressor, z: Tensor, u: Tensor | None, warm: Warm) -> P
 
 
 def decode(compressor: Compressor, heard: Payload, z: Tensor, wire: Wire, u: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The heard rows [R, h, d] of a heard payload, and the own ones among them [R, n, d]: what everybody takes z [R, n, d] for."""
+    """The decoded rows [R, h, d] of the heard agents, and those of the block's agents among them [R, n, d]."""
     rows = compressor.decode(heard, z.shape[-1], z.dtype, u)
     return rows, rows[..., wire.own, :]
 

@@ -17,8 +17,8 @@ class Ledger(NamedTuple):
     """The memory that resynchronising needs.
 
     Attributes:
-        said: the sum over all rounds of the agent's public copies [R, n, d].
-        applied: the sum of what it took for the weighed copies of those it hears, and of what it made up for [R, n, d].
+        said: the sum of the agent's public copies over all rounds [R, n, d].
+        applied: the sum of the weighted copies that it used, including corrections [R, n, d].
         turn: which block of coordinates is next, the same at every agent [R, n, 1].
     """
 
@@ -31,8 +31,8 @@ class ChocoMemory(NamedTuple):
     """The memory of an agent. Its size does not depend on the degree.
 
     Attributes:
-        copy: what every neighbour takes its value for, h_i [R, n, d].
-        mixed: its sum over those it hears, sum_j w_ij h_j [R, n, d], brought up to date by what they send.
+        copy: the public copy h_i, which every neighbour holds [R, n, d].
+        mixed: the sum over its senders, sum_j w_ij h_j [R, n, d], updated by their messages.
         warm: the compressor's warm start.
         ledger: see ``Ledger``; empty without ``resync``.
     """
@@ -48,20 +48,20 @@ class Choco(Compressing):
     """CHOCO: agents mix public copies of their values and send what brings these up to date [koloskova2019].
 
         q_t = C(z_t - h_t)                  sent
-        hhat_t = h_t + q_t,                 what, with order "new", all take z_t for
+        hhat_t = h_t + q_t                  the estimate of z_t, with order "new"
         h_{t+1} = h_t + alpha q_t           h_0 = 0
         result: z_t + gamma (W - I) hhat_t  ("old": h_t in place of hhat_t), or W hhat_t where ``gamma`` is none
 
-    z_t, h_t [R, n, d], C the compressor. As 1'(W - I) = 0, the result has the agents' mean of z_t, whatever C loses, so gradient
-    tracking keeps its invariant. With alpha = 1, q_t is error feedback on the increments of z: C(z_t - z_{t-1} + e_t), e the error.
-    With alpha < 1 it is the COMM procedure of C-GT and LEAD [liao2022, liu2021]. With an identity C and gamma = alpha = 1 the result
-    is W z_t. ``gamma`` must be the smaller the more C loses: 0.01 .. 1, tuned.
+    z_t, h_t [R, n, d], C the compressor. As 1'(W - I) = 0, the result has the agents' mean of z_t for any C, so gradient tracking
+    keeps its invariant. With alpha = 1, q_t is error feedback on the increments of z: C(z_t - z_{t-1} + e_t), e the error. With
+    alpha < 1 it is the COMM procedure of C-GT and LEAD [liao2022, liu2021]. With an identity C and gamma = alpha = 1 the result is W
+    z_t. The larger the error of C, the smaller ``gamma`` must be: 0.01 .. 1, tuned.
 
-    Sums of copies only make sense while W does not change: a network whose links come and go is refused. A message that is lost
-    leaves its receiver with a wrong sum for ever: the tracking invariant shows it. ``resync`` = K heals that within K rounds:
-    each message also carries a K-th part of the coordinates uncompressed, in turn: of the copy, and of the sum of the copies
-    over all rounds, from which a receiver finds what it missed and makes up for it, so that means are as if nothing had been lost.
-    These 2 d / K numbers a message count as bits. Sums over T rounds are rounded to about T eps, and so is the invariant then.
+    The sums of copies are only valid for a constant W: networks whose links fail or change are refused. A lost message makes the
+    receiver's sum wrong for ever; the tracking invariant shows it. ``resync`` = K repairs that within K rounds. Each message then
+    also carries a K-th part of the coordinates uncompressed, in turn: of the copy, and of the sum of the copies over all rounds.
+    From these a receiver computes what it missed and corrects for it, so that means are as if nothing had been lost. These 2 d / K
+    numbers a message count as bits. Sums over T rounds have a rounding error of about T eps, and so has the invariant.
 
     Raises:
         InputError: gamma or alpha outside (0, 1], an unknown ``order``, or a ``resync`` below 0 or above 2^24.
@@ -136,14 +136,14 @@ class Choco(Compressing):
         return -(-d // self.resync)
 
     def _part(self, ledger: Ledger, d: int) -> Tensor:
-        """The coordinates whose turn it is, int64 [R, n, width]; past the end the last one again."""
+        """The coordinates of this turn, int64 [R, n, width]; past the end the last one is repeated."""
         width = self._width(d)
         return (ledger.turn.to(torch.int64) * width + torch.arange(width, device=ledger.turn.device)).clamp(max=d - 1)
 
     def _resynchronised(
         self, mixed: Tensor, ledger: Ledger, told: tuple[Tensor, Tensor], wire: Wire
     ) -> tuple[Tensor, Tensor, Ledger]:
-        """The weighed copies with this round's coordinates as their owners have them, what was missed there, and the ledger."""
+        """The weighted copies with this round's coordinates corrected, the correction, and the ledger."""
         d = mixed.shape[-1]
         width = self._width(d)
         place = torch.arange(d, device=mixed.device) - ledger.turn.to(torch.int64) * width

@@ -8,7 +8,7 @@ from distopt.ranges import named, share
 
 
 def comm(compressor: Compressor, gamma: float = 0.3, alpha: float = 0.5) -> Choco:
-    """COMM: public copies that follow what was sent by a fraction alpha only [liu2021] [liao2022].
+    """COMM: public copies that move by a fraction alpha of each message only [liu2021] [liao2022].
 
         zhat_t = h_t + C(z_t - h_t),    h_{t+1} = (1 - alpha) h_t + alpha zhat_t,    result: z_t + gamma (W - I) zhat_t
 

@@ -14,7 +14,7 @@ from distopt.ranges import share
 
 
 class ErrorMemory(NamedTuple):
-    """An agent's memory: the error ``e`` [R, n, d] that its messages have left out so far, and the compressor's warm start."""
+    """An agent's memory: the compression error ``e`` [R, n, d] so far, and the compressor's warm start."""
 
     e: Tensor
     warm: Warm
@@ -22,15 +22,15 @@ class ErrorMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorFeedback(Compressing):
-    """Add to each value what earlier messages left out, and send that compressed [karimireddy2019].
+    """Add the errors of earlier messages to each value, and send the compressed sum [karimireddy2019].
 
         p_t = z_t + e_t,        e_{t+1} = p_t - C(p_t),        e_0 = 0
         result: W C(p_t), or z_t + gamma (W - I) C(p_t) where ``gamma`` is given
 
-    z_t, p_t, e_t [R, n, d], C the compressor. Right for values that add up, such as the steps of EF-SGD: what has been sent differs
-    from the sum of all z by e_t alone, which stays bounded. For values that are each the whole truth (x, or a tracker) it stalls at
-    a floor; ``choco``, which is error feedback on their increments, does not. The result with ``gamma`` is that of DeepSqueeze
-    [tang2019]; it keeps the agents' mean.
+    z_t, p_t, e_t [R, n, d], C the compressor. Use it for values that are summed, such as the steps of EF-SGD: the sum of all
+    messages differs from the sum of all z by e_t only, which stays bounded. For values that replace each other (x, or a tracker)
+    it stops at a floor. ``choco``, which is error feedback on their increments, does not. The result with ``gamma`` is that of
+    DeepSqueeze [tang2019]; it keeps the agents' mean.
 
     Raises:
         InputError: ``gamma`` outside (0, 1].

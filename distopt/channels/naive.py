@@ -12,12 +12,12 @@ from distopt.protocols import Compressor, Payload, Wire
 
 @dataclass(frozen=True)
 class Naive(Compressing):
-    """Send C(z) and forget what it lost: the result is W C(z), and the error never dies out.
+    """Send C(z) and ignore the error: the result is W C(z), and the error does not vanish.
 
-    C is ``compressor``, z [R, n, d]. Everybody, the agent itself too, takes C(z_j) for z_j. What C loses of each value is lost for
-    good: averages of the agents are not kept, so that methods which live on them (gradient tracking) end far from the optimum. Use
-    ``choco`` for a method and this one to see why. With an unbiased or scaled sign and workers around an average it is the
-    compression of SIGNSGD [karimireddy2019].
+    C is ``compressor``, z [R, n, d]. Everybody, the agent itself too, takes C(z_j) for z_j. The error of each value is lost, so
+    the agents' averages are not kept. Methods that rely on averages (gradient tracking) end far from the optimum. Use ``choco``
+    for a method and this one to see why. With an unbiased or scaled sign and workers around an average it is the compression of
+    SIGNSGD [karimireddy2019].
 
     >>> import torch
     >>> from distopt.channels.naive import Naive

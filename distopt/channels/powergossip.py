@@ -23,14 +23,13 @@ def powergossip(rank: int = 1, rows: int = 0, gamma: float = 1.0) -> PerLink:
         result: Z_i - gamma w_ij D_e and Z_j + gamma w_ij D_e, added up over all links e = (i, j), i < j
 
     Row i of z [R, n, d] is a matrix Z_i [a, b], a = ``rows`` or ceil(sqrt(d)) where that is 0; U_e has r = ``rank`` columns. The turns
-    alternate, so that each link makes a power iteration of the difference of its ends, beginning with a right turn from a fixed start,
-    to which a column that has become zero returns. Z_i V_e is all that i tells j, so both find the same U_e, bit for bit, and what one
-    loses the other gains: the agents' mean is kept. There is nothing to tune but r: gamma in (0, 1] may stay 1. With r = a = b the result is
-    z + gamma (W - I) z. W must be constant and symmetric.
+    alternate, so each link makes a power iteration on the difference of its ends. It begins with a right turn from a fixed start; a
+    column that becomes zero returns to its start. i sends j only Z_i V_e, so both compute the same U_e, bit for bit. Their corrections are
+    opposite, so the agents' mean is kept. Only r has to be tuned: gamma in (0, 1] may stay 1. With r = a = b the result is z + gamma (W - I)
+    z. W must be constant and symmetric.
 
-    A message has max(a, b) r numbers for each link, and the row of an agent has room for the largest degree of the network: that is
-    what ``bits`` counts, so of an agent that has so many neighbours. The authors' code draws the start at random, and sends a r and b r
-    numbers by turns.
+    A message has max(a, b) r numbers for each link. ``bits`` counts the links of an agent with the largest degree of the network. The
+    authors' code draws the start at random, and sends a r and b r numbers by turns.
 
     Raises:
         InputError: a rank below 1, negative rows, or gamma outside (0, 1].
@@ -69,7 +68,7 @@ class PerLink(ChannelDefaults):
         share("powergossip", gamma=self.gamma)
 
     def for_degree(self, slots: int) -> PerLink:
-        """The channel of a network in which no agent has more neighbours than ``slots``."""
+        """The channel for a network whose agents have at most ``slots`` neighbours."""
         return replace(self, slots=slots)
 
     def init(self, like: Tensor) -> LinkMemory:
@@ -120,7 +119,7 @@ class PerLink(ChannelDefaults):
         return orthonormal(memory.vectors.reshape(*z.shape[:-1], self.slots, r, max(m, n)).unbind(-2))
 
     def _start(self, z: Tensor, turn: Tensor) -> Tensor:
-        """What a link starts from where ``turn`` [R, n, 1] is next, [R, n, 1, r, max(a, b)]."""
+        """The start vectors of a link whose next turn is ``turn`` [R, n, 1], [R, n, 1, r, max(a, b)]."""
         m, n, r = self._shape(z)
         right, left = (_fit(start(size, r, z.dtype).reshape(r, size).to(z.device), max(m, n)) for size in (n, m))
         return torch.where(turn[..., None, None] == 0, right, left)

@@ -1,4 +1,4 @@
-"""Sums of all that was sent, from which a receiver finds what it missed."""
+"""Running sums: messages carry the sum of all values, from which a receiver computes what it missed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from distopt.ranges import whole
 
 
 def running_sums() -> SumsBySender:
-    """Send the sum of all values so far, so that nothing is lost for good: the running sums of robust push-sum [hadjicostis2016].
+    """Send the sum of all values so far, so that no value is lost for ever: the running sums of robust push-sum [hadjicostis2016].
 
         S_{j,t} = S_{j,t-1} + z_{j,t}                                        sent, S_{j,-1} = 0
         result: w_ii z_{i,t} + sum_j w_ij (S_{j,t} - rho_{ij,t})             over those j whose message arrives
         rho_{ij,t+1} = S_{j,t} where it arrives, else rho_{ij,t}             rho_{ij,0} = 0
 
-    z_t, S_t [R, n, d]; rho_t holds a row for each j that i hears, so the memory of an agent grows with the largest number D of them. Whatever is
-    lost on the way arrives with the next message that gets through. The result plus what is under way has the column sums of W z: with
-    columns that sum to 1, the sum over the agents is kept, though messages are lost one way. Without losses the result is W z, to
-    rounding. It is for values whose sums matter, with column weights (push-sum and trackers), and not for points that rows average: there the
-    value of an earlier round would come on top.
+    z_t, S_t [R, n, d]; rho_t holds a row for each sender j of i, so the memory grows with the largest number of senders, D. A lost value
+    arrives with the next message that is not lost. The result plus what is still to arrive has the column sums of W z. If columns sum to 1,
+    the sum over the agents is kept even if messages are lost in one direction. Without losses the result is W z, to rounding. Use it
+    for values whose sums matter, with column weights (push-sum and trackers). Do not use it for points that row weights average: values
+    of earlier rounds would be added to them.
 
     W must be that of a fixed graph; messages may be lost. Sums over T rounds are rounded to about T eps.
 
@@ -54,7 +54,7 @@ class RunningMemory(NamedTuple):
 
     Attributes:
         said: the sum of all its values so far [R, n, d].
-        seen: the newest such sum that it has of each of those it hears, one after the other [R, n, D d].
+        seen: the newest sum of each sender that has arrived, one after the other [R, n, D d].
     """
 
     said: Tensor
@@ -63,7 +63,7 @@ class RunningMemory(NamedTuple):
 
 @dataclass(frozen=True)
 class SumsBySender(ChannelDefaults):
-    """See ``running_sums``; ``places`` is D, the largest number of others that an agent hears."""
+    """See ``running_sums``; ``places`` is D, the largest number of senders of an agent."""
 
     places: int = 1
 
@@ -71,7 +71,7 @@ class SumsBySender(ChannelDefaults):
         whole("running_sums", 1, places=self.places)
 
     def for_senders(self, places: int) -> SumsBySender:
-        """The channel of a network in which no agent hears more others than ``places``."""
+        """The channel for a network whose agents have at most ``places`` senders."""
         return replace(self, places=places)
 
     def init(self, like: Tensor) -> RunningMemory:

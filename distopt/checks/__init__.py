@@ -1,8 +1,8 @@
 """The conformance battery: checks that an algorithm, direction, schedule, scenario, topology, channel, compressor, metric or
 probe keeps its promises.
 
-Each check runs in well under a second, raises AssertionError with one line that names the promise and how it was broken, and
-returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.
+Each check runs in well under a second. It raises AssertionError with one line that names the broken promise and how it was
+broken, and returns None if all are kept. Call them from your own tests: ``check_algorithm(MyAlgorithm())``.
 """
 
 from __future__ import annotations

@@ -50,12 +50,12 @@ def sliced(tree: Any, *index: Any) -> Any:
 
 
 def copied(tree: Any) -> Any:
-    """The tree with its own memory, to see later whether the original was changed in place."""
+    """A copy of the tree, to see later whether the original was changed in place."""
     return tree_map(Tensor.clone, tree)
 
 
 def normals(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Standard normal numbers, the same for the same seed whatever the dtype."""
+    """Standard normal numbers, the same for the same seed in every dtype."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 

@@ -36,10 +36,12 @@ def there_and_back(compressor: Any, z: Tensor, seed: int = 0) -> tuple[Any, Tens
 def check_compressor(compressor: Any) -> None:
     """Check a compressor against ``distopt.protocols.Compressor``.
 
-    Promises, for rows of 1 to 100 numbers in both precisions: z's shape and dtype come back; ``bits`` is the size of the payload; pure;
-    a row's numbers do not depend on the rows beside it, bit for bit; zeros stay zero where a contraction or variance is promised; huge and
-    tiny numbers stay finite; a NaN does not get lost; the error is within ``delta`` (on average over the draws) and, with ``omega``, the
-    mean is z.
+    Promises, for rows of 1 to 100 numbers in both precisions:
+
+    - Decoding gives z's shape and dtype, and ``bits`` is the size of the payload. Both functions are pure.
+    - A row's numbers do not depend on the other rows, bit for bit.
+    - Zeros stay zero if a contraction or variance is promised. Huge and tiny numbers stay finite, and a NaN is not lost.
+    - The error is within ``delta`` (on average over the draws). With ``omega``, the mean is z.
 
     Raises:
         AssertionError: naming the first promise that is broken.

@@ -59,12 +59,15 @@ class _Silent(Rehearsal):
 def check_algorithm(algorithm: Any) -> None:
     """Check an algorithm against ``distopt.protocols.Algorithm``.
 
-    Promises: it declares its channels and uses each once a round and no other; its state has leaves [R, n, *] of x's dtype whose shapes
-    never change; ``update`` is pure; float32 stays float32; trials do not touch each other, bit for bit; agents learn of each other
-    through ``mix`` only (``output`` knows of one agent at a time), and their numbering does not matter; agents that agree and see zero
-    gradients stay where they are; where ``mix.coin`` falls on False nothing depends on what ``mix`` gives; with ``tracks``, the tracker's
-    mean is the mean of the gradients after every round. All this holds for weights of each channel that have the properties that ``weights``
-    asks for and no others.
+    Promises, with weights that have the properties of ``weights`` and no others:
+
+    - It declares its channels, and uses each once a round and no other.
+    - Its state has leaves [R, n, *] of x's dtype, whose shapes never change. float32 stays float32.
+    - ``update`` is pure, and trials are independent, bit for bit.
+    - Agents learn of each other through ``mix`` only (``output`` uses one agent at a time), and their numbering does not matter.
+    - Agents that agree and see zero gradients do not move.
+    - Where ``mix.coin`` is False, nothing depends on what ``mix`` returns.
+    - With ``tracks``, the tracker's mean is the mean of the gradients after every round.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -147,7 +150,7 @@ def check_algorithm(algorithm: Any) -> None:
 
 
 def _check_output(algorithm: Any, x: Tensor, state: Any, t: int) -> None:
-    """The answer before round t + 1: x's form, pure, and every agent's by itself."""
+    """The answer before round t + 1, checked for shape, purity, and independence of agents."""
     who = type(algorithm).__name__
     held = copied((x, state))
     answer = algorithm.output(x, state)
@@ -211,8 +214,9 @@ def _check_round(algorithm: Any, g: Tensor, state: Any, x: Tensor, t: int, w: di
 def check_direction(direction: Any) -> None:
     """Check a direction rule against ``distopt.protocols.Direction``.
 
-    Promises: state leaves [R, n, *] of s's dtype; shapes kept; pure; every agent by itself, bit for bit; finite for gradients
-    from 1e-12 to 1e6 and for zero ones; no gradient from the start, no direction.
+    Promises: state leaves are [R, n, *] of s's dtype, with constant shapes. The rule is pure, and every agent's result is
+    independent of the others, bit for bit. It is finite for gradients from 1e-12 to 1e6 and for zero ones. Without any
+    gradient from the start there is no direction.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -265,11 +269,13 @@ def check_direction(direction: Any) -> None:
 def check_channel(channel: Any, keeps_mean: bool = True) -> None:
     """Check a channel against ``distopt.protocols.Channel``.
 
-    Promises, for values of several widths: ``init`` goes by shape and dtype alone;
-    memory and payload leaves [R, n, *], of z's dtype (a payload may hold integers) and of shapes
-    that never change; pure; z's shape and dtype come back; trials do not touch each other, bit for bit; ``bits`` is a positive whole
-    number that does not shrink as d grows; and, with ``keeps_mean``, what comes out has the agents' mean of what went in (doubly
-    stochastic W), without which gradient tracking fails.
+    Promises, for values of several widths:
+
+    - ``init`` depends on shape and dtype only.
+    - Memory and payload have leaves [R, n, *] of z's dtype (a payload may hold integers), with constant shapes.
+    - It is pure, keeps z's shape and dtype, and trials are independent, bit for bit.
+    - ``bits`` is a positive whole number that does not shrink as d grows.
+    - With ``keeps_mean`` and a doubly stochastic W, the result has the agents' mean of z. Gradient tracking needs this.
 
     Raises:
         AssertionError: naming the first promise that is broken.

@@ -1,4 +1,4 @@
-"""Metrics: pure functions whose sums over agents do not depend on which block holds whom, nor on where a segment of rounds begins."""
+"""Check of metrics: pure functions whose sums over agents do not depend on the blocks of agents or on the segments of rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distopt.simulation import measure
 from distopt.simulation.problem import Problem, build
 
 POINTS = "seen.points"
-"""What a metric asks for in vain unless it says ``needs_points``."""
+"""Raised where a metric reads ``seen.points`` without ``needs_points``."""
 
 CLOCK = "compute=1e-3,latency=1e-3,bandwidth=1e9"
 """Metrics may ask how long a round lasts."""
@@ -32,10 +32,14 @@ CLOCK = "compute=1e-3,latency=1e-3,bandwidth=1e9"
 def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: Any = "gt") -> None:
     """Check a metric against ``distopt.metrics.Metric``. It is measured on a scenario and an algorithm that can have it.
 
-    Promises: it has one way of measuring, and says of itself what metrics say; ``columns`` is a whole number above 0, and a term [R, n] or
-    [R, n, columns]; ``finish`` and ``value`` give [K, R]; finite on harmless numbers; pure; it changes nothing in place; it reads
-    ``seen.points`` only if it says ``needs_points``; an agent adds the same bits alone as among others, so that sums are the same on every
-    engine; trials do not touch each other, and no bit depends on where a segment of rounds begins.
+    Promises:
+
+    - It has one way of measuring, and its attributes have the types of ``Metric``.
+    - ``columns`` is a whole number above 0, and a term [R, n] or [R, n, columns]. ``finish`` and ``value`` give [K, R].
+    - It is pure, changes nothing in place, and is finite on harmless numbers.
+    - It reads ``seen.points`` only with ``needs_points``.
+    - An agent adds the same bits alone as among others, so that sums are the same on every engine.
+    - Trials are independent, and no bit depends on where a segment of rounds begins.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -67,7 +71,7 @@ def check_metric(metric: Any, scenario: Any = "moving_target:dim=3", algorithm: 
 
 
 class _Rounds:
-    """Some rounds of random points, with all that a metric may ask for."""
+    """Some rounds of random points, with everything that a metric may use."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, blocks = problem, Blocks(problem.scenario, problem.key, ROUNDS)
@@ -131,7 +135,7 @@ class _Rounds:
 
 
 class _Seen(measure.Rounds):
-    """The rounds with points for the metrics that say that they need them. A run keeps points only where one of its metrics says so."""
+    """The rounds with points for the metrics that say that they need them. A run keeps points only if one of its metrics has ``needs_points``."""
 
     _asked: Metric | None = None
 
@@ -154,7 +158,7 @@ class _Seen(measure.Rounds):
         return self.points, self.data, dict(self._sums)
 
     def others(self, name: str) -> dict[str, Tensor]:
-        """The metrics for which the metric ``name`` has asked."""
+        """The metrics that the metric ``name`` has read."""
         return {each: value for each, value in self._found.items() if each != name}
 
 
@@ -231,7 +235,7 @@ def _check_round_term(rounds: _Rounds, metric: Metric, t: int, who: str) -> None
 
 
 def _check_rows(term: Callable[[slice, slice], Tensor], metric: Metric, x: Tensor, who: str, what: str) -> Tensor:
-    """What agents add, after it was found to be of the right shape, pure, and each trial's and agent's by itself."""
+    """The agents' terms, checked for shape, purity, and independence of trials and agents."""
     all_trials, all_agents = slice(0, R), slice(0, N)
     whole, columns = term(all_trials, all_agents), metric.columns(x.shape[-1])
     shapes = [[R, N, columns]] + ([[R, N]] if columns == 1 else [])

@@ -1,4 +1,4 @@
-"""Probes: functions of what a run holds between two rounds, which change nothing of it and need nothing of earlier readings."""
+"""Check of probes: functions of a run between two rounds, which change nothing and do not depend on earlier readings."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from distopt.simulation.round import AgentState
 def check_probe(probe: Any, scenario: Any = "quadratic:dim=3", algorithm: Any = "gt") -> None:
     """Check a probe against ``distopt.protocols.Probe``. It looks at six rounds of two trials; with ``every`` above 5 at the last one alone.
 
-    Promises: ``every`` is a whole number above 0, and ``measure`` gives a number for each of its ``columns``; on harmless points they are not
-    all nan; it is pure and changes nothing of what it sees; a reading does not depend on whether there were others before it in the same process,
-    as there are none where a run has been resumed; trials do not touch each other.
+    Promises:
+
+    - ``every`` is a whole number above 0, and ``measure`` gives a number for each of its ``columns``.
+    - On harmless points they are not all nan.
+    - It is pure and changes nothing that it sees.
+    - A reading does not depend on earlier readings in the same process: a resumed run has none.
+    - Trials are independent.
 
     Raises:
         AssertionError: naming the first promise that is broken.

@@ -18,16 +18,22 @@ from distopt.optional import ScenarioDefaults, completed
 def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     """Check a scenario for ``agents`` agents against ``distopt.protocols.Scenario``.
 
-    Promises: leaves [K|1, R|1, n|1, ...], finite, and the same bits whatever rounds, trials and agents are asked together and in which
-    order; ``loss`` [R, n] and ``grad`` [R, n, d] in x's dtype; ``grad`` is what autograd makes of ``loss``, less what a small step of
-    ``prox`` goes down, and an agent's row has the same bits in every block; at ``optimum`` the gradients sum to zero, or point out of what is
-    allowed, or a proximal step leads nowhere, and ``comparator = False`` has none; no point is better over the first rounds together than
-    ``best_fixed``; ``hessian`` is the derivative of ``grad``; at the ``equilibrium`` of a
-    game the gradients sum to zero, unless rounds have data of their own (its ``grad`` is not compared with ``loss``); ``linear_rows`` gives
-    the costs of ``loss``; these are linear in the leaf that ``row_weights`` names; between pairs of points the summed gradient changes by no
-    less than ``modulus`` says and by no more than ``smoothness`` says; ``project`` leaves allowed points where they are and moves each agent by
-    itself; ``start`` is addressed; where ``terms`` counts its rows, the mean of the gradients of single ones is that of all;
-    accuracies lie in [0, 1] or are nan.
+    Promises:
+
+    - Leaves are [K|1, R|1, n|1, ...] and finite. Their bits do not depend on the rounds, trials and agents of a call, or on its order.
+    - ``loss`` is [R, n] and ``grad`` [R, n, d], in x's dtype. An agent's row has the same bits in every block.
+    - ``grad`` is autograd's derivative of ``loss``, minus the decrease of h in a small step of ``prox``. ``hessian`` is the derivative
+      of ``grad``.
+    - At ``optimum`` the gradients sum to zero, or point out of the allowed set, or a proximal step does not move. With
+      ``comparator = False`` there is none.
+    - No point is better over the first rounds together than ``best_fixed``.
+    - At the ``equilibrium`` of a game the gradients sum to zero, unless each round has its own data. Its ``grad`` is not
+      compared with ``loss``.
+    - ``linear_rows`` gives the costs of ``loss``. Costs are linear in the leaf that ``row_weights`` names.
+    - Between pairs of points the summed gradient changes by at least ``modulus`` and at most ``smoothness``.
+    - ``project`` keeps allowed points, and moves each agent independently. ``start`` is addressed.
+    - With ``terms``, the mean of the gradients of single rows is the gradient of all.
+    - Accuracies are in [0, 1] or nan.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -41,9 +47,7 @@ def check_scenario(scenario: Any, agents: int = 4, seed: int = 0) -> None:
     require(isinstance(dim, int) and dim > 0, f"{who}: dim must be a positive whole number")
     known = scenario.comparator
     require(isinstance(known, bool), f"{who}: comparator must be True or False, not {known!r}")
-    require(
-        known or scenario.optimum is None, f"{who}: comparator = False says that nobody knows its optimum; it has one"
-    )
+    require(known or scenario.optimum is None, f"{who}: comparator = False, but it has an optimum; remove one of them")
     game = scenario.equilibrium is not None
     require(not (known and game), f"{who}: a game has no minimiser: say comparator = False")
     last = scenario.length(agents)
@@ -124,7 +128,7 @@ def _check_projection(scenario: Any, agents: int, who: str) -> None:
 
 
 def _check_rows(scenario: Any, data: Any, agents: int, who: str) -> None:
-    """The mean of the gradients of single rows is that of all, and a row that weighs nothing has no part in it."""
+    """Check that the mean of the gradients of single rows is the gradient of all, and that rows of weight 0 do not count."""
     terms = scenario.terms(agents)
     require(isinstance(terms, int) and terms > 0, f"{who}: terms must say how many rows an agent has, not {terms!r}")
     name = scenario.row_weights
@@ -252,16 +256,16 @@ def _check_optimum(scenario: Any, whole: Any, full: Any, rounds: int, who: str) 
             g = scenario.grad(points[k][:, None].expand(R, agents, -1).contiguous(), b)
             pull = g.sum(1) / (1 + float(g.abs().max()))
             gap = float(pull.abs().max())
-            if scenario.prox is not None:  # a proximal step leads nowhere
+            if scenario.prox is not None:  # a proximal step does not move
                 lr = torch.full((R, 1, 1), agents / (1 + float(g.abs().max())), dtype=g.dtype)
                 gap = float((points[k] - scenario.prox((points[k] - pull)[:, None], lr)[:, 0]).abs().max())
-            elif scenario.project is not None:  # nor does a step against the gradients, at the edge of what is allowed
+            elif scenario.project is not None:  # nor does a projected step, at the edge of the allowed set
                 gap = min(gap, float((points[k] - scenario.project((points[k] - pull)[:, None])[:, 0]).abs().max()))
             require(gap < 1e-8, f"{who}: the gradients at optimum sum to {gap:.1e} of their size, not to zero")
 
 
 def _check_equilibrium(scenario: Any, whole: Any, full: Any, agents: int, who: str) -> None:
-    """The shape of ``equilibrium``, and the gradients there where the data of all rounds are the same: drawn anew, they balance on average."""
+    """Check the shape of ``equilibrium``, and the gradients there if all rounds have the same data: with random data they only balance on average."""
     b = at(full, 0)
     x = scenario.equilibrium(b)
     fits = x.dim() == 3 and x.shape[0] in (1, R) and x.shape[1] in (1, agents) and x.shape[2] == scenario.dim

@@ -16,8 +16,8 @@ ROUNDS = (0, 1, 2, 7, 100, 10**5)
 def check_schedule(schedule: Any) -> None:
     """Check a schedule against ``distopt.protocols.Schedule``.
 
-    Promises: a number, or float64 without axes; above 0 and finite in every round; pure; t stays as it is; nothing asks a tensor for its value,
-    so that rounds with it can be compiled.
+    Promises: it returns a number, or float64 without axes, above 0 and finite in every round. It is pure and does not change t.
+    No tensor is converted to a number, so that rounds with it can be compiled.
 
     Raises:
         AssertionError: naming the first promise that is broken.
@@ -46,7 +46,7 @@ def check_schedule(schedule: Any) -> None:
     require(found == again[::-1], f"{who}: not pure: the same round gives another step size when it is asked again")
     try:
         schedule(torch.empty((), dtype=torch.int64, device="meta"))
-    except Exception as error:  # whatever a tensor without a value makes of it
+    except Exception as error:  # any error that a tensor without a value causes
         raise AssertionError(
             f"{who}: asks the round for its value, so it cannot be compiled; use operations of torch ({type(error).__name__})"
         ) from None

@@ -22,11 +22,14 @@ from distopt.numerics.random import Key
 def check_topology(topology: Graph | Switching | Callable[..., Any], agents: int = 8, seed: int = 0) -> None:
     """Check a graph, a switching topology, or the maker of one (called twice, with ``agents`` and ``key`` if it takes them).
 
-    Promises: edges int64 [E, 2], i < j, sorted, within 0 .. N - 1, each once; connected; a maker makes the same graph from the
-    same key; of a directed graph arcs int64 [A, 2], sorted, each once, between the pairs of its edges and no others, and strongly
-    connected; the links of a switching topology depend on round and trial alone, come in both directions unless weights are
-    given, and connect everybody over some rounds; the weights made of them have rows that sum to one, or columns where a directed
-    graph is asked for them.
+    Promises:
+
+    - Edges are int64 [E, 2], i < j, sorted, within 0 .. N - 1, each once. The graph is connected.
+    - A maker makes the same graph from the same key.
+    - A directed graph has arcs int64 [A, 2], sorted, each once, between the pairs of its edges only, and is strongly connected.
+    - The links of a switching topology depend on round and trial only. They come in both directions unless weights are given,
+      and connect all agents over some rounds.
+    - The weights have rows that sum to 1. On a directed graph their columns do if columns are needed.
 
     Raises:
         AssertionError: naming the first promise that is broken.

@@ -1,4 +1,4 @@
-"""What the words of a command line ask for: the experiments, the engine's spec, the mode, and which process runs the command."""
+"""Options of the command line, read: the experiments, the engine's spec, the mode, and which process runs the command."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 NAMED = {"scenario", "channel", "feedback", "feasible"}
-"""Settings beside which nothing is known of good step sizes, so that no methods are compared unasked."""
+"""Settings that rule out the default comparison: its step sizes were tuned without them."""
 
 
 def mode(eager: bool, compiled: bool) -> Mode:
     """How the rounds are to run."""
     if eager and compiled:
-        raise click.UsageError("--eager and --compiled exclude each other")
+        raise click.UsageError("--eager and --compiled exclude each other; leave one of them out")
     return "eager" if eager else "compiled" if compiled else "auto"
 
 
 @contextmanager
 def leading(engine: str, workers: int | None, address: str | None) -> Iterator[bool]:
-    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others serve it here."""
+    """Whether this process runs the command. Among the ranks of torchrun only the first does; the others work for it in here."""
     if engine == "local" and workers is not None:
-        raise InputError("--workers says how many share the agents; choose who with --engine threads, ranks or ray")
+        raise InputError("--workers needs an engine that has workers; add --engine threads, ranks or ray")
     if engine != "ray" and address is not None:
-        raise InputError("--address is that of a Ray cluster; add --engine ray")
+        raise InputError("--address names a Ray cluster; add --engine ray")
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
     if started > 1 and engine != "ranks":
         raise InputError(
-            f"torchrun started {started} ranks, each of which would run everything; add --engine ranks, and they share the agents"
+            f"torchrun started {started} ranks, and each would run everything; add --engine ranks, so that they share the agents"
         )
     if engine == "ray":
         from distopt.engines.ray import cluster
@@ -58,16 +58,14 @@ def leading(engine: str, workers: int | None, address: str | None) -> Iterator[b
 def engine_spec(
     engine: str, device: str, workers: int | None, partition: str | None, backend: str | None, address: str | None
 ) -> str:
-    """The spec of the engine asked for."""
+    """The spec of the engine that the options choose."""
     if device != "cpu" and engine != "local":
-        raise click.UsageError("--device belongs to the local engine; leave out one of --device and --engine")
+        raise click.UsageError("--device works with the local engine only; leave out --device or --engine")
     asked = [f"device={device}"] if device != "cpu" else []
     if partition is not None and engine == "local":
-        raise click.UsageError(
-            "--partition says how workers share the agents; choose who with --engine threads, ranks or ray"
-        )
+        raise click.UsageError("--partition needs an engine that has workers; add --engine threads, ranks or ray")
     if backend is not None and engine != "ranks":
-        raise click.UsageError("--backend says what carries the rows of ranks; add --engine ranks")
+        raise click.UsageError("--backend needs ranks; add --engine ranks")
     asked += [] if workers is None else [f"workers={workers}"]
     asked += [] if partition is None else [f"partition={partition}"]
     asked += [] if backend is None else [f"backend={backend}"]
@@ -76,7 +74,7 @@ def engine_spec(
 
 
 def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
-    """The experiments asked for (see ``each``), the points of grids one by one. Where only a network is named, methods are compared."""
+    """The experiments of the options (see ``each``), one for each point of a grid. If only a network is named, three methods are compared."""
     from distopt.experiment import COMPARED, compared
 
     if not algorithms and not topology.endswith(".toml") and not NAMED & given.keys():
@@ -85,7 +83,7 @@ def experiments(topology: str, algorithms: tuple[str, ...], given: dict[str, Any
 
 
 def each(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> list[Experiment]:
-    """An experiment for each algorithm asked for: from options, or from a file with the options laid over it."""
+    """One experiment for each algorithm: from options, or from a TOML file whose settings the options override."""
     from distopt.catalog.spec_files import rebased
     from distopt.experiment import settings, several, start
 
@@ -94,7 +92,7 @@ def each(topology: str, algorithms: tuple[str, ...], given: dict[str, Any]) -> l
         values, where = settings(Path(topology)), topology
         if "x0" in given:
             given["x0"] = start(given["x0"])
-        # paths typed here are relative to this folder; those of the TOML file to its own
+        # paths in options are relative to the current folder, paths in the TOML file to the file's folder
         given = {
             key: rebased(value, values["folder"])
             if key in ("scenario", "channel", "x0") and isinstance(value, str)

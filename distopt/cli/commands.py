@@ -48,7 +48,7 @@ def simulate(
 
 
 def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: bool) -> None:
-    """Go on with what a folder holds, as it was asked for, but for what is given."""
+    """Continue the runs of a folder with their old settings, except for those given here."""
     from distopt.runs import sweep as sweeps
     from distopt.runs.folder import reopened
 
@@ -60,7 +60,7 @@ def resume(path: Path, engine: str | None, checkpoint_every: int | None, force: 
 
 
 def _go_on(folder: Folder, live: bool = False, tensorboard: Path | None = None, page: bool = False) -> None:
-    """Run what is left in a folder, show it, and end with the exit code that it deserves."""
+    """Run the unfinished experiments of a folder, show the results, and exit with 1 if a run diverged."""
     if folder.resumed and folder.finished:
         say(f"nothing to resume: {folder.path} is finished")
         return
@@ -92,7 +92,7 @@ def run(folder: Folder, live: bool = False) -> None:
     try:
         if folder.runs:
             report(folder)
-    except RunError:  # a disk that is full is full for the report, too
+    except RunError:  # on a full disk the report fails, too
         if stopped is None:
             raise
     go_on = f"go on with: distopt resume {shlex.quote(str(folder.path))}"
@@ -106,7 +106,7 @@ def run(folder: Folder, live: bool = False) -> None:
 
 
 def _begin(folder: Folder) -> None:
-    """Say what is going to run, and from where each run goes on."""
+    """Print what will run, and the round from which each run continues."""
     from distopt.experiment import label, titled
 
     first, what = folder.problems[0], folder.problems[0].experiment
@@ -127,7 +127,7 @@ def _begin(folder: Folder) -> None:
 
 @contextmanager
 def said_warnings() -> Iterator[None]:
-    """Within it, a warning is a line for the user, each time that it is given."""
+    """Inside this context each warning is printed as a line, every time."""
     from distopt.codegen.folder import CompileWarning
     from distopt.engines.workers.group import LossWarning
 
@@ -141,7 +141,7 @@ def said_warnings() -> Iterator[None]:
 
 
 def report(folder: Folder) -> None:
-    """Show the closing table and what to be warned of, and write the table and the figure."""
+    """Show the closing table and warnings, and write the table and the figure."""
     from distopt.experiment import titled
     from distopt.report import tables
     from distopt.report.summary import columns, cure, divergence, drift, summary, weakness
@@ -198,7 +198,7 @@ def _run_sweep(sweep: Sweep) -> None:
                 err=True,
             )
             raise SystemExit(stop.code) from None
-        stop.patient = True  # the table is soon written
+        stop.patient = True  # the table is written in a moment
         _close(sweep, runs, failed)
 
 

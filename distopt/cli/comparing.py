@@ -1,4 +1,4 @@
-"""The commands that look at runs that are there: what can be typed after ``distopt compare`` and ``distopt export``.
+"""The commands for finished runs: ``distopt compare`` and ``distopt export``.
 
 As in ``distopt.cli.main``, what takes long to import is imported inside the command that needs it.
 """
@@ -36,20 +36,20 @@ def compare(
     out: Path | None,
     traceback: bool,
 ) -> None:
-    """Compare methods on the trials that they share, and say which differences are more than chance.
+    """Compare methods on the trials that they share, and test which differences are significant.
 
     \b
     distopt compare runs/mine
     distopt compare runs/gt runs/gtadam --baseline gt --out compared
     distopt compare examples/experiment.toml
 
-    RUN is the folder of a run, of several, or of a sweep. A FILE.toml is run first, unless its runs are in their folder already.
-    Runs with the same scenario, agents and start are of one problem. Each problem has a table: the median over the trials with
-    a bootstrap interval, trials that diverged, the difference to the best method with its interval (Hodges-Lehmann), the
-    p-value (Wilcoxon signed-rank test, exact, corrected by Holm), and a verdict at 5 %. Fewer than 6 trials can show no
-    significant difference.
+    RUN is the folder of a run, of several runs, or of a sweep. A FILE.toml is run first, unless its runs are finished.
+    Runs with the same scenario, agents and start belong to one problem. Each problem has a table. It shows the median
+    over the trials with a bootstrap interval, the number of trials that diverged, and the difference to the best method
+    (Hodges-Lehmann) with its interval. The p-value is that of the exact Wilcoxon signed-rank test, corrected by Holm;
+    the verdict is at 5 %. Fewer than 6 trials can show no significant difference.
 
-    DIR gets comparison.csv, .md and .tex, differences.png, ecdf.png, and with at least 5 problems profile.png.
+    DIR then holds comparison.csv, .md and .tex, differences.png, ecdf.png and, from 5 problems on, profile.png.
     """
     with polite(traceback), commands.said_warnings():
         from distopt.report import study
@@ -76,20 +76,20 @@ def compare(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE|DIR",
-    help="File or, for TensorBoard, folder.  [default: NAME.FORMAT]",
+    help="File to write or, for TensorBoard, a folder.  [default: NAME.FORMAT]",
 )
 @TRACEBACK
 def export(runs: tuple[Path, ...], *, kind: str, out: Path | None, traceback: bool) -> None:
-    """Write runs for other programs.
+    """Export runs for other programs.
 
     \b
     distopt export runs/mine
     distopt export runs/gt runs/gtadam --format parquet --out both.parquet
     distopt export runs/mine --format tensorboard --out events
 
-    RUN is the folder of a run, of several, or of a sweep. The table has a line for each trial and recorded round, with the columns
-    problem, algorithm, seed, trial, round, and one for each metric. Parquet needs pyarrow (pip install 'distopt[export]'), and
-    event files TensorBoard (pip install 'distopt[tensorboard]').
+    RUN is the folder of a run, of several runs, or of a sweep. The table has a line for each trial and recorded round.
+    Its columns are problem, algorithm, seed, trial, round, and one for each metric. Parquet needs pyarrow (pip install
+    'distopt[export]'), and event files TensorBoard (pip install 'distopt[tensorboard]').
     """
     with polite(traceback), commands.said_warnings():
         from distopt.report import exporting, study

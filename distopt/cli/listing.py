@@ -57,7 +57,7 @@ def shown(kind: str | None) -> None:
 
 
 def lines(found: Sequence[Entry], room: int, parameters: bool) -> Iterator[str]:
-    """The entries as aligned columns in a terminal ``room`` columns wide: names, sentences, and where asked for parameters.
+    """The entries as aligned columns in a terminal ``room`` columns wide: names, sentences, and optionally parameters.
 
     >>> made = Entry("directions", "mine", "Go downhill, but not too fast.", (entries.Parameter("b", "float", "0.9", ""),), "")
     >>> for line in lines([made], 36, parameters=True):
@@ -159,7 +159,7 @@ def typed(entry: Entry) -> str:
     """
     given = [p for p in entry.parameters if p.default is None] or list(entry.parameters[:1])
     values = ",".join(f"{p.name}={p.default or _some(p)}" for p in given if p.default not in ("''", "()"))
-    nested = entry.kind in ("directions", "schedules", "compressors")  # the others stand by themselves, too
+    nested = entry.kind in ("directions", "schedules", "compressors")  # the other columns are independent, too
     return entry.name + ((f"({values})" if nested else f":{values}") if values else "")
 
 

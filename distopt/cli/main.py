@@ -1,8 +1,8 @@
 """The command line: what can be typed after ``distopt``. What the longer commands do is in ``distopt.cli.commands``.
 
-torch, networkx and matplotlib take seconds to import: whatever needs them is imported inside the command that does.
-Exit codes: 0 done, 1 failed (a run that diverged counts), 2 asked for something that cannot be done,
-130 and 143 ended by Ctrl-C and SIGTERM.
+torch, networkx and matplotlib take seconds to import, so each command imports what it needs inside its function.
+Exit codes: 0 success, 1 failure (a run that diverged counts), 2 invalid request, 130 ended by Ctrl-C, 143 ended by
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from distopt.cli.streams import lasting_streams
 @installing.INSTALL
 @installing.SHOW
 def cli() -> None:
-    """Simulate agents on a graph that minimise changing costs together, without a coordinator.
+    """Simulate decentralised online optimisation: agents on a graph, costs that change over time, no coordinator.
 
     \b
     distopt simulate ring --agents 16
@@ -54,7 +54,7 @@ def cli() -> None:
 @click.option("--trials", type=WHOLE, metavar="R", help="Number of independent repetitions.  [default: 1]")
 @HOW
 @click.option(
-    "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Write compiled functions there as C."
+    "--keep-code", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write compiled functions to, as C."
 )
 @WHERE
 @click.option("--live", is_flag=True, help="Draw the regret in the terminal while the rounds run.")
@@ -62,11 +62,11 @@ def cli() -> None:
     "--tensorboard",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write event files for TensorBoard there, too.",
+    help="Folder to write event files for TensorBoard to.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.  [default: runs/...]")
 @CHECKPOINT
-@click.option("--report", is_flag=True, help="Write a report into the folder, too (see distopt report).")
+@click.option("--report", is_flag=True, help="Also write a report into the folder (see distopt report).")
 @TRACEBACK
 def simulate(
     topology: str,
@@ -96,21 +96,22 @@ def simulate(
     combinations in one batch. Quote it, or the shell reads the brackets. FILE.toml holds the same settings as keys (algorithm
     may be a list there). Options on the command line override it.
 
-    Where neither a scenario, an algorithm nor a channel is named, gtadam, gt and dgd are compared on the flights, with step sizes
-    that `distopt tune` found there.
+    If you name no scenario, no algorithm and no channel, the command compares gtadam, gt and dgd on the flights.
+    `distopt tune` found their step sizes.
 
-    The engine does not change the results: they are bitwise identical. "ranks" are processes. distopt starts them, or uses
-    those of torchrun, on one machine or several:
+    The engine does not change the results: they are bitwise identical. With "ranks", processes share the agents.
+    distopt starts them, or uses those of torchrun, on one machine or several:
 
     \b
     torchrun --nproc-per-node 4 -m distopt simulate ring --agents 16 --engine ranks
 
-    "ray" are actors of a Ray cluster. Both replace workers that die. With --backend nccl each rank has a GPU of its own; its
-    results equal those of CPUs to rounding.
+    With "ray", actors of a Ray cluster share the agents. Both engines replace workers that die. With --backend nccl
+    each rank uses its own GPU; results then equal those of CPUs up to rounding.
 
     The run, a figure (regret.png) and a table (summary.csv) are written to the folder. A star marks the smallest average
-    regret. Ctrl-C and SIGTERM save the run and end it; `distopt resume` continues it. After a kill it continues from the last
-    checkpoint, if --checkpoint-every was given. torchrun --max-restarts resumes by itself, given --out and --checkpoint-every.
+    regret. Ctrl-C and SIGTERM save the run and end it; `distopt resume` continues it. After a kill it continues from
+    the last checkpoint, if you gave --checkpoint-every. Under torchrun --max-restarts the run resumes automatically, if
+    you gave --out and --checkpoint-every.
     """
     mode = asking.mode(eager, compiled)
     settings = {key: value for key, value in given.items() if value not in (None, ())}
@@ -133,7 +134,7 @@ def simulate(
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--engine", type=ENGINES, help="Where the rounds run.  [default: where the run was]")
+@click.option("--engine", type=ENGINES, help="Where the rounds run.  [default: where the run ran before]")
 @click.option("--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]")
 @click.option("--workers", type=WHOLE, metavar="N", help="Number of workers (threads, ranks or actors).")
 @PARTITION
@@ -161,9 +162,9 @@ def resume(
 ) -> None:
     """Resume a simulation that was interrupted or killed.
 
-    RUN is the folder that `distopt simulate` or `distopt sweep` wrote. A sweep runs the experiments that are not finished.
-    Any other run continues from its last checkpoint, on any engine and any number
-    of workers. Its results, figure and table are bitwise those of an undisturbed run.
+    RUN is the folder that `distopt simulate` or `distopt sweep` wrote. In a sweep, the unfinished experiments run. Any
+    other run continues from its last checkpoint, on any engine and with any number of workers. Its results, figure and
+    table are bitwise identical to those of a run that nothing interrupted.
     """
     if engine is None:
         engine = (
@@ -187,13 +188,13 @@ def resume(
 @click.argument("what", required=False, metavar="[KIND|NAME|FILE.py]", shell_complete=completing.named())
 @TRACEBACK
 def list_(what: str | None, traceback: bool) -> None:
-    """List all topologies, scenarios, algorithms and other parts, or explain one of them, your own included.
+    """List topologies, scenarios, algorithms and other parts, or explain one of them.
 
     \b
-    distopt list                what there is
+    distopt list                all names, by kind
     distopt list algorithms     one kind, with parameters and their defaults
-    distopt list gtadam         what it computes, its parameters, papers and an example
-    distopt list mine.py        the same of your own class
+    distopt list gtadam         what it computes, its parameters and papers, an example
+    distopt list mine.py        the same for your own class
     """
     with polite(traceback):
         from distopt.catalog.registry import KINDS
@@ -244,7 +245,7 @@ def show(
 
 @cli.command()
 @click.argument("paper", metavar="PAPER|all", shell_complete=completing.papers())
-@click.option("--only", metavar="PART", help="One part of a paper's experiments, named below.  [default: all parts]")
+@click.option("--only", metavar="PART", help="One part of a paper's experiments, named above.  [default: all parts]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -255,11 +256,11 @@ def show(
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder with CIFAR-10 or CIFAR-100 (binary version), to classify it too (takes hours).",
+    help="Folder with CIFAR-10 or CIFAR-100 (binary version), to classify its pictures, too (takes hours).",
 )
 @TRACEBACK
 def reproduce(paper: str, *, only: str | None, out: Path | None, data: Path | None, traceback: bool) -> None:
-    """Repeat the experiments of a paper, or of all papers, and say which of its claims hold here.
+    """Repeat the experiments of a paper, or of all papers, and check each claim of the paper.
 
     ef-signsgd: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression schemes", 2019. Parts:
     counterexamples, least-squares, images, density.

@@ -15,7 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # it takes type arguments from click 8.4 on
-    """A number as specs and TOML files have it (see ``distopt.catalog.spec``), not as Python reads it."""
+    """A number in the syntax of specs and TOML files (see ``distopt.catalog.spec``), which is stricter than Python's."""
 
     def __init__(self, name: str, read: Callable[[str], Any], least: int | None = None) -> None:
         self.name, self.read, self.least = name, read, least
@@ -43,18 +43,18 @@ CHECKPOINT = click.option(
     metavar="K",
     help="Write a checkpoint every K rounds.",
 )
-COUNT = "Number of experiments at a time.  [default: one per core, or as many as the cluster has room for]"
+COUNT = "Number of experiments that run at once.  [default: one per core, or as many as the cluster has room for]"
 ENGINES = click.Choice(["local", "threads", "ranks", "ray"])
 WAYS = click.Choice(["contiguous", "cut"])
 PARTITION = click.option(
     "--partition",
     type=WAYS,
-    help="Blocks of contiguous ids, or blocks between which few links run.  [default: contiguous]",
+    help="How workers share the agents: blocks of contiguous ids, or blocks that cut few links.  [default: contiguous]",
 )
 BACKEND = click.option(
     "--backend",
     type=click.Choice(["gloo", "nccl"]),
-    help="How ranks send rows: gloo on CPUs, or nccl with a GPU for each rank.  [default: gloo]",
+    help="How ranks exchange messages: gloo on CPUs, or nccl with a GPU for each rank.  [default: gloo]",
 )
 ADDRESS = click.option(
     "--address", metavar="auto|HOST:PORT", help="Address of a running Ray cluster.  [default: start one]"
@@ -114,19 +114,20 @@ HOW = stacked(
         "--drop-messages",
         type=REAL,
         metavar="P",
-        help="Probability that a message is lost in a round, one way and by itself.  [default: 0]",
+        help="Probability that a message is lost in a round, in one direction, independently of others.  [default: 0]",
     ),
-    click.option("--sleep", type=REAL, metavar="P", help="Probability that an agent sleeps in a round.  [default: 0]"),
+    click.option("--sleep", type=REAL, metavar="P", help="Probability that an agent skips a round.  [default: 0]"),
     click.option(
         "--delay",
         metavar="K|J..K|length",
-        help="How many rounds late messages are; of a range each message draws one; length: by those of links, with --clock compute=S.  [default: 0]",
+        help="How many rounds late messages arrive; from a range, each message draws its delay; length: from links' lengths and "
+        "--clock compute=S.  [default: 0]",
     ),
     click.option(
         "--feedback",
         shell_complete=completing.setting("algorithms", "bandit"),
         metavar="F",
-        help="Values of the costs in place of gradients: two_point:delta=0.01, one_point or residual.  [default: gradients]",
+        help="Estimate gradients from values of the costs: two_point:delta=0.01, one_point or residual.  [default: exact gradients]",
     ),
     click.option(
         "--feasible",
@@ -137,19 +138,21 @@ HOW = stacked(
     click.option(
         "--clock",
         metavar="KEY=VALUE,...",
-        help="What computing and sending cost, for simulated seconds, as in compute=1e-3,latency=1e-3,bandwidth=1e9, or latency=length.",
+        help="What computing and sending take, for the metric simulated_seconds: compute=1e-3,latency=1e-3,bandwidth=1e9, or latency=length.",
     ),
     click.option(
         "--churn",
         metavar="leave=P,join=Q",
-        help="Probabilities that an agent leaves and joins in a round; until=T ends it.  [default: 0]",
+        help="Probabilities that an agent leaves and joins in a round; until=T ends this at round T.  [default: 0]",
     ),
-    click.option("--x0", metavar="NUMBER|FILE.npy", help="Where agents start.  [default: the scenario's start, or 0]"),
+    click.option(
+        "--x0", metavar="NUMBER|FILE.npy", help="Starting point of the agents.  [default: the scenario's start, or 0]"
+    ),
     click.option("--every", type=WHOLE, metavar="E", help="Record metrics every E rounds.  [default: 1]"),
     click.option(
         "--record",
         metavar="x,s",
-        help="Trajectories to record: x, fields of the algorithm's state, and memory.x.e of channels.",
+        help="Trajectories to record: x, fields of the algorithm's state, or a channel's memory, such as memory.x.e.",
     ),
     click.option(
         "--metric",
@@ -157,14 +160,14 @@ HOW = stacked(
         shell_complete=completing.part("metrics", ".py"),
         multiple=True,
         metavar="FILE.py",
-        help="Metric of your own to measure too; may be repeated.",
+        help="Your own metric, measured besides the others. May be repeated.",
     ),
     click.option(
         "--probe",
         shell_complete=completing.part("probes", ".py"),
         multiple=True,
         metavar="P",
-        help="Probe: what to measure every so many rounds, for example sharpness:every=100; may be repeated.",
+        help="Probe: a quantity to measure once in several rounds, for example sharpness:every=100. May be repeated.",
     ),
     click.option(
         "--dtype",
@@ -176,9 +179,9 @@ HOW = stacked(
 """The rest of what is computed."""
 
 WHERE = stacked(
-    click.option("--eager", is_flag=True, help="Run rounds one by one in Python (for debugging); slower."),
+    click.option("--eager", is_flag=True, help="Run rounds one by one in Python: slower, for debugging."),
     click.option(
-        "--compiled", is_flag=True, help="Refuse rounds that cannot be compiled.  [default: run them eagerly]"
+        "--compiled", is_flag=True, help="Fail if the rounds cannot be compiled.  [default: run them in Python]"
     ),
     click.option(
         "--device", default="cpu", metavar="D", help="Device of the local engine: cpu or cuda.  [default: cpu]"

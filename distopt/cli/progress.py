@@ -22,7 +22,7 @@ REDRAWN = 5
 
 
 class Watch(NamedTuple):
-    """What a run tells of itself while it goes on: ``reporting`` gives its progress function by its name, ``seen`` is told its rounds."""
+    """Progress of a run: ``reporting`` returns the progress function of a name, and ``seen`` receives recorded rounds."""
 
     reporting: Callable[[str], Progress]
     seen: Seen | None = None
@@ -70,7 +70,7 @@ def progress(live: bool = False) -> Iterator[Watch]:
 
 
 def _barred(bars: Any, chart: Chart | None = None) -> Callable[[str], Progress]:
-    """Progress functions that move bars, and tell the chart how long its runs are."""
+    """Progress functions that move bars and set the lengths of the chart's runs."""
     tasks: dict[str, tuple[Any, float, int]] = {}
 
     def of(label: str) -> Progress:

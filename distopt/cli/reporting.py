@@ -26,22 +26,23 @@ FOLDER = "report"
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR|FILE.html",
-    help="Where to write.  [default: the folder report in the first RUN]",
+    help="Folder or page to write.  [default: the folder report in the first RUN]",
 )
 @click.option("--page-only", is_flag=True, help="Write the page alone, without figures and tables for a paper.")
 @TRACEBACK
 def report(runs: tuple[Path, ...], *, out: Path | None, page_only: bool, traceback: bool) -> None:
-    """Write a report of runs: one HTML page, report.html, that needs no network.
+    """Write a report of runs: one HTML page, report.html, that works offline.
 
     \b
     distopt report runs/ring-16-flights-1a2b3c4d
     distopt report runs/one runs/two --out report
 
-    RUN is a folder that `distopt simulate`, `sweep` or `tune` wrote, or any folder that holds such folders. Runs on the same
-    problem stand together: the verdict first, then curves with switches, the network, warnings, and how to repeat them. Runs
-    that are not finished are shown as they stand.
+    RUN is a folder that `distopt simulate`, `sweep` or `tune` wrote, or any folder that holds such folders. Runs on the
+    same problem share a section: the verdict first, then curves with switches, the network, warnings, and the commands
+    that repeat the runs. Unfinished runs are shown, too.
 
-    What a paper takes lies beside the page: figures (pdf, svg, png, pgf), tables (tex, csv, md), captions and a bibliography.
+    Files for a paper are written beside the page: figures (pdf, svg, png, pgf), tables (tex, csv, md), captions and a
+    bibliography.
     """
     with polite(traceback), said_warnings():
         write(runs, out or runs[0] / FOLDER, page_only)

@@ -15,7 +15,7 @@ from distopt.errors import printable
 def lasting_streams() -> None:
     """Make the streams of this process such ones."""
     null = os.open(os.devnull, os.O_RDWR)
-    while null <= 2:  # else the first file that is opened would be the standard output of whatever writes there
+    while null <= 2:  # else the next opened file would become the standard output
         null = os.dup(null)
     os.close(null)
     for name in ("stdout", "stderr"):
@@ -28,7 +28,7 @@ def lasting_streams() -> None:
 
 
 class Lasting:
-    """A text stream. Once its reader is gone, writing to it has no effect."""
+    """A text stream. After its reader has ended, writing to it has no effect."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""What ``distopt tune`` does: it asks, says what is found on the way, and ends with the verdict and the command that runs the winners."""
+"""``distopt tune``: run the tuning, print its progress, the verdict, and the command that runs the winners."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tune(
     out: Path | None,
     page: bool,
 ) -> None:
-    """Tune the algorithms asked for, show the verdict, and end with exit code 1 where one has no winner."""
+    """Tune the algorithms, show the verdict, and exit with 1 if one has no winner."""
     from distopt.experiment import settings, titled
     from distopt.runs import tuning
     from distopt.runs.candidates import USUAL
@@ -57,7 +57,9 @@ def tune(
         with progress() as watch, said_warnings():
             tuned = question.run(watch.reporting, say)
     except KeyboardInterrupt:
-        say(f"distopt: interrupted; what is finished is kept in {question.path}; re-run the command to go on", err=True)
+        say(
+            f"distopt: interrupted; finished points are kept in {question.path}; re-run the command to resume", err=True
+        )
         raise SystemExit(question.stop.code) from None
     _verdict(question, tuned)
     if page and tuned.path is not None:

@@ -1,12 +1,12 @@
 """Functions of tensors written out as loops and compiled: the speed of C from the first round on.
 
 Reading order: ``function`` is what is called, and ``segments`` where rounds are cut into pieces. ``record`` writes down what one call does.
-``translate`` says what each operation is, number by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its
-``lanes``) and ``places`` (and its ``selection``); ``operations`` lists them. ``expressions`` and ``loops`` hold the result, a few passes
-over memory. ``memory`` decides what lies where. ``module`` prints the text that is compiled (its loops by ``llvm``, cut into functions by
+``translate`` defines each operation, number by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its ``lanes``)
+and ``places`` (and its ``selection``); ``operations`` lists them. ``expressions`` and ``loops`` hold the result, a few passes over
+memory. ``memory`` decides what lies where. ``module`` prints the text that is compiled (its loops by ``llvm``, cut into functions by
 ``parts``), and ``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it
 keeps things. ``threads`` does large rounds in several threads.
 """
 
 BITS = "1"
-"""Another number where any compiled function gives other bits than before: what was begun with them cannot go on with these."""
+"""Increase it if any compiled function gives other bits than before: runs that began with the old bits then cannot continue."""

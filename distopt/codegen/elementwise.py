@@ -50,7 +50,7 @@ def remainder(a: Expr, b: Expr) -> Expr:
 
 
 def truncated(a: Expr, b: Expr) -> Expr:
-    """a / b rounded towards zero. Of whole numbers, what is divided by 0 stays as it is: the processor would end the program."""
+    """a / b rounded towards zero. A whole number divided by 0 stays unchanged: the processor would end the program."""
     if a.type in FLOATS:
         return rounded(a / b)
     pool, one = a.pool, a.pool.constant(a.type, 1)
@@ -134,7 +134,7 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
 """Of two numbers of the same type."""
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "logical_and", "logical_or", "logical_xor")
-"""Whose result says nothing of the type in which they are made."""
+"""Operations whose result type does not show the type in which they are computed."""
 
 UNARY: dict[str, Callable[[Expr], Expr]] = {
     "neg": lambda a: -a,

@@ -52,8 +52,8 @@ Index = tuple["Expr", ...]
 class Buffer:
     """Memory for the numbers of one tensor, one after the other, the last axis fastest.
 
-    ``kind`` says whose it is: the caller's ("input", "output"), the function's for the time of a round ("temporary"), or a few numbers
-    of a loop body ("local").
+    ``kind`` is its owner: the caller ("input", "output"), the function during a round ("temporary"), or a loop body, for a few numbers
+    ("local").
     """
 
     name: str
@@ -68,7 +68,7 @@ class Buffer:
 
 
 class Expr:
-    """A number. ``op`` is what is done with ``args``; ``value`` is a constant's number, a variable's name or a load's buffer.
+    """A number. ``op`` is the operation on ``args``; ``value`` is a constant's number, a variable's name or a load's buffer.
 
     Arithmetic with ``+ - * /`` and unary ``-`` is that of the type; a Python number beside an expression is a constant of its type.
     """
@@ -182,7 +182,7 @@ class Pool:
         self._made: dict[tuple[Any, ...], Expr] = {}
 
     def make(self, op: str, type: Type, *args: Expr, value: Any = None, key: Any = None) -> Expr:
-        """The expression, made if it is new. ``key`` stands for ``value`` where equal values are not the same number."""
+        """The expression, made if it is new. ``key`` replaces ``value`` in comparisons, where equal values are not the same number."""
         at = (op, type, value if key is None else key, *map(id, args))
         found = self._made.get(at)
         if found is None:
@@ -201,7 +201,7 @@ class Pool:
         return self.make("var", "i64", value=name)
 
     def load(self, buffer: Buffer, ix: Index) -> Expr:
-        """What stands in memory."""
+        """An expression that loads from memory."""
         return self.make("load", buffer.type, *ix, value=buffer, key=id(buffer))
 
     def pick(self, condition: Expr, a: Expr, b: Expr) -> Expr:
@@ -239,7 +239,7 @@ class Pool:
         return a if n == 1 else self.make("div", "i64", a, self.constant("i64", n))
 
     def remainder(self, a: Expr, n: int) -> Expr:
-        """What is left of a place (never negative) after the division by n."""
+        """The remainder of a place (never negative) after the division by n."""
         if a.op == "const":
             return self.constant("i64", a.value % n)
         return self.constant("i64", 0) if n == 1 else self.make("rem", "i64", a, self.constant("i64", n))
@@ -304,7 +304,7 @@ def linear(shape: tuple[int, ...], ix: Index, pool: Pool) -> Expr:
 
 
 def loads(expressions: list[Expr]) -> list[Expr]:
-    """All loads that these expressions need, those of places among them."""
+    """All loads that these expressions need, including those of places."""
     seen: set[int] = set()
     found: list[Expr] = []
     waiting = list(expressions)

@@ -1,6 +1,6 @@
-"""The folder for compiled code, into which only the user can write: what lies there is loaded without a question.
+"""The folder for compiled code, into which only the user can write: code in it is loaded without a check.
 
-So it is never a folder whose name others can guess and make first, such as one in the system's directory for temporary files.
+So it is never a folder that others could create first, such as one in the system's directory for temporary files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CompileWarning(UserWarning):
 def own(name: str, asked: Path | None = None, unfit: Callable[[Path], str | None] = lambda folder: None) -> Path:
     """A folder for code that is loaded: ``asked``, or the one of this name in the user's cache. Made where it is not there, with mode 0700.
 
-    Where it will not do (see ``found``), there is a private one instead for as long as this process lives, and a warning.
+    If the folder cannot be used (see ``found``), a private folder is used until this process ends, with a warning.
     """
     folder, why = found(name, asked, unfit)
     return folder if folder is not None and why is None else _private(why or "there is no cache folder")
@@ -54,7 +54,7 @@ def found(
 
 
 def _home() -> Path:
-    """The user's folder for caches. A relative one does not count, as the standard for XDG_CACHE_HOME has it."""
+    """The user's folder for caches. A relative path is ignored, as the standard for XDG_CACHE_HOME requires."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return named if named.is_absolute() else Path.home() / ".cache"
 
@@ -70,7 +70,7 @@ def _private(why: str) -> Path:
 
     atexit.register(tidy)
     warnings.warn(
-        f"{why}; compiled code goes to a private folder and is compiled anew each time; set XDG_CACHE_HOME to a folder that is yours alone",
+        f"{why}; code is compiled into a private folder, again in each process; set XDG_CACHE_HOME to a folder that only you can write to",
         CompileWarning,
         stacklevel=2,
     )
@@ -78,13 +78,13 @@ def _private(why: str) -> Path:
 
 
 def exposed(folder: Path) -> str | None:
-    """Why others could put files into a folder or another folder into its place; None where only its owner, who runs this, and root can."""
+    """Why others could write into a folder or replace it; None if only its owner, who runs this, and root can."""
     me, real = os.geteuid(), folder.resolve()
     for place in (real, *real.parents):
         about = place.stat()
         if about.st_uid != me and (about.st_uid != 0 or place == real):
             return f"{place} belongs to another user"
-        # a group with the number of its user is the user's alone; in a sticky folder nobody can move what is another's
+        # a group with the user's own number has only this user; in a sticky folder users cannot move others' files
         shared = about.st_mode & stat.S_IWOTH or (about.st_mode & stat.S_IWGRP and about.st_gid != about.st_uid)
         if shared and (place == real or not about.st_mode & stat.S_ISVTX):
             return f"{place} can be written by others"

@@ -66,7 +66,7 @@ class Bound:
     """Rounds on memory that stays where it is: call it with (k0, k1) for rounds k0 .. k1 - 1, places in ``data``.
 
     Round k reads ``data[k]``, or ``data[0]`` of a leaf of length 1, and writes ``rows[k - k0]``. The carried leaves are written over.
-    Several may exist of one function, each with temporaries of its own, and run in different threads.
+    One function may have several, each with its own temporaries, which can run in different threads.
 
     Args:
         function: what to call.
@@ -76,8 +76,8 @@ class Bound:
         memory: that of an earlier one of the function, which is no longer called: fresh pages of large networks take as long as their rounds.
 
     Raises:
-        ValueError: a tensor of another shape or type than the function was made for, or that is not contiguous; or what is written shares
-            memory with anything else.
+        ValueError: a tensor has another shape or type than the function was made for, is not contiguous, or is written
+            and shares memory with another.
         IndexError: data that are places in a tensor, and lie outside.
     """
 
@@ -95,7 +95,7 @@ class Bound:
         check("rows", rows, function.rows, 1)
         written = [each.data_ptr() for each in (*carry, *rows) if each.numel()]
         if len({*written}) < len(written) or {*written} & {each.data_ptr() for each in data}:
-            raise ValueError("what is written shares memory")
+            raise ValueError("an output shares memory with another tensor")
         turning = [not each.in_place for each in routine.carried]
         before = {each.data_ptr() for each in carry}
         *spare, scratch = (
@@ -114,7 +114,7 @@ class Bound:
 
     @property
     def memory(self) -> list[Tensor]:
-        """What another one can use once this one is no longer called: for each carried leaf what takes turns with it, and the temporaries'."""
+        """Memory that another call object can use after this one is no longer called: the second buffer of each carried leaf, and the temporaries."""
         carried = self._function.routine.carried
         none = torch.empty(0)
         spare = [none if each.in_place else own for own, each in zip(self._spare, carried, strict=True)]
@@ -122,7 +122,7 @@ class Bound:
 
     @property
     def carry(self) -> list[Tensor]:
-        """The carried leaves as they stand."""
+        """The present values of the carried leaves."""
         return self._carry
 
     def __call__(self, k0: int, k1: int) -> None:
@@ -152,7 +152,7 @@ def check(
     """Refuse tensors that are not contiguous, or whose axes from ``axis`` on, or types, are not the expected ones.
 
     Raises:
-        ValueError: it says what does not fit.
+        ValueError: a tensor does not fit; the message says which.
     """
     forms = [(tuple(each.shape[axis:]), each.dtype) for each in given]
     if forms != expected:
@@ -169,7 +169,7 @@ def addresses(
     rows: Sequence[Tensor],
     scratch: Tensor | None = None,
 ) -> tuple[Any, Any, list[Tensor]]:
-    """What a routine is called with: its pointers, its strides, and what must live as long as they are used, the temporaries' memory last.
+    """The arguments of a routine: its pointers, its strides, and the objects that must live as long as these, the temporaries' memory last.
 
     Raises:
         IndexError: data that are places in a tensor, and lie outside.
@@ -199,8 +199,8 @@ def written_out(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Rout
 def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor], name: str = "function") -> Function:
     """The rounds that ``do`` does, as one compiled function.
 
-    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. What it does
-    then is what every round does: Python code in it must depend neither on numbers in tensors nor on how often it was called. It may take
+    ``do`` is called twice, on copies of ``carry`` and of the first round of ``data`` (leaves [K|1, ...]) and on other numbers. The recorded
+    operations are those of every round: Python code in it must not depend on numbers in tensors or on the number of calls. It may take
     derivatives, by ``torch.func.grad`` and ``torch.func.jvp``. ``name`` is that of its file (see ``keeping``).
 
     Raises:
@@ -220,7 +220,7 @@ def compiled(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor], name: str 
 
 
 def recorded(do: Do, carry: Sequence[Tensor], data: Sequence[Tensor]) -> Recording:
-    """What ``do`` does in a round, as ``compiled`` calls it: the first results are the leaves after it."""
+    """A round of ``do`` as ``compiled`` calls it: the first results are the leaves after the round."""
     count = len(carry)
 
     def flat(*leaves: Tensor) -> list[Tensor]:

@@ -1,9 +1,9 @@
 """Elementary functions, built of additions, multiplications and bits: no library's own decides a bit.
 
 Every function here errs by less than 2 units in the last place (``ndtri``: 3), in float64 and in float32, where it is computed in float64 and
-rounded. There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an argument is brought into a
-short interval without loss (in one or two numbers), and a polynomial does the rest; coefficients of log, sin and cos are those of Sun's
-fdlibm, and those of ndtri are Wichura's [wichura1988].
+rounded. There are no branches, so vectors and single numbers have the same bits. The schemes are the usual ones: an exact reduction of the
+argument to a short interval (in one or two numbers), then a polynomial. The coefficients of log, sin and cos are those of Sun's fdlibm, and
+those of ndtri are Wichura's [wichura1988].
 
 ``cos`` and ``sin`` keep their bound up to |x| = 10^6; beyond, they err by about 1e-22 |x|.
 """
@@ -153,7 +153,7 @@ def exp(x: Expr) -> Expr:
     x = (x > 710.0).where(x.pool.constant("f64", 710.0), (x < -746.0).where(x.pool.constant("f64", -746.0), x))
     k, r, c = _reduced(x)
     q, r = _expm1_small(r, c)
-    half = x.pool.unary("floor", k * 0.5)  # 2^k may be no number where e^x is one
+    half = x.pool.unary("floor", k * 0.5)  # 2^k may overflow where e^x does not
     return ((1.0 + (r + q)) * _power_of_two(half)) * _power_of_two(k - half)
 
 
@@ -179,7 +179,9 @@ def tanh(x: Expr) -> Expr:
     t = expm1(small.where(-2.0 * y, 2.0 * y))
     d = t + 2.0
     q = small.where(-t, t) / d
-    left = pool.fma(-q, d, -t) - q * (t - (d - 2.0))  # what the quotient and the sum have lost, times about 1 / d
+    left = pool.fma(-q, d, -t) - q * (
+        t - (d - 2.0)
+    )  # the rounding errors of the quotient and the sum, times about 1 / d
     q = small.where(q + left * (0.5 - t * (0.25 - 0.125 * t)), q)
     out = (size < 0.55).where(q, 1.0 - 2.0 / d)
     return (x < 0.0).where(-out, out)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from distopt.errors import RunError
 
-_folders: list[Path | None] = [
-    None
-]  # of those that are asked for, the last counts; no thread's own, since workers may be threads
+_folders: list[Path | None] = [None]  # the innermost counts; global, not thread-local, since workers may be threads
 
 
 @contextmanager
@@ -47,7 +45,7 @@ def wanted() -> bool:
 
 
 def keep(name: str, text: str) -> None:
-    """Write a function to the folder. Its file is named by what it does and what it says.
+    """Write a function to the folder. The name of its file contains its purpose and a digest of its text.
 
     Raises:
         RunError: it cannot be written.

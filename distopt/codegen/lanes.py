@@ -9,13 +9,13 @@ from distopt.codegen.loops import Block, Loop, Nests, Statement, Store
 
 LANES = 8
 CHUNK = 128
-"""Numbers that are added to a lane one after the other. Further ones make a lane of their own, and up to so many of these are added."""
+"""Numbers that are added to a lane one after the other. Further numbers make another lane, up to this many lanes."""
 
 
 def lanes(
     nests: Nests, type: Type, start: Expr, turns: int, number: Callable[[Expr], Expr]
 ) -> tuple[list[Statement], Buffer]:
-    """What adds ``number(start)``, ``number(start + 1)``, ... in so many turns of eight, and the lanes in which the sums then stand."""
+    """The loops that add ``number(start)``, ``number(start + 1)``, ... in this many turns of eight, and the lanes with the sums."""
     pool, lane, j = nests.pool, nests.buffer((LANES,), type, "local"), nests.variable()
     into = pool.load(lane, (j,))
     out: list[Statement] = [

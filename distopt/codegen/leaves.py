@@ -12,7 +12,7 @@ from distopt.codegen.record import Unsupported
 
 
 class Leaves:
-    """The tensors of a tree, each once: what stands in several places of it is one leaf of data."""
+    """The tensors of a tree, each once: a tensor at several places of the tree is one leaf of data."""
 
     def __init__(self, tree: Any) -> None:
         found, self._form = pytree.tree_flatten(tree)
@@ -29,7 +29,7 @@ class Leaves:
                 self._places.append((each,))  # no tensor: part of the code
 
     def form(self) -> Leaves:
-        """The same without its tensors, for who lives longer than they should."""
+        """The same without its tensors, for objects that would keep these alive too long."""
         other = Leaves(())
         other._form, other._places = self._form, self._places
         return other

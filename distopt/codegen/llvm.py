@@ -176,7 +176,7 @@ class Assembly(Printer):
             return self._new(f"{'fpext' if new == 'f64' else 'fptrunc'} {a} {name} to {b}")
         if new in FLOATS:
             return self._new(f"{'uitofp' if old in ('b1', 'u8') else 'sitofp'} {a} {name} to {b}")
-        if old in FLOATS:  # what no integer holds becomes the smallest, as the processor has it
+        if old in FLOATS:  # numbers out of an integer's range become its smallest, as on the processor
             wide = self._new(f"fpext float {name} to double") if old == "f32" else name
             low = self._new(f"fcmp oge double {wide}, 0xC3E0000000000000")
             high = self._new(f"fcmp olt double {wide}, 0x43E0000000000000")
@@ -251,7 +251,7 @@ class Assembly(Printer):
             self._variables[loop.variable.value] = outer
 
     def _advice(self, loop: Loop) -> str:
-        """What the compiler is told of a loop: rules 1, 3 and 4 of the module."""
+        """The hints for the compiler about a loop: rules 1, 3 and 4 of the module."""
         notes = []
         if loop.kind != "order":
             groups = ", ".join(self._groups)

@@ -1,9 +1,9 @@
-"""Loops: what is computed at each place of a tensor, gathered into as few passes over memory as possible.
+"""Loops: computations at each place of a tensor, fused into as few passes over memory as possible.
 
-A tensor is first a ``Lazy``: the expression of its number at any index. Indexing, adding, transposing make further ones, and nothing is
-stored. Where a tensor is read in many places, it is ``realised``: a loop writes it into a buffer. It joins the first loop over the same
-indices that all it reads allows, and whoever reads it in that loop at the same index finds the number at hand; if nobody reads it
-elsewhere, it is never stored.
+A tensor is first a ``Lazy``: the expression of its number at any index. Indexing, adding and transposing make further lazy tensors, and
+nothing is stored. Where a tensor is read in many places, it is ``realised``: a loop writes it into a buffer. It joins the first loop
+over the same indices after all that it reads. A reader in that loop at the same index uses the number directly. If there are no other
+readers, the tensor is never stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIMIT = 24  # numbers that go into an expression before it is realised
 class Lazy:
     """A tensor as a function of the index. ``cost`` counts the numbers read for one of its own.
 
-    ``anywhere`` says that a place which is itself a number may be asked for, as in what is ``held``.
+    ``anywhere``: it can be read at a place that is itself a number, as in ``held`` tensors.
     """
 
     __slots__ = ("_made", "_make", "anywhere", "cost", "held", "shape", "type")
@@ -52,7 +52,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Block:
-    """Stores of one loop body: all values are computed first, then stored. Where they are ``chained``, a value may read what one before it gives."""
+    """Stores of one loop body: all values are computed first, then stored. If they are ``chained``, a value may read an earlier one."""
 
     stores: tuple[Store, ...]
     chained: bool = False
@@ -146,7 +146,7 @@ class Nests:
         return Lazy(buffer.shape, buffer.type, lambda ix: self.pool.load(buffer, ix), 1, buffer)
 
     def realised(self, lazy: Lazy, again: bool = False) -> Lazy:
-        """The tensor in memory; computed once for all who read it. ``again`` makes a copy of what is in memory already."""
+        """The tensor in memory, computed once for all readers. ``again`` makes a copy of what is in memory already."""
         if lazy.held is not None and not again:
             return lazy
         buffer, ix = self.buffer(lazy.shape, lazy.type), self.index(lazy.shape)

@@ -1,4 +1,4 @@
-"""Where everything lies: what is written in place, what is not stored at all, and which temporaries share memory."""
+"""The layout of memory: what is written in place, what is not stored at all, and which temporaries share memory."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _slots(
     written: dict[int, int],
     reads: dict[int, list[tuple[int, Expr]]],
 ) -> tuple[list[int], list[tuple[Buffer, int]]]:
-    """Memory for temporaries: one that nobody reads any more gives its place to the next that is no larger, or nearly."""
+    """Memory for temporaries: a temporary without further readers gives its place to the next one of at most about its size."""
     sizes: list[int] = []
     free_from: list[int] = []
     placed: list[tuple[Buffer, int]] = []

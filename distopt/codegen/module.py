@@ -1,6 +1,6 @@
 """A routine as a module of LLVM: its functions, and the loop over rounds that calls them.
 
-A round is cut into functions (see ``parts``), by itself or for several threads.
+A round is cut into functions (see ``parts``), for one thread or several.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Module(Assembly):
         return [head, "entry:", *local, *own, *self.lines, "ret void", "}"], given
 
     def _own_turns(self) -> list[str]:
-        """Which turns of the loop that threads share are this thread's. Where they share none, one of them does all."""
+        """Which turns of the loop that threads share are this thread's. If they share no loop, one thread does all."""
         turns = 1 if self._divided is None else self._divided.stop
         return [
             f"%low = mul i64 %thread, {turns}",
@@ -98,7 +98,7 @@ class Module(Assembly):
         ]
 
     def _driver(self, parts: list[list[tuple[str, str]]]) -> list[str]:
-        """The loop over rounds: for each, where its leaves lie, and the parts in order."""
+        """The loop over rounds: the addresses of each round's leaves, and its parts in order."""
         routine, self.lines = self.routine, []
         carried, data = len(routine.carried), len(routine.data)
 

@@ -1,8 +1,9 @@
-"""Compiles modules with llvmlite, keeps what was compiled in a folder of the user's own, and loads it.
+"""Compiles modules with llvmlite, keeps the results in the user's folder, and loads them.
 
 A file of the folder is named by all that decides about its content: the module's text, the versions of llvmlite and LLVM, the processor
-and its features. It is written beside and renamed, and begins with a checksum: one that is damaged, or that does not load, is made anew.
-The folder keeps its most recently used files, up to about ``ROOM`` bytes: each ``SELDOM``-th file or so that is written looks through it.
+and its features. An object is written to a temporary name and renamed, and begins with a checksum. A damaged one, or one that does not
+load, is compiled again. The folder keeps its most recently used files, up to about ``ROOM`` bytes: about one in ``SELDOM`` of the files
+that are written starts the search for old ones.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def fault() -> str | None:
     """Why nothing can be compiled here; None where it can."""
     try:
         import llvmlite.binding as llvm
-    except (ImportError, OSError) as error:  # there are platforms for which it has no wheel
+    except (ImportError, OSError) as error:  # llvmlite has no wheel for some platforms
         return f"llvmlite cannot be used here ({error}); pip install 'llvmlite>=0.46'"
     if llvm.llvm_version_info < (20,):
         return f"llvmlite brings LLVM {llvm.llvm_version_info[0]}, and 20 is needed; pip install 'llvmlite>=0.46'"
@@ -50,7 +51,7 @@ def fault() -> str | None:
 
 
 def machine() -> Any:
-    """A target for this processor. An engine ends the life of its own, so each has one."""
+    """A target for this processor. An engine frees its target machine, so each has its own."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -97,7 +98,7 @@ def loaded(code: bytes) -> Run:
         engine.finalize_object()
         address = engine.get_function_address("run")
     if not address:
-        raise RuntimeError("the object file has no function run")
+        raise RuntimeError("the object file has no function named run")
     run: Any = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
     run.engine = engine  # it owns the code
     made: Run = run
@@ -108,7 +109,7 @@ def function(text: str, folder: Path | None = None) -> Run:
     """The function ``run`` of a module: from the folder, or compiled and put there."""
     folder = own("functions") if folder is None else folder
     file = folder / f"{key(text)}.o"
-    with _lock:  # who asks for a text that another thread compiles finds it in the folder
+    with _lock:  # a text that another thread has compiled meanwhile is found in the folder
         code = _read(file)
         if code is not None:
             with contextlib.suppress(RuntimeError):
@@ -140,7 +141,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _write(file: Path, code: bytes) -> None:
-    """Keep an object, and let go of those that nobody has used for longest. A folder that is full or gone keeps nothing."""
+    """Keep an object, and remove the least recently used ones. A full or removed folder is no error; then nothing is kept."""
     try:
         handle, beside = tempfile.mkstemp(dir=file.parent, prefix=".")
         try:

@@ -7,7 +7,7 @@ from distopt.codegen.record import Recording
 from distopt.codegen.translate import Handler, Translation
 
 HANDLERS: dict[str, Handler] = {**translate.HANDLERS, **views.HANDLERS, **reductions.HANDLERS, **places.HANDLERS}
-"""By name; those that act number by number are in ``elementwise``."""
+"""Operations by name; those on single numbers are in ``elementwise``."""
 
 
 def translated(recording: Recording, changing: int = 0) -> Translation:

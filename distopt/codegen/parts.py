@@ -6,9 +6,9 @@ from distopt.codegen.expressions import loads
 from distopt.codegen.loops import Block, If, Loop, Statement
 
 PART = 32
-"""Loops of a function: the compiler takes longer than in proportion over long ones."""
+"""Loops of a function: the compiler's time grows faster than a function's length."""
 
-FEW = 2**12  # numbers that one thread computes while the others would still be meeting
+FEW = 2**12  # numbers that one thread computes in the time of a barrier
 OUTER = 64  # turns that are enough for all threads
 
 
@@ -30,7 +30,7 @@ def parts(body: tuple[Statement, ...], loops: int | None = None) -> list[tuple[S
 def divided(body: tuple[Statement, ...]) -> list[tuple[tuple[Statement, ...], Loop | None]]:
     """Statements in order, in parts that several threads do one after the other, and of each the loop whose turns they share.
 
-    Where there is none, one thread does it all.
+    If there is none, one thread does all.
     """
     found: list[tuple[tuple[Statement, ...], Loop | None]] = []
     for part in parts(body, 0):

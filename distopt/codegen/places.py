@@ -16,7 +16,7 @@ from distopt.codegen.translate import Handler, Translation, type_of
 
 
 def _inside(self: Translation, place: Expr, n: int) -> Expr:
-    """A place among n: negative ones count from the end. One that is data is used as it stands, and looked at when data are handed over."""
+    """A place among n: negative ones count from the end. A place that is data is used unchanged, and checked when the data are given."""
     place = place.to("i64")
     if self.given(place):
         self.places[place.value.name] = min(n, self.places.get(place.value.name, n))

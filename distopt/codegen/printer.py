@@ -1,4 +1,4 @@
-"""What the two printers share: expressions in the order in which they are needed, each once in a loop body."""
+"""Shared by the two printers: expressions in the order in which they are needed, each once in a loop body."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Printer(ABC):
         return self.number(linear(buffer.shape, ix, pool)) if pool else self.zero
 
     def number(self, expr: Expr) -> str:
-        """The name of a number; it and what it needs are computed first, if they are not there yet."""
+        """The name of a number. The number and its operands are computed first, if they are not yet."""
         waiting = [expr]
         while waiting:
             each = waiting[-1]
@@ -112,7 +112,7 @@ class Printer(ABC):
 
     @abstractmethod
     def pick(self, expr: Expr, names: list[str]) -> str:
-        """Read from one of several places: the conditions and the beginnings of the rows as they stand in the expression, and the last index."""
+        """A read from one of several places: the expression's conditions and beginnings of rows, and the last index."""
 
     @abstractmethod
     def store(self, buffer: Buffer, place: str, name: str) -> None:

@@ -1,8 +1,8 @@
 """The recorder: the operations on tensors that one call of a function does.
 
 The function is called on tensors, and every operation that torch carries out is written down, in order. What Python does
-between them (branches, loops, fields of objects) leaves no trace, so it must not depend on the numbers in the tensors. What asks a
-tensor for a number is refused.
+between them (branches, loops, fields of objects) leaves no trace, so it must not depend on the numbers in the tensors. Operations
+that read a number from a tensor are refused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from distopt.errors import first_line
 
 
 class Unsupported(Exception):
-    """Rounds cannot be written out as one function; the message names what stands in the way. They can still run one by one in Python."""
+    """Rounds cannot be compiled as one function; the message says why. They can still run one by one in Python."""
 
 
 @dataclass(eq=False)
 class Array:
     """A tensor of the recording. ``constant`` holds the numbers of one that the function found rather than made.
 
-    ``scalar`` says whether it has no axes, since torch lets such tensors give way to others when types are mixed.
+    ``scalar`` says whether it has no axes, since in mixed operations torch takes the type of the other tensors.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Operation:
 
 @dataclass
 class Recording:
-    """``operations`` that make ``results`` of ``inputs``; what no result needs is left out."""
+    """``operations`` that make ``results`` from ``inputs``, without those that no result needs."""
 
     inputs: list[Array]
     operations: list[Operation] = field(default_factory=list)
@@ -81,7 +81,7 @@ ESCAPES = (
 
 
 SHAPES = ("is_same_size", "_has_same_storage_numel")
-"""Operations that ask for shapes alone, which are the same in every round."""
+"""Operations that only read shapes, which are the same in every round."""
 
 KEPT = "the rounds change a tensor that Python keeps from round to round"
 OTHER = "the rounds do something else each time: they count in Python, or look at numbers of tensors"
@@ -112,7 +112,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
         self._stale: set[int] = set()
 
     def know(self, tensor: Tensor, array: Array | None = None) -> Array:
-        """The array that stands for a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
+        """Set the array that represents a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
         array = array or Array(tuple(tensor.shape), tensor.dtype)
         place = id(tensor)
         self._stale.discard(place)
@@ -120,7 +120,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
         return array
 
     def array(self, tensor: Tensor) -> Array:
-        """What stands for a tensor; one that was never seen is a constant."""
+        """The array of a tensor; a tensor that was not seen before is a constant."""
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:
             if id(tensor) in self._stale:
@@ -128,13 +128,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
                     "the rounds change a tensor in place and go on using a view of it, or what it is a view of"
                 )
             return known[1]
-        if tensor.is_meta:  # kept by Python from the recording before, which made it anew
+        if tensor.is_meta:  # a Python object kept it from the first recording
             raise Unsupported(OTHER)
         self._constants.append(tensor)
         return self.know(tensor, Array(tuple(tensor.shape), tensor.dtype, tensor.detach()))
 
     def _require_own(self, tensor: Tensor, name: str) -> None:
-        """Refuse to change a tensor that the function found: it would be another one in the next round. A buffer that is filled first is none."""
+        """Refuse changes of a tensor from outside: in the next round it would have other values. A buffer that is filled first is none."""
         known = self._known.get(id(tensor))
         fills = name.partition(".")[0] in ("copy_", "zero_", "fill_")
         if (known is None and not fills) or (known is not None and known[1].constant is not None):
@@ -188,7 +188,7 @@ _now = threading.local()
 def leave(what: str, tensors: Sequence[Tensor]) -> None:
     """Note in the recording that tensors are handed over, under a name of their own, as soon as they are known.
 
-    Only ``distopt.codegen.segments`` can write out what has such notes.
+    Only ``distopt.codegen.segments`` can compile recordings with such notes.
     """
     recorder: Recorder = _now.recorder
     arrays = tuple(map(recorder.array, tensors))
@@ -241,7 +241,7 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
             first, second = (_recorded(do, [_empty(each) for each in inputs]) for _ in range(2))
         except Unsupported:
             raise
-        except Exception:  # of many kinds: tensors of its own, say, do not mix with those without memory
+        except Exception:  # errors of many kinds, for example from mixing real tensors with tensors without memory
             first = None
     if first is None or second is None:
         first = _recorded(do, [each.detach().clone(memory_format=torch.contiguous_format) for each in inputs])
@@ -279,7 +279,7 @@ def _recorded(do: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Reco
 
 
 def _form(recording: Recording) -> list[Any]:
-    """What two recordings of the same rounds have in common: everything but the arrays themselves."""
+    """The part of a recording that two recordings of the same rounds share: everything except the arrays."""
     places = {id(array): k for k, array in enumerate(recording.inputs)}
 
     def of(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Operations of torch that make one number of many, each in one fixed order.
+"""Reductions of torch, each in one fixed order.
 
 A sum of at least 8 numbers along the last axis is made in 8 lanes: number k is added to lane k mod 8, the lanes are added in pairs at
 distance 4, 2 and 1, and what does not fill the lanes follows in order. Longer ones are made in chunks (see ``lanes``). All other sums go
@@ -268,7 +268,7 @@ def _softmax_backward(self: Translation, operation: Operation) -> list[Lazy]:
 
 
 def _extreme(larger: bool, both: bool) -> Handler:
-    """Where the largest (or smallest) number of each row stands first, and what it is. A NaN counts as most extreme."""
+    """The first place of the largest (or smallest) number of each row, and the number. A NaN counts as most extreme."""
 
     def handler(self: Translation, operation: Operation) -> list[Lazy]:
         result = operation.results[-1]

@@ -1,7 +1,7 @@
-"""Rounds that hand tensors over and are handed others: one recorded round is cut at these points, and each piece is compiled.
+"""Rounds that send and receive tensors: one recorded round is cut at these points, and each piece is compiled.
 
-What leaves at a point is made by the pieces before it, and nothing else that could wait is; what needs nothing that is yet to arrive is done
-before the first thing is awaited. Between two pieces the caller does what the point says: he sends, or waits.
+The pieces before a point compute what leaves there, and nothing else that could wait. Everything that does not depend on messages is done
+before the first wait. Between two pieces the caller sends or waits, as the point says.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ the n-th point; the n-th that is "passed" from piece to piece."""
 
 AGAIN = ("clone", "alias", "detach", "contiguous", "_to_copy")
 SHAPED = ("zeros_like", "ones_like", "new_zeros", "new_ones", "_new_zeros_with_same_feature_meta")
-"""Operations that are done again wherever they are needed, beside views; and those that need no number of their argument."""
+"""Operations that are repeated where they are needed, besides views, and operations that need no number of their argument."""
 
 LIGHT = ("add", "sub", "rsub", "mul", "neg")
-"""Operations that are done again rather than stored, up to ``CHAIN`` of them, where they need little but what lies in memory anyway."""
+"""Operations that are repeated instead of stored, up to ``CHAIN`` of them, if they mostly read what is in memory anyway."""
 
 CHAIN, SOURCES = 4, 2
 
@@ -69,7 +69,7 @@ class Piece:
 class Cut:
     """A recording, whose first ``carries`` inputs become its first results, in pieces: one before each of ``points``, and one after the last.
 
-    An operation is in the piece before the first point at which something arrives that it does not need, or earlier, where what it makes leaves.
+    An operation is in the last piece before something arrives that it does not need, or in an earlier piece if its result leaves there.
     """
 
     def __init__(self, recording: Recording, carries: int) -> None:
@@ -131,7 +131,7 @@ class Cut:
         """The operations that are done again rather than stored."""
         chains: dict[
             int, tuple[int, frozenset[int]]
-        ] = {}  # how many numbers are computed, and of what that is no smaller
+        ] = {}  # the number of computed numbers, and the arrays that are at least as large
         for array in [*recording.inputs, *(each for point in self.points for each in point.results)]:
             chains[id(array)] = 0, frozenset([id(array)])
         sizes = {id(array): math.prod(array.shape) for array in recording.inputs}
@@ -158,7 +158,7 @@ class Cut:
         return at is not None and self._operations[at].name != ARRIVE
 
     def _taken(self, j: int, wanted: list[list[tuple[Place, Array]]]) -> tuple[list[int], dict[int, Array]]:
-        """The operations of a piece, and what it takes from elsewhere. What it needs of earlier pieces is wanted of them from now on."""
+        """The operations of a piece, and what it takes from elsewhere. Arrays that it needs from earlier pieces become results of those."""
         inside: set[int] = set()
         outside: dict[int, Array] = {}
         waiting = [array for _, array in wanted[j]]
@@ -254,7 +254,7 @@ class Segments:
 
 
 class Bound:
-    """Rounds on memory that stays where it is. The caller takes them one by one, and in each piece by piece.
+    """Rounds on memory that stays where it is. The caller runs them one by one, and each piece by piece.
 
     ``pieces[turn][j](k)`` does piece j of round k, a place in ``data``; ``turn`` is 0 in the first round, and changes from round to round.
 

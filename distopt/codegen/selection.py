@@ -1,6 +1,6 @@
 """The first numbers of a row in order: a heap of those found so far, the last of them on top, which each better one replaces.
 
-Numbers at two places are never equal in this order, so that the result is one and the same whatever finds it.
+Numbers at two places are never equal in this order, so the result does not depend on the method of the search.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from distopt.codegen.loops import Block, If, Lazy, Loop, Nests, Statement, Store
 
 
 def _before(larger: bool, a: Expr, i: Expr, b: Expr, j: Expr) -> Expr:
-    """Whether number a at place i comes before b at j: a NaN is the largest of all, and of equal numbers the one that stands first comes first."""
+    """Whether number a at place i comes before b at j: a NaN is the largest of all, and equal numbers come in the order of their places."""
     more = a > b if larger else a < b
     equal = a.same(b)
     if a.type in FLOATS:
@@ -59,7 +59,7 @@ class _Heap:
         return self.pool.load(self.values, self.at(i)), self.pool.load(self.places, self.at(i))
 
     def sunk(self, number: Expr, where: Expr, size: Expr | int) -> list[Statement]:
-        """Put a number in the place of the top, and move it down among ``size`` numbers as long as one below comes after it."""
+        """Replace the top by a number, and move it down among ``size`` numbers as long as one below comes after it."""
         nests, load = self.nests, self.pool.load
         begin = Block(
             (
@@ -103,7 +103,7 @@ def first_numbers(nests: Nests, source: Lazy, axis: int, k: int, larger: bool) -
     heap = _Heap(nests, values, places, nests.index(rows), axis, larger)
     zero, p, q, r = nests.constant(0), *(nests.variable() for _ in range(3))
 
-    # places from n on mark those that are still empty, the last on top: whatever comes is before them
+    # places from n on mark empty entries, the last on top: every number comes before them
     last = _last(nests.pool, source.type, larger)
     empty = Block((Store(values, heap.at(q), last), Store(places, heap.at(q), (n + k - 1) - q)))
     top, number = heap.held(zero), source.at(heap.at(p))

@@ -1,8 +1,8 @@
 """Large rounds in several threads: each does its share of the turns of a loop, and all meet before the next one.
 
-Every number is computed by one thread, from the same numbers in the same order as with one thread alone, so the bits are the same. What the
-threads need to know follows the strides with which a function is called: which of them this is, how many they are, the address of the number
-that counts who has come to a meeting, and that of a function that lets others have the processor.
+Every number is computed by one thread, from the same numbers in the same order as with one thread alone, so the bits are the same. A
+function's strides are followed by what its threads need: the thread's number, the number of threads, the address of the barrier's counter,
+and the address of a function that yields the processor.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ done:
 
 
 def entered(first: int) -> list[str]:
-    """What a thread reads of the words that follow the strides, the first of which is this one."""
+    """The words after the strides that a thread reads, starting with this one."""
     words = [("thread", "i64"), ("threads", "i64"), ("met", "ptr"), ("pause", "ptr")]
     lines = []
     for k, (name, type) in enumerate(words):
@@ -106,7 +106,7 @@ def together(run: Run, k0: int, k1: int, pointers: int, strides: Any, threads: i
             started.append(thread)
     except RuntimeError:  # there is no room for more
         pass
-    finally:  # nobody waits for one that never comes
+    finally:  # so that no thread waits for a missing one
         for place, words in enumerate(crew):
             words[len(strides) :] = [place, max(1, len(started)), ctypes.addressof(met), _pause() or 0]
         ready.set()

@@ -1,4 +1,4 @@
-"""Whether Python objects still hold what they held: whoever counts calls in one does something else some day."""
+"""Whether Python objects are unchanged after a call: an object that counts calls could behave differently later."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def _gathers(operation: Operation, axis: int) -> bool:
 def _picked(
     self: Translation, parts: Sequence[tuple[int, Lazy]], axis: int, shape: tuple[int, ...], type: Type
 ) -> Lazy:
-    """What ``joined`` gives, but nothing is moved: whoever reads a row finds out in which part it is."""
+    """The result of ``joined`` without copies: each read of a row looks up the part of the row."""
     held = [(start, self.nests.realised(converted(part, type))) for start, part in parts]
 
     def number(ix: Index) -> Expr:
@@ -242,7 +242,7 @@ def _cat(self: Translation, operation: Operation) -> list[Lazy]:
 
 
 def _roll(self: Translation, operation: Operation) -> list[Lazy]:
-    """Along one axis after the other, what falls off the end begins anew at the front."""
+    """Along one axis after the other, numbers beyond the end wrap around to the front."""
     source, shifts = self.lazy(operation.args[0]), operation.args[1]
     axes = _argument(operation, 2, "dims", ())
     if not axes:
@@ -279,7 +279,7 @@ def _stack(self: Translation, operation: Operation) -> list[Lazy]:
 
 
 def _pad(self: Translation, operation: Operation) -> list[Lazy]:
-    """``constant_pad_nd``: axis by axis from the last, each padded where it is asked for."""
+    """``constant_pad_nd``: axis by axis from the last, each padded as given."""
     source, widths = self.lazy(operation.args[0]), operation.args[1]
     value = _argument(operation, 2, "value", 0)
     for k in range(0, len(widths), 2):

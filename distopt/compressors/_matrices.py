@@ -40,7 +40,7 @@ def unit(v: Tensor) -> Tensor:
 def orthonormal(vectors: Sequence[Tensor]) -> list[Tensor]:
     """Vectors [..., m] made orthonormal one after the other (Gram-Schmidt); zeros stay.
 
-    A vector that depends on those before it becomes zero: what is left of it is rounding, which has no direction.
+    A vector that depends on those before it becomes zero: its remainder is rounding error.
 
     >>> [v.tolist() for v in orthonormal([torch.tensor([2.0, 0.0]), torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0])])]
     [[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]

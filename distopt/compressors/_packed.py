@@ -57,7 +57,7 @@ def width_of(largest: int) -> int:
 
 
 def _plane(bits: Tensor) -> Tensor:
-    """Ones and zeros [..., d] as bytes; in float32, which holds them exactly: compilers have vector code for it, and none for bytes."""
+    """Ones and zeros [..., d] as bytes; computed in float32, which is exact here: compilers vectorise it, but not bytes."""
     rows = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 8)).reshape(*bits.shape[:-1], 8, -1).unbind(-2)
     byte = rows[0]
     for k, row in enumerate(rows[1:], 1):

@@ -6,7 +6,7 @@ from distopt.ranges import share, whole
 
 
 def check(who: str, k: int, fraction: float) -> None:
-    """Refuse what keeps nothing: k is how many numbers to keep, or 0 for the fraction of them."""
+    """Check that at least one number is kept: k numbers, or a fraction of them if k is 0."""
     whole(who, 0, k=k)
     share(who, fraction=fraction)
 

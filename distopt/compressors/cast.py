@@ -19,8 +19,8 @@ _TYPES = {"fp16": (torch.float16, 11, 24), "bf16": (torch.bfloat16, 8, 133)}
 class Cast(CompressorDefaults):
     """Numbers in fp16 or bf16, as fractions of the row's largest absolute value, which travels in z's precision: nothing overflows.
 
-    A number is rounded by 2^-p of itself (p = 11 for fp16, 8 for bf16), or, where it is tiny beside the largest, by half the
-    smallest number of the type: delta = 1 - (2^-p + 2^-q sqrt(d))^2, q = 25 for fp16, 134 for bf16.
+    The rounding error is at most 2^-p of a number (p = 11 for fp16, 8 for bf16), or half the smallest number of the type if
+    the number is tiny beside the largest. So delta = 1 - (2^-p + 2^-q sqrt(d))^2, q = 25 for fp16, 134 for bf16.
 
     Raises:
         InputError: another type.

@@ -18,8 +18,8 @@ class Dither(CompressorDefaults):
 
         C(z)_k = (M / s) sign(z_k) floor(s |z_k| / M + u_k),     M = max |z| over the block, s = 2^(b-1) - 1, u uniform
 
-    One of the b bits is the sign; M travels in z's precision for each block. Unbiased, with omega = min(B / (4 s^2), sqrt(B) / s), B the
-    larger of the blocks' sizes: a number's variance is at most (M / s)^2 / 4, and at most |z_k| M / s.
+    One of the b bits is the sign; M travels in z's precision for each block. Unbiased, with omega = min(B / (4 s^2), sqrt(B) / s), where
+    B is the largest block. The variance of a number is at most (M / s)^2 / 4, and at most |z_k| M / s.
 
     Raises:
         InputError: fewer than 2 bits, more than 16, or an empty block.

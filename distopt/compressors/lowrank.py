@@ -20,8 +20,8 @@ class LowRank(CompressorDefaults):
         P = orthonormal(M Q_prev),    Q = M' P,    C(z) = P Q'
 
     r = ``rank``; m = ``rows``, or ceil(sqrt(d)) where that is 0, and the last row is padded with zeros. Q_prev is the Q of the message
-    before (the warm start, kept by the channel), so that on values that change slowly it approaches the best r directions. A
-    projection, so never longer than z: delta = 0 is all that holds for any z. P and Q travel, (m + n) r numbers.
+    before (the warm start, kept by the channel). On slowly changing values it approaches the best r directions. C is a
+    projection, so |C(z)| <= |z|, but only delta = 0 holds for every z. P and Q travel, (m + n) r numbers.
 
     Raises:
         InputError: a rank below 1, or negative rows.
@@ -68,7 +68,7 @@ class LowRank(CompressorDefaults):
         return total.flatten(-2)[..., :d].to(dtype)
 
     def warm(self, payload: tuple[Tensor, Tensor], d: int) -> Tensor:
-        """The Q of a message; where it is zero, the start again, since zero would stay zero."""
+        """The Q of a message, or the start if Q is zero, since zero would stay zero."""
         right = payload[1]
         dead = (right == 0).all(-1, keepdim=True)
         return torch.where(dead, self.start(d, right.dtype).to(right.device), right)

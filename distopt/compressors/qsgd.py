@@ -16,9 +16,9 @@ from distopt.ranges import COUNTED, flag, whole
 class QSGD(CompressorDefaults):
     """QSGD [alistarh2017]: each number becomes |z|_2 sign(z) l / s, s = ``levels``, with l = floor(s |z_k| / |z|_2 + u), u uniform.
 
-    Unbiased, with omega = min(d / s^2, sqrt(d) / s). ``contraction`` divides by 1 + omega, which makes it a contraction with
-    delta = 1 / (1 + omega), as error feedback needs. A sign and a level of ceil(log2(s + 1)) bits a number and the length travel
-    (without the entropy code of the paper).
+    Unbiased, with omega = min(d / s^2, sqrt(d) / s). ``contraction`` divides by 1 + omega, which gives the contraction delta = 1
+    / (1 + omega) that error feedback needs. A sign and a level of ceil(log2(s + 1)) bits a number and the length travel (without
+    the entropy code of the paper).
 
     Raises:
         InputError: less than one level, or more than 2^24.

@@ -15,10 +15,10 @@ from distopt.ranges import flag
 
 @dataclass(frozen=True)
 class RandomK(CompressorDefaults):
-    """k numbers at places drawn anew each round, the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
+    """k numbers at random places, other ones in each round; the rest become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
 
-    The places follow from uniforms addressed by trial and round, the same for the whole network, so receivers know them and only the k
-    values travel. delta = k / d; with ``unbiased`` the values are multiplied by d / k, and omega = d / k - 1. A NaN anywhere makes
+    The places follow from uniforms addressed by trial and round, the same for the whole network. So receivers know them, and only the
+    k values travel. delta = k / d; with ``unbiased`` the values are multiplied by d / k, and omega = d / k - 1. A NaN anywhere makes
     the message NaN.
 
     Raises:

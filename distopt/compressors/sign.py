@@ -18,10 +18,9 @@ class Sign(CompressorDefaults):
     """C(z) = (|z|_1 / d) sign(z) [karimireddy2019], with sign(0) = 1: one bit a number and one scale.
 
     With ``segments``, sizes joined by +, such as "784+10", each part of a row has its own scale |part|_1 / size, as the paper's
-    experiments scale the tensors of a model one by one; what is left of the row after them is one part more. In ``distopt.optim``
-    "tensors" stands for the sizes of the model's tensors.
-    |C(z) - z|^2 = (1 - phi) |z|^2 exactly, phi = |z|_1^2 / (d |z|_2^2) the density, at least 1 / d (with segments 1 / the largest).
-    The scale travels in z's precision. A NaN makes its part NaN.
+    experiments scale the tensors of a model one by one. The rest of the row is one more part. In ``distopt.optim`` "tensors" stands
+    for the sizes of the model's tensors. |C(z) - z|^2 = (1 - phi) |z|^2 exactly, phi = |z|_1^2 / (d |z|_2^2) the density, at least
+    1 / d (with segments 1 / the largest). The scale travels in z's precision. A NaN makes its part NaN.
 
     Raises:
         InputError: segments that are not positive sizes, or longer than the row.
@@ -43,9 +42,7 @@ class Sign(CompressorDefaults):
 
     def _sizes(self, d: int) -> list[int]:
         if self.segments == "tensors":
-            raise InputError(
-                "sign: segments=tensors: only a model that is trained has tensors; give their sizes, such as 784+10"
-            )
+            raise InputError("sign: segments=tensors works in distopt.optim only; give sizes, such as 784+10")
         sizes = [int(size) for size in self.segments.split("+")] if self.segments else []
         if sum(sizes) > d:
             raise InputError(f"sign: segments={self.segments} are {sum(sizes)} numbers, but a row has {d}")

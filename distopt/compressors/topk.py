@@ -14,7 +14,7 @@ from distopt.optional import CompressorDefaults
 
 @dataclass(frozen=True)
 class TopK(CompressorDefaults):
-    """The k numbers of largest absolute value, the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
+    """The k numbers of largest absolute value; the others become 0 [stich2018]; ``k``, or a ``fraction`` of the row where k = 0.
 
     delta = k / d. k values in z's precision and k places of ceil(log2 d) bits travel. A NaN counts as largest.
 

@@ -15,11 +15,10 @@ from distopt.ranges import choice
 
 @dataclass(frozen=True)
 class UnscaledSign(CompressorDefaults):
-    """C(z) = sign(z) in {-1, 1} [bernstein2018]: no contraction, since it forgets how large z is.
+    """C(z) = sign(z) in {-1, 1} [bernstein2018]: no contraction, since the size of z is lost.
 
-    One bit a number, so that sign(0) must be one of the two: ``zero`` is "plus" or "minus". (numpy and torch have sign(0) = 0,
-    with which a known counterexample to signSGD fails to be one.) One bit more says that the row holds a NaN; then all of it decodes
-    to NaN.
+    One bit a number, so sign(0) must be 1 or -1: ``zero`` is "plus" or "minus". (In numpy and torch sign(0) = 0, and a known
+    counterexample to signSGD then does not work.) One more bit marks a row that holds a NaN; all of that row decodes to NaN.
 
     Raises:
         InputError: another ``zero``.

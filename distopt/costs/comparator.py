@@ -1,7 +1,7 @@
-"""The comparator x*_t = argmin f_t, and what belongs to the scenario alone: its variation and its baselines.
+"""The comparator x*_t = argmin f_t, the variation of the costs, and the baselines: all that depends on the scenario only.
 
-Computed once per scenario and seed and shared by all algorithms that are compared. Where a scenario knows its minimiser it
-is used; else Newton's method finds it. Either way the norm of the summed gradient at x*_t certifies it.
+Computed once per scenario and seed and shared by all algorithms that are compared. A scenario's own minimiser is used if
+it has one; else Newton's method finds it. Either way the norm of the summed gradient at x*_t certifies it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distopt.numerics.trees import part, tensors, tree_map
 from distopt.optional import entry
 
 SAMPLED = 8
-"""Blocks from which the best fixed point is estimated, before all of them are asked."""
+"""Blocks from which the best fixed point is estimated, before all blocks are used."""
 
 
 class Reference(NamedTuple):
@@ -38,7 +38,7 @@ class Reference(NamedTuple):
     sum_i ||grad f_{i,t}|| at x*_t or 0 [K, R]; the increments [K, R] of ``path_length``, ``gradient_variation``,
     ``function_variation`` and of the regret of the previous optimum, f_t(x*_{t-1}) - f_t(x*_t); ``persistence`` accuracy [K, R] or None.
     ``gradient`` ||sum_i grad f_{i,t}(x*_t)|| as computed [K, R]; ``gap`` [K, R], by how much f_t(x*_t) can be above the least cost, and
-    ``smoothness`` L_t [K, R], None where the scenario does not say how it curves; ``size`` ||x*_t|| [K, R].
+    ``smoothness`` L_t [K, R], None if the curvature is unknown; ``size`` ||x*_t|| [K, R].
     """
 
     x: Tensor
@@ -93,13 +93,13 @@ class Comparator:
         if not self.scenario.comparator:
             return self._unsought(b)
         if self.blocks.static:
-            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round stands for all
+            return _repeated(self._solved(0), len(self.blocks.span(b)))  # one round represents all
         for earlier in range(len(self._references), b):  # a block needs the x* before its first round
             self._solved(earlier)
         return self._solved(b)
 
     def _unsought(self, b: int) -> Reference:
-        """The reference of block b where nobody knows the minimisers."""
+        """The reference of block b if the minimisers are unknown."""
         batch, rounds = self.blocks.get(b), self._rounds(b)
         problem = Sum(self.scenario, batch, rounds, self._trials(batch), self.blocks.key.total, self._evaluator)
         persistence = self._persistence(problem, torch.zeros(rounds * problem.trials, int(self.scenario.dim)))
@@ -145,13 +145,13 @@ class Comparator:
     def _gap(
         self, problem: Sum, gradient: Tensor, lengths: Tensor, x: Tensor, g: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """By how much F_t(x*_t) can be above the least cost, and L_t [K, R]; None where it is not known how F_t curves.
+        """An upper bound on F_t(x*_t) minus the least cost, and L_t [K, R]; None if the curvature of F_t is unknown.
 
-        A mu_t-strongly convex F_t has F_t(x) - min F_t <= ||grad F_t(x)||^2 / (2 mu_t). The norm is what was computed and what rounding can
-        have hidden of it. The first block decides whether anything is known: 2^-30 more are for the sum over rounds.
+        A mu_t-strongly convex F_t has F_t(x) - min F_t <= ||grad F_t(x)||^2 / (2 mu_t). The norm is the computed one plus a bound on its
+        rounding error. The first block decides whether anything is known: 2^-30 more are for the sum over rounds.
 
-        Where points are projected, the norm tells nothing at the edge: there F_t(x) - min F_t <= <grad F_t(x), x - v> for the allowed point v that
-        minimises <grad F_t(x), v> (``lmo``), for convex F_t. Without ``lmo`` nothing is known.
+        With projected points the norm is not useful at the edge of the set. There F_t(x) - min F_t <= <grad F_t(x), x - v> for convex F_t, where v
+        is the allowed point that minimises <grad F_t(x), v> (``lmo``). Without ``lmo`` nothing is known.
         """
         size = x.norm(dim=-1)
         mu, smooth = curvature.modulus(problem), curvature.smoothness(problem)
@@ -173,7 +173,7 @@ class Comparator:
         return torch.where(mu > 0, gap, torch.inf), smooth
 
     def _edge_gap(self, x: Tensor, g: Tensor, hidden: Tensor) -> Tensor:
-        """<g, x - v> [K, R] at x [K, R, d], and what rounding can have hidden of it."""
+        """<g, x - v> [K, R] at x [K, R, d], plus a bound on its rounding error."""
         if self.scenario.lmo is None:
             return torch.full_like(hidden, torch.inf)
         apart = x - self.scenario.lmo(g.reshape(-1, 1, x.shape[-1]).contiguous()).reshape(x.shape)
@@ -185,9 +185,9 @@ class Comparator:
     def _unbalanced(self, x: Tensor, g: Tensor, size: Tensor, scale: Tensor) -> Tensor:
         """How far x [..., d] is from minimal [...], where the summed gradient is g [..., d], of ``size`` [...], relative to ``scale``.
 
-        It is the gradient's relative norm. Where the costs have a part without a gradient it is how far a proximal step leads from x, with the
-        step size 1 / scale. Where the scenario projects points, x may be at the edge of what is allowed: then it is how far a
-        step of g / scale leads from x within that, if this is less.
+        It is the gradient's relative norm. If the costs have a part without a gradient, it is the length of a proximal step from x, with the
+        step size 1 / scale. If the scenario projects points, x may be at the edge of the allowed set. Then it is the length of a projected
+        step of g / scale from x, if this is less.
         """
         flat, scenario = size / scale, self.scenario
         if scenario.project is None and scenario.prox is None:
@@ -264,11 +264,11 @@ class Comparator:
         return torch.cat(found).reshape(-1, dim)
 
     def _checked(self, name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
-        """What the scenario's method of this name gives, as [K, R, d] or [R, d]; its axes but the last may be 1."""
+        """The result of the scenario's method of this name, as [K, R, d] or [R, d]; all axes except the last may be 1."""
         closed, who = torch.as_tensor(given, dtype=torch.float64).detach(), entry(self.scenario)
         if not bool(torch.isfinite(closed).all()):
             raise InputError(
-                f"scenario {who}: {name} is not finite (nan or inf){'; return None to have it found' * (name == 'optimum')}"
+                f"scenario {who}: {name} is not finite (nan or inf){'; return None, and Newton finds it' * (name == 'optimum')}"
             )
         if closed.ndim == len(shape) + 1 and closed.shape[-2] == 1:  # an agents axis kept for broadcasting
             closed = closed[..., 0, :]
@@ -305,7 +305,7 @@ class Comparator:
         return x
 
     def _warm(self, problem: Sum, b: int, dim: int) -> Tensor | None:
-        """Newton by the scenario's rows, a few rounds after the other, each from the minimiser before it. None where some is not found."""
+        """Newton's method on the scenario's rows, a few rounds at a time, each started at the minimiser before it. None where some is not found."""
         assert problem.pieces is not None
         zero = torch.zeros(problem.rounds * problem.trials, dim, dtype=torch.float64)
         scale = float(problem.scale(zero).max().clamp(min=1e-300))
@@ -320,7 +320,7 @@ class Comparator:
         return torch.from_numpy(np.concatenate(found))
 
     def _before(self, b: int, x: Tensor) -> Tensor:
-        """x* of the round before the block; before round 0 stands round 0."""
+        """x* of the round before the block; for round 0, that of round 0."""
         if self.blocks.static or b == 0:
             return x[:1]
         before: Tensor = self._references[b - 1].x[-1:].expand(1, *x.shape[1:])
@@ -329,8 +329,8 @@ class Comparator:
     def fixed(self) -> Tensor | None:
         """The best fixed point argmin_x sum_t f_t(x) over the whole run, [R, d] (R is 1 where trials share their data).
 
-        It is the scenario's own (``best_fixed``), or found by Newton's method. None where no gradient certifies it: where the costs are not
-        smooth, or their sum has no minimiser; and where none is sought.
+        It comes from the scenario (``best_fixed``), or from Newton's method. None if no gradient certifies it, because the costs are not
+        smooth or their sum has no minimiser, and if no comparator is wanted.
         """
         if not self._sought and self.scenario.comparator:
             self._sought = True

@@ -1,4 +1,4 @@
-"""How strongly convex and how smooth F_t = sum_i f_{i,t} is, where that is known, and how far rounding takes what is computed of it."""
+"""The strong convexity and smoothness of F_t = sum_i f_{i,t}, if known, and bounds on rounding errors of F_t."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SLACK = 1e-12
 
 
 def modulus(problem: Sum) -> Tensor | None:
-    """mu_t [K, R] of F_t, 0 where it is unknown; None where nothing is known of it.
+    """mu_t [K, R] of F_t, 0 in rounds where it is unknown; None if it is always unknown.
 
-    It is the scenario's own ``modulus``, or, of costs with ``linear_rows``, that of their ridge terms, N l2.
+    It comes from the scenario's ``modulus`` or, for costs with ``linear_rows``, from their ridge terms, N l2.
 
     Raises:
         InputError: the scenario gives another shape, or numbers that are negative or not finite.
@@ -43,9 +43,9 @@ def modulus(problem: Sum) -> Tensor | None:
 def smoothness(problem: Sum) -> Tensor | None:
     """L_t [K, R], a Lipschitz constant of grad F_t; None where it is unknown.
 
-    It is the scenario's own ``smoothness``, or of costs with ``linear_rows`` c lambda_max(sum_ik w_ik X_ik X_ik') + N l2, where the second
-    derivative of the loss by the scores is at most c: 1/4 for two classes, else 1/2. Beyond 100 features the trace stands for the largest
-    eigenvalue.
+    It comes from the scenario's ``smoothness``. For costs with ``linear_rows`` it is c lambda_max(sum_ik w_ik X_ik X_ik') + N l2, where c
+    bounds the second derivative of the loss by the scores: 1/4 for two classes, else 1/2. Beyond 100 features the trace replaces the
+    largest eigenvalue.
 
     Raises:
         InputError: as ``modulus``.
@@ -74,7 +74,7 @@ def _of_rows(rows: Rows) -> Floats:
 
 
 def _said(problem: Sum, name: str) -> Tensor | None:
-    """What a scenario says by the method of this name, as float64 [K, R]."""
+    """The result of a scenario's method of this name, as float64 [K, R]."""
     shape, who = (problem.rounds, problem.trials), f"scenario {entry(problem.scenario)}: {name}"
     asked = getattr(problem.scenario, name)
     if not callable(asked):
@@ -88,16 +88,16 @@ def _said(problem: Sum, name: str) -> Tensor | None:
     if found.ndim not in (0, 2) or any(size not in (1, want) for size, want in zip(found.shape, shape, strict=False)):
         raise InputError(f"{who} has shape {list(found.shape)}, not [{shape[0]} or 1, {shape[1]} or 1]")
     if not bool((found.isfinite() & (found >= 0)).all()):
-        raise InputError(f"{who} must be finite and not negative; give 0, or None, where it is unknown")
+        raise InputError(f"{who} must be finite and not negative; return 0, or None, if it is unknown")
     return found.expand(shape)
 
 
 def rounding(batch: Any, agents: int, dim: int) -> float:
     """The relative error of a cost or a gradient that is computed in float64 and summed over the agents, at most.
 
-    4 n u, where u = 2^-53 and n counts the operations behind one number: the d coordinates of a point, the numbers that an agent's data
-    have in a round, the log2 N levels of the sum over agents, and 32 for what functions such as exp add. Sums that go another way, such as
-    pairwise, have shorter chains. docs/theory.md says relative to what.
+    4 n u, where u = 2^-53 and n counts the operations behind one number: the d coordinates of a point, the numbers in an agent's data of a
+    round, the log2 N levels of the sum over agents, and 32 for functions such as exp. Sums in another order, such as pairwise, have
+    shorter chains. docs/theory.md says relative to what.
 
     >>> rounding((torch.zeros(5, 1, 8, 20, 3), torch.zeros(1, 1, 1, 20)), agents=8, dim=3) / 2.0**-53
     472.0

@@ -1,4 +1,4 @@
-"""A run's data in aligned blocks of rounds: made by one call each, checked, remembered while they fit in memory."""
+"""A run's data in aligned blocks of rounds: each made by one call, checked, and kept while they fit in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distopt.optional import entry
 BLOCK_BYTES = 64 * 2**20
 AT_ONCE_BYTES = (
     4 * 2**20
-)  # what ``evaluate`` works on at a time: larger temporaries are mapped anew, page by page, whenever they are made
+)  # the size of the pieces of ``evaluate``: larger temporaries are mapped again, page by page, each time that they are made
 CACHE_BYTES = 256 * 2**20
 CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
 USUAL_BLOCK = 256
@@ -67,8 +67,8 @@ def shifted(before: Tensor, now: Tensor, rounds: int) -> Tensor:
 class Blocks:
     """Scenario data of the rounds of a run, block by block: block b holds rounds b L .. (b+1) L - 1 (the last is shorter).
 
-    L is a power of two fixed by the sizes alone, so whatever is computed per block has the same bits in every run; a part of the
-    agents takes the ``length`` of the whole. Leaves that no round changes are made and checked once, and all blocks share them.
+    L is a power of two fixed by the sizes alone, so results per block have the same bits in every run. A block of agents takes
+    the ``length`` of the whole network. Leaves that no round changes are made and checked once, and all blocks share them.
 
     Attributes:
         static: whether no leaf changes, so that every round is like the first.
@@ -85,7 +85,7 @@ class Blocks:
         self._first = self._make(0, min(2, rounds))
         first = tensors(self._first)
         self.static = all(leaf.shape[0] == 1 for leaf in first)
-        if self.static and rounds > 2:  # data that change rarely may stand still in the first rounds
+        if self.static and rounds > 2:  # data that change rarely may be constant in the first rounds
             last = tensors(self._make(rounds - 2, rounds))
             self.static = len(first) == len(last) and all(map(torch.equal, first, last))
         self.length = length or self._fitting(first)
@@ -123,7 +123,7 @@ class Blocks:
         return batch
 
     def earlier(self, b: int) -> Any:
-        """The data of the rounds before each of those of block b; before round 0 stands round 0."""
+        """The data of the round before each round of block b; before round 0 they are those of round 0."""
         batch = self.get(b)
         if self.static:
             return batch
@@ -161,7 +161,7 @@ class Blocks:
         return batch
 
     def _with_shared(self, batch: Any) -> Any:
-        """The batch, with every leaf that equals the first batch's replaced by that one."""
+        """The batch, where leaves that equal those of the first batch are replaced by them."""
         leaves, form = pytree.tree_flatten(batch)
         known, known_form = pytree.tree_flatten(self._first)
         if form != known_form:

@@ -1,4 +1,4 @@
-"""What is made of a scenario's costs at points of many rounds: compiled where a run asks for so many numbers that it pays."""
+"""Evaluation of a scenario's costs at points of many rounds: compiled if the run is large enough that compiling pays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _known(scenario: Any) -> dict[Any, Function | None]:
     if place not in _functions:
         try:
             weakref.finalize(scenario, _functions.pop, place, None)
-        except TypeError:  # nobody would tell when it ends
+        except TypeError:  # nothing would report its end
             return {}
         _functions[place] = {}
     return _functions[place]

@@ -1,4 +1,4 @@
-"""What estimators of generalised linear models come to when there are very many rows and coordinates: a fixed point of a few numbers.
+"""Limits of estimators of generalised linear models for very many rows and coordinates: a fixed point of a few numbers.
 
 A teacher x0 in R^N has independent coordinates. Its labels are y = z0 + noise, or y = sign(z0 + noise), where z0 = F x0 and F is M x N. The
 estimate is
@@ -10,9 +10,9 @@ U and V are uniform on the orthogonal matrices, and only the eigenvalues lam of 
 For N -> infinity at alpha = M / N the means m = x0 . x1 / N and q = |x1|^2 / N tend to numbers that follow from the eigenvalues alone
 [gerbelot2020]. ``solve`` finds them.
 
-Each of x and z = F x has three numbers (Q, m, X), which say that the rest of the problem looks to it like h = (m x0 + sqrt(X) xi) / Q with a
-penalty Q (x - h)^2 / 2, xi standard normal. The minimiser of penalty and own cost is x1 = prox(h), with the means m = E x0 x1, chi = E prox' / Q and
-q = E x1^2. They become numbers of the other side by
+Each of x and z = F x has three numbers (Q, m, X). The rest of the problem acts on it like h = (m x0 + sqrt(X) xi) / Q with a penalty Q
+(x - h)^2 / 2, xi standard normal. The minimiser of penalty and own cost is x1 = prox(h), with the means m = E x0 x1, chi = E prox' / Q and q = E
+x1^2. They become numbers of the other side by
 
     Q' = 1 / chi - Q,     m' = m / (rho chi) - m_before,     X' = q / chi^2 - m^2 / (rho chi^2) - X,
 
@@ -22,7 +22,8 @@ S = X'_x + lam X'_z
     x:  m = rho E[K / D],               chi = E[1 / D],             q = E[S / D^2] + rho E[K^2 / D^2],
     z:  m = rho E[lam K / D] / alpha,   chi = E[lam / D] / alpha,   q = (E[lam S / D^2] + rho E[lam K^2 / D^2]) / alpha,
 
-and the same three formulas lead back. Half of each new number and half of the old one are taken, until nothing changes.
+and the same three formulas lead back. Each number is replaced by the mean of its new and its old value, until nothing
+changes.
 
 All numbers are without units: coordinates of the teacher have the variance rho, and F'F the eigenvalues lam.
 """
@@ -172,12 +173,13 @@ class Limit:
 
     @property
     def fresh_error(self) -> float:
-        """The part of the signs of NEW rows that the estimate gets wrong. They know nothing of x1: only the angle between x0 and x1 counts."""
+        """The part of the signs of NEW rows that the estimate gets wrong.
+        They do not depend on the length of x1: only the angle between x0 and x1 counts."""
         return float(angle_error(self.x.m, self.x.q, self.rho, self.rho_z, self.noise))
 
     @property
     def fitted_error(self) -> float:
-        """The angle between z0 and z1, by pi: on the rows that the estimate was fitted to. It is smaller, and says nothing of new rows."""
+        """The angle between z0 and z1, by pi: on the rows that the estimate was fitted to. It is smaller than the error on new rows."""
         return math.acos(self.z.m / math.sqrt(self.rho_z * self.z.q)) / math.pi
 
 
@@ -235,7 +237,7 @@ def _between(old: State, new: State) -> State:
 
 
 def _across(of: Overlaps, own: State, rho: float) -> State:
-    """What a side with these means looks like from the other one."""
+    """The parameters (Q, m, X) that a side with these means gives to the other side."""
     return State(
         1 / of.chi - own.Q,
         of.m / (rho * of.chi) - own.m,
@@ -283,7 +285,7 @@ def _squared(own: State, problem: Problem) -> Overlaps:
 def _logistic(own: State, problem: Problem) -> Overlaps:
     """The means of z1 = argmin log(1 + exp(-y z)) + Q (z - h)^2 / 2, y = sign(z0 + noise).
 
-    Both labels are alike, so y = 1 stands for both, twice. Given h, z0 is normal: what remains is one integral over h.
+    Both labels are symmetric, so y = 1 counts twice. Given h, z0 is normal: what remains is one integral over h.
     """
     Q, m, X = own
     rho_z = problem.rho_z
@@ -314,7 +316,7 @@ def _normal(deviation: float) -> tuple[Floats, Floats]:
 def _near(h: Floats, Q: float) -> Floats:
     """argmin_z log(1 + exp(-z)) + Q (z - h)^2 / 2: the root of Q (z - h) = 1 / (1 + exp(z)), between h and h + 1 / Q.
 
-    Newton's steps, and halving where a step would leave what is known to hold the root.
+    Newton's steps, with bisection if a step would leave the bracket of the root.
     """
     low, high = h.copy(), h + 1 / Q
     z = (low + high) / 2

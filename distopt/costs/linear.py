@@ -1,7 +1,7 @@
-"""Logistic and softmax costs of all agents at one point: rows of all agents stand in one matrix, and NumPy's products do the work.
+"""Logistic and softmax costs of all agents at one point: the rows of all agents are in one matrix, for NumPy's matrix products.
 
-A scenario whose costs have this form says so by ``linear_rows(b)``: features X [K|1, R|1, n|1, m, p], labels y, row weights w
-[K|1, R|1, n|1, m] and the ridge parameter l2, such that
+A scenario whose costs have this form defines ``linear_rows(b)``. It returns features X [K|1, R|1, n|1, m, p], labels y, row
+weights w [K|1, R|1, n|1, m] and the ridge parameter l2, such that
 
     f_i(x) = sum_k w_k loss(X_k x, y_k) + l2/2 |x|^2,
 
@@ -31,17 +31,17 @@ from distopt.errors import InputError
 Floats = NDArray[np.float64]
 
 CACHE_BYTES, CACHE_SCORES = 2**22, 2**15
-"""Rows that are worked on at a time: they, and what is made of their scores, should stay in the processor's cache over all iterations."""
+"""Rows of a piece: they and their scores should stay in the processor's cache over all iterations."""
 
 DENSE = 100
-"""Up to this dimension Newton's matrix is made; beyond, conjugate gradients ask for products with it."""
+"""Up to this dimension Newton's matrix is formed; beyond it, conjugate gradients use products with it."""
 
 DONE, NOISE = 1e-15, 1e-13
 """Relative gradient norms: nothing is left to gain below the first; below the second, a gradient that no longer shrinks is rounding."""
 
 
 def check(who: str, rows: Any, dim: int) -> None:
-    """Refuse what a scenario gives as ``linear_rows`` where it has not their form."""
+    """Refuse a result of ``linear_rows`` that does not have the right form."""
     form = "X float64 [K|1, R|1, n|1, m, p], y float64 or int64 and w float64 [K|1, R|1, n|1, m], and the number l2"
     fits = isinstance(rows, tuple) and len(rows) == 4 and all(isinstance(each, Tensor) for each in rows[:3])
     if fits:
@@ -63,8 +63,9 @@ def check(who: str, rows: Any, dim: int) -> None:
 
 
 class _OneThread:
-    """Within it NumPy's products take one thread: on several, a library may cut a sum in pieces, and the last bits would depend on how many
-    there are. To say so takes as long as a small product, so whoever makes many of them is within it from the first to the last.
+    """Inside this context NumPy's products use one thread.
+    On several threads a library may split a sum, and the last bits would depend on their number. Entering takes as long
+    as a small product, so enter it once around many products.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class _OneThread:
         os.register_at_fork(after_in_child=self.after_fork)
 
     def after_fork(self) -> None:
-        """A lock that another thread held would be held for ever: that thread is not here."""
+        """A lock that another thread held at the fork would stay locked for ever, since a fork has no such thread."""
         self._lock = threading.Lock()
 
     @cached_property
@@ -104,7 +105,7 @@ def product(a: Floats, b: Floats) -> Floats:
 
 
 def _exp(z: Floats) -> Floats:
-    """e^z, in place. torch takes a third of NumPy's time; what it gives does not depend on where a number stands."""
+    """e^z, in place. torch takes a third of NumPy's time, and its results do not depend on the position of a number."""
     torch.from_numpy(z).exp_()
     return z
 
@@ -173,7 +174,7 @@ class Rows:
         return self.y.dtype.kind == "f"
 
     def scores(self, x: Floats) -> Floats:
-        """X_k x [P, N m, C] at x [P, C p], or [1, C p]; C is 1 where two classes are told apart."""
+        """X_k x [P, N m, C] at x [P, C p], or [1, C p]; C is 1 for two classes."""
         p = self.X.shape[-1]
         return product(self.pooled, x.reshape(len(x), -1, p).swapaxes(1, 2))
 
@@ -253,7 +254,7 @@ class Rows:
         return product(pull.swapaxes(-1, -2), self.X).reshape(len(self), self.agents, -1) + self.l2 * x[:, None]
 
     def curvature(self, x: Floats) -> Callable[[Floats], Floats]:
-        """What multiplies v [P, d] by the Hessian of sum_i f_i at x."""
+        """The function that multiplies v [P, d] by the Hessian of sum_i f_i at x."""
         (_, e), ridge = self._exponentials(self.scores(x)), self.agents * self.l2
         if self.binary:
             bend = self._bend(e)
@@ -321,7 +322,7 @@ class Rows:
         return x, np.maximum(flat, 1e-3 * size)
 
     def _step(self, x: Floats, flat: Floats) -> Callable[[Floats], Floats]:
-        """What makes Newton's step at x of a gradient."""
+        """The function from a gradient to Newton's step at x."""
         if x.shape[-1] > DENSE:
             times, exact = self.curvature(x), np.clip(np.sqrt(flat), 1e-8, 0.1)
             return lambda g: conjugate_gradients(times, g, exact)
@@ -335,7 +336,7 @@ class Rows:
         return solved
 
     def _length(self, x: Floats, g: Floats, s: Floats, late: NDArray[np.bool_]) -> Floats:
-        """How long a step -s [P, d] to take: 1, but for the problems in ``late``, whose steps are halved until their costs fall enough."""
+        """The length of the step -s [P, d]: 1, except for problems in ``late``, whose steps are halved until their costs fall enough."""
         size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.losses(x).sum(-1)
         for _ in range(40):
             after = self.losses(x - size[:, None] * s).sum(-1)

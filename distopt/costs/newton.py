@@ -74,7 +74,7 @@ class Sum:
         return list(Rows.pieces(rows, self.rounds, self.trials, self.agents))
 
     def compare(self, span: range) -> None:
-        """Refuse rows that are not those of the scenario's own costs, as where a subclass has other costs: at one point, in all rounds ``span``."""
+        """Refuse rows that do not give the scenario's costs, as in a subclass with other costs: checked at one point, in all rounds ``span``."""
         if self.pieces is None:
             return
         d = int(self.scenario.dim)
@@ -87,7 +87,7 @@ class Sum:
         if len(wrong):
             raise InputError(
                 f"scenario {entry(self.scenario)}: linear_rows gives other costs than loss in round {span[wrong[0] // self.trials]} (they "
-                f"differ by {gap[wrong[0]]:.1e}); mend it, or set linear_rows = None"
+                f"differ by {gap[wrong[0]]:.1e}); correct it, or set linear_rows = None"
             )
 
     def _pieced(self, f: Callable[[Rows, Floats], Floats], x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Sum:
         return self.sums("cost and gradient", side_by_side, x)
 
     def hessian(self, x: Tensor) -> Tensor:
-        """Its Hessian [P, d, d], by the scenario's own."""
+        """The Hessian [P, d, d] from the scenario's ``hessian``."""
         if self.pieces is not None:
             return self._pieced(Rows.hessian, x)
 
@@ -150,7 +150,7 @@ class Sum:
     def differentiable(self) -> bool:
         """Whether products are made by derivatives: where they are compiled, and torch can differentiate the scenario's gradients.
 
-        It is found out once for all rounds, at one point of the first. For a few coordinates differences do.
+        It is decided once for all rounds, at one point of the first round. For a few coordinates differences do.
         """
         d = int(self.scenario.dim)
         if self.evaluator.differentiable is None:
@@ -203,7 +203,7 @@ class Sum:
 class Horizon:
     """sum_t f_t over the whole run, streamed over the blocks: P = R problems.
 
-    With ``every`` > 1 it is estimated from every so many blocks alone.
+    With ``every`` > 1 it is estimated from each ``every``-th block only.
     """
 
     blocks: Blocks
@@ -296,7 +296,7 @@ def _by_columns(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Solve:
 def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
     """(H + mu I)^-1 g, where mu makes each matrix positive definite: 0, or twice the lowest eigenvalue's size, or what of a ladder does.
 
-    Where a Hessian is not finite it is steepest descent.
+    If a Hessian is not finite, it is steepest descent.
     """
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
     there = hessian.isfinite().flatten(1).all(1)[:, None, None]
@@ -353,13 +353,13 @@ def _descended(
     best, residual, stalled = x, torch.full((len(x),), torch.inf, dtype=x.dtype), 0
     both = problem.both(x)
     lowest = torch.full((len(x),), torch.inf, dtype=x.dtype)
-    last = lowest  # the length of the last step: what Newton's next one would be far below
+    last = lowest  # the length of the last step: Newton's next step would be far shorter
     for _ in range(iterations):
         value, gradient = both[:, 0].contiguous(), both[:, 1:].contiguous()
         length = 1 + x.norm(dim=-1)
         flat = gradient.norm(dim=-1) / scale
         if bool(((flat < enough) & (last < 1e-6 * length)).all()):
-            return x, flat  # no need of another Hessian to know that it is over
+            return x, flat  # no further Hessian is needed to see that it has converged
         step = ways(problem, x, flat)(gradient)
         measure = torch.maximum(flat, 1e-3 * step.norm(dim=-1) / length)
         better = measure < residual

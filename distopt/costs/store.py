@@ -1,4 +1,4 @@
-"""Where the comparator keeps what it found of all rounds: in memory while it is small, then in a file."""
+"""The store of the comparator's results for all rounds: in memory while they are small, then in a file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Store(dict[int, Any]):
                     data, at = data[written:], at + written
         except OSError as error:
             raise RunError(
-                f"cannot write temporary files: {error.strerror or error}; make room in the system's folder for them, or name another one with TMPDIR"
+                f"cannot write temporary files: {error.strerror or error}; free space in the temporary folder, or name another one with TMPDIR"
             ) from error
         self._like = _Away(place, shapes, form)
         return self._like
@@ -76,7 +76,7 @@ class Store(dict[int, Any]):
                 while len(into):
                     got = os.preadv(self._file.fileno(), [into], place)
                     if not got:
-                        raise RunError("a temporary file was cut short by something else")
+                        raise RunError("a temporary file was truncated by another program; run again")
                     into, place = into[got:], place + got
             leaves.append(leaf)
         return pytree.tree_unflatten(leaves, away.form)

@@ -18,7 +18,7 @@ def direct(
 ) -> tuple[Tensor, Any]:
     """(d_t, the rule's state) from s_t [..., n, d]. The algorithm will move by ``lr`` d_t, from x or, without it, from ``mix.x``.
 
-    A rule whose ``__call__`` takes a third parameter is given all of this there.
+    A rule whose ``__call__`` has a third parameter receives all of this.
 
     >>> import torch
     >>> from distopt.directions import direct

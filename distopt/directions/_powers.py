@@ -11,7 +11,7 @@ from torch import Tensor
 def power(a: Tensor, exponent: Any) -> Tensor:
     """a^exponent of numbers a >= 0, as exp(exponent log a); 0 stays 0 and NaN stays NaN. The exponent is positive.
 
-    ``a ** exponent`` has other bits where rows are split among processes, and takes no number of a grid.
+    ``a ** exponent`` gives other bits if rows are split among processes, and does not work with a grid's numbers.
 
     >>> import torch
     >>> from distopt.directions._powers import power

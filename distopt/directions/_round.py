@@ -1,4 +1,4 @@
-"""A round handed on: what parts inside an algorithm see of it."""
+"""The round as inner parts of an algorithm see it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distopt.protocols import Mix
 
 
 class RoundWithin:
-    """The round as a part of an algorithm sees it (see ``distopt.protocols.Mix``): that of the algorithm, where a subclass says nothing else."""
+    """The round as a part of an algorithm sees it (see ``distopt.protocols.Mix``): by default the algorithm's own round, which subclasses change."""
 
     def __init__(self, mix: Mix) -> None:
         self._mix = mix
@@ -51,7 +51,7 @@ class RoundWithin:
 
 
 class DirectedRound(RoundWithin):
-    """What a direction rule is given as its third argument (see ``distopt.protocols.DirectionRound``)."""
+    """The third argument of a direction rule (see ``distopt.protocols.DirectionRound``)."""
 
     def __init__(self, mix: Mix, lr: Any, x: Tensor | None) -> None:
         super().__init__(mix)

@@ -1,4 +1,4 @@
-"""ACProp: the gradient, divided by a centred second moment that does not know it yet."""
+"""ACProp: the gradient, divided by a centred second moment of earlier gradients only."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ACProp:
         d_1 = s_1,    d_t = s_t / (sqrt(v_{t-1} / (1 - b2^(t-1))) + eps)                t = 2, 3, ...
         m_t = b1 m_{t-1} + (1 - b1) s_t,    v_t = b2 v_{t-1} + (1 - b2) (s_t - m_t)^2   m_0 = v_0 = 0
 
-    s_t, m_t, v_t and d_t are [..., n, d]. The denominator knows the rounds before alone, so a large gradient does not shorten its own step;
-    that is what makes Adam fail on the counterexamples of [reddi2018]. The numerator is the gradient; m serves to centre v only. In the first
-    round nothing is known yet, and the step is that of gradient descent. The authors' code rectifies the first rounds unless told
-    otherwise; that is left out.
+    s_t, m_t, v_t and d_t are [..., n, d]. The denominator comes from earlier rounds only, so a large gradient does not shorten its own step.
+    In Adam it does, which makes Adam fail on the counterexamples of [reddi2018]. The numerator is the gradient; m serves to centre v only. In
+    the first round there is no denominator yet, and the step is that of gradient descent. The authors' code by default rectifies the first
+    rounds; that is left out.
 
-    b1 = 0 is refused: m would be s, and v would be 0.
+    b1 = 0 is refused, since m would be s, and v would be 0.
 
     Raises:
         InputError: ``b1`` outside (0, 1), ``b2`` outside [0, 1), ``eps`` not positive.

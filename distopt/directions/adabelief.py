@@ -34,11 +34,11 @@ class AdaBelief:
         v_t = b2 v_{t-1} + (1 - b2) (s_t - m_t)^2 + eps              v_0 = 0
         d_t = m_t / (1 - b1^t) / (sqrt(v_t / (1 - b2^t)) + eps)      t = 1, 2, ...
 
-    s_t, m_t, v_t and d_t are [..., n, d]. Steps are long where the gradient is what its average foretells, and short where it is not. eps
-    stands in two places, as in the authors' code. The one in v adds up: where s never changes, sqrt(v) ends at sqrt(eps / (1 - b2)), 3e-3 for
-    the defaults. The authors' other switches (weight decay, rectification) are left out.
+    s_t, m_t, v_t and d_t are [..., n, d]. Steps are long where the gradient is close to its average, and short where it is not. eps is in two
+    places, as in the authors' code. The eps in v accumulates: if s never changes, sqrt(v) tends to sqrt(eps / (1 - b2)), 3e-3 for the
+    defaults. The authors' other switches (weight decay, rectification) are left out.
 
-    b1 = 0 is refused: m would be s, and v nothing but eps.
+    b1 = 0 is refused, since m would be s, and v would only hold eps.
 
     Raises:
         InputError: ``b1`` outside (0, 1), ``b2`` outside [0, 1), ``eps`` not positive.

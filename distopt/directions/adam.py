@@ -33,15 +33,15 @@ class Adam:
         v_t = min(b2 v_{t-1} + (1 - b2) s_t^2, cap)         v_{-1} = 0
         d_t = m_t / sqrt(v_t + eps)
 
-    s_t, m_t, v_t and d_t are [..., n, d]. The defaults are the ones of GTAdam [carnevale2023], whose analysis needs the
-    preconditioner bounded on both sides: eps stands INSIDE the root, v is capped (the capped value is stored), and nothing
-    corrects the bias of the zero start. The first direction is therefore (1 - b1) / sqrt(1 - b2) sign(s_0) = 3.16 sign(s_0)
-    for the defaults, wherever s_0^2 is far above eps. ``Adam(eps_inside=False, cap=None, bias_correction=True)`` is the Adam
-    of [kingma2015]:
+    s_t, m_t, v_t and d_t are [..., n, d]. The defaults are those of GTAdam [carnevale2023], whose analysis needs a
+    preconditioner that is bounded on both sides. So eps is INSIDE the root, and v is capped (the capped value is stored).
+    The bias of the zero start is not corrected. The first direction is therefore (1 - b1) / sqrt(1 - b2) sign(s_0) = 3.16
+    sign(s_0) for the defaults, wherever s_0^2 is far above eps. ``Adam(eps_inside=False, cap=None, bias_correction=True)``
+    is the Adam of [kingma2015]:
 
         d_t = m_t / (1 - b1^t) / (sqrt(v_t / (1 - b2^t)) + eps),    t = 1, 2, ...
 
-    The powers b^t are state, multiplied up round by round: a product has the same bits for every agent in every block.
+    The powers b^t are state, multiplied round by round: so they have the same bits for every agent in every block.
 
     Raises:
         InputError: ``b1`` or ``b2`` outside [0, 1), ``eps`` or ``cap`` not positive.

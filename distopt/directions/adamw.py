@@ -20,10 +20,10 @@ class AdamW:
         v_t = b2 v_{t-1} + (1 - b2) s_t^2                                       v_0 = 0,  t = 1, 2, ...
         d_t = m_t / (1 - b1^t) / (sqrt(v_t / (1 - b2^t)) + eps) + decay x_t
 
-    s_t, m_t, v_t, d_t and x_t are [..., n, d]. An algorithm that steps by -lr d_t therefore computes (1 - lr decay) x_t - lr (Adam's
-    direction), as ``torch.optim.AdamW`` does, whose default decay this is. The decay pulls towards 0 with a strength that
-    gradients do not change; a term decay |x|^2 / 2 in the costs would be divided by sqrt(v). Among agents the decay is taken at the agent's
-    own x_t, before mixing.
+    s_t, m_t, v_t, d_t and x_t are [..., n, d]. So an algorithm that steps by -lr d_t computes (1 - lr decay) x_t - lr (Adam's direction),
+    as ``torch.optim.AdamW`` does. The default decay is also that of ``torch.optim.AdamW``. The strength of the decay does not depend on
+    gradients. A term decay |x|^2 / 2 in the costs would be divided by sqrt(v). Among agents the decay is taken at the agent's own x_t,
+    before mixing.
 
     Raises:
         InputError: ``b1`` or ``b2`` outside [0, 1), ``eps`` not positive, or ``decay`` negative.

@@ -46,9 +46,9 @@ class Adan:
     s_t, y_t, m_t, v_t, n_t and d_t are [..., n, d]; |s_t| is the Euclidean norm of an agent's row, so over all its parameters. With
     ``decay`` an algorithm that steps by -lr d_t computes (x_t - lr d_t) / (1 + lr decay), or, with ``proximal=False``, (1 - lr decay) x_t - lr d_t.
 
-    b1, b2 and b3 are the factors that decay, as in the authors' code; the paper's betas are one minus them (0.02, 0.08, 0.01). The
-    start is the code's: with the paper's m_1 = s_1 and n_1 = s_1^2 the first steps differ. Restarts are left out. Among agents, s_t - s_{t-1} holds
-    what mixing and moving costs have changed, too. Step sizes are usually 5 to 10 times those of AdamW.
+    b1, b2 and b3 are the decay factors of the authors' code; the paper's betas are one minus them (0.02, 0.08, 0.01). The start is the code's: with
+    the paper's m_1 = s_1 and n_1 = s_1^2 the first steps differ. Restarts are left out. In a network, s_t - s_{t-1} also includes the effects of
+    mixing and of changing costs. Step sizes are usually 5 to 10 times those of AdamW.
 
     Raises:
         InputError: ``b1``, ``b2`` or ``b3`` outside [0, 1), ``eps`` or ``clip`` not positive, or ``decay`` negative.

@@ -1,4 +1,4 @@
-"""AdaShift: the second moment of gradients that are too old to be in the step."""
+"""AdaShift: the second moment of older gradients, which are not in the numerator of the step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class AdaShift:
         d_t = m_t / (sqrt(v_t / (1 - b2^(t-n))) + eps)                                          t = n + 1, n + 2, ...
 
     s_t, m_t and d_t are [..., n, d]. The gradients in the numerator are not in the denominator, so a large gradient does not shorten
-    its own step; that is what makes Adam fail on the counterexamples of [reddi2018]. Nothing moves in the first n rounds: d_t = 0.
+    its own step. In Adam it does, which makes Adam fail on the counterexamples of [reddi2018]. Nothing moves in the first n rounds:
+    d_t = 0.
 
     With ``phi="max"`` the denominator is the same for all coordinates of an agent: the largest square of its row. In the paper it is
     the largest of each tensor of a network; here the parameters of an agent are one row. ``phi="identity"`` has a denominator for

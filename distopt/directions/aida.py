@@ -38,12 +38,12 @@ class Aida:
         d_t = sign(mh_t) |mh_t|^q / (rh_t^(q/p) + eps) + decay x_t          otherwise
 
     s_t, m_t, r_t, d_t and x_t are [..., n, d]. (p, q) = (2, 1) with eps outside is ``adamw``. For q > 1 a minimiser at 0 is locally stable if
-    0 < lr decay < 2, however curved the cost: near it d_t is of a higher order than x, which shrinks by 1 - lr decay in each step. Without decay
-    x falls no faster than r forgets and, once r is below eps, like t^(-1 / (q - 1)). With (2, 1) and a large lr x bursts again and again.
+    0 < lr decay < 2, for any curvature. Near it d_t is of higher order than x, which shrinks by 1 - lr decay in each step. Without decay x
+    falls no faster than r forgets and, once r is below eps, like t^(-1 / (q - 1)). With (2, 1) and a large lr, x jumps away again and again.
 
-    The abstract, from which this is written, corrects no bias; it is corrected here as AdamW does. The paper is arXiv 2112.06125.
-    Another method by the same authors has the same name: Aida of arXiv 2203.13273 projects m and s on each other. Packages
-    of optimisers usually mean that one.
+    This follows the paper's abstract, which has no bias correction; here the bias is corrected as in AdamW. The paper is arXiv
+    2112.06125. Another method by the same authors has the same name: Aida of arXiv 2203.13273 projects m and s on each other.
+    Packages of optimisers usually mean that one.
 
     Raises:
         InputError: ``p``, ``q`` or ``eps`` not positive, ``b1`` or ``b2`` outside [0, 1), or ``decay`` negative.

@@ -37,12 +37,11 @@ class AMSGrad:
         top_t = b3 top_{t-1} + (1 - b3) max(top_{t-1}, v_t)          top_{-1} = 0
         d_t = m_t / sqrt(top_t + eps)
 
-    s_t, m_t, v_t, top_t and d_t are [..., n, d]. b3 = 0 is AMSGrad; 0 < b3 < 1 is the filter of DADAM, which lets top follow
-    the maximum slowly: after one round top is only (1 - b3) v. b3 = 1 is refused: it is meant to give Adam back, but from the
-    zero start it keeps top = 0 for ever, and d = m / sqrt(eps) explodes; use Adam instead. The maximum is taken of the
-    uncorrected v; eps, cap and bias correction are those of ``distopt.directions.adam.Adam``, with the same defaults (the
-    papers have neither eps inside the root nor a cap). With eps outside, no cap and bias correction this is
-    ``torch.optim.Adam(amsgrad=True)``.
+    s_t, m_t, v_t, top_t and d_t are [..., n, d]. b3 = 0 is AMSGrad. 0 < b3 < 1 is the filter of DADAM, with which top follows
+    the maximum slowly: after one round top is only (1 - b3) v. b3 = 1 is refused: from the zero start top stays 0 for ever,
+    and d = m / sqrt(eps) explodes. Use Adam instead. The maximum is taken over the uncorrected v. eps, cap and bias
+    correction are those of ``distopt.directions.adam.Adam``, with the same defaults. The papers have neither eps inside the
+    root nor a cap. With eps outside, no cap and bias correction this is ``torch.optim.Adam(amsgrad=True)``.
 
     Raises:
         InputError: ``b1``, ``b2`` or ``b3`` outside [0, 1), ``eps`` or ``cap`` not positive.

@@ -35,9 +35,9 @@ class DiffGrad:
         xi_t = 1 / (1 + exp(-|s_{t-1} - s_t|))                                          s_0 = 0
         d_t = sqrt(1 - b2^t) / (1 - b1^t) xi_t m_t / (sqrt(v_t) + eps)                  t = 1, 2, ...
 
-    s_t, m_t, v_t, xi_t and d_t are [..., n, d]. xi lies in [1/2, 1): 1/2 where the gradient stays as it is, and near 1 where it changes by
-    much more than 1. So steps are half to once as long as Adam's: compare the two at a step size that is tuned for each. xi depends on the
-    scale of the cost. With a tracker for s, or costs that move, changes by mixing and drift count, too.
+    s_t, m_t, v_t, xi_t and d_t are [..., n, d]. xi is in [1/2, 1): 1/2 where the gradient does not change, and near 1 where it changes by
+    much more than 1. So steps are 0.5 to 1 times as long as Adam's: compare the two with a tuned step size for each. xi depends on the
+    scale of the cost. With a tracker as s, or with changing costs, changes by mixing and drift count, too.
 
     eps is added before the bias of v is corrected, as in the authors' code. The paper adds it after that: its eps is sqrt(1 - b2^t) times as large
     here.

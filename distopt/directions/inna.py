@@ -31,8 +31,8 @@ class INNA:
     from psi_0 = (1 - alpha beta) x_0. With v_k = -A_k this is the recursion above for every sequence of step sizes, constant or not: x and
     psi drop out. So nothing of the mixing enters the momentum, as in ``distopt.directions.momentum``.
 
-    Near a minimum the eigenvalues of the flow are the roots of z^2 + (alpha + beta lam) z + lam, for each eigenvalue lam of the Hessian: x
-    spirals in just where (alpha + beta lam)^2 < 4 lam. From almost every start strict saddle points are avoided [castera2021b].
+    Near a minimum the eigenvalues of the flow are the roots of z^2 + (alpha + beta lam) z + lam, for each eigenvalue lam of the Hessian.
+    So x spirals in if and only if (alpha + beta lam)^2 < 4 lam. From almost every start strict saddle points are avoided [castera2021b].
 
     Raises:
         InputError: ``alpha`` negative or ``beta`` not positive.

@@ -40,12 +40,13 @@ class LosingMomentum:
         m(t) = m0 / (1 + t / T)^p       decay="inverse"
         m(t) = m0                       decay="constant"
 
-    Friction is taken at the new velocity and the point moves with it (semi-implicit Euler), so the rule stays stable as m falls to 0, where
-    it is gradient descent with the step size h / alpha. Explicit friction is unstable once alpha h / m > 2. The paper's own scheme is symplectic,
-    too; whether its formula is this one was not checked. T counts time, not rounds: a schedule for the step size is followed.
+    Friction is taken at the new velocity, and the point moves with the new velocity (semi-implicit Euler). So the rule stays stable as m falls to
+    0, where it is gradient descent with the step size h / alpha. Explicit friction is unstable once alpha h / m > 2. The paper's own scheme is
+    symplectic, too; whether its formula is this one was not checked. T counts time, not rounds, so it follows a schedule of the step
+    size.
 
-    A falling mass does not replace falling steps: with noisy gradients and a constant step the error does not go to zero, whatever
-    the mass does. In a network q is never mixed; the momentum is each agent's own.
+    A falling mass does not replace falling steps: with noisy gradients and a constant step the error does not go to zero for any
+    mass. In a network q is never mixed; the momentum is each agent's own.
 
     Raises:
         InputError: ``alpha``, ``T`` or ``p`` not positive, ``m0`` negative, or an unknown ``decay``.

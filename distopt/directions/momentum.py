@@ -25,8 +25,8 @@ class Momentum:
 
     s_t, m_t and d_t are [..., n, d]; 0 <= b < 1. The sum is not an average: at a constant s the direction grows to s / (1 - b),
     so ``lr`` plays the role of (1 - b) times the learning rate of an averaging form. Polyak writes the same iteration with the
-    difference of two points, x_{t+1} = x_t - lr s_t + b (x_t - x_{t-1}), which is not the same once x is mixed with the
-    neighbours: only the accumulated gradients are inert here, never the moves that the mixing made.
+    difference of two points, x_{t+1} = x_t - lr s_t + b (x_t - x_{t-1}). With mixing the two differ: here only the gradients
+    accumulate, and not the moves by mixing.
 
     Raises:
         InputError: ``b`` outside [0, 1).

@@ -23,9 +23,9 @@ class Nesterov:
 
         m_t = b m_{t-1} + s_t,    d_t = s_t + b m_t,    m_{-1} = 0
 
-    s_t, m_t and d_t are [..., n, d]; 0 <= b < 1. The original evaluates the gradient at an extrapolated point and lets b grow
-    with t; an algorithm here is given the gradient at x_t, so x_t stands for that extrapolated point, and b is constant (the
-    choice for strongly convex costs). ``torch.optim.SGD(nesterov=True)`` is the same recursion.
+    s_t, m_t and d_t are [..., n, d]; 0 <= b < 1. The original evaluates the gradient at an extrapolated point, and its b
+    grows with t. Here the gradient is taken at x_t, so x_t is the extrapolated point, and b is constant (the choice for
+    strongly convex costs). ``torch.optim.SGD(nesterov=True)`` is the same recursion.
 
     Raises:
         InputError: ``b`` outside [0, 1).

@@ -39,11 +39,10 @@ class Padam:
         top_t = max(top_{t-1}, v_t)                              top_0 = 0; v_t itself without ``amsgrad``
         d_t = sqrt(1 - b2^t) / (1 - b1^t) m_t / (sqrt(top_t) + eps)^(2 p) + decay x_t
 
-    s_t, m_t, v_t, top_t, d_t and x_t are [..., n, d]. p = 1/2 is AMSGrad or AdamW in all but eps, which those add after the correction of v; a small
-    p comes near to SGD with momentum, whose step size must then be larger. The default p = 1/8, the bias correction, which the paper of
-    Padam does not have, and the decoupled decay are those of GadamX [granziol2020], whose iterates are then averaged. The correction
-    sqrt(1 - b2^t) stands outside of the power there, so for p < 1/2 the first steps are small: at equal gradients
-    the first one is (1 - b2)^(1/2 - p) of later ones, 0.07 for the defaults.
+    s_t, m_t, v_t, top_t, d_t and x_t are [..., n, d]. p = 1/2 is AMSGrad or AdamW except for eps, which those add after the correction of v. A small
+    p is close to SGD with momentum and needs a larger step size. The default p = 1/8, the bias correction, which the paper of Padam does not have,
+    and the decoupled decay are those of GadamX [granziol2020], whose iterates are then averaged. The correction sqrt(1 - b2^t) is outside the power
+    there, so for p < 1/2 the first steps are small. With equal gradients the first step is (1 - b2)^(1/2 - p) of later ones, 0.07 for the defaults.
 
     Raises:
         InputError: ``p`` or ``eps`` not positive, ``b1`` or ``b2`` outside [0, 1), or ``decay`` negative.

@@ -22,21 +22,21 @@ class RPGD:
         w_{t+1} = v / |v|,    v = w_t - lr g_t s_t
         g_{t+1} = g_t - lr ratio w_t's_t,    x_{t+1} = g_{t+1} w_{t+1},    d_t = (x_t - x_{t+1}) / lr
 
-    s_t, x_t, w_t and d_t are [..., n, d], g_t = |x_t| and w_t = x_t / |x_t|. s_t is the gradient at x_t, or a tracker of it. Nothing is
-    remembered: (g, w) and (-g, -w) are the same point and take the same step, so the point says all. The paper has one machine. Among agents
-    the points are mixed as the algorithm has it, and g and w are read off the agent's own x_t again in each round, which is ours; ``gt`` then
-    agrees on a solution. At x_t = 0, where w is free, the step is that of gradient descent: d_t = s_t, as for w = -s / |s|.
+    s_t, x_t, w_t and d_t are [..., n, d], g_t = |x_t| and w_t = x_t / |x_t|. s_t is the gradient at x_t, or a tracker of it. There is no
+    state: (g, w) and (-g, -w) are the same point and take the same step, so the point suffices. The paper has one machine. In a network the
+    algorithm mixes the points, and each agent computes g and w from its own x_t in each round. This is our choice; with ``gt`` the agents
+    agree on a solution. At x_t = 0, where w is free, the step is that of gradient descent: d_t = s_t, as for w = -s / |s|.
 
-    On least squares with more columns than rows it comes near the shortest solution x* when it starts with g_0 < |x*|: the part of w in which no
-    row has an entry shrinks like exp((g_0^2 - g^2) / 2). Gradient descent leaves that part of x as it was. In two phases, with g held
-    at first, it reaches x*.
+    On least squares with more columns than rows it ends near the shortest solution x* if g_0 < |x*|. The part of w outside the span of the rows
+    shrinks like exp((g_0^2 - g^2) / 2). Gradient descent leaves that part of x as it was. In two phases, with g held at first, it reaches x*.
 
     Attributes:
-        gradient: at which w the step of g is taken: the old or the new one, both with s_t, or the new one with a fresh gradient of the agent's own
-            cost at g_t w_{t+1}, a second one in every round. They differ at O(lr). Our texts leave it open which one is the paper's.
+        gradient: at which w the step of g is taken: the old or the new one, both with s_t, or the new one with a fresh
+            gradient of the agent's own cost at g_t w_{t+1}, a second one in every round. They differ at O(lr). Our
+            sources do not say which one is the paper's.
         tangential: True takes v = w - lr g (s - (w's) w), the step of weight normalisation with |v_0| = 1 and projection.
-        hold: for how many rounds g stays as it is.
-        ratio: the step of g over that of w.
+        hold: number of rounds in which g does not change.
+        ratio: step size of g divided by that of w.
 
     Raises:
         InputError: for an unknown ``gradient``, a negative ``ratio``, or ``hold`` that is no whole number of at least 0.

@@ -11,7 +11,7 @@ from torch import Tensor
 class SGD:
     """Steepest descent, d_t = s_t. It remembers nothing.
 
-    s_t [..., n, d] is whatever the algorithm hands over: the local gradient, or its tracked average.
+    s_t [..., n, d] comes from the algorithm: the local gradient, or its tracked average.
 
     >>> import torch
     >>> from distopt.directions.sgd import SGD

@@ -36,13 +36,13 @@ class SuperAdam:
         v_t = beta v_{t-1} + (1 - beta) s_t^2                             v_0 = 0
         d_t = mu_t G_t / (sqrt(v_t / (1 - beta^t)) + lam)
 
-    s_t, G_t, v_t and d_t are [..., n, d]. Both the step mu_t and the weight al_t of the new gradient fall like 1 / sqrt(t), so the average becomes
-    longer and longer. The algorithm's ``lr`` is the paper's gamma. The rule counts its own steps: a round may have several. Up to 2^24 of them
-    it counts exactly in float32.
+    s_t, G_t, v_t and d_t are [..., n, d]. Both the step mu_t and the weight al_t of the new gradient fall like 1 / sqrt(t), so the average is
+    taken over more and more gradients. The algorithm's ``lr`` is the paper's gamma. The rule counts its own steps: a round may have several. Up to
+    2^24 of them it counts exactly in float32.
 
-    c mu_t may exceed 1 (2.4 in the authors' script), where the average would oscillate and grow; it is capped. v is corrected as the
-    authors' code does. That code has k = 0.001, so that it averages 2,000 gradients from its first steps on; k = 1 is
-    the choice here. With tau = 1 Super-Adam takes a second gradient in each step: the algorithms ``storm`` and ``gt_storm``.
+    c mu_t may exceed 1 (2.4 in the authors' script), where the average would oscillate and grow, so it is capped. v is corrected as
+    the authors' code does. That code has k = 0.001, so it averages 2,000 gradients from its first steps on; our default is k = 1.
+    With tau = 1 Super-Adam takes a second gradient in each step: the algorithms ``storm`` and ``gt_storm``.
 
     Raises:
         InputError: ``k``, ``m``, ``c`` or ``lam`` not positive, or ``beta`` outside [0, 1).

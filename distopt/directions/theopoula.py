@@ -22,10 +22,10 @@ class TheoPouLa:
         d_t = s_t / (1 + q |s_t|) (1 + q / (eps + |s_t|)) + eta x_t |x_t|^(2r) / (1 + q |x_t|^(2r)) - sqrt(2 / (lr beta)) xi_t
         q = sqrt(lr)
 
-    s_t, x_t and d_t are [..., n, d], and lr is the step size of the round. The first factor tames s: it is below 1 / q however large the
-    gradient is. The second one boosts gradients that are small against q. Without noise and with eta = 0, |d_t| < 1 / q + q. The price:
-    where eps is far below |s|, a step near the optimum has at least about the size lr q, so a constant lr leaves an error of that order.
-    The default eps suits gradients without noise, and 1e-2 noisy ones.
+    s_t, x_t and d_t are [..., n, d], and lr is the step size of the round. The first factor tames s: it is below 1 / q for any gradient.
+    The second one boosts gradients that are small against q. Without noise and with eta = 0, |d_t| < 1 / q + q. Its
+    drawback: if eps is far below |s|, a step near the optimum is at least about lr q long, so a constant lr leaves an error of that
+    order. The default eps suits gradients without noise, and 1e-2 noisy ones.
 
     The term with eta > 0 pulls x back to 0. |x_t| is the norm of the agent's whole row x_{i,t}, while s is tamed coordinate by coordinate. The
     authors' code adds this term to x, and without the factor lr. Here it is subtracted, as in the papers.

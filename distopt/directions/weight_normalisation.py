@@ -1,4 +1,4 @@
-"""Weight normalisation: gradient steps on a length and on a vector of which only the direction counts."""
+"""Weight normalisation: gradient steps on a length and on a vector, whose direction alone counts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class WeightNormalisation:
         g_{t+1} = g_t - lr ratio w_t's_t,    x_{t+1} = g_{t+1} w_{t+1},    d_t = (x_t - x_{t+1}) / lr
 
     s_t, x_t, v_t, w_t and d_t are [..., n, d], g_t = |x_t|. s_t is the gradient at x_t, or a tracker of it. The step of v is orthogonal to v, so
-    |v_t| grows and damps later steps; it is remembered. ``rpgd`` projects v to the sphere in each step. One vector is normalised, the whole
-    point; in networks each neuron has its own. The paper has one machine. Among agents the points are mixed as the algorithm has it, and g
-    and w are read off the agent's own x_t again in each round, which is ours. At x_t = 0, where w is free, the step is that of gradient
+    |v_t| grows and damps later steps; |v_t| is the state. ``rpgd`` projects v to the sphere in each step. One vector is normalised, the whole
+    point; in networks each neuron has its own. The paper has one machine. In a network the algorithm mixes the points, and each agent computes g
+    and w from its own x_t in each round. This is our choice. At x_t = 0, where w is free, the step is that of gradient
     descent: d_t = s_t.
 
     Attributes:
         length: |v_0|.
-        ratio: the step of g over that of v.
+        ratio: step size of g divided by that of v.
 
     Raises:
         InputError: ``length`` not positive, or ``ratio`` negative.

@@ -28,7 +28,7 @@ def make(spec: str, problem: Problem, blocks: Blocks, mode: Mode = "auto") -> En
 
 
 def check(spec: str, agents: int) -> None:
-    """Refuse early what ``make`` would: a spec that names no engine, partition or backend, or more workers than agents or GPUs."""
+    """Raise the errors of ``make`` early: an unknown engine, partition or backend, or more workers than agents or GPUs."""
     from distopt.engines.workers import partition
 
     asked = _asked(spec)
@@ -46,7 +46,7 @@ def check(spec: str, agents: int) -> None:
 
 
 def device(engine: Any) -> str:
-    """The device that a spec such as ``local:device=cuda`` or ``ranks:backend=nccl`` names, or what makes engines says of itself.
+    """The device of an engine: from a spec such as ``local:device=cuda`` or ``ranks:backend=nccl``, or from the function that makes engines.
 
     Bits are the same on one device only.
     """

@@ -1,4 +1,4 @@
-"""Workers in threads of this process, for tests. Messages are those that would travel between machines, in any order."""
+"""Workers in threads of this process, for tests. The messages are those between machines, in any order."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Mailbox:
     """The messages of all workers, by receiver, sender and tag.
 
     Args:
-        shuffled: whether a message is held back until all workers at work wait for one; then those under way arrive in a random order, one by
-            one, until somebody may go on. No clock decides: what overtakes what depends on ``seed`` alone.
+        shuffled: whether messages wait until all active workers wait for one. Then they arrive in a random order, one
+            by one, until a worker can continue. No clock is involved: the order depends on ``seed`` only.
         seed: of the order.
     """
 
@@ -79,7 +79,7 @@ class Mailbox:
             self._working = workers
 
     def end(self) -> None:
-        """One of them has ended it, and waits for nothing more."""
+        """A worker has ended it and waits for no more messages."""
         with self._changed:
             self._working -= 1
             self._deliver()
@@ -96,7 +96,7 @@ class Mailbox:
         self._changed.notify_all()
 
     def stop(self) -> None:
-        """Wake everyone who waits; they raise ``Stopped``."""
+        """Wake all waiting workers; they raise ``Stopped``."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -132,7 +132,7 @@ class InMemoryTransport:
 
 
 class ThreadGroup:
-    """A ``WorkerGroup`` whose workers do each task in a thread of their own.
+    """A ``WorkerGroup`` that runs each worker's task in its own thread.
 
     Args:
         problem, blocks: as for every engine.
@@ -179,7 +179,7 @@ class ThreadGroup:
         """Nothing stays between two tasks."""
 
     def _all(self, dtype: torch.dtype, task: Callable[[Worker], T]) -> T:
-        """Let all workers do a task at once, and return what it gives on worker 0; the first to fail stops the others."""
+        """Run a task on all workers at once, and return its result on worker 0. The first to fail stops the others."""
         results: dict[int, T] = {}
         failures: list[BaseException] = []
 

@@ -1,7 +1,7 @@
-"""What is measured: one metric a file, and the folder is the list of them. Formulas: docs/metrics.md.
+"""Metrics: what is measured in every round, one file each, found by file name. Formulas: docs/metrics.md.
 
-A metric says how it is measured and how it is shown. Engines sum its columns over the agents and know no metric; the loop over
-rounds, tables, figures and docs read what it says of itself. F_t = sum_i f_{i,t}; xbar_t is the network average; x*_t minimises F_t.
+A metric defines how it is measured and how it is shown. Engines only sum columns over the agents. The loop over rounds, tables,
+figures and docs read a metric's attributes. F_t = sum_i f_{i,t}; xbar_t is the network average; x*_t minimises F_t.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ RENAMED = {"regret_no_change": "regret_previous_optimum", "accuracy_no_change": 
 """What runs and checkpoints of earlier versions call some metrics."""
 
 SOURCES = ("term", "round_term", "value")
-"""How a metric may be measured: a metric has one of these methods."""
+"""The ways to measure: a metric has exactly one of these methods."""
 
 
 class Missing(LookupError):
-    """What a metric asks for is not there, so the run does not have the metric."""
+    """Raised if something that a metric needs is missing, so that the run does not have the metric."""
 
 
 class View(NamedTuple):
@@ -47,12 +47,12 @@ class View(NamedTuple):
 
 
 class Seen(Protocol):
-    """K rounds of a run with R trials. What is not there raises ``Missing``.
+    """K rounds of a run with R trials. A missing attribute raises ``Missing``.
 
-    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Where no comparator is sought
-    only its ``persistence`` is there. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent
-    broadcasts ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents. Where
-    ``exchanges`` [K, R] is 0 and not 1, nobody sends anything, nor bits (see ``distopt.optional.AlgorithmDefaults.coin``).
+    ``reference`` is what the scenario alone decides, [K, R] each (see ``distopt.costs.comparator.Reference``). Without a comparator it only
+    has ``persistence``. ``fixed_cost`` and ``fixed_accuracy`` [K, R] are those of the best fixed point. In each round an agent broadcasts
+    ``bits`` bits and evaluates ``gradients`` gradients; ``messages`` [K, R] are what it sends, the mean over the agents. ``exchanges`` [K,
+    R] is 1 in rounds with an exchange, and 0 in rounds without messages and bits (see ``distopt.optional.AlgorithmDefaults.coin``).
     ``points`` [K, R, N, d] are all agents' points and ``data`` the data, in float64.
     """
 
@@ -115,12 +115,12 @@ class Seen(Protocol):
 
 
 class Metric:
-    """What a metric says of itself unless its file says otherwise. A user's class need not inherit from it.
+    """The defaults of a metric's attributes. A user's class need not inherit from it.
 
     A metric has exactly one of three methods. ``term(view)`` gives what each agent of a ``View`` adds, [R, n] or [R, n, columns(d)].
     ``round_term(algorithm, state, g)`` gives the same from the algorithm's state after a round and the gradients [R, n, d] of that
     round. Both are summed over all agents, and ``finish(sums, agents)`` makes [K, R] of the sums [K, R, columns(d)]; by default it takes
-    the mean over the agents. ``value(seen)`` gives [K, R] from what is known of the whole network (see ``Seen``).
+    the mean over the agents. ``value(seen)`` gives [K, R] from values of the whole network (see ``Seen``).
 
     Attributes:
         title: what figures and tables call it. By default the name, which is that of its file.
@@ -130,10 +130,11 @@ class Metric:
         smoothed: whether figures draw its mean over the rounds so far, as single rounds hold too few samples.
         signed: whether values below zero are meaningful.
         rises: whether larger values are better.
-        compares: whether it compares with minimisers. Where a scenario has none (``comparator = False``) there is no such metric.
-        needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; then a large run leaves it out unless asked.
-        stored: whether a run keeps it. One that is not stored is there for other metrics.
-        optional: whether a checkpoint may lack its sum, as where a run has no such metric.
+        compares: whether it compares with minimisers. Runs of scenarios without them (``comparator = False``) do not
+            have it.
+        needs_points: whether it reads ``seen.points``, which costs N^2 evaluations; large runs leave it out by default.
+        stored: whether a run keeps it. Other metrics can read one that is not stored.
+        optional: whether a checkpoint may lack its sum, because the run does not have the metric.
         diverges: whether a value that is not finite means that the run has diverged.
         baselines: the metrics that are drawn beside it.
         label: what it is called as a baseline.
@@ -141,9 +142,9 @@ class Metric:
         column: the place of that column, from the left.
         take: its closing figure, "last", "largest" or "mean" over the rounds, or "" for none.
         key: what its closing figure is called in ``summary.csv``; by default its name.
-        announced: what the terminal calls it where a run leaves it out; "" says nothing.
-        measured_every: in how many rounds it is measured once: it is nan in the others. Metrics are measured in every round, and the series of
-            probes (see ``distopt.probes``) in fewer.
+        announced: its name in the terminal if a run leaves it out; "" for no message.
+        measured_every: rounds from one measurement to the next; it is nan in the others. Metrics are measured in every
+            round, and the series of probes (see ``distopt.probes``) in fewer.
     """
 
     title: str = ""
@@ -195,7 +196,7 @@ class Metric:
 SAID = tuple(
     name for name, value in vars(Metric).items() if isinstance(value, bool | int | str | tuple) and name[0] != "_"
 )
-"""The attributes that say how a metric is shown: plain values, which a run's manifest can hold."""
+"""The attributes for the display of a metric: plain values, which a run's manifest can hold."""
 
 
 @cache
@@ -228,7 +229,7 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
                 f"metric {name}: it must have one of the methods {', '.join(SOURCES)}; it has {' and '.join(has) or 'none'}"
             )
         if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
-            raise InputError(f"metric {name}: a run has something of this name already; give the file another name")
+            raise InputError(f"metric {name}: a run already has a series of this name; give the file another name")
         metric: Metric = completed(Metric, own)
         for each in SAID:
             said, default = getattr(metric, each), getattr(Metric, each)
@@ -239,13 +240,15 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
 
 
 def said(metric: Metric) -> dict[str, Any]:
-    """What a metric says of how it is shown, as plain values; what it leaves at its default is left out."""
+    """The attributes that a metric sets for its display, as plain values without defaults."""
     values = {name: getattr(metric, name) for name in SAID}
     return {name: value for name, value in values.items() if value != getattr(Metric, name)}
 
 
 def about(name: str, users: Mapping[str, Mapping[str, Any]] | None = None) -> Metric:
-    """How a metric is shown, by the name of its series. ``users`` is what the run's manifest holds of a user's metrics.
+    """How a metric is shown, by the name of its series.
+    ``users`` holds the attributes of the user's metrics, from the
+    run's manifest.
 
     >>> about("tracking_error").title, about("something").title
     ('Tracking error', 'Something')

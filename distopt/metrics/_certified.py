@@ -1,4 +1,6 @@
-"""How far a measured regret can be from the true one: what the metrics of its two ends share. The derivation: docs/theory.md."""
+"""Shared by ``dynamic_regret_low`` and ``dynamic_regret_high``: how far a measured regret can be from the true one.
+The
+derivation: docs/theory.md."""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ class Certified(Metric):
 
 
 def gap(seen: Seen) -> Tensor:
-    """By how much F_t(x*_t), as the comparator found x*_t, can be above the least cost [K, R]."""
+    """An upper bound on F_t(x*_t) minus the least cost, for the x*_t that the comparator found [K, R]."""
     found: Tensor | None = seen.reference.gap
     if found is None:
         raise Missing
@@ -38,7 +40,7 @@ def gap(seen: Seen) -> Tensor:
 
 
 def allowance(seen: Seen) -> Tensor:
-    """What rounding can do in round t to F_t(xbar_t) - F_t(x*_t) and to its sum over the rounds so far [K, R]."""
+    """Bounds on the rounding errors of F_t(xbar_t) - F_t(x*_t) in round t, and of its sum over the rounds so far [K, R]."""
     known = seen.reference
     if known.smoothness is None:
         raise Missing

@@ -43,5 +43,5 @@ class Accuracy(Metric):
         return 2
 
     def finish(self, sums: Tensor, agents: int) -> Tensor:
-        """The mean over those that received any; 0 / 0 is nan: nobody did."""
+        """The mean over the agents that received a sample; 0 / 0 = nan if none did."""
         return sums[..., 0] / sums[..., 1]

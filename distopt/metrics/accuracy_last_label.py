@@ -1,4 +1,4 @@
-"""A baseline of the accuracy: saying each time what was right the time before."""
+"""A baseline of the accuracy: predicting the previous label."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class AccuracyLastLabel(Metric):
         return found
 
     def absence(self, agents: int, dim: int) -> str:
-        """The scenario says nothing of it."""
+        """The scenario has no ``persistence``."""
         return "the scenario has no labels that come one after the other"

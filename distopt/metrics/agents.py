@@ -1,4 +1,4 @@
-"""The regret of each agent's own point, of which the agent-wise regrets are made."""
+"""The regret of each agent's own point, from which the agent-wise regrets are computed."""
 
 from __future__ import annotations
 

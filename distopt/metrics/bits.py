@@ -10,9 +10,9 @@ from distopt.metrics import Metric, Seen
 class Bits(Metric):
     """Bits that each agent has broadcast up to and including round t.
 
-    The payload of a channel counts once, however many neighbours listen; an agent alone sends 0 bits. Of workers around an average (ef_sgd,
-    ef21, signsgd, ...) it is a worker's message; the server's answer to it, 8 · itemsize · d bits (of a vote d signs), is not in it. Of
-    messages for one neighbour (powergossip) it is the sum over the links of an agent of the largest degree. A round without an exchange
+    The payload of a channel counts once, however many neighbours listen; an agent alone sends 0 bits. With a server (ef_sgd, ef21, signsgd,
+    ...) it is a worker's message. The server's answer, 8 · itemsize · d bits (for a vote d signs), is not counted. With one message
+    for each neighbour (powergossip) it is the sum over the links of an agent with the largest degree. A round without an exchange
     (prox_skip) has none.
     """
 

@@ -1,4 +1,4 @@
-"""The cost of a round at the network average; regrets are made of it."""
+"""The cost of a round at the network average, from which regrets are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distopt.metrics import Metric, View
 class Cost(Metric):
     """F_t(x̄_t), the cost at the network average.
 
-    A run keeps it where no comparator is sought (`comparator = False`): there it stands in the place of the regrets.
+    A run keeps it if the minimisers are unknown (`comparator = False`): it then replaces the regrets.
     """
 
     title = "Cost"
@@ -26,7 +26,7 @@ class Cost(Metric):
     take = "mean"
 
     def kept(self, scenario: Any) -> bool:
-        """Where there are no regrets."""
+        """Only runs without regrets have it."""
         return not scenario.comparator
 
     def term(self, view: View) -> Tensor:

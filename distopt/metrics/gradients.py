@@ -8,11 +8,11 @@ from distopt.metrics import Metric, Seen
 
 
 class Gradients(Metric):
-    """Gradients that each agent has evaluated up to and including round t. Of methods without gradients, values of the costs that it has observed.
+    """Gradients that each agent has evaluated up to and including round t. For methods without gradients, observed values of the costs.
 
-    A method that says ``gradient_free``, such as ``bandit``, is given values alone: each of them counts 1, two for an estimate from two points.
-    The gradient of one of an agent's m rows of data counts 1/m. Of methods that need the gradient of all rows in some rounds only (gt_sarah,
-    gt_vr) a round counts the part of it that it needs in the mean.
+    A method with ``gradient_free``, such as ``bandit``, only observes values: each counts 1, so an estimate from two points counts 2. The
+    gradient of one of an agent's m rows of data counts 1/m. Methods that need the gradient of all rows in some rounds only (gt_sarah, gt_vr)
+    count the mean per round.
     """
 
     title = "Gradients evaluated by each agent"

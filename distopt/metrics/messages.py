@@ -10,9 +10,9 @@ from distopt.metrics import Metric, Seen
 class Messages(Metric):
     """Messages that each agent has sent up to and including round t, the mean over the agents.
 
-    In a round it sends one to each neighbour that is there in that round, whatever its channels: their payloads travel together. A link that
-    fails carries none. Of workers around an average (ef_sgd, ef21, signsgd) it is one message to the server in a round. A round that sends no
-    bits has no messages, and neither has an agent alone.
+    In a round it sends one message to each present neighbour: the payloads of all channels travel together. A link that
+    fails carries none. With a server (ef_sgd, ef21, signsgd) it is one message to the server in a round. A round that sends no bits has no
+    messages, and neither has an agent alone.
     """
 
     title = "Messages sent by each agent"

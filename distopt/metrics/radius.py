@@ -30,7 +30,7 @@ class Radius(Metric):
         return _squares.squares(view.x - view.scenario.equilibrium(view.data))
 
     def columns(self, dim: int) -> int:
-        """By coordinate where there are few."""
+        """One column per coordinate if there are few."""
         return _squares.columns(dim)
 
     def finish(self, sums: Tensor, agents: int) -> Tensor:

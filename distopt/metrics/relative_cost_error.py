@@ -1,4 +1,4 @@
-"""How far the cost is above the least one, relative to that."""
+"""The cost above the minimum, relative to the minimum."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from distopt.metrics import Metric, Seen
 class SimulatedSeconds(Metric):
     """Seconds up to and including round t by the virtual clock of the experiment (`--clock`).
 
-    Only a run with a clock has it. A round lasts compute times its gradients, and then the slowest of its messages, latency + bits / bandwidth.
-    A round that sends no messages (prox_skip) lasts its gradients alone. See [clock.md](clock.md).
+    Only a run with a clock has it. A round lasts compute times its gradients, plus latency + bits / bandwidth of its slowest message. A round
+    that sends no messages (prox_skip) lasts its gradients alone. See [clock.md](clock.md).
     """
 
     title = "Simulated seconds"
@@ -25,5 +25,5 @@ class SimulatedSeconds(Metric):
         return seen.seconds
 
     def absence(self, agents: int, dim: int) -> str:
-        """It was not asked for."""
+        """The experiment has no clock."""
         return "the experiment has no clock; give one, as in clock='compute=1e-3,latency=1e-3,bandwidth=1e9'"

@@ -13,7 +13,7 @@ from distopt.numerics.trees import leaf
 class TrackerInvariant(Metric):
     """The largest coordinate of |(1/N) Σ_i s_{i,t} − (1/N) Σ_i g_{i,t}|.
 
-    Only an algorithm that says which leaf of its state tracks has it, as in `tracks = "s"`.
+    Only algorithms that name the tracker in their state have it, as in `tracks = "s"`.
     """
 
     title = "Tracker invariant"
@@ -22,11 +22,11 @@ class TrackerInvariant(Metric):
     take = "largest"
 
     def applies(self, scenario: Any, algorithm: Any) -> bool:
-        """Only an algorithm that says so has a tracker."""
+        """Only algorithms with ``tracks`` have a tracker."""
         return algorithm.tracks is not None
 
     def absence(self, agents: int, dim: int) -> str:
-        """It says nothing of one."""
+        """The algorithm has no ``tracks``."""
         return 'the algorithm has no tracker: it names none, as in tracks = "s"'
 
     def round_term(self, algorithm: Any, state: Any, g: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class TrackingError(Metric):
         return _squares.squares(view.x - view.best)
 
     def columns(self, dim: int) -> int:
-        """By coordinate where there are few."""
+        """One column per coordinate if there are few."""
         return _squares.columns(dim)
 
     def finish(self, sums: Tensor, agents: int) -> Tensor:

@@ -26,7 +26,7 @@ LOOKED_AT = 8
 
 
 class _Changing(Mixing):
-    """W that differs from round to round."""
+    """W that changes from round to round."""
 
     _key: Key
     _p: float
@@ -34,7 +34,9 @@ class _Changing(Mixing):
     def _refuse_average(self, needs: Properties, who: str) -> None:
         if "average" in needs:
             advice = "use a star or the complete graph, without drop_links"
-            raise InputError(f"{who} has its workers meet around their average, but links come and go; {advice}")
+            raise InputError(
+                f"{who} needs the exact average of all workers in every round, but links fail or change; {advice}"
+            )
 
     def repeated(self, times: int) -> Self:
         """See ``Mixing``."""
@@ -43,7 +45,7 @@ class _Changing(Mixing):
         return twin
 
     def _given_back(self, p: Pattern, values: Floats, failed: NDArray[np.bool_]) -> Floats:
-        """The values of all terms [..., terms] where those of failed links go to the self term of their row."""
+        """The values of all terms [..., terms], with those of failed links added to the self term of their row."""
         lost = values * failed
         values = values - lost
         own = np.empty(len(p.order), np.int64)
@@ -129,8 +131,8 @@ class DroppingMixing(_Changing):
 class SwitchingMixing(_Changing):
     """W of a topology that changes from round to round, by a degree rule or with the weights of its arcs.
 
-    The topology gives no self weights. An agent keeps for itself what the weights of its row lack of 1; where W need only be
-    column-stochastic, what those of its column do: what it did not send.
+    The topology gives no self weights. The self weight is 1 minus the other weights of the agent's row. If W need only
+    be column-stochastic, it is 1 minus those of its column: what the agent did not send.
     """
 
     def __init__(self, topology: Switching, rule: str, key: Key, p: float) -> None:

@@ -1,4 +1,4 @@
-"""Agents that leave and join: who is there in a round, what W is among those, and where the ones begin who join."""
+"""Agents that leave and join: which agents are present in a round, W among them, and where joining agents begin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distopt.optional import ChannelDefaults
 from distopt.protocols import Wire
 
 JOIN = "network.join"
-"""The channel that brings those who join the points of their neighbours, and the entry of ``Uniforms`` for who is there."""
+"""The channel that sends joining agents the points of their neighbours, and the entry of ``Uniforms`` that says which agents are present."""
 
 
 WINDOW = 1024
@@ -37,12 +37,13 @@ LINKS = 2_000_000
 
 @dataclass(frozen=True)
 class Churn:
-    """How agents leave and join: a Markov chain for each agent, by itself. All are there in round 0, and agent 0 never leaves.
+    """How agents leave and join: an independent Markov chain for each agent.
+    All are present in round 0, and agent 0 never leaves.
 
     Attributes:
-        leave: probability that one who is there leaves in a round.
-        join: probability that one who is away joins in a round; ``leave`` and ``join`` together are at most 1.
-        until: from this round on nobody leaves or joins any more; None: it never ends.
+        leave: probability that a present agent leaves in a round.
+        join: probability that an absent agent joins in a round; ``leave`` and ``join`` sum to at most 1.
+        until: from this round on no agent leaves or joins; None: no such round.
 
     >>> churn, key = Churn(0.2, 0.4), Key(0, range(4), range(1), total=4)
     >>> churn.present(torch.arange(4, 8).reshape(-1, 1, 1, 1), key)[:, 0, :, 0].int().tolist()
@@ -67,10 +68,11 @@ class Churn:
         )
 
     def present(self, t: Tensor, key: Key) -> Tensor:
-        """Who is there in rounds t [K, 1, 1, 1], of ALL agents in the trials of ``key``: bool [K, R, N, 1].
+        """Whether each agent is present in rounds t [K, 1, 1, 1], for ALL agents in the trials of ``key``: bool [K, R, N, 1].
 
-        One number u decides for an agent and a round: below ``leave`` it is away from then on, from 1 - ``join`` on it is there, and else it
-        stays what it is. So the last of these two events tells, and it is looked for backwards: rounds are addressed.
+        One uniform number u decides for each agent and round. The agent is absent from then on if u < ``leave``, and
+        present if u >= 1 - ``join``; otherwise nothing changes. So the last of these two events decides. It is searched
+        backwards, since random numbers are addressed by round.
         """
         everyone = Key(key.seed, range(key.total), key.trials.tolist(), key.total)
         stays = torch.arange(key.total).reshape(-1, 1) == 0
@@ -93,17 +95,16 @@ class Churn:
         return (code == 0) | (code % 2 == 1)
 
     def told(self, t: Tensor, key: Key) -> Tensor:
-        """For the agents of ``key`` in rounds t, as 1.0 or 0.0 [K, R, n, 2]: whether each is there, and whether those who are there are others
-        than in the round before."""
+        """Flags 1.0 or 0.0 [K, R, n, 2] in rounds t: whether the agent is present, and whether the set of present agents has just changed."""
         now, before = self.present(t, key), self.present((t - 1).clamp(min=0), key)
         changed = (now != before).any(-2, keepdim=True).expand_as(now)
         return torch.cat([now, changed], -1)[:, :, key.agents].double()
 
 
 class PresentMixing(DroppingMixing):
-    """W_t among those who are there: by a rule of degrees, each agent's being the number of its neighbours who are there.
+    """W_t among the present agents, by a rule of degrees. An agent's degree counts its present neighbours.
 
-    Its rows and columns sum to 1. One who is away has w_ii = 1. Links may fail besides, each with probability p.
+    Its rows and columns sum to 1. Absent agents have w_ii = 1. Links may fail besides, each with probability p.
     """
 
     changes = "agents come and go; leave churn out"
@@ -131,23 +132,21 @@ class PresentMixing(DroppingMixing):
 
     def _refuse_average(self, needs: Properties, who: str) -> None:
         if "average" in needs:
-            raise InputError(
-                f"{who} has its workers meet around their average, which misses nobody; use it without churn"
-            )
+            raise InputError(f"{who} needs the average of all workers, but with churn some are away; leave churn out")
 
     def with_link_slots(self, who: str, patient: bool = False) -> Mixing:
         """See ``Mixing``."""
-        raise InputError(f"{who} keeps vectors for each link, but agents come and go; use it without churn")
+        raise InputError(f"{who} keeps vectors for each link, but with churn agents leave and join; leave churn out")
 
     def with_senders(self, who: str) -> Mixing:
         """See ``Mixing``."""
-        raise InputError(f"{who} remembers something of each sender, but agents come and go; use it without churn")
+        raise InputError(f"{who} keeps a memory of each sender, but with churn agents leave and join; leave churn out")
 
 
 class JoinMixing(Mixing):
-    """Where agents begin: in the table of round t, one who joins in round t + 1 averages the neighbours who are there in both rounds.
+    """Where joining agents begin: the table of round t averages, for an agent that joins in round t + 1, its neighbours present in both rounds.
 
-    Every other row is that of the identity, and so is that of one who has no such neighbour.
+    All other rows are those of the identity, and so is the row of a joining agent without such a neighbour.
     """
 
     changes = PresentMixing.changes
@@ -219,7 +218,7 @@ class JoinMixing(Mixing):
 
 @dataclass(frozen=True)
 class Handover(ChannelDefaults):
-    """The channel that brings an agent who joins the points of its neighbours, exactly; ``bits`` does not count them.
+    """The channel that sends a joining agent the points of its neighbours, exactly; ``bits`` does not count them.
 
     >>> Handover(Churn(0.1, 0.1)).bits(d=10, itemsize=8)
     0
@@ -238,7 +237,7 @@ class Handover(ChannelDefaults):
     def __call__(
         self, z: Tensor, payload: Tensor, memory: tuple[()], wire: Wire, u: Tensor | None = None
     ) -> tuple[Tensor, tuple[()]]:
-        """The mean of the neighbours' points for one who joins, and else z."""
+        """The mean of the neighbours' points for a joining agent, else z."""
         return wire.weigh(wire.heard(payload)), memory
 
     def bits(self, d: int, itemsize: int) -> int:
@@ -247,7 +246,7 @@ class Handover(ChannelDefaults):
 
 
 def present_mixing(topology: Graph | Switching, rule: str, key: Key, p: float, churn: Churn) -> PresentMixing:
-    """W_t among those who are there of a fixed undirected graph, by a rule's full name.
+    """W_t among the present agents of a fixed undirected graph, by a rule's full name.
 
     Raises:
         InputError: the weights of that graph are not made by a rule of degrees, or it is directed or changes.
@@ -255,12 +254,12 @@ def present_mixing(topology: Graph | Switching, rule: str, key: Key, p: float, c
     if not isinstance(topology, Graph) or isinstance(topology, Digraph):
         what = "directed" if isinstance(topology, Digraph) else "another in each round"
         raise InputError(
-            f"churn makes W anew among those who are there, and this graph is {what}; use an undirected topology that is fixed"
+            f"churn recomputes W for the agents that are present, but this graph is {what}; use a fixed undirected topology"
         )
     if topology.matrix is not None or rule in (*SPECTRAL, *DEGREES):
         what = "weights that were given" if topology.matrix is not None else f"weight rule {rule}"
         raise InputError(
-            f"churn makes W anew among those who are there, which {what} cannot be; use a topology without, and weights "
+            f"churn recomputes W for the agents that are present, but {what} cannot be recomputed; use a topology without them, and weights "
             "metropolis, lazy_metropolis or max_degree"
         )
     return PresentMixing(topology, rule, key, p, churn)

@@ -33,8 +33,8 @@ class Clock:
 
     Attributes:
         compute: seconds that an agent takes for a gradient.
-        latency: seconds from when a message is sent to when its first bit arrives; None for the length of the link at ``SPEED``.
-        bandwidth: bits per second of a link; infinite if nothing is said.
+        latency: seconds until a message's first bit arrives; None for the length of the link at ``SPEED``.
+        bandwidth: bits per second of a link; infinite by default.
 
     >>> Clock.of("bandwidth=1e9, compute=1e-3"), str(Clock.of("bandwidth=1e9,compute=0.0010,latency=length"))
     (Clock(compute=0.001, latency=0.0, bandwidth=1000000000.0), 'compute=0.001,latency=length,bandwidth=1e+09')
@@ -60,7 +60,7 @@ class Clock:
         spec = Spec.parse(f"clock:{text}")
         keys = [key for key, _ in spec.kwargs]
         if spec.args or not set(keys) <= set(names):
-            raise InputError(f"clock={shown(text)}: its keys are {', '.join(names)}, and it has no others; {how}")
+            raise InputError(f"clock={shown(text)}: its keys are {', '.join(names)}; {how}")
         values: dict[str, float | None] = {}
         for key, value in spec.kwargs:
             if key == "latency" and value == LENGTH:
@@ -92,7 +92,7 @@ def ticking(text: Any) -> str:
     ('compute=0.001,latency=2', '')
 
     Raises:
-        InputError: see ``Clock.of``; or it says nothing.
+        InputError: see ``Clock.of``, or all times are 0.
     """
     if isinstance(text, str) and not text:
         return ""
@@ -112,11 +112,12 @@ def _number(value: float) -> str:
 class Timing:
     """A clock on a network.
 
-    A round is synchronous: it lasts as long as its gradients and then the slowest of its messages, ``latency + bits / bandwidth``. All that an
-    agent tells a neighbour in a round is one message. Messages on different links travel side by side, and one that is lost takes its time, too.
+    A round is synchronous: it lasts as long as its gradients and then the slowest of its messages, ``latency + bits / bandwidth``. Everything
+    that an agent sends a neighbour in a round is one message. Messages on different links travel side by side, and one that is lost takes its
+    time, too.
 
     Attributes:
-        clock: what things cost.
+        clock: the times.
         lengths: the numbers i N + j of all links, i < j, and their kilometres, by channel (``topology.EVERY`` for all); empty
             where lengths do not matter.
     """
@@ -144,23 +145,23 @@ class Timing:
         return cls(clock, found)
 
     def check(self, network: Network, who: str, faults: Faults) -> None:
-        """Refuse what the clock cannot tell the time of.
+        """Refuse networks whose messages the clock cannot time.
 
         Raises:
-            InputError: workers around their average, whose server's answers nobody counts; messages that are late by rounds; an
-                algorithm some of whose channels send each neighbour something of its own, and some do not.
+            InputError: the workers average on a server, whose answers are not counted; messages are delayed by rounds;
+                or some channels send one message to all neighbours, and others one to each.
         """
         if network.averaged:
-            raise InputError(
-                f"clock: {who} has its workers meet around their average, and what their server answers is not counted; leave clock out"
-            )
+            raise InputError(f"clock: {who} averages on a server, whose answers are not counted; leave clock out")
         if faults.late:
             raise InputError(
                 "clock and delay do not go together: both say how long messages take; give one of them, or delay length, which takes clock compute "
                 "for the length of a round"
             )
         if network.linked and (len(network.linked) < len(network.channels) or len(self._slots(network)) > 1):
-            raise InputError(f"clock: some messages of {who} are for one neighbour and some for all; leave clock out")
+            raise InputError(
+                f"clock: {who} sends some messages to one neighbour and some to all, which cannot be timed; leave clock out"
+            )
 
     def lasts(self, network: Network, t: Tensor, bits: int, gradients: float, messages: Tensor) -> Tensor:
         """How many seconds rounds t [K, 1, 1, 1] last, float64 [K, R].
@@ -170,7 +171,7 @@ class Timing:
             t: the rounds.
             bits: that each agent sends in a round with an exchange, to all neighbours or, of channels with slots for links, to each slot.
             gradients: that each agent evaluates in a round.
-            messages: that agents send in each of the rounds [K, R]; 0 says that nobody does.
+            messages: that agents send in each of the rounds [K, R]; 0 in rounds without an exchange.
         """
         waits = bits / max((1, *self._slots(network))) / self.clock.bandwidth + self._latency(network, t)
         return self.clock.compute * gradients + torch.where(messages > 0, waits, 0.0)

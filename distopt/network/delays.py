@@ -39,9 +39,9 @@ class DelayedMemory(NamedTuple):
 class Delayed(ChannelDefaults):
     """``channel`` whose messages take up to ``late`` rounds.
 
-    What travels between blocks of agents is the ring of the last ``late`` + 1 payloads; which of them has reached a receiver the weights say, a
-    table for each age (``distopt.network.faults``). So no engine has to hold a message back, and all have the same bits. ``bits`` counts
-    one payload a round.
+    Blocks of agents exchange the ring of the last ``late`` + 1 payloads. The weights, a table for each age, say which
+    of them a receiver uses (``distopt.network.faults``). So no engine has to hold a message back, and all have the same
+    bits. ``bits`` counts one payload a round.
     """
 
     channel: Any
@@ -52,7 +52,7 @@ class Delayed(ChannelDefaults):
         return int(self.channel.words(d))
 
     def init(self, like: Tensor) -> DelayedMemory:
-        """Nothing has been sent: payloads of zeros stand for what no weight asks for."""
+        """Nothing has been sent yet: the ring holds zeros, which have no weight."""
         memory, words = self.channel.init(like), self.words(like.shape[-1])
         u = torch.zeros(*like.shape[:-1], words, dtype=torch.float64, device=like.device) if words else None
         payload = self.channel.encode(torch.zeros_like(like, memory_format=torch.contiguous_format), memory, u)
@@ -77,7 +77,7 @@ class Delayed(ChannelDefaults):
 
 
 class LateWire:
-    """The wire that a delayed channel gives to the channel inside it: the heard agents' payloads of all ages, those of age 0 first.
+    """The wire that a delayed channel gives to its inner channel: the heard agents' payloads of all ages, age 0 first.
 
     Args:
         wire: of the round.

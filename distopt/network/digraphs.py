@@ -1,4 +1,4 @@
-"""Directed graphs: who sends to whom."""
+"""Directed graphs, with senders and receivers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Digraph(Graph):
     """A fixed directed graph. It brings no weights: they are made by in-degrees or by out-degrees (``distopt.network.weights``).
 
     Attributes:
-        edges: the pairs that an arc links in one direction or the other, as of any graph, int64 [E, 2], i < j, sorted.
-        arcs: int64 [A, 2], (sender, receiver), each arc once, sorted. An arc from j to i says that i hears j.
+        edges: the pairs that are linked in at least one direction, int64 [E, 2], i < j, sorted.
+        arcs: int64 [A, 2], (sender, receiver), each arc once, sorted. An arc from j to i means that j sends to i.
     """
 
     arcs: Ints = field(default_factory=_none)

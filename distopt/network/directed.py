@@ -19,9 +19,9 @@ METHODS = ("ab", "push_diging", "push_sum_sgd", "robust_push_diging", "subgradie
 class DirectedMixing(ConstantMixing):
     """W of a fixed directed graph by a degree rule: ``in_degree`` makes rows that sum to 1, ``out_degree`` columns.
 
-    The rule metropolis, which is the default and needs links in both directions, leaves the choice to what is asked for: in_degree
-    where rows must sum to 1, out_degree where columns must. Where as many agents hear each agent as it hears, both may be one W,
-    which is doubly stochastic, as on a directed ring. An undirected graph is one with two arcs for each link.
+    The default rule, metropolis, needs links in both directions. On a directed graph it stands for in_degree where rows
+    must sum to 1, and for out_degree where columns must. If every agent has as many receivers as senders, as on a
+    directed ring, one doubly stochastic W serves both. An undirected graph is one with two arcs for each link.
 
     >>> from distopt.network.digraphs import digraph_from_arcs
     >>> W = DirectedMixing(digraph_from_arcs(3, [[0, 1], [1, 2], [2, 0], [0, 2]]), "metropolis")
@@ -32,8 +32,8 @@ class DirectedMixing(ConstantMixing):
     def __init__(self, graph: Graph, rule: str) -> None:
         if rule not in (RULES[0], *DEGREES):
             raise InputError(
-                f"weight rule {rule} needs links in both directions, and the graph is directed; take {' or '.join(DEGREES)}, or leave the rule "
-                "out: rows and columns then have the one that they need"
+                f"weight rule {rule} needs links in both directions, and the graph is directed; use {' or '.join(DEGREES)}, or leave the rule "
+                "out: each channel then gets the one that it needs"
             )
         self.agents, self.notes, self.positions, self.graph = graph.agents, graph.notes, graph.positions, graph
         self._arcs = graph if isinstance(graph, Digraph) else both_directions(graph)
@@ -66,7 +66,7 @@ class DirectedMixing(ConstantMixing):
         if self._chosen and (len(needs) == 1 or self._arcs is not self.graph):
             raise InputError(
                 f"{who} needs {kind} weights, but by weight rule {self.rule} {found}; "
-                f"leave {either('--weights', 'weights=')} out, and a rule that fits is taken"
+                f"leave {either('--weights', 'weights=')} out: a rule that fits is then chosen"
             )
         raise InputError(
             f"{who} needs {kind} weights, but the graph is directed and {found}; use a method for directed graphs "

@@ -1,4 +1,4 @@
-"""What a round draws: uniforms of channels and of the algorithm, its coin, and who sleeps."""
+"""The random numbers of a round: uniforms of the channels and the algorithm, the coin, and which agents sleep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distopt.network.faults import SLEEP
 from distopt.numerics.random import Key
 
 Uniforms = dict[str, Tensor]
-"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own stand under ``OWN``."""
+"""The uniforms that channels draw, by channel: [K, R, n, words], or one round's slice of them. The algorithm's own are under ``OWN``."""
 
 OWN = "mix.uniform"
 """The entry of ``Uniforms``, and of ``widths``, for what the algorithm itself draws."""
@@ -25,9 +25,9 @@ COIN = "mix.coin"
 def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t: Tensor) -> Uniforms:
     """The uniforms of rounds ``t`` [K, 1, 1, 1] for the agents and trials of ``key``: {channel: [K, R, n|1, words]}.
 
-    A channel draws as many as its own value of ``widths`` numbers needs, the algorithm as many as stand there under ``OWN``; one for ``COIN``;
-    under ``SLEEP`` stands the number that decides whether an agent sleeps, if any do. Where agents leave and join, ``JOIN`` tells who is there
-    (``Churn.told``).
+    A channel draws as many numbers as its width in ``widths`` needs, and the algorithm as many as ``widths[OWN]`` says.
+    ``COIN`` is one number. ``SLEEP`` decides whether an agent sleeps, if agents do. With churn, ``JOIN`` holds which
+    agents are present (``Churn.told``).
     """
     drawn: Uniforms = {OWN: key.uniform("uniform", widths[OWN], t)} if OWN in widths else {}
     if COIN in widths:
@@ -44,7 +44,7 @@ def uniforms(channels: Mapping[str, Any], key: Key, widths: Mapping[str, int], t
 
 
 def falls(u: Tensor, probability: Any, dtype: torch.dtype) -> Tensor:
-    """Where a coin falls on True, from its uniforms u. The probability is a number, or what stands for one in a grid.
+    """Where a coin falls on True, from its uniforms u. The probability is a number, or a number of a grid.
 
     The difference is taken in the precision of a run, so that a grid and its points alone have the same coins.
 

@@ -110,7 +110,7 @@ class Faults:
             )
         if self.sleep and self.delayed:
             raise InputError(
-                "sleep and delay do not go together: a sleeper does not pass on what it sent before; give one of them"
+                "sleep and delay do not go together: a sleeping agent does not resend earlier messages; give one of them"
             )
 
     def __bool__(self) -> bool:
@@ -136,16 +136,19 @@ class Faults:
 class FaultyMixing(Mixing):
     """W_t of a network some of whose messages do not arrive, or arrive late.
 
-    In each round and trial every message is lost with probability p, by itself: the one from j to i, and not the one from i to j. All channels'
-    values travel in one message, so they are lost together, whatever the weights of each. An agent sleeps with probability q, and neither
-    sends nor receives then. A message takes between a and b rounds, each number as likely, by itself; a receiver takes the newest that has
-    arrived, and there is none where all of the last b - a + 1 are lost. Where the length of a link decides, each of its messages takes the same
-    number of rounds.
+    In each round and trial every message is lost with probability p, independently: the message from j to i may be lost
+    while that from i to j arrives. All channels' values travel in one message, so they are lost together, even if the
+    channels have different weights. An agent sleeps with probability q, and neither sends nor receives then. A message
+    takes between a and b rounds, drawn uniformly for each message. A receiver uses the newest message that has arrived;
+    there is none if all of the last b - a + 1 are lost. If the
+    length of a link decides, each of its messages takes the same number of rounds.
 
-    Where the rows of W must sum to 1, the receiver puts its own value in the place of the missing one: the lost weight goes to its self
-    weight, rows still sum to 1, and columns do not. Where only columns must, the sender cannot know, and what it sent is gone: neither
-    sums to 1. So sums over the agents, on which trackers and push-sum live, are not kept, unless a channel keeps running sums. Sleep alone
-    keeps them where W is symmetric: then both ends of a link miss each other.
+    If the rows of W must sum to 1, the receiver uses its own value in place of the missing one: the lost weight is
+    added to its self weight. Rows then still sum to 1, and columns do not. If only columns must sum to 1, the sender
+    cannot know of the loss,
+    and what it sent is lost: then neither rows nor columns sum to 1. So sums over the agents, on which trackers and
+    push-sum live, are not kept, unless a channel keeps running sums. Sleep alone keeps them where W is symmetric: then
+    both ends of a link miss each other.
 
     ``age`` chooses the weights of messages of that many rounds ago; the self weight is among those of age 0.
     """
@@ -182,15 +185,15 @@ class FaultyMixing(Mixing):
         return True
 
     def require(self, needs: str | Collection[str], who: str) -> FaultyMixing:
-        """See ``Mixing``. What is needed is needed of the weights of a round in which all messages arrive."""
+        """See ``Mixing``. The needed properties must hold for the weights of a round in which all messages arrive."""
         needs = properties(needs)
         if "average" in needs:
             raise InputError(
-                f"{who} has its workers meet around their average, which misses nobody; use it without {self.faults.named}"
+                f"{who} needs the average of all workers in every round; use it without {self.faults.named}"
             )
         base = self.base.require(needs, who)
         if self.faults.late and not base.constant:
-            raise InputError("delay needs links that are there in every round; use a fixed topology without drop_links")
+            raise InputError("delay needs the same links in every round; use a fixed topology without drop_links")
         back = not self.by_column(needs)
         return self if base is self.base and back == self._back else self._of(base, back)
 
@@ -218,7 +221,7 @@ class FaultyMixing(Mixing):
         if patient:
             return self._of(self.base.with_link_slots(who), self._back)
         raise InputError(
-            f"{who} keeps vectors for each link, of which a missing message would leave the two ends unlike; use it without {self.faults.named}"
+            f"{who} keeps a vector at both ends of each link, and a lost message would make them differ; use it without {self.faults.named}"
         )
 
     def with_senders(self, who: str) -> FaultyMixing:

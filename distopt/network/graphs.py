@@ -1,4 +1,4 @@
-"""Who hears whom: fixed graphs, graphs that change with the round, where they come from, and whether they are connected."""
+"""Graphs: fixed ones and ones that change with the round, how they are made, and whether they are connected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-8
 """How far from 1 the rows or columns of weights that a user gave may sum."""
 
 BYTES_PER_LINK = 64
-"""What a link costs, about, while a graph and its weights are made."""
+"""Bytes per link, roughly, while a graph and its weights are made."""
 
 MOST_LINKS = 2**28
 """Links of the largest graph that is made: those of a complete one of 23,170 agents."""
@@ -32,7 +32,7 @@ COARSEST = 0.009
 """The same of weights in low precision, however low: a row that sums to 0.99 is a mistake."""
 
 _COARSE = 1e-6
-"""The distance from 1 to the next number from which a precision is coarse: that of 16 bits is, that of float32 is not."""
+"""A precision is coarse if the distance from 1 to the next number is at least this: 16-bit floats are, float32 is not."""
 
 _SCALINGS = 200
 """How often rows and columns are scaled at most; what symmetric weights then lack goes to the self weights."""
@@ -49,7 +49,7 @@ class Graph:
             rule is applied.
         positions: None, or [N, 2] for drawing.
         names: None, or what the user calls each agent, for messages.
-        notes: what the user should know of how the graph was read, a line each.
+        notes: what the user should know about how the graph was read, a line each.
         lengths: None, or the kilometres of each of ``edges``, float64 [E] (see ``distopt.network.lengths``).
     """
 
@@ -159,7 +159,7 @@ def graph_from_networkx(G: Any) -> Graph:
         nodes = sorted(G.nodes, key=str)
         if any(str(node) == object.__repr__(node) for node in nodes):  # a place in memory
             raise InputError(
-                "nodes of the networkx graph have no order that lasts; use networkx.convert_node_labels_to_integers"
+                "the nodes of the networkx graph cannot be sorted; use networkx.convert_node_labels_to_integers"
             ) from None
     number = {node: i for i, node in enumerate(nodes)}
     for a, b in G.edges():
@@ -172,12 +172,12 @@ def graph_from_networkx(G: Any) -> Graph:
 
 
 def graph_from_matrix(W: Any) -> Graph:
-    """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i being how agent i weighs what it hears.
+    """A fixed weight matrix W [N, N] (array, tensor or scipy sparse), row i holds the weights that agent i gives to its senders and itself.
 
-    Only non-zero entries are kept; no weight rule is applied. Rows sum to 1, or else columns do, within 1e-8 or within the precision
-    in which W was given: what float32, float16 or bfloat16 have rounded is scaled to 1 in float64, rows and columns where both are 1,
-    and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such rows or columns. Whether it is what
-    an algorithm needs is checked when the algorithm asks for it.
+    Only non-zero entries are kept; no weight rule is applied. Rows, or else columns, must sum to 1 within 1e-8, or
+    within the precision of W. A W in float32, float16 or bfloat16 is scaled in float64 so that they sum to 1: rows and
+    columns if both do, and a symmetric W stays symmetric. Raises InputError unless W is square, finite and has such
+    rows or columns. Whether an algorithm can use it is checked later, with the algorithm.
 
     >>> graph_from_matrix([[0.5, 0.5], [0.25, 0.75]]).edges.tolist()
     [[0, 1]]
@@ -207,7 +207,7 @@ def graph_from_matrix(W: Any) -> Graph:
         if (values == 1).all():
             raise InputError(
                 f"the matrix holds 0 and 1 only (row {row} sums to {sums[row]:.10g}): it is an adjacency matrix, not weights; save it as .csv, "
-                "or in Python give networkx.from_numpy_array of it, and a rule makes the weights"
+                "or in Python give networkx.from_numpy_array of it, and a weight rule is applied"
             )
         if np.abs(sums).max() <= rounding and agents > 1:
             raise InputError(
@@ -239,9 +239,7 @@ def _entries(W: Any) -> tuple[tuple[int, ...], Ints, Ints, Floats, float]:
         W = (W.double() if W.is_floating_point() else W).numpy()
     sparse = hasattr(W, "tocoo")
     if isinstance(W, np.ma.MaskedArray):
-        raise InputError(
-            "a weight matrix has a number everywhere, and this one is masked; give W.filled(0), or another"
-        )
+        raise InputError("the weight matrix is a masked array; give W.filled(0), or another array without a mask")
     W = W if sparse else np.asarray(W)
     if W.dtype.kind not in "biuf":
         raise InputError(f"a weight matrix holds real numbers, not {W.dtype}")
@@ -268,7 +266,7 @@ def _scaled(
     W = coo_array((values, (rows, columns)), shape=(agents, agents)).tocsr()
     symmetric = (
         abs(W - W.T) - 2 * precision * abs(W).maximum(abs(W.T))
-    ).max() <= 1e-7  # each half is rounded by itself
+    ).max() <= 1e-7  # the two halves are rounded separately
     W = ((W + W.T) / 2 if symmetric else W).tocoo()
     rows, columns, values = W.row.astype(np.int64), W.col.astype(np.int64), W.data
     if values.min() >= 0 and (symmetric or np.abs(np.bincount(columns, values, agents) - 1).max() <= rounding):
@@ -291,7 +289,7 @@ def _scaled(
 
 
 def check_connected(graph: Graph) -> None:
-    """Raise InputError unless every agent can hear, over some path, from every other.
+    """Raise InputError unless there is a path from every agent to every other.
 
     >>> check_connected(graph_from_edges(4, [[0, 1], [2, 3]]))
     Traceback (most recent call last):
@@ -317,7 +315,8 @@ def connected(
     likely: float = math.inf,
     agents: int = 1,
 ) -> Graph:
-    """The first connected graph among at most ``tries`` independent draws; ``advice`` tells what to change if there is none.
+    """The first connected graph among at most ``tries`` independent draws.
+    If there is none, the message ends with ``advice``.
 
     Nothing is drawn where the ``likely`` number of links, their mean, is so small that the N - 1 that connect never come together.
 
@@ -332,16 +331,16 @@ def connected(
 
 
 def check_links(count: float, who: str, advice: str, most: int = MOST_LINKS) -> None:
-    """Raise InputError, before any memory is taken, where ``who`` would make more than ``most`` links; ``advice`` tells what to change.
+    """Raise InputError, before any memory is taken, if ``who`` would make more than ``most`` links. The message ends with ``advice``.
 
     >>> check_links(1e12, "complete", "lower the number of agents")
     Traceback (most recent call last):
     ...
-    distopt.errors.InputError: complete: about 1e+12 links take 59,604.6 GiB, more than is made at once (16.0 GiB); lower the number of agents
+    distopt.errors.InputError: complete: about 1e+12 links take 59,604.6 GiB, more than the limit of 16.0 GiB; lower the number of agents
     """
     if count > most:
         size, limit = (f"{each * BYTES_PER_LINK / 2**30:,.1f} GiB" for each in (count, most))
-        raise InputError(f"{who}: about {count:.3g} links take {size}, more than is made at once ({limit}); {advice}")
+        raise InputError(f"{who}: about {count:.3g} links take {size}, more than the limit of {limit}; {advice}")
     room.memory(count * BYTES_PER_LINK, f"{who}: about {count:.3g} links", advice.removeprefix("lower "))
 
 

@@ -70,8 +70,9 @@ def measured(graph: G, pairs: ArrayLike, lengths: ArrayLike) -> G:
     """``graph`` with the kilometres of its links: ``lengths`` [M] are those of ``pairs`` [M, 2] of linked agents, in any order
     and direction.
 
-    Of a pair that is there several times the shortest counts, since one of parallel links is enough. Where the length of a link is nan, or a link is
-    not among the pairs, the graph is returned as it is: lengths are known of all links or of none.
+    If a pair occurs several times, the shortest length counts, since one of parallel links is enough. If a length is
+    nan, or a link is missing among the pairs, the graph is returned unchanged: it has lengths for all links or for
+    none.
 
     Raises:
         InputError: a length below 0, or one that is infinite.

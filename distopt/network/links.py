@@ -1,4 +1,4 @@
-"""The links of a constant network, agent by agent, for channels that send over each link something of its own."""
+"""The links of a constant network, agent by agent, for channels that send a different message over each link."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from distopt.network.graphs import Floats, Ints
 def slots(agents: int, i: Ints, j: Ints, weight: Floats) -> tuple[Tensor, Tensor, Tensor]:
     """(index, weight, side) of E slots an agent, each [1, 1, N, E] (see ``distopt.network.rows.Table``), of undirected links i[e] < j[e].
 
-    E is the largest degree, at least 1. The slots of an agent are its neighbours in ascending id, then empty ones. Of all N E slots,
-    that of neighbour k which leads back is number ``index``; an empty one is its own. ``side`` is 1 where the own id is the lower one, else
-    -1. Weight and side of empty slots are 0.
+    E is the largest degree, at least 1. The slots of an agent are its neighbours in ascending id, then empty ones. The
+    slot of neighbour k that leads back has number ``index`` among all N E slots; an empty slot has its own number.
+    ``side`` is 1 where the own id is the lower one, else -1. Weight and side of empty slots are 0.
 
     >>> index, weight, side = slots(3, np.array([0, 0]), np.array([1, 2]), np.array([0.25, 0.5]))
     >>> index.squeeze().tolist(), weight.squeeze().tolist(), side.squeeze().tolist()

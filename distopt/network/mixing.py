@@ -1,7 +1,7 @@
 """The mixing matrix W as an operator; it is never stored as an N x N array.
 
-It makes the tables of weights of a chunk of rounds (see ``distopt.network.rows``). Here is the form that no round changes;
-``distopt.network.changing`` holds the others.
+It makes the tables of weights of a chunk of rounds (see ``distopt.network.rows``). This module has the constant form;
+``distopt.network.changing`` has the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distopt.network.weights import check_settles, link_weights, reweighted, sec
 
 
 class Mixing(ABC):
-    """The mixing matrix W_t of a network: row i says how agent i weighs its neighbours and itself.
+    """The mixing matrix W_t of a network: row i holds the weights of agent i for its neighbours and itself.
 
     The weights are made by a rule of ``distopt.network.weights``: symmetric ones, hence doubly stochastic, for undirected graphs. A weight
     matrix in ``Graph.matrix``, and weights in ``Arcs``, are used as given.
@@ -38,21 +38,21 @@ class Mixing(ABC):
     notes: tuple[str, ...] = ()
     """How the network was read, for the user: one line each."""
     positions: Floats | None = None
-    """Where the topology draws its agents [N, 2], if it says so."""
+    """Positions [N, 2] for drawing, if the topology has them."""
     slots = 0
     """How many slots for links, or places for senders, an agent has; 0 unless the network was made by ``with_link_slots`` or ``with_senders``."""
 
     @abstractmethod
     def rows(self, t: Tensor) -> Table:
-        """The weights of rounds t, int64 [K, 1, 1, 1]. A constant W gives K = 1 and R = 1 whatever is asked."""
+        """The weights of rounds t, int64 [K, 1, 1, 1]. A constant W gives K = 1 and R = 1 for any rounds and trials."""
 
     @abstractmethod
     def require(self, needs: str | Collection[str], who: str) -> Mixing:
         """This network where its weights have these properties, which ``who`` needs (see ``distopt.network.properties``).
 
-        Of a constant star it is the network of workers around their average where "average" is needed: W is 1/N. The hub, a worker too,
-        adds up all messages, its own among them, and its answer is there in the same round. A server averages whatever the weight rule
-        is, and whoever it is: the bits are those of the complete graph.
+        Of a constant star it is the network of workers around their average where "average" is needed: W is 1/N. The
+        hub is a worker, too. It adds up all messages, including its own, and answers in the same round. A server
+        averages with any weight rule, and any agent may be the server: the bits are those of the complete graph.
 
         A matrix that was given must settle, too (``weights.check_settles``). Weights that a switching topology gives are checked for
         the first rounds now, and for every further round when its table is made.
@@ -71,7 +71,7 @@ class Mixing(ABC):
         return False
 
     def objective(self) -> str | None:
-        """What a method minimises that asks for rows that sum to 1 alone, and what to do; None where it is the mean of the costs."""
+        """The objective of a method whose weights only have rows that sum to 1, and advice; None if it is the mean of the costs."""
         return None
 
     @property
@@ -84,27 +84,27 @@ class Mixing(ABC):
         return self
 
     def paced(self, pace: float) -> Mixing:
-        """The same network where a round lasts so many seconds, on which delays by the lengths of links depend."""
+        """The same network with rounds of ``pace`` seconds, on which delays by the lengths of links depend."""
         return self
 
     def with_link_slots(self, who: str, patient: bool = False) -> Mixing:
-        """The same network with a slot for each link in its tables, which ``who`` asks for; ``patient`` says that messages may be missing.
+        """The same network with a slot for each link in its tables, which ``who`` needs; with ``patient``, messages may be missing.
 
         Raises:
             InputError: W is not constant, or not symmetric.
         """
         raise InputError(
-            f"{who} keeps vectors for each link, but here links come and go; use a fixed topology without drop_links"
+            f"{who} keeps vectors for each link, but links fail or change; use a fixed topology without drop_links"
         )
 
     def with_senders(self, who: str) -> Mixing:
-        """The same network with a place for each sender in its tables, which ``who`` asks for.
+        """The same network with a place for each sender in its tables, which ``who`` needs.
 
         Raises:
             InputError: the graph is not fixed.
         """
         raise InputError(
-            f"{who} remembers something of each sender, but here links come and go; use a fixed topology without drop_links"
+            f"{who} keeps a memory of each sender, but links fail or change; use a fixed topology without drop_links"
         )
 
     def sent(self, t: Tensor, made: Table | None = None) -> Table:
@@ -132,7 +132,7 @@ class Mixing(ABC):
 
 
 class ConstantMixing(Mixing):
-    """W that no round changes: of a fixed graph, by a rule's full name or with the weights that were given."""
+    """A constant W: of a fixed graph, by a rule's full name or with the user's weights."""
 
     constant = True
 

@@ -20,8 +20,10 @@ Memory = dict[str, Any]
 
 
 class Senders(NamedTuple):
-    """Whom the own agents hear on a fixed graph: ``index`` [n, D] says where the sender stands among the heard agents, the own place where there
-    is none; ``weight`` [R|1, n, D] and ``own`` [R|1, n, 1] are those of ``distopt.protocols.Arrived``."""
+    """The senders of the block's agents on a fixed graph.
+    ``index`` [n, D] is the sender's place among the heard
+    agents, or the agent's own place if there is no sender. ``weight`` [R|1, n, D] and ``own`` [R|1, n, 1] are those of
+    ``distopt.protocols.Arrived``."""
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
     weight: Tensor
@@ -36,7 +38,7 @@ class Link(Protocol):
         """See ``distopt.protocols.Wire``."""
 
     def send(self, payloads: dict[str, Payload]) -> None:
-        """Send the payloads of these channels now; ``heard`` asks for them later."""
+        """Send the payloads of these channels now; ``heard`` receives them later."""
 
     def heard(self, name: str, payload: Payload) -> Payload:
         """The heard agents' rows of a channel's payload; sends it first unless ``send`` has."""
@@ -63,9 +65,9 @@ def senders(table: Table) -> Senders:
 
 @dataclass(frozen=True)
 class Whole:
-    """The link of the block that holds all agents: everyone is heard already.
+    """The link of the block that holds all agents, which needs no messages.
 
-    ``tables`` are one round's, and ``which`` of them is a channel's: the first, unless it says another.
+    ``tables`` are one round's, and ``which`` of them is a channel's: by default the first.
     """
 
     tables: Tables
@@ -136,8 +138,8 @@ class Net:
         memory: the channels' memories after the previous round; ``self.memory`` holds those after this one.
             A channel that has none yet starts here.
         uniforms: this round's uniforms of the channels that draw any.
-        alone: whether the whole network is one agent, so that nobody listens; ``self.bits`` counts the bits one agent
-            broadcasts in this round.
+        alone: whether the network is one agent, without receivers; ``self.bits`` counts the bits one agent broadcasts
+            in this round.
         widths: how many numbers an agent's value has, by channel (see ``distopt.simulation.plan.Plan``); another width is refused.
         coin: where this round has an exchange, bool [R, 1, 1]; elsewhere the memories stay as they were. None: everywhere.
     """
@@ -165,7 +167,7 @@ class Net:
         self.bits = 0
 
     def send(self, values: Mapping[str, Tensor]) -> None:
-        """Encode and send together, now, the values that ``mix`` will be asked for later in the round."""
+        """Encode and send now, together, values that ``mix`` will need later in the round."""
         for name, z in values.items():
             self._require_width(name, z)
         self.early = {name: (z, self._encode(name, z)) for name, z in values.items()}
@@ -174,8 +176,8 @@ class Net:
     def _require_width(self, name: str, z: Tensor) -> None:
         if z.shape[-1] != self.widths.get(name, z.shape[-1]):
             raise InputError(
-                f"the algorithm sends {name!r} with {z.shape[-1]} numbers an agent, not {self.widths[name]} as in the first round (or as x, where "
-                "the first round does not send it); keep the width of a channel, or give the other value a channel of its own"
+                f"the algorithm sends {name!r} with {z.shape[-1]} numbers per agent, and {self.widths[name]} in the first round (or in x, if "
+                "the first round does not send it); keep the width, or use another channel for this value"
             )
 
     def _encode(self, name: str, z: Tensor) -> Payload:
@@ -191,14 +193,14 @@ class Net:
             )
         if name in self.sent:
             raise InputError(
-                f"the algorithm sends {name!r} twice in one round; give the second value a channel of its own"
+                f"the algorithm sends {name!r} twice in one round; use another channel for the second value"
             )
         self.sent.add(name)
         self._require_width(name, z)
         expected, payload = self.early.get(name, (z, None))
         if expected is not z:
             raise InputError(
-                f"the algorithm sends {name!r} as it stood at the beginning of some rounds and computes it anew in others"
+                f"the algorithm sends {name!r} from the state in some rounds and computes it in others; do the same in every round"
             )
         if name not in self.early:
             payload = self._encode(name, z)
@@ -213,15 +215,15 @@ class Net:
 
 
 class Costs(NamedTuple):
-    """What an algorithm may ask of the costs besides the gradients that it is given, at points y [R, n, d].
+    """Functions of the costs at points y [R, n, d] that an algorithm may call, besides the gradients that it is given.
 
     Attributes:
         grad: the gradients of this round's costs [R, n, d], and, given rows [R, n, B], of these rows of the data.
-        earlier: those of the costs of the round before; None where nobody has them.
-        loss: this round's costs [R, n, 1]; None where nobody has them.
-        project: the nearest allowed points; None where all are allowed.
-        lmo: the allowed points v that minimise <s, v>, of s [R, n, d]; None where nobody knows them.
-        prox: where a proximal step from y leads, of y and the step size [R|1, n|1, 1]; None where all of the costs has a gradient.
+        earlier: those of the costs of the round before, or None.
+        loss: this round's costs [R, n, 1], or None.
+        project: the nearest allowed points; None if all are allowed.
+        lmo: the allowed points v that minimise <s, v>, of s [R, n, d], or None.
+        prox: the proximal step from y with the step size [R|1, n|1, 1]; None if the whole cost has a gradient.
     """
 
     grad: Callable[..., Tensor]
@@ -241,11 +243,11 @@ class Round:
         x: where the agents stand [R, n, d].
         costs: what it may ask of the costs.
         drawn: this round's uniforms of the algorithm [R, n, words].
-        coin: the network's, bool [R, 1, 1], where the algorithm has one.
+        coin: the network's coin, bool [R, 1, 1], if the algorithm has one.
 
-    ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what was asked for.
-    ``earlier`` says whether a gradient was one of the round before, ``tossed`` whether the coin was asked for, and ``proximal`` whether a
-    proximal step was.
+    ``gradients``, ``rows`` (gradients of single rows), ``values`` (of the costs) and ``words`` (uniform numbers) count what the algorithm
+    has used. ``earlier`` says whether a gradient of the round before was taken, ``tossed`` whether the coin was used, and ``proximal``
+    whether a proximal step was taken.
     """
 
     def __init__(
@@ -269,7 +271,7 @@ class Round:
         """See ``distopt.protocols.Mix``."""
         if ago not in (0, 1) or (ago and rows is not None):
             raise InputError(
-                f"mix.grad(y, ago={ago}): only this round's costs (0) and those of the round before (1), with all their rows, are known"
+                f"mix.grad(y, ago={ago}): ago must be 0 (this round's costs) or 1 (the costs of the round before, with all their rows)"
             )
         if rows is not None:
             self.rows += rows.shape[-1]
@@ -280,7 +282,7 @@ class Round:
         self.earlier = True
         if self._costs.earlier is None:
             raise InputError(
-                "the algorithm asks for gradients of the costs of the round before (ago=1), which are not known here"
+                "the algorithm asks for gradients of the costs of the round before (ago=1); only the simulator has them"
             )
         return self._costs.earlier(y)
 
@@ -291,16 +293,14 @@ class Round:
     def coin(self) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         if self._coin is None:
-            raise InputError(
-                "the algorithm asks for mix.coin in this round, and did not in round 0; ask for it in every round"
-            )
+            raise InputError("the algorithm uses mix.coin in this round, but not in round 0; use it in every round")
         return self._coin
 
     def loss(self, y: Tensor) -> Tensor:
         """See ``distopt.protocols.Mix``."""
         self.values += 1
         if self._costs.loss is None:
-            raise InputError("the algorithm asks for values of the costs (mix.loss), which are not known here")
+            raise InputError("the algorithm asks for values of the costs (mix.loss); only the simulator has them")
         return self._costs.loss(y)
 
     def project(self, y: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class Round:
             return least
         if self._costs.lmo is None:
             raise InputError(
-                "the algorithm needs a set of allowed points that minimises linear functions (lmo); take a scenario that has one, such as "
+                "the algorithm minimises linear functions over the allowed points (mix.lmo); use a scenario with lmo, such as "
                 "feasible(moving_target,form=ball)"
             )
         return self._costs.lmo(s)
@@ -331,7 +331,7 @@ class Round:
         have = 0 if self._drawn is None else self._drawn.shape[-1]
         if self._drawn is None or self.words > have:
             raise InputError(
-                f"the algorithm draws {self.words} uniform numbers an agent in one round, and {have} in the first; draw as many in every round"
+                f"the algorithm draws {self.words} uniform numbers per agent in one round, and {have} in the first; draw as many in every round"
             )
         u = self._drawn[..., first : self.words].to(self.x.dtype)
         return u.clamp(2.0**-54, 1 - torch.finfo(u.dtype).eps / 2)  # neither 0 nor, where it is rounded, 1
@@ -344,7 +344,7 @@ class Rehearsal(Round):
     Gradients of the round before are ``earlier``'s, or else ``grad``'s, and the costs [R, n, 1] ``loss``'s, or else 0. All points are allowed
     without ``project``; without ``lmo`` there is no set; without ``prox`` all of the costs has a gradient.
 
-    For trying out an algorithm by itself:
+    To try an algorithm without a simulation:
 
     >>> from distopt.algorithms.gt import GT
     >>> gt, x = GT(lr=0.5), torch.ones(1, 2, 3)

@@ -1,4 +1,4 @@
-"""The network of an algorithm: the weights and the channel of each name that it sends. It knows of no scenario."""
+"""The network of an algorithm: the weights and the channel of each name that it sends. It does not depend on the scenario."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class Network:
     """What an algorithm's messages meet, channel by channel.
 
     Attributes:
-        given: the network before an algorithm asked anything of it, by channel; ``topology.EVERY`` names that of every channel.
+        given: the topology by channel, before the algorithm's needs are known; ``topology.EVERY`` names one for all
+            channels.
         mixings: the different weight matrices. Where one serves all channels, it is the only one.
         which: by channel the place of its weights in ``mixings``.
         channels: by name, how each value crosses the network.
-        averaged: the channels whose values meet in one average, as on a server.
-        doubts: what the user should know of what the algorithm does here, a line each.
-        linked: the channels that send each neighbour something of its own.
-        joins: where agents begin who join; None where nobody does.
+        averaged: the channels whose values are averaged exactly, as on a server.
+        doubts: warnings about the algorithm on this network, a line each.
+        linked: the channels that send each neighbour a different message.
+        joins: where joining agents begin; None without churn.
     """
 
     given: Mapping[str, Mixing]
@@ -95,7 +96,7 @@ class Network:
         if churn is not None:
             graph = each.get(EVERY)
             if not isinstance(graph, Graph):
-                raise InputError("churn needs one topology for all channels; give it without a name")
+                raise InputError("churn needs one topology for all channels; give a topology, not a dict")
             joins = JoinMixing(graph, key, churn)
         return cls(given, (), {}, {}, joins=joins).serving(algorithm, channel, who)
 
@@ -200,8 +201,9 @@ class Network:
     def messages(self, t: Tensor, tables: Tables | None = None) -> Tensor:
         """How many messages an agent sends in each of the rounds t, the mean over the agents, float64 [K|1, R|1].
 
-        It is one message for each neighbour that is there, whatever the channels, and whether or not it arrives; and one for the server, where
-        values meet in an average. ``tables`` are the weights of these rounds, where they have been made.
+        An agent sends one message to each present neighbour, whatever its channels, whether or not it arrives. If a
+        server averages, it sends one message to the server. ``tables`` are the weights of these rounds, where they have
+        been made.
         """
         if self.agents == 1:
             return torch.zeros(1, 1, dtype=torch.float64)
@@ -218,29 +220,29 @@ class Network:
 
 
 def _doubts(who: str, mixings: Sequence[Mixing]) -> tuple[str, ...]:
-    """What becomes of the objective where no columns have to sum to 1."""
+    """A warning about the objective if columns need not sum to 1."""
     found = dict.fromkeys(objective for mixing in mixings if (objective := mixing.objective()) is not None)
     return tuple(f"{who} approaches the minimiser of {objective}" for objective in found)
 
 
 def _losses(who: str, mixings: Sequence[Mixing], tracks: str | None) -> tuple[str, ...]:
-    """What becomes of sums over the agents where messages that carry parts of them do not arrive."""
+    """A warning about sums over the agents if lost messages carry parts of them."""
     drifting = [each for each in mixings if isinstance(each, FaultyMixing) and not each.keeps_sums()]
     if not drifting:
         return ()
     shows = "; the metric tracker_invariant shows how far" if tracks is not None else ""
     return (
-        f"{who} does not end at the optimum with {drifting[0].faults.named}: part of what agents tell each other is lost for good, since columns of "
-        f"W no longer sum to 1{shows}; robust_push_diging makes up for it",
+        f"{who} does not end at the optimum with {drifting[0].faults.named}: parts of the sums over agents are lost, since columns of "
+        f"W no longer sum to 1{shows}; use robust_push_diging, which corrects for losses",
     )
 
 
 def _refuse_memory(channels: Mapping[str, Any]) -> None:
-    """Refuse channels that remember anything: what they remember is of agents who may have left."""
+    """Refuse channels with a memory: it may be about agents that have left."""
     for each in channels.values():
         if tensors(each.init(torch.zeros(1, 1, 2))):
             raise InputError(
-                f"channel {label(each)} remembers what was sent, which agents that come and go do not share; use it without churn"
+                f"channel {label(each)} remembers what was sent, which agents that leave and join do not share; use it without churn"
             )
 
 
@@ -256,7 +258,7 @@ def _late(
             continue
         if each.shared:
             raise InputError(
-                f"channel {label(each)} draws numbers that all agents share in a round, by which a message of an earlier one cannot be read; use it "
+                f"channel {label(each)} encodes messages with numbers of the round, so that a late message cannot be decoded; use it "
                 "without delay"
             )
         channels[name] = completed(ChannelDefaults, Delayed(each, mixing.faults.late))
@@ -275,8 +277,8 @@ def mixing_of(
 ) -> Mixing:
     """The mixing matrix of a topology, in the form that it has.
 
-    With ``drop_links`` = p each undirected link fails with probability p, anew in every round and trial, in both directions;
-    both ends add its weight to their self weights, so that W_t stays symmetric and doubly stochastic.
+    With ``drop_links`` = p each undirected link fails with probability p in both directions, independently in every
+    round and trial. Both ends add its weight to their self weights, so W_t stays symmetric and doubly stochastic.
 
     Args:
         topology: a fixed or a switching graph.
@@ -312,7 +314,7 @@ def _whole(topology: Graph | Switching, rule: str, key: Key, p: float, churn: Ch
     if isinstance(topology, Digraph) or (rule in DEGREES and isinstance(topology, Graph) and topology.matrix is None):
         if p:
             raise InputError(
-                "drop_links makes links fail in both directions and gives their weights back, which keeps symmetric weights so; use it with an "
+                "drop_links makes links fail in both directions and returns their weights, which needs symmetric weights; use it with an "
                 f"undirected topology, and without weight rule {' or '.join(DEGREES)}"
             )
         return DirectedMixing(topology, rule)
@@ -334,9 +336,9 @@ def channels_of(algorithm: Any, channel: Any, who: str) -> dict[str, Any]:
         return dict.fromkeys(algorithm.channels, part("channels", channel, needs, {}))
     if channel != "exact":
         raise InputError(
-            f"algorithm {who} brings its own channel; leave channel={label(channel)} out, or use an algorithm without, such as gt"
+            f"algorithm {who} brings its own channel; leave channel={label(channel)} out, or use another algorithm, such as gt"
         )
     own = brought if isinstance(brought, Mapping) else dict.fromkeys(algorithm.channels, brought)
     if missing := [name for name in algorithm.channels if name not in own]:
-        raise InputError(f"algorithm {who} sends {missing[0]!r}, for which it brings no channel")
+        raise InputError(f"algorithm {who} sends {missing[0]!r}, but brings no channel for it")
     return {name: part("channels", own[name], needs, {}) for name in algorithm.channels}

@@ -20,19 +20,19 @@ SPELLINGS: dict[str, Properties] = {
     "symmetric": frozenset({"row", "column", "symmetric"}),
     "average": frozenset({"row", "column", "symmetric", "average"}),
 }
-"""The words for sets of properties. A stricter one comes later."""
+"""The names of sets of properties, the stricter ones later."""
 
 _ADVICE = {
     "row": ("row-stochastic", "divide each row by its sum"),
-    "column": ("column-stochastic", "divide each column by its sum, so that a sender splits what it has"),
+    "column": ("column-stochastic", "divide each column by its sum, so that a sender splits its value"),
     "doubly": (
         "doubly stochastic",
-        "give weights whose columns also sum to 1, or let a rule such as metropolis make them",
+        "give weights whose columns also sum to 1, or use a rule such as metropolis",
     ),
-    "symmetric": ("symmetric", "give symmetric weights, or let a rule such as metropolis make them"),
+    "symmetric": ("symmetric", "give symmetric weights, or use a rule such as metropolis"),
     "average": (
         "averaging",
-        "its workers meet around their average: use a star, whose hub is then the server, or the complete graph with metropolis weights",
+        "use a star, whose hub is then the server, or the complete graph with metropolis weights",
     ),
 }
 
@@ -47,7 +47,7 @@ class Terms(NamedTuple):
 
 
 def properties(spelled: Any) -> Properties:
-    """The properties that a word, or a collection of words, asks for.
+    """The properties of W that a word, or a collection of words, stands for.
 
     Raises:
         InputError: there is no such word.
@@ -89,7 +89,9 @@ def shown(names: Collection[Any]) -> str:
 
 
 def flaw(needs: Properties, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """What these weights (off the diagonal, and ``own`` on it) lack of these properties; None if nothing.
+    """Which of these properties the weights lack, as text; None if they have all.
+    ``own`` is the diagonal, ``weight``
+    the rest.
 
     >>> flaw(properties("row"), np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
     'row 0 of W sums to 0.75'
@@ -99,7 +101,7 @@ def flaw(needs: Properties, receiver: Ints, sender: Ints, weight: Floats, own: F
         heard = np.bincount(receiver, minlength=n)
         far = np.abs(np.concatenate([weight, own]) - 1 / n).max()
         if heard.min() < n - 1:
-            return f"agent {int(heard.argmin())} hears {int(heard.min())} of {n - 1} others"
+            return f"agent {int(heard.argmin())} receives from {int(heard.min())} of {n - 1} others"
         return f"an entry of W differs from 1/{n} by {far:.3g}" if far > TOLERANCE else None
     if "row" in needs and (found := _off("row", own + np.bincount(receiver, weight, n))):
         return found
@@ -123,7 +125,7 @@ def _off(line: str, sums: Floats) -> str | None:
 def check_weights(
     needs: Properties, who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, note: str = ""
 ) -> None:
-    """Raise InputError, saying what is wrong and what to do, if these weights have a ``flaw``; ``who`` needs them to have none.
+    """Raise InputError if the weights lack a property that ``who`` needs (see ``flaw``). The message says what to do.
 
     >>> check_weights(properties("row"), "dgd", np.array([0]), np.array([1]), np.array([0.5]), np.array([0.25, 1.0]))
     Traceback (most recent call last):

@@ -163,7 +163,7 @@ class Pattern:
         if (code[1:] == code[:-1]).any():
             i, j = divmod(int(code[1:][code[1:] == code[:-1]][0]) % agents**2, agents)
             raise InputError(
-                f"the topology lists the link from agent {j} to agent {i} twice in one round, or a self loop"
+                f"the topology lists the link from agent {j} to agent {i} twice in one round, or as a self loop"
             )
         row, column = code // agents, code % agents
         self.length = np.bincount(row, minlength=total)

@@ -72,9 +72,7 @@ def build_topology(topology: Any, agents: int | None, seed: int) -> Graph | Swit
             raise (
                 error
                 if isinstance(error, InputError)
-                else InputError(
-                    "topology was given as a list that is no [N, N] matrix of numbers; rows must have equal lengths"
-                )
+                else InputError("topology is a list, but not an [N, N] matrix of numbers; rows must have equal lengths")
             ) from error
     if not isinstance(built, Graph | Switching):
         if built is not topology or isinstance(topology, int | float | str | None):
@@ -98,5 +96,7 @@ def _given(topology: str, agents: int | None, seed: int) -> dict[str, Any]:
         "agents"
     )
     if parameter is not None and parameter.default is parameter.empty and agents is None:
-        raise InputError(f"topology {topology}: say how many agents, as in {either('--agents 16', 'agents=16')}")
+        raise InputError(
+            f"topology {topology}: the number of agents is missing; add it, as in {either('--agents 16', 'agents=16')}"
+        )
     return {"agents": agents, "key": Key(seed, range(max(agents or 1, 1)), range(1), max(agents or 1, 1))}

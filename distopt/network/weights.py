@@ -8,10 +8,10 @@ Weights of a link (i, j) by rule, with degrees d without self loops; the self we
 - ``best_constant``: 2 / (lambda_2 + lambda_max) of the Laplacian, the best single weight [xiao2004];
 - ``fastest``: non-negative weights with the largest spectral gap, by semidefinite programming (small graphs) [boyd2004].
 
-All are symmetric, hence doubly stochastic. Directed graphs have two other rules, by the number of agents that one hears or sends to:
+All are symmetric, hence doubly stochastic. Directed graphs have two other rules, by the number of an agent's senders or receivers:
 
-- ``in_degree``: agent i weighs itself and each that it hears alike, 1 / (1 + in-degree of i), so that rows sum to 1;
-- ``out_degree``: agent j splits what it has alike among itself and those that hear it, 1 / (1 + out-degree of j), so that columns sum to 1.
+- ``in_degree``: agent i gives itself and each sender the same weight, 1 / (1 + in-degree of i), so that rows sum to 1;
+- ``out_degree``: agent j splits its value equally among itself and its receivers, 1 / (1 + out-degree of j), so that columns sum to 1.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def link_weights(graph: Graph, rule: str) -> Floats:
 def arc_weights(rule: str, agents: int, block: Ints, receiver: Ints, sender: Ints, who: str) -> Floats:
     """The weight of each directed link [A] by a degree rule; links of one ``block`` (round and trial) form one graph.
 
-    Raises InputError, naming ``who`` lists the links, unless each is there in both directions.
+    Raises InputError unless each link is listed in both directions; ``who`` names the list in the message.
 
     >>> both = np.array([0, 1]), np.array([1, 0])
     >>> arc_weights("metropolis", 3, np.array([4, 4]), *both, "demo").tolist()
@@ -116,7 +116,7 @@ def perron(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> Floats:
 
 
 def reweighted(receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> str | None:
-    """What a method that has row-stochastic weights alone minimises, for a warning; None where columns sum to 1, too.
+    """The objective of a method with only row-stochastic weights, for a warning; None if columns sum to 1, too.
 
     It is sum_i pi_i f_i with the left Perron vector pi in the place of 1/N.
 
@@ -154,14 +154,15 @@ def second_eigenvalue(W: Any, symmetric: bool) -> float:
         return _extreme(LinearOperator((n, n), matvec=lambda x: W @ x.ravel() - x.mean(), dtype=np.float64), symmetric)
     except ArpackNoConvergence:
         if not symmetric:
-            raise InputError(f"the spectrum of this {n} x {n} matrix did not converge; ask a smaller network") from None
+            raise InputError(f"the spectrum of this {n} x {n} matrix did not converge; use a smaller network") from None
         return max(float(_nearest(W, 1.0 + 1e-3 / n)[0]), -float(_nearest(W, -1.0 - 1e-3 / n)[0]))
 
 
 def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Floats) -> int:
     """The greatest common divisor of the lengths of all cycles of weights that are not rounding, self weights being cycles of length 1.
 
-    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers settle if it is 1.
+    Non-negative weights of a connected network have as many eigenvalues of size 1 as their period says; their powers converge if it is
+    1.
 
     >>> period(2, np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     2
@@ -181,13 +182,13 @@ def period(agents: int, receiver: Ints, sender: Ints, weight: Floats, own: Float
 def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: Floats, drop_links: float = 0.0) -> None:
     """Raise InputError unless the powers of a connected W settle, that is unless all its eigenvalues but one are smaller than 1.
 
-    With ``drop_links`` W is its mean, to which each agent adds what it loses. Non-negative weights are judged by their ``period``,
-    exactly and in time that grows with the number of links; others by their spectrum.
+    With ``drop_links`` this is the mean of W, where each agent keeps the weights of failed links. Non-negative weights
+    are judged by their ``period``, exactly and in time that grows with the number of links; others by their spectrum.
 
     >>> check_settles("gt", np.array([0, 1]), np.array([1, 0]), np.ones(2), np.zeros(2))
     Traceback (most recent call last):
     ...
-    distopt.errors.InputError: gt needs weights whose powers settle, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or let a rule make them
+    distopt.errors.InputError: gt needs weights whose powers converge, but W has the eigenvalue -1 (periodic); give (I + W) / 2, or use a weight rule
     """
     agents = len(own)
     weight, own = (1 - drop_links) * weight, own + drop_links * (1 - own)
@@ -201,9 +202,9 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
     else:
         try:
             second = second_size(receiver, sender, weight, own)
-        except InputError as doubt:  # too large and crowded to tell; should they grow, the run says that it diverged
+        except InputError as doubt:  # too large to check; if differences grow, the run is reported as diverged
             warnings.warn(
-                f"{who} needs weights whose powers settle, which could not be checked here: {doubt}", stacklevel=2
+                f"{who} needs weights whose powers converge, which could not be checked: {doubt}", stacklevel=2
             )
             return
         if second < 1.0 - 1e-12:
@@ -211,7 +212,7 @@ def check_settles(who: str, receiver: Ints, sender: Ints, weight: Floats, own: F
         how = "differences would grow" if second > 1.0 + TOLERANCE else "differences would stay"
         found = f"a second largest eigenvalue of size {second:.6g} ({how})"
     raise InputError(
-        f"{who} needs weights whose powers settle, but W has {found}; give (I + W) / 2, or let a rule make them"
+        f"{who} needs weights whose powers converge, but W has {found}; give (I + W) / 2, or use a weight rule"
     )
 
 
@@ -238,7 +239,7 @@ def by_degree(rule: str, mine: Ints, other: Ints, top: Ints | int) -> Floats:
 
 
 def _unordered(numbers: Ints) -> int:
-    """A 64-bit hash of a multiset: equal whatever the order, and far cheaper to compare than two sorted arrays."""
+    """A 64-bit hash of a multiset: equal for every order, and far cheaper to compare than two sorted arrays."""
     x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return int((x ^ (x >> np.uint64(32))).sum(dtype=np.uint64))

@@ -1,8 +1,8 @@
 """Addressed randomness: the number at (seed, stream, trial, t, agent, word) is always the same number.
 
 Nothing is consumed and nothing has a state: word ``(t N + agent) words + word`` of one Philox stream per (seed, stream,
-trial) [philox2011]. Any block of agents, any chunk of rounds and any order of asking therefore see the same data, and a
-worker regenerates its own agents' data instead of receiving it.
+trial) [philox2011]. So any block of agents, any chunk of rounds and any order of calls see the same data. A worker
+generates its own agents' data instead of receiving it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def words(seed: int, stream: str, trial: int, start: int, count: int) -> NDArray
 
 
 def scattered(seed: int, stream: str, *address: NDArray[np.int64]) -> NDArray[np.float64]:
-    """A uniform in [0, 1) for each address, wherever addresses lie: numbers of the stream (seed, stream) that only a few of are asked for.
+    """A uniform in [0, 1) for each address: single numbers of the stream (seed, stream), without drawing those between.
 
     The coordinates of an address, such as round, sender, receiver and trial, are arrays that broadcast against each other. They go one after
     the other through the finaliser of SplitMix64 [steele2014]; the upper 53 bits are the number.
@@ -65,7 +65,7 @@ def _finalised(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Key:
-    """The address of a block: which agents and trials of a seeded experiment are asked for.
+    """The address of a block: the agents and trials of a seeded experiment.
 
     Attributes:
         seed: the experiment's seed.
@@ -128,7 +128,7 @@ class Key:
     def running_sum(self, name: str, t: Tensor, increments: Callable[[Tensor], Tensor]) -> Tensor:
         """sum of ``increments(tau)`` over 1 <= tau <= t, for every round of ``t`` [K, 1, 1, 1]; shape of ``increments(t)``.
 
-        Sums run in blocks of 4096 rounds from zero, whatever is asked, so the bits do not depend on the chunk. ``name`` must
+        Sums always run in blocks of 4096 rounds from round 0, so the bits do not depend on the chunk. ``name`` must
         be unique to the quantity: prefixes are remembered under it for the life of this key.
         """
         return self._running(name, t, increments, _BLOCK, lambda steps: steps.cumsum(0), torch.add)
@@ -136,8 +136,8 @@ class Key:
     def running_max(self, name: str, t: Tensor, values: Callable[[Tensor], Tensor]) -> Tensor:
         """The largest of 0 and ``values(tau)`` over 1 <= tau <= t, for every round of ``t`` [K, 1, 1, 1]; shape of ``values(t)``.
 
-        With values that are tau where something happens in round tau, and 0 elsewhere, it is the last round in which it happened. ``name`` is
-        as that of ``running_sum``.
+        If the value is tau where an event happens in round tau, and 0 elsewhere, the result is the round of the last
+        event. ``name`` is as that of ``running_sum``.
 
         >>> key = Key(0, range(1), range(1), total=1)
         >>> key.running_max("demo", torch.tensor([2, 5, 9]).reshape(3, 1, 1, 1), lambda tau: tau * (tau % 4 == 1)).flatten().tolist()
@@ -176,7 +176,7 @@ class Key:
             inside = rounds[rounds // length == block] - block * length
             span = torch.arange(block * length, block * length + int(inside.max()) + 1).reshape(-1, 1, 1, 1)
             whole = join(prefixes[block], partial(span))
-            if len(span) == length and len(prefixes) == block + 1:  # whoever asks round after round needs it next
+            if len(span) == length and len(prefixes) == block + 1:  # a caller that goes round by round needs it next
                 prefixes.append(whole[-1:].clone())
             parts.append(whole[inside])
         order = torch.argsort(rounds // length, stable=True)

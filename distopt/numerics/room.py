@@ -27,9 +27,9 @@ def size(count: float) -> str:
 
 
 def available() -> int:
-    """The bytes of memory that this process may still take: of the machine, of its control group, of its own limit.
+    """The bytes of memory that this process can still use: the least of the machine's, its control group's and its own limit.
 
-    What a system does not tell (no Linux, no control group, another form of these files) sets no limit.
+    A source that is missing (no Linux, no control group, other files) sets no limit.
     """
     found = [2**63]
     with contextlib.suppress(OSError, ValueError):
@@ -95,5 +95,5 @@ def disk(needed: float, folder: Path, what: str, lower: str) -> None:
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left: Python's, or torch's, which has none of its own for the CPU."""
+    """Whether an error means that memory is exhausted: Python's MemoryError, or torch's RuntimeError for the CPU."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

@@ -1,8 +1,8 @@
 """Sums over agents in one fixed order: a binary tree over global ids, so that any set of blocks adds up to the same bits.
 
 Node (l, k) of the tree over N agents covers the ids k 2^l .. (k+1) 2^l - 1 below N, and its sum is that of its two children,
-(l-1, 2k) + (l-1, 2k+1); a right child without any agent leaves the left one unchanged. A block hands over the sums of the
-largest nodes that lie wholly in it; whatever the blocks are, putting them together finishes the same additions.
+(l-1, 2k) + (l-1, 2k+1); a right child without any agent leaves the left one unchanged. A block returns the sums of the
+largest nodes that lie wholly in it. For any blocks, combining these makes the same additions.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def cast(tree: Any, dtype: torch.dtype) -> Any:
 
 
 def finite(x: Tensor) -> Tensor:
-    """Of which trials all numbers of x [R, n, d] are finite, [R]. Largest and smallest tell; a NaN is both.
+    """Of which trials all numbers of x [R, n, d] are finite, [R]. The largest and the smallest decide; a NaN is both.
 
     >>> finite(torch.tensor([[[1.0, -2.0]], [[0.0, torch.nan]], [[-torch.inf, 0.0]]])).tolist()
     [True, False, False]
@@ -85,8 +85,8 @@ def part(tree: Any, start: int, stop: int) -> Any:
 def leaf(state: Any, name: str) -> Tensor:
     """The leaf of a state by name, such as "s" or "direction.m". An InputError lists the known names.
 
-    A state may hold that of another algorithm in a field called ``inner``. The leaves of that one go by their own names, too, wherever the
-    outer state has no such leaf.
+    A state may hold that of another algorithm in a field called ``inner``. Its leaves can be named directly, if the outer state has no
+    leaf of that name.
     """
     try:
         found = _sought(state, name)
@@ -118,7 +118,7 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
     fitting = [each for each in memory if f"{path}.".startswith(f"{each}.")]
     channel = max(fitting, key=len, default=None)
     if channel is None:
-        raise InputError(f"record={name}: the algorithm sends nothing of that name; it sends: {', '.join(memory)}")
+        raise InputError(f"record={name}: the algorithm has no such channel; it sends: {', '.join(memory)}")
     found = memory[channel]
     if isinstance(found, tuple) and not found:
         raise InputError(f"record={name}: the channel of {channel!r} remembers nothing")
@@ -132,7 +132,7 @@ def memory_leaf(memory: Mapping[str, Any], name: str) -> Tensor:
 
 
 def _whole(found: Any, name: str) -> Tensor:
-    """What a name was found to mean, which must be a tensor."""
+    """The tensor that a name stands for."""
     if not isinstance(found, Tensor):
         inner = ", ".join(f"{name}.{field}" for field in getattr(found, "_fields", ()))
         raise InputError(f"record={name}: not a tensor{'; choose one of ' + inner if inner else ''}")
@@ -147,7 +147,7 @@ def _known(tree: Any) -> str:
 
 
 def _sought(state: Any, name: str) -> Any:
-    """What a name means in a state, or else in the one inside it."""
+    """The leaf of a name in a state, or in the inner state."""
     if isinstance(state, Tensor) and name == "state":
         return state
     try:

@@ -36,8 +36,8 @@ def averaged(
     """The model with the mean of all agents' parameters and buffers.
 
     Floating buffers are averaged. The variance of a BatchNorm layer becomes that of all agents' data together: the mean of var + mean^2, less
-    the square of the mean's mean. Counters become the largest, other buffers stay. With ``data``, batches of inputs, the statistics of BatchNorm
-    layers are computed anew from them, by ``torch.optim.swa_utils.update_bn``.
+    the square of the mean's mean. Counters become the largest, other buffers stay. With ``data``, batches of inputs,
+    ``torch.optim.swa_utils.update_bn`` computes the statistics of BatchNorm layers again.
 
     Raises:
         InputError: the model has none of the optimiser's parameters.
@@ -45,7 +45,7 @@ def averaged(
     own = {id(each) for bucket in buckets for each in bucket.params}
     if own.isdisjoint(id(each) for each in model.parameters()):
         raise InputError(
-            "the model has none of the parameters that the optimiser trains; give averaged the model that is trained"
+            "the model has none of the optimiser's parameters; give averaged() the model that the optimiser trains"
         )
     mean = means(buckets, ranks)
     kept = [(each, each.detach().clone()) for bucket in buckets for each in bucket.params]
@@ -69,7 +69,7 @@ def averaged(
 
 
 def _update_statistics(model: torch.nn.Module, data: Iterable[Any]) -> None:
-    """Compute the statistics of BatchNorm layers anew. torch leaves all layers in one mode, and after an error without momentum."""
+    """Compute the statistics of BatchNorm layers again. torch leaves all layers in one mode, and after an error without momentum."""
     kept = [(each, each.training, getattr(each, "momentum", None)) for each in model.modules()]
     try:
         update_bn(data, model)

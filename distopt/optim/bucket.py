@@ -36,13 +36,13 @@ class Bucket:
     """Parameters of one precision and one device, as one agent's row.
 
     Args:
-        number: of the bucket, from 0; it addresses what the bucket's channels draw.
+        number: of the bucket, from 0; it addresses the random numbers of the bucket's channels.
         names, params: the parameters, and what messages call them.
         group: the parameter group that they are of.
         algorithm: what the agent follows.
         network: of all agents.
         ranks: the others.
-        seed: of what its channels draw.
+        seed: the random seed of its channels.
         compiled: whether its rounds are, where they can be.
     """
 
@@ -107,7 +107,7 @@ class Bucket:
         return torch.cat([each.detach().reshape(-1).to(self.dtype) for each in self.params]).reshape(1, 1, -1)
 
     def look(self) -> None:
-        """See whether somebody has written to the parameters since ``write``.
+        """Check whether the parameters were changed since ``write``.
 
         Raises:
             InputError: they are lent to the mean of all agents.
@@ -117,12 +117,12 @@ class Bucket:
         self._now = None if all(torch.equal(each, x.to(each.dtype)) for each, x in pairs) else self._changed()
 
     def own(self) -> None:
-        """Refuse parameters that are those of all agents' mean now, and will be overwritten."""
+        """Refuse a step while the parameters are the mean of all agents, since they will be overwritten."""
         if self.lent:
             raise InputError("within averaged(model) the parameters are the mean of all ranks; leave it first")
 
     def _changed(self) -> Tensor:
-        """The parameters as they are now, but where nobody has written to them the agent's point, which may be more precise."""
+        """The present parameters; where they were not changed, the agent's point, which may be more precise."""
         parts = [
             torch.where(each == x.to(each.dtype), x, each.detach().to(self.dtype)).reshape(-1)
             for each, x in zip(self.params, self._xs, strict=True)
@@ -131,7 +131,7 @@ class Bucket:
 
     @property
     def moved(self) -> bool:
-        """Whether ``look`` has seen that somebody has written to the parameters."""
+        """Whether ``look`` has found changed parameters."""
         return self._now is not None
 
     def read(self, scale: Tensor | float | None, decay: float) -> None:
@@ -177,8 +177,8 @@ class Bucket:
     def step(self, algorithm: Any, grad: Gradient | None, shrink: float = 0.0) -> None:
         """One round with the gradients that were read, and the new point to the parameters.
 
-        If somebody has written to the parameters after the agent's point was sent, the round mixes what was sent, and the change is added
-        afterwards: so the mean of the agents moves by it all the same.
+        If the parameters were changed after the agent's point was sent, the round mixes the sent point and adds the change afterwards. So
+        the mean of the agents still moves by the change.
 
         Args:
             algorithm: with the constants of this round.
@@ -219,7 +219,7 @@ class Bucket:
         torch._foreach_copy_(self.params, self._xs)
 
     def send(self) -> None:
-        """Send now what the next round begins with, if the algorithm knows it already."""
+        """Send the first messages of the next round now, if the algorithm already has them."""
         if self.agents.method.plan.early:
             with default_dtype(self.dtype):
                 self.agents.send()
@@ -233,7 +233,7 @@ class Bucket:
         return answer
 
     def leaves(self) -> dict[str, Tensor]:
-        """What the agent holds, by name: "x", the leaves of the state and, as "memory.CHANNEL...", those of the channels' memories."""
+        """The agent's values by name: "x", the leaves of the state and, as "memory.CHANNEL...", those of the channels' memories."""
         held = self.agents.held
         return {"x": held.x, **named(held.state, ""), **named(held.memory, "memory")}
 
@@ -272,7 +272,7 @@ def named(tree: Any, prefix: str) -> dict[str, Tensor]:
 
 
 def _alone(name: str, z: Tensor) -> Tensor:
-    raise InputError(f"a local step sends nothing, and the direction asks for {name!r}")
+    raise InputError(f"a local step sends nothing, but the direction mixes {name!r}")
 
 
 def _by_tensor(channel: Any, sizes: Sequence[int]) -> Any:

@@ -77,7 +77,8 @@ class Made:
 
 
 class CompiledAgents(Agents):
-    """One agent whose rounds are compiled at the first. Where they cannot be, a warning says why, and they run eagerly.
+    """One agent whose rounds are compiled at the first.
+    If they cannot be compiled, a warning says why, and they run eagerly.
 
     Args:
         method, network, partition, me, key: see ``Agents``.
@@ -253,7 +254,7 @@ class CompiledAgents(Agents):
 
 
 def _with(method: Method, lr: Tensor | tuple[()]) -> Method:
-    """The method with a step size that is given anew each round."""
+    """The method with a new step size in each round."""
     algorithm = copy.copy(method.algorithm)
     return dataclasses.replace(
         method, algorithm=with_tensor(algorithm, "lr", lr) if isinstance(lr, Tensor) else algorithm

@@ -84,7 +84,7 @@ def with_tensor(part: Any, name: str, value: Tensor) -> Any:
 
 
 class Versions:
-    """An algorithm with the numbers ``names`` of parameter groups as they are when it is asked for."""
+    """An algorithm whose numbers ``names`` are read from the parameter groups at each use."""
 
     def __init__(self, algorithm: Any, names: Sequence[str]) -> None:
         self.algorithm, self.names = algorithm, names
@@ -101,7 +101,7 @@ class Versions:
 
 
 def without_constants(part: Any) -> Any:
-    """The algorithm as JSON, without those numbers: what states and ranks must share, whatever a script does to the numbers.
+    """The algorithm as JSON, without those numbers: what states and ranks must share, even if a script changes the numbers.
 
     >>> from distopt.algorithms.dgd import DGD
     >>> without_constants(DGD(0.1)) == without_constants(DGD(0.2)) != without_constants(DGD(0.1, "atc"))
@@ -122,7 +122,7 @@ def _stripped(described: Any, part: Any) -> Any:
 
 
 def shown(groups: Iterable[Mapping[str, Any]], hidden: Iterable[str]) -> str:
-    """Parameter groups as torch shows them, but for what is hidden.
+    """Parameter groups as torch prints them, without hidden keys.
 
     >>> print(shown([{"lr": 0.1, "rank": 0}], ["rank"]), end="")
     Parameter Group 0

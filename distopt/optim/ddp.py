@@ -31,23 +31,23 @@ class ErrorFeedbackState:
 
         z_i = g_i + e_i,    e_i <- z_i - C(z_i),    every rank's gradient becomes (1/n) sum_j C(z_j)
 
-    The packed C(z_i) of all parameters of a bucket travel in one message (an all_gather), every rank decodes and adds them in the order
-    of ranks, so replicas stay identical to the bit. Each parameter is compressed by itself, as in the paper's experiments, and its
-    memory is its own whatever bucket it lies in: DDP forms new buckets after the first step.
+    The packed C(z_i) of all parameters of a bucket travel in one message (an all_gather). Every rank decodes and adds them in the order
+    of ranks, so replicas stay bitwise identical. Each parameter is compressed on its own, as in the paper's experiments, and has its
+    own memory. The memory does not depend on buckets: DDP forms new ones after the first step.
 
-    The memory is in units of gradients, where the paper's is in units of parameters (the step size multiplied in): under a
-    constant step size they are the same; when it drops from a to b, the paper's corresponds to this one times a / b. Momentum
-    and weight decay of the optimiser act after the hook, on the average, where the paper adds them before.
+    The memory is in units of gradients. The paper's memory is in units of parameters: it includes the step size. With a
+    constant step size both agree; when the step size drops from a to b, the paper's memory corresponds to this one times
+    a / b. Momentum and weight decay of the optimiser act after the hook, on the average, where the paper adds them before.
 
-    Where a gradient is not finite, its message is not either, and shows; the memory is left as it was, so that a
-    step which a gradient scaler skips does no harm.
+    If a gradient is not finite, neither is its message, so the error shows. The memory then keeps its old value, so a
+    step that a gradient scaler skips does no harm.
 
     Args:
         compressor: a spec such as "sign" or "topk(fraction=0.01)" (``distopt list compressors``), or an object with its methods.
             One that loses nothing ("identity") goes through the all-reduce that DDP does without a hook, with the same bits.
         process_group: the ranks; None: all of them.
         start_iter: number of first steps that are sent uncompressed, by DDP's own all-reduce.
-        seed: of compressors that draw; what they draw is addressed by step, parameter and rank.
+        seed: the random seed of compressors. Random numbers are addressed by step, parameter and rank.
 
     Attributes:
         step: how many steps the hook has seen.
@@ -78,7 +78,7 @@ class ErrorFeedbackState:
         self._kept: dict[Tensor, Kept] = {}
 
     def state_dict(self, model: torch.nn.Module) -> dict[str, Any]:
-        """What THIS rank must save to go on with the same bits, by the names of the model's parameters; ``torch.save`` takes it.
+        """The state of THIS rank by parameter names, from which it continues with the same bits; ``torch.save`` can write it.
 
         The memory differs from rank to rank, so that each saves its own. The process group is not in it.
 
@@ -88,7 +88,7 @@ class ErrorFeedbackState:
         names: dict[Tensor, str] = {parameter: name for name, parameter in bare(model).named_parameters()}
         if any(parameter not in names for parameter in self._kept):
             raise InputError(
-                "the hook has worked on parameters that this model does not have; give state_dict the model that was trained with it"
+                "the hook holds memory of parameters that this model does not have; give state_dict the model that was trained with it"
             )
         kept = {
             names[parameter]: {
@@ -127,7 +127,7 @@ class ErrorFeedbackState:
         )
 
     def _rank(self) -> list[int] | None:
-        """Which rank this is, and of how many; None before there are any."""
+        """This rank and the number of ranks; None before the first step."""
         if not dist.is_available() or not dist.is_initialized():
             return None
         return [dist.get_rank(self.process_group), dist.get_world_size(self.process_group)]
@@ -192,7 +192,7 @@ def _wait() -> None:
 
 
 class _Part:
-    """One parameter's share of a bucket in one step: the channel ``error_feedback`` between ranks that all hear each other."""
+    """One parameter's share of a bucket in one step: the channel ``error_feedback`` between ranks that all receive from each other."""
 
     def __init__(self, state: "ErrorFeedbackState", parameter: Tensor, gradient: Tensor, step: int, group: Any) -> None:
         self.channel, self.gradient, self.rank = ErrorFeedback(state.compressor), gradient, dist.get_rank(group)
@@ -242,7 +242,7 @@ class _All(NamedTuple):
 
 
 def _order(leaves: Sequence[Tensor]) -> list[int]:
-    """Largest numbers first: then each lies where its precision wants it, without padding."""
+    """Wide types first: then every leaf is aligned without padding."""
     return sorted(range(len(leaves)), key=lambda k: -leaves[k].element_size())
 
 

@@ -76,7 +76,7 @@ class RowExchange(HaloExchange):
             self.k = k
 
     def send(self, stage: str, rows: Sequence[Tensor]) -> None:
-        """Send the agent's rows [1, 1, *] of a stage to all neighbours who weigh them, and expect theirs."""
+        """Send the agent's rows [1, 1, *] of a stage to all its receivers, and post receives for its senders' rows."""
         self.declare(stage, [(row.shape, row.dtype) for row in rows])
         if self.sends or self.receives:
             self.ready()
@@ -137,7 +137,7 @@ class RowExchange(HaloExchange):
         """Wait until what is under way has arrived, here and at the neighbours.
 
         Raises:
-            RunError: a neighbour is gone, or does not take it in time.
+            RunError: a neighbour is lost, or does not take it in time.
         """
         patience = timedelta(seconds=seconds)
         for due in self._due.values():

@@ -63,8 +63,9 @@ class LocalSteps(AlgorithmDefaults):
 
 
 def local_steps(name: str, algorithm: Any, every: int) -> LocalSteps:
-    """The algorithm with ``every`` local steps to an exchange, which it then is with K = ``every``: gt becomes K-GT, gtadam K-GT with Adam's
-    direction, dgd and dadam local descent and averaging. ``name`` is what the user calls it.
+    """The algorithm with ``every`` local steps for each exchange.
+    gt becomes K-GT with K = ``every``, gtadam becomes K-GT with Adam's direction, and dgd and dadam become local
+    descent and averaging. ``name`` is what the user calls it.
 
     Raises:
         InputError: another algorithm.
@@ -74,5 +75,5 @@ def local_steps(name: str, algorithm: Any, every: int) -> LocalSteps:
     if isinstance(algorithm, GT | DGD):
         return LocalSteps(KGT(algorithm.lr, every, 1.0, algorithm.direction, correction=isinstance(algorithm, GT)))
     raise InputError(
-        f"every={every}: {name} has no form with local steps; use gt, gtadam, k_gt, dgd or dadam, or every=1"
+        f"every={every}: {name} has no version with local steps; use gt, gtadam, k_gt, dgd or dadam, or every=1"
     )

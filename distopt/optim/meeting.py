@@ -74,11 +74,11 @@ def still_frozen(frozen: Sequence[tuple[str, Tensor]], buckets: Sequence[Bucket]
         for each in (each for bucket in buckets for each in bucket.params):
             woken.pop(id(each), None)
         for name in woken.values():
-            raise InputError(f"{name} was frozen when the optimiser was made; give it by add_param_group to train it")
+            raise InputError(f"{name} was frozen when the optimiser was made; to train it, add it by add_param_group")
 
 
 def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
-    """Warn where all ranks have the same gradients, as in a model that averages them itself."""
+    """Warn if all ranks have the same gradients, as with DistributedDataParallel, which averages them."""
     rows = [bucket.gradient.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for bucket in buckets]
     digests = ranks.meet("comparing gradients", hashlib.sha256(b"".join(rows)).hexdigest())
     if ranks.size > 1 and len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets):
@@ -89,17 +89,17 @@ def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
 
 
 def drop(buckets: Sequence[Bucket]) -> None:
-    """Drop the connections at once: whoever waits for a message of this rank sees that none will come."""
+    """Close the connections at once, so that ranks that wait for this one see that no message will come."""
     for bucket in buckets:
         bucket.exchange.drop()
 
 
 def leave(buckets: Sequence[Bucket]) -> None:
-    """Let the neighbours take what was sent, and drop the connections. After an error nobody waits."""
+    """Let the neighbours take what was sent, and drop the connections. After an error no rank waits."""
     if getattr(sys, "last_value", None) is None:
         try:
             for bucket in buckets:
                 bucket.exchange.settle(PATIENCE)
         except RunError:
-            pass  # who is gone, or has stopped, needs nothing more
+            pass  # a rank that has ended or stopped needs no more messages
     drop(buckets)

@@ -53,7 +53,9 @@ def loaded(
     for name, each in kept.items():
         if name not in parameters:
             whom = name if isinstance(name, str) else _told(name)
-            raise InputError(f"the saved memory is that of another model: for {whom} this one has no such parameter")
+            raise InputError(
+                f"the saved memory belongs to another model: it has {whom}, and this model has no such parameter"
+            )
         if not isinstance(each, Mapping) or each.keys() != (_EACH if full else _EACH - _LATER):
             raise InputError(f"{whose}: for {name} it has {_told(each)}, not {', '.join(map(repr, sorted(_EACH)))}")
         if not counts(each["number"]):
@@ -65,7 +67,7 @@ def loaded(
             f"{whose}: its {len(places)} parameters do not have the numbers 0 to {len(places) - 1}, each once"
         )
     if full and not _equal(content["order"], sorted(places, key=lambda name: places[name])):
-        raise InputError(f"{whose}: order does not name the parameters that it has a memory of, by their numbers")
+        raise InputError(f"{whose}: order does not list the numbers of the saved parameters")
     return int(content["step"]), int(content["bytes_sent"]), found
 
 
@@ -73,11 +75,11 @@ def _one(name: str, parameter: Tensor, each: Mapping[str, Any], compressor: Any,
     """The memory of one parameter; refused if it does not fit."""
     if parameter.is_meta:
         raise InputError(
-            f"parameter {name} is on the device meta; load the hook's memory when the model has its numbers"
+            f"parameter {name} is on the device meta; load the hook's memory after the parameters are on a real device"
         )
     if "shape" in each and not _equal(each["shape"], list(parameter.shape)):
         raise InputError(
-            f"the saved memory is that of another model: for {name} this one has the shape {list(parameter.shape)}, not {_told(each['shape'])}"
+            f"the saved memory belongs to another model: {name} has the shape {list(parameter.shape)} here, not {_told(each['shape'])}"
         )
     d, dtype = parameter.numel(), precision(parameter)
     warm = started(compressor, d, dtype)
@@ -95,7 +97,7 @@ def _one(name: str, parameter: Tensor, each: Mapping[str, Any], compressor: Any,
             raise InputError(f"{whose}: the {what} of {name} is {_told(leaf)}, not a tensor of numbers")
         if what == "error" and leaf.numel() != d:
             raise InputError(
-                f"the saved memory is that of another model: for {name} this one has one of {d} numbers, not {leaf.numel()}"
+                f"the saved memory belongs to another model: {name} has {d} numbers here, not {leaf.numel()}"
             )
         assert like is not None
         if leaf.shape != like.shape or leaf.dtype != like.dtype:
@@ -121,13 +123,11 @@ def _same(compressor: Any, rank: Any, described: str, here: list[int] | None, wh
     ):
         raise InputError(f"{whose}: rank is {_told(rank)}, not a rank and how many there are")
     if compressor != described:
-        raise InputError(
-            f"the memory was saved with another compressor: with {compressor}, and this one is {described}"
-        )
+        raise InputError(f"the memory was saved with another compressor: {compressor}, but this one is {described}")
     if rank is not None and here is not None and rank != here:
         raise InputError(
-            f"the memory was saved on rank {rank[0]} of {rank[1]}, and this is rank {here[0]} of {here[1]}: each rank goes on from its own; "
-            "of other ranks, begin with a new ErrorFeedbackState"
+            f"the memory was saved on rank {rank[0]} of {rank[1]}, but this is rank {here[0]} of {here[1]}: each rank needs its own; "
+            "with another number of ranks, use a new ErrorFeedbackState"
         )
 
 

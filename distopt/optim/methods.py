@@ -92,7 +92,7 @@ class ExactDiffusion(Decentralized):
 class EFSGD(Decentralized):
     """EF-SGD [karimireddy2019]: compressed steps with error feedback, and their average (see ``distopt.algorithms.ef_sgd``).
 
-    All ranks hear all others, unless the topology is a star. ``compressor`` is a spec or an object.
+    All ranks are neighbours, unless the topology is a star. ``compressor`` is a spec or an object.
     """
 
     def __init__(

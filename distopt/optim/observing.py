@@ -14,7 +14,7 @@ from distopt.optim.ranks import Ranks
 
 
 class Observed:
-    """The part of ``distopt.optim.Decentralized`` that changes no number, but for ``average_``."""
+    """The part of ``distopt.optim.Decentralized`` that only reads, except for ``average_``."""
 
     _buckets: list[Bucket]
     _ranks: Ranks

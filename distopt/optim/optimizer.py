@@ -47,22 +47,24 @@ class Decentralized(Observed, Optimizer, Joinable):
         algorithm: a spec such as "gtadam" or "gt:form=atc" (``distopt list algorithms``), an object, or the path of a Python file.
         lr: the step size; None: the algorithm's own. Groups may have their own ``lr``, and schedulers may change it, as they may any number
             of the algorithm (``b1``, ``eps``, ...).
-        topology: who hears whom, a spec or an object (``distopt list topologies``); as many agents as ranks.
+        topology: the network, a spec or an object (``distopt list topologies``), with as many agents as ranks.
         channel: how messages travel: "exact", "choco:compressor=sign,gamma=0.4", ... (``distopt list channels``).
         weights: the rule that makes W.
         weight_decay: this times the parameters is added to the gradients.
         decoupled_weight_decay: the decay is taken off the parameters instead, multiplied by lr, as AdamW does.
-        every: an exchange with the neighbours in every so many steps; the steps between are local (see ``distopt.algorithms.k_gt``).
-        overlap: whether what the next round begins with leaves at the end of ``step()``, so that it travels while the script loads data and
-            computes gradients. Results are bitwise the same. ``repr`` says for which messages that is possible.
-        bucket_mb: parameters travel in buckets of at most so many megabytes, each with its own state and its own messages.
+        every: steps from one exchange with the neighbours to the next; the steps between are local (see
+            ``distopt.algorithms.k_gt``).
+        overlap: send the next round's first messages at the end of ``step()``, so that they travel while the script
+            loads data and computes gradients. Results are bitwise the same. ``repr`` lists the messages for which this
+            is possible.
+        bucket_mb: largest size of a bucket of parameters in megabytes; each bucket has its own state and messages.
         process_group: the ranks; None: all. Its messages and the optimiser's never meet.
-        seed: of what compressors and topologies draw.
+        seed: the random seed of compressors and topologies.
         timeout: seconds to wait for another rank; None: as long as the process group does.
         mode: "auto" compiles the rounds on CPUs at the first step; "eager" does not.
 
     Raises:
-        InputError: bad settings, or the ranks have not the same ones; the first difference is told.
+        InputError: invalid settings, or settings that differ among ranks; the message names the first difference.
         RunError: a rank is missing or lost; it is named.
 
     >>> import torch
@@ -78,7 +80,7 @@ class Decentralized(Observed, Optimizer, Joinable):
     """
 
     _step_supports_amp_scaling = (
-        True  # torch's GradScaler then calls ``step`` even where gradients overflow, and says so
+        True  # torch's GradScaler then also calls ``step`` with overflowing gradients, and sets a flag
     )
 
     def __init__(
@@ -125,23 +127,23 @@ class Decentralized(Observed, Optimizer, Joinable):
         made = part("algorithms", algorithm, ("init", "update", "channels"), {})
         if made.for_rows is not None:
             raise InputError(
-                f"{label(algorithm)} takes gradients of single rows of fixed data, which a closure cannot give; use gt_storm, which serves batch "
-                "after batch"
+                f"{label(algorithm)} needs gradients of single rows of fixed data, which a closure cannot give; use gt_storm, which works batch "
+                "by batch"
             )
         if made.gradient_free:
             raise InputError(
-                f"{label(algorithm)} sees values of the costs, and a closure gives gradients; take the algorithm without bandit"
+                f"{label(algorithm)} estimates gradients from costs, but a closure gives gradients; use the algorithm without bandit"
             )
         if self._every > 1:
             made = local_steps(label(algorithm), made, self._every)
         numbers = constants(made)
         if lr is not None:
             if "lr" not in numbers:
-                raise InputError(f"lr={lr}: {label(algorithm)} has no step size that is a number; leave lr out")
+                raise InputError(f"lr={lr}: {label(algorithm)} has no numeric step size; leave lr out")
             numbers["lr"] = number(lr, "lr")
         if self._decoupled and "lr" not in numbers:
             raise InputError(
-                f"decoupled_weight_decay multiplies by the step size, and {label(algorithm)} has none that is a number; leave it out"
+                f"decoupled_weight_decay needs a numeric step size, and {label(algorithm)} has none; leave it out"
             )
         self._algorithm = with_constants(made, numbers)
         self._versions = Versions(self._algorithm, tuple(numbers))
@@ -163,7 +165,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._t = self._done = 0  # rounds, and the buckets that finished the present one
         self._elsewhere: int | None = None
         Joinable.__init__(self)
-        # what a state says of where it is from stands in the groups themselves: torch.distributed.checkpoint takes no other keys
+        # the groups themselves hold where the state was saved, since torch.distributed.checkpoint accepts no other keys
         super().__init__(params, {**numbers, "weight_decay": decay, **self._about, **self._settings})
         for group in self.param_groups:
             self._begin(group)
@@ -215,10 +217,11 @@ class Decentralized(Observed, Optimizer, Joinable):
         """One round, with the gradients that the parameters have; one that is None counts as zero. What ``closure`` returns.
 
         Args:
-            closure: computes the gradients anew and returns the loss. Algorithms that take a second gradient in a round need it.
+            closure: computes the gradients again and returns the loss. Algorithms that take a second gradient in a
+                round need it.
 
         Raises:
-            RunError: another rank is gone, or silent for ``timeout`` seconds.
+            RunError: another rank is lost, or silent for ``timeout`` seconds.
             InputError: gradients or numbers that do not do, on this rank or another; all have the same error.
         """
         loss = None
@@ -253,7 +256,9 @@ class Decentralized(Observed, Optimizer, Joinable):
             bucket.look()
             if idle:
                 bucket.gradient.zero_()
-            elif not overflow:  # else the last gradients serve again: a rank that sat out would break the trackers
+            elif (
+                not overflow
+            ):  # else the last gradients are used again: a rank that skips a round would break the trackers
                 decay = number(bucket.group["weight_decay"], "weight_decay")
                 bucket.read(getattr(self, "grad_scale", None), 0.0 if self._decoupled else decay)
         if not self._compared:
@@ -262,7 +267,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         if any(bucket.moved for bucket in self._buckets) and not self._warned:
             self._warned = True
             warnings.warn(
-                "parameters were changed between two steps; the mean of the agents moves with them", stacklevel=5
+                "parameters were changed between two steps; this moves the mean of all agents, too", stacklevel=5
             )
 
     def _mix(self, closure: Callable[[], Any] | None) -> None:
@@ -289,7 +294,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         def grad(y: Tensor) -> Tensor:
             if closure is None or len(self._buckets) > 1:
                 raise InputError(
-                    f"{type(self._algorithm).__name__.lower()} takes further gradients in a round; call step(closure), with bucket_mb so large "
+                    f"{type(self._algorithm).__name__.lower()} takes several gradients in a round; call step(closure), with bucket_mb so large "
                     "that all parameters are in one bucket"
                 )
             return bucket.gradient_at(y, closure)
@@ -306,7 +311,7 @@ class Decentralized(Observed, Optimizer, Joinable):
                 bucket.send()  # as the last step before the state was saved did; what was written to parameters then comes later
 
     def join_hook(self, **kwargs: Any) -> JoinHook:
-        """For ``torch.distributed.algorithms.Join``: a rank without data goes on with gradients that are zero, as long as others have some."""
+        """For ``torch.distributed.algorithms.Join``: a rank without data continues with zero gradients while others have data."""
         return Joined(lambda: self._round(None, idle=True))
 
     @property
@@ -333,27 +338,26 @@ class Decentralized(Observed, Optimizer, Joinable):
         self._before = value
 
     def state_dict(self) -> dict[str, Any]:
-        """What THIS rank must save to go on with the same bits: plain tensors, numbers and texts. Each rank saves its own.
+        """The state of THIS rank, from which it continues with the same bits: plain tensors, numbers and texts.
+        Each rank saves its own.
 
         Raises:
             RunError: the last ``step`` ended in the middle.
         """
         if self._done:
-            raise RunError(
-                "a step ended in the middle, so parts of the state are of different rounds; go on from an earlier one"
-            )
+            raise RunError("a step failed halfway, so the state mixes two rounds; load an earlier state")
         return super().state_dict()
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What a state says of where it was saved."""
+        """Where the state was saved: rank, world size and settings."""
         return {"rank": self._ranks.rank, "world_size": self._ranks.size, "network": self._network_digest}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave, parameters included. All ranks load a state of the same round.
 
-        Where it was saved by another number of ranks, or on another network, the parameters are kept, and trackers and memories begin anew.
-        A rank that was not there before loads any state; it begins where the mean of the others is.
+        If it was saved with another number of ranks or on another network, only the parameters are loaded; trackers and memories restart. A
+        rank that was not there before loads any state; it begins where the mean of the others is.
 
         Raises:
             InputError: the state is of another rank, of other settings or of other parameters. Nothing has changed then.
@@ -367,7 +371,7 @@ class Decentralized(Observed, Optimizer, Joinable):
             after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("an optimiser is connected with the other ranks and cannot be copied; copy its state_dict()")
+        raise TypeError("the optimiser is connected to the other ranks and cannot be copied; copy its state_dict()")
 
     def __repr__(self) -> str:
         names = sorted({name for bucket in self._buckets for name in bucket.agents.method.plan.early})

@@ -1,7 +1,7 @@
 """The ranks that train together: connections of their own beside the user's, and what all of them do at once.
 
-A process group of the user is only asked who belongs to it and where its store is. No message travels through it, so none of the optimiser's
-can be taken for one of the user's.
+The user's process group only provides the list of its ranks and its store. No message travels through it, so none of the optimiser's can be
+taken for one of the user's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ WAIT = 1800
 """Seconds that a rank waits for another where the process group does not say: as long as torch does."""
 
 ROLL_CALL = 3
-"""Seconds in which those who are left report, where one is lost."""
+"""Seconds in which the remaining ranks report, if one is lost."""
 
 
 class Ranks:
     """The ranks of one optimiser. All must make it, and call its methods, in the same order.
 
     Args:
-        process_group: of torch.distributed; None: all ranks. Where nobody has called ``init_process_group``, this process is alone.
+        process_group: of torch.distributed; None: all ranks. Without ``init_process_group`` this process is alone.
         timeout: seconds to wait for another rank; None: as the process group does.
 
     Attributes:
@@ -50,7 +50,7 @@ class Ranks:
 
     def __init__(self, process_group: Any = None, timeout: float | None = None) -> None:
         if timeout is not None and not timeout > 0:
-            raise InputError(f"timeout={timeout}: must be a number of seconds above 0")
+            raise InputError(f"timeout={timeout}: must be seconds above 0")
         self.rank, self.size, self.joined, self._meetings = 0, 1, process_group, 0
         self.group: Group | None = None
         self.broken: Exception | None = None
@@ -68,7 +68,7 @@ class Ranks:
             return
         seconds = max(1, round(_patience(joined) if timeout is None else timeout))
         store = joined.get_group_store()
-        # all ranks make optimisers in the same order, so their numbers are the same; the store knows them also where a process is new
+        # all ranks make optimisers in the same order, so their numbers agree; the store keeps the count for restarted processes
         store = dist.PrefixStore(f"distopt/optimiser {store.add(f'distopt/made by {self.rank}', 1)}", store)
         alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE", "")
         here = "127.0.0.1" if alone and "GLOO_SOCKET_IFNAME" not in os.environ else None
@@ -171,9 +171,9 @@ class Ranks:
                 tensor.copy_(there)
 
     def _missing(self, why: str) -> Exception:
-        """The error to raise where numbers could not be shared. gloo does not say with whom, so all who are left report to the store."""
+        """The error to raise if a collective call failed. gloo does not name the rank, so all remaining ranks report to the store."""
         assert self.group is not None
-        self.group.close()  # so that those who still wait come here, too
+        self.group.close()  # so that ranks that still wait get here, too
         end, others = time.monotonic() + ROLL_CALL, list(range(self.size))
         self._store.set(f"left {self._meetings}/{self.rank}", "")
         while others and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""What a rank saves of an optimiser, parameter by parameter, and what it goes on from."""
+"""Saving and loading a rank's optimiser state, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ VALUE = "parameter"
 """The name of the parameter itself."""
 
 SHARED = "bucket."
-"""In front of the name of a leaf that is not as wide as the parameters. It stands with the first parameter of its bucket."""
+"""In front of the name of a leaf that is not as wide as the parameters. It is stored with the first parameter of its bucket."""
 
 
 def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Tensor]]:
     """What the agent holds: for each parameter the round under "step", its value, and views of the rows by name.
 
-    The value is another than the agent's point where somebody has written to the parameter since the last step, or where it is of a lower
-    precision.
+    The value differs from the agent's point if the parameter was changed since the last step, or has a lower precision.
     """
     found: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
     for bucket in buckets:
@@ -49,7 +48,7 @@ def by_parameter(buckets: Sequence[Bucket], t: int) -> dict[Tensor, dict[str, Te
 
 
 def _rows(bucket: Bucket) -> dict[str, Tensor]:
-    """What is saved of a bucket: what its agent holds, and the last gradient, which serves again where the next one overflows."""
+    """The saved state of a bucket: its agent's values and the last gradient, which is used again if the next one overflows."""
     rows = bucket.leaves()
     known = rows.get("g")
     same = known is not None and torch.equal(known, bucket.gradient)  # what files then hold once
@@ -57,7 +56,8 @@ def _rows(bucket: Bucket) -> dict[str, Tensor]:
 
 
 ABOUT = ("rank", "world_size", "network")
-"""What a state says of where it was saved, in each parameter group, beside the settings. Its round stands with each parameter, as "step"."""
+"""Where a state was saved (rank, world size, ...), as stored in each parameter group beside the settings.
+The round is stored with each parameter, as "step"."""
 
 
 def load(
@@ -84,14 +84,14 @@ def load(
     saved = _groups(groups, content)
     about: dict[str, Any] = {name: saved[0].get(name) for name in ABOUT}
     if any(about[name] is None for name in ABOUT):
-        raise InputError("this is no state of a distopt optimiser: it does not say of which rank it is")
+        raise InputError("this is not a state of a distopt optimiser: it does not name its rank")
     for name, mine in settings.items():
         if saved[0].get(name) != mine:
-            raise InputError(f"the state was saved with {name} {saved[0].get(name)}, this optimiser has {mine}")
+            raise InputError(f"the state was saved with {name} {saved[0].get(name)}, but this optimiser has {mine}")
     rank, size = here["rank"], here["world_size"]
     if about["rank"] != rank and rank < about["world_size"]:
         raise InputError(
-            f"the state is that of rank {about['rank']}; this is rank {rank}, which needs its own (save one file for each rank)"
+            f"the state belongs to rank {about['rank']}, but this is rank {rank}; save and load one file for each rank"
         )
     ids = [each for group in saved for each in group["params"]]
     named = dict(zip((each for group in groups for each in group["params"]), ids, strict=True))
@@ -99,7 +99,7 @@ def load(
     held = [_leaves(bucket, named, content["state"], full) for bucket in buckets]
     rounds = {int(content["state"][named[each]].get("step", 0)) for bucket in buckets for each in bucket.params}
     if len(rounds) > 1:
-        raise InputError(f"the state is of several rounds: {sorted(rounds)}")
+        raise InputError(f"the state mixes several rounds: {sorted(rounds)}; load a state of one round")
     t = max(rounds, default=0)
     for group, its in zip(groups, saved, strict=True):
         group |= {
@@ -122,11 +122,11 @@ def load(
 def _groups(groups: Sequence[dict[str, Any]], content: Any) -> list[dict[str, Any]]:
     """The saved parameter groups, which have as many parameters as ours."""
     if not isinstance(content, Mapping) or "state" not in content or "param_groups" not in content:
-        raise InputError("load_state_dict was given something else than what state_dict gives")
+        raise InputError("load_state_dict needs what state_dict returned")
     saved = list(content["param_groups"])
     ours, theirs = [len(each["params"]) for each in groups], [len(each["params"]) for each in saved]
     if ours != theirs:
-        raise InputError(f"the state has groups of {theirs} parameters, this optimiser of {ours}")
+        raise InputError(f"the state has groups of {theirs} parameters, but this optimiser has groups of {ours}")
     return saved
 
 

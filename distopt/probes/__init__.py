@@ -1,4 +1,4 @@
-"""What is measured every so many rounds, one probe a file: the folder is the list of them.
+"""Probes: what is measured once in several rounds, one file each, found by file name.
 
 A probe looks at a run between two segments of rounds, on what ``engine.fetch()`` gives, and never inside of one. So a run has the same bits
 with and without probes, and the probes' series have the same bits on every engine. A series is stored and shown like a metric's. It is nan
@@ -23,7 +23,7 @@ def added(specs: Sequence[Any], taken: Iterable[str], recorded: int) -> dict[str
     """The probes of a run by name: specs of the catalogue, paths of Python files, or objects. A probe is called as its file, or as its class.
 
     Args:
-        specs: what was asked for.
+        specs: the user's probes.
         taken: names that the run has already.
         recorded: in how many rounds the run records its metrics once.
 
@@ -49,7 +49,7 @@ def added(specs: Sequence[Any], taken: Iterable[str], recorded: int) -> dict[str
             raise InputError(f"probe {name}: every={shown(every)}: must be a whole number of at least 1")
         if every % recorded:
             raise InputError(
-                f"probe {name}: every={every}: must be a multiple of {recorded}, as the run records every {recorded}th round alone"
+                f"probe {name}: every={every}: must be a multiple of {recorded}, since the run records every {recorded}th round only"
             )
         _check_columns(name, probe)
         for each in series(name, probe):

@@ -12,22 +12,22 @@ from distopt.errors import InputError
 from distopt.optional import entry
 
 OFTEN = 5
-"""After so many products the eigenvalues are looked at, to see whether they will do."""
+"""Products between two checks of whether the eigenvalues are accurate enough."""
 
 _NOTHING = 1e-13  # a remainder of this part of the largest eigenvalue is rounding: the vectors span an invariant space
 
 
 def require_costs(probe: str, scenario: Any) -> None:
-    """Refuse a game: the derivative of its players' directions is no symmetric matrix, which the process needs.
+    """Refuse a game: the process needs a symmetric matrix, and the derivative of the players' directions is not symmetric.
 
     >>> from distopt.scenarios.dirac_gan import DiracGAN
     >>> require_costs("sharpness", DiracGAN())
     Traceback (most recent call last):
-    distopt.errors.InputError: probe sharpness: DiracGAN is a game; what its players follow is no gradient and has no Hessian
+    distopt.errors.InputError: probe sharpness: DiracGAN is a game, whose players do not follow the gradient of one cost, so there is no Hessian
     """
     if scenario.equilibrium is not None:
         raise InputError(
-            f"probe {probe}: {entry(scenario)} is a game; what its players follow is no gradient and has no Hessian"
+            f"probe {probe}: {entry(scenario)} is a game, whose players do not follow the gradient of one cost, so there is no Hessian"
         )
 
 
@@ -45,9 +45,9 @@ def ritz(
         alpha_j = q_j' H q_j,    r_j = H q_j - alpha_j q_j - beta_{j-1} q_{j-1},    beta_j = |r_j|,    q_{j+1} = r_j / beta_j.
 
     The eigenvalues of the tridiagonal matrix of alpha and beta are the Ritz values. The largest and the smallest come near those of H first.
-    The weight of one is the square of the first entry of its eigenvector: sum_j weight_j f(value_j) is q_1' f(H) q_1 for every polynomial f
-    of a degree below 2 k. In floating point the vectors would lose their orthogonality and values come twice, so every r_j is made
-    orthogonal to all earlier vectors, two times.
+    The weight of a Ritz value is the square of the first entry of its eigenvector. Then sum_j weight_j f(value_j) = q_1' f(H) q_1 for every
+    polynomial f of degree below 2 k. In floating point the vectors would lose their orthogonality, and values would occur twice. So
+    every r_j is made orthogonal to all earlier vectors, two times.
 
     Args:
         product: H v [d] of v [d].

@@ -23,18 +23,18 @@ class Stepping(Protocol):
 
 @dataclass(frozen=True)
 class FlowDistance(ProbeDefaults):
-    """The distance of the network average from the gradient flow that started where it did [elkabetz2021].
+    """The distance of the network average from the gradient flow with the same start [elkabetz2021].
 
         x'(s) = -grad F_tau(x(s)) for s between s_tau and s_{tau+1},    s_0 = 0,    s_{tau+1} = s_tau + lr_tau,    x(0) = x_0
         flow_distance = |x_t - x(s_t)|,    flow_distance_relative = |x_t - x(s_t)| / |x(s_t) - x_0|
 
-    F_t(x) = 1/N sum_i f_{i,t}(x), and x_t stands for the network average. Gradient descent is Euler's method for the flow; where the step sizes
-    of an algorithm mean something else, as those of adaptive directions do, so does the distance. The flow is integrated by Runge and Kutta's
-    method of order 4 in ``parts`` steps a round, which are 4 ``parts`` gradients. It is remembered from one reading to the next; a run that is
-    resumed goes through its rounds again at its first one. Before the first round the relative distance is nan.
+    F_t(x) = 1/N sum_i f_{i,t}(x), and x_t stands for the network average. Gradient descent is Euler's method for the flow. For algorithms whose
+    step sizes mean something else, such as adaptive directions, the distance does, too. The flow is integrated by Runge and Kutta's method of
+    order 4 in ``parts`` steps a round, which are 4 ``parts`` gradients. The flow is kept from one reading to the next. A resumed run
+    integrates it from the start at its first reading. Before the first round the relative distance is nan.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
+        every: rounds from one measurement to the next, at least 1.
         parts: steps of the integration in a round, at least 1.
 
     Raises:
@@ -68,7 +68,7 @@ class FlowDistance(ProbeDefaults):
         number = isinstance(algorithm, Stepping) and (callable(algorithm.lr) or isinstance(algorithm.lr, int | float))
         if not number:
             raise InputError(
-                f"probe flow_distance: {entry(algorithm)} has no step size lr that is a number or a schedule, by which time could be told"
+                f"probe flow_distance: {entry(algorithm)} has no step size lr that is a number or a schedule; use an algorithm with one"
             )
 
     def measure(self, seen: Snapshot) -> tuple[float, float]:
@@ -95,7 +95,7 @@ def rate(lr: Any, t: int) -> float:
 
 
 def moved(seen: Snapshot, x: Tensor, t: int, step: float) -> Tensor:
-    """Where the flow of F_t takes x [d] in the time ``step``, by one step of Runge and Kutta's method."""
+    """The point that the flow of F_t reaches from x [d] in the time ``step``, by one step of Runge and Kutta's method."""
     a = seen.grad(x, t)
     b = seen.grad(x - step / 2 * a, t)
     c = seen.grad(x - step / 2 * b, t)

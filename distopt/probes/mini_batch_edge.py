@@ -24,21 +24,21 @@ class MiniBatchEdge(ProbeDefaults):
         mini_batch_edge = mean over ``batches`` draws S of lambda_max(Hessian of F_S)
         mini_batch_edge_step = 2 / mini_batch_edge
 
-    F_S has the mean F_t = 1/N sum_i f_{i,t}, and what costs have besides the samples, such as a regulariser, stays. With all samples it is the
-    sharpness, up to the tolerance. Small batches are sharper: by theory for random matrices the excess is inversely proportional to the size
-    [granziol2022]. 2 over it is about the largest step size that stochastic gradient descent bears where one direction is the sharpest in all
-    batches, and not that for a single sample, which need not point along the same direction each time. ``distopt reproduce random-matrix``
-    compares the two. The draws are the same in all rounds.
+    The mean of F_S is F_t = 1/N sum_i f_{i,t}. Terms of the costs without samples, such as a regulariser, stay in F_S. With all samples it is
+    the sharpness, up to the tolerance. Small batches are sharper: by theory for random matrices the excess is inversely proportional to the
+    size [granziol2022]. 2 over it is about the largest stable step size of stochastic gradient descent if one direction is the sharpest in all
+    batches. For single samples it is not, since their sharpest directions differ. ``distopt reproduce random-matrix`` compares the two. The
+    draws are the same in all rounds.
 
     Only scenarios whose costs are sums over samples have mini-batches: those that name their ``row_weights``
     (``distopt.optional.ScenarioDefaults``), such as digits_mlp, digits and stream. Others are refused.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        size: samples in a batch, at least 1, and no more than there are.
-        batches: how many are drawn, at least 1.
-        steps: products for each at most, at least 1.
-        tolerance: what an eigenvalue may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        size: samples in a batch, at least 1, at most all.
+        batches: number of batches that are drawn, at least 1.
+        steps: the most products with the Hessian for a batch, at least 1.
+        tolerance: largest error of an eigenvalue, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range, a scenario without ``row_weights``, or one with fewer samples in a round.
@@ -66,7 +66,7 @@ class MiniBatchEdge(ProbeDefaults):
         """Refuse costs that are no sums over samples."""
         if scenario.row_weights is None:
             raise InputError(
-                f"probe mini_batch_edge: the costs of scenario {entry(scenario)} are no sums over samples that it could choose from "
+                f"probe mini_batch_edge: the costs of scenario {entry(scenario)} are not sums over samples "
                 "(row_weights); use digits_mlp, digits or stream"
             )
 

@@ -1,4 +1,4 @@
-"""The sharpness as an adaptive method feels it: after division by its preconditioner."""
+"""The sharpness that limits an adaptive method: after division by its preconditioner."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class PreconditionedSharpness(ProbeDefaults):
 
         d_t = m_t / P_t,    H = Hessian of F_t(x) = 1/N sum_i f_{i,t}(x) at the average of x_t
 
-    It is the largest eigenvalue of P^{-1} H, too; this form is symmetric, as the Lanczos process asks. While P hardly changes, a moving
-    average m_t = b1 m_{t-1} + (1 - b1) s_t is stable where lr times it is below (2 + 2 b1) / (1 - b1), which is 38 for b1 = 0.9. Full-batch Adam
-    trains at the edge of that [cohen2022]. The direction rule must say what P is (``distopt.protocols.Preconditioned``), as adam and amsgrad
-    do, and the algorithm must have it as its ``direction``. Where agents have their own P_i, 1 / P is the mean of 1 / P_i: so the average of
-    the agents moves. P is the one that has led to x_t. Before the first round, and where an entry of P is 0, the series is nan.
+    It is also the largest eigenvalue of P^{-1} H. This form is symmetric, as the Lanczos process needs. While P hardly changes, a moving average
+    m_t = b1 m_{t-1} + (1 - b1) s_t is stable where lr times it is below (2 + 2 b1) / (1 - b1), which is 38 for b1 = 0.9. Full-batch Adam trains
+    at the edge of that [cohen2022]. The direction rule must say what P is (``distopt.protocols.Preconditioned``), as adam and amsgrad do, and
+    the algorithm must have it as its ``direction``. If agents have their own P_i, 1 / P is the mean of 1 / P_i, since this moves the average of
+    the agents. P is the one that has led to x_t. Before the first round, and where an entry of P is 0, the series is nan.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: products at most, at least 1.
-        tolerance: what the eigenvalue may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        steps: the most products with the Hessian, at least 1.
+        tolerance: largest error of the eigenvalue, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range, or a direction rule that has no preconditioner.
@@ -67,7 +67,7 @@ class PreconditionedSharpness(ProbeDefaults):
             )
         if not isinstance(algorithm.direction, Preconditioned):
             raise InputError(
-                f"probe preconditioned_sharpness: the direction {entry(algorithm.direction)} says of no preconditioner; use one that "
+                f"probe preconditioned_sharpness: the direction {entry(algorithm.direction)} has no preconditioner; use one that "
                 "does, as in direction=adam"
             )
 

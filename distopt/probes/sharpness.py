@@ -19,13 +19,13 @@ class Sharpness(ProbeDefaults):
 
     On a quadratic, gradient descent with step size lr is stable where lr lambda_max < 2. On neural networks it trains at the edge of that:
     the sharpness rises to 2 / lr and stays there [cohen2021]. Both come from the Lanczos process (``distopt.probes._lanczos``) on products of H
-    with vectors, the first of which is the same in all rounds. They are exact to ``tolerance`` times the largest; the sharpness, which is mostly
-    isolated, is much nearer. On ``digits_mlp`` this takes 30 to 60 products, and 40 to 120 with ``tolerance=1e-6``.
+    with vectors, the first of which is the same in all rounds. Their error is at most ``tolerance`` times the largest. The sharpness is usually
+    isolated, and then much more accurate. On ``digits_mlp`` this takes 30 to 60 products, and 40 to 120 with ``tolerance=1e-6``.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: products at most, at least 1.
-        tolerance: what the eigenvalues may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        steps: the most products with the Hessian, at least 1.
+        tolerance: largest error of the eigenvalues, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range.

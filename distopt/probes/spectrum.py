@@ -27,12 +27,12 @@ class Spectrum(ProbeDefaults):
 
     [ubaru2017]. ``spectrum_mean`` is its mean (tr H / d), and ``spectrum_q10``, ``spectrum_q50`` and ``spectrum_q90`` are its quantiles: the
     smallest Ritz value up to which a tenth, a half and nine tenths of the weights lie. One vector gives the mean to about 30 % on a
-    network of 1,000 parameters; ten are three times as good.
+    neural network of 1,000 parameters; ten vectors are three times as accurate.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: of the process from each vector, at least 1.
-        vectors: how many there are, at least 1.
+        every: rounds from one measurement to the next, at least 1.
+        steps: Lanczos steps from each vector, at least 1.
+        vectors: number of random vectors, at least 1.
 
     Raises:
         InputError: for a parameter out of range.

@@ -14,7 +14,7 @@ from distopt.protocols import Snapshot
 from distopt.ranges import positive, whole
 
 CHANGED = 1e-6
-"""Costs that change by more than this part, when x becomes twice as long, depend on its length."""
+"""The largest relative change of costs, when x is doubled, that still counts as independent of the length."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class SphericalSharpness(ProbeDefaults):
     itself is |x_t|^2 times smaller.
 
     Args:
-        every: in how many rounds it is measured once, at least 1.
-        steps: products at most, at least 1.
-        tolerance: what the eigenvalue may be off, as a part of the largest of all, above 0.
+        every: rounds from one measurement to the next, at least 1.
+        steps: the most products with the Hessian, at least 1.
+        tolerance: largest error of the eigenvalue, relative to the largest one, above 0.
 
     Raises:
         InputError: for a parameter out of range, or costs that depend on the length of x.

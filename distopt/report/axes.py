@@ -45,9 +45,9 @@ def plain_ticks(axes: Any) -> None:
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Centres as close to ``wanted`` as lets boxes of these heights stand apart within 0 .. 1 (as far as they fit).
+    """Centres close to ``wanted`` for boxes of these heights that do not overlap within 0 .. 1 (as far as they fit).
 
-    Overlapping neighbours merge into a block that stands at their mean, as in isotonic regression.
+    Overlapping neighbours merge into a block at their mean, as in isotonic regression.
 
     >>> [round(y, 3) for y in spread([0.5, 0.5, 0.0], [0.1, 0.1, 0.1])]
     [0.45, 0.55, 0.0]

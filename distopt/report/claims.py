@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A file that stands behind a verdict: what it is called on the page, and its path from there."""
+    """A file with the evidence for a verdict: its name on the page, and its path from there."""
 
     name: str
     path: str
@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """A paper on the page: its reference, what to know of our set-ups, and its experiments."""
+    """A paper on the page: its reference, notes on our set-ups, and its experiments."""
 
     name: str
     reference: str
@@ -77,7 +77,7 @@ class Paper(NamedTuple):
 
 
 def html(papers: Sequence[Paper]) -> str:
-    """The page, as text. Whatever stands in a claim is escaped."""
+    """The page, as text. All texts of a claim are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

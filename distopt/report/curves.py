@@ -55,10 +55,10 @@ class Curve(NamedTuple):
 def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> Figure:
     """A metric against rounds: one line per run (mean over trials) with a band from the smallest to the largest trial.
 
-    A metric says what its baselines are (dashed and dotted grey lines). Those of a regret are left out where they are zero up to
-    rounding, as where the costs do not change. Axes are logarithmic where the values allow it: with a few values <= 0 those are left
-    out, with many (or where values below zero mean something) the axis is linear around 0; the note under the figure says which.
-    Fractions have linear axes. A diverged run ends in a cross.
+    A metric names its baselines (dashed and dotted grey lines). Those of a regret are left out where they are zero up to rounding,
+    as where the costs do not change. Axes are logarithmic if the values allow it. A few values <= 0 are left out. With many of them,
+    or if values below zero are meaningful, the axis is linear around 0. The note under the figure says which. Fractions have linear
+    axes. A diverged run ends in a cross.
 
     Args:
         runs: what to compare, by name; a run that lacks the metric is left out and named in the note.
@@ -144,7 +144,7 @@ def lines(runs: Mapping[str, Run], series: str) -> tuple[list[Curve], Run, list[
 
 
 def _shades(count: int) -> list[tuple[str, Any]]:
-    """Styles for more runs than there are colours: one scale from dark to light in their order, neighbours told apart by dashes."""
+    """Styles for more runs than there are colours: one scale from dark to light in their order, with different dashes for neighbours."""
     shades = colormaps["viridis"]
     return [(to_hex(shades(0.85 * k / (count - 1))), DASHES[k % 2 if count <= _NAMES else 0]) for k in range(count)]
 
@@ -223,8 +223,8 @@ def scale(axes: Any, curves: Sequence[Curve], metric: Metric, notes: list[str]) 
 def _limits(axes: Any, curves: Sequence[Curve]) -> tuple[float, float]:
     """Where the vertical axis begins and ends, with a margin, in the axis' own scale.
 
-    Healthy runs are shown whole; baselines and runs that diverged may stretch what the runs need by three decades (or by
-    their own range), so that a baseline of rounding noise or a value of 1e300 does not flatten everything else.
+    Runs that did not diverge are shown whole. Baselines and diverged runs may extend their range by three decades (or by
+    that range). So a baseline of rounding noise or a value of 1e300 does not flatten everything else.
     """
     transform = axes.yaxis.get_transform()
     decade = getattr(transform, "linthresh", 1.0)  # the length of one decade in transformed units

@@ -79,7 +79,7 @@ def column(cells: Sequence[str]) -> str:
 
 
 def table(verdict: Verdict, problems: Sequence[str]) -> str:
-    """The rows of some problems as a tabular. Bold: the best of a problem, and methods that cannot be told from it."""
+    """The rows of some problems as a tabular. Bold: the best of a problem, and methods that do not differ significantly from it."""
     rows = [(problem, row) for problem in problems for row in verdict.of(problem)]
     nothing = Estimate(math.nan, math.nan, math.nan)
     against = [row.difference or nothing for _, row in rows]

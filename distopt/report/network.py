@@ -67,7 +67,7 @@ class Portrait:
         return None if self.second is None else 1.0 - self.second
 
     def rows(self, weights: str) -> dict[str, str]:
-        """What ``distopt show`` says, line by line; ``weights`` is the rule that was asked for."""
+        """The lines of ``distopt show``; ``weights`` is the chosen rule."""
         seen = f"over {self.rounds} rounds"
         fading = bool((self.presence < 1).any())
         many = "not computed: too many agents"
@@ -174,10 +174,10 @@ def _diameter(n: int, links: NDArray[np.int64], directed: bool = False) -> str:
 
 
 def figure(portrait: Portrait, title: str) -> Figure:
-    """The picture of a network; the more seldom a link is there, the paler it is.
+    """The picture of a network; rare links are pale.
 
-    Positions given by the topology are kept; agents whose ids follow each other around a cycle stand on a circle; others
-    are laid out so that links are short.
+    The topology's positions are kept. Agents whose ids follow a cycle are drawn on a circle. Others are laid out so that
+    links are short.
 
     >>> from distopt.network.graphs import graph_from_edges
     >>> fig = figure(portrait(graph_from_edges(3, [[0, 1], [1, 2]])), "path")
@@ -226,7 +226,7 @@ def figure(portrait: Portrait, title: str) -> Figure:
 
 
 def arrowheads(where: NDArray[np.float64], arcs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """A small triangle for each arc of agents that stand at ``where`` [N, 2], at three fifths of its way: [A, 3, 2].
+    """A small triangle for each arc between agents at ``where`` [N, 2], at three fifths of its length: [A, 3, 2].
 
     >>> arrowheads(np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[0, 1]])).round(3).tolist()
     [[[0.62, 0.0], [0.58, 0.012], [0.58, -0.012]]]
@@ -264,7 +264,7 @@ def _nearest(where: NDArray[np.float64]) -> float:
 
 
 def layout(portrait: Portrait) -> NDArray[np.float64]:
-    """Where the agents stand, [N, 2]."""
+    """The positions of the agents, [N, 2]."""
     n, links = portrait.agents, portrait.links
     if portrait.positions is not None:
         return np.asarray(portrait.positions, dtype=np.float64)

@@ -1,6 +1,6 @@
 """Figures for papers: curves, differences pair by pair, shares of targets, performance profiles. Column widths, 8 pt, legible in grey.
 
-Names that users have given are texts with ``parse_math=False``, by which they are told where LaTeX sets the texts.
+Users' names are texts with ``parse_math=False``, which marks them if LaTeX sets the texts.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def profile(found: Mapping[str, Profile], farthest: float = FARTHEST, width: flo
 def differences(verdict: Verdict, width: float = COLUMN) -> Any:
     """Each trial's difference as a dot, and the Hodges-Lehmann estimate with its interval as a bar; a panel for each problem.
 
-    Differences that are infinite, as where one method has diverged, stand as crosses at the edge.
+    Infinite differences, for example after a divergence, are drawn as crosses at the edge.
     """
     problems = [group.title for group in verdict.groups if any(len(row.differences) for row in verdict.of(group.title))]
     rows = {problem: [row for row in verdict.of(problem) if len(row.differences)] for problem in problems}

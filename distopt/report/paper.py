@@ -32,7 +32,7 @@ WIDTHS = {"": panels.COLUMN, "-wide": panels.PAGE}
 """The widths of figures in inches, by what is added to their names."""
 
 TEX = ("pdflatex", "lualatex", "xelatex")
-"""The TeX systems of which one must be there for pgf figures: it is asked how wide the texts are."""
+"""TeX systems; pgf figures need one of them to measure texts."""
 
 CITED = ("efron1993", "wilcoxon1945", "hodges1963", "holm1979")
 """The papers of the statistics in every table."""
@@ -48,9 +48,9 @@ class Written(NamedTuple):
 def write(groups: Sequence[Group], out: str | Path, *, verdict: Verdict | None = None, usetex: bool = False) -> Written:
     """Write figures, tables, captions.txt and bibliography.bib of some problems.
 
-    ``figures/`` holds, for each problem, the curves of the metric that ranks, 3.5 and 7.16 inches wide (NAME and NAME-wide) as pdf, svg,
-    png and pgf; and of all problems the differences, the shares of targets reached, and from 5 problems on the performance profiles.
-    ``tables/`` holds a table of each problem as tex, md and csv.
+    ``figures/`` holds, for each problem, the curves of the ranking metric, 3.5 and 7.16 inches wide (NAME and NAME-wide) as pdf, svg,
+    png and pgf. For all problems together it holds the differences, the shares of targets reached and, from 5 problems on, the
+    performance profiles. ``tables/`` holds a table of each problem as tex, md and csv.
 
     Args:
         groups: as ``distopt.report.study.groups`` gives them.
@@ -189,7 +189,7 @@ def _profiles(verdict: Verdict) -> tuple[dict[str, Profile] | None, str]:
     if not all((each > 0).all() for each in figures.values()) or any(
         group.runs[names[0]].about(verdict.series[group.title]).rises for group in verdict.groups
     ):
-        return None, "no performance profile: it takes figures above zero of which smaller ones are better"
+        return None, "no performance profile: it needs figures above zero, and smaller ones must be better"
     return statistics.profiles(figures), ""
 
 
@@ -221,7 +221,7 @@ def _saved(fig: Any, path: Path, usetex: bool = False, system: str | None = None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a line: of all that LaTeX says, its error."""
+    """The error in LaTeX's output, as one line."""
     said = re.search(r"^! (.*)", str(error), re.M)
     return f"LaTeX says: {said[1]}" if said else first_line(error)
 
@@ -255,5 +255,7 @@ def _caption(verdict: Verdict, group: Group) -> str:
         "[hodges1963]. p: Wilcoxon signed-rank test [wilcoxon1945], exact, corrected by Holm [holm1979]. "
     )
     if any(row.marked for row in rows):
-        said += f"Bold: the best, and methods that cannot be told from it at {100 * statistics.ALPHA:g} %. "
+        said += (
+            f"Bold: the best, and methods that do not differ significantly from it at {100 * statistics.ALPHA:g} %. "
+        )
     return said + "Diverged trials count as infinite."

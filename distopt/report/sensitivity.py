@@ -19,7 +19,7 @@ from distopt.report.titles import heading, short, subtitle
 from distopt.runs.tuned import FACTOR, Sensitivity, Tuned
 
 _DECADES = 3.0  # the vertical axis ends so far above the worst of the winners
-_NAMED = 6  # as many algorithms as the height holds with all that is said of them
+_NAMED = 6  # the most algorithms whose texts fit into the height
 
 
 def figure(tuned: Tuned) -> Figure:
@@ -88,7 +88,7 @@ def _scale(axes: Any, each: Sequence[Sensitivity]) -> None:
 
 
 def _draw(axes: Any, one: Sensitivity, colour: str, dashes: str, up: float) -> bool:
-    """Draw the line of an algorithm and its marks, those of the edge at the height ``up``; whether a median lies beyond the axis."""
+    """Draw the line of an algorithm and its marks, with edge marks at the height ``up``. Returns whether a median lies beyond the axis."""
     bottom, top = axes.get_ylim()
     curve = one.curve
     x = np.array([point.lr for point in curve])

@@ -59,7 +59,7 @@ def drawn(run: Run, name: str, metric: Metric | None = None) -> Floats:
     """A series of a run as it is drawn, float64 [trials, recorded rounds].
 
     An accuracy or a cost is its mean over the recorded rounds so far, since a single round holds few samples. What is not measured in every
-    round keeps its value until it is measured again. ``metric`` is what is known of the series, by default what the run says.
+    round keeps its value until it is measured again. ``metric`` describes the series; by default it comes from the run.
 
     >>> run = Run("gt", "done", np.arange(3), {"accuracy": np.array([[1.0, 0.0, 0.5]])})
     >>> drawn(run, "accuracy").tolist()
@@ -81,7 +81,7 @@ def running_mean(values: Floats) -> Floats:
 
 
 def along(run: Run, axis: str) -> Floats | None:
-    """Where a run stands on an axis at each recorded round: float64 [trials, k]; None where it has not recorded that."""
+    """The position of a run on an axis at each recorded round: float64 [trials, k]; None if the run has not recorded it."""
     shape = (max(run.trials, 1), len(run.rounds))
     if axis == "rounds":
         return np.broadcast_to(run.rounds.astype(np.float64) + 1, shape)

@@ -20,7 +20,7 @@ from distopt.runs.results import Run
 Floats = NDArray[np.float64]
 
 LEVEL = 0.9
-"""The level of intervals unless another is asked for."""
+"""The default level of intervals."""
 
 ALPHA = 0.05
 """A difference is called significant where its p-value, corrected by ``holm``, is at most this."""
@@ -42,7 +42,7 @@ FARTHEST = 4.0
 
 
 class Estimate(NamedTuple):
-    """A figure with its interval, whose ends are nan where there is none at the level asked for."""
+    """A figure with its interval, whose ends are nan if there is none at this level."""
 
     value: float
     low: float
@@ -69,9 +69,9 @@ class Paired(NamedTuple):
 def diverged(run: Run) -> NDArray[np.bool_]:
     """Which trials of a run have diverged, bool [R].
 
-    A trial has diverged where the run says so (``run.info["diverged_trials"]``), or where what runs are ranked by is not finite at the
-    end. A run that stopped before its last round because some trial diverged, and does not say which, counts as diverged in all of
-    its trials: nobody knows where the others would have ended.
+    A trial has diverged if the run lists it (``run.info["diverged_trials"]``), or if the ranking metric is not finite at the end. A
+    run that stopped early because some trial diverged, and does not list which, counts as diverged in all trials, since the others
+    have no final value.
     """
     said = run.info.get("diverged_trials")
     found = np.zeros(run.trials, dtype=np.bool_)
@@ -108,8 +108,8 @@ def median_interval(values: Iterable[float], level: float = LEVEL, seed: int = 0
 
     The ends are the (1 - level)/2 and (1 + level)/2 quantiles of the medians of 9,999 resamples of n values. Each quantile is one of those
     medians, so nothing is interpolated and infinite values need no rule of their own. BCa, which corrects a bias, is not defined with
-    infinite values. Below two values there is no interval. With few values the interval covers the median less often than it
-    says: at level 0.9 in 50 % of cases with 2 values, 75 % with 3, about 80 % with 4, and 82 to 94 % with 5 to 30.
+    infinite values. Below two values there is no interval. With few values the true coverage is below the level. At level
+    0.9 it is 50 % with 2 values, 75 % with 3, about 80 % with 4, and 82 to 94 % with 5 to 30.
 
     >>> median_interval([3.0, 1.0, 2.0, float("inf"), 2.5])
     Estimate(value=2.5, low=1.0, high=inf)
@@ -138,8 +138,8 @@ def differences(a: Iterable[float], b: Iterable[float]) -> Floats:
 def paired(a: Iterable[float], b: Iterable[float], level: float = LEVEL) -> Paired:
     """How the figures a differ from the figures b of the same n trials.
 
-    The p-value is that of the Wilcoxon signed-rank test [wilcoxon1945]. With d = a - b and the ranks r_i of |d_i|, W = sum of r_i over
-    d_i > 0; under the null hypothesis each sign is a fair coin, and p = min(1, 2 min(P(W <= w), P(W >= w))). The distribution is
+    The p-value is that of the Wilcoxon signed-rank test [wilcoxon1945]. With d = a - b and the ranks r_i of |d_i|, W is the sum of r_i
+    over d_i > 0. Under the null hypothesis each sign is a fair coin, and p = min(1, 2 min(P(W <= w), P(W >= w))). The distribution is
     exact, with ties too: equal |d_i| share the mean of their ranks. Pairs with d_i = 0 are left out of the test.
 
     The difference is the Hodges-Lehmann estimate [hodges1963], the median of the Walsh averages (d_i + d_j) / 2, i <= j, of all pairs. Its
@@ -275,10 +275,9 @@ def targets(starts: Floats, bests: Floats, linear: bool = False, count: int = TA
 def times(group: Group, axis: str = "rounds", series: str | None = None) -> dict[str, Floats]:
     """When each method of a group first reaches each target, by name: float64 [common trials, targets].
 
-    The targets are those of ``targets``: start is the largest first recorded value of the trial's methods, best the smallest value that any
-    method reached which did not diverge (of a series that cannot be below zero, the smallest above zero). A series of which larger
-    values are better is turned round. A target that was missed takes inf, and a trial that diverged misses all of its
-    targets. A trial without targets is nan.
+    The targets are those of ``targets``. start is the largest first recorded value of the trial's methods. best is the smallest value of
+    the methods that did not diverge (the smallest above zero, if the series cannot be below zero). A series whose larger values are better
+    is negated. A target that was missed takes inf, and a trial that diverged misses all of its targets. A trial without targets is nan.
 
     Args:
         group: methods on one problem. Only trials that all of them have count.
@@ -322,8 +321,9 @@ def _first(values: Floats, passed: Floats, levels: Floats) -> Floats:
 def ecdf(groups: Sequence[Group], axis: str = "rounds", series: str | None = None) -> dict[str, Floats]:
     """Times to target of all problems, trials and targets together, sorted, by method: inf for each that was missed.
 
-    The share of the targets that a method has reached by time t is the share of its values that are at most t, so a method
-    that missed some never reaches 1 [hansen2021]. Methods that were not run on every problem are left out. See ``times``.
+    The share of the targets that a method has reached by time t is the share of its values that are at most t. So a method
+    that missed some targets never reaches 1 [hansen2021]. Methods that were not run on every problem are left out. See
+    ``times``.
     """
     each = [found for group in groups if (found := times(group, axis, series))]
     everywhere = [name for name in (each[0] if each else {}) if all(name in found for found in each)]

@@ -71,7 +71,7 @@ class Group:
     trials: Mapping[str, tuple[Trial, ...]]
 
     def common(self, names: Sequence[str] | None = None) -> list[Trial]:
-        """The trials that the named runs, by default all, have in common: those that can be compared pair by pair."""
+        """The trials that the named runs (by default all) share, which can be compared pair by pair."""
         chosen = [self.trials[name] for name in (self.runs if names is None else names)]
         return [trial for trial in chosen[0] if all(trial in each for each in chosen[1:])] if chosen else []
 
@@ -81,7 +81,7 @@ class Group:
 
 
 class Pooled(Mapping[str, Array]):
-    """The arrays of several runs by name, joined along the trials when they are asked for."""
+    """The arrays of several runs by name, joined along the trials on first use."""
 
     def __init__(self, each: Sequence[Mapping[str, Array]]) -> None:
         self._each = each
@@ -103,7 +103,7 @@ class Pooled(Mapping[str, Array]):
 
 
 def read(paths: Sequence[str | Path]) -> list[Run]:
-    """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read when asked for.
+    """The runs of some folders: of one run, of several, of a sweep, or of any folder that holds such folders. Arrays are read on first use.
 
     Raises:
         InputError: a folder is not there, cannot be read, holds no runs or a damaged one, or holds more than 5,000 folders of other things.

@@ -23,9 +23,7 @@ def weakness(certificate: float) -> str | None:
     """The warning for a comparator whose relative gradient norm is ``certificate``; None if that is small enough."""
     if certificate <= CERTIFIED:
         return None
-    return (
-        f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are that inexact"
-    )
+    return f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are only known up to errors of that order"
 
 
 LEFT = {"float64": 1e-6, "float32": 1e-2}
@@ -64,8 +62,8 @@ def drift(run: Run) -> str | None:
     if not len(bad):
         return None
     return (
-        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: a channel that "
-        "changes means, or a lost message; choco keeps means, and its resync=K heals losses"
+        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: the channel "
+        "changes means, or a message was lost; use choco, which keeps means, with resync=K to repair losses"
     )
 
 
@@ -104,7 +102,7 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def by_trial(run: Run, series: str) -> NDArray[np.float64]:
-    """What is left of a series in the end, [R]: as its metric says, the mean or the largest of its values, or else the last."""
+    """The closing figure of a series [R]: the mean, the largest or the last value, as its metric defines."""
     values, take = run[series], run.about(series).take
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(values.mean(1) if take == "mean" else values.max(1) if take == "largest" else values[:, -1])

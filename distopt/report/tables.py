@@ -13,7 +13,7 @@ from distopt.metrics import Metric, catalogue
 
 
 class Column(NamedTuple):
-    """A column of the closing table: where its figure stands in a summary, the lines over it, the unit, and its baselines by label."""
+    """A column of the closing table: its key in a summary, the lines over it, the unit, and its baselines by label."""
 
     key: str
     head: tuple[str, ...]
@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 RANKING, STAR = ("average_dynamic_regret", "radius", "cost"), " *"
-"""The figure of which the smallest is marked, the first that there is, and the mark."""
+"""The figures whose smallest value is marked (the first that exists counts), and the mark."""
 
 HEAD_LINES = 2
 """How many lines of ``text`` are its head."""
@@ -62,7 +62,7 @@ def closing_key(name: str, metric: Metric) -> str:
 
 
 def closing(users: Mapping[str, Metric] | None = None) -> list[Column]:
-    """The columns of the closing table: what the metrics say, with those that ``users`` have added, beside the spread and the speed.
+    """The columns of the closing table: those of the metrics and of the users' metrics, the spread and the speed.
 
     >>> [column.key for column in closing()][:3]
     ['average_dynamic_regret', 'cost', 'spread']

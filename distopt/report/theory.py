@@ -1,4 +1,4 @@
-"""What theory says of a run: the rate and the floor of its error, and a bound on its regret. Formulas and assumptions: docs/theory.md."""
+"""Theory for a run: the rate and the floor of its error, and a bound on its regret. Formulas and assumptions: docs/theory.md."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def linear_rate(values: ArrayLike, rounds: ArrayLike | None = None) -> float | N
 
     The curve's straight part ends where it first comes within a factor 10 of its least value, and begins half way there, when faster modes
     have died out. There log e_t has the slope log rho, the median of the slopes of all pairs of values (Theil and Sen), which a few wild
-    values do not move. There is no rate where fewer than 16 values are left, where they fall by less than a factor 2, or where the slopes
-    of the two halves of the part differ by more than 15 %, as those of 1/t do.
+    values do not move. There is no rate if fewer than 16 values are left, if they fall by less than a factor 2, or if the slopes of the
+    two halves differ by more than 15 %, as for 1/t.
 
     Args:
         values: the errors [k], above zero.
@@ -65,9 +65,9 @@ def linear_rate(values: ArrayLike, rounds: ArrayLike | None = None) -> float | N
 
 
 def floor(values: ArrayLike) -> float | None:
-    """The level at which an error has settled, as that of a method that follows a moving minimiser; None if it has not.
+    """The level at which an error has settled, for example behind a moving minimiser; None if it has not settled.
 
-    It is the median of the last quarter. It has settled where that of the quarter before is no more than 20 % away.
+    It is the median of the last quarter. It has settled if the median of the quarter before differs by at most 20 %.
 
     >>> t = np.arange(400)
     >>> round(floor(0.05 + 3 * 0.9**t), 4), floor(3 * 0.99**t)
@@ -167,9 +167,9 @@ def _refused(run: Run) -> str:
             told.get(name) for name in ("drop_messages", "sleep", "delay")
         ),
         "agents must not leave": bool(told.get("churn")),
-        "everyone must hear everyone: one agent, or topology complete with metropolis weights": agents != 1
+        "all agents must average exactly: one agent, or topology complete with metropolis weights": agents != 1
         and not averages,
-        "agents must combine after they adapt (dgd:form=atc); else each stands at a point of its own": agents != 1
+        "agents must mix after their steps (dgd:form=atc); else their points differ": agents != 1
         and getattr(algorithm, "form", "") != "atc",
         "the precision must be float64": told.get("dtype") != "float64",
         "every round must be recorded (every=1)": every != 1,

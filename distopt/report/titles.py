@@ -76,7 +76,7 @@ def named(spec: Any) -> str:
 
 
 def told_apart(names: Sequence[str], numbered: str = "{}-{}") -> list[str]:
-    """Names of which no two are the same: one that is there already has a number.
+    """Unique names: a repeated name gets a number.
 
     >>> told_apart(["ring", "star", "ring"])
     ['ring', 'star', 'ring-2']

@@ -1,4 +1,4 @@
-"""What a comparison of methods says: their figures at the end, differences pair by pair, and a verdict in words.
+"""The result of comparing methods: their figures at the end, differences pair by pair, and a verdict in words.
 
 How to read it: docs/comparing.md.
 """
@@ -21,8 +21,7 @@ from distopt.report.study import Group
 from distopt.report.titles import heading, short
 
 Finding = Literal["best", "baseline", "same", "better", "worse", "open", "apart"]
-"""The best or the baseline itself; a method that cannot be told from it, is better or worse; one whose trials are too few to say; one that
-shares no trial with it."""
+"""The best or the baseline itself, no significant difference from it, better, worse, too few trials, or no common trials."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison says.
+    """The result of a comparison.
 
     Attributes:
         groups: the problems, with the runs that were compared.
@@ -246,7 +245,7 @@ def _named(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def _one(group: Group, metric: str | None, baseline: str | None, level: float) -> tuple[Group, list[Row], list[str]]:
-    """The methods of a group that have the metric, their rows, and what to know besides."""
+    """The methods of a group that have the metric, their rows, and notes."""
     notes, title = [], group.title
     runs = {
         name: run
@@ -271,7 +270,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
             )
         if run.status == "interrupted":
             notes.append(
-                f"{title}: {name} was interrupted after {int(run.rounds[-1]) + 1:,} rounds, and counts as it stands"
+                f"{title}: {name} was interrupted after {int(run.rounds[-1]) + 1:,} rounds; its last recorded figures count"
             )
     if len({int(run.rounds[-1]) for run in runs.values() if run.status != "diverged"}) > 1:
         notes.append(f"{title}: the methods ran for different numbers of rounds")
@@ -286,7 +285,7 @@ def _one(group: Group, metric: str | None, baseline: str | None, level: float) -
     for name, each in figures.items():
         if none := int((np.isinf(each) & ~lost[name]).sum()):
             notes.append(
-                f"{title}: {metric or 'the metric that ranks'} of {name} is no number at the end of {none} "
+                f"{title}: {metric or 'the metric that ranks'} of {name} is not a number at the end of {none} "
                 f"of {len(each)} trials; these count as infinitely bad"
             )
     first = next(iter(runs.values()))

@@ -86,15 +86,15 @@ def run(paper: str, only: str | None, out: Path | None, data: Path | None, say: 
     """Run the parts of a paper, or ``only`` one, or with ``all`` those of all papers, and write the page of claims and verdicts.
 
     For each part there are a table (shown, and written as CSV), a figure, the verdicts, and a report of its runs where it has some, in the
-    folder ``out``; with ``all`` in a folder there for each paper. What has been computed lies in the folder ``results`` of each; a run that was
-    interrupted goes on with what is missing there. ``say`` takes progress, ``show`` tables and verdicts.
+    folder ``out``; with ``all`` in a folder there for each paper. Computed results are in the folder ``results`` of each paper; an interrupted
+    run continues with the missing ones. ``say`` takes progress, ``show`` tables and verdicts.
 
     Raises:
         InputError: no such paper or part.
         RunError: a file cannot be written.
     """
     if paper not in (*PAPERS, ALL):
-        raise InputError(f"no experiments of {paper!r} here; there are those of: {', '.join(PAPERS)}; or write {ALL}")
+        raise InputError(f"there are no experiments of {paper!r}; papers: {', '.join(PAPERS)}; or {ALL}")
     if only is not None and (paper == ALL or only not in parts(paper)):
         where = f"is for one paper: {', '.join(PAPERS)}" if paper == ALL else f"{paper} has no such part"
         known = "" if paper == ALL else f"; its parts: {', '.join(parts(paper))}"
@@ -134,7 +134,7 @@ def _measured(
     say: Say,
     show: Say,
 ) -> None:
-    """Run the parts of a paper; after each of them the page in ``folder`` knows its verdicts."""
+    """Run the parts of a paper; after each part the page in ``folder`` has its verdicts."""
     from distopt.reproduce.store import Store
     from distopt.runs.files import write_text
 

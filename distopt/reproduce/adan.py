@@ -189,7 +189,7 @@ def grid(kind: str) -> list[float]:
 
 
 def contest(store: Store, data: Path | None, say: Say) -> Results:
-    """For each problem and method: the figures of all step sizes on some trials, and those of the best one on others."""
+    """For each problem and method: the figures of all step sizes on some trials, and the figures of the best step size on other trials."""
     found: dict[str, Any] = {}
     for kind, rounds in LENGTH.items():
         found[kind] = {}
@@ -271,7 +271,7 @@ def contest_numbers(results: Results) -> list[Number]:
 def better(
     claim: str, setup: str, what: str, ours: Sequence[float], other: Sequence[float], *, tied: bool = False
 ) -> Number:
-    """Whether figures, of which smaller ones are better, are significantly smaller than another method's in the same trials.
+    """Whether figures are significantly smaller (smaller is better) than another method's in the same trials.
 
     With ``tied`` it is enough if they are not significantly larger.
 

@@ -38,7 +38,7 @@ class Number(NamedTuple):
 def near(
     claim: str, setup: str, what: str, *, expected: float, measured: float, within: float, source: str = ""
 ) -> Number:
-    """A number that should be ``expected``, give or take ``within``; ``source`` says where the expectation comes from.
+    """A number that should be ``expected``, up to ``within``; ``source`` is the source of the expectation.
 
     >>> near("x ends at 1", "lr = 0.1", "last x", expected=1.0, measured=0.998, within=0.01, source="derived").expected
     '1 ± 0.01 (derived)'

@@ -134,7 +134,7 @@ SETUPS = {
 
 
 def measure(names: Sequence[str], store: Store, data: Path | None, say: Say) -> Results:
-    """For each set-up: the step sizes that were chosen, and the figures and curves of each method there."""
+    """For each set-up: the chosen step sizes, and the figures and curves of each method."""
     asked = {name: {**asdict(SETUPS[name]), "methods": METHODS, "points": POINTS} for name in names}
     return [store.get(f"gtadam-{name}", asked[name], partial(_one, name, store, say)) for name in names]
 
@@ -209,7 +209,7 @@ def _figures(run: Run | None) -> dict[str, list[float]]:
 
 
 def _closing(run: Run, series: str) -> Floats:
-    """A figure of each trial: that at the end; of the relative cost error, which tells of its round alone, the mean of the second half."""
+    """A figure of each trial: the value at the end or, for the relative cost error, which is of one round only, the mean of the second half."""
     if series != LATE:
         return statistics.closing(run, series)
     mean = run[series][:, len(run.rounds) // 2 :].mean(1)

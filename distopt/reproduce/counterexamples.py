@@ -1,4 +1,4 @@
-"""Three small problems on which signSGD fails whatever its step size, and error feedback does not [karimireddy2019]."""
+"""Three small problems on which signSGD fails for every step size, and error feedback does not [karimireddy2019]."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def _one(name: str, say: Say) -> dict[str, Any]:
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """A row for each problem and way, with what the paper says of it and whether that is so here."""
+    """A row for each problem and method, with the paper's claim and whether it holds here."""
     out = []
     for each in results:
         for curve in each["curves"]:

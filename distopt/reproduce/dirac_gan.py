@@ -54,7 +54,7 @@ LINEAR = {
 }
 """The linearised game has the eigenvalues z with z^2 + a z + b = 0: (a, b)."""
 NEAR, SHORT = (1e-5, -5e-6), 40
-"""Start and rounds of the runs that tell eigenvalues."""
+"""Start and rounds of the runs from which eigenvalues are estimated."""
 SAMPLED, SAMPLES = "gan,sampled_noise,sigma=0.7,draws=1000", 1000
 AGENTS, LONG, RATES = 8, 1000, (0.2, 0.05)
 SPREAD = 1.0

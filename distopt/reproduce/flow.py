@@ -42,7 +42,7 @@ POINTS = 20
 
 @dataclass(frozen=True)
 class DeepLinear(ScenarioDefaults):
-    """f(x) = |W_3 W_2 W_1 - A|^2 / 2 of three 4 x 4 matrices, of which x holds the rows one after the other.
+    """f(x) = |W_3 W_2 W_1 - A|^2 / 2 for three 4 x 4 matrices, whose rows x holds one after the other.
 
     A is I + N / 4 with standard normal numbers N, the same in all trials; its determinant is positive. ``start`` is made of standard
     normal numbers times ``scale``, its own in each trial. With ``balanced`` it is the product M that has such numbers: with M = U S V',

@@ -38,7 +38,7 @@ METHODS = {
 }
 """The direction, and f(last) / f(mean) in one run of a loop in numpy that was written beforehand."""
 CLOSE = 0.35
-"""How far, relatively, a ratio may be from that of a single run."""
+"""The largest relative difference of a ratio from that of a single run."""
 
 ROWS, WRONG, BATCH, EPOCHS, SEEDS = 600, 0.3, 30, 30, 6
 TRAINED: dict[str, tuple[str, float | None]] = {
@@ -50,7 +50,7 @@ TRAINED: dict[str, tuple[str, float | None]] = {
 }
 """The algorithm, and what averaging gained in test accuracy in a loop that was written beforehand, with another network."""
 EARLY = "Padam, lr 0.03"
-"""Of these, the one that still learns fast where the mean begins."""
+"""The step size among these that still learns fast when the mean begins."""
 
 SHORT, SHORT_LR = 300, 0.015
 
@@ -154,7 +154,7 @@ def trained(store: Store, data: Path | None, say: Say) -> Results:
 
 
 def mislabelled(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Digits to train on, of which a part has a wrong label, and digits to test on, all of whose labels are right."""
+    """Digits to train on, some with wrong labels, and digits to test on, all with correct labels."""
     samples, generator = digits(), np.random.default_rng(seed)
     chosen = torch.from_numpy(generator.permutation(len(samples.y))[:ROWS])
     y = samples.y[chosen].clone()

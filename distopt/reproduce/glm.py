@@ -36,7 +36,7 @@ DEVIATIONS = 2
 SWEEP = np.unique(np.concatenate([np.geomspace(0.2, 1.0, 40), np.geomspace(1.0, 4.0, 15)]))
 """Rows for each coordinate, of the lines."""
 SOLVED = 1e-3
-"""How near the agents must come to the minimiser, relative to its length, for their error to be that of the estimate."""
+"""The largest distance of the agents from the minimiser, relative to its length, at which their error counts as that of the estimate."""
 
 
 class Case(NamedTuple):

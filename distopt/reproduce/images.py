@@ -64,7 +64,7 @@ class Network:
     """A small convolutional network whose parameters are one row x [1, 1, d].
 
     3 x 3 convolutions to 8 and 16 channels, each followed by a rectifier and pooling, and a linear layer; pictures wider than 16 pixels
-    are met by a first convolution of 5 x 5 in strides of 2. Without normalisation layers, so that all it knows is in x.
+    are met by a first convolution of 5 x 5 in strides of 2. Without normalisation layers, so that x is its only state.
 
     >>> network = Network(digits())
     >>> network.dim == sum(int(size) for size in network.segments.split("+"))
@@ -85,7 +85,7 @@ class Network:
 
     @property
     def segments(self) -> str:
-        """The sizes of its tensors, each of which has a scale of its own."""
+        """The sizes of its tensors, each with its own scale."""
         return "+".join(str(shape.numel()) for shape in self.shapes.values())
 
     def start(self, seed: int) -> Tensor:
@@ -98,7 +98,7 @@ class Network:
         return torch.cat([each.detach().reshape(-1) for each in self.model.parameters()]).reshape(1, 1, -1)
 
     def scores(self, x: Tensor, images: Tensor) -> Tensor:
-        """What the network with parameters x says of pictures: [n, classes]."""
+        """The network's outputs with parameters x for pictures: [n, classes]."""
         parts = torch.split(x.reshape(-1), [shape.numel() for shape in self.shapes.values()])
         found: Tensor = functional_call(
             self.model, {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}, (images,)
@@ -148,7 +148,7 @@ class Falling:
 class Classifying:
     """The network on some pictures as a scenario with one agent: a round is a batch, and each epoch goes through the pictures in a new order.
 
-    Nobody knows the minimisers. What counts is the accuracy after an epoch, so a round has no cost of its own.
+    The minimisers are unknown. Only the accuracy after an epoch counts, so rounds have no cost.
     """
 
     network: Network

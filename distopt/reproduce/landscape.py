@@ -1,4 +1,4 @@
-"""What the experiments on curvature share: readings of probes, their plateau, and the curvature that each agent feels by itself."""
+"""Shared by the experiments on curvature: readings of probes, their plateau, and the curvature of each agent's own cost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def edge(b1: float) -> float:
 
 @dataclass(frozen=True)
 class OwnSharpness(ProbeDefaults):
-    """The sharpness that each agent feels by itself: at its own point, of its own cost, and after division by its own P_i.
+    """The sharpness of each agent's own cost at its own point, plain and after division by its own P_i.
 
         lambda_max(P_i^{-1/2} H_i P_i^{-1/2}),    H_i = Hessian of f_{i,t} at x_{i,t}
 

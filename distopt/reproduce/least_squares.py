@@ -30,7 +30,7 @@ BLOCK = 5  # columns of a sample's own
 DIM = 6 * 2 * SAMPLES
 EPOCHS, SEEDS = 80, 20
 FITS, LEAVES, FAILS = 0.05, 1.0, 0.7
-"""Train loss below which data are fitted; distance to the span above which it is left; the test loss that the paper says signs stay above."""
+"""Train loss below which data are fitted; distance to the span above which it is left; the test loss that signs stay above, by the paper."""
 
 
 class Problems(NamedTuple):
@@ -47,8 +47,8 @@ class LeastSquares:
     """|X w - y|^2 / (2 n) over data that no classifier needs more than one column of (after Wilson et al. 2017).
 
     Labels y are -1 or 1 with probability 1/2. Column 0 of a row is y, columns 1 and 2 are 1, and sample i alone has entries in the
-    columns 3 + 5 i .. 7 + 5 i: the first is 1 where y = 1, all five are where y = -1. Half of the samples, drawn without order, are there
-    to train on, and a round is an epoch: all of them. In about 700 of the 1200 columns none of these has an entry.
+    columns 3 + 5 i .. 7 + 5 i: the first is 1 where y = 1, all five are where y = -1. A random half of the samples is for training, and a
+    round is an epoch over all of these. In about 700 of the 1200 columns none of these has an entry.
     """
 
     seeds: range = range(SEEDS)
@@ -113,7 +113,7 @@ class Undecayed:
 
 @dataclass(frozen=True)
 class ZeroKept:
-    """A compressor of the house whose zeros stay zeros, as with torch's sign(0) = 0: a second bit a number says which they are."""
+    """One of distopt's compressors with zeros that stay zeros, as with torch's sign(0) = 0: a second bit a number marks them."""
 
     inner: Any
 

@@ -7,13 +7,13 @@ import numpy as np
 from distopt.reproduce.one_agent import EXACT, Floats, paths
 
 TINY = 1e-300
-"""The papers' eps is 0. The rules ask for a positive one; nothing that a float64 could notice is added."""
+"""The papers' eps is 0. The rules require eps > 0; this one is too small to change a float64."""
 
 
 def directions(b1: float, b2: str, window: int, corrected: bool) -> dict[str, str]:
     """The direction rules by method, with moments b1 and b2 (or a list of b2 in brackets) and AdaShift's window of gradients.
 
-    ``corrected`` says whether Adam and AMSGrad divide their moments by 1 - b^t, as torch does. The others always do what their papers say.
+    ``corrected``: Adam and AMSGrad divide their moments by 1 - b^t, as in torch. The others always do what their papers say.
     """
     both, switch = f"b1={b1},b2={b2}", f"bias_correction={str(corrected).lower()}"
     return {

@@ -33,7 +33,7 @@ NOTE = (
 RATES, MASSES = (0.3, 1.0, 10.0, 100.0), (0.0, 1.0)
 STEP, SPAN, BURN, TRIALS, SEED = 0.005, 250.0, 50.0, 100, 0
 WITHIN = 0.04
-"""Part of a variance by which a simulation may miss it."""
+"""The largest relative error of a simulated variance."""
 COARSE = 0.1
 """Jumps a step from which on a step is too long for the formula of continuous time."""
 SIMULATED = {

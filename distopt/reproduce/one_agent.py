@@ -25,7 +25,7 @@ EXACT = "eps=1e-300,eps_inside=false,cap=none"
 
 
 class Still:
-    """A cost of one coordinate that no round changes, and of which nobody tells the minimiser. Its data are empty."""
+    """A constant cost of one coordinate, without a given minimiser. Its data are empty."""
 
     dim: ClassVar[int] = 1
     comparator: ClassVar[bool] = False

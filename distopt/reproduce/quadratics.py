@@ -192,7 +192,7 @@ def settings() -> dict[str, tuple[str, float, float, float]]:
 
 
 def taken(scenario: Any, algorithms: list[Any], rounds: int, agents: int, trials: int = 1) -> list[Any]:
-    """Runs of agents who average exactly, on the complete graph. They then stand at one point, and the mean of their gradients is the gradient."""
+    """Runs of agents that average exactly, on the complete graph. They are then at one point, and the mean of their gradients is the gradient."""
     found: Any = simulate(
         "complete",
         agents=agents,
@@ -237,7 +237,7 @@ def _factor(size: Floats) -> float:
     """The mean factor of a round in the second half of a course.
 
     The best settings of heavy ball and Nesterov make two eigenvalues equal. Errors then fall like t rho^t, and the second half of T rounds shows
-    rho 4^(1 / T): an early half says little.
+    rho 4^(1 / T): the first half is less accurate.
     """
     middle = len(size) // 2
     return float((size[-1] / size[middle]) ** (1 / (len(size) - 1 - middle)))

@@ -134,7 +134,7 @@ def _steps(say: Say) -> dict[str, Any]:
 
 
 def step_numbers(results: Results) -> list[Number]:
-    """Steps over those of half the batch, and where they stop."""
+    """Ratios of the steps to those of half the batch, and where they stop growing."""
     setup = f"least squares on 1,797 digits, random rows, {STEP_ROUNDS:,} rounds, {STEP_TRIALS} trials"
     found = []
     small = list(zip(STEP_BATCHES, results["steps"], strict=True))[:4]

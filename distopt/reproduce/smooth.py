@@ -36,8 +36,8 @@ class Bowl(ScenarioDefaults):
 
         f_t(x) = f(x) + noise sum_k xi_tk (x_k + growth x_k^2 / 2)         so that g_t(x) = c x + noise xi_t (1 + growth x)
 
-    The curvatures c_k run from ``low`` to ``high`` in equal ratios; xi_tk are standard normals, drawn anew in each round. ``growth``
-    makes the noise depend on x. All coordinates start at ``at``.
+    The curvatures c_k run from ``low`` to ``high`` in equal ratios; xi_tk are standard normals, independent in each round.
+    ``growth`` makes the noise depend on x. All coordinates start at ``at``.
     """
 
     dim: int = 1
@@ -186,7 +186,7 @@ def runs(
 
 
 def run(scenario: Any, algorithm: Any, rounds: int, **asked: Any) -> Run:
-    """The run of one algorithm, asked for as ``runs`` is."""
+    """The run of one algorithm, with the arguments of ``runs``."""
     (found,) = runs(scenario, [algorithm], rounds, **asked)
     return found
 

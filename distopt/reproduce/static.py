@@ -1,4 +1,4 @@
-"""GTAdam on costs that stand still: whether its error falls by a constant factor in every round [carnevale2023]."""
+"""GTAdam on constant costs: whether its error falls by a constant factor in every round [carnevale2023]."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def _fitted(run: Any) -> dict[str, Any]:
 
 
 def _trial(error: Floats, rounds: Any) -> dict[str, Any]:
-    """What is known of the error of a trial, relative to that of the first round.
+    """Figures of the error of a trial, relative to that of the first round.
 
-    Its ``rate`` is the factor by which it falls in a round, on average over the second half of its way down to ``SMALL``; None where it
-    does not get there, or falls less than half as fast (in logarithms) as in the first half. ``straight`` is whether that is a straight
-    line (see ``distopt.report.theory.linear_rate``).
+    Its ``rate`` is the factor by which it falls in a round, on average over the second half of its way down to ``SMALL``; None if it
+    does not get there, or if it falls less than half as fast (in logarithms) as in the first half. ``straight`` is whether that is a
+    straight line (see ``distopt.report.theory.linear_rate``).
     """
     down = np.flatnonzero(error <= SMALL)
     found: dict[str, Any] = {
@@ -106,7 +106,7 @@ def said() -> str:
 
 
 def count(each: dict[str, Any]) -> tuple[int, int, int]:
-    """In how many trials the error falls at a linear rate or faster below ``SMALL``, does so and stays there, and falls in a straight line."""
+    """The number of trials whose error falls at least linearly below ``SMALL``, also stays there, and falls in a straight line."""
     falls = [trial for trial in each["trials"] if trial["rate"] is not None]
     stays = [trial for trial in falls if trial["end"] <= SMALL]
     return len(falls), len(stays), sum(trial["straight"] for trial in falls)

@@ -32,7 +32,7 @@ class Store:
         return self._read(name, settings) is not None
 
     def get(self, name: str, settings: Mapping[str, Any], make: Callable[[], Any]) -> Any:
-        """The results ``name``: those that are there, where they were made with the same ``settings``, else those of ``make``.
+        """The results ``name``: stored ones if they were made with the same ``settings``, else those of ``make``.
 
         They are JSON, and come back as JSON has them: tuples are lists. Files are whole or not there at all.
 

@@ -1,4 +1,4 @@
-"""How well Super-Adam's two estimators know the gradient [huang2021]: STORM (tau = 1) and momentum (tau = 0), in OUR set-ups."""
+"""The accuracy of Super-Adam's two estimators of the gradient [huang2021]: STORM (tau = 1) and momentum (tau = 0), in OUR set-ups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FITTED = 1000
 BEFORE = {"STORM": (2.09, 0.48, 0.13), "momentum": (6.4, 1.9, 0.63)}
 """Squared errors at the same rounds in a loop in numpy that was written beforehand, with noise of another form."""
 CLOSE = 0.1
-"""How far, relatively, a squared error may be from that of an average at rest: it lags behind a weight that falls, and behind x."""
+"""The largest relative difference of a squared error from that of an average with constant weights and x: it lags behind both."""
 GAMMAS, TUNED = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), 16
 """Step sizes that are tried for each estimator, and trials."""
 SCRIPT = {"k": 3.0, "m": 2400.0, "c": 40.0}
@@ -72,7 +72,7 @@ def at_rest(name: str, t: int, variance: float) -> float:
 
 
 def measure(store: Store, data: Path | None, say: Say) -> Results:
-    """For each estimator its squared error and that of x along the rounds; and how far it is from the gradient where there is no noise."""
+    """For each estimator its squared error and that of x along the rounds, and its distance from the gradient without noise."""
     asked = {"gamma": GAMMA, "k": K, "m": M, "c": C, "dim": DIM, "trials": TRIALS, "rounds": ROUNDS, "at": AT}
     asked |= {
         "gammas": GAMMAS,

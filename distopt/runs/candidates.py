@@ -1,4 +1,4 @@
-"""What tuning tries: a grid of step sizes, and the specs of an algorithm that have them."""
+"""The candidates of tuning: a grid of step sizes, and the specs of an algorithm with these step sizes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ GREATEST = 1e100
 """The largest step size that is tried; the smallest is one over it."""
 
 USUAL = "1e-4..1,3"
-"""The grid that is tried where no other is asked for."""
+"""The default grid."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Step sizes, as they are typed: a logarithmic grid, which can be continued on both sides, or a list, which stays as it is.
+    """Step sizes as text: a logarithmic grid, which can be extended on both sides, or a list, which cannot.
 
     Attributes:
         low: the smallest step size of a logarithmic grid.
@@ -63,7 +63,7 @@ class Grid:
 
 
 def grid(asked: Any) -> Grid:
-    """The grid that is asked for: ``"lr=LOW..HIGH,PER_DECADE"``, or a list ``"lr=0.01,0.03"`` or ``[0.01, 0.03]``.
+    """The grid of a text ``"lr=LOW..HIGH,PER_DECADE"``, or of a list ``"lr=0.01,0.03"`` or ``[0.01, 0.03]``.
 
     Raises:
         InputError: it is neither, or holds a number that is no step size, or one twice, or too many.
@@ -81,7 +81,7 @@ def grid(asked: Any) -> Grid:
     key, equals, text = asked.partition("=")
     text = text.strip() if equals else asked.strip()
     if equals and key.strip() != "lr":
-        raise InputError(f"{said}: a grid is of lr; another constant has {either('--over', 'over=')} of its own")
+        raise InputError(f"{said}: a grid holds values of lr; for another parameter use {either('--over', 'over=')}")
     match = re.fullmatch(r"([^,]+?)\.\.([^,]+)(?:,([^,]+))?", text)
     if not match:
         return _list(listed(text), said, how)
@@ -109,7 +109,7 @@ def _checked(found: Grid, said: str, how: str) -> Grid:
     if len(found.values) > MOST:
         raise InputError(f"{said}: more than {MOST:,} step sizes; {how}")
     if (twice := repeated([float(each) for each in found.values])) is not None:
-        raise InputError(f"{said}: {found.values[twice]} is there twice")
+        raise InputError(f"{said}: {found.values[twice]} is given twice")
     return found
 
 
@@ -120,13 +120,13 @@ def _size(text: str, said: str) -> float:
         raise InputError(f"{said}: {text.strip()!r} {error}") from None
     if value <= 0:
         raise InputError(f"{said}: {text.strip()}: a step size must be above 0")
-    if not 1 / GREATEST <= value <= GREATEST:  # beyond it a grid that is continued leaves the numbers that there are
+    if not 1 / GREATEST <= value <= GREATEST:  # extending a grid beyond these would overflow
         raise InputError(f"{said}: {text.strip()}: a step size must lie between {1 / GREATEST:g} and {GREATEST:g}")
     return value
 
 
 def constants(asked: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The values of other constants that are tried, by name, as text: of ``["b1=0.5,0.9"]`` or ``{"b1": [0.5, 0.9]}``.
+    """The values of other parameters by name, as text, of ``["b1=0.5,0.9"]`` or ``{"b1": [0.5, 0.9]}``.
 
     Raises:
         InputError: a name that is none, or that is lr or there twice; no values.
@@ -150,9 +150,9 @@ def constants(asked: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple[str, 
                 f"{said}: {either('write NAME=VALUE,VALUE, as in b1=0.5,0.9', 'write {NAME: [VALUE, VALUE]}')}"
             )
         if key == "lr":
-            raise InputError(f"{said}: the step sizes are the grid's; use {either('--grid', 'grid=')}")
+            raise InputError(f"{said}: step sizes belong into the grid; use {either('--grid', 'grid=')}")
         if key in found or repeated(values) is not None:
-            raise InputError(f"{said}: is given twice")
+            raise InputError(f"{said} is given twice; write all values in one list")
         found[key] = tuple(values)
     return found
 
@@ -167,14 +167,15 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """An algorithm as it was given, and what is tried of it.
+    """An algorithm as it was given, and its candidates.
 
     Attributes:
         given: the spec, as it was typed.
-        defaults: the algorithm without tuning: the spec, but for lists in it; None where it needs a value that only a list gives.
-        usual: the step size that it has then, or the scale of its schedule.
+        defaults: the algorithm without tuning: the spec without its lists; None if it needs a value that only a list
+            gives.
+        usual: its step size then, or the scale of its schedule.
         grid: of its step sizes.
-        bases: the specs that differ in other constants alone, each with some step size.
+        bases: the specs that differ in other parameters, each with some step size.
     """
 
     given: str
@@ -185,7 +186,7 @@ class Family:
 
     @classmethod
     def of(cls, given: str, usual: Grid, over: Mapping[str, Sequence[str]]) -> Family:
-        """The family of a spec. A list for lr in it is its grid, others are tried as those of ``over`` are.
+        """The family of a spec. A list for lr in the spec replaces the grid; other lists count like those of ``over``.
 
         >>> family = Family.of("gtadam:lr=[0.1,0.2]", grid(USUAL), {"b1": ["0.5", "0.9"]})
         >>> family.defaults, [each.spec for each in family.candidates(family.grid)][1]
@@ -195,7 +196,7 @@ class Family:
             InputError: a malformed spec, an unknown parameter, or none that could be tuned.
         """
         spec = Spec.parse(given)
-        registry.normal("algorithms", given)  # names a parameter that there is not
+        registry.normal("algorithms", given)  # raises InputError for an unknown parameter
         if "lr" not in parameters(spec):
             raise InputError(f"algorithm {given}: has no parameter lr, so there is nothing to tune; leave it out")
         steps = _steps(spec, given)
@@ -213,7 +214,7 @@ class Family:
         return cls(given, *_defaults(spec), own, tuple(bases))
 
     def candidates(self, steps: Grid) -> list[Candidate]:
-        """What is tried of it with these step sizes."""
+        """Its candidates with these step sizes."""
         return [
             Candidate(str(_at(base, lr)), float(lr), _rest(str(base))) for base in self.bases for lr in steps.values
         ]
@@ -230,7 +231,7 @@ def parameters(spec: Spec) -> list[str]:
 
 
 def _inside(spec: Spec) -> tuple[str, Spec] | None:
-    """The algorithm inside another one, as ``averaged`` has it: its parameter, and its spec; None where there is none."""
+    """The inner algorithm, as in ``averaged``: its parameter and its spec; None if there is none."""
     key = registry.wrapped("algorithms", spec.name)
     if key is None:
         return None
@@ -248,7 +249,7 @@ def _value(spec: Spec, key: str, kind: str = "algorithms") -> Value | None:
 
 
 def _with(spec: Spec, key: str, changed: Callable[[Value | None], str]) -> Spec:
-    """The spec with another value of a parameter, which may be one of the algorithm inside it. ``changed`` makes it of the one that is there."""
+    """The spec with another value of a parameter, which may belong to the inner algorithm. ``changed`` computes it from the old value."""
     names = registry.free("algorithms", spec.name)
     inner = None if key in names else _inside(spec)
     if inner is None:
@@ -257,7 +258,7 @@ def _with(spec: Spec, key: str, changed: Callable[[Value | None], str]) -> Spec:
 
 
 def _set(spec: Spec, key: str, value: str) -> Spec:
-    """The spec with a parameter set, which may be one of the algorithm inside it."""
+    """The spec with a parameter set, which may belong to the inner algorithm."""
     return _with(spec, key, lambda _: value)
 
 
@@ -273,7 +274,7 @@ def _scheduled(value: Value | None) -> Spec | None:
 
 
 def _rate(spec: Spec) -> Value | None:
-    """The value for lr, of the algorithm or of the one inside it."""
+    """The value for lr, of the algorithm or of its inner algorithm."""
     inner = None if "lr" in registry.free("algorithms", spec.name) else _inside(spec)
     return _rate(inner[1]) if inner else _value(spec, "lr")
 
@@ -285,7 +286,7 @@ def _steps(spec: Spec, given: str) -> tuple[str, ...]:
     if schedule is not None:
         if "lr" not in registry.free("schedules", schedule.name):
             raise InputError(
-                f"algorithm {given}: the schedule {schedule.name} has no parameter lr that could be tuned; give a number, or another schedule"
+                f"algorithm {given}: the schedule {schedule.name} has no parameter lr to tune; give a number, or another schedule"
             )
         value = _value(schedule, "lr", "schedules")
     return tuple(listed(value.text[1:-1])) if value is not None and value.listed else ()
@@ -302,7 +303,7 @@ def _at(spec: Spec, lr: str) -> Spec:
 
 
 def _rest(spec: str) -> str:
-    """A spec without its step size, equal for all that differ in nothing else."""
+    """A spec without its step size: equal for specs that differ only in the step size."""
     return str(_without(Spec.parse(spec)))
 
 
@@ -322,7 +323,7 @@ def _without(spec: Spec) -> Spec:
 
 
 def _plain(spec: Spec) -> Spec:
-    """The spec without what is a list in it; the algorithm inside it stays, without its lists."""
+    """The spec without parameters that are lists. The inner algorithm stays, without its lists."""
     unnamed = iter(registry.free("algorithms", spec.name))
     keyed = [replace(each, key=each.key or next(unnamed, ""), typed="") for each in spec.values]
     inner, kept = _inside(spec), []
@@ -335,7 +336,7 @@ def _plain(spec: Spec) -> Spec:
 
 
 def _defaults(spec: Spec) -> tuple[str | None, float | None]:
-    """The spec without what is a list in it, and its step size; None where the algorithm needs a value that is missing then."""
+    """The spec without lists, and its step size; None if the algorithm then lacks a value that it needs."""
     plain = _plain(spec)
     try:
         registry.bound("algorithms", plain)

@@ -91,8 +91,8 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
     """Write the checkpoint of the run in ``folder``; an earlier one stays until this one is whole.
 
     Raises:
-        InputError: the state or a channel's memory holds more than tensors and numbers, or has neither the form with which it begins nor
-            that which the first round leaves.
+        InputError: the state or a channel's memory holds more than tensors and numbers, or has neither its form at the
+            beginning nor its form after the first round.
         RunError: it cannot be written.
     """
     held = carry.held
@@ -100,7 +100,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
     known = _forms(problem, memory)
     if pytree.tree_structure(held) != pytree.tree_structure(known[0]):
         raise InputError(
-            f"{_of(problem)}: the algorithm's state is nested otherwise than init() gave it, which no checkpoint can hold"
+            f"{_of(problem)}: the algorithm's state has another structure than init() returned, which no checkpoint can hold"
         )
     leaves = [*pytree.tree_leaves(held), *carry.totals.values()]
     forms: list[Any] = []
@@ -146,7 +146,7 @@ def save(folder: Path, problem: Problem, carry: Carry, about: About) -> None:
 
 def forced() -> str:
     """What to do about results of other files or another version."""
-    return f"{either('--force', 'force=True')} goes on all the same, with other bits"
+    return f"{either('--force', 'force=True')} continues anyway, with other bits"
 
 
 def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Checkpoint | None:
@@ -173,7 +173,7 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
             raise InputError(f"{path}: another experiment's (fingerprint {about.fingerprint}); {forced()}")
         if about.compiled and "codegen" not in about.versions:
             raise InputError(
-                f"{path}: torch compiled its rounds, which this version does not do, and whose bits differ; begin anew, or {forced()}"
+                f"{path}: torch compiled its rounds, and this version does not, so the bits would differ; start again, or {forced()}"
             )
         if about.versions != versions(about.compiled):
             theirs = ", ".join(f"{name} {version}" for name, version in about.versions.items())
@@ -199,7 +199,7 @@ def load(folder: Path, problem: Problem, run: str, force: bool = False) -> Check
 
 def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
     """The header, and the bytes of the leaves. No more is read than the largest checkpoint of the problem has."""
-    again = "to begin anew, remove it"
+    again = "to start again, remove it"
     with regular(path) as (file, size):
         try:
             begin = file.read(len(MAGIC) + LENGTH.size)
@@ -214,21 +214,21 @@ def _read(path: Path, problem: Problem) -> tuple[dict[str, Any], Tensor]:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from error
     if len(data) != size or hashlib.sha256(memoryview(data)[:-DIGEST]).digest() != data[-DIGEST:]:
-        raise InputError(f"{path}: damaged or cut short (the check sum is another); {again}")
+        raise InputError(f"{path}: damaged or cut short (the checksum differs); {again}")
     text = data[len(begin) : len(begin) + length]
     header = parsed(path, bytes(text))
     if isinstance(header, dict):
         header.setdefault("diverged", [])  # earlier versions ended a run with its first trial that diverged
     if isinstance(header, dict) and (type(header.get("format")) is not int or header["format"] != FORMAT):
         raise InputError(
-            f"{path}: of another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}"
+            f"{path}: written by another version of distopt (format {str(header.get('format'))[:20]}, not {FORMAT}); {again}"
         )
     if wrong := _wrong(header):
-        raise InputError(f"{path}: no checkpoint that distopt wrote ({wrong}); {again}")
+        raise InputError(f"{path}: not a checkpoint that distopt wrote ({wrong}); {again}")
     header["totals"] = [RENAMED.get(name, name) for name in header["totals"]]
     leaves = torch.frombuffer(data, dtype=torch.uint8)[len(begin) + length : -DIGEST]
     if sum(_bytes(each) for each in header["leaves"] if isinstance(each, list)) != len(leaves):
-        raise InputError(f"{path}: no checkpoint that distopt wrote (its leaves are of other sizes); {again}")
+        raise InputError(f"{path}: not a checkpoint that distopt wrote (the sizes of its leaves differ); {again}")
     return header, leaves
 
 
@@ -238,7 +238,7 @@ def cumulative(problem: Problem) -> dict[str, Metric]:
 
 
 def _most(problem: Problem) -> int:
-    """Bytes that the leaves of a checkpoint of the problem cannot exceed: those that begin it, after one round if they are wider then."""
+    """The most bytes of the leaves of a checkpoint: those at the beginning, or after one round if these are more."""
     trees = _forms(problem, list(problem.channels))
     sums = 8 * len(problem.x0) * (problem.agents + len(cumulative(problem)))
     return (
@@ -334,7 +334,7 @@ def _alike(tree: Any, forms: list[Any]) -> bool:
 
 
 def _same(leaf: Any, form: Any) -> bool:
-    """Whether an entry of the header can be that of a leaf: a tensor's of its shape and precision, a value's of its type."""
+    """Whether an entry of the header fits a leaf: the shape and precision of a tensor, or the type of a value."""
     if isinstance(leaf, Tensor):
         return bool(form == [list(leaf.shape), str(leaf.dtype).removeprefix("torch.")])
     if isinstance(form, list):

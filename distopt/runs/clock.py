@@ -12,7 +12,7 @@ PAIRS = 64
 def tick(clock: list[list[float]], round: int, seconds: float) -> None:
     """Add, in place, that a round was done so many seconds after the rounds began.
 
-    Of more than ``PAIRS`` pairs, the one that is closest to the line through its neighbours goes: the last one stays.
+    Beyond ``PAIRS`` pairs, the pair closest to the line through its neighbours is dropped; the last one stays.
 
     >>> clock = []
     >>> for t in range(1000):

@@ -15,7 +15,7 @@ from distopt import engines
 from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks
 from distopt.engines import local
-from distopt.errors import InputError, RunError
+from distopt.errors import InputError, RunError, either
 from distopt.experiment import Experiment, label
 from distopt.numerics import room
 from distopt.numerics.trees import default_dtype
@@ -41,7 +41,7 @@ Seen = Callable[[str, Array, Mapping[str, Array]], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """How runs are asked to run. No number depends on it, but for the mode: compiled rounds equal eager ones to rounding."""
+    """How runs are to run: mode, engine and checkpoints. Only the mode affects results: compiled and eager rounds agree up to rounding."""
 
     mode: local.Mode = "auto"
     engine: str | MakeEngine = "local"
@@ -52,7 +52,7 @@ class Asked:
             raise InputError(f"checkpoint_every={self.checkpoint_every}: must be at least 1")
 
     def recorded(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """These settings as plain values, for the manifest."""
         return {
             "mode": self.mode,
             "engine": self.engine if isinstance(self.engine, str) else "local",
@@ -83,13 +83,13 @@ class Comparisons:
         self._made: dict[int, Comparison] = {}
 
     def of(self, problem: Problem) -> Comparison:
-        """That of a problem, made when it is first asked for."""
+        """The comparison of a problem, made at its first use."""
         if problem.rounds not in self._made:
             self._made[problem.rounds] = Comparison.of(problem)
         return self._made[problem.rounds]
 
     def certificate(self) -> float | None:
-        """The largest relative gradient norm at a point of their comparators; None before any was made."""
+        """The largest relative gradient norm at the minimisers of these comparisons; None before any was made."""
         return max((each.comparator.certificate() for each in self._made.values()), default=None)
 
 
@@ -107,15 +107,15 @@ def execute(
     checkpoint_every: int | None = None,
     resume: bool = False,
 ) -> Run:
-    """Run an experiment, writing it to ``folder`` as it goes where one is given.
+    """Run an experiment. With ``folder``, results are written there while it runs.
 
     ``comparison`` shares data and comparator with earlier algorithms on the same scenario. An interruption (Ctrl-C) leaves a
     loadable run of status "interrupted" and is raised again with the run in ``error.runs``. ``problem`` is the experiment's,
     where it has been built already. ``mode`` forces "eager" or "compiled" rounds; ``engine`` says where they run.
 
-    Every ``checkpoint_every`` rounds the run writes a checkpoint to its folder. With ``resume`` the run that is there goes on from
-    it, on any engine, in the mode in which it ran, and has the bits of a run that nothing disturbed; without a checkpoint it begins
-    anew, and a finished one is read.
+    Every ``checkpoint_every`` rounds the run writes a checkpoint to its folder. With ``resume`` the run in the folder
+    continues from its checkpoint, on any engine, in the mode in which it ran. Its bits are those of a run without
+    interruption. Without a checkpoint it begins again; a finished run is read.
     """
     problem = problem or build(experiment, comparison.problem if comparison else None)
     comparison = comparison or Comparison.of(problem)
@@ -175,7 +175,7 @@ def whole(run: Run) -> Run:
 
 
 def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Checkpoint | None:
-    """How far the run of ``problem`` in ``folder`` has come: itself where it is finished, its checkpoint, or None where there is neither.
+    """The state of the run of ``problem`` in ``folder``: the run if it is finished, else its checkpoint, or None.
 
     Raises:
         InputError: the folder holds something else, or a checkpoint that is damaged or foreign (see ``checkpoint.load``).
@@ -185,7 +185,7 @@ def whereabouts(folder: Path, problem: Problem, force: bool = False) -> Run | Ch
     content = read_manifest(folder)
     if content.get("fingerprint") != problem.experiment.fingerprint() and not force:
         raise InputError(
-            f"{folder} holds another experiment: a file that it names or the version has changed (fingerprint {content.get('fingerprint')}, "
+            f"{folder} holds another experiment: one of its files or the version of distopt has changed (fingerprint {content.get('fingerprint')}, "
             f"now {problem.experiment.fingerprint()}); {checkpoint.forced()}"
         )
     if content.get("status") in ("done", "diverged"):
@@ -214,18 +214,20 @@ def execute_together(
     ``seconds`` are what the batch took until the problem's last round. See ``execute`` for the rest; ``error.runs`` of an
     interruption holds the run of every problem.
 
-    ``starts`` are the problems' checkpoints, all of one round, in the mode of which the rounds go on. When ``stop`` is asked, the
-    run ends with its segment, and writes a checkpoint first. ``seen`` is told what each run has recorded, segment by segment.
-    ``mine`` says that the caller has locked the folders (``distopt.runs.files.locked``). The arrays of a run that has a folder are read
-    from there when they are asked for.
+    ``starts`` are the problems' checkpoints, all of one round. The rounds continue in the mode of the checkpoints. When
+    ``stop`` is set, the run ends after its segment, and writes a checkpoint first. ``seen`` receives the recorded
+    rounds of each run, segment by segment. ``mine``: the caller has locked the folders (``distopt.runs.files.locked``).
+    The arrays of a run with a folder are read from there on first use.
     """
     asked = Asked(mode, engine, checkpoint_every).recorded()
     if checkpoint_every is not None and None in folders:
-        raise InputError(f"checkpoint_every={checkpoint_every}: a checkpoint needs a folder")
+        raise InputError(
+            f"checkpoint_every={checkpoint_every}: a checkpoint needs a folder; add {either('--out', 'out=')}"
+        )
     local.check(mode, engine, agentwise)
     if agentwise and problems[0].experiment.churn:
         raise InputError(
-            "agentwise=True asks for regrets at each agent's own point, and with churn some are away; leave one of them out"
+            "agentwise=True needs all agents in every round, but with churn some are away; leave agentwise or churn out"
         )
     stop = stop or Stop()
     stop.patient = False
@@ -288,6 +290,6 @@ def execute_together(
             where.close()
     runs = [recording.finish(status, recording.ended - began, comparison.comparator) for recording in recordings]
     if interrupted is not None:
-        interrupted.runs = runs  # type: ignore[attr-defined]  # for whoever reports the interruption
+        interrupted.runs = runs  # type: ignore[attr-defined]  # so that the caller can report the interruption
         raise interrupted
     return runs

@@ -37,11 +37,11 @@ def written(path: Path) -> Iterator[IO[bytes]]:
         finally:
             os.close(folder)
     except BaseException as error:
-        with suppress(OSError):  # the error that is on its way says more
+        with suppress(OSError):  # the original error is more useful
             beside.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        raise RunError(f"cannot write {path}: {error.strerror or error}; what was written before is kept") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}; earlier results are kept") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,14 +52,15 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path, above: Path | None = None) -> Iterator[None]:
-    """Within it, nobody else writes to ``folder``, or to the folders of the runs in it. The lock dies with its process.
+    """Inside this context no other process writes to ``folder``, or to the folders of the runs in it.
+    The lock dies with its process.
 
     Args:
         folder: of a run, or of several.
         above: the folder of several runs that this one is of. Others of them may be written meanwhile, but not all as one.
 
     Raises:
-        InputError: somebody else does.
+        InputError: another process does.
     """
     ways = [(folder, fcntl.LOCK_EX), *([(above, fcntl.LOCK_SH)] if above is not None else [])]
     with ExitStack() as held:

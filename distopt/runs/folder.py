@@ -1,7 +1,7 @@
 """A folder of runs: one run lies in the folder itself, several lie inside it, one folder each, beside their table and figure.
 
-``opened`` takes experiments and a place for them, ``reopened`` a folder that is there. Either gives a ``Folder``, which knows
-what is finished, runs the rest, and reports on all.
+``opened`` takes experiments and a place for them, ``reopened`` takes an existing folder. Both return a ``Folder``, which
+finds the finished runs, runs the rest, and reports on all.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ def opened(
     resume: bool = False,
     force: bool = False,
 ) -> Iterator[Folder]:
-    """A folder for experiments on the same data. Within it, nobody else writes there, and signals ask the runs to end.
+    """A folder for experiments on the same data.
+    Inside this context the folder is locked, and signals end the runs at a checkpoint.
 
     Args:
-        experiments: at least one; a mistake in any of them is found before any runs.
+        experiments: at least one; errors in any of them are raised before any runs.
         path: the folder, or None for one in ``runs`` that is named after the experiments.
         asked: how they are to run.
         agentwise: as in ``distopt.simulate``.
-        resume: go on with what the folder holds of them, if anything.
-        force: go on although the results there are of other files, another program or another device.
+        resume: continue from the results in the folder, if any.
+        force: continue even if those results come from other files, another version or another device.
 
     Raises:
         InputError: an experiment cannot be run, or the folder holds something else or is being written.
@@ -63,7 +64,7 @@ def opened(
         engines.check(asked.engine, first.agents)
     path = path or default_path(experiments, first.agents)
     for each in experiments:
-        each.to_toml(path)  # refuses Python objects, which nobody could build again
+        each.to_toml(path)  # raises InputError for Python objects, which a TOML file cannot hold
     comparisons = Comparisons()
     resume = resume and (path / MANIFEST).exists()
     if not resume:
@@ -81,7 +82,8 @@ def reopened(
     checkpoint_every: int | None = None,
     force: bool = False,
 ) -> Iterator[Folder]:
-    """The folder ``path`` of runs that were interrupted or killed; they go on as they were asked to, but for what is given.
+    """The folder ``path`` of runs that were interrupted or killed.
+    They continue with their old settings, except for those given here.
 
     Raises:
         InputError: the folder holds no runs, or of other files or another version, and there is no ``force``.
@@ -89,27 +91,27 @@ def reopened(
     if (path / NOTE).is_file():
         again = either("re-run the command that began it", "repeat the call that began it")
         raise InputError(
-            f"{path}: holds a tuning; to go on with it, {again}; its report is a folder of runs, {path / 'report'}"
+            f"{path}: holds a tuning; to continue it, {again}; its report is a folder of runs, {path / 'report'}"
         )
     content = read_manifest(path)
     if not (path / EXPERIMENT).exists():
         raise InputError(
-            f"{path}: holds no {EXPERIMENT}, so nobody knows what was simulated; give the folder that "
+            f"{path}: holds no {EXPERIMENT}, so the experiment is not known; give the folder that "
             f"{either('distopt simulate', 'simulate(..., out=folder)')} wrote"
         )
-    reading.text(path / EXPERIMENT)  # a pipe or a device would never end
+    reading.text(path / EXPERIMENT)  # checks that it is a regular file: a pipe or a device would never end
     experiments, before = read_toml(path / EXPERIMENT), content.get("asked", {})
     changed = content.get("fingerprint") != fingerprint(experiments)
     if changed or force:
         for each in experiments:
             try:
-                build(each)  # names a missing file, and where it was looked for
+                build(each)  # the error names a missing file and its full path
             except InputError as fault:
                 raise InputError(f"{path / EXPERIMENT}: {fault}") from fault
     if force:
         adopt(path, fingerprint(experiments))
     elif changed:
-        raise InputError(f"{path}: a file that the experiment names has changed, or the program; {forced()}")
+        raise InputError(f"{path}: a file of the experiment or the version of distopt has changed; {forced()}")
     asked = Asked(
         before.get("mode", "auto"),
         before.get("engine", "local") if engine is None else engine,
@@ -120,15 +122,15 @@ def reopened(
 
 
 class Folder:
-    """A folder of runs, while it is ours. ``opened`` and ``reopened`` make it.
+    """A folder of runs, locked for this process. ``opened`` and ``reopened`` make it.
 
     Attributes:
         path: the folder.
         problems: what is to be run, one problem for each experiment, all on the same data.
-        stop: asked by Ctrl-C and SIGTERM; the rounds that run then end with a checkpoint.
-        resumed: whether results that were here before count.
-        runs: the runs that have ended, by place in ``problems``; their arrays are read from the disk when they are asked for.
-        starts: the checkpoints from which others go on, by place.
+        stop: set by Ctrl-C and SIGTERM; the running rounds then end with a checkpoint.
+        resumed: whether earlier results in the folder count.
+        runs: the runs that have ended, by place in ``problems``; their arrays are read from the disk on first use.
+        starts: the checkpoints of the other runs, by place.
     """
 
     def __init__(
@@ -152,12 +154,12 @@ class Folder:
 
     @property
     def experiments(self) -> list[Experiment]:
-        """What is to be run."""
+        """The experiments of the folder."""
         return [problem.experiment for problem in self.problems]
 
     @property
     def doubts(self) -> list[str]:
-        """What the user should know before the rounds run, of what the algorithms do on their network, a line each."""
+        """Warnings before the rounds run, about the algorithms on their network, a line each."""
         return doubts(self.problems)
 
     @property
@@ -167,12 +169,12 @@ class Folder:
 
     @property
     def finished(self) -> bool:
-        """Whether all runs have ended, and the table and the figure are of them."""
+        """Whether all runs have ended, and the table and the figure are up to date."""
         return len(self.runs) == len(self.problems) and self._reported()
 
     @property
     def begun(self) -> bool:
-        """Whether there is something on the disk to go on with."""
+        """Whether there are results on the disk to continue from."""
         return all((each / MANIFEST).exists() for each in (self.path, *self._places[:1]))
 
     @property
@@ -182,17 +184,19 @@ class Folder:
         return max(float(run.info["certificate"]) for run in self.runs.values()) if made is None else made
 
     def run(self, reporting: Callable[[str], Progress] | None = None, seen: Seen | None = None) -> None:
-        """Run what has not ended, in as few batches as it fits into. ``reporting`` gives the progress function of a batch by its name.
+        """Run the experiments that have not ended, in as few batches as possible.
+        ``reporting`` gives the progress
+        function of a batch by its name.
 
-        ``seen`` is told what each run has recorded (see ``execute_together``).
+        ``seen`` receives the recorded rounds of each run (see ``execute_together``).
 
         Raises:
-            KeyboardInterrupt: asked to end; the runs that were going have saved themselves and are in ``runs``.
+            KeyboardInterrupt: by a signal; the interrupted runs are saved and are in ``runs``.
             RunError: they cannot go on, as on a full disk; what was written before stays.
         """
         try:
             for batch in self._batches():
-                if self.stop.signal is not None:  # it came with the last rounds of the batch before
+                if self.stop.signal is not None:  # the signal came during the last rounds of the batch before
                     raise KeyboardInterrupt
                 self._run(batch, reporting, seen)
         finally:
@@ -223,7 +227,7 @@ class Folder:
             self.runs.update(zip(batch, done, strict=False))
 
     def report(self) -> tuple[list[Path], list[str]]:
-        """Write the table and the figures of the runs that have ended; what cannot be drawn does not cost the run.
+        """Write the table and the figures of the runs that have ended. A figure that cannot be drawn is no error.
 
         Returns:
             The files, and what to say of figures that could not be drawn.
@@ -248,7 +252,7 @@ class Folder:
         return files, failures
 
     def _reported(self) -> bool:
-        """Whether the table and the figures are there, are those of these runs, and are no older than they are."""
+        """Whether the table and the figures exist, belong to these runs, and are not older than the runs."""
         runs = self.labelled.values()
         summaries, table = [summary(run) for run in runs], self.path / TABLE
         figures = [self.path / name for name in _pictures(runs)]
@@ -270,7 +274,7 @@ class Folder:
         names: list[str] = []
         for experiment in experiments:
             base = folder_name(label(experiment))[:100]
-            taken = {name.lower() for name in names}  # some file systems do not tell capitals apart
+            taken = {name.lower() for name in names}  # some file systems ignore case
             candidates = (base if k == 1 else f"{base}-{k}" for k in range(1, len(experiments) + 2))
             names.append(next(name for name in candidates if name.lower() not in taken))
         each = [tomllib.loads(experiment.to_toml(self.path)) for experiment in experiments]
@@ -317,7 +321,7 @@ class Folder:
                 adopt(folder, problem.experiment.fingerprint())
 
     def _batches(self) -> list[list[int]]:
-        """Which of the runs that have not ended go on as one, by place: those before the same round, in the same mode, that fit together."""
+        """Groups of unfinished runs that continue as one batch, by place: same round, same mode, compatible problems."""
         standing: dict[tuple[int, bool], list[int]] = {}
         for k in range(len(self.problems)):
             if k not in self.runs:
@@ -338,14 +342,14 @@ def fingerprint(experiments: Sequence[Experiment]) -> str:
 
 
 def default_path(experiments: Sequence[Experiment], agents: int) -> Path:
-    """Where runs are written if no other folder is named."""
+    """The default folder of runs."""
     what = experiments[0]
     name = f"{titled(what.topology)}-{agents}-{titled(what.scenario)}"
     return Path("runs") / f"{folder_name(name)[:120]}-{fingerprint(experiments)[:8]}"
 
 
 def _pictures(runs: Iterable[Run]) -> dict[str, str]:
-    """The figures beside the table, and what they show: the regret, the cost or the radius, and each metric that a user has added."""
+    """The figures beside the table by file name: the regret, the cost or the radius, and each of the user's metrics."""
     there = [run for run in runs if run.rounds.size]
     added = dict.fromkeys(name for run in there for name in run.info.get("metrics", {}) if name in run.metrics)
     names = {"cost": COST_FIGURE, "radius": RADIUS_FIGURE}
@@ -354,6 +358,6 @@ def _pictures(runs: Iterable[Run]) -> dict[str, str]:
 
 
 def _mark(summaries: Sequence[dict[str, Any]]) -> str:
-    """What a figure says of the runs that it shows, where no reader sees it: a digest of their table without the measured speed."""
+    """A figure's hidden comment that identifies its runs: a digest of their table without the measured speed."""
     rows = [{key: value for key, value in row.items() if key != "rounds_per_second"} for row in summaries]
     return f"of runs {hashlib.sha256(tables.to_csv(rows).encode()).hexdigest()}"

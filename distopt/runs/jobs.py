@@ -23,7 +23,7 @@ from distopt.simulation.problem import build
 
 @dataclass(frozen=True)
 class Job:
-    """An experiment as another process is told it; ``place`` is the folder that relative paths in it are of."""
+    """An experiment for another process; relative paths in it start from the folder ``place``."""
 
     experiment: Experiment
     mode: local.Mode

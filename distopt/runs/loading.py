@@ -55,7 +55,7 @@ def begun(folder: Path, names: Sequence[str]) -> Iterator[str]:
         if (folder / name / MANIFEST).exists():
             yield name
         elif any((folder / name).glob("chunk-*")):
-            raise InputError(f"{folder / name / MANIFEST}: missing, although results of the run are there")
+            raise InputError(f"{folder / name / MANIFEST}: missing, although the run has results")
 
 
 def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
@@ -64,14 +64,14 @@ def _loaded(folder: Path, content: Mapping[str, Any]) -> Run:
 
 
 def stored(folder: Path) -> Run:
-    """The run in a folder. Its arrays are read when they are asked for, and only the metrics of a small run are kept.
+    """The run in a folder. Its arrays are read on first use, and only the metrics of a small run are kept.
 
     Raises:
         InputError: as ``load``; of a damaged file, when it is read.
     """
     content = read_manifest(folder)
     if "chunks" not in content:
-        raise InputError(f"{folder}: holds several runs, where one is asked for")
+        raise InputError(f"{folder}: holds several runs; give the folder of one")
     checked: reading.Checked = {}
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds", checked)], None)
     _last(folder, content)  # refuse a damaged file now, though it is read later
@@ -84,7 +84,7 @@ SMALL = 2**23
 
 
 class Stored(Mapping[str, Array]):
-    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read when they are asked for."""
+    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read on first use."""
 
     def __init__(self, folder: Path, content: Mapping[str, Any], kind: str, checked: reading.Checked) -> None:
         self._folder, self._content, self._kind, self._checked = folder, content, kind, checked

@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of a folder's manifest.
 
     Raises:
-        InputError: it holds no run, one of another version, or a manifest that is damaged or says what no run can.
+        InputError: it holds no run, a run of another version, or a manifest that is damaged or has impossible values.
     """
     if not _is(folder.is_dir):
         raise InputError(f"{folder}: no such folder")
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: not a run of this version (format {str(found.get('format', '?'))[:20]}, not {FORMAT})"
         )
     if "sha256" in found and found["sha256"] != _said({key: value for key, value in found.items() if key != "sha256"}):
-        raise InputError(f"{path}: damaged (the check sum is another); begin anew in another folder")
+        raise InputError(f"{path}: damaged (the checksum differs); start again in another folder")
     _check(path, found)
     return found
 
@@ -181,7 +181,7 @@ SAYS: dict[str, Callable[[Any], object]] = {
     "clock": _clock,
     "constants": _constants,
 }
-"""What a manifest may say, where it says it."""
+"""Checks of a manifest's values, by key."""
 
 
 def _check(path: Path, content: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def text(path: Path, most: int = TEXT_BYTES) -> str:
 
 
 def parsed(path: Path, found: str | bytes) -> Any:
-    """What a JSON text says; ``path`` is where it stands.
+    """The value of a JSON text from the file ``path``.
 
     Raises:
         InputError: it is none, or nested too deeply.
@@ -80,7 +80,7 @@ def parsed(path: Path, found: str | bytes) -> Any:
         return json.loads(found)
     except (ValueError, RecursionError) as error:
         told = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"{_shown(path)}: damaged or no JSON ({told})") from error
+        raise InputError(f"{_shown(path)}: damaged or not JSON ({told})") from error
 
 
 def digest(file: IO[bytes], size: int) -> str:
@@ -93,7 +93,7 @@ def digest(file: IO[bytes], size: int) -> str:
 
 
 def described(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """What a manifest says of the file of ``arrays``: its size and digest, the shape and type of each. ``arrays`` below compares."""
+    """The manifest's entry for a file of ``arrays``: its size and digest, the shape and type of each. ``arrays`` below compares."""
     with regular(path) as (file, size):
         return {
             "bytes": size,
@@ -133,7 +133,7 @@ def arrays(
             stamp = (about.st_ino, about.st_mtime_ns, size)
             if told is not None and (checked is None or checked.get(path) != stamp):
                 if size != told["bytes"] or digest(file, size) != told["sha256"]:
-                    raise InputError("it is not the file that the run wrote: the check sum is another")
+                    raise InputError("it is not the file that the run wrote: its checksum differs")
                 file.seek(0)
                 if checked is not None:
                     checked[path] = stamp
@@ -142,7 +142,7 @@ def arrays(
                 wrong := [name for name, each in found.items() if told["arrays"].get(name) != _form(each)]
             ):
                 raise InputError(f"{wrong[0]} has another shape or type than the run wrote")
-        # numpy, zipfile and zlib raise a dozen kinds of errors on bytes that nobody meant, and no list of them is complete
+        # numpy, zipfile and zlib raise a dozen kinds of errors on damaged bytes, and no list of them is complete
         except Exception as error:
             what = " ".join(f"{error}".split())[:200] or type(error).__name__
             raise InputError(f"{_shown(path)}: damaged or not a chunk of a run ({what})") from error
@@ -155,7 +155,7 @@ def _members(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[tuple[s
         members = archive.infolist()
         names = [each.filename.removesuffix(".npy") for each in members]
         if len(set(names)) < len(names) or not all(each.filename.endswith(".npy") for each in members):
-            raise InputError("it holds something else than arrays")
+            raise InputError("it does not only hold arrays")
         end = 0
         for (
             each
@@ -170,7 +170,7 @@ def _members(file: IO[bytes], wanted: Callable[[str], bool]) -> Iterator[tuple[s
                 raise InputError("its arrays do not lie one after the other, as the run wrote them")
             end += _LOCAL.size + sum(lengths) + each.file_size
         if end != archive.start_dir:
-            raise InputError("it has bytes that belong to no array")
+            raise InputError("it has bytes outside of its arrays")
         for name, each in zip(names, members, strict=True):
             if wanted(name):
                 with archive.open(each) as member:

@@ -95,7 +95,7 @@ class Run(Mapping[str, Array]):
 
     @property
     def leading(self) -> str:
-        """What runs are ranked by: the average dynamic regret, the cost where nobody knows the minimisers, or in a game the radius."""
+        """The metric by which runs are ranked: the average dynamic regret, the cost if the minimisers are unknown, or the radius in a game."""
         return "radius" if "radius" in self.metrics else "cost" if "cost" in self.metrics else "average_dynamic_regret"
 
     def about(self, series: str) -> Metric:
@@ -141,7 +141,7 @@ class Run(Mapping[str, Array]):
 
         Metrics and averages have the axes trial and round. Trajectories have trial, point (x_0 .. x_T) or step (after round 0 .. T - 1),
         agent and coordinate; an axis of another length is called after its trajectory. A variable's attributes are its ``long_name`` and
-        ``units``; those of the dataset are what the experiment says.
+        ``units``; those of the dataset are the settings of the experiment.
 
         Raises:
             InputError: xarray is not installed.

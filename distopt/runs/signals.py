@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, as a batch system sends it: the first asks a run to save itself and end, the second ends it at once.
 
-A batch system tells every process of a run. Only the one that leads acts upon it; what it started leaves the signal to it, and
-ends with it, however it ends.
+A batch system signals every process of a run. Only the one that leads acts upon it; what it started leaves the signal to it,
+and ends with it, however it ends.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
 ECHO = 1.0
-"""Seconds in which a second signal is the first one told again: a batch system tells torchrun and its ranks, and torchrun tells them, too."""
+"""Seconds in which a second signal counts as the first one: a batch system signals torchrun and its ranks, and torchrun signals the ranks again."""
 
 
 class Stop:
-    """Whether the run is asked to end: ``signal`` is the number of the first Ctrl-C or SIGTERM.
+    """Whether the run should end: ``signal`` is the number of the first Ctrl-C or SIGTERM.
 
     While ``patient``, the run is to end itself at its next checkpoint, or when it has written what it has to; otherwise there is
     nothing to save, and a KeyboardInterrupt is raised at once.
@@ -45,7 +45,7 @@ class Stop:
 
     def _ask(self, number: int, frame: object) -> None:
         if self.signal is not None:
-            if time.monotonic() - self._since > ECHO:  # asked twice: at once, whatever it is doing
+            if time.monotonic() - self._since > ECHO:  # a second signal ends it at once
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return

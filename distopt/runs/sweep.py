@@ -1,6 +1,6 @@
-"""Sweeps: many experiments that differ in some settings, side by side, each a run in a folder of its own.
+"""Sweeps: many experiments that differ in some settings run in parallel, each in its own folder.
 
-What is finished is found again by its fingerprint, so a sweep that was interrupted goes on where it was. One that fails is
+Finished runs are found by their fingerprints, so an interrupted sweep continues where it was. One that fails is
 reported and stops no other.
 """
 
@@ -38,7 +38,7 @@ from distopt.runs.manifest import MANIFEST
 from distopt.runs.results import Run, folder_name
 
 SWEEP, TABLE = "sweep.toml", "sweep.csv"
-"""The files of a sweep's folder: what was asked for, and the table of all runs."""
+"""The files of a sweep's folder: its settings, and the table of all runs."""
 HOW = ("mode", "engine", "workers", "address")
 
 PARTS = ("topology", "scenario", "algorithm", "channel")
@@ -53,14 +53,14 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "sleep": real,
 }
 FILES = (*PARTS, "metrics", "probe", "x0")
-"""What may name files, whose relative paths are of the folder where the sweep was asked for."""
-LABELLED = ("algorithm", "feedback")  # what the label of a run tells
+"""Settings that may name files. Relative paths start from the folder in which the sweep was started."""
+LABELLED = ("algorithm", "feedback")  # settings that are part of a run's label
 FIELDS = [*(field.name for field in dataclasses.fields(Experiment) if field.name != "folder"), *WRAPPINGS]
 KINDS = dict(zip(PARTS, ("topologies", "scenarios", "algorithms", "channels"), strict=True))
 
 
 Do = Callable[[Sequence[Job]], Iterator[tuple[int, Run | Exception]]]
-"""What runs jobs, and gives the result of each with its place, in order of completion."""
+"""A function that runs jobs and yields each result with its place, in order of completion."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Point:
 
     experiment: Experiment
     chosen: tuple[tuple[str, str], ...]
-    several: bool = False  # whether the algorithm too tells it from others
+    several: bool = False  # whether the algorithm is part of the name, too
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """The settings that distinguish it from the others."""
         if not self.several and self.chosen:
             return " ".join(f"{key}={value}" for key, value in self.chosen)
         return " ".join(
@@ -92,7 +92,7 @@ class Point:
 def points(
     values: Mapping[str, Any], asked: Sequence[str] | Mapping[str, Any], where: str, base: Path | None = None
 ) -> list[Point]:
-    """All experiments of a sweep: every choice from the lists of values, for every algorithm that ``values`` names.
+    """All experiments of a sweep: every combination of the lists of values, for each algorithm in ``values``.
 
     Args:
         values: the settings of an experiment, as a TOML file has them.
@@ -123,7 +123,7 @@ def points(
             grid = Experiment.from_mapping(settled, where).points()
             found += [Point(each, tuple(chosen), len(algorithms) > 1 or len(grid) > 1) for each in grid]
     if (twice := repeated([_meaning(point.experiment) for point in found])) is not None:
-        raise InputError(f"{found[twice].name}: this experiment is in the sweep twice")
+        raise InputError(f"{found[twice].name}: this experiment is in the sweep twice; leave one of them out")
     return found
 
 
@@ -164,7 +164,7 @@ def _no_setting(what: str, key: str) -> InputError:
 
 
 def _texts(key: Any, values: Any) -> list[str]:
-    """The values that a key is given in Python, as they would be typed."""
+    """The values of a key from Python, as text."""
     if not isinstance(key, str):
         raise InputError(f"values: {shown(key)}: a key must be a text such as 'algorithm.lr'")
     _check("values", key)
@@ -183,7 +183,7 @@ def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -
     if dot:
         spec = values.get(part) if part in WRAPPINGS else getattr(Experiment.from_mapping(bare(values), where), part)
         if not isinstance(spec, str):
-            raise InputError(f"{either('--set ', '')}{key}: {where} names no single {part} as text")
+            raise InputError(f"{either('--set ', '')}{key}: {where} has no single {part} given as text")
         with looking_in(values.get("folder")):
             parsed = Spec.parse(spec)
             names = registry.free(KINDS[part], parsed.name) if parsed.args and part in KINDS else ()
@@ -197,7 +197,7 @@ def _set(values: dict[str, Any], key: str, value: str, where: str, base: Path) -
 
 
 def _typed(value: str, values: Mapping[str, Any], base: Path) -> str:
-    """A value that was asked for, whose files are of the folder ``base``, among ``values`` of another folder."""
+    """A value whose relative paths start from ``base``, rewritten for the folder of ``values``."""
     folder = values.get("folder")
     if folder is None or Path(folder) == base:
         return value
@@ -207,13 +207,13 @@ def _typed(value: str, values: Mapping[str, Any], base: Path) -> str:
 
 
 def _meaning(experiment: Experiment) -> str:
-    """The fingerprint of an experiment, whichever way the parameters of its parts are spelled."""
+    """The fingerprint of an experiment with normal specs, so that equal parameters written differently agree."""
     spelled: dict[str, Any] = {}
     with looking_in(experiment.folder):
         for part, kind in KINDS.items():
             spec = getattr(experiment, part)
             if isinstance(spec, str):
-                with suppress(InputError):  # it fails when it is run, and stops no other
+                with suppress(InputError):  # an invalid experiment fails when it runs, and does not stop the others
                     spelled[part] = str(registry.normal(kind, spec))
         return dataclasses.replace(experiment, **spelled).fingerprint()
 
@@ -227,8 +227,8 @@ class Sweep:
         folder: where their runs are, each in a folder of its own.
         mode: as in ``distopt.simulate``.
         engine: "local" for processes, "ray" for tasks of a cluster.
-        workers: how many run at a time; None for one per core, or as many as the cluster has room for.
-        address: of the Ray cluster; None for one that begins and ends with the sweep.
+        workers: how many run at once; None for one per core, or as many as the cluster has room for.
+        address: of the Ray cluster; None starts a cluster for this sweep.
     """
 
     points: tuple[Point, ...]
@@ -246,14 +246,14 @@ class Sweep:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise InputError(f"workers={shown(workers)}: must be a whole number, at least 1")
         if address is not None and (self.engine != "ray" or workers is not None or not isinstance(address, str)):
-            raise InputError(f'address={shown(address)}: is that of a running Ray cluster: engine="ray", no workers')
+            raise InputError(f'address={shown(address)}: names a running Ray cluster; needs engine="ray", no workers')
 
     def run(
         self, report: Callable[[int, str], object] = lambda done, what: None
     ) -> tuple[dict[int, Run], dict[int, str]]:
-        """Run what is not finished yet: the runs and what went wrong, by place in ``points``.
+        """Run the unfinished experiments. Returns the runs and the errors, by place in ``points``.
 
-        ``report`` is told how many are done and what has just been.
+        ``report`` gets the number of finished experiments and a text about the last one.
 
         Raises:
             KeyboardInterrupt: interrupted; what was finished is there.
@@ -279,7 +279,7 @@ class Sweep:
 
     @contextmanager
     def _doing(self, count: int) -> Iterator[Do]:
-        """What runs ``count`` jobs."""
+        """The function that runs ``count`` jobs."""
         workers = self.workers or len(os.sched_getaffinity(0))
         if self.engine == "local" or not count:
             yield lambda jobs: processes(jobs, workers)
@@ -291,7 +291,7 @@ class Sweep:
             yield lambda jobs: ray.each(work, jobs)
 
     def table(self, runs: Mapping[int, Run]) -> list[dict[str, Any]]:
-        """Write ``sweep.csv``: a row for each run with what was set, its figures and its folder. The rows."""
+        """Write ``sweep.csv`` and return its rows: the settings, figures and folder of each run."""
         rows = [
             {
                 "run": self.points[k].name,
@@ -316,10 +316,10 @@ def asked(
     workers: int | None = None,
     address: str | None = None,
 ) -> Sweep:
-    """The sweep of what was asked for (see ``points`` and ``Sweep``), and a note of it in its folder, so that it can go on.
+    """The sweep of these settings (see ``points`` and ``Sweep``). A note in its folder lets it be resumed.
 
-    The note and the table are of the sweep that was asked for last. Runs of earlier ones stay in the folder, and count where they
-    are asked for again.
+    The note and the table belong to the last call. Runs of earlier calls stay in the folder, and are used again if they
+    are needed.
 
     Raises:
         InputError: it cannot be run, or ``folder`` cannot be written or holds anything but sweeps.
@@ -330,7 +330,7 @@ def asked(
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} holds a run; {elsewhere}")
     for point in found:
-        point.experiment.to_toml(folder)  # refuses Python objects, which nobody could build again
+        point.experiment.to_toml(folder)  # raises InputError for Python objects, which a TOML file cannot hold
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inside = {path.name for path in folder.iterdir()}
@@ -372,7 +372,7 @@ def there(folder: Path) -> bool:
 
 
 def reopened(folder: Path, otherwise: bool = False) -> Sweep:
-    """The sweep whose runs are in a folder, as it was last asked for; it does not go on ``otherwise``.
+    """The sweep of a folder, with the settings of its last call. InputError if ``otherwise`` is true.
 
     Raises:
         InputError: the note of it is damaged, or what it names cannot be run any more.
@@ -380,12 +380,12 @@ def reopened(folder: Path, otherwise: bool = False) -> Sweep:
     path = folder / SWEEP
     if otherwise:
         options = either("--engine, --checkpoint-every and --force", "engine=, checkpoint_every= and force=")
-        raise InputError(f"{folder} holds a sweep, which goes on as it was asked for; leave out {options}")
+        raise InputError(f"{folder} holds a sweep, which continues with its own settings; leave out {options}")
     values = settings(path)
     how = values.pop("sweep", None)
     lists = how.pop("values", None) if isinstance(how, dict) else None
     if not isinstance(how, dict) or not isinstance(lists, dict) or not {"folder"} <= how.keys() <= {*HOW, "folder"}:
-        raise InputError(f"{path}: damaged, or not the note of a sweep")
+        raise InputError(f"{path}: damaged, or not the file of a sweep")
     base = Path(os.path.abspath(folder / str(how.pop("folder"))))
     return Sweep(tuple(points(values, lists, str(path), base)), folder, **how)
 

@@ -1,4 +1,4 @@
-"""What tuning has found: figures by step size, the winners, and their runs beside those of the defaults."""
+"""The results of tuning: figures by step size, the winners, and their runs beside those of the defaults."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Sensitivity:
 
     @property
     def edge(self) -> str:
-        """The end of the grid at which the best point stands: "lower", "upper" or ""; a grid of one point has no ends."""
+        """The end of the grid at which the best point is: "lower", "upper" or ""; a grid of one point has no ends."""
         lowest, highest = self.curve[0], self.curve[-1]
         return "" if lowest is highest else "lower" if self.best is lowest else "upper" if self.best is highest else ""
 
@@ -133,7 +133,8 @@ class Tuned:
     """What ``distopt.tune`` found.
 
     Attributes:
-        figure: what was compared at the end of a trial: "average_dynamic_regret", or "cost" where nobody knows the minimisers.
+        figure: what was compared at the end of a trial: "average_dynamic_regret", or "cost" if the minimisers are
+            unknown.
         rounds: T, of the algorithms that take the fewest gradients in a round.
         seed, trials: of the runs by which the winners were chosen.
         report_seed, report_trials: of the runs that are reported.
@@ -160,7 +161,7 @@ class Tuned:
     def rows(self) -> list[dict[str, Any]]:
         """The verdict: for each algorithm a row of the tuned one and a row of the defaults, both of the REPORT trials.
 
-        ``row`` says which it is, ``median`` is over the trials. What runs measure of their own speed is left out.
+        ``row`` names it, ``median`` is over the trials. What runs measure of their own speed is left out.
         """
         found = []
         for each in self.algorithms.values():

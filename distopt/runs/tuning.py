@@ -1,6 +1,7 @@
-"""Tuning: a step size for each algorithm is chosen on a grid, at the same number of gradients for all, and reported on other seeds.
+"""Tuning chooses a step size for each algorithm on a grid, at the same number of gradients for all, and reports on other seeds.
 
-The points of a grid and all trials run as one batch. What is finished is noted in the folder, so the same question goes on.
+The points of a grid and all trials run as one batch. Finished points are noted in the folder, so the same call
+continues.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ REPORT = "report"
 """The folder of the runs that are reported, inside that of the tuning."""
 
 APART = 1000
-"""The seed of the REPORT trials is so much above that of the TUNE trials."""
+"""The seed of the REPORT trials minus the seed of the TUNE trials."""
 
 TRIALS, REPORT_TRIALS = 5, 30
 
 FURTHER = 3
-"""By so many decades a grid is continued, at most."""
+"""The most decades by which a grid is extended."""
 
 Reporting = Callable[[str], Progress]
 Say = Callable[[str], object]
@@ -56,8 +57,8 @@ class Tuning:
 
     Attributes:
         experiments: the algorithms as they were given, on the same scenario and network.
-        families: what is tried of each.
-        first: the problem of the TUNE trials, which lends its scenario and network to all.
+        families: the candidates of each.
+        first: the problem of the TUNE trials, whose scenario and network all share.
         least: the fewest gradients that one of the algorithms takes in a round.
         report_trials: how many repetitions are reported.
         how: how the runs are to run.
@@ -84,21 +85,22 @@ class Tuning:
 
     @property
     def trials(self) -> int:
-        """How many repetitions choose a winner."""
+        """The number of TUNE trials."""
         return self.first.experiment.trials
 
     @property
     def seed(self) -> int:
-        """Of the TUNE trials."""
+        """The seed of the TUNE trials."""
         return self.first.experiment.seed
 
     @property
     def report_seed(self) -> int:
-        """Of the REPORT trials."""
+        """The seed of the REPORT trials."""
         return self.seed + APART
 
     def placed(self, path: Path | None) -> Tuning:
-        """The question with a folder, what is finished in it included; None for one in ``runs`` that is named after the question.
+        """The question with a folder, including its finished points.
+        None takes a folder in ``runs`` that is named after the question.
 
         Raises:
             InputError: the folder cannot be written, or holds something else.
@@ -108,7 +110,7 @@ class Tuning:
             path = usual.with_name(f"tune-{usual.name.rpartition('-')[0]}-{self.fingerprint[:8]}")
         elsewhere = f"choose another folder with {either('--out', 'out=')}"
         for each in self.experiments:
-            each.to_toml(path)  # refuses Python objects, which nobody could build again
+            each.to_toml(path)  # raises InputError for Python objects, which a TOML file cannot hold
         try:
             path.mkdir(parents=True, exist_ok=True)
             inside = [each for each in path.iterdir() if each.name != LOCK and each.suffix != ".part"]
@@ -121,12 +123,12 @@ class Tuning:
         return replace(self, path=path, points=noted(path / NOTE, self.fingerprint, elsewhere))
 
     def run(self, reporting: Reporting | None = None, say: Say = lambda text: None) -> Tuned:
-        """Choose the winners and run them beside the defaults; what is finished in the folder is not run again.
+        """Choose the winners and run them beside the defaults. Finished points in the folder are not run again.
 
-        ``reporting`` gives the progress function of a batch by its name, ``say`` is told what is found on the way.
+        ``reporting`` gives the progress function of a batch by its name, ``say`` gets intermediate results as text.
 
         Raises:
-            KeyboardInterrupt: asked to end; what is finished is in the folder.
+            KeyboardInterrupt: by a signal; finished points are in the folder.
         """
         if self.path is None:
             return self._run(reporting, say)
@@ -151,7 +153,7 @@ class Tuning:
     def _sensitivity(
         self, family: Family, comparisons: Comparisons, reporting: Reporting | None, say: Say
     ) -> Sensitivity:
-        """Try the points of a family; the grid is continued where the best one stands at its end."""
+        """Try the points of a family. If the best one is at an end of the grid, the grid is extended."""
         steps, whole, name, ended = family.grid, family.grid, titled(family.given), {"lower": 0, "upper": 0}
         points: list[Point] = []
         while True:
@@ -166,7 +168,7 @@ class Tuning:
             whole = replace(whole, steps=range(min(ends), max(ends) + 1))
             least = "smallest" if found.edge == "lower" else "largest"
             why = f"the best lr, {best.lr:g}, is the {least} of the grid" if found.winner else "every lr diverges"
-            say(f"{name}: {why}; it is continued to {steps.values[0 if found.edge == 'lower' else -1]}")
+            say(f"{name}: {why}; it is extended to {steps.values[0 if found.edge == 'lower' else -1]}")
         if found.winner is None:
             low, high = found.curve[0].lr, found.curve[-1].lr
             say(f"{name}: at least half of the trials diverge at every lr from {low:g} to {high:g}; it has no winner")
@@ -184,7 +186,7 @@ class Tuning:
         return bool(one == other)
 
     def _tried(self, family: Family, steps: Grid, comparisons: Comparisons, reporting: Reporting | None) -> list[Point]:
-        """The points of a family with these step sizes; those that are not there yet run as one batch where they can."""
+        """The points of a family with these step sizes. Missing points run as one batch if possible."""
         with looking_in(self.experiments[0].folder):
             wanted = family.candidates(steps)
         left = [each for each in wanted if (family.given, each.spec) not in self.points]
@@ -215,7 +217,7 @@ class Tuning:
         return fair(label(problem.experiment), self.first.rounds, self.least, problem.evaluations)
 
     def _shares(self) -> Iterator[str]:
-        """What to say of algorithms that have fewer rounds than others."""
+        """Notes about algorithms that run fewer rounds than others."""
         for family in self.families:
             counts = {self._built(str(base)).evaluations for base in family.bases} - {self.least}
             for many in sorted(counts):
@@ -284,7 +286,9 @@ def asked(
     how: Asked | None = None,
     agentwise: bool | None = None,
 ) -> Tuning:
-    """The question that is asked. ``experiments`` are one for each algorithm, the same but for it; their trials are the TUNE trials.
+    """The question of these settings.
+    ``experiments`` has one for each algorithm and differs in nothing else; their
+    trials are the TUNE trials.
 
     Raises:
         InputError: something in it cannot be run or tuned.
@@ -294,7 +298,7 @@ def asked(
         if not isinstance(each.algorithm, str):
             kind = type(each.algorithm).__name__
             raise InputError(
-                f"algorithm {kind}: was given as a Python object; tuning sets lr in a spec such as 'gtadam'"
+                f"algorithm {kind}: is a Python object; tuning needs a spec such as 'gtadam', to set its lr"
             )
     if (twice := repeated([label(each) for each in experiments])) is not None:
         raise InputError(f"algorithm {label(experiments[twice])} is given twice")
@@ -312,11 +316,9 @@ def asked(
     one = replace(experiments[0], algorithm=tried[0][0])
     if one.seed > LARGEST - APART:
         raise InputError(
-            f"{either('--seed ', 'seed=')}{one.seed}: must be at most {LARGEST - APART}, as the report has the seed {APART} above it"
+            f"{either('--seed ', 'seed=')}{one.seed}: must be at most {LARGEST - APART}, as the report uses the seed plus {APART}"
         )
-    build(
-        replace(one, seed=one.seed + APART, trials=report_trials)
-    )  # finds a mistake of the report before anything runs
+    build(replace(one, seed=one.seed + APART, trials=report_trials))  # raises errors of the report before anything runs
     first = build(replace(one, record=(), metrics=(), probe=()))
     if isinstance(how.engine, str):
         engines.check(how.engine, first.agents)
@@ -332,7 +334,7 @@ def asked(
 
 
 def fair(spec: str, rounds: int, least: Fraction, gradients: Fraction) -> int:
-    """How many rounds an algorithm of so many gradients in each has, so that it takes no more than in ``rounds`` rounds of ``least`` each.
+    """The number of rounds with this many gradients each that take no more gradients than ``rounds`` rounds of ``least`` each.
 
     >>> fair("k_gt:local=5", 500, Fraction(1), Fraction(5))
     100
@@ -342,13 +344,13 @@ def fair(spec: str, rounds: int, least: Fraction, gradients: Fraction) -> int:
     """
     if gradients > rounds * least:
         raise InputError(
-            f"algorithm {spec}: takes {float(gradients):g} gradients in a round, more than {rounds} rounds of others; give more rounds"
+            f"algorithm {spec}: takes {float(gradients):g} gradients in a round, more than others in {rounds} rounds; give more rounds"
         )
     return rounds * least // gradients
 
 
 def shortened(problem: Problem, rounds: Callable[[Problem], int]) -> Problem:
-    """The problem of a point: as many rounds as are fair, of which no more is recorded than the final figure needs."""
+    """The problem of a point, with its fair number of rounds. Only what the final figure needs is recorded."""
     count = rounds(problem)
     every = count if problem.scenario.comparator else problem.experiment.every  # a cost is a mean over rounds
     return replace(problem, experiment=replace(problem.experiment, rounds=count, every=every), rounds=count)

@@ -1,4 +1,4 @@
-"""The files of a tuning: a note of what was asked and tried, two tables and a figure."""
+"""The files of a tuning: a note of its settings and points, two tables and a figure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def noted(path: Path, fingerprint: str, elsewhere: str) -> dict[tuple[str, str],
     """The points that a note holds, by algorithm and spec.
 
     Raises:
-        InputError: it is damaged, of another version of the program, or of another question; ``elsewhere`` says what to do then.
+        InputError: it is damaged, of another version of the program, or of another question; ``elsewhere`` is the
+            advice in the message.
     """
     found = reading.parsed(path, reading.text(path))
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("points"), list):

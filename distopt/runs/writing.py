@@ -69,7 +69,7 @@ class Writer:
         """Go on after the results in the folder that are of rounds before ``t``, of which every ``every``-th is recorded.
 
         Returns:
-            Some of them, whose names tell what is recorded.
+            Some of them, whose names are the recorded series.
 
         Raises:
             InputError: they are not all there.
@@ -94,7 +94,7 @@ class Writer:
                 break
         if recorded != t // every or (lengths and reached < t):
             raise InputError(
-                f"{self.folder}: results before round {t} are missing; begin anew with {either('distopt simulate', 'simulate(...)')}"
+                f"{self.folder}: results before round {t} are missing; start again with {either('distopt simulate', 'simulate(...)')}"
             )
         return some
 
@@ -164,7 +164,7 @@ class Writer:
 
 
 def _packed(told: Any) -> bytes:
-    """What is told of a file, in few bytes: there is one for every chunk, and a run may have many."""
+    """A file's entry, in few bytes: there is one for every chunk, and a run may have many."""
     return zlib.compress(json.dumps(told, separators=(",", ":")).encode())
 
 
@@ -182,7 +182,7 @@ def _remove(path: Path) -> None:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file that was written before manifests said it."""
+    """The manifest's entry for a file of an older version without one."""
     return reading.described(path, reading.arrays(path))
 
 
@@ -219,7 +219,7 @@ def claim(folder: Path, fingerprint: str) -> None:
 
 
 def adopt(folder: Path, fingerprint: str) -> None:
-    """Let the results in ``folder``, if there are any, be those of another experiment: of the same files in another form."""
+    """Assign the results in ``folder``, if any, to another experiment: the same files in another form."""
     if (folder / MANIFEST).exists():
         write_text(folder / MANIFEST, manifest_text({**read_manifest(folder), "fingerprint": fingerprint}))
 

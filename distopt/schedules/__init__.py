@@ -12,7 +12,7 @@ from distopt.protocols import Mix, Schedule
 def rate(lr: float | Schedule, mix: Mix) -> Any:
     """The step size of a round: ``lr`` itself, or what a schedule gives for the round, in the precision of x.
 
-    A number is handed on as it is, so nothing is asked of ``mix``.
+    A number is returned unchanged, without a use of ``mix``.
 
     >>> from distopt.schedules import rate
     >>> rate(0.1, lambda name, z: z)

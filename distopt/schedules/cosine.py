@@ -16,8 +16,8 @@ from distopt.ranges import positive, whole
 class Cosine:
     """lr_t = least + (lr - least) (1 + cos(pi min(t, rounds) / rounds)) / 2, cosine annealing without restarts [loshchilov2017].
 
-    t = 0, 1, 2, ... is the round. From round ``rounds`` on it stays at ``least``, which is 1 % of ``lr`` where it is left out; the
-    paper's own value is 0, but a step of length 0 is none.
+    t = 0, 1, 2, ... is the round. From round ``rounds`` on it stays at ``least``, by default 1 % of ``lr``. The paper's value is
+    0, but a step size must be above 0.
 
     Raises:
         InputError: ``lr`` or ``least`` not positive, ``least`` above ``lr``, or ``rounds`` below 1.

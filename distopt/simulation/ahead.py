@@ -12,8 +12,8 @@ T = TypeVar("T")
 def ahead(made: Callable[[int], T], starts: range, overlap: bool) -> Iterator[T]:
     """What ``made`` makes of each start; the next one in another thread while the caller works on this one.
 
-    Without ``overlap`` one after the other: torch's default precision, under which scenarios run, is not a thread's own, so
-    data in float64 can only be made beside rounds in float64, and where that is the default already.
+    Without ``overlap`` they run one after the other. Scenarios run under torch's default precision, which all threads
+    share. So float64 data can be made in parallel only to float64 rounds, and only if float64 is already the default.
     """
     if not overlap:
         yield from map(made, starts)

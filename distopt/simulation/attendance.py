@@ -1,4 +1,4 @@
-"""The costs of those who are there, where agents leave and join; and what does not go with that."""
+"""The costs of the present agents under churn, and checks of what churn cannot be combined with."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from distopt.numerics.trees import default_dtype, tensors, tree_map
 
 
 class Attendance(NamedTuple):
-    """The data of a scenario, and who is there.
+    """The data of a scenario, and which agents are present.
 
     Attributes:
         inner: the data.
-        here: float64 [K, R, n, 1], 1 for agents who are there and else 0.
-        number: float64 [K, R, 1, 1], how many of all agents are there.
+        here: float64 [K, R, n, 1], 1 for present agents and else 0.
+        number: float64 [K, R, 1, 1], the number of present agents.
     """
 
     inner: Any
@@ -33,10 +33,10 @@ class Attendance(NamedTuple):
 
 
 class Attended:
-    """The costs of any scenario, of those agents who are there: f_{i,t} counts as 0 while i is away.
+    """The costs of a scenario for the present agents: f_{i,t} counts as 0 while agent i is away.
 
-    So F_t is the sum over those who are there, and x*_t minimises that. Newton's method finds it, from the scenario's own minimiser or guess. How
-    curved the costs are is not passed on, so regrets have no certificate.
+    So F_t is the sum over the present agents, and x*_t minimises that. Newton's method finds it, from the scenario's
+    own minimiser or guess. How curved the costs are is not passed on, so regrets have no certificate.
 
     Args:
         inner: the scenario.
@@ -87,17 +87,17 @@ class Attended:
 
 
 def attended(scenario: Any, churn: Churn, who: str) -> Attended:
-    """The costs of those who are there.
+    """The scenario with the costs of the present agents.
 
     Raises:
-        InputError: the scenario is a game, whose equilibrium is that of all players; or it says which points are allowed, or has a part without
-            a gradient, and the best points are only known for all agents.
+        InputError: the scenario is a game, whose equilibrium needs all players; or it restricts the points, or its
+            costs have a part without a gradient, and the best points are only known for all agents.
     """
     if scenario.equilibrium is not None:
-        raise InputError(f"scenario {who} is a game of all agents, and with churn some are away; use it without churn")
+        raise InputError(f"scenario {who} is a game of all agents, but with churn some are away; leave churn out")
     if scenario.project is not None and scenario.comparator:
         raise InputError(
-            f"scenario {who} says which points are allowed, and the best of these is known for all agents alone; use it without churn"
+            f"scenario {who} restricts the points, and its best allowed point is only known for all agents; leave churn out"
         )
     if scenario.prox is not None:
         raise InputError(
@@ -112,11 +112,9 @@ def refuse(who: str, algorithm: Any, x: Tensor, probe: Any) -> None:
     ``x`` [R, N, d] are points of the run.
     """
     if probe:
-        raise InputError(
-            "probes look at the costs of all agents, and with churn some are away; leave probe or churn out"
-        )
+        raise InputError("probes need the costs of all agents, but with churn some are away; leave probe or churn out")
     plain, few = copy.copy(algorithm), x[:1, :2]
-    if callable(getattr(plain, "lr", None)):  # a schedule goes on, whoever comes
+    if callable(getattr(plain, "lr", None)):  # a schedule continues; agents that join do not restart it
         plain = replace(plain, lr=0.125)
     d = few.shape[-1]
     g = torch.linspace(-1.0, 2.0, few.numel(), dtype=x.dtype).reshape(few.shape)
@@ -131,7 +129,7 @@ def refuse(who: str, algorithm: Any, x: Tensor, probe: Any) -> None:
         alike = all(torch.equal(one, other) for one, other in zip(after(0), after(7), strict=True))
     if not alike:
         raise InputError(
-            f"algorithm {who} does something else in round 0 than later, and with churn agents begin anew in other rounds; use one that does not, "
+            f"algorithm {who} treats round 0 differently, but with churn agents restart in other rounds; use another algorithm, "
             "such as gt, gtadam, extra or dgd"
         )
 

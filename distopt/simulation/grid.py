@@ -1,8 +1,8 @@
 """Grids: algorithms that differ only in numbers run as one batch, one after the other along the trials axis.
 
-With G grid points and R trials x is [G R, N, d]; point g holds rows g R .. (g + 1) R - 1. The algorithm is ONE object whose
-differing numbers are ``GridScalar``: a round of 100 points costs as many operations as a round of one, on longer tensors, where
-updating slice by slice would cost 100 times as many.
+With G grid points and R trials x is [G R, N, d]; point g holds rows g R .. (g + 1) R - 1. The algorithm is ONE object
+whose differing numbers are ``GridScalar``. So a round of 100 points takes as many operations as a round of one, on
+longer tensors, instead of 100 times as many.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from distopt.simulation.problem import Problem
 
 
 class GridScalar:
-    """A number per grid point that stands where an algorithm expects one float, and computes what each of them would.
+    """A number per grid point in place of one float of an algorithm; arithmetic with it acts on every point.
 
-    Among numbers it stays in Python's float64, so that ``1 - b1`` is rounded to a run's float32 only when it meets a tensor,
-    as a Python number is (a float32 tensor would have rounded b1 before). With a tensor it is [G R, 1, 1] of its dtype.
+    Arithmetic with numbers stays in Python's float64. So ``1 - b1`` is rounded to a run's float32 only when it meets a
+    tensor, like a Python number. A float32 tensor would have rounded b1 before. With a tensor it is [G R, 1, 1] of its
+    dtype.
 
     >>> b = GridScalar((0.25, 0.5), repeat=1)
     >>> ((1 - b) * torch.ones(2, 1, 1)).flatten().tolist()
@@ -91,7 +92,7 @@ class GridScalar:
         return GridScalar([-value for value in self.values], self.repeat)
 
     def __bool__(self) -> bool:
-        raise TypeError("numbers of several grid points have no one truth value")
+        raise TypeError("numbers of several grid points have no single truth value")
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("numbers of several grid points do not compare as one")
@@ -100,9 +101,9 @@ class GridScalar:
 def batches(problems: Sequence[Problem]) -> list[list[int]]:
     """Which problems of one comparison can run as one, by place: their algorithms differ in floats alone, and they have as many rounds.
 
-    An algorithm that uses such a number otherwise than in arithmetic with tensors (``if self.lr > 1``, ``x ** self.p``) may
-    fail on ``GridScalar``, or round otherwise: three rounds of the update are tried, and where they do not give the bits of each
-    point by itself, the points run one after the other.
+    An algorithm that uses such a number outside of arithmetic with tensors (``if self.lr > 1``, ``x ** self.p``) may
+    fail on ``GridScalar`` or round differently. So three rounds of the update are tried. If they do not give the bits
+    of each point alone, the points run one after the other.
     """
     found: list[list[int]] = []
     for k, problem in enumerate(problems):
@@ -219,9 +220,7 @@ def faithful(problems: Sequence[Problem], rounds: int = 3) -> bool:
 
     try:
         whole = after(stack(problems).algorithm, len(problems))
-    except (
-        Exception
-    ):  # whatever it is: a fault of the algorithm itself comes up again, and is reported, when it runs alone
+    except Exception:  # any error: an error of the algorithm itself occurs again, and is reported, when it runs alone
         return False
     for g, problem in enumerate(problems):
         rows = slice(g * trials, (g + 1) * trials)

@@ -33,7 +33,7 @@ def terms(problem: Problem, x: Tensor, mean: Tensor, data: Any, best: Tensor) ->
 
 
 def round_terms(problem: Problem, state: Any, g: Tensor) -> Tensor | None:
-    """What each agent adds to the metrics with a ``round_term`` [R, n, *], side by side, after a round; None where there are none."""
+    """Each agent's terms of the metrics with a ``round_term``, concatenated [R, n, *], after a round; None if there are no such metrics."""
     found = [
         _checked(name, metric, metric.round_term(problem.algorithm, state, g), g)
         for name, metric in problem.sources["round_term"]
@@ -51,7 +51,9 @@ def _checked(name: str, metric: Metric, term: Any, x: Tensor) -> Tensor:
         checked: Tensor = whole.to(torch.float64).expand(shape)
     except (AttributeError, RuntimeError):
         found = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
-        raise InputError(f"metric {name}: its term is {found}, not {list(shape)}; columns(dim) says how many") from None
+        raise InputError(
+            f"metric {name}: its term is {found}, not {list(shape)}; columns(dim) must give the last size"
+        ) from None
     return checked
 
 
@@ -67,7 +69,7 @@ def sums(problem: Problem, x: Tensor, data: Any, best: Tensor) -> Tensor:
 
 
 def counted(x: Tensor, data: Any) -> Tensor:
-    """The points that make up the network average, [R, n, d]: zeros for agents who are away."""
+    """The points that make up the network average, [R, n, d]: zeros for absent agents."""
     return x * data.here if isinstance(data, Attendance) else x
 
 
@@ -89,13 +91,13 @@ def observed(problem: Problem, sums: Tensor, of_rounds: Tensor | None) -> dict[s
 
 
 def accumulate(total: Tensor | None, increments: Tensor) -> Tensor:
-    """Running sums [K, ...] continued from ``total`` [...], added one round after the other whatever the block length."""
+    """Running sums [K, ...] continued from ``total`` [...], added one round after the other for any block length."""
     start = torch.zeros_like(increments[:1]) if total is None else total[None]
     return torch.cat([start, increments]).cumsum(0)[1:]
 
 
 class Rounds:
-    """K rounds that an engine has run, as metrics find them (see ``distopt.metrics.Seen``): each metric is computed once, when it is asked for.
+    """K finished rounds as metrics see them (see ``distopt.metrics.Seen``). Each metric is computed once, on first use.
 
     Args:
         problem: the run's.

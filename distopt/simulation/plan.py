@@ -64,7 +64,7 @@ class Trial(Rehearsal):
 
 
 def counted(algorithm: Any, round: Round) -> int:
-    """How often an algorithm has asked for the costs in a round: gradients, the given one among them, and values."""
+    """How often an algorithm has used the costs in a round: gradients, including the given one, and values."""
     return round.values if algorithm.gradient_free else 1 + round.gradients + round.values
 
 
@@ -102,9 +102,10 @@ class Plan:
         gradients: how many gradients it takes of each agent in a round, the one that it is given among them. Values of the costs count as
             much; one that uses no gradients (``gradient_free``) takes values only.
         rows: and how many of single rows of an agent's data.
-        widths: how many numbers an agent sends through each channel, and under ``network.drawn.OWN`` how many uniform ones the algorithm
-            draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that the first round leaves out is taken to be as wide
-            as x. Where its width matters to nobody, because it neither draws uniforms nor remembers anything, it has no entry.
+        widths: how many numbers an agent sends through each channel, and under ``network.drawn.OWN`` how many uniform
+            ones the algorithm draws for it; ``network.drawn.COIN`` is there where it asks for the coin. A channel that
+            the first round leaves out is taken to be as wide as x. A channel that draws no uniforms and remembers
+            nothing has no entry.
         earlier: whether it asks for gradients of the costs of the round before.
         values: how many values of the costs it takes.
         proximal: whether it takes proximal steps.

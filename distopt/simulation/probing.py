@@ -98,7 +98,7 @@ class Probing:
 
         def of(tau: int) -> Any:
             if not 0 <= tau <= t:
-                raise InputError(f"a probe that measures before round {t} asks for the costs of round {tau}")
+                raise InputError(f"a probe that measures before round {t} cannot have the costs of round {tau}")
             whole = data if tau == t else self._past(problem, tau)
             return tree_map(lambda leaf: leaf[r : r + 1] if len(leaf) > 1 else leaf, whole)
 

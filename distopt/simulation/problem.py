@@ -38,9 +38,9 @@ from distopt.simulation.round import begun, recorded
 class Problem:
     """An experiment with its parts built and checked: what the runner needs.
 
-    ``x0`` is [R, N, d] in the experiment's dtype; ``rounds`` is T; ``plan`` what a round asks for; ``points`` are the experiments of a
-    batch (``distopt.simulation.grid.stack``); ``metrics`` by name what is measured, where it applies, and ``probes`` what is measured now and then;
-    ``timing`` says how long rounds last, where the experiment has a clock.
+    ``x0`` is [R, N, d] in the experiment's dtype, ``rounds`` is T, and ``plan`` what a round needs. ``points`` are the
+    experiments of a batch (``distopt.simulation.grid.stack``). ``metrics`` and ``probes`` are what is measured, by
+    name. ``timing`` is the duration of rounds, if the experiment has a clock.
     """
 
     experiment: Experiment
@@ -63,7 +63,7 @@ class Problem:
 
     @cached_property
     def measured(self) -> dict[str, Metric]:
-        """The metrics that the scenario and the algorithm can have, by name; none of the points of agents who may be away."""
+        """The metrics that the scenario and the algorithm can have, by name; without metrics of the agents' own points under churn."""
         return {
             name: each
             for name, each in self.metrics.items()
@@ -74,7 +74,7 @@ class Problem:
 
     @cached_property
     def sources(self) -> dict[str, list[tuple[str, Metric]]]:
-        """The metrics that are measured, by the method that they have: they are asked for in every round."""
+        """The measured metrics by their method, collected once since they are needed in every round."""
         return {
             source: [(name, each) for name, each in self.measured.items() if callable(getattr(each, source))]
             for source in metrics.SOURCES
@@ -145,18 +145,16 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     faults = Faults.of(experiment.drop_messages, experiment.sleep, experiment.delay, experiment.clock)
     churn = Churn.of(experiment.churn)
     if churn is not None and algorithm.for_rows is not None:
-        raise InputError(
-            f"{who} takes gradients of single rows of data, which are not kept apart where agents leave and join; leave churn out"
-        )
+        raise InputError(f"{who} takes gradients of single rows of data, which do not work with churn; leave churn out")
     if churn is not None and not like:
         scenario = attended(scenario, churn, label(experiment.scenario))
     if scenario.equilibrium is not None and algorithm.gradient_free:
         raise InputError(
-            f"{who} sees values of costs, and scenario {label(experiment.scenario)} is a game, in which no player's cost is known; take gradients"
+            f"{who} estimates gradients from costs, but scenario {label(experiment.scenario)} is a game without them; use an algorithm with gradients"
         )
     if faults.delayed and algorithm.coin is not None:
         raise InputError(
-            f"{who} leaves out the exchange in some rounds, so no message of an earlier round need exist that could be late; leave delay out"
+            f"{who} skips the exchange in some rounds, so there may be no earlier message to arrive late; leave delay out"
         )
     x0 = starting.points(experiment, scenario, key, label(experiment.scenario))
     if faults.pace:
@@ -183,11 +181,11 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     limit = scenario.length(agents)
     if limit is not None and limit < 1:
         raise InputError(
-            f"the data of scenario {label(experiment.scenario)} do not last one round for {agents} agents; take fewer agents, or more data"
+            f"the data of scenario {label(experiment.scenario)} do not suffice for one round of {agents} agents; use fewer agents, or more data"
         )
     if experiment.rounds and limit is not None and experiment.rounds > limit:
         raise InputError(
-            f"rounds={experiment.rounds}: the data of scenario {label(experiment.scenario)} last {limit} rounds"
+            f"rounds={experiment.rounds}: the data of scenario {label(experiment.scenario)} last {limit} rounds; give at most that many"
         )
     rounds = experiment.rounds or min(limit or 1000, 1000)
     recordable = ("x",) if algorithm.output is None else ("x", "output")
@@ -203,7 +201,8 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
             plan = replace(plan, widths={**plan.widths, SLEEP: 1})
         if churn is not None:
             refuse(who, algorithm, x0, experiment.probe)
-            late = {name: each._replace(place=None) for name, each in plan.sent.items()}  # who is there is seen first
+            # the flags of churn come first: everything else depends on them
+            late = {name: each._replace(place=None) for name, each in plan.sent.items()}
             plan = replace(plan, sent=late, widths={**plan.widths, JOIN: x0.shape[-1]})
         if tracks is not None:
             _require_tracker(who, tracks, plan.begun[1], x0)
@@ -241,13 +240,13 @@ def _rows(scenario: Any, agents: int, experiment: Experiment) -> int:
         raise InputError(
             f"algorithm {called('algorithms', experiment.algorithm)} takes gradients of single rows of data that all rounds share, and scenario "
             f"{label(experiment.scenario)} has none; use drifting_logistic, digits_mlp, teacher_student or least_squares, "
-            "or gt_storm, which serves streams"
+            "or gt_storm, which works on streams"
         )
     return terms
 
 
 def doubts(problems: Iterable[Problem]) -> list[str]:
-    """What the user should know of what the algorithms of these problems do on their networks, a line each.
+    """Warnings about the algorithms of these problems on their networks, a line each.
 
     >>> doubts([build(Experiment("ring", 4, "quadratic", "dgd", rounds=1))])
     []
@@ -278,7 +277,7 @@ def _require_proximal(who: str, plan: Plan, scenario: str) -> None:
 
 
 def _require_tracker(who: str, tracks: Any, state: Any, x: Tensor) -> None:
-    """Refuse an algorithm that says that it tracks with a leaf that it does not have, or that cannot hold a gradient."""
+    """Refuse an algorithm whose ``tracks`` names a leaf that does not exist or cannot hold a gradient."""
     try:
         tracker = leaf(state, tracks) if isinstance(tracks, str) else None
     except InputError:

@@ -58,7 +58,7 @@ def begin_at(method: Method, x: Tensor, names: Sequence[str] | None = None) -> A
 
 
 def standing(problem: Problem, names: Sequence[str], leaves: Sequence[Any]) -> AgentState:
-    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others begin anew.
+    """What all agents hold, from its leaves; ``names`` are the channels whose memory is among them. The others restart.
 
     Raises:
         ValueError: there are more leaves, or fewer.
@@ -111,7 +111,7 @@ def opened(
 
 
 def revealed(problem: Problem, x: Tensor, data: Any) -> tuple[Tensor, Costs]:
-    """The gradients of a round's costs at x [R, n, d], and what may be asked besides of the costs of this round and of the one before.
+    """The gradients of a round's costs at x [R, n, d], and other functions of the costs of this round and the one before.
 
     ``data`` are this round's, or a pair, with those of the round before, where the algorithm asks for them (``Plan.earlier``).
     """
@@ -161,7 +161,7 @@ def updated(
     costs: Costs,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> AgentState:
-    """What the agents hold after round t, whose network is ``net``, once they know their gradients g [R, n, d].
+    """The agents' (x, state) after round t on the network ``net``, given their gradients g [R, n, d].
 
     ``costs`` serves ``mix.grad`` and ``mix.loss``, and ``project`` takes points to the nearest ones that are allowed. Agents that sleep keep what
     they hold. Where agents leave and join, see ``_restarted`` and ``_attended``.
@@ -179,13 +179,13 @@ def updated(
         x = project(x)
     if round.rows and round.rows != method.plan.rows:
         raise InputError(
-            f"the algorithm asks for gradients of {round.rows} rows in one round, and of {method.plan.rows} in the first; ask for as many in every "
+            f"the algorithm takes gradients of {round.rows} rows in one round, and of {method.plan.rows} in the first; take as many in every "
             "round"
         )
     asked, due = counted(method.algorithm, round), method.plan.gradients
     if asked != due:
         raise InputError(
-            f"the algorithm asks for {asked - 1} further gradients in one round, and for {due - 1} in the first; ask for as many in every round"
+            f"the algorithm takes {asked - 1} further gradients in one round, and {due - 1} in the first; take as many in every round"
         )
     if told is not None:
         x, state = _attended(method, net, before, (x, state), told[..., :1] > 0)
@@ -194,9 +194,10 @@ def updated(
 
 
 def _restarted(method: Method, held: AgentState, changed: Tensor) -> AgentState:
-    """What agents hold when a round begins: where those who are there have ``changed`` [R, n, 1], the algorithm begins anew at the points x.
+    """(x, state) at the beginning of a round.
+    Where the set of present agents has ``changed`` [R, n, 1], the algorithm restarts at the points x.
 
-    So the trackers of those who are there sum to their gradients whoever has left, and with whatever tracker.
+    So the trackers of the present agents sum to their gradients, whichever agents have left.
     """
     begun = method.algorithm.init(held.x.clone())
     state = pytree.tree_map(lambda new, old: torch.where(changed, new, old), begun, held.state)
@@ -206,7 +207,7 @@ def _restarted(method: Method, held: AgentState, changed: Tensor) -> AgentState:
 def _attended(
     method: Method, net: Net, before: AgentState, after: tuple[Tensor, Any], there: Tensor
 ) -> tuple[Tensor, Any]:
-    """(x, state) after a round that only those took part in who were ``there`` [R, n, 1].
+    """(x, state) after a round in which only the agents ``there`` [R, n, 1] took part.
 
     The others stay where they are, with the state that the algorithm begins with. Who joins in the next round takes the mean of the neighbours'
     points.
@@ -217,7 +218,7 @@ def _attended(
 
 
 def _awake(before: AgentState, after: AgentState, awake: Tensor) -> AgentState:
-    """What agents hold after a round of which only those that are ``awake`` [R, n, 1] took part; the others hold what they held before it."""
+    """(x, state) after a round in which only the agents ``awake`` [R, n, 1] took part; the others keep their values."""
     memory = {name: after.memory[name] for name in before.memory}
     held: AgentState = pytree.tree_map(
         lambda new, old: torch.where(awake, new, old), after._replace(memory=memory), before
@@ -226,7 +227,7 @@ def _awake(before: AgentState, after: AgentState, awake: Tensor) -> AgentState:
 
 
 def before(problem: Problem, held: AgentState) -> dict[str, Tensor]:
-    """The trajectories that are kept as they stand before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
+    """The recorded trajectories before a round, [R, n, d] each; ``problem.answer`` is the one that is measured."""
     if problem.answer == "x":
         return {"x": held.x}
     return {"x": held.x, "output": problem.algorithm.output(held.x, held.state)}

@@ -1,4 +1,4 @@
-"""The one loop over rounds. In round t the agents stand at x_t; f_t is revealed; they move to x_{t+1}.
+"""The one loop over rounds. In round t the agents are at x_t; f_t is revealed; they move to x_{t+1}.
 
 The state of a run is a ``Carry``; a round is a pure function of it, of the round's data and of W_t.
 """
@@ -37,7 +37,7 @@ FIRST_BYTES, FIRST = 2**26, 256  # size of x over a run's first segment, before 
 
 
 class Carry(NamedTuple):
-    """Everything a run must know to go on from round t: what the agents hold, and the cumulative metrics, [R] or [R, N].
+    """What a run needs to continue from round t: the agents' values, and the cumulative metrics, [R] or [R, N].
 
     ``diverged`` holds the trials that have diverged, each with the round of it.
     """
@@ -81,7 +81,7 @@ class Chunk:
     over: bool = False
 
     def carry(self, held: AgentState) -> Carry:
-        """Where to go on, from what the agents hold now (see ``Engine.fetch``)."""
+        """The point to continue from, with the agents' current values (see ``Engine.fetch``)."""
         return Carry(self.t, held, self.totals, self.diverged)
 
 
@@ -139,8 +139,8 @@ class Block:
 class Segment(NamedTuple):
     """What an engine made of some rounds: float64 ``observed`` and ``kept`` trajectories [K, R, N, *].
 
-    ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` says of which trials the last x is, [R]; ``bits`` is what
-    each agent broadcast in a round.
+    ``observed`` holds sums over agents by metric, [K, R, columns]. ``finite`` [R] says whether the last x of each trial
+    is finite; ``bits`` is what each agent broadcast in a round.
     """
 
     observed: dict[str, Tensor]
@@ -150,7 +150,7 @@ class Segment(NamedTuple):
 
 
 class Engine(Protocol):
-    """Where the rounds run, and where the agents' state is meanwhile: ``place`` puts it there, ``fetch`` asks for it."""
+    """Where the rounds run and the agents' state lives: ``place`` moves the state there, ``fetch`` returns it."""
 
     @property
     def compiled(self) -> bool:
@@ -163,9 +163,9 @@ class Engine(Protocol):
         """The agents hold this from now on; None: what they hold before the first round. The engine may write to it."""
 
     def advance(self, block: Block, rounds: range, keep: tuple[str, ...]) -> Segment:
-        """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents go on from where they stand.
+        """Run ``rounds``, places in ``block``: one or several of the first, or all. The agents continue from where they are.
 
-        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories as they stand after each round.
+        ``keep`` names trajectories to return: "x", and leaves of the state and of the channels' memories, after each round.
         """
 
     def fetch(self) -> AgentState:
@@ -199,8 +199,9 @@ def together(
 ) -> Iterator[dict[int, Chunk]]:
     """Run the points of a grid (see ``distopt.simulation.grid``) in one batch: the chunks of each segment by place in ``problems``.
 
-    Each point is measured by itself, so it has the chunks of a run of its own. One of which all trials have diverged has no further ones:
-    its rows go on being computed, since a smaller batch would have to be compiled again, but nobody reads them.
+    Each point is measured separately, so its chunks are those of a single run. A point whose trials have all diverged
+    has no further ones. Its rows are still computed, since a smaller batch would have to be compiled again, but they
+    are not used.
 
     ``starts`` are the points' carries, all before the same round. A segment ends at every ``pause``-th round, and when it has
     taken about ``PATIENCE`` seconds; where a segment begins changes no bit.

@@ -68,8 +68,9 @@ class Snapshot:
     def curvature(self, y: Tensor) -> Callable[[Tensor], Tensor]:
         """See ``distopt.protocols.Snapshot``.
 
-        The costs are differentiated twice. Where torch cannot do that, as where there is no loss, the product with v is the derivative of the
-        gradients along v, which takes four times as long on a network. One product is held against the difference of two gradients.
+        The costs are differentiated twice. If torch cannot do that, for example without a loss, the product with v is
+        the derivative of the gradients along v. This takes four times as long on a neural network. One product is held
+        against the difference of two gradients.
 
         Raises:
             InputError: neither gives the Hessian.

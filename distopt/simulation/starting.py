@@ -1,4 +1,4 @@
-"""Where agents start: what the experiment says, a file of it, or the scenario's own choice."""
+"""The starting point: from the experiment, from a file, or from the scenario."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _numbers(x0: Any, what: str, shape: tuple[int, int, int]) -> Tensor:
     if isinstance(x0, bool | np.ma.MaskedArray) or (
         isinstance(x0, Tensor) and (x0.is_complex() or x0.layout != torch.strided)
     ):
-        raise InputError(f"{what}={shown(x0)}: must be real numbers, all of them there")
+        raise InputError(f"{what}={shown(x0)}: must be real numbers, without a mask")
     try:
         start = torch.as_tensor(x0, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):

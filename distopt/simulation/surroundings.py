@@ -71,6 +71,6 @@ def may_start_processes(who: str) -> None:
     """
     if multiprocessing.current_process().daemon:
         raise InputError(
-            f"{who} starts processes, which this one, a worker of multiprocessing.Pool, may not; use another engine there (local or threads: "
-            "no number changes), or a concurrent.futures.ProcessPoolExecutor"
+            f"{who} starts processes, which a worker of multiprocessing.Pool may not do; use another engine there (local or threads: "
+            "the results are the same), or a concurrent.futures.ProcessPoolExecutor"
         )

@@ -101,5 +101,5 @@ def test_what_has_no_two_players_is_refused() -> None:
 
     rule: Any = Back()
     algorithm = Alternating(direction=rule)
-    with pytest.raises(InputError, match="^alternating: the direction asks for a second gradient"):
+    with pytest.raises(InputError, match="^alternating: the direction takes a second gradient"):
         distopt.simulate("ring", agents=3, scenario="dirac_gan", algorithm=algorithm, rounds=2)

@@ -158,7 +158,7 @@ def test_compressed_algorithms_bring_their_channels() -> None:
     assert np.abs(run["output"] - by_hand(run["x"][:, :-1], 3, 1)).max() < 1e-14
     with pytest.raises(InputError, match=r"algorithm averaged\(choco_sgd\) brings its own channel"):
         asked("averaged:choco_sgd", channel="naive:sign")
-    with pytest.raises(InputError, match=r"averaged\(ef_sgd\) .*its workers meet around their average"):
+    with pytest.raises(InputError, match=r"averaged\(ef_sgd\) needs averaging weights, but .*; use a star"):
         asked("averaged(ef_sgd(lr=0.1),start=2)")
 
 

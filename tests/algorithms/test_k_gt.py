@@ -134,5 +134,5 @@ def test_local_steps_go_on_from_a_state_saved_between_two_exchanges(tmp_path: Pa
 
 
 def test_other_algorithms_have_no_local_steps() -> None:
-    with pytest.raises(InputError, match="every=4: exact_diffusion has no form with local steps"):
+    with pytest.raises(InputError, match="every=4: exact_diffusion has no version with local steps"):
         Decentralized(Small().named_parameters(), "exact_diffusion", every=4)

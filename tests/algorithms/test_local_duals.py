@@ -176,7 +176,7 @@ class Late(Unnamed):
     ("algorithm", "told"),
     [
         (Unnamed(), r"^algorithm unnamed: coin must lie in \(0, 1\], got None"),
-        (Late(), "asks for mix.coin in this round, and did not in round 0"),
+        (Late(), "uses mix.coin in this round, but not in round 0"),
     ],
 )
 def test_a_coin_without_a_probability_is_refused(algorithm: Any, told: str) -> None:

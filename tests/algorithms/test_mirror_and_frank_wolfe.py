@@ -97,5 +97,5 @@ def test_what_they_refuse() -> None:
     x = torch.zeros(1, 1, 2)
     from distopt.network.net import Rehearsal
 
-    with pytest.raises(InputError, match="needs a set of allowed points"):
+    with pytest.raises(InputError, match="minimises linear functions over the allowed points"):
         Rehearsal(lambda name, z: z, x).lmo(x)

@@ -91,7 +91,7 @@ def test_the_round_before_is_asked_for_by_its_number() -> None:
         round.grad(x, ago=2)
     bare = Round(lambda name, z: z, torch.tensor(0), x, Costs(torch.neg))
     for ask in (lambda: bare.grad(x, ago=1), lambda: bare.loss(x)):
-        with pytest.raises(InputError, match="are not known here"):
+        with pytest.raises(InputError, match="only the simulator has them"):
             ask()
 
 

@@ -117,8 +117,8 @@ def test_a_grid_has_the_bits_of_its_points() -> None:
     ("network", "ask", "says"),
     [
         ("ring", {"delay": 2}, "which a message of its own round moves or none; use it without delay"),
-        ("ring", {"drop_links": 0.1}, "but here links come and go"),
-        ("ring", {"churn": 0.1}, "robust_lt_admm keeps vectors for each link, but agents come and go"),
+        ("ring", {"drop_links": 0.1}, "but links fail or change"),
+        ("ring", {"churn": 0.1}, "robust_lt_admm keeps vectors for each link, but with churn agents leave and join"),
         ("random_digraph:p=0.5", {}, "needs symmetric weights, but the graph is directed"),
         ("ring", {"channel": "choco:compressor=sign"}, "brings its own channel"),
     ],

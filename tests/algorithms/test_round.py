@@ -186,8 +186,8 @@ class Uneven:
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("grad", "asks for 1 further gradients in one round, and for 0 in the first"),
-        ("uniform", "draws 1 uniform numbers an agent in one round, and 0 in the first"),
+        ("grad", "takes 1 further gradients in one round, and 0 in the first"),
+        ("uniform", "draws 1 uniform numbers per agent in one round, and 0 in the first"),
     ],
 )
 def test_a_round_that_asks_for_more_than_the_first_is_refused(what: str, told: str) -> None:

@@ -174,7 +174,7 @@ def test_data_that_come_and_go_are_refused(spec: str, scenario: str) -> None:
 
 
 def test_training_has_no_rows() -> None:
-    with pytest.raises(InputError, match="gt_saga takes gradients of single rows of fixed data.*use gt_storm"):
+    with pytest.raises(InputError, match="gt_saga needs gradients of single rows of fixed data.*use gt_storm"):
         Decentralized(Small().named_parameters(), "gt_saga")
 
 
@@ -226,5 +226,5 @@ class Late:
 
 
 def test_as_many_rows_in_every_round() -> None:
-    with pytest.raises(InputError, match="asks for gradients of 1 rows in one round, and of 0 in the first"):
+    with pytest.raises(InputError, match="takes gradients of 1 rows in one round, and of 0 in the first"):
         distopt.simulate(algorithm=Late(), scenario=STATIC, mode="eager", **ASK)

@@ -243,7 +243,7 @@ class Flat(PushSum):
 @pytest.mark.parametrize("channel", ["exact", "choco:compressor=sign", "naive:compressor=qsgd"])
 def test_a_width_that_changes_between_rounds_is_refused(channel: str, engine: str) -> None:
     ask = {**asked("naive", "qsgd"), "algorithm": Shrinking(), "channel": channel}
-    with pytest.raises(InputError, match="sends 'w' with 2 numbers an agent, not 1 as in the first round"):
+    with pytest.raises(InputError, match="sends 'w' with 2 numbers per agent, and 1 in the first round"):
         distopt.simulate(**ask, engine=engine)
 
 
@@ -287,7 +287,7 @@ class LateAndWide(EverySecond):
 def test_a_late_value_that_is_remembered_must_be_as_wide_as_x() -> None:
     ask = {**asked("naive", "sign"), "algorithm": LateAndWide(), "record": "x"}
     assert distopt.simulate(**{**ask, "channel": "exact"}).status == "done"
-    with pytest.raises(InputError, match=r"\(or as x, where the first round does not send it\)"):
+    with pytest.raises(InputError, match=r"\(or in x, if the first round does not send it\)"):
         distopt.simulate(**{**ask, "channel": "choco:compressor=sign"})
 
 

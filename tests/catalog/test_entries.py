@@ -117,7 +117,7 @@ def test_the_class_of_the_files_name_is_the_first_of_its_kind(tmp_path: Path, mo
     assert type(direction).__name__ == "Rule" and direction.b == 1
     Path("rest.py").write_text(f"{OWN}class Rest:\n    tracks = True\n")  # of no kind by its methods, so of any
     assert registry.maker("directions", "rest.py").__name__ == "Rest"
-    with pytest.raises(InputError, match="the kind of Rest cannot be told from the text"):
+    with pytest.raises(InputError, match="the kind of Rest is not clear from the text"):
         entries.own("rest.py")
 
 
@@ -236,14 +236,14 @@ def test_what_a_class_inherits_or_assigns_is_explained(
         ("class A:\n  def", "own.py: line 2: not Python .invalid syntax."),
         ("\0", "own.py: .*not Python"),
         ("class A(B): ...\nclass B(A): ...", "own.py: not Python .maximum recursion"),
-        ("x = 1", "nothing in it could be meant; name one class or function 'own' .found: none."),
+        ("x = 1", "nothing in it can be used; name one class or function 'own' .found: none."),
         (
             "class A:\n  update = 1",
-            "nothing in it could be meant: the kind of A cannot be told from the text; write its methods",
+            "nothing in it can be used: the kind of A is not clear from the text; write its methods",
         ),
         (
             "class A:\n  def update(s): ...\nclass B:\n  def update(s): ...",
-            "more than one thing in it could be meant; name one class or function 'own' .found: A, B.",
+            "more than one thing in it can be used; name one class or function 'own' .found: A, B.",
         ),
     ],
 )

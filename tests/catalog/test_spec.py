@@ -114,9 +114,7 @@ def test_replacing_sets_one_value_and_no_other(given: list[tuple[str, str]], key
 
 
 def test_what_is_not_inside_cannot_be_set() -> None:
-    with pytest.raises(
-        InputError, match="'gt:lr=1': no direction whose b1 could be set; give one, as in direction=NAME"
-    ):
+    with pytest.raises(InputError, match="'gt:lr=1': b1 belongs to direction, which is not given; add direction=NAME"):
         Spec.parse("gt:lr=1").replace("direction.b1", "0.5")
 
 

@@ -42,7 +42,7 @@ def test_the_command_runs_on_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         (
             ["--workers", "2"],
-            "distopt: --workers says how many share the agents; choose who with --engine threads, ranks or ray",
+            "distopt: --workers needs an engine that has workers; add --engine threads, ranks or ray",
         ),
     ):
         result = CliRunner().invoke(cli, [*ASK, "--out", "d", *words])

@@ -84,7 +84,7 @@ def test_an_interruption_keeps_what_is_finished(
         stopped = call("tune", *RING, *BOTH, *HOW, "--out", "o")
     assert stopped.exit_code == 128 + number, stopped.output
     assert stopped.stderr.splitlines()[-1] == (
-        "distopt: interrupted; what is finished is kept in o; re-run the command to go on"
+        "distopt: interrupted; finished points are kept in o; re-run the command to resume"
     )
     note = json.loads(Path("o/tuning.json").read_text())
     assert (note["status"], len(note["points"])) == ("begun", points)
@@ -132,7 +132,7 @@ def test_an_algorithm_without_a_winner_is_exit_code_1() -> None:
     ("words", "message"),
     [
         (["--grid", "lr=1..0.1"], "--grid lr=1..0.1: the first step size must be below the second; write lr=LOW"),
-        (["--grid", "b1=1..2"], "--grid b1=1..2: a grid is of lr; another constant has --over of its own"),
+        (["--grid", "b1=1..2"], "--grid b1=1..2: a grid holds values of lr; for another parameter use --over"),
         (["--over", "b1"], "--over b1: write NAME=VALUE,VALUE, as in b1=0.5,0.9"),
         (["--over", "zeta=1"], "--over zeta: no algorithm has a parameter zeta"),
         (
@@ -142,7 +142,7 @@ def test_an_algorithm_without_a_winner_is_exit_code_1() -> None:
         (["--grid", "lr=1e-323,0.1"], "1e-323: a step size must lie between 1e-100 and 1e+100"),
         (
             ["--seed", f"{2**63 - 1}"],
-            f"--seed {2**63 - 1}: must be at most {2**63 - 1001}, as the report has the seed 1000 above it",
+            f"--seed {2**63 - 1}: must be at most {2**63 - 1001}, as the report uses the seed plus 1000",
         ),
         (["--report-trials", "0"], "--report-trials 0: must be a whole number, at least 1"),
         (["--algorithm", "gtadm"], "no 'gtadm' among the algorithms (did you mean"),
@@ -163,5 +163,5 @@ def test_a_damaged_note_and_a_foreign_folder_are_refused() -> None:
         "distopt: o holds another tuning; choose another folder with --out, or remove it\n",
     )
     assert call("resume", "o").stderr == (
-        "distopt: o: holds a tuning; to go on with it, re-run the command that began it; its report is a folder of runs, o/report\n"
+        "distopt: o: holds a tuning; to continue it, re-run the command that began it; its report is a folder of runs, o/report\n"
     )

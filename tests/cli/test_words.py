@@ -92,7 +92,7 @@ def test_the_same_mistake_is_told_in_both_ways(own_folder: None) -> None:
         (
             ["resume", "b"],
             lambda: distopt.resume("b"),
-            "b: holds no experiment.toml, so nobody knows what was simulated; give the folder that {} wrote",
+            "b: holds no experiment.toml, so the experiment is not known; give the folder that {} wrote",
             ("distopt simulate", "simulate(..., out=folder)"),
         ),
     ]
@@ -104,6 +104,6 @@ def test_the_same_mistake_is_told_in_both_ways(own_folder: None) -> None:
         assert str(told.value) == said.format(python)
     text = Path("a/experiment.toml").read_text()
     Path("a/experiment.toml").write_text(text.replace("rounds = 20", "rounds = 21"))
-    assert "; --force goes on all the same, with other bits\n" in call("resume", "a").stderr
-    with pytest.raises(InputError, match="; force=True goes on all the same, with other bits$"):
+    assert "; --force continues anyway, with other bits\n" in call("resume", "a").stderr
+    with pytest.raises(InputError, match="; force=True continues anyway, with other bits$"):
         distopt.resume("a")

@@ -349,6 +349,6 @@ def test_a_full_folder_for_temporary_files_is_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr("os.pwrite", full)
     with pytest.raises(
         RunError,
-        match="^cannot write temporary files: No space left on device; make room .* or name another one with TMPDIR$",
+        match="^cannot write temporary files: No space left on device; free space .* or name another one with TMPDIR$",
     ):
         distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gt", rounds=3)

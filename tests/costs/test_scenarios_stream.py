@@ -224,7 +224,7 @@ def test_stream_says_what_is_wrong(tmp_path: Path) -> None:
     _refused("agents_by='plaice' .* did you mean 'place'", path, agents_by="plaice")
     _refused("it has 'height', 'colour'", path, label="q7")
     _refused("both 'kind'", path, agents_by="kind")
-    _refused("'place' has 3 values for 5 agents; ask for 1 to 3", path, n=5, agents_by="place")
+    _refused("'place' has 3 values for 5 agents; use 1 to 3", path, n=5, agents_by="place")
     _refused("at 2 rows per round the 50 rows .* last 25 rounds", path, t=25)
     _refused("last 0 rounds", path, step=51)
     _refused("has 1 different values", _write(tmp_path / "b.csv", HEADER, [[*r[:3], "same", "x"] for r in rows]))

@@ -362,5 +362,5 @@ def test_agents_that_stand_nowhere_say_so() -> None:
     one = agents(Task("dgd:lr=0.1"), Partition.even(N, 1), 0, InMemoryTransport(Mailbox(), 0))
     new = Agents(one.method, one.network, one.partition, 0, one.key, InMemoryTransport(Mailbox(), 0))
     for ask in (lambda: new.x, lambda: new.held, new.send, lambda: new.step(one.x)):
-        with pytest.raises(InputError, match=r"hold nothing yet; begin with place\(x\)"):
+        with pytest.raises(InputError, match=r"have no points yet; begin with place\(x\)"):
             ask()

@@ -86,7 +86,7 @@ def test_a_rank_that_is_killed_in_compiled_rounds_is_replaced(
         post(self, stage)
 
     monkeypatch.setattr(exchange.HaloExchange, "post", mortal)
-    with pytest.warns(LossWarning, match="rank 1 has gone in round 1[01]; starting again"):
+    with pytest.warns(LossWarning, match="rank 1 was lost in round 1[01]; starting again"):
         shared = execute(
             problem.experiment,
             problem=problem,

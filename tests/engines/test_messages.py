@@ -194,5 +194,5 @@ class Growing:
 
 
 def test_a_payload_that_changes_its_form_is_refused() -> None:
-    with pytest.raises(InputError, match=r"what is sent as x has the form .* in round 1, and had .* before"):
+    with pytest.raises(InputError, match=r"the payload of x has the form .* in round 1, but had .* before"):
         on(made(algorithm="dgd:lr=0.1", channel=Growing()), PARTITIONS["3"])

@@ -107,7 +107,7 @@ def test_a_run_is_where_the_rows_are() -> None:
     ("how", "message"),
     [
         (sleep, r"^rank 2 did not answer within 1 s in round 3; gave up"),
-        (die, r"^rank 2 has gone in round \d; gave up"),
+        (die, r"^rank 2 was lost in round \d; gave up"),
     ],
 )
 def test_a_rank_that_is_lost_is_named(how: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,9 +135,9 @@ def test_ranks_that_are_killed_are_replaced_and_connected_anew(tmp_path: Path, m
     }
     alone = distopt.simulate("ring", **ask)
     file.write_text("3 9")
-    with pytest.warns(LossWarning, match="^rank 2 has gone in round") as caught:
+    with pytest.warns(LossWarning, match="^rank 2 was lost in round") as caught:
         shared = distopt.simulate("ring", engine="ranks:workers=3,timeout=20,backend=nccl", **ask)
-    assert [str(each.message).split(" in round")[0] for each in caught] == ["rank 2 has gone"] * 2
+    assert [str(each.message).split(" in round")[0] for each in caught] == ["rank 2 was lost"] * 2
     assert not file.read_text()
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
 
@@ -208,10 +208,10 @@ def test_the_command_line_says_where_a_backend_belongs() -> None:
 
     ask = ["simulate", "ring", "--agents", "5", "--scenario", "moving_target", "--rounds", "3"]
     for words, message in (
-        ([*ask, "--backend", "nccl"], "--backend says what carries the rows of ranks; add --engine ranks"),
+        ([*ask, "--backend", "nccl"], "--backend needs ranks; add --engine ranks"),
         (
             [*ask, "--engine", "ray", "--backend", "gloo"],
-            "--backend says what carries the rows of ranks; add --engine ranks",
+            "--backend needs ranks; add --engine ranks",
         ),
         ([*ask, "--engine", "ranks", "--backend", "mpi"], "'mpi' is not one of 'gloo', 'nccl'"),
     ):

@@ -190,7 +190,7 @@ distopt.simulate("ring", engine="ranks:workers=3,timeout=5,backend=nccl", **ask)
             "sleep",
             r"(rank 1 or )?rank 2 did not answer within 5 s in round 3",
         ),  # rank 1 looks at a number in every round: there it waits for its GPU
-        ("die", r"rank 2 has gone in round \d"),
+        ("die", r"rank 2 was lost in round \d"),
     ],
 )
 def test_a_rank_that_is_lost_ends_the_run_on_gpus(how: str, message: str) -> None:

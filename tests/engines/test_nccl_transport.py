@@ -142,8 +142,8 @@ def test_a_failing_call_names_whom_it_was_between(
 
     monkeypatch.setattr(pair[0].pg, "_end_coalescing", fails)
     pair[0].expect((4, "x"), {1: buffer()})
-    with pytest.raises(RunError, match="^rank 1 has gone in round 4$"):
+    with pytest.raises(RunError, match="^rank 1 was lost in round 4$"):
         pair[0].send((4, "x"), {1: buffer()})
     pair[0].group.store.delete_key("failed")
-    with pytest.raises(RunError, match="^rank 1 has gone in round 0$"):
+    with pytest.raises(RunError, match="^rank 1 was lost in round 0$"):
         pair[0].handshake()

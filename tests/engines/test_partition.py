@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(tmp_path: Any) -> None:
         )
     asked = CliRunner().invoke(cli, ["simulate", "ring", "--agents", "4", "--partition", "cut", "--out", str(tmp_path)])
     assert asked.exit_code == 2
-    assert "--partition says how workers share the agents" in asked.output
+    assert "--partition needs an engine that has workers" in asked.output
 
 
 def test_the_command_line_takes_it(tmp_path: Any) -> None:

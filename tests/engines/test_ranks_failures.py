@@ -39,7 +39,7 @@ pytestmark = [needs.forks, pytest.mark.usefixtures("nothing_stays")]
         (
             die,
             RunError,
-            rf"^rank 2 has gone in round [23]; {END}$",
+            rf"^rank 2 was lost in round [23]; {END}$",
         ),  # what it sends of round 2 is on its way when it dies
         (sleep, RunError, rf"^rank 2 did not answer within 1 s in round 3; {END}$"),
     ],
@@ -84,7 +84,7 @@ def test_ranks_that_are_killed_at_twenty_random_rounds_change_nothing(
         warnings.simplefilter("always")
         shared = distopt.simulate("ring", engine="ranks:workers=3,timeout=20", **ask)
     losses = [str(each.message) for each in caught if each.category is LossWarning]
-    assert len(losses) == 20 and all(re.match(r"rank 2 has gone in round \d+; starting again", each) for each in losses)
+    assert len(losses) == 20 and all(re.match(r"rank 2 was lost in round \d+; starting again", each) for each in losses)
     assert any("from round" in each for each in losses) == (record == "")  # x is asked for after every stretch
     assert not file.read_text()
     assert [name for name in alone if not np.array_equal(alone[name], shared[name], equal_nan=True)] == []
@@ -100,7 +100,7 @@ def test_a_rank_that_is_killed_between_two_stretches_is_replaced() -> None:
         (victim,) = [process for process in multiprocessing.active_children() if process.name == "rank 3"]
         victim.kill()
         victim.join()
-        with pytest.warns(LossWarning, match="^rank 3 has gone in round"):
+        with pytest.warns(LossWarning, match="^rank 3 was lost in round"):
             list(runner.run(problem, comparison.comparator, comparison.blocks, engine))
         assert all(torch.equal(a, b) for a, b in zip(tensors(stood), tensors(engine.fetch()), strict=True))
     finally:

@@ -133,7 +133,7 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         engine_of_ray.packed(made(algorithm=Unsendable()))
     with (
         monkeypatch.context() as old,
-        pytest.raises(InputError, match=r"^Ray 2\.51\.0 knows no tokens: .*; pip install --upgrade"),
+        pytest.raises(InputError, match=r"^Ray 2\.51\.0 has no tokens, .*; pip install --upgrade"),
     ):
         old.setattr("ray.__version__", "2.51.0")
         library()

@@ -90,7 +90,7 @@ def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(
     run, told = losses(ask, "ray:workers=2")
     assert not file.read_text(), "not all were killed"
     assert 10 <= len(told) <= 20, "two may die at once, but not always"
-    assert all(re.match(r"rank [01] has gone in round \d+( or later)?; starting again", each) for each in told)
+    assert all(re.match(r"rank [01] was lost in round \d+( or later)?; starting again", each) for each in told)
     assert [name for name in alone if not np.array_equal(alone[name], run[name], equal_nan=True)] == []
 
 
@@ -140,8 +140,8 @@ def test_without_room_for_another_fewer_actors_go_on(
     ("how", "message"),
     [
         (divide, "^rank 1 failed in round 2: ZeroDivisionError: agent 15 has enough$"),
-        (die, "^rank 1 has gone in round [0-3]( or later)?; gave up after 0 new starts"),
-        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 new starts"),
+        (die, "^rank 1 was lost in round [0-3]( or later)?; gave up after 0 restarts"),
+        (stop, "^rank 1 did not answer within 3 s in round [23]; gave up after 0 restarts"),
     ],
 )
 def test_what_ends_a_run_is_told_in_one_line(

@@ -73,7 +73,7 @@ def sleep() -> None:
     time.sleep(3600)
 
 
-END = "gave up after 3 new starts without a step forward"
+END = "gave up after 3 restarts without progress"
 
 
 class Mortal:

@@ -187,7 +187,7 @@ def test_options_add_metrics_over_a_file_of_another_folder(folder: Path) -> None
         ("class Mine:\n    title = 3\n    def term(self, view): ...\n", "metric mine: title must be of the type str"),
         (
             "class Mine:\n    def term(self, view): return view.x\n",
-            r"metric mine: its term is \[\d+, 6, 3\], not \[\d+, 6, 1\]; columns\(dim\) says how many",
+            r"metric mine: its term is \[\d+, 6, 3\], not \[\d+, 6, 1\]; columns\(dim\) must give the last size",
         ),
         ("class Mine:\n    def term(self, view): return 1.0\n", "metric mine: its term is float"),
         (
@@ -205,7 +205,7 @@ def test_what_measures_nothing_is_refused(folder: Path, text: str, message: str)
 @pytest.mark.parametrize("name", ["bits", "x", "average_cost", "s"])
 def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
     Path(f"{name}.py").write_text(OWN_COST)
-    with pytest.raises(InputError, match=f"metric {name}: a run has something of this name already"):
+    with pytest.raises(InputError, match=f"metric {name}: a run already has a series of this name"):
         distopt.simulate("ring", **EXPERIMENT, metrics=f"{name}.py", record="s")
     with pytest.raises(InputError, match=r"give an object of it, as in Length\(\)"):
         distopt.simulate("ring", **EXPERIMENT, metrics=[Length])

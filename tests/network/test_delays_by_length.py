@@ -193,10 +193,10 @@ def test_files_and_commands_know_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (ROADS, {"clock": "compute=1e-5"}, r"the longest link \(1000 km\) takes 500 of them; 64 are the most"),
         (ROADS, {"sleep": 0.1}, "sleep and delay do not go together"),
         (ROADS, {"churn": 0.1}, "churn and delay do not go together"),
-        (ROADS, {"drop_links": 0.1}, "delay needs links that are there in every round"),
+        (ROADS, {"drop_links": 0.1}, "delay needs the same links in every round"),
         (ROADS, {"algorithm": "prox_skip"}, "leave delay out"),
         (ROADS, {"channel": "choco:compressor=sign"}, "leave delay out"),
-        (ROADS, {"delay": "lengths"}, "or a range of them, such as 0..3, or length"),
+        (ROADS, {"delay": "lengths"}, "or a range, such as 0..3, or length"),
     ],
     ids=str,
 )

@@ -143,7 +143,7 @@ def test_what_is_no_directed_graph_is_refused_in_a_line(tmp_path: Path, name: st
 
 def test_weights_have_directions_of_their_own(tmp_path: Path) -> None:
     np.save(tmp_path / "W.npy", np.array([[0.5, 0.5], [0.5, 0.5]]))
-    with pytest.raises(InputError, match=r"W\.npy holds weights, which say who hears whom; leave directed out"):
+    with pytest.raises(InputError, match=r"W\.npy holds weights, which already have directions; leave directed out"):
         file(path=tmp_path / "W.npy", directed=True)
     wrong: Any = "true"
     with pytest.raises(InputError, match="file: directed must be true or false, got 'true'"):

@@ -101,7 +101,7 @@ def test_too_few_and_too_many_arcs() -> None:
     for p in (5e-324, 1e-9, 0.01):
         with pytest.raises(InputError, match=r"none of 100 random graphs was connected; raise p above log\(N\) / N"):
             make("random_digraph", 50, p=p)
-    with pytest.raises(InputError, match=r"more than is made at once .*; lower p or the number of agents"):
+    with pytest.raises(InputError, match=r"more than the limit of .*; lower p or the number of agents"):
         make("random_digraph", 1_000_000, p=0.5)
     assert len(make("random_digraph", 50, p=1.0).arcs) == 2450
 

@@ -152,7 +152,7 @@ def test_a_method_that_needs_column_sums_is_warned_of_once() -> None:
         ({"algorithm": "gt", "channel": "choco:compressor=sign,resync=4"}, "channel choco keeps sums"),
         ({"algorithm": "lead"}, "keeps sums of what neighbours sent"),
         ({"algorithm": "powergossip"}, "powergossip keeps vectors for each link"),
-        ({"algorithm": "ef_sgd"}, "has its workers meet around their average, which misses nobody"),
+        ({"algorithm": "ef_sgd"}, "needs the average of all workers in every round"),
         ({"algorithm": "gt", "channel": "running_sums"}, "on top of the average; use robust_push_diging"),
         ({"algorithm": "gt", "drop_messages": 1.0}, r"drop_messages=1.0: must be a probability in \[0, 1\)"),
         ({"algorithm": "gt", "drop_messages": "x"}, "drop_messages='x': must be a probability"),
@@ -167,9 +167,7 @@ def test_who_cannot_lose_messages_is_refused(ask: dict[str, Any], says: str) -> 
 
 @pytest.mark.parametrize(("topology", "drop"), [("one_peer_exponential", 0.0), ("ring", 0.2)])
 def test_running_sums_need_a_fixed_graph(topology: str, drop: float) -> None:
-    with pytest.raises(
-        InputError, match="robust_push_diging remembers something of each sender, but here links come and go"
-    ):
+    with pytest.raises(InputError, match="robust_push_diging keeps a memory of each sender, but links fail or change"):
         distopt.simulate(topology, algorithm="robust_push_diging", drop_links=drop, **ASK)
 
 

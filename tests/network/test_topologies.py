@@ -284,8 +284,8 @@ def test_switching_rounds_do_not_depend_on_the_chunk(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "n", "parameters", "message"),
     [
-        ("grid", 7, {}, "take 6 or 8 agents, or topology path"),
-        ("torus", 13, {}, "take 12 or 14 agents, or topology ring"),
+        ("grid", 7, {}, "use 6 or 8 agents, or topology path"),
+        ("torus", 13, {}, "use 12 or 14 agents, or topology ring"),
         ("hypercube", 12, {}, "such as 8 or 16"),
         ("random_regular", 5, {"degree": 3}, "must be even"),
         ("random_regular", 4, {"degree": 4}, "below the number of agents 4"),
@@ -307,7 +307,7 @@ def test_switching_rounds_do_not_depend_on_the_chunk(name: str) -> None:
         ("topohub", 12, {}, "has 11 agents, not 12"),
         ("topohub", None, {"name": "topozoo/Nowhere"}, "no network 'topozoo/Nowhere'"),
         ("topohub", None, {"name": "../secret"}, "not of the form group/name"),
-        ("file", None, {}, "say which"),
+        ("file", None, {}, "path is missing"),
         ("file", None, {"path": "graph.xls"}, "suffix '.xls'"),
         ("file", None, {"path": "missing.csv"}, "does not exist"),
     ],

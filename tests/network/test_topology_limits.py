@@ -42,7 +42,7 @@ def test_too_few_links(spec: str, agents: int) -> None:
     ],
 )
 def test_too_many_links(spec: str, agents: int) -> None:
-    with pytest.raises(InputError, match=r"more than is made at once .*; lower|hardly a place to rewire"):
+    with pytest.raises(InputError, match=r"more than the limit of .*; lower|too few free places to rewire"):
         build_topology(spec, agents, 0)
 
 

@@ -143,7 +143,10 @@ def test_a_graph_without_lengths_keeps_its_fingerprint() -> None:
         ({"clock": "latency=length"}, "does not know the lengths"),
         ({"clock": "latency=length", "topology": "one_peer_exponential"}, "does not know the lengths"),
         ({"clock": CLOCK, "delay": 2}, "clock and delay do not go together"),
-        ({"clock": CLOCK, "algorithm": "ef_sgd", "topology": "star"}, "what their server answers is not counted"),
+        (
+            {"clock": CLOCK, "algorithm": "ef_sgd", "topology": "star"},
+            "averages on a server, whose answers are not counted",
+        ),
     ],
 )
 def test_what_it_cannot_tell_is_refused(ask: Mapping[str, Any], message: str) -> None:

@@ -298,7 +298,7 @@ def test_what_cannot_serve_a_channel_is_refused(push_pull: str, push_sum: str) -
     with pytest.raises(InputError, match="empty dict"):
         run({}, push_pull)
     periodic = np.eye(N)[[*range(1, N), 0]]
-    with pytest.raises(InputError, match=r"push_pull.py \(channel 's'\) needs weights whose powers settle"):
+    with pytest.raises(InputError, match=r"push_pull.py \(channel 's'\) needs weights whose powers converge"):
         run({"x": R, "s": periodic}, push_pull)
     with pytest.raises(InputError, match="drop_links needs symmetric weights"):
         run({"x": R, "s": C}, push_pull, drop_links=0.1)

@@ -245,10 +245,10 @@ def test_what_cannot_be_is_refused() -> None:
         "bytes_sent": 0,
         "kept": {"first.weight": {"number": 0, "error": torch.zeros(1, 34), "warm": None}},
     }
-    with pytest.raises(InputError, match="for first.weight this one has one of 35 numbers, not 34"):
+    with pytest.raises(InputError, match="first.weight has 35 numbers here, not 34"):
         ErrorFeedbackState().load_state_dict(saved, Net())
     saved["kept"] = {"third.weight": {"number": 0, "error": torch.zeros(1, 35), "warm": None}}
-    with pytest.raises(InputError, match=r"for third.weight this one has no such parameter"):
+    with pytest.raises(InputError, match=r"it has third.weight, and this model has no such parameter"):
         ErrorFeedbackState().load_state_dict(saved, Net())
 
 

@@ -180,10 +180,10 @@ class Other(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Other((7, 5)).double(), r"another model: for first.weight this one has the shape \[5, 7\], not \[7, 5\]"),
-        (Other((5, 8)).double(), "another model: for first.* this one has the shape"),
-        (Other((5, 7), gain=False).double(), "another model: for gain this one has no such parameter"),
-        (nn.Linear(5, 7), "another model: for .* this one has no such parameter"),
+        (Other((7, 5)).double(), r"another model: first.weight has the shape \[5, 7\] here, not \[7, 5\]"),
+        (Other((5, 8)).double(), "another model: first.* has the shape"),
+        (Other((5, 7), gain=False).double(), "another model: it has gain, and this model has no such parameter"),
+        (nn.Linear(5, 7), "another model: it has .*, and this model has no such parameter"),
         (Net(), "another model or compressor: .* it has float64 .* as error, not float32"),
         (Net().double().to("meta"), "device meta"),
         (torch.zeros(3), "model is a Tensor"),
@@ -220,7 +220,7 @@ def test_each_rank_goes_on_from_its_own_and_of_as_many(tmp_path: Path) -> None:
     for rank, (own, told) in enumerate(among(2, work, tmp_path)):
         assert own == [rank, 2] and len(told) == 2
         assert (
-            f"saved on rank {1 - rank} of 2, and this is rank {rank} of 2" in told[0]
+            f"saved on rank {1 - rank} of 2, but this is rank {rank} of 2" in told[0]
             and f"on rank {rank} of 3" in told[1]
         )
 

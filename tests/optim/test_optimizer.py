@@ -146,7 +146,7 @@ def test_every_algorithm_trains_as_it_is_simulated(tmp_path: Path) -> None:
 
 def test_what_only_the_simulator_knows_is_refused() -> None:
     model = Small().double()
-    with pytest.raises(InputError, match="a closure gives gradients; take the algorithm without bandit"):
+    with pytest.raises(InputError, match="a closure gives gradients; use the algorithm without bandit"):
         Decentralized(model.named_parameters(), stepping("bandit", 0.005))
     optimizer = Decentralized(model.named_parameters(), stepping("prediction_correction", 0.005))
 
@@ -156,7 +156,7 @@ def test_what_only_the_simulator_knows_is_refused() -> None:
         value.backward()
         return value
 
-    with pytest.raises(InputError, match="are not known here"):
+    with pytest.raises(InputError, match="only the simulator has them"):
         optimizer.step(closure)
 
 

@@ -141,7 +141,7 @@ def test_the_file_of_another_rank_is_refused(tmp_path: Path) -> None:
         torch.distributed.barrier()
         content = torch.load(tmp_path / "rank-0.pt", weights_only=True)
         if rank == 1:
-            with pytest.raises(InputError, match="that of rank 0; this is rank 1, which needs its own"):
+            with pytest.raises(InputError, match="the state belongs to rank 0, but this is rank 1"):
                 optimizer.load_state_dict(content)
 
     on_ranks(2, work, tmp_path)

@@ -108,7 +108,7 @@ def test_a_run_that_was_interrupted_ends_with_the_bits_of_an_undisturbed_one(tmp
     ended = train(tmp_path, *words, "--out", "out", world=3, prepare=signalled(number, rank=1, step=12))
     steps = {path.parent.name for path in checkpoints(tmp_path / "out")}
     if number == signal.SIGKILL:
-        assert ended[1].code == -number and "rank 1 has gone in round 1" in ended[0].said, ended
+        assert ended[1].code == -number and "rank 1 was lost in round 1" in ended[0].said, ended
         assert steps == {"step-000000008-of-3-ranks"}
     else:
         assert [each.code for each in ended] == [128 + number] * 3, ended

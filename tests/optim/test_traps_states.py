@@ -180,7 +180,7 @@ def test_training_goes_on_with_the_same_bits_from_files_of_each_rank(tmp_path: P
             assert optimizer.round == 8
         other = torch.load(tmp_path / f"0.{1 - rank}.pt", weights_only=True)
         optimizer = Decentralized(Small().named_parameters(), LATER[0][0], **LATER[0][1])
-        with pytest.raises(InputError, match=f"that of rank {1 - rank}; this is rank {rank}"):
+        with pytest.raises(InputError, match=f"belongs to rank {1 - rank}, but this is rank {rank}"):
             optimizer.load_state_dict(other)
         assert optimizer.round == 0
 
@@ -284,7 +284,7 @@ def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(round: int, tm
                 found = {each["step"].item() for each in optimizer.state_dict()["state"].values()}
                 return found == {optimizer.round}
             except RunError as error:
-                return "a step ended in the middle" in str(error)
+                return "a step failed halfway" in str(error)
 
     def second(rank: int) -> Any:
         model, optimizer = made()

@@ -122,7 +122,7 @@ def test_readings_are_at_the_rounds_that_metrics_are_recorded_at() -> None:
     assert np.array_equal(values, full.readings("sharpness")[1]) and np.isfinite(values).all()
     assert thin.readings("consensus_error")[1].shape == (2, 6)
     with pytest.raises(
-        InputError, match="probe sharpness: every=8: must be a multiple of 3, as the run records every 3th round"
+        InputError, match="probe sharpness: every=8: must be a multiple of 3, since the run records every 3th round"
     ):
         distopt.simulate("ring", **ASK, every=3, probe="sharpness:every=8")
 
@@ -270,7 +270,7 @@ def test_an_experiment_says_what_it_probes(folder: Path) -> None:
         ),
         (
             "class Mine:\n    every = 2\n    def measure(self, seen): return seen.cost(seen.mean, 99)\n",
-            "a probe that measures before round 1 asks for the costs of round 99",
+            "a probe that measures before round 1 cannot have the costs of round 99",
         ),
     ],
 )

@@ -171,8 +171,8 @@ def test_before_the_first_round_there_is_no_preconditioner_and_no_way() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        ("gt", "the direction sgd says of no preconditioner; use one that does, as in direction=adam"),
-        ("extra", "EXTRA has no direction rule; use an algorithm with direction=adam"),
+        ("gt", "the direction sgd has no preconditioner; use one that does, as in direction=adam"),
+        ("extra", "extra has no direction rule; use an algorithm with direction=adam"),
     ],
 )
 def test_what_has_no_preconditioner_is_refused_by_name(algorithm: str, message: str) -> None:

@@ -122,7 +122,7 @@ def test_the_profile_needs_figures_above_zero(tmp_path: Path) -> None:
         for k in range(5)
         for group in groups([run("gt", [1.0] * 6, f"s{k}"), run("dgd", [0.0 if k == 4 else 2.0] * 6, f"s{k}")])
     ]
-    assert paper._profiles(compared(five))[1].startswith("no performance profile: it takes figures above zero")
+    assert paper._profiles(compared(five))[1].startswith("no performance profile: it needs figures above zero")
     found, _ = paper._profiles(compared([*five[:4], *problem(run("gt", [1.0] * 8, "s9"), scenario="s9")]))
     assert found is not None and list(found) == ["gt", "dgd"] and found["gt"].score == 1.0
 

@@ -107,7 +107,7 @@ def test_problems_that_only_the_rounds_recorded_tell_apart_have_titles_of_their_
 def test_a_run_whose_manifest_is_lost_is_not_left_out_silently(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "a", tmp_path / "a")
     (tmp_path / "a" / "dgd" / "manifest.json").unlink()
-    with pytest.raises(InputError, match="dgd/manifest.json: missing, although results of the run are there"):
+    with pytest.raises(InputError, match="dgd/manifest.json: missing, although the run has results"):
         study.read([tmp_path])
 
 

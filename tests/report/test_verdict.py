@@ -101,7 +101,7 @@ def test_a_figure_that_is_no_number_is_no_divergence() -> None:
     shares = np.array([[1.0, nan]] * 8)
     found = verdict(run("gt", EIGHT, own=np.ones((8, 2))), run("dgd", EIGHT, own=shares), metric="own")
     assert [row.diverged for row in found.rows] == [0, 0] and found.rows[1].median.value == inf
-    assert "own of dgd is no number at the end of 8 of 8 trials" in found.text()
+    assert "own of dgd is not a number at the end of 8 of 8 trials" in found.text()
 
 
 def test_hostile_names_do_not_reach_the_terminal() -> None:

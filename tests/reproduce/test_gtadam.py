@@ -371,7 +371,7 @@ def test_all_papers_end_in_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (
             ("gtadem",),
-            f"no experiments of 'gtadem' here; there are those of: {', '.join(reproduce.PAPERS)}; or write all",
+            f"there are no experiments of 'gtadem'; papers: {', '.join(reproduce.PAPERS)}; or all",
         ),
         (("gtadam", "--only", "density"), "its parts: classification, static, localization, images"),
         (("all", "--only", "images"), "--only images: is for one paper: ef-signsgd, gtadam"),

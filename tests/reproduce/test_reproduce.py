@@ -373,7 +373,7 @@ def test_results_of_other_settings_count_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("ef-signsdg",), "no experiments of 'ef-signsdg' here; there are those of: ef-signsgd"),
+        (("ef-signsdg",), "there are no experiments of 'ef-signsdg'; papers: ef-signsgd"),
         (
             ("ef-signsgd", "--only", "pictures"),
             "no such part; its parts: counterexamples, least-squares, images, density",

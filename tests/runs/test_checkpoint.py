@@ -112,7 +112,9 @@ class Odd:
         return mix("x", x) - 0.1 * g, self.later
 
 
-@pytest.mark.parametrize(("first", "later", "message"), [((), (1,), "nested otherwise"), (b"a", b"b", "holds a bytes")])
+@pytest.mark.parametrize(
+    ("first", "later", "message"), [((), (1,), "another structure"), (b"a", b"b", "holds a bytes")]
+)
 def test_a_state_that_no_file_can_hold_is_refused(tmp_path: Path, first: Any, later: Any, message: str) -> None:
     problem = build(Experiment(**{**BASE, "algorithm": Odd(first, later), "record": ()}))
     about = checkpoint.About("", "a", False, "cpu", 0.0, {})
@@ -261,11 +263,11 @@ def test_what_cannot_be_resumed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
             ["d"],
             "d ran on cuda, whose bits differ from those of cpu; add --device, or --engine ranks --backend nccl, or --force",
         ),
-        (["b"], "b/checkpoint: damaged or cut short (the check sum is another); to begin anew, remove it"),
+        (["b"], "b/checkpoint: damaged or cut short (the checksum differs); to start again, remove it"),
         (["c"], "c: holds no experiment.toml"),
         (["nowhere"], "nowhere: no such folder"),
         (["empty"], "empty: holds no run"),
-        (["b", "--workers", "2"], "--workers says how many"),
+        (["b", "--workers", "2"], "--workers needs an engine that has workers"),
     ):
         result = call("resume", *words)
         assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.output

@@ -74,10 +74,10 @@ def test_objects_and_files_are_wrapped_too() -> None:
     )
     assert found == {"algorithm": Bandit(DGD(0.3), "residual", 0.2), "scenario": Feasible(Quadratic(2), "l1")}
     with pytest.raises(
-        InputError, match="feedback=one_point:delta=.1,2.: a list of values needs algorithms that are given as texts"
+        InputError, match="feedback=one_point:delta=.1,2.: a list of values needs each algorithm to be a spec"
     ):
         wrapped({"algorithm": DGD(), "feedback": "one_point:delta=[1,2]"})
-    with pytest.raises(InputError, match="float cannot serve among the algorithms"):
+    with pytest.raises(InputError, match="float cannot be used among the algorithms"):
         wrapped({"algorithm": 0.5, "feedback": "one_point"})
 
 
@@ -129,7 +129,7 @@ def test_sweeps_vary_settings_and_what_is_inside_them() -> None:
     assert 'feedback = "two_point"' in Path("o/sweep.toml").read_text()
     again = distopt.resume("o")
     assert list(again) == list(runs)
-    with pytest.raises(InputError, match="feedback.delta: here names no single feedback as text"):
+    with pytest.raises(InputError, match="feedback.delta: here has no single feedback given as text"):
         sweep.points(values, {"feedback.delta": [0.1]}, "here")
 
 
@@ -150,11 +150,11 @@ def test_sweeps_vary_settings_and_what_is_inside_them() -> None:
         ({"feedback": 3}, '^feedback=3: must be a text such as "two_point:delta=0.01"$'),
         ({"feasible": "cube"}, "^feasible=cube: must be one of ball, box, simplex, l1"),
         ({"feasible": "ball:radius=-1"}, "^feasible=ball:radius=-1: radius=-1.0 must be a number"),
-        ({"feedback": "residual", "algorithm": BANDIT}, "says so already, and otherwise; leave one of them out$"),
-        ({"feedback": "residual", "algorithm": "bandit"}, "says so already, and otherwise"),
+        ({"feedback": "residual", "algorithm": BANDIT}, "already sets this to something else; leave one of them out$"),
+        ({"feedback": "residual", "algorithm": "bandit"}, "already sets this to something else"),
         (
             {"feasible": "ball", "scenario": "feasible(quadratic,form=box)"},
-            "^feasible=ball: scenario feasible.* says so already",
+            "^feasible=ball: scenario feasible.* already sets this",
         ),
     ],
     ids=str,

@@ -259,7 +259,7 @@ def test_paths_of_the_python_api_may_be_path_objects(elsewhere: Any) -> None:
     assert paths.label == texts.label
     again = distopt.load(paths.save(Path("o")))
     assert isinstance(again, distopt.Run)
-    with pytest.raises(InputError, match="a path of a scenario is that of a Python file"):
+    with pytest.raises(InputError, match="the path of a scenario must end in .py"):
         distopt.simulate("ring", scenario=Path("data/x.csv"), algorithm="dgd", **ask)
 
 

@@ -35,7 +35,7 @@ def test_a_file_that_changes_under_a_run_is_noticed(folder: Path) -> None:
     whole[len(whole) // 2] ^= 1
     chunk.unlink()
     chunk.write_bytes(whole)
-    with pytest.raises(InputError, match="check sum"):
+    with pytest.raises(InputError, match="checksum"):
         run["dynamic_regret"]
 
 

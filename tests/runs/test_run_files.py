@@ -367,6 +367,6 @@ def flipped(path: Path, other: Path) -> None:
 def test_what_cannot_be_written_beside_a_file_is_one_line(tmp_path: Path, make: Callable[[Path], object]) -> None:
     write_text(tmp_path / "f", "before")
     make(tmp_path / "f.part")
-    with pytest.raises(RunError, match="cannot write .*; what was written before is kept"):
+    with pytest.raises(RunError, match="cannot write .*; earlier results are kept"):
         write_text(tmp_path / "f", "after")
     assert (tmp_path / "f").read_text() == "before"

@@ -165,7 +165,7 @@ def test_what_is_no_value_is_refused(values: Any, message: str) -> None:
         ({"mode": "fast"}, "mode='fast': must be one of"),
         ({"engine": "ranks"}, "engine='ranks': a sweep runs on \"local\" processes"),
         ({"workers": 0}, "workers=0: must be a whole number, at least 1"),
-        ({"address": "auto"}, "address='auto': is that of a running Ray cluster"),
+        ({"address": "auto"}, "address='auto': names a running Ray cluster"),
         ({"out": 3}, "out=3: not the path of a folder"),
         ({"file": {**SETTINGS, "topology": object()}}, "topology was given as a Python object"),
         ({"file": {**SETTINGS, 3: 1}}, "^the settings: no setting 3; settings: "),
@@ -193,7 +193,7 @@ def test_a_damaged_note_is_refused_and_one_goes_on_as_it_was_asked_for() -> None
     for values in ("'ab'", "['seed=1']", "{a = [1]}"):
         Path("out/sweep.toml").write_text(f"{good.partition('[sweep.values]')[0]}values = {values}\n")
         with pytest.raises(
-            InputError, match="no setting 'a'" if "{" in values else "sweep.toml: damaged, or not the note"
+            InputError, match="no setting 'a'" if "{" in values else "sweep.toml: damaged, or not the file"
         ):
             distopt.resume("out")
 
@@ -222,7 +222,7 @@ def test_a_nested_parameter_is_set() -> None:
 
 def test_a_starting_point_that_is_nowhere_is_refused_before_anything_runs() -> None:
     settings = {"topology": "ring", "agents": 4, "scenario": "moving_target"}
-    with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor a .npy file that is there$"):
+    with pytest.raises(InputError, match=r"^x0: 'abc' is neither a number nor an existing .npy file$"):
         distopt.sweep(settings, {"x0": ["abc"]}, out="b")
     assert not Path("b").exists()
 

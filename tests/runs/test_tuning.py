@@ -99,7 +99,7 @@ def test_the_grid_is_continued_where_the_best_stands_at_its_end(own_folder: None
     # curvature 1: the regret falls up to lr = 1, which the first decade above holds; beyond 2 it diverges
     assert (found.lower, found.upper, found.winner and found.winner.lr) == (0, 2, 1.0)
     assert [point.lr for point in found.curve][-7:] == [0.1, 0.215, 0.464, 1, 2.15, 4.64, 10]
-    assert said[0] == "dgd: the best lr, 0.1, is the largest of the grid; it is continued to 1" and len(said) == 2
+    assert said[0] == "dgd: the best lr, 0.1, is the largest of the grid; it is extended to 1" and len(said) == 2
     said.clear()
     found = (
         asked("complete", algorithm="dgd", scenario="quadratic:kappa=1,dim=2", steps="lr=1e-7..1e-6,1")
@@ -252,7 +252,7 @@ def test_no_algorithm_takes_more_gradients_than_another() -> None:
     )
     np.testing.assert_array_equal(loaded["k_gt"]["static_regret"], alone["static_regret"])
     with pytest.raises(
-        InputError, match="algorithm k_gt:lr=0.01: takes 5 gradients in a round, more than 4 rounds of others"
+        InputError, match="algorithm k_gt:lr=0.01: takes 5 gradients in a round, more than others in 4 rounds"
     ):
         distopt.tune("ring", algorithm=["k_gt", "dgd"], **{**FEW, "rounds": 4})
 

@@ -120,17 +120,17 @@ def test_a_folder_of_something_else_is_refused() -> None:
         ({"algorithm": "signsgd:x=1"}, "signsgd: no parameter 'x'"),
         ({"algorithm": ["gt", "gt"]}, "algorithm gt is given twice"),
         ({"algorithm": []}, "algorithm is an empty list"),
-        ({"algorithm": object()}, "algorithm object: was given as a Python object"),
+        ({"algorithm": object()}, "algorithm object: is a Python object"),
         ({"algorithm": "gt:lr=[0.1,x]"}, "algorithm gt:lr=\\[0.1,x\\]: lr: 'x' is not a number"),
         ({"trials": 0}, "trials=0: must be at least 1"),
         ({"report_trials": 0}, "report_trials=0: must be a whole number, at least 1"),
         ({"grid": "lr=1..0.1"}, "grid='lr=1..0.1': the first step size must be below the second"),
-        ({"grid": "b1=0.1..1"}, "a grid is of lr; another constant has over= of its own"),
-        ({"grid": "0.1,0.1"}, "0.1 is there twice"),
+        ({"grid": "b1=0.1..1"}, "a grid holds values of lr; for another parameter use over="),
+        ({"grid": "0.1,0.1"}, "0.1 is given twice"),
         ({"grid": []}, "grid=\\[\\]: no step sizes"),
         ({"grid": [0.1, -1]}, "-1: a step size must be above 0"),
         ({"grid": "lr=1e-99..1,99"}, "more than 1,000 step sizes"),
-        ({"over": {"lr": [1]}}, "over: lr: the step sizes are the grid's; use grid="),
+        ({"over": {"lr": [1]}}, "over: lr: step sizes belong into the grid; use grid="),
         ({"over": {"b7": [1]}}, "over: b7: no algorithm has a parameter b7"),
         ({"record": "nothing"}, "nothing"),
         ({"x0": np.zeros((3, 4, 2))}, "\\[2, 4, 2\\]"),
@@ -147,7 +147,7 @@ def test_schedules_and_algorithms_that_cannot_be_tuned_are_refused() -> None:
     Path("flat.py").write_text(
         "class Flat:\n    def __init__(self, height: float = 0.1): ...\n    def __call__(self, t): return 0.1\n"
     )
-    with pytest.raises(InputError, match="the schedule flat.py has no parameter lr that could be tuned"):
+    with pytest.raises(InputError, match="the schedule flat.py has no parameter lr to tune"):
         distopt.tune("ring", algorithm="gt:lr=flat.py(0.1)", **FEW)
     Path("still.py").write_text(
         "class Still:\n    channels = ('x',)\n    def init(self, x): return ()\n    def update(self, g, s, x, mix): return mix('x', x), s\n"

@@ -241,7 +241,7 @@ def test_every_type_as_the_folder_of_a_run(kind: str) -> None:
     ("name", "value", "says"),
     [
         ("mode", "Eager", "mode='Eager': must be one of auto, eager, compiled"),
-        ("engine", None, "engine=None: must be such as"),
+        ("engine", None, "engine=None: must be a spec such as"),
         ("agents", np.ones(3), r"agents=array\(\[1., 1., 1.\]\) is not a whole number"),
         ("drop_links", np.zeros(1), "must be a probability"),
         ("seed", 2**63, f"seed={2**63}: must be at most {2**63 - 1}"),

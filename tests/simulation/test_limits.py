@@ -179,7 +179,7 @@ def test_a_resumed_run_keeps_what_lies_before_its_checkpoint(
 def test_results_before_a_checkpoint_that_are_missing_are_told() -> None:
     call(*ASK, "--out", "b")
     writer = writing.Writer(Path("b"), "gtadam", manifest.read_manifest(Path("b")))
-    with pytest.raises(InputError, match=r"b: results before round 41 are missing; begin anew with simulate\(...\)"):
+    with pytest.raises(InputError, match=r"b: results before round 41 are missing; start again with simulate\(...\)"):
         writer.keep(41, 1)
     writer.close()
 
@@ -236,7 +236,7 @@ def test_what_cannot_fit_is_refused_before_it_begins(words: list[str], says: str
 def test_links_of_too_many_pairs_are_refused(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ask: dict[str, Any] = {"scenario": "moving_target", "algorithm": "gt", "rounds": 3}
     with pytest.raises(
-        InputError, match=r"about (5|2.5)e\+11 links take (29,802|14,901).* GiB, more than is made at once .*; lower"
+        InputError, match=r"about (5|2.5)e\+11 links take (29,802|14,901).* GiB, more than the limit of .*; lower"
     ):
         distopt.simulate(topology, agents=10**6, **ask)
     monkeypatch.setattr(room, "available", lambda: 10**6)

@@ -171,9 +171,9 @@ def test_a_first_round_without_a_message_has_the_same_bits_everywhere(engine: st
 @pytest.mark.parametrize(
     ("algorithm", "engines", "told"),
     [
-        (Late, ENGINES[1:], "as it stood at the beginning of some rounds and computes it anew in others"),
-        (Wider, ENGINES, "with 6 numbers an agent, not 3 as in the first round"),
-        (MoreGradients, ENGINES, "asks for 1 further gradients in one round, and for 0 in the first"),
+        (Late, ENGINES[1:], "from the state in some rounds and computes it in others"),
+        (Wider, ENGINES, "with 6 numbers per agent, and 3 in the first round"),
+        (MoreGradients, ENGINES, "takes 1 further gradients in one round, and 0 in the first"),
     ],
 )
 def test_other_rounds_than_the_first_are_refused(algorithm: Any, engines: list[str], told: str) -> None:

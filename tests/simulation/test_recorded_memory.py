@@ -109,7 +109,7 @@ def test_the_command_line_takes_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("memory.q.e", "record=memory.q.e: the algorithm sends nothing of that name; it sends: x"),
+        ("memory.q.e", "record=memory.q.e: the algorithm has no such channel; it sends: x"),
         ("memory.x", "record=memory.x: not a tensor; choose one of memory.x.e, memory.x.warm"),
         ("memory.x.f", r"record=memory.x.f: the memory of channel 'x' has no such leaf \(it has: e, warm\)"),
         ("memory.x.", r"record=memory.x.: the memory of channel 'x' has no such leaf \(it has: e, warm\)"),
@@ -118,7 +118,7 @@ def test_the_command_line_takes_the_same_names() -> None:
             "memory",
             r"record=memory: the algorithm's state has no such leaf .*a channel's memory is called memory\.NAME",
         ),
-        ("memory.", "record=memory.: the algorithm sends nothing of that name"),
+        ("memory.", "record=memory.: the algorithm has no such channel"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused(name: str, message: str) -> None:

@@ -366,5 +366,5 @@ def test_newton_walks_far_where_every_step_is_short() -> None:
 def test_data_too_short_for_one_round_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "short.csv"
     file.write_text("a,y\n1,0\n2,1\n3,0\n")
-    with pytest.raises(InputError, match="do not last one round for 4 agents"):
+    with pytest.raises(InputError, match="do not suffice for one round of 4 agents"):
         small(scenario=f"stream:{file},label=y", rounds=None)

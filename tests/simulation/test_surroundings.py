@@ -192,7 +192,7 @@ def pooled(method: str) -> None:
     assert same(local, right["gtadam"]) and same(threads, right["gtadam"])
     assert (
         kind == "InputError"
-        and "a worker of multiprocessing.Pool, may not; use another engine" in message
+        and "a worker of multiprocessing.Pool may not do; use another engine" in message
         and "\n" not in message
     )
 

@@ -91,7 +91,7 @@ def test_the_check_knows_it(network: str) -> None:
     check_scenario(made)
     with pytest.raises(AssertionError, match="comparator must be True or False, not 0"):
         check_scenario(type("Network", (type(made),), {"comparator": 0})())
-    with pytest.raises(AssertionError, match="nobody knows its optimum; it has one"):
+    with pytest.raises(AssertionError, match="comparator = False, but it has an optimum"):
         check_scenario(type("Network", (type(made),), {"optimum": lambda self, b: torch.zeros(1, 1, self.dim)})())
 
 
@@ -109,7 +109,7 @@ def test_what_compares_is_left_out_and_the_cost_is_there(network: str) -> None:
     }
     stored = {name for name in COMPARES if catalogue()[name].stored}
     assert stored <= run.info["left_out"].keys()
-    with pytest.raises(KeyError, match="dynamic_regret is not in this run: nobody knows the minimisers"):
+    with pytest.raises(KeyError, match="dynamic_regret is not in this run: the minimisers of the scenario are unknown"):
         _ = run["dynamic_regret"]
     assert run["cost"][:, -10:].mean() < 0.5 * run["cost"][:, :10].mean(), "it learns nothing"
     # the cost is F_t at the network average, from the definition
@@ -139,7 +139,7 @@ def test_the_table_the_csv_and_the_picture_show_the_cost(network: str) -> None:
     assert re.search(r"^algorithm +cost +spread", result.stdout, re.M) and "regret  " not in result.stdout
     assert result.stdout.count(" *") == 1
     assert (
-        "left out: the dynamic regret, the regrets at each agent's own point, the static regret: nobody"
+        "left out: the dynamic regret, the regrets at each agent's own point, the static regret: the minimisers"
         in result.stdout
     )
     assert Path("out/cost.png").stat().st_size > 10_000 and not Path("out/regret.png").exists()
@@ -200,7 +200,7 @@ def test_the_catalogue_says_it(monkeypatch: pytest.MonkeyPatch, network: str) ->
     assert "comparator = False" in entries.entry("metrics", "tracking_error").text
     assert "comparator = False" not in entries.entry("metrics", "consensus_error").text
     monkeypatch.setattr(registry, "files", lambda kind: {"network": Path(network)})
-    assert "Nobody knows its minimisers" in entries.entry("scenarios", "network").text
+    assert "Its minimisers are unknown" in entries.entry("scenarios", "network").text
 
 
 def test_other_scenarios_keep_no_cost() -> None:

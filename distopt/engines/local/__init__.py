@@ -1,7 +1,7 @@
 """The local engine: all agents in one block of this process.
 
-Rounds are compiled as one function (``compiled``), unless they are asked to be eager, run on another device than the CPU, or cannot be
-written out. They are never chosen by a clock or by sizes: the same experiment has the same bits on every run.
+Rounds are compiled as one function (``compiled``). They run eagerly on request, on devices other than the CPU, and if they cannot be
+compiled. They are never chosen by a clock or by sizes: the same experiment has the same bits on every run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MODES = get_args(Mode)
 def local(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "cpu") -> Engine:
     """All agents in this process.
 
-    On the CPU rounds are compiled. Where they cannot be, a warning says why and they run one by one in Python; with mode "compiled" that
-    is an error. With mode "eager", and on other devices, they run one by one.
+    On the CPU rounds are compiled. If they cannot be compiled, a warning says why, and they run one by one in Python. With mode
+    "compiled" this is an error. With mode "eager", and on other devices, they run one by one.
 
     Raises:
         InputError: ``mode`` is none, torch has no such ``device``, or the mode is "compiled" there.
@@ -50,10 +50,10 @@ def local(problem: Problem, blocks: Blocks, mode: Mode = "auto", device: str = "
 def compiles(problem: Problem, blocks: Blocks, mode: Mode = "auto") -> bool:
     """Whether workers compile the rounds of a problem: all of them, or none, and as the local engine does.
 
-    Where the rounds cannot be compiled there is a warning that says why.
+    If the rounds cannot be compiled, a warning says why.
 
     Raises:
-        InputError: ``mode`` is none, or it is "compiled" and the rounds cannot be.
+        InputError: an unknown ``mode``, or "compiled" for rounds that cannot be compiled.
     """
     check(mode)
     if mode == "eager":
@@ -77,10 +77,10 @@ def not_compiled(why: object, forced: bool) -> None:
 
 
 def costs_not_compiled(problem: Problem, why: object) -> None:
-    """Say why torch computes the gradients, unless the scenario says so itself."""
+    """Warn that torch computes the gradients, unless the scenario declares it."""
     if problem.scenario.eager is None:
         warnings.warn(
-            f"the costs are not compiled, only what the algorithm does with the gradients: {why}",
+            f"the costs are not compiled, only the algorithm's update: {why}",
             CompileWarning,
             stacklevel=4,
         )
@@ -96,7 +96,7 @@ def check(mode: object, engine: object = "local", agentwise: object = None) -> N
         raise InputError(f"mode={shown(mode)}: must be one of {', '.join(MODES)}")
     if not isinstance(engine, str) and not callable(engine):
         raise InputError(
-            f'engine={shown(engine)}: must be such as "local" or "threads:workers=3", or what makes an engine'
+            f'engine={shown(engine)}: must be a spec such as "local" or "threads:workers=3", or a function that makes an engine'
         )
     if agentwise is not None and not isinstance(agentwise, bool | np.bool_):
         raise InputError(f"agentwise={shown(agentwise)}: must be True, False or None")

@@ -52,16 +52,16 @@ class Recursion:
     ) -> None:
         self.bits, self.seen = 0, 0
         self.keep, self.observe, self.own, self.leaves = keep, observe, stood.form(), leaves.form()
-        # an algorithm that counts would count these rounds, and tensors that a scenario keeps would be those of the recording
+        # copies, since an algorithm that counts would count these rounds, and a scenario might keep tensors of the recording
         own = {"algorithm": copy.copy(problem.algorithm), "scenario": copy.copy(problem.scenario)}
         self.problem = dataclasses.replace(problem, **own)
         self._calls = Calls(algorithm=self.problem.algorithm, **self.problem.channels)
 
     def __call__(self, carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The leaves of what the agents hold after a round, and the rows that are kept of it.
+        """The leaves of the agents' values after a round, and the rows that are recorded.
 
         Raises:
-            Unsupported: what the agents hold has another form after the round, or an object has counted it.
+            Unsupported: the agents' values have another form after the round, or an object has counted the round.
         """
         with self._calls.one():
             return self._round(carry, data)
@@ -99,7 +99,7 @@ class Rounds:
         self.memory: list[Tensor] = []  # of the last call, for the next
 
     def __call__(self, held: Leaves, leaves: Leaves, rounds: range) -> tuple[Segment, AgentState]:
-        """``rounds``, places in ``leaves``, and what the agents hold after them. What ``held`` holds is written over."""
+        """``rounds``, places in ``leaves``, and what the agents hold after them. The values in ``held`` are overwritten."""
         count, own = len(rounds), self.recursion
         rows = [torch.empty(count, *shape, dtype=dtype) for shape, dtype in self.function.rows]
         data = [each.contiguous() for each in leaves.tensors]
@@ -156,8 +156,8 @@ def obstacle_of_updates(problem: Problem) -> str | None:
 class Compiled(InThisProcess):
     """Runs blocks through ``Rounds``, compiled once for each shape of block (one, unless the network's degree changes).
 
-    Where only the costs cannot be written out, ``Updates`` runs them. Rounds that cannot be written out otherwise run one by one in Python,
-    after a warning that says why; where they are ``forced``, that is an error.
+    Where only the costs cannot be written out, ``Updates`` runs them. Rounds that cannot be compiled run one by one in Python, after a
+    warning that says why. If they are ``forced``, this is an error.
     """
 
     def __init__(self, forced: bool = False) -> None:
@@ -188,7 +188,8 @@ class Compiled(InThisProcess):
         """See ``distopt.simulation.runner.Engine``.
 
         Raises:
-            InputError: the rounds cannot be written out and are forced, or earlier ones could: eager ones would have other bits.
+            InputError: the rounds cannot be compiled, but are forced, or earlier rounds were compiled: eager rounds
+                would have other bits.
         """
         if self._eager is not None:
             return self._eager.advance(block, rounds, keep)
@@ -211,7 +212,7 @@ class Compiled(InThisProcess):
         return self._eager.advance(block, rounds, keep)
 
     def _otherwise(self, error: Unsupported, block: Block, rounds: range) -> Eager:
-        """What runs the rounds that cannot be compiled as a whole."""
+        """The function that runs rounds that cannot be compiled as a whole."""
         if objects.fault() is None and obstacle_of_updates(self._problem) is None:
             costs_not_compiled(self._problem, error)
             return Updates()

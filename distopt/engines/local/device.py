@@ -31,7 +31,7 @@ class OnDevice:
             RuntimeError,
             AssertionError,
             NotImplementedError,
-        ) as error:  # a build without CUDA says so by an assertion
+        ) as error:  # a build without CUDA raises an AssertionError
             raise InputError(
                 f"device={device}: torch cannot use it ({first_line(error)}); {either('leave --device out', 'leave it out')} to run on the CPU"
             ) from None

@@ -53,7 +53,7 @@ def walk(
     keep: tuple[str, ...],
     one: Step,
 ) -> Trajectory:
-    """Let the agents of a block go through ``rounds``, places among those that are loaded; place 0 is round ``start``."""
+    """Run ``rounds`` with the agents of a block. They are places among the loaded rounds; place 0 is round ``start``."""
     points = held.x.new_empty(len(rounds), *held.x.shape)
     terms: list[Tensor] = []
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
@@ -100,11 +100,11 @@ class InThisProcess:
     def fetch(self) -> AgentState:
         """See ``distopt.simulation.runner.Engine``."""
         if self._held is None:
-            raise RuntimeError("no agents are here: place them before the first rounds")
+            raise RuntimeError("there are no agents yet: call place() before the first rounds")
         return self._held
 
     def take(self) -> AgentState:
-        """The state, for rounds that write over it: nobody else has it any more."""
+        """The state, for rounds that overwrite it: no other object uses it any more."""
         held, self._held = self.fetch(), None
         return held
 
@@ -131,7 +131,7 @@ class Eager(InThisProcess):
         return Segment(observed, walked.kept, finite(walked.held.x), walked.bits)
 
     def rounds(self, block: Block, rounds: range, held: AgentState) -> Step:
-        """What takes the agents, who hold ``held``, through ``rounds`` of a block one by one."""
+        """The function that runs ``rounds`` of a block one by one, with agents whose values are ``held``."""
         problem, which = self._problem, self._problem.network.which
         data, tables, uniforms = (rounds_of(each) for each in (block.data, block.tables, block.uniforms))
         ts = numbered(held.x, block.start + rounds.start, len(rounds))

@@ -24,7 +24,8 @@ from distopt.simulation.runner import Block
 
 
 class Updates(Eager):
-    """Takes the gradients round by round, and goes on from them by one compiled function. Measures as ``Eager`` does.
+    """Takes the gradients round by round, and computes the rest of each round by one compiled function.
+    Measures as ``Eager`` does.
 
     It has the bits of compiled rounds, as far as the gradients have.
     """
@@ -32,7 +33,7 @@ class Updates(Eager):
     compiled = True
 
     def rounds(self, block: Block, rounds: range, held: AgentState) -> Step:
-        """See ``Eager``. What ``held`` holds is written over.
+        """See ``Eager``. The values in ``held`` are overwritten.
 
         Raises:
             Unsupported: the rest of a round cannot be written out.
@@ -92,6 +93,6 @@ def _no_value(y: Tensor) -> Tensor:
 
 
 def not_compiled(problem: Problem) -> Costs:
-    """What there is to ask of costs that are not recorded."""
+    """The functions of costs that are not recorded."""
     scenario = problem.scenario
     return Costs(_refused, _refused, _no_value, scenario.project, scenario.lmo, scenario.prox)

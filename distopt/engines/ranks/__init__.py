@@ -1,13 +1,14 @@
 """Workers in processes of their own, on one machine or several, as ranks of torch.distributed (gloo; their rows by NCCL where they have GPUs).
 
-Rank 0 leads and holds the first block of agents; the other ranks do as it orders until it stops them. There are two ways to start:
+Rank 0 leads and holds the first block of agents. The other ranks carry out its orders until it stops them. There are two ways to
+start:
 
 - ``engine="ranks:workers=4"`` starts three more processes on this machine, and ends them with the run;
-- under torchrun every rank calls ``torchrun_group``: there rank 0 goes on to run experiments, the others serve it.
+- under torchrun every rank calls ``torchrun_group``: there rank 0 runs experiments, and the others work for it.
 
-On CPUs no number differs from those of any other engine. A message carries its round and its name, and is refused under any other; a rank
-that fails ends the run with one error that names it; ranks that die or stay silent for ``timeout`` seconds are replaced where they were
-started here.
+On CPUs the results are bitwise those of every other engine. A message carries its round and its name, and is refused under any other. A
+rank that fails ends the run with one error that names it. Ranks that die or stay silent for ``timeout`` seconds are replaced, if they
+were started here.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ def ranks(
     """Workers in processes: ranks of torch.distributed on this machine or, under torchrun, on several.
 
     ``ranks:workers=4,timeout=60,partition=cut``: 2 workers, or as many as torchrun started (see ``distopt.engines.workers.partition.divide``).
-    ``backend`` says what carries the rows: gloo, from main memory to main memory; or nccl, from GPU to GPU, where the rounds then run, eagerly.
+    ``backend`` carries the rows: gloo from main memory to main memory, or nccl from GPU to GPU. With nccl the rounds run eagerly on the GPUs.
 
     Raises:
-        InputError: more workers than agents, a time-out under a second, or a backend that there is not or that lacks a GPU for each rank; under
-            torchrun another number than its ranks, or a part of the experiment that is no spec string.
+        InputError: more workers than agents, a time-out under a second, an unknown backend, or too few GPUs for it.
+            Under torchrun: another number of workers than its ranks, or a part of the experiment that is not a spec
+            string.
         RunError: the processes could not be started.
     """
     whole("ranks", 1, timeout=timeout)
@@ -50,7 +52,7 @@ def ranks(
         raise InputError(f"torchrun started {launched()} ranks, not {workers}; leave the number of workers out")
     if launched() > 1 and led() is None:
         raise InputError(
-            "ranks: under torchrun call distopt.engines.ranks.torchrun_group() on every rank, and simulate where it gives True"
+            "ranks: under torchrun call distopt.engines.ranks.torchrun_group() on every rank, and simulate on the rank where it returns True"
         )
     count = launched() or (2 if workers is None else workers)
     check(backend, count)

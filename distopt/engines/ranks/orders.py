@@ -1,4 +1,4 @@
-"""Rank 0 leads: its orders to the other ranks, and what these do with them."""
+"""Rank 0's orders to the other ranks, and how these carry them out."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ DEVICES = {"gloo": "cpu", "nccl": "cuda"}
 
 IDLE = timedelta(
     days=30
-)  # for rank 0's next order: it may be solving for the comparator; when it ends, so do the connections
+)  # long enough for rank 0's next order, since it may be solving for the comparator; if it ends, so do the connections
 
 
 class Order(NamedTuple):
-    """What rank 0 tells the others to do: a method of ``Worker``, "build" or "stop", its settings (JSON) and tensors."""
+    """An order of rank 0: a method of ``Worker``, "build" or "stop", its settings (JSON) and tensors."""
 
     what: str
     settings: dict[str, Any]
@@ -79,7 +79,7 @@ class Orders:
         )
 
     def carrier(self, backend: str) -> nccl.NcclTransport | None:
-        """What carries the rows by ``backend``, if not the transport; all ranks must ask for it at once."""
+        """The carrier of rows for ``backend``, if it is not the transport. All ranks must call this at once."""
         if backend == "nccl" and self.rows is None:
             check(backend, self.transport.group.size)
             self.rows = nccl.connect(
@@ -101,7 +101,7 @@ class RankGroup:
         orders: to the other ranks.
         partition: who holds which agents.
         compiled: whether the rounds are.
-        send: whether the other ranks must be told what the problem is; else they were born with it.
+        send: whether to send the problem to the other ranks; else they were forked with it.
         end: ends the other ranks.
         backend: what carries the rows.
     """
@@ -124,7 +124,7 @@ class RankGroup:
         self.worker = Worker(problem, partition, 0, orders.transport, blocks.length, compiled, orders.carrier(backend))
 
     def _tell(self, order: Order) -> None:
-        """Give an order, unless somebody is known not to take it: of a message to one who has just died gloo may say nothing."""
+        """Give an order, unless a rank is known to have ended: gloo may not report a message to a rank that has just died."""
         self.orders.transport.group.alive()
         self.orders.give(order)
 
@@ -160,9 +160,9 @@ class RankGroup:
 
 
 def serve(orders: Orders, born: Problem | None = None) -> bool:
-    """Carry out rank 0's orders until it says stop; returns whether it did. A failure is noted for rank 0 to report.
+    """Carry out rank 0's orders until "stop"; returns whether that came. A failure is noted for rank 0 to report.
 
-    ``born`` is the problem, where rank 0 has not to say it.
+    ``born`` is the problem, if this process was forked with it.
     """
     group = orders.transport.group
     worker: Worker | None = None
@@ -223,7 +223,7 @@ def launched() -> int:
 
 
 def check(backend: str, ranks: int) -> None:
-    """Refuse an unknown backend, or one that cannot serve this number of ranks here."""
+    """Refuse an unknown backend, or one that cannot be used with this number of ranks here."""
     if backend not in DEVICES:
         raise InputError(f"ranks: no backend {backend!r}; there are {' and '.join(DEVICES)}")
     if backend == "nccl":

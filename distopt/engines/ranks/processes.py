@@ -32,8 +32,8 @@ def start(
 ) -> RankGroup:
     """Start a process for every block but the first, and lead them. They are ended by ``close``, by a failure, and at the latest with this process.
 
-    On Linux they are forked from this process and know the problem; elsewhere, and where this process uses a GPU, which no
-    fork survives, they are new processes that are told it, so that its parts must be spec strings.
+    On Linux they are forked from this process and have the problem. Elsewhere, and if this process uses a GPU, which a
+    fork cannot use, they are new processes that receive the problem. Its parts must then be spec strings.
     """
     workers = len(partition.blocks)
     surroundings.may_start_processes("the engine ranks")
@@ -74,7 +74,7 @@ def start(
 
 
 def _end(processes: Sequence[Any], parent: int, orders: Orders | None = None) -> None:
-    if os.getpid() != parent:  # a fork of it that drops what it inherited
+    if os.getpid() != parent:  # a fork of this process, which closes inherited resources
         return
     if orders is not None:
         orders.leave()
@@ -91,7 +91,7 @@ def _live(parent: int, port: int, me: int, size: int, timeout: int, problem: Pro
     follow(parent)  # rank 0 acts upon signals, and needs the others for its checkpoint
     done = False
     try:
-        torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not ask for them
+        torch.set_num_threads(1)  # a fork has none of its parent's threads, and must not wait for them
         store = dist.TCPStore("127.0.0.1", port, size, False, timedelta(seconds=timeout), wait_for_workers=False)
         done = serve(Orders(GlooTransport(Group.connect(store, me, size, timeout, "127.0.0.1"))), problem)
     finally:

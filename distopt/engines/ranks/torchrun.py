@@ -1,4 +1,4 @@
-"""Ranks that torchrun started, on one machine or several: rank 0 runs experiments, the others serve it."""
+"""Ranks that torchrun started, on one machine or several: rank 0 runs experiments, and the others work for it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def torchrun_group(timeout: int = TIMEOUT) -> Iterator[bool]:
         )
     except RuntimeError as error:
         raise RunError(f"rank {rank}: torchrun's store does not answer: {first_line(error)}") from error
-    # After a restart the store still holds what the ranks before it left there.
+    # After a restart the store still holds the entries of the earlier ranks.
     fresh = dist.PrefixStore(f"distopt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     here = "127.0.0.1" if os.environ.get("LOCAL_WORLD_SIZE") == str(ranks) else None
     orders = Orders(GlooTransport(Group.connect(fresh, rank, ranks, timeout, here)))
@@ -54,7 +54,7 @@ def torchrun_group(timeout: int = TIMEOUT) -> Iterator[bool]:
             signal.signal(number, signal.SIG_IGN)
         if not serve(orders):
             orders.transport.leave()
-            time.sleep(1)  # torchrun ends all ranks when one has ended: let rank 0 tell why before
+            time.sleep(1)  # torchrun ends all ranks when one has ended: give rank 0 time to print the reason
             raise SystemExit(1)
         yield False
         return
@@ -68,4 +68,4 @@ def torchrun_group(timeout: int = TIMEOUT) -> Iterator[bool]:
             orders.give(Order("stop", {}))
             orders.transport.settle()
         except (InputError, RunError):
-            pass  # whoever is not there to be stopped has been told of already
+            pass  # a rank that cannot be stopped has been reported already

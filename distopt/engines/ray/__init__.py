@@ -1,8 +1,8 @@
 """Workers in actors of a Ray cluster: Ray places and supervises them, their rows travel by gloo from actor to actor.
 
-The program (comparator, progress, files) stays with the driver, which holds no agents: it tells all actors the same thing, as
-every group's leader does (``distopt.engines.workers.group``), and hears reports from the first. No number differs from those of any other
-engine. Where an actor dies, another takes its place; where the cluster has no room for one, the others share its agents.
+The driver has the comparator, progress and files, and no agents. It gives all actors the same orders, as every group's leader does
+(``distopt.engines.workers.group``), and receives reports from the first. The results are bitwise those of every other engine. If an
+actor dies, another replaces it. If the cluster has no room for one, the others share its agents.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 ANSWER = 5
-"""Seconds within which an actor whose round has failed must answer; one that does not is replaced."""
+"""Seconds in which an actor must answer after a failed round; otherwise it is replaced."""
 
 REPLACED = 20
-"""Seconds that a cluster is given to start an actor in the place of one that was lost."""
+"""Seconds that a cluster has to start an actor in place of a lost one."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -58,9 +58,9 @@ class Meeting(NamedTuple):
 
 
 class WorkerActor:
-    """What runs in an actor: a worker, as long as it is in a group.
+    """The object inside an actor: a worker, as long as it is in a group.
 
-    Every method gives its result, or the error that it is for all workers.
+    Every method returns its result, or an error that concerns all workers.
     """
 
     def __init__(self) -> None:
@@ -177,23 +177,21 @@ class ActorGroup:
                     f"ask for fewer {either('--workers', 'workers, as in ray:workers=2')}"
                 )
             if len(self._fill(timeout)) < workers:
-                raise RunError(
-                    f"{len(self._seats)} of {workers} workers started within {timeout} s; give them longer with timeout="
-                )
+                raise RunError(f"{len(self._seats)} of {workers} workers started within {timeout} s; raise timeout=")
             self._form()
         except BaseException:
             self.close()
             raise
 
     def rebuild(self) -> ActorGroup:
-        """The same group after a loss: those who answer, and others in the places of those who do not, where the cluster has room."""
+        """The group after a loss: the actors that answer, and new ones for the others if the cluster has room."""
         calls = {actor.leave.remote(): place for place, (actor, _) in self._seats.items()}
         done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER)
         answered = {calls[call] for call in done if not isinstance(self._result(call, 0), Exception)}
         for place in self._seats.keys() - answered:
             self._ray.kill(self._seats.pop(place)[0])
         if not self._fill(min(REPLACED, self._timeout)):
-            raise RunError("no worker is left, and none could be started")
+            raise RunError("no worker is left, and none could be started; check the cluster with ray status")
         self._form()
         return self
 
@@ -219,7 +217,7 @@ class ActorGroup:
         return self._seats
 
     def _form(self) -> None:
-        """Let all who are there meet, as workers 0, 1, ... in the order of their places."""
+        """Connect all present actors, as workers 0, 1, ... in the order of their places."""
         self._actors = [self._seats[place][0] for place in sorted(self._seats)]
         wheres = [self._seats[place][1] for place in sorted(self._seats)]
         alone = len({node for node, _ in wheres}) == 1
@@ -244,12 +242,12 @@ class ActorGroup:
                 return InputError(
                     f"an actor could not start on the cluster ({missing[0]}); install distopt on all its nodes"
                 )
-            return WorkerLost(f"rank {me} has gone in round {self._round} or later")
+            return WorkerLost(f"rank {me} was lost in round {self._round} or later")
         except failures.RayError as error:
             return RunError(f"rank {me} failed in round {self._round} or later: {first_line(error)}")
 
     def _hear(self, calls: Sequence[Any]) -> Any:
-        """Wait until all have answered; what worker 0 gives. Once one has failed, the others are given a moment to say what they know."""
+        """Wait until all have answered; what worker 0 gives. After one has failed, the others get a moment to report."""
         places = {call: me for me, call in enumerate(calls)}
         results: dict[int, Any] = {}
         waiting, failed = list(calls), False
@@ -261,7 +259,7 @@ class ActorGroup:
                 results[places[call]] = self._result(call, places[call])
             failed = any(isinstance(each, Exception) for each in results.values())
         errors = [each for each in results.values() if isinstance(each, Exception)]
-        if errors:  # best is what a worker says to be wrong, then who misses whom, then what only Ray knows
+        if errors:  # first choice: an error that a worker reports; then a lost connection; then Ray's own error
             raise min(errors, key=lambda error: (isinstance(error, WorkerLost), str(error).endswith("or later")))
         return results[0]
 
@@ -322,9 +320,9 @@ def packed(problem: Problem) -> bytes:
 
 
 def each(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[tuple[int, R | Exception]]:
-    """What ``work`` gives for each job, as tasks of the cluster, with the job's place: those first that are first done.
+    """The results of ``work`` for each job, as tasks of the cluster, with the job's place, in order of completion.
 
-    Where a task fails there is its error. A task whose process dies is tried once more.
+    A failed task gives its error. A task whose process dies is tried once more.
     """
     ray = library()
     task = ray.remote(work).options(num_cpus=1, max_retries=1)

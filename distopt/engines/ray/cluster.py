@@ -1,7 +1,7 @@
 """Ray, and the cluster that a run uses: a running one, or one of its own.
 
-A cluster of its own listens to this machine alone, asks for a token, keeps its files in a folder that only its user can read, and
-ends with the process that started it.
+A cluster that the run starts only listens on this machine, and requires a token. Its files are in a folder that only its user can
+read, and it ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from distopt.runs.files import LOCK, locked
 from distopt.runs.signals import held
 
 TOKENS = (2, 52)
-"""The first version of Ray that can ask whoever comes for a token."""
+"""The first version of Ray that can require a token."""
 
 SHORT = 38
-"""So long may the path of a cluster's folder be: Ray adds to it, and no socket has a name of more than 107 bytes."""
+"""The longest path of a cluster's folder: Ray appends to it, and the name of a socket has at most 107 bytes."""
 
 
 def library(own: bool = False) -> Any:
-    """Ray; ``own`` where it is to start a cluster of its own, which says nothing to the outside and listens to this machine alone."""
+    """Ray. ``own``: it will start its own cluster, which sends nothing to the outside and only listens on this machine."""
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault(
@@ -43,14 +43,14 @@ def library(own: bool = False) -> Any:
         ) from error
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < TOKENS:
         raise InputError(
-            f"Ray {ray.__version__} knows no tokens: whoever reaches its ports runs code as you; pip install --upgrade 'distopt[ray]'"
+            f"Ray {ray.__version__} has no tokens, so anyone who reaches its ports can run code as you; pip install --upgrade 'distopt[ray]'"
         )
     return ray
 
 
 @contextmanager
 def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
-    """Within it, this process is connected to a Ray cluster.
+    """Inside this context the process is connected to a Ray cluster.
 
     Args:
         address: of a running cluster, ``auto`` for the one of this machine. Empty: the cluster that this process is connected to
@@ -73,7 +73,7 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
             if address:
                 ray.init(address=address, **quiet)
             else:
-                with held():  # a batch system tells all processes: they must last until this one has saved the run
+                with held():  # a batch system signals all processes, but they must run until this one has saved the run
                     ray.init(address="local", num_cpus=cpus, include_dashboard=False, _temp_dir=place, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = f"no Ray cluster answers at {address}" if address else "Ray could not be started here"
@@ -81,15 +81,15 @@ def cluster(address: str = "", cpus: int | None = None) -> Iterator[None]:
         finally:
             if main and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # restore the handler that Ray replaced
-        if not address and "RAY_AUTH_MODE" not in os.environ:  # Ray sets this variable where it makes a token by itself
+        if not address and "RAY_AUTH_MODE" not in os.environ:  # Ray sets this variable if it makes the token
             raise InputError(
-                f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later one"
+                f"Ray {ray.__version__} lets any user of this machine in; set RAY_AUTH_MODE=token, or install a later version"
             )
         yield
 
 
 def _shutdown(ray: Any) -> None:
-    """Leave the cluster, and end what was started for it, which holds nothing and does not hear SIGTERM."""
+    """Leave the cluster, and kill the processes that were started for it: they hold no data and ignore SIGTERM."""
     node = getattr(getattr(ray._private, "worker", None), "_global_node", None)
     if node is None or not getattr(node, "all_processes", None):  # others started it
         ray.shutdown()
@@ -104,7 +104,7 @@ def _shutdown(ray: Any) -> None:
                 below.append(os.pidfd_open(pid))
                 stack.callback(os.close, below[-1])
         ray.shutdown()
-        for each in below:  # they would ask for a stopped server for another minute
+        for each in below:  # they would try to reach the stopped server for another minute
             with suppress(OSError):  # it has ended
                 signal.pidfd_send_signal(each, signal.SIGKILL)
 
@@ -125,7 +125,7 @@ def _folder() -> Iterator[str]:
     above = tempfile.gettempdir()
     above = above if len(above) + len("/distopt-ray-12345678/r") <= SHORT else "/tmp"
     for left in Path(above).glob("distopt-ray-*"):
-        with suppress(OSError, InputError):  # somebody else's, or in use
+        with suppress(OSError, InputError):  # another user's, or in use
             if left.stat().st_uid == os.getuid() and (left / LOCK).exists():
                 with locked(left):
                     shutil.rmtree(left, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Messages between processes by gloo (torch.distributed): connected workers, and the transport that carries their rows.
 
-A message carries its round and its name, and is refused under any other. Nobody waits for ever: whoever first finds that another
-is gone, fails or stays silent notes it, and all tell of that one.
+A message carries its round and its name, and is refused under any other. No rank waits for ever: the first rank that fails, or
+finds another one lost or silent, notes this in the store, and all ranks report the same error.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ HEADER = struct.Struct("<qI52s")  # FRONT bytes long
 """In front of a message: its round, the check sum of its name, and the beginning of its name."""
 
 GRACE = 0.5
-"""Seconds that a rank which has gone has to say why: gloo breaks its connections before it tells it that another rank is silent."""
+"""Seconds that a lost rank has to note its reason: gloo breaks its connections before it reports that another rank is silent."""
 
 ORDER = "order"
 
 CLOSING = 2**31 - 1
-"""The number of a message that nobody sends."""
+"""The number of a message that is never sent."""
 
 FAILURES: dict[str, type[Exception]] = {"input": InputError, "run": RunError, "lost": WorkerLost}
-"""What can go wrong on a rank, as it is told to the others."""
+"""The failures of a rank that it reports to the others."""
 
 
 @lru_cache(1024)
 def header(tag: Tag) -> tuple[bytes, int]:
-    """A tag as it travels, and the number by which gloo tells messages apart; two tags of one number are told apart by their headers."""
+    """A tag as it travels, and the number by which gloo tells messages apart; headers distinguish two tags with the same number."""
     name = tag[1].encode()
     head = HEADER.pack(tag[0], zlib.crc32(name), name[:52])
     return head, zlib.crc32(head) >> 1
@@ -86,7 +86,9 @@ class Group:
 
     @classmethod
     def connect(cls, store: Any, rank: int, size: int, timeout: int, address: str | None = None) -> Group:
-        """Wait until all ranks are here. ``address`` is this machine's, as the others reach it; None: what its name says.
+        """Wait until all ranks are here.
+        ``address`` is this machine's address for the others; None: the address of its
+        host name.
 
         Raises:
             RunError: some rank did not come in time.
@@ -112,14 +114,16 @@ class Group:
 
     def report_failure(self, kind: str, message: str) -> Exception:
         """Note a failure, of a ``kind`` among ``FAILURES``; the error to raise, which is the first that any rank noted."""
-        with contextlib.suppress(RuntimeError):  # the store has gone with its host: this rank's own view must do
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the store was lost with its host, so only this rank's own view is known
             kind, message = json.loads(self.store.compare_set("failed", "", json.dumps([kind, message])))
         return FAILURES[kind](message)
 
     def alive(self) -> None:
         """Raise if a rank is known to have ended."""
         for rank in self.ended():
-            raise self.report_failure("lost", f"rank {rank} has gone in round {self.round}")
+            raise self.report_failure("lost", f"rank {rank} was lost in round {self.round}")
 
     def silent(self, peers: Sequence[int], tag: Tag) -> Exception:
         """The error to raise when nothing comes from one of ``peers``."""
@@ -184,10 +188,10 @@ class Group:
         if "timed out" in str(error).lower() or "timeout" in str(error).lower():
             return self.silent(peers, tag)
         end = time.monotonic() + GRACE
-        with contextlib.suppress(RuntimeError):  # the store has gone
+        with contextlib.suppress(RuntimeError):  # the store was lost
             while not self.store.check(["failed"]) and time.monotonic() < end:
                 time.sleep(0.01)
-        return self.report_failure("lost", f"{_one_of(peers)} has gone in round {self._round(tag)}")
+        return self.report_failure("lost", f"{_one_of(peers)} was lost in round {self._round(tag)}")
 
 
 def _one_of(peers: Sequence[int]) -> str:
@@ -257,7 +261,7 @@ class GlooTransport:
                 raise self.group.lost([receiver], tag, error) from error
 
     def settle(self, patience: timedelta | None = None) -> None:
-        """Wait until all that was sent is taken; its receivers, who do the same exchanges in the same order, already wait for it."""
+        """Wait until all sent messages are taken. Their receivers do the same exchanges in the same order, and already wait for them."""
         limit = patience or timedelta(seconds=self.group.timeout)
         for receiver, tag, work, _ in self._leaving:
             try:

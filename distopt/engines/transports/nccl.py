@@ -4,8 +4,8 @@ NCCL knows no tags, and a send blocks until it is received. So the messages of a
 calls: all ranks make the same groups in the same order, which stands for the tag. The headers travel all the same. They are looked at
 after a segment, since to look at one of them would make the host wait for the GPU.
 
-Nobody waits for ever here either. A rank runs at most ``AHEAD`` exchanges ahead of its GPU and waits for an older one by asking whether it is over,
-so that it notices what the others noted, a rank that has ended, and silence.
+Nobody waits for ever here either. A rank runs at most ``AHEAD`` exchanges ahead of its GPU. It polls for the end of an older exchange, so that it
+notices the others' notes, ranks that have ended, and silence.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def gpu(place: int) -> torch.device:
 def communicator(group: Group) -> Any:
     """NCCL's side of a group (``torch.distributed.ProcessGroupNCCL``).
 
-    torch's watchdog frees a host that waits for a GPU which waits for a lost message. It would end the process too, unless told not to.
+    torch's watchdog frees a host that waits for a GPU which waits for a lost message. By default it would also end the process.
     """
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     options = dist.ProcessGroupNCCL.Options()
@@ -135,7 +135,7 @@ class NcclTransport:
         self.confirm()
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> _Exchange:
-        """See ``distopt.engines.workers.exchange.Transport``. It is asked for when this rank sends under the same tag."""
+        """See ``distopt.engines.workers.exchange.Transport``. It is received when this rank sends under the same tag."""
         exchange = self._due[tag] = _Exchange(self, tag, into)
         return exchange
 
@@ -177,7 +177,7 @@ class NcclTransport:
         self._until(lambda: self.group.store.add("confirmed", 0) >= due, self._others, (self.group.round, "confirm"))
 
     def leave(self) -> None:
-        """Drop the connections, and whatever is on its way. Where NCCL cannot, it keeps nobody longer than a time-out."""
+        """Close the connections, and drop messages in transit. If NCCL cannot end, it blocks a rank for at most one time-out."""
         if self.pg is not None:
             aborting = threading.Thread(target=self.pg.abort, daemon=True)
             aborting.start()
@@ -205,10 +205,10 @@ class NcclTransport:
             raise self.group.lost(exchange.peers, exchange.tag, error) from error
 
     def _until(self, over: Callable[[], bool], peers: Sequence[int], tag: Tag) -> None:
-        """Wait until ``over()`` says so.
+        """Wait until ``over()`` is true.
 
-        Whoever has waited for half the time-out notes it, so that in the end those who did not are to blame. Where all peers did, one of them
-        will know better; failing that, it may have been any of them.
+        A rank that has waited for half the time-out notes this. The ranks without a note are then the cause. If all peers have noted it, one
+        of them may know the cause; otherwise it may be any of them.
         """
         key, noted, began = "waits for rows/", False, time.monotonic()
         looked = began

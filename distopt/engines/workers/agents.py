@@ -91,7 +91,7 @@ class Agents:
             InputError: they have not been placed.
         """
         if self._held is None:
-            raise InputError("the agents hold nothing yet; begin with place(x)")
+            raise InputError("the agents have no points yet; begin with place(x)")
         return self._held
 
     @held.setter
@@ -100,7 +100,7 @@ class Agents:
 
     @property
     def x(self) -> Tensor:
-        """Where the agents stand, x_t [R, n, d]."""
+        """The agents' points x_t [R, n, d]."""
         return self.held.x
 
     def place(self, held: AgentState | Tensor, t: int = 0) -> None:
@@ -141,9 +141,10 @@ class Agents:
         self.t = self._due.start
 
     def end(self) -> None:
-        """No further rounds of those begun: nothing is left under way. All blocks end after the same round, and may go on from there.
+        """No further rounds of those begun: nothing is left under way.
+        All blocks end after the same round, and can continue from there.
 
-        Where messages of one more round are expected, each block sends padding in their place. What ``send`` has sent is sent anew
+        Where messages of one more round are expected, each block sends padding in their place. Messages of ``send`` are sent again
         by the next ``step``.
         """
         if self._due:
@@ -151,7 +152,7 @@ class Agents:
         self._due, self._net = range(0), None
 
     def send(self) -> None:
-        """Send now what the algorithm sends as it stands before a round; the next ``step`` awaits the neighbours'.
+        """Send the values that the algorithm sends unchanged from its state; the next ``step`` waits for the neighbours' values.
 
         Whoever computes gradients between the two hides the messages behind them. Results are bitwise the same.
         """
@@ -162,12 +163,12 @@ class Agents:
             self._net = opened(self.method, self.held, link, self._drawn(k), self.method.plan.early)
 
     def step(self, g: Tensor, grad: Gradient | Costs | None = None) -> Tensor:
-        """One round, given the gradients g [R, n, d] at x_t: x_{t+1}, where the agents stand now.
+        """One round, given the gradients g [R, n, d] at x_t. Returns x_{t+1}, the agents' new points.
 
         Args:
             g: of the block's agents.
-            grad: takes their gradients at other points [R, n, d], for algorithms that ask for them by ``mix.grad``; or all that may be asked
-                of the costs.
+            grad: a function for their gradients at other points [R, n, d], for algorithms that use ``mix.grad``; or all
+                functions of the costs.
 
         Raises:
             InputError: g has another shape or precision than x, the algorithm asks for another gradient and there is no ``grad``, or it
@@ -193,7 +194,7 @@ class Agents:
         return self._net is not None
 
     def _turn(self) -> int:
-        """The place of the next round among those loaded. Those that nobody loaded or began are taken chunk by chunk."""
+        """The place of the next round among those loaded. Rounds that were not loaded are taken chunk by chunk."""
         if self.t not in self._due:
             if self.t not in self._loaded:
                 self.load(self.t, self._chunk())
@@ -220,5 +221,5 @@ def checked(leaf: Tensor, agents: int) -> Tensor:
 
 def _no_gradient(y: Tensor, rows: Tensor | None = None) -> Tensor:
     raise InputError(
-        "the algorithm asks for a gradient at another point (mix.grad); give step what takes it, as in step(g, grad)"
+        "the algorithm takes a gradient at another point (mix.grad); give step a function for it, as in step(g, grad)"
     )

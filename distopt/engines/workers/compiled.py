@@ -35,10 +35,10 @@ Do = Callable[[int], object]
 
 @dataclasses.dataclass
 class Noted:
-    """An exchange while a round is recorded: what is sent and heard is only noted.
+    """An exchange while a round is recorded: messages are only noted.
 
-    Where all rounds have the same messages, their parts leave and arrive one by one; else the rows of all own agents leave, and those of
-    all others that are heard arrive.
+    If all rounds have the same messages, their parts leave and arrive one by one. Otherwise the rows of all own agents leave, and the
+    rows of all heard agents of other blocks arrive.
 
     Attributes:
         places: which own rows each message takes; None where that changes from round to round.
@@ -93,7 +93,7 @@ def ordered(halo: Halo) -> Tensor | None:
 class Compiled:
     """Rounds of one shape: the pieces, the forms of what is sent by stage, and what was found when they were recorded.
 
-    ``kept`` is the memory of the rows, which serves again: new memory costs more than what is written there.
+    ``kept`` is the memory of the rows, which is used again: new memory takes longer than writing the rows.
     """
 
     segments: Segments
@@ -217,7 +217,7 @@ class Rounds:
         return Compiled(made, forms, *seen)
 
     def _memory(self, found: Compiled, halo: Halo, k: int) -> list[list[Tensor]]:
-        """Where what is sent and heard in round k lies, point by point."""
+        """The memory of the messages sent and received in round k, point by point."""
         memory = []
         for kind, stage, forms in found.segments.points:
             if constant(halo):

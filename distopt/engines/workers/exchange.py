@@ -38,7 +38,7 @@ class Arriving(Protocol):
 
 
 class Transport(Protocol):
-    """How a worker's messages travel. Both methods return at once; nobody waits for a message to be taken.
+    """How a worker's messages travel. Both methods return at once, and do not wait until a message is taken.
 
     The first ``halo.FRONT`` bytes of a message are the transport's to write; the rest stays as it is.
     """
@@ -96,9 +96,9 @@ class Pending:
 class HaloExchange:
     """A worker's exchanges, in round ``start + k`` entry ``k`` of its halo.
 
-    The messages of a round are expected as soon as those of the round before have left: one that came unexpected would keep gloo's
-    thread spinning on what this thread needs to ask for it. All rounds have the same stages; where an algorithm leaves one out, all
-    workers leave it out and send a padding message to those who expect one.
+    Receives for a round are posted as soon as the messages of the round before have left. An unexpected message would keep gloo's
+    thread spinning on a lock that this thread needs. All rounds have the same stages; if an algorithm leaves one out, all
+    workers leave it out and send padding messages to the workers that expect one.
 
     No two messages have the same tag: where rounds are begun again, the names say how often that has happened. All workers begin the
     same rounds in the same order, so they count alike.
@@ -125,7 +125,7 @@ class HaloExchange:
         return self._start + self.k
 
     def turn(self, k: int) -> int:
-        """Which of the two buffers of each message serves in round k of the halo."""
+        """Which of the two buffers of each message is used in round k of the halo."""
         return (self._start + k - self._first) % 2
 
     def begin(self, halo: Halo, start: int, rounds: range) -> None:
@@ -168,7 +168,7 @@ class HaloExchange:
         """Say what the own agents' rows of a stage are like."""
         if self._forms.setdefault(stage, forms) != forms:
             raise InputError(
-                f"what is sent as {stage} has the form {forms} in round {self.round}, and had {self._forms[stage]} before"
+                f"the payload of {stage} has the form {forms} in round {self.round}, but had {self._forms[stage]} before"
             )
 
     def side(self, stage: str, k: int, comes: bool) -> Side:

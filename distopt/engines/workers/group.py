@@ -1,4 +1,4 @@
-"""The driver's side of workers: the runner sees one engine, however many workers there are and wherever they live."""
+"""The driver's side of workers: the runner sees one engine for any number and place of workers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 class WorkerGroup(Protocol):
-    """All workers at once: each method tells every worker to run its method of that name, and returns what worker 0 gives.
+    """All workers at once: each method runs the method of that name on every worker, and returns the result of worker 0.
 
-    Where a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` where it is gone or silent.
+    If a worker fails, the others are stopped and its error is raised here: ``WorkerLost`` if it is lost or silent.
     """
 
     @property
@@ -46,17 +46,17 @@ class LossWarning(UserWarning):
 
 
 Order = tuple[int, int, range, tuple[str, ...], Tensor]
-"""What ``WorkerGroup.advance`` is told."""
+"""The arguments of ``WorkerGroup.advance``."""
 
 PATIENCE = 3
-"""This many losses in a row, without a segment in between, end a run: whatever kills the workers will do so again."""
+"""A run ends after this many losses in a row without a segment in between: the cause will probably return."""
 
 RARELY, MOST = 50, 100
 """A copy of what the agents hold is renewed when the segments since took RARELY times as long as copying, and after MOST segments."""
 
 
 class FaultTolerant:
-    """A group that goes on when it loses workers.
+    """A group that continues when it loses workers.
 
     It remembers what all agents held some segments ago and what was ordered since. A new group, perhaps a smaller one, is placed
     there and does the same again; a segment has the same bits on any workers, so nothing that was reported changes.
@@ -116,7 +116,7 @@ class FaultTolerant:
         while True:
             self._losses += 1
             if self._losses > PATIENCE:
-                raise RunError(f"{lost}; gave up after {PATIENCE} new starts without a step forward") from lost
+                raise RunError(f"{lost}; gave up after {PATIENCE} restarts without progress") from lost
             where = "".join(f" from round {start + rounds.start}" for start, _, rounds, *_ in self._since[:1])
             warnings.warn(f"{lost}; starting again{where}", LossWarning, stacklevel=2)
             try:
@@ -145,7 +145,7 @@ class WorkerEngine:
         """Each worker makes its own agents' data."""
 
     def place(self, problem: Problem, held: AgentState | None) -> None:
-        """See ``distopt.simulation.runner.Engine``. The workers know the problem already."""
+        """See ``distopt.simulation.runner.Engine``. The workers already have the problem."""
         self._fetched = None
         self.workers.place(held)
 

@@ -1,7 +1,7 @@
 """A block's part of the weights: which rows it hears and sends in a round, and how it weighs them.
 
-Everybody makes the halo of its own block from the table of the whole network, so both ends of every message know its
-size and its order, and none carries an address.
+Each worker makes the halo of its block from the table of the whole network. So both ends of every message know its size
+and order, and messages carry no addresses.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class Halo:
     """One block's weights in a chunk of rounds. Round k is entry k, or 0 where one entry serves all rounds.
 
     Attributes:
-        tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. Whoever any of them weighs
-            is heard, so one set of rows serves all channels.
-        own: int64 [K|1, n], where the own agents stand among the heard ones.
+        tables: the rows of the own agents in each of the network's tables, with indices into the heard rows. All agents
+            with a weight for one of them are heard, so one set of rows serves all channels.
+        own: int64 [K|1, n], the places of the block's agents among the heard ones.
         width: h, the largest number of rows heard in a round, or a little more.
-        order: for each round, None where the heard rows are the own rows followed by the h - n that arrive; else int64 [h], where each
-            lies among those. Places that a round does not need repeat an own row, which its table does not mention.
+        order: for each round, None if the heard rows are the own rows followed by the h - n that arrive; else int64
+            [h], the place of each among those. Places that a round does not need repeat an own row, which its table
+            does not mention.
         send: for each round, block -> int64 places of the own rows that it needs.
         receive: for each round, block -> how many rows come from it. Arrived rows lie block after block, in ascending id in each.
     """
@@ -69,7 +70,7 @@ def halo(tables: Tables, partition: Partition, me: int) -> Halo:
     own, order = np.empty((rounds, len(ids)), np.int64), list[Tensor | None]()
     ascends = any(
         table.everyone.shape[-1] for table in tables
-    )  # a sum over all rows as they stand: their order decides its bits
+    )  # a sum over all rows in this order, which decides its bits
     place = np.full((rounds, agents), -1)  # each agent's place among the heard ones
     receive = []
     for t in range(rounds):
@@ -115,7 +116,7 @@ def _rows(table: Table, ids: Ints, place: Ints) -> Table:
 
 
 def _slots(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The slots of the agents ``ids``, the other ends counted among those of the heard rows; of one that is not heard it is the row's own."""
+    """The slots of the agents ``ids``. Other ends are numbered among the slots of the heard rows; that of an agent not heard is the row's own."""
     index, weight, side = table.slot_index, table.slot_weight, table.slot_side
     if not index.shape[-1]:
         return index, weight, side
@@ -128,7 +129,7 @@ def _slots(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> 
 
 
 def _senders(table: Table, ids: Ints, moved: Callable[[Tensor, Ints], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Whom the agents ``ids`` hear; a sender of weight 0 that is not heard is the row's own."""
+    """The senders of the agents ``ids``; a sender of weight 0 that is not heard is replaced by the agent itself."""
     index, weight, own = table.sender_index, table.sender_weight, table.sender_own
     if not index.shape[-1]:
         return index, weight, own

@@ -91,12 +91,13 @@ def check(way: str) -> None:
 def divide(network: Network, workers: int, way: str = "contiguous") -> Partition:
     """The agents of a network shared among workers in blocks whose sizes differ by one at most.
 
-    "contiguous" takes ids as they come. "cut" looks for blocks between which few links run, so that few rows travel: it halves the
-    agents, and the halves again, along an order that follows the graph (reverse Cuthill-McKee, smoothed by a lazy random walk towards
-    the Fiedler vector), and exchanges pairs across each cut as long as that removes links [kernighan1970]. Where contiguous
-    blocks cut no more, they are taken. Of a network that changes, the links of the first rounds count, each as often as it is there.
+    "contiguous" takes ids as they come. "cut" looks for blocks with few links between them, so that few rows travel. It halves the
+    agents, and the halves again, along an order that follows the graph: reverse Cuthill-McKee, smoothed by a lazy random walk towards
+    the Fiedler vector. Then it exchanges pairs across each cut as long as that removes links [kernighan1970]. Where contiguous blocks
+    cut no more, they are taken. In a changing network the links of the first rounds count, each as often as it occurs.
 
-    GridScalar never depend on it. One worker finds it and tells the others: eigenvector-like iterations round differently elsewhere.
+    GridScalar never depend on it. One worker computes it and sends it to the others, since such iterations round differently on
+    other machines.
 
     Raises:
         InputError: more workers than agents, or no such way.
@@ -107,7 +108,7 @@ def divide(network: Network, workers: int, way: str = "contiguous") -> Partition
         return even
     t = torch.arange(1 if network.constant else SEEN).reshape(-1, 1, 1, 1)
     tables = network.rows(t)
-    if any(table.everyone.shape[-1] for table in tables):  # whatever the blocks, all is cut
+    if any(table.everyone.shape[-1] for table in tables):  # a complete graph: all partitions cut as many links
         return even
     graph = between(tables, network.agents)
     owner = np.empty(network.agents, np.int64)

@@ -1,9 +1,9 @@
 """A worker: one block of agents, its rounds and its part of the measurements. Engines move its messages and do no arithmetic.
 
 A worker makes its own agents' data and its own part of the weights; during a round only rows travel that a neighbouring block
-weighs. Payloads that a round knows at its beginning leave in one message per neighbouring block before the gradients are
-computed, and are awaited when the algorithm mixes; others are exchanged when it mixes them. After a segment the
-measurements of all of them take three messages per worker, all to or from worker 0.
+weighs. Payloads that are known at the beginning of a round leave before the gradients are computed, in one message per
+neighbouring block. The algorithm waits for them when it mixes. Other payloads are exchanged when it mixes them. After a
+segment the measurements of all of them take three messages per worker, all to or from worker 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Through = Callable[[range, Any, int, tuple[str, ...]], eager.Trajectory]
 
 
 class Worker:
-    """Holds the agents of one block of a partition. All workers must be told the same things in the same order.
+    """Holds the agents of one block of a partition. All workers must get the same calls in the same order.
 
     Args:
         problem: the experiment, as every worker builds it.
@@ -98,7 +98,7 @@ class Worker:
             return self.measure(best)
 
     def place(self, held: AgentState | None) -> None:
-        """Start from what all agents hold, of which this worker takes its own rows; None: from the beginning."""
+        """Start from the state of all agents, of which this worker takes its own rows; None: from the beginning."""
         if held is None:
             self.agents.place(self.problem.x0)
         else:

@@ -21,7 +21,7 @@ from distopt.runs.results import Run
 PAGE = "report.html"
 HERE = Path(__file__).parent
 SCRIPTS = ("numbers.js", "chart.js", "legend.js", "paths.js", "page.js")
-"""The page's own scripts, in the order in which they are joined to one module."""
+"""The page's scripts, in the order in which they are joined to one module."""
 
 
 def write(runs: Sequence[Run | str | Path] | Mapping[str, Run] | Run | str | Path, out: str | Path) -> Path:
@@ -87,7 +87,7 @@ def html(runs: Sequence[Run], searches: Sequence[tunings.Tuning] = ()) -> str:
 
 
 def embedded(value: Any) -> str:
-    """A value as JSON that may stand in a script element: no text in it can end the element or begin another.
+    """A value as JSON that is safe in a script element: no text in it can end the element or begin another.
 
     >>> embedded({"name": "</script><!--"})
     '{"name":"\\\\u003c/script\\\\u003e\\\\u003c!--"}'

@@ -1,4 +1,4 @@
-"""Long curves in few numbers: columns of rounds of which the first, last, smallest and largest values are kept, and the spread of trials."""
+"""Long curves in few numbers: each column of rounds keeps its first, last, smallest and largest value, and the spread of trials."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pool:
     def add(self, values: NDArray[np.floating] | NDArray[np.integer]) -> list[int]:
         """Take an array of any shape; returns its reference [place, length]. What float32 cannot hold becomes infinite.
 
-        An array that is there already is not taken again: runs on one problem share the drift of its costs.
+        An array that is stored already is not stored again: runs on one problem share the drift of its costs.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
@@ -57,7 +57,7 @@ class Pool:
 
 
 def coarse(values: Floats, bits: int = 11) -> NDArray[np.float32]:
-    """Values with so many binary digits after the first, for lines whose values nobody reads: they compress to a half.
+    """Values with this many binary digits after the first, for lines whose values are not shown: they compress to a half.
 
     >>> float(coarse(np.array([0.1]))[0])
     0.100006103515625

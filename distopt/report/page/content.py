@@ -1,4 +1,4 @@
-"""What stands on a page, group by group: verdict, charts, network, paths, warnings and set-up."""
+"""The content of a page, group by group: verdict, charts, network, paths, warnings and set-up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Section:
 
 
 def section(group: Group, pool: Pool, size: tuple[int, int]) -> Section:
-    """All that the page says of a group."""
+    """The content of a group."""
     dead = {name: data.diverged(run) for name, run in group.runs.items()}
     drawings, undrawn = _drawings(group)
     return Section(
@@ -103,8 +103,8 @@ def _warnings(group: Group, dead: Mapping[str, Floats]) -> Iterator[str]:
     if below:
         who = "every method" if len(below) == len(runs) > 1 else ", ".join(below)
         yield (
-            f"The static regret of {who} is below zero at the end. That is no mistake: the costs move, and following them beats "
-            "the best point that stands still."
+            f"The static regret of {who} is below zero at the end. This is possible: the costs change, and following them beats "
+            "the best fixed point."
         )
 
 
@@ -149,4 +149,4 @@ def _drawings(group: Group) -> tuple[list[Drawing], list[str]]:
 def status(runs: Sequence[Run]) -> str:
     """Whether the runs are finished, in words; nothing where they are."""
     going = sum(run.status == "interrupted" for run in runs)
-    return f"{going} of {len(runs)} runs are not finished; they are shown as they stand." if going else ""
+    return f"{going} of {len(runs)} runs are not finished; they are shown as far as they have come." if going else ""

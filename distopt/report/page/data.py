@@ -83,7 +83,7 @@ def charts(group: Group, pool: Pool, size: tuple[int, int], dead: Mapping[str, F
 
 
 def _grid(run: Run, pool: Pool, size: tuple[int, int]) -> dict[str, Any]:
-    """Where a run's cursor can stand (the rounds that begin a column, and the last), its places on the axes there, and the trials' columns."""
+    """The positions of a run's cursor (the rounds that begin a column, and the last), their places on the axes, and the trials' columns."""
     at = run.rounds.astype(np.float64) + 1
     stops, trial = _stops(at, size), columns.edges(at, size[1])
     axes = {}
@@ -139,7 +139,7 @@ def _series(
 
 
 def filled(values: Floats, dead: Floats) -> Floats:
-    """Values [R, k] of which those of a trial that has diverged are infinite from there on: ``dead`` holds the places [R]."""
+    """Values [R, k] that are infinite from the round on in which a trial diverged: ``dead`` holds these places [R]."""
     gone = np.arange(values.shape[1]) >= dead[:, None]
     return np.where(gone & ~np.isfinite(values), np.inf, values) if gone.any() else values
 
@@ -204,7 +204,7 @@ def _baselines(
 
 
 def _bounds(name: str, group: Group, pool: Pool, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """What theory says that the dynamic regret of a run cannot exceed, or its average."""
+    """The theoretical bound on the dynamic regret of a run, or on its average."""
     mean = name == "average_dynamic_regret"
     if not mean and name != "dynamic_regret":
         return

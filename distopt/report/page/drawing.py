@@ -24,7 +24,7 @@ class Drawing:
 
 
 def drawing(portrait: Portrait, title: str, weights: str) -> Drawing:
-    """The drawing of a network. The more seldom a link is there, the paler it is; arcs have heads."""
+    """The drawing of a network. Rare links are pale; arcs have heads."""
     where = layout(portrait)
     low, high = where.min(0), where.max(0)
     size = max(float((high - low).max()), 1e-9)

@@ -70,7 +70,7 @@ def _target(run: Run) -> tuple[Floats | None, str]:
     try:
         problem = build(read_toml(run.path / EXPERIMENT)[0])
         if not problem.scenario.comparator:
-            return None, "The target's path is left out: nobody knows the minimisers of this scenario."
+            return None, "The target's path is left out: the minimisers of this scenario are unknown."
         comparison = Comparison.of(problem)
         blocks = comparison.blocks
         found: list[Floats] = []

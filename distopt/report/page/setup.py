@@ -68,7 +68,7 @@ def _facts(group: Group, name: str, run: Run) -> dict[str, str]:
 
 
 def toml(run: Run) -> str | None:
-    """The TOML of a run's experiment: the file beside its results, or made of what the run knows; None where a part was a Python object."""
+    """The TOML of a run's experiment: the file beside its results, or made from the run's manifest; None if a part was a Python object."""
     if run.path is not None and (run.path / EXPERIMENT).exists():
         return reading.text(run.path / EXPERIMENT)
     values = {key: value for key, value in run.info.get("experiment", {}).items() if value is not None and value != []}
@@ -148,7 +148,7 @@ def papers(group: Group) -> list[str]:
 
 
 def step(run: Run) -> str:
-    """A run's step size as its algorithm's spec says it, or the default; nothing where that is not known.
+    """A run's step size from its algorithm's spec, or the default; "" if it is unknown.
 
     >>> import numpy as np
     >>> told = {"experiment": {"algorithm": "gt:form=atc,lr=0.3"}}

@@ -24,10 +24,10 @@ class Strip(NamedTuple):
 
 
 def strip(group: Group) -> Strip | None:
-    """What theory says of a group; None where its runs know no minimisers.
+    """The figures of theory for a group; None if its minimisers are unknown.
 
-    Of costs that do not change it is the linear rate of the tracking error; of others the level at which the tracking error settles,
-    which stands beside the speed of the minimiser. Both are those of the median over the trials (see ``distopt.report.theory``).
+    For constant costs it is the linear rate of the tracking error. For other costs it is the level at which the tracking error
+    settles, beside the speed of the minimiser. Both are those of the median over the trials (see ``distopt.report.theory``).
     """
     have = {name: run for name, run in group.runs.items() if {"tracking_error", *VARIATIONS} <= run.metrics.keys()}
     if not have:

@@ -1,4 +1,4 @@
-"""What a page says first: a row for each method, which of them cannot be told apart, and a sentence."""
+"""The first part of a page: a row for each method, marks for methods without a significant difference, and a sentence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A table with its heads (each a text and a unit or remark), and what it says in words."""
+    """A table with its heads (each a text and a unit or remark), and its result in words."""
 
     heads: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
@@ -44,7 +44,7 @@ class Verdict:
 
 
 def verdict(group: Group) -> Verdict:
-    """The verdict on a group: what ``distopt compare`` says of it, and what each method needs to reach a target."""
+    """The verdict on a group: the result of ``distopt compare``, and what each method needs to reach a target."""
     said = compared([group])
     (having,) = said.groups
     leading = next(iter(said.series.values()))
@@ -106,7 +106,7 @@ def _median(values: Floats) -> float:
 
 
 def reached(run: Run, name: str, level: float) -> Floats:
-    """The place in the recorded rounds from which each trial stays at or below a level [R]; inf where it does not get there."""
+    """The place in the recorded rounds from which each trial stays at or below a level [R]; inf if it never does."""
     above = ~(series.drawn(run, name) <= level)
     last = np.where(above.any(1), above.shape[1] - above[:, ::-1].argmax(1), 0)
     return np.where(last < above.shape[1], last, np.inf)
@@ -135,7 +135,7 @@ def _plain(value: float) -> str:
 
 
 def sentence(rows: Sequence[Row], title: str, unit: str) -> str:
-    """What the table says, in words."""
+    """The result of the table in words."""
     what = title[:1].lower() + title[1:]
     alive = [row for row in rows if math.isfinite(row.said.median.value)]
     if not alive:
