@@ -23,7 +23,7 @@ def require_costs(probe: str, scenario: Any) -> None:
     >>> from distopt.scenarios.dirac_gan import DiracGAN
     >>> require_costs("sharpness", DiracGAN())
     Traceback (most recent call last):
-    distopt.errors.InputError: probe sharpness: DiracGAN is a game, whose players do not follow the gradient of one cost, so there is no Hessian
+    distopt.errors.InputError: probe sharpness: dirac_gan is a game, whose players do not follow the gradient of one cost, so there is no Hessian
     """
     if scenario.equilibrium is not None:
         raise InputError(

@@ -164,8 +164,8 @@ def test_an_extra_that_is_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert findings.packages().status == "fail"
-    assert findings.packages().value.endswith("torch 2.0.1+cpu is older than 2.6")
-    assert findings.packages().advice == "pip install 'torch>=2.6'"
+    assert findings.packages().value.endswith("torch 2.0.1+cpu is older than 2.8")
+    assert findings.packages().advice == "pip install 'torch>=2.8'"
     found = {extra: findings.optional(extra, needs) for extra, needs in findings.extras().items()}
     assert found["ray"] == Finding(
         "extra ray", "none", "ray is not installed, for --engine ray", "pip install 'distopt[ray]'"

@@ -228,5 +228,5 @@ def test_a_game_has_a_radius_and_no_regret_and_no_hessian() -> None:
     other = distopt.simulate("ring", **{**ask, "scenario": "quadratic"})
     assert "radius" not in other and other.leading == "average_dynamic_regret"
     for probe in ("sharpness", "spherical_sharpness", "spectrum", "preconditioned_sharpness"):
-        with pytest.raises(InputError, match=f"^probe {probe}: DiracGAN is a game"):
+        with pytest.raises(InputError, match=f"^probe {probe}: dirac_gan is a game"):
             distopt.simulate("ring", probe=f"{probe}:every=2", **ask)
