@@ -229,12 +229,12 @@ def test_without_a_penalty_proximal_steps_are_gradient_steps() -> None:
         (
             "gt:direction=proximal",
             {"scenario": f"feasible({SPARSE.replace(':', '(')}))"},
-            "takes proximal steps and no set",
+            "needs proximal steps and no set",
         ),
         (
             "gt:direction=proximal",
             {"scenario": f"normalised({SPARSE.replace(':', '(')}))"},
-            "which a sphere cannot take",
+            "which cannot be put on a sphere",
         ),
     ],
 )

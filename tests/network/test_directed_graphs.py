@@ -240,7 +240,7 @@ MEANT = f"use a method for directed graphs \\({', '.join(METHODS)}\\), or an und
         (
             SKEWED,
             {"algorithm": "push_diging", "weights": "in_degree"},
-            "needs column-stochastic weights, .* leave weights= out, and",
+            "needs column-stochastic weights, .* leave weights= out: a rule that fits",
         ),
         (
             SKEWED,
