@@ -101,7 +101,7 @@ def test_an_algorithm_says_which_leaf_tracks(engine: str) -> None:
 
 
 @pytest.mark.slow
-def test_trackers_of_the_house_and_no_others_are_measured() -> None:
+def test_shipped_trackers_and_no_others_are_measured() -> None:
     for name in registry.names("algorithms"):
         average = registry.make("algorithms", name).weights == "average"
         run = distopt.simulate(

@@ -69,7 +69,7 @@ def test_a_name_that_is_none_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
-def test_a_file_of_the_house_reads_as_a_users_own(kind: str) -> None:
+def test_a_shipped_file_reads_as_a_users_own(kind: str) -> None:
     for name, path in registry.files(kind).items():
         page = entries.entry(kind, name)
         if path.name == "__init__.py":

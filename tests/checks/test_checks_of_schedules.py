@@ -1,4 +1,4 @@
-"""The conformance check of schedules: those of the house pass, and what breaks a promise is told which."""
+"""The conformance check of schedules: the shipped ones pass, and one that breaks a promise is told which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distopt.checks import check_schedule
 
 
 @pytest.mark.parametrize("name", names("schedules"))
-def test_schedules_of_the_house(name: str) -> None:
+def test_shipped_schedules(name: str) -> None:
     check_schedule(make("schedules", f"{name}:lr=0.1"))
 
 

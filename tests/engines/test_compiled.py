@@ -74,7 +74,7 @@ def test_compiled_rounds_are_eager_ones_to_rounding(case: Case) -> None:
     ],
     ids=str,
 )
-def test_other_parts_of_the_house_are_written_out_too(case: Case, settings: dict[str, Any]) -> None:
+def test_other_parts_are_written_out_too(case: Case, settings: dict[str, Any]) -> None:
     problem = posed(case, **settings)
     comparison = Comparison.of(problem)
     eager, written = on(problem, comparison, eagerly), on(problem, comparison)

@@ -257,7 +257,7 @@ def test_a_step_size_that_tells_no_time_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("probes") if name != "mini_batch_edge"])
-def test_probes_of_the_house_keep_their_promises(name: str) -> None:
+def test_shipped_probes_keep_their_promises(name: str) -> None:
     probe = registry.make("probes", f"{name}:every=2,{'parts' if name == 'flow_distance' else 'steps'}=3")
     assert isinstance(probe, Probe)
     scenario = "digits_mlp:rows=8,normalised=8" if name == "spherical_sharpness" else "quadratic:dim=3"

@@ -99,7 +99,7 @@ def test_the_tilted_quadratic_has_its_gradient() -> None:
 # -------------------------------------------------------------------------------------------------------------- networks
 
 
-def test_weights_are_those_of_the_house() -> None:
+def test_weights_are_the_shipped_ones() -> None:
     for agents in (1, 3, 5):
         topology = "complete" if agents == 1 else "ring"
         problem = build(Experiment(topology, agents, "quadratic:dim=1", "dgd", rounds=1))
