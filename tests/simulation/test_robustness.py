@@ -227,8 +227,8 @@ def test_matrices_of_any_kind_are_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"topology": [[1, 0], [0.5]]}, "no .N, N. matrix of numbers"),
-        ({"topology": [["a"]]}, "no .N, N. matrix of numbers"),
+        ({"topology": [[1, 0], [0.5]]}, "not an .N, N. matrix of numbers"),
+        ({"topology": [["a"]]}, "not an .N, N. matrix of numbers"),
         ({"weights": 5}, "weights=5: must be the name of a rule"),
         ({"record": 5}, "record=5: must be names"),
         ({"record": [1]}, r"record=\[1\]: must be names"),
