@@ -14,6 +14,10 @@ from distopt.numerics.random import Key
 MOST = 5000
 """Steps of a search."""
 
+ROUNDING = 1e-10
+PATIENCE, LONG_PATIENCE = 100, 1000
+"""Steps without a step that is a tenth shorter, after which a search ends: where steps are as short as ``ROUNDING``, and before that."""
+
 KEPT_BYTES = 2**28
 """The largest data of a whole run that are kept during the search of the best fixed point; larger data are made again in each step."""
 
@@ -128,7 +132,7 @@ def minimised(gradient: Gradient, prox: Step, x: Tensor, smooth: Tensor | None) 
         left = left / (1 + moved.norm(dim=-1, keepdim=True))
         since = 0 if bool((left < 0.9 * best).any()) else since + 1
         best = torch.minimum(best, left)
-        if bool((left <= 1e-15).all()) or since >= 100:
+        if bool((left <= 1e-15).all()) or since >= (PATIENCE if bool((best <= ROUNDING).all()) else LONG_PATIENCE):
             return moved
         again = ((y - moved) * (moved - x)).sum(-1, keepdim=True) > 0
         later = torch.where(again, 1.0, (1 + (1 + 4 * momentum * momentum).sqrt()) / 2)

@@ -20,7 +20,8 @@ def gt_saga(lr: float | Schedule = 0.01, batch: int = 1, form: Form = "atc", dir
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean of f_{i,j} over its m rows of data, the same in all rounds. Scenarios whose data change are refused. x_t, v_t and
+    Agent i's cost is the mean of f_{i,j} over its m rows of data, the same in all rounds. Scenarios that change these rows
+    are refused. x_t, v_t and
     s_t are [..., n, d], and T [..., n, m d] is the table. W_t is doubly stochastic, and B is ``batch``. lr > 0 is a number, a schedule or a
     tensor [R, 1, 1]. A round costs B/m of a gradient, and the memory is m times that of a point. The error of v_t vanishes where x_t converges,
     so the agents find the optimum itself with a constant lr. If the data change slowly, some entries of the table are gradients of earlier

@@ -27,7 +27,8 @@ def gt_sarah(
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios whose data change are refused; use ``gt_storm`` for
+    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios that change these rows
+    are refused; use ``gt_storm`` for
     them. x_t, v_t and s_t are [..., n, d], and W_t is doubly stochastic. B is ``batch``, and q is ``period``. lr > 0 is a number, a schedule or a
     tensor [R, 1, 1]. In the mean a round costs 1/q + 2 B/m gradients. If costs change, v_t is exact in every q-th round and drifts in between.
 

@@ -27,7 +27,8 @@ def gt_vr(
         atc:  s_t = W_t (s_{t-1} + v_t - v_{t-1}),    x_{t+1} = W_t (x_t - lr d(s_t))         s_{-1} = v_{-1} = 0
         cta:  s_t = W_t s_{t-1} + v_t - v_{t-1},      x_{t+1} = W_t x_t - lr d(s_t)
 
-    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios whose data change are refused; use ``gt_storm`` for
+    Agent i's cost is the mean over its m rows of data, the same in all rounds. Scenarios that change these rows
+    are refused; use ``gt_storm`` for
     them. x_t, tau_t, v_t and s_t are [..., n, d], and W_t is doubly stochastic. B is ``batch``, and p is in (0, 1]. lr > 0 is a number, a
     schedule or a tensor [R, 1, 1]. Every agent has a coin of its own. In the mean a round costs p + 2 B/m gradients. If costs change, the full
     gradient at tau_t still belongs to the round in which it was taken.

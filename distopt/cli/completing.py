@@ -313,9 +313,15 @@ class Bash(BashComplete):
             text = str(item.value)
             if item.type == "plain" and os.environ["COMP_CWORD"] == "-1":
                 text = text[cut:] if text.startswith(value[:cut]) else text
-                text = text if quoted else re.sub(r"([\s'\"$&;|<>*?#!\\`])", r"\\\1", text)
+                if quoted == "'" and "'" in text:
+                    continue  # it cannot stand in single quotes
+                text = re.sub(UNSAFE[quoted], r"\\\g<0>", text) if quoted in UNSAFE else text
             lines.append(f"{item.type},{text}")
         return "\n".join(lines)
+
+
+UNSAFE = {"": r"[\s'\"$&;|<>*?#!\\`{}\[\]]", '"': r"[\"$\\`]"}
+"""What bash would read as more than itself, outside quotes and in double ones. Parentheses belong to specs, which are quoted."""
 
 
 def _open(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -35,7 +36,7 @@ FOR = {
 }
 """What an extra of the package is for."""
 
-DEVELOPING = ("test", "docs", "dev")
+DEVELOPING = ("test", "docs")
 """Extras for those who change distopt itself."""
 
 
@@ -190,7 +191,10 @@ def cache() -> Finding:
     if folder is None or why is not None:
         advice = "set XDG_CACHE_HOME to a folder that is yours alone; without it rounds are compiled anew each time"
         return Finding("cache", "note", why or "there is no cache folder", advice)
-    used = sum(file.stat().st_size for file in folder.iterdir())
+    used = 0
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process writes and tidies there
+            used += file.stat().st_size
     return stored("cache", folder, f"{folder} holds {room.size(used)} of compiled rounds")
 
 
@@ -199,6 +203,8 @@ def runs() -> Finding:
     folder = Path.cwd() / "runs"
     there = next(each for each in (folder, *folder.parents) if each.is_dir())
     advice = "go to a folder of yours, or name one with --out"
+    if folder.exists() and not folder.is_dir():
+        return Finding("runs", "note", f"{folder} is a file, not a folder", advice)
     try:
         with tempfile.TemporaryFile(dir=there):
             return stored("runs", there, f"{folder} can be written")

@@ -70,25 +70,32 @@ def install(cli: click.Command, shell: str) -> list[Path]:
     settings = home / ".bashrc" if shell == "bash" else Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     line = f"[ -r {shlex.quote(str(place))} ] && . {shlex.quote(str(place))}  {NOTE}"
     changed = [place] if _written(place, text) else []
+    return [*changed, settings] if _appended(settings, line) else changed
+
+
+def _appended(settings: Path, line: str) -> bool:
+    """Add a line at the end of the user's settings, unless it is there; whether it was added. Nothing else in the file is touched.
+
+    A line of an earlier installation stays: it reads its script only where that can be read.
+    """
     try:
-        before = settings.read_text(errors="surrogateescape") if settings.exists() else ""
+        before = settings.read_bytes() if settings.exists() else b""
+        if line.encode() in before.splitlines():
+            return False
+        with settings.open("ab") as file:  # what is there is not written again, so it cannot be lost
+            file.write((b"\n" if before and not before.endswith(b"\n") else b"") + f"{line}\n".encode())
     except OSError as error:
-        raise InputError(f"{settings}: {error.strerror or error}") from error
-    kept = [each for each in before.splitlines(keepends=True) if NOTE not in each]  # an older one names another place
-    if line in before.splitlines():
-        return changed
-    if kept and not kept[-1].endswith("\n"):
-        kept.append("\n")
-    return [*changed, settings] if _written(settings, "".join(kept) + f"{line}\n") else changed
+        raise InputError(f"{settings}: {error.strerror or error}; --show-completion prints the script") from error
+    return True
 
 
 def _written(file: Path, text: str) -> bool:
     """Write a text where it does not stand already; whether that was so."""
     try:
-        if file.exists() and file.read_text(errors="surrogateescape") == text:
+        if file.exists() and file.read_text(errors="replace") == text:
             return False
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, errors="surrogateescape")  # in place: it may be a link to the user's own settings
+        file.write_text(text)
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}; --show-completion prints the script") from error
     return True

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 
 from distopt.cli.findings import Finding, watched
 
-LIMIT = 90
-"""Seconds that a process which tries things may take in all; it needs about five where nobody else works."""
+LIMIT = 180
+"""Seconds that a process which tries things may take in all; it needs about five on an idle machine."""
 
 GLOO_LIMIT = 10
 ROUNDS = 20
 MARK = "finding: "
+SILENT = "no answer within"
 MISSES = 1e-9
 """The largest relative difference between compiled and eager rounds that is rounding."""
 
@@ -143,6 +144,8 @@ def tried(names: Sequence[str], limit: float = LIMIT) -> Iterator[Finding]:
     found = dict(_read(out))
     for name in names:
         _, core, advice = TRIALS[name]
+        if why.startswith(SILENT):
+            advice = "; ".join(("try again when the machine is idle", advice)[: 1 + bool(advice)])
         yield found.get(name) or Finding(name, "fail" if core else "note", why, advice)
 
 
@@ -164,7 +167,7 @@ def _answer(command: Sequence[str], limit: float) -> tuple[str, str]:
         out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[0], f"no answer within {limit:g} s"
+        return process.communicate()[0], f"{SILENT} {limit:g} s"
     except BaseException:  # Ctrl-C
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

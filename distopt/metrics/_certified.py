@@ -1,6 +1,7 @@
 """Shared by ``dynamic_regret_low`` and ``dynamic_regret_high``: how far a measured regret can be from the true one.
-The
-derivation: docs/theory.md."""
+
+The derivation is in docs/theory.md.
+"""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def write(groups: Sequence[Group], path: Path, kind: str) -> None:
             import pyarrow as pa
             from pyarrow import parquet
 
-            parquet.write_table(pa.table(found), file)
+            columns = {name: pa.array(column, from_pandas=True) for name, column in found.items()}  # nan becomes null
+            parquet.write_table(pa.table(columns), file)
         else:
             arrays: dict[str, Any] = {**found}  # NumPy's types take every name for its option allow_pickle
             np.savez(file, **arrays)

@@ -23,7 +23,10 @@ def weakness(certificate: float) -> str | None:
     """The warning for a comparator whose relative gradient norm is ``certificate``; None if that is small enough."""
     if certificate <= CERTIFIED:
         return None
-    return f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: regrets are only known up to errors of that order"
+    return (
+        f"the comparator's relative gradient norm is {certificate:.1e}, above {CERTIFIED:g}: "
+        "regrets have errors of that order, and larger ones if costs are nearly flat"
+    )
 
 
 LEFT = {"float64": 1e-6, "float32": 1e-2}

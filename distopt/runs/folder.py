@@ -185,8 +185,7 @@ class Folder:
 
     def run(self, reporting: Callable[[str], Progress] | None = None, seen: Seen | None = None) -> None:
         """Run the experiments that have not ended, in as few batches as possible.
-        ``reporting`` gives the progress
-        function of a batch by its name.
+        ``reporting`` gives the progress function of a batch by its name.
 
         ``seen`` receives the recorded rounds of each run (see ``execute_together``).
 

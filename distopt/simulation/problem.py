@@ -159,7 +159,12 @@ def _build(experiment: Experiment, like: Problem | None) -> Problem:
     x0 = starting.points(experiment, scenario, key, label(experiment.scenario))
     if faults.pace:
         alone = Plan.of(algorithm, {}, x0)
-        faults = faults.paced(faults.pace * float(evaluations(alone, algorithm, scenario.terms(agents) or 0)))
+        gradients = float(evaluations(alone, algorithm, scenario.terms(agents) or 0))
+        if not gradients:
+            raise InputError(
+                f"delay=length: {who} evaluates no gradients, so the clock gives its rounds no length; give the delay in rounds"
+            )
+        faults = faults.paced(faults.pace * gradients)
     network = (
         like.network.paced(faults.pace).serving(algorithm, channel, who)
         if like

@@ -261,9 +261,17 @@ def test_a_folder_that_has_moved_is_named_anew(home: Path, monkeypatch: pytest.M
     call("--install-completion", "bash")
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "my data"))
     call("--install-completion", "bash")
-    (line,) = (home / ".bashrc").read_text().splitlines()
+    _, line = (home / ".bashrc").read_text().splitlines()  # the user's file is only added to
     assert f"'{home / 'my data'}/distopt/completion.bash'" in line
     assert subprocess.run(["bash", "-n", home / ".bashrc"], check=True).returncode == 0
+
+
+def test_settings_are_kept_to_the_byte(home: Path) -> None:
+    mine = b"printf 'a\rb'\r\n# completion of distopt is nice\r\n\xff"
+    (home / ".bashrc").write_bytes(mine)
+    call("--install-completion", "bash")
+    after = (home / ".bashrc").read_bytes()
+    assert after.startswith(mine + b"\n[ -r ") and after.endswith(f"{installing.NOTE}\n".encode())
 
 
 def test_fish_reads_its_folder_by_itself(home: Path) -> None:

@@ -112,6 +112,7 @@ def test_what_hangs_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.Monkey
     (found,) = trying.tried(["torch"], limit=5)
     assert time.monotonic() - begun < 60
     assert (found.status, found.value) == ("fail", "no answer within 5 s")
+    assert found.advice.startswith("try again when the machine is idle")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -213,6 +214,9 @@ def test_a_folder_for_runs_that_cannot_be_written(tmp_path: Path, monkeypatch: p
     def refused(dir: Path) -> Any:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "runs").write_text("")
+    assert findings.runs().status == "note" and "is a file, not a folder" in findings.runs().value
+    (tmp_path / "runs").unlink()
     monkeypatch.setattr(findings.tempfile, "TemporaryFile", refused)
     found = findings.runs()
     assert found.status == "note" and "Permission denied" in found.value and "--out" in found.advice

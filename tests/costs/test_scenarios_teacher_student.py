@@ -174,6 +174,20 @@ def test_the_minimiser_of_the_lasso_is_that_of_coordinate_descent() -> None:
         np.testing.assert_allclose(found[0, trial].numpy(), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize(("dim", "alpha", "l1"), [(20, 0.5, 0.01), (30, 0.4, 0.01), (50, 0.5, 0.02)])
+def test_small_penalties_with_few_rows_have_their_minimiser_too(dim: int, alpha: float, l1: float) -> None:
+    """The search has long stretches in which no step is much shorter than the one before."""
+    s = TeacherStudent(dim=dim, alpha=alpha, l2=0.0, l1=l1, low=1e-4 if dim == 30 else 0.2)
+    found = s.optimum(s.batch(T, Key(0, range(4), range(1), 4)))
+    assert found is not None
+    x = found[0, 0]
+    F, y = pooled(batch(s, 4), 0)
+    slope = F.T @ (F @ x - y)
+    scale = float((F.T @ y).abs().max())
+    torch.testing.assert_close(slope[x != 0], -l1 * x[x != 0].sign(), rtol=0, atol=1e-9 * scale)
+    assert float(slope.abs().max()) <= l1 + 1e-9 * scale
+
+
 def test_the_elastic_net_of_the_logistic_model_has_no_slope() -> None:
     s = TeacherStudent(dim=12, alpha=2.0, model="logistic", l2=0.1, l1=0.3)
     found = s.optimum(s.batch(T, Key(0, range(4), range(1), 4)))

@@ -206,6 +206,20 @@ def test_what_cannot_be_is_refused(network: Any, ask: dict[str, Any], says: str)
         distopt.simulate(network, agents=agents, **{**ASK, "algorithm": "gt", **LATE, **ask})
 
 
+def test_rounds_without_gradients_have_no_length() -> None:
+    class Agree:
+        channels, full = ("x",), 0.0
+
+        def init(self, x: Any) -> tuple[()]:
+            return ()
+
+        def update(self, g: Any, state: tuple[()], x: Any, mix: Any) -> Any:
+            return mix("x", x), state
+
+    with pytest.raises(InputError, match="delay=length: agree evaluates no gradients"):
+        distopt.simulate(ROADS, agents=6, **{**ASK, "algorithm": Agree(), **LATE})
+
+
 def test_links_without_length_are_never_late() -> None:
     near = measured(graph_from_edges(3, [[0, 1], [1, 2]]), [[0, 1], [1, 2]], [0.0, 0.0])
     late, plain = (distopt.simulate(near, algorithm="gt:lr=0.02", record="x", **more, **ASK) for more in (LATE, {}))
