@@ -6,6 +6,7 @@ PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
 simulate: $(VENV)/.installed
 	$(VENV)/bin/distopt simulate ring --agents 16
+	@echo 'type ". $(VENV)/bin/activate" to use distopt in this terminal'
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/pytest -n 2 -m "not slow and not battery"
@@ -33,6 +34,7 @@ docs: $(VENV)/.installed-docs
 	rm -rf build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	$(VENV)/bin/python website/check.py build/site
+	@echo 'open build/site/index.html'
 
 release: $(VENV)/bin/python constraints.txt  # builds what is released, installs it elsewhere and uses it; uploads nothing
 	$(PIP) build twine
@@ -42,14 +44,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'installing into $(VENV): some minutes'
 	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'installing into $(VENV): some minutes'
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'installing into $(VENV): some minutes'
 	$(PIP) --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 

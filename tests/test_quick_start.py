@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,15 +70,16 @@ def test_the_long_run_is_interrupted_and_goes_on(place: Path) -> None:
     assert started.stderr is not None
     for line in started.stderr:
         if line.startswith("gt:lr=0.02: round "):
+            time.sleep(0.1)  # a reader presses the keys after the line, not while it is printed
             started.send_signal(signal.SIGINT)
             break
     said = started.stderr.read()
     started.stderr.close()
     assert started.wait() == 128 + signal.SIGINT, said
     assert "interrupted; everything before is kept" in said
-    assert 0 < one(place / "runs" / "patient").rounds.size < 200_000
+    assert 0 < one(place / "runs" / "patient").rounds.size < 1_000_000
     done = subprocess.run(
         [sys.executable, "-m", *resume.split()], cwd=place, capture_output=True, text=True, check=True
     )
     assert "goes on from round" in done.stdout
-    assert one(place / "runs" / "patient").rounds.size == 200_000
+    assert one(place / "runs" / "patient").rounds.size == 1_000_000

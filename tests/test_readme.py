@@ -41,7 +41,7 @@ LAUNCHED = [line for _, line in SHELL if re.search(r"launch/\S+ simulate|-m dist
 MAKE = [line.split()[1] for _, line in SHELL if line.startswith("make ")]
 TRAINED = [line for _, line in SHELL if "launch/train.py" in line]  # run in tests/optim/test_training_page.py
 SCRIPTS = [line for _, line in SHELL if line.startswith("python examples/")]  # run in tests/test_examples.py
-OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start "))]
+OTHER = [line for _, line in SHELL if line.startswith(("pip install ", "ray start ", "python3 -m venv ", ". .venv/"))]
 PYTHON = {page: [text for where, kind, text in BLOCKS if where == page and kind == "python"] for page in PAGES}
 # Commands of this process that take several seconds: compiled ones, and long ones.
 SECONDS = re.compile(
