@@ -1,4 +1,4 @@
-"""A training script with gradients sent as signs.
+"""A training script with gradients sent as signs. Its data come with scikit-learn (pip install scikit-learn).
 
 torchrun --nproc-per-node 2 examples/ddp_digits.py --hook sign
 torchrun --nproc-per-node 2 examples/ddp_digits.py --hook none
@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distopt.optim.ddp import ErrorFeedbackState, error_feedback_hook
+from distopt.ddp import ErrorFeedbackState, error_feedback_hook
 
 asked = argparse.ArgumentParser()
 compressors = '"none", or a compressor: sign, "topk(fraction=0.01)", ... [default: sign]'

@@ -5,10 +5,10 @@ torchrun --nproc-per-node 2 examples/engineer.py
 
 import torch
 import torch.distributed as dist
-from sklearn.datasets import load_digits
 from torch import nn
 
 from distopt.optim import GTAdam
+from distopt.scenarios.network import Network
 
 STEPS = 300
 SIGNS = "choco:compressor=sign(segments=tensors),gamma=0.4"  # one bit a number, and a scale for each tensor
@@ -17,11 +17,9 @@ dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
 
-digits = load_digits()
-order = torch.randperm(len(digits.target))
-x, y = torch.tensor(digits.data / 16, dtype=torch.float32)[order], torch.tensor(digits.target)[order]
-train, test = torch.arange(1437), torch.arange(1437, len(y))
-mine = train[torch.argsort(y[train], stable=True)].tensor_split(world)[rank]  # of two ranks the first has 0 to 4
+data = Network().samples  # the digits that come with distopt
+x, y = data.x.flatten(1), data.y
+mine = torch.argsort(y, stable=True).tensor_split(world)[rank]  # of two ranks the first has 0 to 4
 
 
 def network():
@@ -40,7 +38,7 @@ def trained(model, optimizer):
 
 @torch.no_grad()
 def accuracy(model):
-    return (model(x[test]).argmax(1) == y[test]).double().mean().item()
+    return (model(data.x_test.flatten(1)).argmax(1) == data.y_test).double().mean().item()
 
 
 alone, together = network(), network()
@@ -50,9 +48,8 @@ trained(together, optimizer)
 with optimizer.averaged(together):  # the mean of all ranks is the answer
     right = accuracy(together)
 
-exact = (
-    2 * 32 * sum(each.numel() for each in together.parameters()) * STEPS
-)  # bits of parameters and trackers in float32
+neighbours = min(2, world - 1)  # on a ring; each gets parameters and trackers in float32
+exact = 2 * 32 * sum(each.numel() for each in together.parameters()) * STEPS * neighbours
 if rank == 0:
     print(f"rank 0 alone, with Adam: accuracy {accuracy(alone):.1%}")
     print(f"{world} ranks, with GTAdam: accuracy {right:.1%}")

@@ -1,4 +1,7 @@
-"""An ordinary training script, of one process: a small network learns to read digits. docs/training-script.md has it trained by many."""
+"""An ordinary training script, of one process: a small network learns to read digits. docs/training-script.md has it trained by many.
+
+Its data come with scikit-learn: pip install scikit-learn
+"""
 
 import torch
 from sklearn.datasets import load_digits

@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from distopt.errors import InputError
+from distopt.network.graphs import Graph
+from distopt.network.topology import build_topology
+from distopt.report.network import portrait
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 KINDS = ("algorithm", "compressor", "direction", "metric", "probe", "scenario", "topology")
@@ -65,6 +70,19 @@ def test_the_pages_have_one_form(kind: str) -> None:
     assert len(blocks(kind, "diff")) == len(blocks(kind, "text")) == 3
     assert f"examples/{shown(kind)[0]}.py" in "".join(blocks(kind, "sh"))
     assert len(blocks(kind, "python")) == (3 if kind == "algorithm" else 2)  # that of weights is run in test_readme.py
+
+
+def test_the_graph_of_the_page_is_a_file_and_is_read() -> None:
+    text = (EXAMPLES / "class.edges").read_text()
+    assert f"```\n{text}```\n" in PAGES["topology"]
+    graph = build_topology(EXAMPLES / "class.edges", None, 0)
+    assert isinstance(graph, Graph) and graph.agents == 6
+    assert (graph.called(0), graph.called(5)) == ("'Anna'", "'Fatma'")
+    gap = portrait(graph).gap
+    assert gap is not None and f"The spectral gap is {gap:.3f}." in PAGES["topology"]
+    for suffix in re.findall(r"`(\.\w+)`", PAGES["topology"].partition("| name ends in")[2].partition("\n\n")[0]):
+        with pytest.raises(InputError, match="does not exist"):
+            build_topology(Path(f"missing{suffix}"), None, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
