@@ -32,6 +32,8 @@ set -eu
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # the ranks are the parallelism
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1           # ranks that are started again must not find the addresses of those before
 if [ "${NODES:-1}" -gt 1 ]; then
+    : "${NODE:?is 0 on the first machine, 1 on the second, and so on}"
+    : "${ADDRESS:?is the address of the first machine, as the others reach it}"
     meet="--nnodes $NODES --node-rank $NODE --master-addr $ADDRESS --master-port ${PORT:-29500}"
 else
     meet="--standalone"

@@ -19,15 +19,15 @@ QUESTIONS, OTHERS = ((ROOT / "docs" / name).read_text() for name in ("faq.md", "
 QUADRATIC: dict[str, Any] = {"agents": 8, "scenario": "quadratic:kappa=2", "rounds": 1000}
 
 
-def block(page: str, kind: str = "python") -> str:
-    (found,) = re.findall(rf"```{kind}\n(.*?)```", page, re.S)
+def block(page: str, kind: str = "python", word: str = "") -> str:
+    (found,) = (text for text in re.findall(rf"```{kind}\n(.*?)```", page, re.S) if word in text)
     assert isinstance(found, str)
     return found
 
 
 @pytest.mark.slow
 def test_gtadam_bursts_unless_eps_is_large_or_the_step_falls(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(block(QUESTIONS), {})
+    exec(block(QUESTIONS, word="eps="), {})
     lines = capsys.readouterr().out.splitlines()
     least, later = zip(*(map(float, re.findall(r"\d\.\de[-+]\d+", line)[-2:]) for line in lines), strict=True)
     assert max(least) < 1e-14
@@ -84,6 +84,12 @@ def test_a_run_that_diverges_says_what_the_page_says(tmp_path: Path, monkeypatch
 def test_the_weights_of_a_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "0.195" in call("show", "ring", "--agents", "8").stdout
+    said: dict[str, Any] = {}
+    exec(block(QUESTIONS, word="ConstantMixing"), said)
+    W = said["W"].numpy()
+    assert np.abs(W[0] - np.array([1, 1, 0, 0, 0, 0, 0, 1]) / 3).max() < 1e-15
+    sizes = np.sort(np.abs(np.linalg.eigvals(W)))
+    assert round(1 - sizes[-2], 3) == 0.195
 
 
 # ------------------------------------------------------------------------------------------------ other packages

@@ -197,13 +197,23 @@ def test_what_theory_says_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_the_comparison_and_the_paper_in_python_are_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compared, written = PYTHON["docs/comparing.md"]
+    compared, written, tuned = PYTHON["docs/comparing.md"]
     exec(compared, {})
     assert "dgd" in capsys.readouterr().out and (place / "differences.png").stat().st_size > 10_000
     assert (place / "compared" / "comparison.tex").exists()
     say(next(command for command in COMMANDS if command.endswith("--out runs/four")), place)
     exec(written, {})
     assert (place / "paper" / "figures" / "ecdf.pdf").exists() and (place / "paper" / "bibliography.bib").exists()
+    tuning = (
+        "distopt tune ring --agents 8 --scenario moving_target --algorithm gt --algorithm dgd --rounds 50 --trials 2"
+    )
+    say(f"{tuning} --grid lr=0.01,0.02 --report-trials 2 --out runs/tuned", place)
+    exec(tuned, {})
+    (table,) = (place / "winners" / "tables").glob("*.md")
+    assert re.findall(r"(gt|dgd)(:lr=)?", table.read_text()) in (
+        [("gt", ":lr="), ("dgd", ":lr=")],
+        [("dgd", ":lr="), ("gt", ":lr=")],
+    )
 
 
 def test_the_dataset_has_the_axes_that_the_page_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,3 +196,13 @@ def test_a_batch_job_that_trains_does_so_too(tmp_path: Path) -> None:
     assert "the same command goes on from here" in before and "goes on from step" in out
     started(ROOT / "launch" / "train.py", [*words, "--out", "alone"], 2, tmp_path)
     assert alike(trained(tmp_path / "out"), trained(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"), [({}, "NODE: is 0 on the first"), ({"NODE": "0"}, "ADDRESS: is the address")]
+)
+def test_the_script_says_which_setting_of_several_machines_is_missing(known: dict[str, str], missing: str) -> None:
+    command = ["sh", str(ROOT / "launch" / "torchrun.sh"), *WORDS]
+    others = {name: value for name, value in os.environ.items() if name not in ("NODE", "ADDRESS")}
+    done = subprocess.run(command, env={**others, "NODES": "2", **known}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and missing in done.stderr and not done.stdout

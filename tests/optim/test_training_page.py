@@ -99,6 +99,26 @@ def test_the_blocks_of_the_page_run(tmp_path: Path) -> None:
     assert all(each.said.endswith("end\n") for each in ended)
 
 
+def test_a_resumed_run_with_dropout_has_the_same_bits(tmp_path: Path) -> None:
+    """The block of the page, with two steps between its two halves and after them."""
+    (block,) = (each for each in BLOCKS if "get_rng_state" in each)
+    saving, loading = re.split(r"^(?=content = torch.load)", block, flags=re.M)
+    text = BEFORE.replace("nn.ReLU()", "nn.Dropout()")
+    steps = """
+for x, y in loader[:2]:
+    optimizer.zero_grad()
+    loss_fn(model(x), y).backward()
+    optimizer.step()
+ends.append([each.detach().clone() for each in model.parameters()])
+"""
+    equal = "print(all(torch.equal(a, b) for a, b in zip(*ends)))"
+    (tmp_path / "resumed.py").write_text(
+        f"{text}\nends = []\nmodel, optimizer = begun()\n{saving}{steps}{loading}{steps}{equal}\n"
+    )
+    ended = started(tmp_path / "resumed.py", [], 2, tmp_path)
+    assert [(each.code, each.said) for each in ended] == [(0, "True\n")] * 2, ended[0].said
+
+
 def test_the_memory_is_what_the_page_says(tmp_path: Path) -> None:
     """In copies of the model."""
     (tmp_path / "memory.py").write_text(
