@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,6 @@ def test_the_long_run_is_interrupted_and_goes_on(place: Path) -> None:
     assert started.stderr is not None
     for line in started.stderr:
         if line.startswith("gt:lr=0.02: round "):
-            time.sleep(0.1)  # a reader presses the keys after the line, not while it is printed
             started.send_signal(signal.SIGINT)
             break
     said = started.stderr.read()

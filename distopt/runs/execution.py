@@ -267,7 +267,8 @@ def execute_together(
                     if seen:
                         seen(recordings[g].label, chunk.rounds, chunk.metrics)
                 done = max(chunk.t for chunk in chunks.values())
-                if done < total and (stop.signal is not None or (checkpoint_every and done % checkpoint_every == 0)):
+                ending = done < total and stop.signal is not None  # read once: it may come after the checkpoint
+                if ending or (done < total and checkpoint_every and done % checkpoint_every == 0):
                     held = where.fetch()
                     for g, chunk in chunks.items():
                         if not chunk.over:
@@ -275,7 +276,7 @@ def execute_together(
                             recordings[g].save(chunk.carry(own), where, began)
                 if progress:
                     progress("rounds", max(recording.done for recording in recordings), total)
-                if done < total and stop.signal is not None:
+                if ending:
                     raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error

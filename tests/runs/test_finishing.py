@@ -14,7 +14,7 @@ import matplotlib.figure
 import pytest
 from helpers.surviving import ASK, call, forked, runs, same_folders
 
-from distopt.cli import commands
+from distopt.cli import commands, progress
 from distopt.cli.main import cli
 from distopt.report import tables
 from distopt.runs import execution, signals, writing
@@ -147,6 +147,34 @@ def test_a_signal_between_two_batches_ends_the_run_there() -> None:
     assert process.exitcode == 143, Path("log").read_text()
     assert {label: run.status for label, run in runs("b").items()} == {"gt": "done"}
     assert "dgd has no checkpoint" in call("resume", "b").stdout
+    same_folders("a", "b")
+
+
+def test_a_signal_while_progress_is_told_finds_a_checkpoint() -> None:
+    """It comes after the checkpoint of these rounds could be written, so the run goes on to the next ones."""
+    call(*ASK, "--out", "a")
+
+    def asked() -> None:
+        execution.runner.FIRST, execution.runner.PATIENCE = 8, 1e-9  # short segments
+        real = progress.lines
+
+        def lines(name: str) -> Any:
+            tell = real(name)
+
+            def told(what: str, done: int, total: int) -> None:
+                if what == "rounds" and done == 8:
+                    ask()
+                tell(what, done, total)
+
+            return told
+
+        progress.lines = lines
+        cli([*ASK, "--out", "b"])
+
+    process = forked(asked)
+    process.join(60)
+    assert process.exitcode == 143, Path("log").read_text()
+    assert "goes on from round 9" in call("resume", "b").stdout
     same_folders("a", "b")
 
 
