@@ -195,6 +195,10 @@ def find(name: str) -> list[Entry]:
     plain = name.partition(":")[0].partition("(")[0].strip().replace("-", "_")
     found = [entry(kind, plain) for kind in registry.KINDS if plain in registry.names(kind)]
     if not found:
+        if plain == "weights":
+            raise InputError(
+                "'weights' is not a kind; the rules are values of the option --weights, see docs/simulate.md"
+            )
         known = {*registry.KINDS, *(each for kind in registry.KINDS for each in registry.names(kind))}
         raise InputError(
             f"{name!r} is neither a kind nor a name{registry.nearest(name, sorted(known))}; kinds: {', '.join(registry.KINDS)}"

@@ -228,6 +228,11 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
             raise InputError(
                 f"metric {name}: it must have one of the methods {', '.join(SOURCES)}; it has {' and '.join(has) or 'none'}"
             )
+        if isinstance(spec, str) and spec == name and name in catalogue():
+            raise InputError(
+                f"metric {name}: it is measured wherever the scenario has it; leave it out, and rank by it with "
+                f"distopt compare --metric {name}"
+            )
         if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
             raise InputError(f"metric {name}: a run already has a series of this name; give the file another name")
         metric: Metric = completed(Metric, own)

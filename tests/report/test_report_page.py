@@ -216,6 +216,10 @@ def test_warnings_say_what_is_wrong(tmp_path: Path) -> None:
     assert "stopped is not finished: it is shown as far as it has come, 50 of 200 rounds." in warnings
     assert any("1.0e-03" in w for w in warnings)
     assert "Fewer than 6 trials: differences between methods cannot be significant." in warnings
+    for run in (lost, stopped, weak):
+        run.metrics["static_regret"] = np.full((3, 50), -1.0)
+    text = page.write([lost, stopped, weak], tmp_path).read_text()
+    assert '<p class="note">The static regret of every method is below zero at the end.' in text, "a note, no warning"
     assert "1 of 3 runs are not finished" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -139,6 +140,12 @@ def folder(run: Run) -> str | None:
     settings = values(run)
     named = settings.get("folder") if settings else None
     return None if named is None else str(named if run.path is None else (run.path / str(named)).resolve())
+
+
+def whence(run: Run) -> str | None:
+    """The same folder for readers of the page, seen from the run's folder: the page may be read on another machine."""
+    named = folder(run)
+    return None if named is None else named if run.path is None else os.path.relpath(named, run.path.resolve())
 
 
 def papers(group: Group) -> list[str]:
