@@ -177,11 +177,21 @@ def step(run: Run) -> str:
 
 def _step(parsed: Spec) -> str:
     """The step size of an algorithm as it is spelled, or of the one inside it."""
-    known = entries.entry("algorithms", parsed.name).parameters if parsed.name in registry.names("algorithms") else ()
+    try:
+        known = _parameters(parsed.name)
+    except InputError:  # the file has gone, or explains nothing
+        known = ()
     values = {each.name: each.default or "" for each in known}
     values |= {**dict(zip(values, parsed.args, strict=False)), **dict(parsed.kwargs)}
     inner = next((values[each.name] for each in known if each.values == "an algorithm"), "")
     return _step(Spec.parse(inner)) if inner else values.get("lr", "")
+
+
+def _parameters(name: str) -> tuple[entries.Parameter, ...]:
+    """The parameters of an algorithm of the catalogue, or of one in a user's file."""
+    if name in registry.names("algorithms"):
+        return entries.entry("algorithms", name).parameters
+    return next((each.parameters for each in entries.own(name) if each.kind == "algorithms"), ())
 
 
 def network(run: Run) -> dict[str, Any] | None:
