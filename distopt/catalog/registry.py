@@ -171,7 +171,8 @@ def _import_file(path: Path) -> types.ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        at = f", line {place.rpartition(' ')[2]}" if (place := slip(error)) else ""
+        line = slip(error).rpartition(", line ")[2]
+        at = f", line {line}" if line else ""
         raise InputError(f"{path}{at}: {type(error).__name__}: {error}") from error
     return module
 

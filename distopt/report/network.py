@@ -234,7 +234,7 @@ def figure(portrait: Portrait, title: str) -> Figure:
     marks = portrait.marks()
     inside = all(len(mark) <= _INSIDE for mark in marks)
     for mark, (x, y) in zip(marks, where, strict=True) if size > 110 or not inside else ():
-        font = {"ha": "center", "fontsize": 7, "zorder": 3, "parse_math": False}
+        font: dict[str, Any] = {"ha": "center", "fontsize": 7, "zorder": 3, "parse_math": False}
         if inside:
             axes.text(x, y, mark, color="white", va="center", fontweight="bold", **font)
         else:  # below the disc

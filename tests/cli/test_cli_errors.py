@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
         ([*ASK, "--channel", "sign"], "sign is a compressor: write --channel choco:compressor=sign"),
         (["simulate", "friends.edges"], "to read a graph from a file, write file:path=friends.edges"),
         (["show", "class.gml"], "to read a graph from a file, write file:path=class.gml"),
-        (["list", "weights"], "values of the option --weights"),
+        (["list", "weights"], "values of --weights"),
         ([*ASK, "--algorithm", "gtadam:lr=fast"], "lr=fast is not a number"),
         ([*ASK, "--algorithm", "gtadam:lr=-1"], "lr"),
         ([*ASK, "--algorithm", "gt", "--algorithm", "gt"], "given twice"),

@@ -213,7 +213,7 @@ def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
 
 def test_a_metric_of_the_package_needs_no_naming() -> None:
     with pytest.raises(
-        InputError, match="metric accuracy: it is measured wherever .* distopt compare --metric accuracy"
+        InputError, match="metric accuracy: it is measured wherever .* with distopt.compare and metric=accuracy"
     ):
         distopt.simulate("ring", **EXPERIMENT, metrics="accuracy")
 

@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as arrays
 import distopt
 from distopt.errors import InputError
 from distopt.report import page, study
-from distopt.report.page import columns, data
+from distopt.report.page import columns, data, setup
 from distopt.report.page.verdict import verdict
 from distopt.report.tables import number
 
@@ -198,6 +198,19 @@ def test_the_command_of_a_page_repeats_its_run(folder: Path, tmp_path: Path) -> 
     for name, run in first.items():
         assert again[name].info["fingerprint"] == run.info["fingerprint"]
         assert np.array_equal(again[name]["dynamic_regret"], run["dynamic_regret"])
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_the_step_size_of_an_own_file_is_its_default_while_the_file_is_unchanged() -> None:
+    code = (
+        "class Mine:\n    channels = ('x',)\n    def __init__(self, lr: float = 0.04): self.lr = lr\n"
+        "    def init(self, x): return ()\n    def update(self, g, state, x, mix): return mix('x', x) - self.lr * g, state\n"
+    )
+    Path("mine.py").write_text(code)
+    run = distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="mine.py", rounds=9, out="o")
+    assert setup.step(run) == "0.04"
+    Path("mine.py").write_text(code.replace("0.04", "0.05"))
+    assert setup.step(run) == ""
 
 
 def test_warnings_say_what_is_wrong(tmp_path: Path) -> None:
