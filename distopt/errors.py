@@ -87,6 +87,24 @@ def shortened(text: str) -> str:
     )
 
 
+USERS = "distopt_user_"
+"""The first letters of the module names of users' files."""
+
+
+def slip(error: BaseException) -> str:
+    """File and line of a user's file where an error arose, such as "mine.py, line 3"; "" if it did not arise in one.
+
+    >>> slip(ValueError("x"))
+    ''
+    """
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(USERS):
+            found = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     lines = str(error).strip().splitlines()

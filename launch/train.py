@@ -211,19 +211,34 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
     schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)] if options.schedule == "cosine" else []
     kept: list[Any] = [model, optimizer, *schedulers]
     reporter, first, before, losses = Reporter(options.out), 0, [0.0, 0.0, 0.0], list[float]()
+    past: list[
+        list[int]
+    ] = []  # [ranks, steps of an epoch, steps] of each number of ranks so far; the last is of this one
 
     settings = {name: str(value) for name, value in vars(options).items() if name not in FREE}
     if options.out and (content := newest(options.out / "checkpoints")):
         for name, value in settings.items():
             if (its := content["settings"].get(name)) != value:
-                raise InputError(f"{options.out} has a run with {name}={its}, not {value}; give another --out")
+                its = f"the default {name}" if its == "None" else f"{name}={its}"
+                mine = "the default" if value == "None" else value
+                raise InputError(f"{options.out} has a run with {its}, not {mine}; give another --out")
         for each, state in zip(kept, content["kept"], strict=True):
             each.load_state_dict(state)
-        first = content["step"]
+        first, past, before = content["step"], content["past"], content["totals"]
         if content["rank"] == rank:  # more ranks than before: the new ones have taken rank 0's file
-            reporter.rows, before, losses = content["rows"], content["totals"], content["losses"]
+            reporter.rows, losses = content["rows"], content["losses"]
             torch.set_rng_state(content["random"])
         reporter.say(f"goes on from step {first} of {options.out}")
+    if not past or past[-1][0] != world:
+        if past and decentralised:
+            reporter.say(f"trackers and memories begin again with {world} rank{'s' * (world > 1)}")
+        past.append([world, epoch, 0])
+    if len(past) > 1:  # an epoch had another number of steps
+        passes = sum(number / its for _, its, number in past[:-1])
+        steps = options.steps or sum(each[2] for each in past[:-1]) + math.ceil((options.epochs - passes) * epoch)
+        for each in schedulers:
+            each.T_max = steps
+    earlier = past[-1][2]  # steps with as many ranks, before this start
     step, began = first, time.monotonic()
 
     def totals() -> list[float]:
@@ -240,13 +255,16 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
         spread = optimizer.consensus_error() if decentralised else 0.0
         with averaged():  # rank 0 tests; the others go on and wait at the next message
             right = accuracy(model, x_test, y_test) if rank == 0 and network.classifies else math.nan
-        reporter.add([step, step / epoch, loss, right, spread, bits, waited, seconds], last=step == steps)
+        past[-1][2] = earlier + step - first
+        passes = sum(number / its for _, its, number in past)
+        reporter.add([step, passes, loss, right, spread, bits, waited, seconds], last=step == steps)
 
     def checkpoint() -> None:
         """Save all that the next steps depend on. Batches are functions of the step's number, so there is no sampler to save."""
         if reporter.rows:  # first: once all have saved, some may end, and torchrun then ends the others
             reporter.draw()
-        state = {"kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}
+        past[-1][2] = earlier + step - first
+        state = {"past": past, "kept": [each.state_dict() for each in kept], "random": torch.get_rng_state()}
         curve = {"rows": reporter.rows, "totals": totals(), "losses": losses}
         save(options.out / "checkpoints", {"step": step, "rank": rank, "settings": settings, **state, **curve})
 

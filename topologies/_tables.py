@@ -106,7 +106,7 @@ def adjacency(path: Path, text: str, arcs: bool = False) -> Graph:
         cells = [real(word.strip(" \t")) for word in line.split(separator)]
         if None in cells:
             bad = line.split(separator)[cells.index(None)].strip()
-            which = f"{_short(bad)} is none; leave out names of rows and columns"
+            which = f"{_short(bad)} is none; leave out names of rows and columns, or save a list of links as .edges"
             raise error(path, number, f"expected numbers between commas, found {_short(line)}: {which}")
         if rows and len(cells) != len(rows[0]):
             raise error(path, number, f"{len(cells)} numbers where the lines before have {len(rows[0])}")

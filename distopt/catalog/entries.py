@@ -16,7 +16,7 @@ from pathlib import Path
 from distopt.catalog import registry, source
 from distopt.catalog.places import missing, place
 from distopt.catalog.spec import Spec
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 
 _HEADING = re.compile(r"[A-Z][a-z]+:")
 _KEY = re.compile(r"\[([a-z]+\d{4}[a-z]?)\]")
@@ -195,6 +195,11 @@ def find(name: str) -> list[Entry]:
     plain = name.partition(":")[0].partition("(")[0].strip().replace("-", "_")
     found = [entry(kind, plain) for kind in registry.KINDS if plain in registry.names(kind)]
     if not found:
+        if plain == "weights":
+            rules = either("--weights", "weights=")
+            raise InputError(
+                f"'weights' is neither a kind nor a name; the rules are values of {rules}, see docs/simulate.md"
+            )
         known = {*registry.KINDS, *(each for kind in registry.KINDS for each in registry.names(kind))}
         raise InputError(
             f"{name!r} is neither a kind nor a name{registry.nearest(name, sorted(known))}; kinds: {', '.join(registry.KINDS)}"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import collections.abc
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -20,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from distopt.catalog.hints import elsewhere, nearest, parameter
 from distopt.catalog.places import missing, place, rooted, whereabouts
 from distopt.catalog.spec import Spec, Value, brief, real, whole
-from distopt.errors import InputError, either
+from distopt.errors import USERS, InputError, either, slip
 
-__all__ = ["Spec", "brief"]  # re-exported, so that callers import names and entries from one module
+__all__ = ["Spec", "brief", "nearest"]  # re-exported, so that callers import names and entries from one module
 
 KINDS = (
     "topologies",
@@ -54,7 +54,6 @@ SIGNS = (
     ("topologies", {"arcs"}),
 )
 """The methods that decide a class's kind: the first kind whose methods it all has."""
-_USERS = "distopt_user_"
 NESTED = {k[:-1].capitalize(): k for k in ("algorithms", "scenarios", "directions", "schedules", "compressors")}
 
 
@@ -86,15 +85,11 @@ def same_name(one: str, other: str) -> bool:
     return one.replace("_", "").lower() == other.replace("_", "").lower()
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """ " (did you mean ...?)" with the known names nearest to ``name``, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
-
-
 def unknown(kind: str, name: str) -> str:
     """The message for an unknown name of a kind."""
     known = names(kind)
+    if meant := elsewhere(kind, name, names("compressors")):
+        return f"no {name!r} among the {kind}; {meant}"
     listed = either("distopt list", "distopt.catalog.registry.names of") + f" {kind}"
     some = f"known: {', '.join(known)}, or" if len(known) <= 40 else f"see {listed}, or give"
     return f"no {name!r} among the {kind}{nearest(name, known)}; {some} a path of a .py file"
@@ -155,7 +150,7 @@ def told(methods: typing.Iterable[str]) -> str | None:
 
 def imported() -> list[types.ModuleType]:
     """The users' files that were imported."""
-    return [module for name, module in sys.modules.items() if name.startswith(_USERS)]
+    return [module for name, module in sys.modules.items() if name.startswith(USERS)]
 
 
 def _import_file(path: Path) -> types.ModuleType:
@@ -165,7 +160,7 @@ def _import_file(path: Path) -> types.ModuleType:
         ]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    name = f"{_USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    name = f"{USERS}{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -176,7 +171,9 @@ def _import_file(path: Path) -> types.ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+        line = slip(error).rpartition(", line ")[2]
+        at = f", line {line}" if line else ""
+        raise InputError(f"{path}{at}: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -259,7 +256,7 @@ def _named(spec: Spec, free: list[str], own: Mapping[str, Any], where: str) -> d
             raise InputError(f"{where}: {key} is set by its own option, not inside the spec")
         if key not in free:
             raise InputError(
-                f"{where}: no parameter {key!r}{nearest(key, free)}; parameters: {', '.join(free) or 'none'}"
+                f"{where}: no parameter {key!r}{parameter(key, free)}; parameters: {', '.join(free) or 'none'}"
             )
         if key in named:
             raise InputError(f"{where}: {key} is given twice")

@@ -32,12 +32,12 @@ def doctor(as_json: bool, with_ray: bool, traceback: bool) -> None:
 
     \b
     ok    it works
-    none  it is not here; only what its line names needs it
-    note  it works with less, or something optional fails
+    none  optional, and not installed: only what its line names needs it
+    note  distopt works, but slower, with less room, or without something optional that fails here
     fail  distopt cannot run
 
     It compiles and runs a tiny experiment, and lets two processes talk. It writes nothing but the cache folder, if that is not there.
-    The exit code is 1 if anything fails, and else 0.
+    The exit code is 1 if anything fails, or if --ray is given and Ray does not start, and else 0.
     """
     with polite(traceback):
         found = []
@@ -45,12 +45,14 @@ def doctor(as_json: bool, with_ray: bool, traceback: bool) -> None:
             found.append(finding)
             if not as_json:
                 shown(finding)
-        names = [name for name in trying.TRIALS if with_ray or name != "Ray"]
+        missing = any(each.name == "extra ray" and each.status == "none" for each in found)
+        names = [name for name in trying.TRIALS if name != "Ray" or (with_ray and not missing)]
         for finding in trying.tried(names):
             found.append(finding)
             if not as_json:
                 shown(finding)
         failed = [each.name for each in found if each.status == "fail"]
+        without = with_ray and (missing or any(each.name == "Ray" and each.status == "note" for each in found))
         if as_json:
             told = {
                 "distopt": __version__,
@@ -60,7 +62,9 @@ def doctor(as_json: bool, with_ray: bool, traceback: bool) -> None:
             click.echo(json.dumps(told, indent=2))
         else:
             click.echo(f"\ndistopt cannot run here: see {', '.join(failed)}" if failed else "\ndistopt works here")
-        if failed:
+            if without:
+                click.echo(f"Ray does not start here: see {'extra ray' if missing else 'Ray'}")
+        if failed or without:
             raise SystemExit(1)
 
 

@@ -35,6 +35,9 @@ COMMANDS = {
 OWN = {"metrics": "distopt simulate ring --agents 16 --metric {name}"}
 """How the user's own is used, where that differs."""
 
+READS = {("topologies", "file"): "distopt simulate file:path=graph.edges"}
+"""How an entry is used that needs a file, which says how many agents there are."""
+
 
 def shown(kind: str | None) -> None:
     """Print the catalogue, or one kind of it; on a pipe a line for each entry, its spec first."""
@@ -143,7 +146,7 @@ def page(entry: Entry, room: int) -> Iterator[str]:
         yield from ("", click.style("Papers", bold=True))
         for paper in entry.papers:
             yield from textwrap.wrap(paper, room, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    use = (OWN if own and entry.kind in OWN else COMMANDS).get(entry.kind)
+    use = READS.get((entry.kind, entry.name)) or (OWN if own and entry.kind in OWN else COMMANDS).get(entry.kind)
     if use is not None:
         command = [word.format(typed(entry), name=entry.name) for word in use.split()]
         yield from ("", click.style("Use", bold=True), f"  {shlex.join(command)}")
@@ -178,13 +181,26 @@ def plain(text: str) -> str:
 
 
 def filled(text: str, room: int) -> Iterator[str]:
-    """A text in lines of at most ``room`` characters; lines that are indented, as formulas are, stay as they are."""
+    """A text in lines of at most ``room`` characters; lines that are indented, as formulas are, stay as they are.
+
+    >>> list(filled("Two items:\\n\\n- the first one,\\n  longer\\n- the second", 20))
+    ['Two items:', '', '- the first one,', '  longer', '- the second']
+    """
     words: list[str] = []
+
+    def wrapped() -> list[str]:
+        indent = "  " if words and words[0].startswith("- ") else ""
+        return textwrap.wrap(" ".join(words), room, subsequent_indent=indent, break_on_hyphens=False)
+
     for line in text.splitlines():
-        if line and line[0] != " ":
-            words.append(line)
+        item = bool(words) and words[0].startswith("- ") and line.startswith("  ")
+        if line and (line[0] != " " or item):
+            if line.startswith("- "):
+                yield from wrapped()
+                words.clear()
+            words.append(line.strip())
             continue
-        yield from textwrap.wrap(" ".join(words), room, break_on_hyphens=False)
-        words = []
+        yield from wrapped()
+        words.clear()
         yield line
-    yield from textwrap.wrap(" ".join(words), room, break_on_hyphens=False)
+    yield from wrapped()

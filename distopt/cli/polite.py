@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from distopt.errors import InputError, RunError, by_command, printable, shortened
+from distopt.errors import InputError, RunError, by_command, printable, shortened, slip
 
 
 @contextmanager
@@ -28,7 +28,8 @@ def polite(traceback: bool) -> Iterator[None]:
 
         code, failure = 1, error
         lines = str(error).strip().splitlines()
-        message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} (--traceback shows where)"
+        at = f"{place}; " if (place := slip(error)) else ""
+        message = f"unexpected {type(error).__name__}{': ' + lines[0] if lines else ''} ({at}--traceback shows where)"
         message = room.NO_MEMORY if room.exhausted(error) else message
     else:
         return

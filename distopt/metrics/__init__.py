@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distopt.catalog import registry
-from distopt.errors import InputError
+from distopt.errors import InputError, either
 from distopt.optional import completed
 
 if TYPE_CHECKING:
@@ -227,6 +227,11 @@ def added(specs: Sequence[Any], record: Sequence[str] = ()) -> dict[str, Metric]
         if len(has) != 1:
             raise InputError(
                 f"metric {name}: it must have one of the methods {', '.join(SOURCES)}; it has {' and '.join(has) or 'none'}"
+            )
+        if isinstance(spec, str) and spec == name and name in catalogue():
+            how = either("distopt compare --metric ", "distopt.compare and metric=") + name
+            raise InputError(
+                f"metric {name}: it is measured wherever the scenario has it; leave it out, and rank by it with {how}"
             )
         if name in catalogue() or name in found or name in ("x", *record) or name.startswith("average_"):
             raise InputError(f"metric {name}: a run already has a series of this name; give the file another name")

@@ -12,12 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distopt.catalog.parts import label
 from distopt.errors import InputError, RunError
 from distopt.optim.bucket import Bucket
 from distopt.optim.ranks import Ranks
 
 PATIENCE = 10
 """Seconds that a rank which ends waits for its neighbours to take what it sent."""
+
+
+def level() -> int:
+    """The ``stacklevel`` of a warning that is given where this is called, so that it names the line of the training script."""
+    frame, found = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("distopt", "torch"):
+        frame, found = frame.f_back, found + 1
+    return found
+
+
+def called(maker: type, algorithm: Any) -> str:
+    """The name of an algorithm that was given as an object: that of the optimiser that made it, or of its own class.
+
+    >>> from distopt.optim import Decentralized, GTAdam
+    >>> called(GTAdam, 1.5), called(Decentralized, 1.5)
+    ('GTAdam', 'float')
+    """
+    return label(algorithm) if maker.__name__ == "Decentralized" else maker.__name__
 
 
 def same_parameters(names: Sequence[str], params: Sequence[Tensor], ranks: Ranks, numbers: Mapping[str, float]) -> None:
@@ -81,10 +100,12 @@ def own_gradients(buckets: Sequence[Bucket], ranks: Ranks) -> None:
     """Warn if all ranks have the same gradients, as with DistributedDataParallel, which averages them."""
     rows = [bucket.gradient.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for bucket in buckets]
     digests = ranks.meet("comparing gradients", hashlib.sha256(b"".join(rows)).hexdigest())
-    if ranks.size > 1 and len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets):
+    same = len(set(digests)) == 1 and any(bucket.gradient.any() for bucket in buckets)
+    if ranks.size > 1 and same and ranks.rank == 0:  # the others would say the same
         warnings.warn(
-            "all ranks have the same gradients; give each its own data, and do not wrap the model in DistributedDataParallel",
-            stacklevel=6,
+            "all ranks have the same gradients (shuffle=True with equal seeds?); give each its own data, and do not wrap the model in "
+            "DistributedDataParallel",
+            stacklevel=level(),
         )
 
 

@@ -116,7 +116,7 @@ class Decentralized(Observed, Optimizer, Joinable):
             self._make(params, algorithm, lr, topology, channel, weights, weight_decay)
         except Exception as error:  # the other ranks have the same one: they do not wait
             failure = self._ranks.failed(error)
-            raise failure from (None if failure is error else error)
+            raise failure from (None if str(failure) == str(error) else error)
         self._ready = True
         self._finalizer = weakref.finalize(self, meeting.leave, self._buckets)
 
@@ -146,6 +146,7 @@ class Decentralized(Observed, Optimizer, Joinable):
                 f"decoupled_weight_decay needs a numeric step size, and {label(algorithm)} has none; leave it out"
             )
         self._algorithm = with_constants(made, numbers)
+        self._called = algorithm if isinstance(algorithm, str) else meeting.called(type(self), self._algorithm)
         self._versions = Versions(self._algorithm, tuple(numbers))
         size, seed = self._ranks.size, self._seed
         shared = {"channel": channel, "every": self._every, "bucket_mb": self._bucket_mb, "seed": seed}
@@ -156,7 +157,7 @@ class Decentralized(Observed, Optimizer, Joinable):
         graphs: Any = graph_from_edges(1, []) if size == 1 else build_topologies(topology, size, seed)
         self._network = Network.of(graphs, weights, self._algorithm, channel, Key(seed, range(size), range(1), size))
         for doubt in self._network.doubts:
-            warnings.warn(doubt, stacklevel=4)
+            warnings.warn(doubt, stacklevel=meeting.level())
         rows = json.dumps(plain(self._network.rows(torch.arange(64).reshape(-1, 1, 1, 1))))
         self._network_digest = hashlib.sha256(rows.encode()).hexdigest()[:16]
         self._buckets: list[Bucket] = []
@@ -245,7 +246,7 @@ class Decentralized(Observed, Optimizer, Joinable):
             failure = self._ranks.failed(error)
             if self._ranks.broken is not None:
                 meeting.drop(self._buckets)
-            raise failure from (None if failure is error else error)
+            raise failure from (None if str(failure) == str(error) else error)
 
     def _begin_round(self, idle: bool) -> None:
         """Take the gradients."""
@@ -266,9 +267,8 @@ class Decentralized(Observed, Optimizer, Joinable):
             self._compared = True
         if any(bucket.moved for bucket in self._buckets) and not self._warned:
             self._warned = True
-            warnings.warn(
-                "parameters were changed between two steps; this moves the mean of all agents, too", stacklevel=5
-            )
+            text = "parameters were changed between two steps; this moves the mean of all agents, too"
+            warnings.warn(text, stacklevel=meeting.level())
 
     def _mix(self, closure: Callable[[], Any] | None) -> None:
         """Go to the next point."""
@@ -380,6 +380,4 @@ class Decentralized(Observed, Optimizer, Joinable):
         many = f"{len(self._buckets)} bucket{'s' * (len(self._buckets) != 1)}"
         where = f"rank {self._ranks.rank} of {self._ranks.size}, {numbers:,} parameters in {many}, {ahead}"
         groups = shown(self.param_groups, {"params", "param_names", *self._about, *self._settings})
-        return (
-            f"{type(self).__name__} (\n{groups})\n{label(self._algorithm)} through {self._settings['channel']}, {where}"
-        )
+        return f"{type(self).__name__} (\n{groups})\n{self._called} through {self._settings['channel']}, {where}"

@@ -12,9 +12,10 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from distopt.errors import InputError, either
+from distopt.errors import InputError, either, printable
 from distopt.network.digraphs import Digraph
 from distopt.network.faults import Faults
 from distopt.network.graphs import Graph, Switching
@@ -29,6 +30,11 @@ INK, SOFT, LINK, NODE = "#222222", "#767676", "#8FA3B5", "#0072B2"
 _SPECTRUM = 1500  # agents up to which the mean of changing weights is made and its spectrum computed
 _EXACT = 4_000_000  # agents x links up to which the exact diameter is searched
 _DRAWN = 40_000  # links at most in a picture
+_NAMED, _NAME, _INSIDE = (
+    40,
+    16,
+    2,
+)  # agents that can have names in a picture, the characters of a name, and those that fit into a disc
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Portrait:
         positions: [N, 2] given by the topology, or None.
         notes: what the user should know of how the network was read, a line each.
         arcs: (sender, receiver) of each arc of a directed graph, int64 [A, 2]; None where links go both ways. ``degrees`` are then in-degrees.
+        names: of the agents, from the file of the graph; None where they have numbers only.
     """
 
     agents: int
@@ -60,6 +67,14 @@ class Portrait:
     positions: NDArray[np.float64] | None
     notes: tuple[str, ...] = ()
     arcs: NDArray[np.int64] | None = None
+    names: tuple[str, ...] | None = None
+
+    def marks(self) -> list[str]:
+        """What is written on each agent: its name, shortened, if the network has names and few agents; else its number."""
+        if self.names is None or self.agents > _NAMED:
+            return [str(agent) for agent in range(self.agents)]
+        plain = [printable(name) for name in self.names]
+        return [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in plain]
 
     @property
     def gap(self) -> float | None:
@@ -130,6 +145,7 @@ def portrait(
     key = Key(seed, range(n), range(1), n)
     mixing = mixing_of(topology, weights, key, drop_links, faults)
     arcs = topology.arcs if isinstance(topology, Digraph) else None
+    names = topology.names if isinstance(topology, Graph) else None
     if isinstance(topology, Graph):
         links, rounds, own = topology.edges, 1, topology.matrix is not None
         presence = np.ones(len(links))
@@ -154,7 +170,9 @@ def portrait(
         second = float(np.abs(np.linalg.eigvals(mean - 1.0 / n)).max())
     degrees = (int(degree.min()), float(degree.mean()), int(degree.max()))
     diameter = _diameter(n, links) if arcs is None else _diameter(n, arcs, directed=True)
-    return Portrait(n, links, presence, degrees, diameter, second, rounds, own, mixing.positions, mixing.notes, arcs)
+    return Portrait(
+        n, links, presence, degrees, diameter, second, rounds, own, mixing.positions, mixing.notes, arcs, names
+    )
 
 
 def _diameter(n: int, links: NDArray[np.int64], directed: bool = False) -> str:
@@ -213,9 +231,18 @@ def figure(portrait: Portrait, title: str) -> Figure:
         linewidths=0.9 if n < 200 else 0.3,
         zorder=2,
     )
-    if size > 110:
-        for i, (x, y) in enumerate(where):
-            axes.text(x, y, str(i), color="white", ha="center", va="center", fontsize=7, fontweight="bold", zorder=3)
+    marks = portrait.marks()
+    inside = all(len(mark) <= _INSIDE for mark in marks)
+    for mark, (x, y) in zip(marks, where, strict=True) if size > 110 or not inside else ():
+        font: dict[str, Any] = {"ha": "center", "fontsize": 7, "zorder": 3, "parse_math": False}
+        if inside:
+            axes.text(x, y, mark, color="white", va="center", fontweight="bold", **font)
+        else:  # below the disc
+            drop = (0, -math.sqrt(size) / 2 - 1)
+            halo = [withStroke(linewidth=2, foreground="white")]
+            axes.annotate(
+                mark, (x, y), drop, textcoords="offset points", color=INK, va="top", path_effects=halo, **font
+            )
     (left, bottom), (right, top) = where.min(0), where.max(0)
     pad = 0.06 * max(right - left, top - bottom, 1e-9)
     axes.set_xlim(left - pad, right + pad)

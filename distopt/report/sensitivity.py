@@ -26,8 +26,8 @@ def figure(tuned: Tuned) -> Figure:
     """The median final figure of the TUNE trials against the step size, a line for each algorithm, with a band over trials.
 
     A cross on the upper edge is a step size at which at least half of the trials diverge, a triangle one whose median lies beyond the
-    axis. A disc is the winner, an empty diamond the step size that the algorithm has without tuning. The line is thick over the
-    stable range.
+    axis. A disc is the winner, an empty diamond the step size that the algorithm has without tuning. If this was not tried, its figure is
+    unknown: an empty triangle on the horizontal axis marks the step size alone. The line is thick over the stable range.
     """
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
     FigureCanvasAgg(fig)
@@ -51,7 +51,9 @@ def figure(tuned: Tuned) -> Figure:
     run = next(iter(tuned.runs.values()), None)
     where = subtitle(run) if run is not None else ""
     fig.text(0.02, 0.875, where, fontsize=7.5, color=SOFT, parse_math=False)
-    signs = ["● winner", "◇ without tuning", "× at least half of the trials diverge"]
+    signs = ["● winner", "× at least half of the trials diverge"]
+    signs += ["◇ without tuning"] if any(one.tried is not None for one in each) else []
+    signs += ["▽ step size without tuning, not tried"] if any(one.tried is None and one.usual for one in each) else []
     signs += ["▲ beyond the axis"] if beyond else []
     kinds = f"Lines: median of {tuned.trials} trials, seed {tuned.seed}; bands: smallest to largest trial that did not diverge."
     thick = f"Thick: median at most {FACTOR:g} times the best."
@@ -115,8 +117,9 @@ def _draw(axes: Any, one: Sensitivity, colour: str, dashes: str, up: float) -> b
         own = [k for k, point in enumerate(curve) if point.spec == one.tried]
         on = bool(own) and bool(shown[own[0]])
         at: dict[str, Any] = {} if on else {"transform": edge}
-        height = float(y[own[0]]) if on else up if own else 1 - up
-        look = {"marker": "D", "markersize": 6.5, "markerfacecolor": "none", "markeredgecolor": colour}
+        height = float(y[own[0]]) if on else up if own else 0.0
+        size = 6.5 if own else 6.5 + 70 * (1 - up)  # triangles of several algorithms lie around each other
+        look = {"marker": "D" if own else "v", "markersize": size, "markerfacecolor": "none", "markeredgecolor": colour}
         axes.plot(one.usual, height, linestyle="none", markeredgewidth=1.2, clip_on=False, zorder=7, **look, **at)
     return bool(beyond.any())
 

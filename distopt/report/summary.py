@@ -64,10 +64,10 @@ def drift(run: Run) -> str | None:
     bad = np.nonzero(violation > LEFT[run.info["experiment"]["dtype"]])[0]
     if not len(bad):
         return None
-    return (
-        f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}: the channel "
-        "changes means, or a message was lost; use choco, which keeps means, with resync=K to repair losses"
-    )
+    left = f"{run.label}: the trackers have left the mean of the gradients by {violation[bad[0]]:.1e} in round {run.rounds[bad[0]]}"
+    if told["channel"] == "exact":
+        return f"{left}: its update does not keep this mean; look for the mistake with distopt.checks.check_algorithm"
+    return f"{left}: the channel changes means, or a message was lost; use choco, which keeps means, with resync=K to repair losses"
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from distopt.report.titles import heading, short
 Finding = Literal["best", "baseline", "same", "better", "worse", "open", "apart"]
 """The best or the baseline itself, no significant difference from it, better, worse, too few trials, or no common trials."""
 
+WIDTH = 44
+"""The most characters of a method's name in the tables."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -144,7 +147,7 @@ class Verdict:
         below = [*star, *map(printable, self.notes)]
         return "\n\n".join([*blocks, *(["\n".join(below)] if below else [])])
 
-    def cells(self, problem: str, width: int = 44) -> list[dict[str, str]]:
+    def cells(self, problem: str, width: int = WIDTH) -> list[dict[str, str]]:
         """The rows of a problem as texts, by the heads of their columns."""
         percent = f"{100 * self.level:g} %"
         against = f"minus {self.reference(problem)}"
@@ -235,10 +238,17 @@ def compared(
 
 
 def _named(wanted: str, names: Sequence[str]) -> str | None:
-    """The method of that name, or the only one whose name begins so, up to a ``:`` or ``,``."""
+    """The method of that name, or of that name in the table, or the only one whose name begins so, up to a ``:`` or ``,``.
+
+    >>> _named("mine:lr=1", ["mine.py:lr=1", "gt"])
+    'mine.py:lr=1'
+    """
     if wanted in names:
         return wanted
-    found = [name for name in names if name.startswith((f"{wanted}:", f"{wanted},"))]
+    shorter = {name: (short(name), short(name, WIDTH)) for name in names}
+    found = [name for name in names if wanted in shorter[name]]
+    begins = (f"{wanted}:", f"{wanted},")
+    found = found or [name for name in names if name.startswith(begins) or shorter[name][0].startswith(begins)]
     if len(found) > 1:
         raise InputError(f"{shown(wanted)} could be {' or '.join(found)}; write one of them")
     return found[0] if found else None

@@ -199,7 +199,7 @@ def test_a_lost_message_is_reported() -> None:
         "ring", agents=8, scenario="moving_target", algorithm="gt:lr=0.02", channel="choco:compressor=sign", rounds=40
     )
     assert distopt.report.summary.drift(run) is None
-    with pytest.warns(UserWarning, match=r"trackers have left .* in round \d+"):
+    with pytest.warns(UserWarning, match=r"trackers have left .* in round \d+: the channel"):
         distopt.simulate(
             "ring",
             agents=8,

@@ -30,6 +30,11 @@ pytestmark = pytest.mark.usefixtures("own_folder")
         (["simulate", "ring", "--agents", "4", "--scenario", "movin_target"], "did you mean moving_target"),
         ([*ASK, "--algorithm", "gtadm"], "did you mean gtadam"),
         ([*ASK, "--algorithm", "gtadam:learning=1"], "no parameter 'learning'"),
+        ([*ASK, "--algorithm", "gtadam:learning_rate=1"], "did you mean lr?"),
+        ([*ASK, "--channel", "sign"], "sign is a compressor: write --channel choco:compressor=sign"),
+        (["simulate", "friends.edges"], "to read a graph from a file, write file:path=friends.edges"),
+        (["show", "class.gml"], "to read a graph from a file, write file:path=class.gml"),
+        (["list", "weights"], "values of --weights"),
         ([*ASK, "--algorithm", "gtadam:lr=fast"], "lr=fast is not a number"),
         ([*ASK, "--algorithm", "gtadam:lr=-1"], "lr"),
         ([*ASK, "--algorithm", "gt", "--algorithm", "gt"], "given twice"),
@@ -167,7 +172,7 @@ def test_unexpected_errors_are_one_line_unless_asked() -> None:
     result = call(*ASK, "--algorithm", "bad.py")
     assert result.exit_code == 1
     assert "ZeroDivisionError" in result.stderr
-    assert "--traceback" in result.stderr
+    assert "bad.py, line 4; --traceback" in result.stderr
     assert "Traceback" not in result.stderr
     shown = call(*ASK, "--algorithm", "bad.py", "--traceback")
     assert shown.exit_code == 1

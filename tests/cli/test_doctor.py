@@ -76,8 +76,19 @@ def test_ray_is_started_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPat
         return iter(())
 
     monkeypatch.setattr(trying, "tried", tried)
+    monkeypatch.setattr(findings, "seen", lambda: iter([Finding("extra ray", "ok", "ray 2")]))
     assert call("doctor").exit_code == call("doctor", "--ray").exit_code == 0
     assert ["Ray" in names for names in started] == [False, True]
+    missing = Finding("extra ray", "none", "ray is not installed", "pip install 'distopt[ray]'")
+    monkeypatch.setattr(findings, "seen", lambda: iter([missing]))
+    assert call("doctor").exit_code == 0
+    done = call("doctor", "--ray")
+    assert done.exit_code == 1 and done.stdout.endswith("\nRay does not start here: see extra ray\n")
+    assert done.stdout.count("pip install") == 1 and not any("Ray" in names for names in started[-2:])
+    monkeypatch.setattr(findings, "seen", lambda: iter(()))
+    monkeypatch.setattr(trying, "tried", lambda names: iter([Finding("Ray", "note", "no port")]))
+    done = call("doctor", "--ray")
+    assert done.exit_code == 1 and done.stdout.endswith("distopt works here\nRay does not start here: see Ray\n")
 
 
 # ------------------------------------------------------------------------------------------------------ failures

@@ -211,6 +211,13 @@ def test_names_that_a_run_has_are_refused(folder: Path, name: str) -> None:
         distopt.simulate("ring", **EXPERIMENT, metrics=[Length])
 
 
+def test_a_metric_of_the_package_needs_no_naming() -> None:
+    with pytest.raises(
+        InputError, match="metric accuracy: it is measured wherever .* with distopt.compare and metric=accuracy"
+    ):
+        distopt.simulate("ring", **EXPERIMENT, metrics="accuracy")
+
+
 def test_one_object_needs_no_list() -> None:
     one, listed = (distopt.simulate("ring", **EXPERIMENT, metrics=each)["length"] for each in (Length(), [Length()]))
     assert one.max() > 0 and (one == listed).all()

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distopt
+from distopt.catalog import hints
 from distopt.errors import InputError
 from distopt.network.graphs import Graph
 from distopt.network.topology import build_topology
-from distopt.report.network import portrait
+from distopt.report.network import figure, portrait
+from distopt.report.page.drawing import drawing
 from distopt.topologies import _links, _tables
 from distopt.topologies.file import file
 
@@ -293,3 +295,24 @@ def test_numbers_are_in_plain_digits() -> None:
         _links.real(text) for text in ("1", "-1.5e3", ".5", "1_0", "１", "inf", "nan", "1e999", "0x1", "", "1 ")
     ] == [1, -1500, 0.5] + [None] * 8
     assert [number for number, _ in _tables.lines("a\r\nb\rc\x85d\n\ne")] == [1, 2, 3, 5]
+
+
+def test_the_suffixes_of_hints_are_those_of_the_readers() -> None:
+    with pytest.raises(InputError) as caught:
+        file()
+    assert f"({', '.join(hints.GRAPHS)})" in str(caught.value)
+
+
+def test_pictures_have_the_names_of_the_nodes(tmp_path: Path) -> None:
+    """On the network's picture and in the page; few agents have names on them, and long names are cut."""
+    graph = read(tmp_path, "g.edges", "Anna Ben\nBen C<b>&$x^2$\nC<b>&$x^2$ Maximiliane-Charlotte\n")
+    seen = portrait(graph)
+    assert seen.marks() == ["Anna", "Ben", "C<b>&$x^2$", "Maximiliane-Cha…"]
+    said = {text.get_text() for text in figure(seen, "names").axes[0].texts}
+    assert said == set(seen.marks())
+    svg = drawing(seen, "names", "metropolis").svg
+    assert ">Anna</text>" in svg and "<title>Maximiliane-Charlotte</title>" in svg
+    assert "<b>" not in svg and "C&lt;b&gt;&amp;$x^2$" in svg
+    many = portrait(read(tmp_path, "h.edges", "".join(f"node{k} node{k + 1}\n" for k in range(60))))
+    assert many.marks()[:3] == ["0", "1", "2"]
+    assert portrait(build_topology("ring", 4, 0)).marks() == ["0", "1", "2", "3"]

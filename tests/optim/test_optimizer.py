@@ -200,8 +200,13 @@ def test_equal_data_on_a_complete_graph_is_one_process(tmp_path: Path) -> None:
     def work(rank: int) -> Any:
         model = Small().double()
         optimizer = GradientTracking(model.named_parameters(), lr=0.05, topology="complete")
-        with pytest.warns(UserWarning, match="all ranks have the same gradients"):
-            return steps(model, optimizer, 0, range(STEPS))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = steps(model, optimizer, 0, range(STEPS))
+        told = [(str(each.message)[:73], Path(each.filename).name) for each in said]
+        wanted = "all ranks have the same gradients (shuffle=True with equal seeds?); give "
+        assert told == [(wanted, "trained.py")] * (rank == 0), "once, at the line that steps"
+        return found
 
     alone = Small().double()
     wanted = torch.stack(steps(alone, torch.optim.SGD(alone.parameters(), lr=0.05), 0, range(STEPS)))
@@ -313,3 +318,15 @@ def test_an_algorithm_that_counts_its_rounds_is_not_compiled() -> None:
             ends.append(steps(model, optimizer, 0, range(5))[-1])
         assert any("each round changes algorithm.calls" in str(each.message) for each in seen) == (mode == "auto")
     assert torch.equal(*ends)
+
+
+def test_an_error_of_the_constructor_is_told_once_and_the_method_is_named(tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        model = Small()
+        with pytest.raises(InputError, match="sign is a compressor: write channel='choco:compressor=sign'") as caught:
+            GTAdam(model.named_parameters(), channel="sign")
+        return caught.value.__cause__ is None and caught.value.__suppress_context__
+
+    assert on_ranks(2, work, tmp_path) == [True, True]
+    assert 'GTAdam through "exact", rank 0 of 1' in repr(GTAdam(Small().named_parameters()))
+    assert 'gt:form=atc through "exact", rank 0 of 1' in repr(Decentralized(Small().named_parameters(), "gt:form=atc"))

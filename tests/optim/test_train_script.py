@@ -140,6 +140,8 @@ def test_other_options_are_refused(tmp_path: Path) -> None:
     ended = train(tmp_path, *WORDS, "--steps", "5", "--out", "out", "--batch", "16")
     assert [each.code for each in ended] == [1, 1]
     assert "out has a run with batch=32, not 16; give another --out" in ended[0].said
+    ended = train(tmp_path, *WORDS, "--steps", "5", "--out", "out", "--lr", "0.02")
+    assert "out has a run with the default lr, not 0.02; give another --out" in ended[0].said
 
 
 @pytest.mark.slow
@@ -148,7 +150,13 @@ def test_another_number_of_ranks_goes_on(tmp_path: Path, world: int) -> None:
     words = ["--optimizer", "gtadam", "--out", "out", "--report-every", "20"]
     fine(train(tmp_path, *words, "--steps", "40", world=3))
     said = fine(train(tmp_path, *words, "--steps", "60", world=world))[0].said
-    assert "goes on from step 40" in said
+    assert f"goes on from step 40 of out\ntrackers and memories begin again with {world} ranks\n" in said
+    with (tmp_path / "out" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    counted = [[float(row[name]) for row in rows] for name in ("step", "epoch", "bits_sent")]
+    assert all(each == sorted(each) and each[-1] > each[0] for each in counted), "nothing falls"
+    epochs = [round(40 / 15 + (step - 40) / {2: 23, 4: 12}[world], 6) for step in (40, 60)]
+    assert [round(each, 6) for each in counted[1]][-2:] == epochs
     last = next(line for line in said.splitlines() if line.startswith("step 60"))
     assert float(last.split("accuracy ")[1].split("%")[0]) > 85
     assert [path.name for path in checkpoints(tmp_path / "out")] == [f"rank-{rank}.pt" for rank in range(world)]

@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as arrays
 import distopt
 from distopt.errors import InputError
 from distopt.report import page, study
-from distopt.report.page import columns, data
+from distopt.report.page import columns, data, setup
 from distopt.report.page.verdict import verdict
 from distopt.report.tables import number
 
@@ -200,6 +200,19 @@ def test_the_command_of_a_page_repeats_its_run(folder: Path, tmp_path: Path) -> 
         assert np.array_equal(again[name]["dynamic_regret"], run["dynamic_regret"])
 
 
+@pytest.mark.usefixtures("own_folder")
+def test_the_step_size_of_an_own_file_is_its_default_while_the_file_is_unchanged() -> None:
+    code = (
+        "class Mine:\n    channels = ('x',)\n    def __init__(self, lr: float = 0.04): self.lr = lr\n"
+        "    def init(self, x): return ()\n    def update(self, g, state, x, mix): return mix('x', x) - self.lr * g, state\n"
+    )
+    Path("mine.py").write_text(code)
+    run = distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="mine.py", rounds=9, out="o")
+    assert setup.step(run) == "0.04"
+    Path("mine.py").write_text(code.replace("0.04", "0.05"))
+    assert setup.step(run) == ""
+
+
 def test_warnings_say_what_is_wrong(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     lost = made_up("lost", 3, 50, rng)
@@ -216,6 +229,10 @@ def test_warnings_say_what_is_wrong(tmp_path: Path) -> None:
     assert "stopped is not finished: it is shown as far as it has come, 50 of 200 rounds." in warnings
     assert any("1.0e-03" in w for w in warnings)
     assert "Fewer than 6 trials: differences between methods cannot be significant." in warnings
+    for run in (lost, stopped, weak):
+        run.metrics["static_regret"] = np.full((3, 50), -1.0)
+    text = page.write([lost, stopped, weak], tmp_path).read_text()
+    assert '<p class="note">The static regret of every method is below zero at the end.' in text, "a note, no warning"
     assert "1 of 3 runs are not finished" in text
 
 

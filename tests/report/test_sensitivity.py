@@ -58,11 +58,12 @@ def test_the_line_is_the_median_and_marks_say_the_rest() -> None:
     assert "lr 1: 2" in said and "stable there alone" in said and "25 % of the grid diverges" in said
 
 
-def test_the_stable_range_is_drawn_thick_and_a_default_off_the_grid_stands_below() -> None:
+def test_the_stable_range_is_drawn_thick_and_a_default_off_the_grid_stands_on_the_axis() -> None:
     fig = sensitivity.figure(tuned([[4.0], [1.5], [1.0], [1.9], [2.5]], usual=3.0))
     (thick,) = [line for line in fig.axes[0].lines if line.get_linewidth() == 5]
     np.testing.assert_array_equal(thick.get_xdata(), [1.0, 10.0, 100.0])
-    assert marked(fig, "D") == [(3.0, 0.0)] and "stable 1 to 100" in texts(fig)
+    assert not marked(fig, "D") and marked(fig, "v") == [(3.0, 0.0)] and "stable 1 to 100" in texts(fig)
+    assert "▽ step size without tuning, not tried" in texts(fig) and "◇" not in texts(fig)
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,10 @@ def section(group: Group, pool: Pool, size: tuple[int, int]) -> Section:
         paths.paths(group, pool),
         list(_warnings(group, dead)),
         setup.commands(group),
-        list(dict.fromkeys(filter(None, map(setup.folder, group.runs.values())))),
+        list(dict.fromkeys(filter(None, map(setup.whence, group.runs.values())))),
         setup.setups(group),
         setup.papers(group),
-        [*undrawn, *_left_out(group)],
+        [*_below(group), *undrawn, *_left_out(group)],
     )
 
 
@@ -99,6 +99,11 @@ def _warnings(group: Group, dead: Mapping[str, Floats]) -> Iterator[str]:
             yield loss
     if len(runs) > 1 and min(run.trials for run in runs.values()) < FEWEST:
         yield f"Fewer than {FEWEST} trials: differences between methods cannot be significant."
+
+
+def _below(group: Group) -> Iterator[str]:
+    """The note on regrets below zero."""
+    runs = group.runs
     below = [name for name, run in runs.items() if "static_regret" in run and (run["static_regret"][:, -1] < 0).any()]
     if below:
         who = "every method" if len(below) == len(runs) > 1 else ", ".join(below)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from distopt.errors import printable
 from distopt.report.network import Portrait, arrowheads, layout
 
 SIDE, MARGIN, MOST = 320, 16, 3000
@@ -49,11 +50,15 @@ def drawing(portrait: Portrait, title: str, weights: str) -> Drawing:
         )
         parts.append(f'<path class="heads" opacity="{ink:.2f}" d="{heads}"/>')
     radius = float(np.clip(60 / np.sqrt(portrait.agents), 1.5, 11))
-    for i, (x, y) in enumerate(at):
+    marks = portrait.marks()
+    inside = max(map(len, marks)) <= 2
+    for i, (mark, (x, y)) in enumerate(zip(marks, at, strict=True)):
+        called = f"agent {i}" if portrait.names is None else escape(printable(portrait.names[i]))
         parts.append(
-            f'<circle class="agent" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>agent {i}</title></circle>'
+            f'<circle class="agent" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{called}</title></circle>'
         )
         if radius > 9:
-            parts.append(f'<text class="id" x="{x:.1f}" y="{y:.1f}">{i}</text>')
-    svg = Markup("".join([*parts, "</svg>"]))  # made of numbers alone
+            kind, low = ("id", y) if inside else ("name", y + radius + 7)
+            parts.append(f'<text class="{kind}" x="{x:.1f}" y="{low:.1f}">{escape(mark)}</text>')
+    svg = Markup("".join([*parts, "</svg>"]))  # made of numbers, and of escaped names
     return Drawing(title, svg, portrait.rows(weights), tuple(notes))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distopt.catalog import entries, registry
+from distopt.catalog.places import looking_in, place
 from distopt.catalog.spec import Spec
 from distopt.catalog.toml_writer import toml_text
 from distopt.errors import InputError
@@ -141,6 +144,12 @@ def folder(run: Run) -> str | None:
     return None if named is None else str(named if run.path is None else (run.path / str(named)).resolve())
 
 
+def whence(run: Run) -> str | None:
+    """The same folder for readers of the page, seen from the run's folder: the page may be read on another machine."""
+    named = folder(run)
+    return None if named is None else named if run.path is None else os.path.relpath(named, run.path.resolve())
+
+
 def papers(group: Group) -> list[str]:
     """The papers of the methods that a group uses, as lines of a list of references."""
     keys = dict.fromkeys(key for run in group.runs.values() for key in cited(run))
@@ -161,20 +170,31 @@ def step(run: Run) -> str:
     spec = run.info.get("experiment", {}).get("algorithm")
     if not isinstance(spec, str):
         return ""
+    bare, *digests = spec.split(" #")
     try:
-        parsed = Spec.parse(spec.split(" #")[0])
-    except InputError:
+        with looking_in(folder(run)):
+            return _step(Spec.parse(bare), digests)
+    except (InputError, OSError):  # a file that is gone, or explains nothing
         return ""
-    return _step(parsed)
 
 
-def _step(parsed: Spec) -> str:
-    """The step size of an algorithm as it is spelled, or of the one inside it."""
-    known = entries.entry("algorithms", parsed.name).parameters if parsed.name in registry.names("algorithms") else ()
+def _step(parsed: Spec, digests: Sequence[str]) -> str:
+    """The step size of an algorithm as it is spelled, or of the one inside it; ``digests`` are of the run's files."""
+    known = _parameters(parsed.name, digests)
     values = {each.name: each.default or "" for each in known}
     values |= {**dict(zip(values, parsed.args, strict=False)), **dict(parsed.kwargs)}
     inner = next((values[each.name] for each in known if each.values == "an algorithm"), "")
-    return _step(Spec.parse(inner)) if inner else values.get("lr", "")
+    return _step(Spec.parse(inner), digests) if inner else values.get("lr", "")
+
+
+def _parameters(name: str, digests: Sequence[str]) -> tuple[entries.Parameter, ...]:
+    """The parameters of an algorithm of the catalogue, or of one in a user's file that has not changed since the run."""
+    if name in registry.names("algorithms"):
+        return entries.entry("algorithms", name).parameters
+    path = place(name)
+    if path is None or hashlib.sha256(path.read_bytes()).hexdigest()[:16] not in digests:
+        return ()
+    return next((each.parameters for each in entries.own(name) if each.kind == "algorithms"), ())
 
 
 def network(run: Run) -> dict[str, Any] | None:
