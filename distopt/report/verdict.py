@@ -38,7 +38,7 @@ class Row:
         difference: to the best or the baseline, Hodges-Lehmann with its interval; None for that one itself.
         p, corrected: of the Wilcoxon signed-rank test, as it is, and corrected by Holm for the comparisons on the problem.
         finding, verdict: what follows, as a word and in words.
-        marked: whether tables mark the method: it is the best, or cannot be told from the best although there are trials enough.
+        marked: whether tables mark the method: it is the best, or does not differ significantly from the best although there are trials enough.
         figures: of each trial at the end, float64 [trials].
         differences: of each trial, float64 [trials]; empty for the best or the baseline.
     """
