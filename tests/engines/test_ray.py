@@ -50,7 +50,7 @@ def test_actors_have_the_bits_of_one_block(algorithm: str) -> None:
     problems = Problems(problem, Comparison.of(problem))
     alone = on(problems)
     assert moves(alone)
-    assert differences(alone, on(problems, partial(engines.make, "ray:workers=3"))) == []
+    assert differences(alone, on(problems, partial(engines.make, "ray:workers=3,timeout=300"))) == []
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_actors_record_what_channels_remember() -> None:
         "rounds": 8,
         "record": "memory.s.copy",
     }
-    alone, run = distopt.simulate("ring", **ask), distopt.simulate("ring", engine="ray:workers=3", **ask)
+    alone, run = distopt.simulate("ring", **ask), distopt.simulate("ring", engine="ray:workers=3,timeout=300", **ask)
     assert len(np.unique(alone["memory.s.copy"])) > 6
     assert np.array_equal(alone["memory.s.copy"], run["memory.s.copy"])
 

@@ -87,7 +87,7 @@ def test_actors_that_are_killed_at_twenty_random_rounds_change_nothing(
     file.write_text(
         " ".join(f"{k}:{7 + i % 2}" for i, k in enumerate(rounds))
     )  # worker 0 holds 8 agents, worker 1 seven
-    run, told = losses(ask, "ray:workers=2")
+    run, told = losses(ask, "ray:workers=2,timeout=300")
     assert not file.read_text(), "not all were killed"
     assert 10 <= len(told) <= 20, "two may die at once, but not always"
     assert all(re.match(r"rank [01] was lost in round \d+( or later)?; starting again", each) for each in told)

@@ -151,7 +151,7 @@ def test_a_method_that_needs_column_sums_is_warned_of_once() -> None:
         ),
         ({"algorithm": "gt", "channel": "choco:compressor=sign,resync=4"}, "channel choco keeps sums"),
         ({"algorithm": "lead"}, "keeps sums of what neighbours sent"),
-        ({"algorithm": "powergossip"}, "powergossip keeps vectors for each link"),
+        ({"algorithm": "powergossip"}, "powergossip keeps a vector at both ends of each link"),
         ({"algorithm": "ef_sgd"}, "needs the average of all workers in every round"),
         ({"algorithm": "gt", "channel": "running_sums"}, "on top of the average; use robust_push_diging"),
         ({"algorithm": "gt", "drop_messages": 1.0}, r"drop_messages=1.0: must be a probability in \[0, 1\)"),
