@@ -39,12 +39,22 @@ class Tab:
 
     def open(self, path: Path, hash: str = "") -> None:
         """Open a file, and wait for its first charts."""
-        self.driver.get("about:blank")
-        self.driver.get(f"file://{path}{hash}")
+        self.go("about:blank")
+        self.go(f"file://{path}{hash}")
         self.until(lambda: self.js("return document.documentElement.dataset.ready === 'yes'"))
         self.js("document.querySelector('.charts').scrollIntoView()")  # charts are made when they come into sight
         self.until(lambda: self.js("return document.querySelector('.charts').dataset.ready === 'yes'"))
         self.settle()
+
+    def go(self, address: str) -> None:
+        """Leave for an address, and wait until it is loaded. The driver does not wait: it misses the end of some loads, for minutes."""
+        self.driver.get(address)
+        there = address.partition("#")[0]
+        self.until(
+            lambda: (
+                self.js("return document.readyState === 'complete' && decodeURI(location.href.split('#')[0])") == there
+            )
+        )
 
     def js(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -162,6 +172,7 @@ def browser(
         f"--window-size={width},{height}",
     ):
         options.add_argument(argument)
+    options.page_load_strategy = "none"  # see ``Tab.go``
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:

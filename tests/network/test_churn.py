@@ -208,7 +208,11 @@ def test_messages_are_those_of_agents_who_are_there() -> None:
         ("ring", {"churn": SETTING, "weights": "best_constant"}, "weight rule best_constant cannot be"),
         ("ring", {"churn": SETTING, "probe": "sharpness:every=5"}, "probes need the costs of all agents"),
         ("ring", {"churn": SETTING, "channel": "error_feedback:compressor=sign"}, "remembers what was sent"),
-        ("ring", {"churn": SETTING, "channel": "choco:compressor=sign"}, "while W does not change, but here agents come and go"),
+        (
+            "ring",
+            {"churn": SETTING, "channel": "choco:compressor=sign"},
+            "while W does not change, but here agents come and go",
+        ),
         ("ring", {"churn": SETTING, "algorithm": "nids"}, "treats round 0 differently"),
         ("ring", {"churn": SETTING, "algorithm": "robust_push_diging"}, "keeps a memory of each sender"),
         ("ring", {"churn": SETTING, "agentwise": True}, "agentwise"),

@@ -152,7 +152,7 @@ def test_an_old_browser_is_told_and_keeps_the_tables(file: Path) -> None:
         tab.driver.execute_cdp_cmd(
             "Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream"}
         )
-        tab.driver.get(f"file://{file}")
+        tab.go(f"file://{file}")
         tab.until(lambda: tab.one("#fault").is_displayed())
         assert "The tables stand" in tab.one("#fault").text and NAMES[0] in tab.one(".verdict").text
         assert not tab.all(".loading")
