@@ -222,6 +222,8 @@ def train(options: argparse.Namespace, stop: Stop) -> int:
                 its = f"the default {name}" if its == "None" else f"{name}={its}"
                 mine = "the default" if value == "None" else value
                 raise InputError(f"{options.out} has a run with {its}, not {mine}; give another --out")
+        if "past" not in content:
+            raise InputError(f"{options.out} was written by an earlier version of this script; give another --out")
         for each, state in zip(kept, content["kept"], strict=True):
             each.load_state_dict(state)
         first, past, before = content["step"], content["past"], content["totals"]
