@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def elsewhere(kind: str, name: str, compressors: Collection[str]) -> str:
     >>> elsewhere("topologies", "class.edges", []), elsewhere("channels", "sign", ["sign"])
     ('to read a graph from a file, write file:path=class.edges', "sign is a compressor: write channel='choco:compressor=sign'")
     """
-    if kind == "topologies" and (Path(name).suffix.lower() in GRAPHS or Path(name).is_file()):
+    if kind == "topologies" and (Path(name).suffix.lower() in GRAPHS or os.path.isfile(name)):
         return f"to read a graph from a file, write file:path={name}"
     if kind == "channels" and name in compressors:
         return f"{name} is a compressor: write " + either("--channel {}", "channel='{}'").format(
