@@ -267,8 +267,9 @@ def execute_together(
                     if seen:
                         seen(recordings[g].label, chunk.rounds, chunk.metrics)
                 done = max(chunk.t for chunk in chunks.values())
-                ending = done < total and stop.signal is not None  # read once: it may come after the checkpoint
-                if ending or (done < total and checkpoint_every and done % checkpoint_every == 0):
+                due = checkpoint_every and done % checkpoint_every == 0
+                saved = done < total and bool(stop.signal is not None or due)
+                if saved:
                     held = where.fetch()
                     for g, chunk in chunks.items():
                         if not chunk.over:
@@ -276,7 +277,9 @@ def execute_together(
                             recordings[g].save(chunk.carry(own), where, began)
                 if progress:
                     progress("rounds", max(recording.done for recording in recordings), total)
-                if ending:
+                if (
+                    saved and stop.signal is not None
+                ):  # one that came after a checkpoint was due waits for the next rounds
                     raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         status, interrupted = "interrupted", error
