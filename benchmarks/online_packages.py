@@ -43,7 +43,7 @@ def pynol(given: Mapping[str, Array]) -> dict[str, Array]:
     T, d = c.shape
     zero = np.zeros(d)
 
-    class Told(Ball):  # type: ignore[misc]  # its package has no types
+    class Told(Ball):
         """A ball whose random directions are given: the package seeds its own from the system anew in each round."""
 
         directions: Iterator[Array] = iter(())
@@ -172,7 +172,7 @@ def child(package: str, streams: str, path: str) -> None:
     with np.load(streams, allow_pickle=False) as z:
         found = {"pynol-xzp": pynol, "disropt": disropt}[package](dict(z))
     if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")) == "0":
-        np.savez(path, version=version(package), **found)  # type: ignore[arg-type]
+        np.savez(path, version=version(package), **found)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Around:
     def for_rows(self) -> Any:
         """What makes the algorithm for so many rows of data, or None."""
         known, around = self.algorithm.for_rows, self
-        return None if known is None else lambda rows: replace(around, algorithm=known(rows))  # type: ignore[type-var]
+        return None if known is None else lambda rows: replace(around, algorithm=known(rows))  # type: ignore[type-var]  # a dataclass
 
     @property
     def gradient_free(self) -> bool:

@@ -179,7 +179,7 @@ def test_broken_projections_and_starts(broken: Any, words: str) -> None:
 class Sparse(Boxed):
     """What keeps all promises, with a part of the costs, |x|_1 / 4, that has no gradient."""
 
-    project = optimum = best_fixed = linear_rows = None  # type: ignore[assignment]
+    project = optimum = best_fixed = linear_rows = None
 
     def loss(self, x: Tensor, b: Curves) -> Tensor:
         return super().loss(x, b) + x.abs().sum(-1) / 4

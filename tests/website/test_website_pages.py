@@ -23,7 +23,7 @@ from distopt.catalog.entries import references
 
 @pytest.mark.parametrize("module", [docstrings, mathematics, methods, places], ids=lambda module: module.__name__)
 def test_the_examples_of_a_module_hold(module: object) -> None:
-    found = doctest.testmod(module)  # type: ignore[arg-type]
+    found = doctest.testmod(module)
     assert found.attempted > 0 and found.failed == 0
 
 
