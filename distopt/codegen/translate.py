@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -90,7 +91,7 @@ class Translation:
                     operation, f"{list(array.shape)} {array.dtype} expected, not {list(lazy.shape)} {lazy.type}"
                 )
             dear = operation.name.partition(".")[0] in FUNCTIONS or lazy.cost > LIMIT
-            if dear or (array.users > 1 and lazy.cost > 1 and not moves):
+            if dear or (array.users > 1 and lazy.cost > 1 and not moves and not self._parted(array, lazy)):
                 lazy = self.nests.realised(lazy)
             self._lazies[id(array)] = lazy
 
@@ -102,10 +103,18 @@ class Translation:
         """The operations that use an array, if no others do."""
         return [] if id(array) in self._kept else self._users.get(id(array), [])
 
+    def _parted(self, array: Array, lazy: Lazy) -> bool:
+        """Whether those who use an array read each number once, since each takes another slice, and it is cheap enough for a sum over slices."""
+        parts = [places for each in self.users(array) if (places := sliced(each)) is not None]
+        if len(parts) != array.users or 4 * lazy.cost > LIMIT:
+            return False
+        pairs = itertools.combinations(parts, 2)
+        return all(a[0] == b[0] and _apart(a[1], b[1]) for a, b in pairs)
+
     def operand(self, operation: Operation, k: int) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""
-        lazy = self.lazy(operation.args[k])
-        if lazy.cost > 1 and sum(each.users for each in operation.results) > 1:
+        lazy, made = self.lazy(operation.args[k]), operation.results
+        if lazy.cost > 1 and sum(each.users for each in made) > 1 and not (len(made) == 1 and self._parted(made[0], lazy)):
             lazy = self._lazies[id(operation.args[k])] = self.nests.realised(lazy)
         return lazy
 
@@ -201,6 +210,21 @@ def type_of(dtype: torch.dtype) -> Type:
     if dtype not in TYPES:
         raise Unsupported(f"the rounds use {dtype}, for which there is no code")
     return TYPES[dtype]
+
+
+def sliced(operation: Operation) -> tuple[int, range] | None:
+    """The axis and the places of which ``slice`` takes the numbers; None for other operations."""
+    if operation.name != "slice.Tensor":
+        return None
+    args = dict(zip(("self", "dim", "start", "end", "step"), operation.args, strict=False)) | operation.options
+    shape = operation.args[0].shape
+    axis = args.get("dim", 0) % len(shape)
+    return axis, range(shape[axis])[slice(args.get("start"), args.get("end"), args.get("step", 1))]
+
+
+def _apart(a: range, b: range) -> bool:
+    """Whether two rows of places have none in common; False also where it is not obvious."""
+    return not a or not b or a[-1] < b[0] or b[-1] < a[0] or (a.step == b.step and (a[0] - b[0]) % a.step != 0)
 
 
 def _filled(value: float | None) -> Handler:

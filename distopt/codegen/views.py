@@ -12,7 +12,7 @@ from distopt.codegen.expressions import Expr, Index, Type, linear
 from distopt.codegen.loops import Block, Lazy, Statement, Store
 from distopt.codegen.record import Operation, Unsupported
 from distopt.codegen.reductions import converted
-from distopt.codegen.translate import Handler, Translation, type_of, view
+from distopt.codegen.translate import Handler, Translation, sliced, type_of, view
 
 
 def _argument(operation: Operation, k: int, name: str, default: Any) -> Any:
@@ -34,12 +34,15 @@ def _select(self: Translation, operation: Operation) -> list[Lazy]:
 
 @view
 def _slice(self: Translation, operation: Operation) -> list[Lazy]:
-    source = self.operand(operation, 0)
-    axis = _argument(operation, 1, "dim", 0) % len(source.shape)
-    start, step, n = _argument(operation, 2, "start", 0) or 0, _argument(operation, 4, "step", 1), source.shape[axis]
-    start = min(max(start + n if start < 0 else start, 0), n)
+    source, found = self.operand(operation, 0), sliced(operation)
+    assert found is not None
+    axis, places = found
     return [
-        _moved(source, operation.results[0].shape, lambda ix: (*ix[:axis], ix[axis] * step + start, *ix[axis + 1 :]))
+        _moved(
+            source,
+            operation.results[0].shape,
+            lambda ix: (*ix[:axis], ix[axis] * places.step + places.start, *ix[axis + 1 :]),
+        )
     ]
 
 
