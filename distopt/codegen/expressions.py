@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -305,15 +306,22 @@ def linear(shape: tuple[int, ...], ix: Index, pool: Pool) -> Expr:
 
 def loads(expressions: list[Expr]) -> list[Expr]:
     """All loads that these expressions need, including those of places."""
+    return [each for each in _all(expressions) if each.op == "load"]
+
+
+def operations(expressions: list[Expr]) -> set[str]:
+    """The names of all operations that these expressions need, including those of places."""
+    return {each.op for each in _all(expressions)}
+
+
+def _all(expressions: list[Expr]) -> Iterator[Expr]:
+    """These expressions and all that they need, each once."""
     seen: set[int] = set()
-    found: list[Expr] = []
     waiting = list(expressions)
     while waiting:
         each = waiting.pop()
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if each.op == "load":
-            found.append(each)
+        yield each
         waiting.extend(each.args)
-    return found

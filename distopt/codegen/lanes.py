@@ -1,4 +1,4 @@
-"""Long sums in eight lanes, whose rounding grows with the logarithm of their length."""
+"""Rows in eight lanes: long sums, whose rounding grows with the logarithm of their length, and the largest or smallest numbers."""
 
 from __future__ import annotations
 
@@ -41,3 +41,14 @@ def lanes(
     if turns > whole:
         out += added(start + whole * LANES, turns - whole)
     return out, lane
+
+
+def extremes(
+    nests: Nests, type: Type, turns: int, number: Callable[[Expr], Expr], combine: Callable[[Expr, Expr], Expr]
+) -> tuple[list[Statement], Buffer]:
+    """The loops that ``combine`` number k, in this many turns of eight, with lane k mod 8, and the lanes."""
+    pool, lane, j, r = nests.pool, nests.buffer((LANES,), type, "local"), nests.variable(), nests.variable()
+    places = [nests.constant(k) for k in range(LANES)]
+    first = Block(tuple(Store(lane, (k,), number(k)) for k in places))
+    turn = Block((Store(lane, (j,), combine(pool.load(lane, (j,)), number(r + j))),))
+    return [first, Loop(r, LANES, turns * LANES, (Loop(j, 0, LANES, (turn,), "lanes"),), "order", LANES)], lane

@@ -2,24 +2,27 @@
 
 A sum of at least 8 numbers along the last axis is made in 8 lanes: number k is added to lane k mod 8, the lanes are added in pairs at
 distance 4, 2 and 1, and what does not fill the lanes follows in order. Longer ones are made in chunks (see ``lanes``). All other sums go
-from the first number to the last. The order depends on the axis and its length alone.
+from the first number to the last. The order depends on the axis and its length alone. Long rows are searched for the largest or smallest
+number in lanes, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from distopt.codegen import elementwise, functions
 from distopt.codegen.expressions import FLOATS, Expr, Index, Type
-from distopt.codegen.lanes import LANES
+from distopt.codegen.lanes import LANES, extremes
 from distopt.codegen.lanes import lanes as in_lanes
 from distopt.codegen.loops import Block, Lazy, Loop, Statement, Store
 from distopt.codegen.record import Array, Operation, Unsupported
 from distopt.codegen.translate import Handler, Translation, type_of
 
 FEW = 8  # numbers that are combined without a loop
+MANY = 8 * LANES  # numbers among which the largest is sought in lanes
 
 Combine = Callable[[Expr, Expr], Expr]
 
@@ -70,7 +73,8 @@ def reduced(self: Translation, source: Lazy, axis: int, combine: Combine, start:
 
 
 def _laned(self: Translation, source: Lazy, axis: int, combine: Combine) -> bool:
-    return combine is ADD and axis == len(source.shape) - 1 and source.type in FLOATS
+    extreme = combine in (elementwise.maximum, elementwise.minimum) and source.shape[axis] >= MANY
+    return (combine is ADD or extreme) and axis == len(source.shape) - 1 and source.type in FLOATS
 
 
 def _along(
@@ -88,14 +92,18 @@ def _along(
     row: list[Statement]
     if lanes:
         whole = n - n % LANES
-        row, lane = in_lanes(nests, source.type, zero, whole // LANES, lambda k: number(ix, k))
-        sums = [pool.load(lane, (nests.constant(k),)) for k in range(LANES)]
-        while len(sums) > 1:
-            half = len(sums) // 2
-            sums = [a + b for a, b in zip(sums[:half], sums[half:], strict=True)]
-        out = sums[0]
+        turns, each = whole // LANES, partial(number, ix)
+        if combine is ADD:
+            row, lane = in_lanes(nests, source.type, zero, turns, each)
+        else:
+            row, lane = extremes(nests, source.type, turns, each, combine)
+        found = [pool.load(lane, (nests.constant(k),)) for k in range(LANES)]
+        while len(found) > 1:
+            half = len(found) // 2
+            found = [combine(a, b) for a, b in zip(found[:half], found[half:], strict=True)]
+        out = found[0]
         for k in range(whole, n):
-            out = out + number(ix, nests.constant(k))
+            out = combine(out, each(nests.constant(k)))
     else:
         own, r = nests.buffer((1,), source.type, "local"), nests.variable()
         row = [

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 
 from distopt.codegen import elementwise
-from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type
+from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type, operations
 from distopt.codegen.functions import FUNCTIONS, power
 from distopt.codegen.loops import LIMIT, Lazy, Nests
 from distopt.codegen.record import Array, Operation, Recording, Unsupported, arrays, refused
 
 DTYPES: dict[Type, torch.dtype] = {type: dtype for dtype, type in TYPES.items()}
+CHEAP, QUICK = 4, {"load", "const", "var", "add", "sub", "mul", "neg"}
+"""Up to how many numbers are read again, with these operations alone, instead of storing a result for its second use."""
+
 INLINED = 1  # numbers of a constant that are written into the code; larger ones are handed over as data
 
 
@@ -91,7 +94,8 @@ class Translation:
                     operation, f"{list(array.shape)} {array.dtype} expected, not {list(lazy.shape)} {lazy.type}"
                 )
             dear = operation.name.partition(".")[0] in FUNCTIONS or lazy.cost > LIMIT
-            if dear or (array.users > 1 and lazy.cost > 1 and not moves and not self._parted(array, lazy)):
+            again = array.users > 1 and lazy.cost > 1 and not moves and not self._parted(array, lazy)
+            if dear or (again and not self._cheap(lazy)):
                 lazy = self.nests.realised(lazy)
             self._lazies[id(array)] = lazy
 
@@ -102,6 +106,10 @@ class Translation:
     def users(self, array: Array) -> list[Operation]:
         """The operations that use an array, if no others do."""
         return [] if id(array) in self._kept else self._users.get(id(array), [])
+
+    def _cheap(self, lazy: Lazy) -> bool:
+        """Whether it takes longer to store the numbers of a tensor and to read them again than to compute them twice."""
+        return lazy.cost <= CHEAP and operations([lazy.at(self.nests.index(lazy.shape))]) <= QUICK
 
     def _parted(self, array: Array, lazy: Lazy) -> bool:
         """Whether those who use an array read each number once, since each takes another slice, and it is cheap enough for a sum over slices."""

@@ -223,7 +223,7 @@ class Comparator:
                 problem.losses(other.expand_as(points), now),
             )
             sums = [tree_sum(each).squeeze(-2) for each in (*costs, g.norm(dim=-1, keepdim=True), g)]
-            largest = (g - scenario.grad(points, earlier)).norm(dim=-1).amax(-1, keepdim=True)
+            largest = (g - scenario.grad(points, earlier)).square().sum(-1).amax(-1, keepdim=True).sqrt()
             return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
 
         found = problem.at("minimisers", terms, x, (problem.batch, before, stale.unsqueeze(-2)))

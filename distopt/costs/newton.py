@@ -116,10 +116,11 @@ class Sum:
                 return self._pieced(Rows.both, x)
 
         def side_by_side(points: Tensor, data: Any) -> Tensor:
-            cost = self.losses(points, data).expand(*points.shape[:-1], 1)  # of one trial where all are alike
-            return torch.cat([cost, self.scenario.grad(points, data).expand_as(points)], -1)
+            cost, gradient = self.losses(points, data), self.scenario.grad(points, data).expand_as(points)
+            total = tree_sum(cost).expand(len(points), 1, 1)  # of one trial where all are alike
+            return torch.cat([total, tree_sum(gradient)], -1).squeeze(-2)
 
-        return self.sums("cost and gradient", side_by_side, x)
+        return self.at("cost and gradient", side_by_side, x).reshape(len(x), -1)
 
     def hessian(self, x: Tensor) -> Tensor:
         """The Hessian [P, d, d] from the scenario's ``hessian``."""
