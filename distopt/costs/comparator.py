@@ -26,7 +26,10 @@ from distopt.numerics.trees import part, tensors, tree_map
 from distopt.optional import entry
 
 SAMPLED = 8
-"""Blocks from which the best fixed point is estimated, before all blocks are used."""
+"""Blocks from which the best fixed point is estimated, before all blocks are used; where there are few, so small a share of each."""
+
+ENOUGH = 128
+"""Rounds from which on it is estimated."""
 
 
 class Reference(NamedTuple):
@@ -353,14 +356,28 @@ class Comparator:
     def _best_fixed(self) -> Tensor | None:
         if self.scenario.prox is not None:  # Newton's method needs gradients of all of the costs
             return None
-        each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
-        start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
-        whole = Horizon(self.blocks, start.shape[0], self._evaluator)
-        like = replace(whole, every=self.blocks.count // SAMPLED) if self.blocks.count >= 2 * SAMPLED else None
+        trials = max(self.reference(b).x.shape[1] for b in range(self.blocks.count))
+        whole = Horizon(self.blocks, trials, self._evaluator)
+        start, like = self._mean(whole), self._sample(whole)
         if like is not None:
-            start, _ = newton(like, start)
+            mean = self._mean(like)
+            best, _ = newton(like, mean)
+            if bool(((best - mean).norm(dim=-1) > 1e-6 * (1 + mean.norm(dim=-1))).any()):
+                start = best  # else all costs curve alike, and the mean of the minimisers is the best point
         x, residual = newton(whole, start, like)
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
+
+    def _mean(self, horizon: Horizon) -> Tensor:
+        """The mean of its rounds' minimisers [R, d]."""
+        each = [self.reference(b).x[:rounds] for b, rounds in horizon.taken()]
+        total = sum(x.sum(0).expand(horizon.trials, -1) for x in each)
+        return torch.as_tensor(total) / sum(map(len, each))
+
+    def _sample(self, whole: Horizon) -> Horizon | None:
+        """An eighth of the rounds, or fewer; None where there are few."""
+        if self.blocks.count >= 2 * SAMPLED:
+            return replace(whole, every=self.blocks.count // SAMPLED)
+        return replace(whole, share=SAMPLED) if self.blocks.rounds >= ENOUGH else None
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
         """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None if there is no such point."""

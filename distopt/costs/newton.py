@@ -204,26 +204,29 @@ class Sum:
 class Horizon:
     """sum_t f_t over the whole run, streamed over the blocks: P = R problems.
 
-    With ``every`` > 1 it is estimated from each ``every``-th block only.
+    With ``every`` > 1 it is estimated from each ``every``-th block only, with ``share`` > 1 from so small a share of a block's rounds, the first.
     """
 
     blocks: Blocks
     trials: int
     evaluator: Evaluator
     every: int = 1
+    share: int = 1
 
     def _part(self, b: int, start: int, count: int) -> Sum:
         """Some rounds of a block."""
         batch = part(self.blocks.get(b), start, start + count)
         return Sum(self.scenario, batch, count, self.trials, self.blocks.key.total, self.evaluator)
 
+    def taken(self) -> list[tuple[int, int]]:
+        """The blocks, and how many of their rounds."""
+        blocks = self.blocks
+        return [(b, -(-len(blocks.span(b)) // self.share)) for b in range(0, blocks.count, self.every)]
+
     def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
         """The sum of f over all rounds, ``step`` of them at a time."""
         total: Tensor | None = None
-        seen = 0
-        for b in range(0, self.blocks.count, self.every):
-            rounds = len(self.blocks.span(b))
-            seen += rounds
+        for b, rounds in self.taken():
             for start in range(0, rounds, step):
                 count = min(step, rounds - start)
                 problem = self._part(b, start, count)
@@ -231,6 +234,7 @@ class Horizon:
                 value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
                 total = value if total is None else total + value
         assert total is not None
+        seen = sum(rounds for _, rounds in self.taken())
         return total if seen == self.blocks.rounds else total * (self.blocks.rounds / seen)
 
     def both(self, x: Tensor) -> Tensor:
