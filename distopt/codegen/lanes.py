@@ -13,29 +13,30 @@ CHUNK = 128
 
 
 def lanes(
-    nests: Nests, type: Type, start: Expr, turns: int, number: Callable[[Expr], Expr]
+    nests: Nests, type: Type, start: Expr, turns: int, number: Callable[[Expr], Expr], depth: int = 0
 ) -> tuple[list[Statement], Buffer]:
-    """The loops that add ``number(start)``, ``number(start + 1)``, ... in this many turns of eight, and the lanes with the sums."""
-    pool, lane, j = nests.pool, nests.buffer((LANES,), type, "local"), nests.variable()
+    """The loops that add ``number(start)``, ``number(start + 1)``, ... in this many turns of eight, and the lanes with the sums.
+
+    Their counters depend on ``depth``, the number of loops around them, alone: so like sums can share their loops (see ``fusion``).
+    """
+    pool, lane, j, r = nests.pool, nests.buffer((LANES,), type, "local"), *_counters(nests, depth)
     into = pool.load(lane, (j,))
     out: list[Statement] = [
         Block(tuple(Store(lane, (nests.constant(k),), pool.constant(type, 0)) for k in range(LANES)))
     ]
     if turns <= CHUNK:
-        r = nests.variable()
         add = Block((Store(lane, (j,), into + number(start + r + j)),))
         out.append(Loop(r, 0, turns * LANES, (Loop(j, 0, LANES, (add,), "lanes"),), "order", LANES))
         return out, lane
     size = CHUNK
     while size * CHUNK < turns:
         size *= CHUNK
-    whole, r = turns - turns % size, nests.variable()
+    whole = turns - turns % size
 
     def added(first: Expr, count: int) -> list[Statement]:
-        made, inner = lanes(nests, type, first, count, number)
-        i = nests.variable()
-        more = Block((Store(lane, (i,), pool.load(lane, (i,)) + pool.load(inner, (i,))),))
-        return [*made, Loop(i, 0, LANES, (more,), "lanes")]
+        made, inner = lanes(nests, type, first, count, number, depth + 1)
+        more = Block((Store(lane, (j,), into + pool.load(inner, (j,))),))
+        return [*made, Loop(j, 0, LANES, (more,), "lanes")]
 
     out.append(Loop(r, 0, whole * LANES, tuple(added(start + r, size)), "order", size * LANES))
     if turns > whole:
@@ -47,8 +48,12 @@ def extremes(
     nests: Nests, type: Type, turns: int, number: Callable[[Expr], Expr], combine: Callable[[Expr, Expr], Expr]
 ) -> tuple[list[Statement], Buffer]:
     """The loops that ``combine`` number k, in this many turns of eight, with lane k mod 8, and the lanes."""
-    pool, lane, j, r = nests.pool, nests.buffer((LANES,), type, "local"), nests.variable(), nests.variable()
+    pool, lane, j, r = nests.pool, nests.buffer((LANES,), type, "local"), *_counters(nests, 0)
     places = [nests.constant(k) for k in range(LANES)]
     first = Block(tuple(Store(lane, (k,), number(k)) for k in places))
     turn = Block((Store(lane, (j,), combine(pool.load(lane, (j,)), number(r + j))),))
     return [first, Loop(r, LANES, turns * LANES, (Loop(j, 0, LANES, (turn,), "lanes"),), "order", LANES)], lane
+
+
+def _counters(nests: Nests, depth: int) -> tuple[Expr, Expr]:
+    return nests.pool.variable("lane"), nests.pool.variable(f"turn{depth}")

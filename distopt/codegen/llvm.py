@@ -253,7 +253,7 @@ class Assembly(Printer):
     def _advice(self, loop: Loop) -> str:
         """The hints for the compiler about a loop: rules 1, 3 and 4 of the module."""
         notes = []
-        if loop.kind != "order":
+        if loop.kind in ("each", "lanes"):
             groups = ", ".join(self._groups)
             notes.append(f'!{{!"llvm.loop.parallel_accesses", {groups}}}')
         if loop.kind == "lanes":

@@ -62,15 +62,15 @@ class Block:
 class Loop:
     """``for (variable = start; variable < stop; variable += step) body``.
 
-    ``kind``: turns are independent of each other ("each"), the eight turns that fill the lanes of a sum ("lanes"), or one must follow the
-    other ("order").
+    ``kind``: turns are independent of each other ("each"), also but for small memory that each turn fills anew ("rows"), the eight turns that
+    fill the lanes of a sum ("lanes"), or one must follow the other ("order").
     """
 
     variable: Expr
     start: int
     stop: int
     body: tuple[Statement, ...]
-    kind: Literal["each", "lanes", "order"] = "each"
+    kind: Literal["each", "rows", "lanes", "order"] = "each"
     step: int = 1
 
 
@@ -83,6 +83,14 @@ class If:
 
 
 Statement = Block | Loop | If
+
+
+def work(statement: Statement) -> int:
+    """How many numbers a statement computes, about."""
+    if isinstance(statement, Block):
+        return 1
+    turns = (statement.stop - statement.start) // statement.step if isinstance(statement, Loop) else 1
+    return turns * sum(map(work, statement.body))
 
 
 @dataclass

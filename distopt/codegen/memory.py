@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from distopt.codegen.expressions import BYTES, Buffer, Expr
-from distopt.codegen.loops import Block, Nest, Statement, Store
+from distopt.codegen.fusion import Group, grouped, shortened
+from distopt.codegen.loops import Statement
 from distopt.codegen.operations import translated
 from distopt.codegen.record import Recording
-from distopt.codegen.translate import Translation
 
 ALIGNMENT = 64
 
@@ -107,11 +107,15 @@ def planned(recording: Recording, carries: int, changing: int | None = None) -> 
         if buffer.kind == "output"
         or (buffer.kind == "temporary" and any(at != written[id(buffer)] for at, _ in reads.get(id(buffer), [])))
     }
-    slots, placed = _slots(nests.nests, nests.buffers, kept, written, reads)
-    body = [statement for nest in nests.nests for statement in _statements(made, nest, kept)]
+    pairs = [
+        carried(before, after) for before, after in zip(made.inputs[:carries], outputs[:carries], strict=True)
+    ]
+    groups = grouped(nests, {id(each.after): each.before for each in pairs if each.after is not None and each.in_place})
+    shortened(groups, kept | {id(each) for nest in nests.nests if nest.body for each in nest.writes})
+    slots, placed = _slots(groups, kept)
     return Routine(
-        tuple(body),
-        tuple(carried(before, after) for before, after in zip(made.inputs[:carries], outputs[:carries], strict=True)),
+        tuple(statement for group in groups for statement in group.statements(nests, kept)),
+        tuple(pairs),
         tuple(made.inputs[carries:]),
         tuple(made.constants),
         tuple(each for each in outputs[carries:] if each is not None),
@@ -122,30 +126,17 @@ def planned(recording: Recording, carries: int, changing: int | None = None) -> 
     )
 
 
-def _statements(made: Translation, nest: Nest, kept: set[int]) -> tuple[Statement, ...]:
-    if nest.body:
-        return nest.body
-    stores: tuple[Store, ...] = tuple(replace(each, kept=id(each.buffer) in kept) for each in nest.stores)
-    return made.nests.over(nest.shape, [Block(stores, chained=True)])
-
-
-def _slots(
-    nests: list[Nest],
-    buffers: list[Buffer],
-    kept: set[int],
-    written: dict[int, int],
-    reads: dict[int, list[tuple[int, Expr]]],
-) -> tuple[list[int], list[tuple[Buffer, int]]]:
+def _slots(groups: list[Group], kept: set[int]) -> tuple[list[int], list[tuple[Buffer, int]]]:
     """Memory for temporaries: a temporary without further readers gives its place to the next one of at most about its size."""
     sizes: list[int] = []
     free_from: list[int] = []
     placed: list[tuple[Buffer, int]] = []
-    for at, nest in enumerate(nests):
-        for buffer in nest.writes:
+    last = {id(read.value): at for at, group in enumerate(groups) for nest in group.nests for read in nest.reads}
+    for at, group in enumerate(groups):
+        for nest, buffer in ((nest, buffer) for nest in group.nests for buffer in nest.writes):
             if buffer.kind != "temporary" or (id(buffer) not in kept and not nest.body):
                 continue
             need = -(-max(buffer.size * BYTES[buffer.type], 1) // ALIGNMENT) * ALIGNMENT
-            last = max((k for k, _ in reads.get(id(buffer), [])), default=at)
             free = [k for k, end in enumerate(free_from) if end < at]
             large = [k for k in free if sizes[k] >= need]
             if large:
@@ -157,6 +148,6 @@ def _slots(
                 slot = len(sizes)
                 sizes.append(need)
                 free_from.append(at)
-            free_from[slot] = last
+            free_from[slot] = last.get(id(buffer), at)
             placed.append((buffer, slot))
     return sizes, placed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distopt.codegen.expressions import loads
-from distopt.codegen.loops import Block, If, Loop, Statement
+from distopt.codegen.loops import Block, If, Loop, Statement, work
 
 PART = 32
 """Loops of a function: the compiler's time grows faster than a function's length."""
@@ -46,20 +46,12 @@ def _independent(statement: Statement) -> Loop | None:
     """The outermost loop of many turns that are independent of each other, if they are worth a meeting."""
     loop: Statement = statement
     found = list[Loop]()
-    while isinstance(loop, Loop) and loop.kind == "each":
+    while isinstance(loop, Loop) and loop.kind in ("each", "rows"):
         found.append(loop)
         loop = loop.body[0] if len(loop.body) == 1 else Block(())
-    if not found or _work(statement) < FEW:
+    if not found or work(statement) < FEW:
         return None
     return next((each for each in found if each.stop >= OUTER), found[0])
-
-
-def _work(statement: Statement) -> int:
-    """How many numbers a statement computes, about."""
-    if isinstance(statement, Block):
-        return 1
-    turns = statement.stop - statement.start if isinstance(statement, Loop) else 1
-    return turns * sum(map(_work, statement.body))
 
 
 def _loops(statement: Statement) -> int:
