@@ -211,9 +211,9 @@ def _check_costs(scenario: Any, b: Any, agents: int, t: int) -> None:
     if scenario.linear_rows is not None:
         *leaves, l2 = scenario.linear_rows(b)
         point = x[:, :1]
-        ((_, rows),) = Rows.pieces((*(leaf.unsqueeze(0) for leaf in leaves), l2), 1, R, agents)
+        ((_, rows),) = Rows.pieces((*(leaf.unsqueeze(0) for leaf in leaves), l2), 1, R, agents, 1)
         gap = float(
-            (scenario.loss(point.expand_as(x), b) - torch.from_numpy(rows.losses(point[:, 0].numpy()))).abs().max()
+            (scenario.loss(point.expand_as(x), b) - torch.from_numpy(rows.at(point[:, 0].numpy()).losses())).abs().max()
         )
         require(
             gap < 1e-9 * (1 + float(loss.detach().abs().max())),

@@ -17,8 +17,9 @@ from torch import Tensor
 from distopt.costs import curvature
 from distopt.costs.data import BLOCK_BYTES, Blocks
 from distopt.costs.evaluation import Evaluator
-from distopt.costs.linear import norm, one_thread
+from distopt.costs.linear import at_minimisers
 from distopt.costs.newton import Horizon, Sum, newton
+from distopt.costs.products import one_thread
 from distopt.costs.store import Store
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
@@ -131,11 +132,10 @@ class Comparator:
         if x is None:
             x = self._search(problem, b, dim)
         points = x.reshape(rounds, trials, dim)
-        before_x, before = self._before(b, points), self.blocks.earlier(b)
-        stale = torch.cat([before_x, points[:-1]])
-        sums, change = self._at(problem, x, before, stale)
+        stale = torch.cat([self._before(b, points), points[:-1]])
+        sums, change = self._at(problem, b, x, stale)
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
-        at_zero = problem.scale(torch.zeros_like(x)).reshape(rounds, trials)
+        at_zero = problem.at_zero.reshape(rounds, trials)
         scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
         gradient = sums[..., 4:].norm(dim=-1)
         residual = self._unbalanced(points, sums[..., 4:], gradient, scale)
@@ -209,13 +209,17 @@ class Comparator:
             return None
         return problem.at("persistence", lambda _, data: mean_accuracy(self.scenario.persistence(data)), x)
 
-    def _at(self, problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
+    def _at(self, problem: Sum, b: int, x: Tensor, stale: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
         change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
         if problem.pieces is not None:
+            first = replace(problem, batch=self.blocks.before(b), rounds=1).pieces
+            assert first is not None
+            at = x.numpy(), stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape).numpy()
             with one_thread:
-                return self._at_rows(problem, x, before, stale)
+                sums, change = (torch.from_numpy(each) for each in at_minimisers(first[0][1], problem.pieces, *at))
+            return sums.reshape(problem.rounds, problem.trials, -1), change.reshape(problem.rounds, problem.trials)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -229,28 +233,8 @@ class Comparator:
             largest = (g - scenario.grad(points, earlier)).square().sum(-1).amax(-1, keepdim=True).sqrt()
             return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
 
-        found = problem.at("minimisers", terms, x, (problem.batch, before, stale.unsqueeze(-2)))
+        found = problem.at("minimisers", terms, x, (problem.batch, self.blocks.earlier(b), stale.unsqueeze(-2)))
         return found[..., :-1], found[..., -1]
-
-    @staticmethod
-    def _at_rows(problem: Sum, x: Tensor, before: Any, stale: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by the scenario's rows."""
-        assert problem.pieces is not None
-        earlier = replace(problem, batch=before).pieces
-        assert earlier is not None
-        d, stale = x.shape[-1], stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape)
-        found, largest = [], []
-        for (where, now), (_, then) in zip(problem.pieces, earlier, strict=True):
-            at, other = x[where].numpy(), stale[where].numpy()
-            g = now.gradients(at)
-            costs = [each.sum(-1, keepdims=True) for each in (now.losses(at), then.losses(at), now.losses(other))]
-            found.append(np.concatenate([*costs, norm(g).sum(-1, keepdims=True), g.sum(1)], -1))
-            largest.append(norm(g - then.gradients(at)).max(-1))
-        shape = (problem.rounds, problem.trials)
-        return (
-            torch.from_numpy(np.concatenate(found)).reshape(*shape, 4 + d),
-            torch.from_numpy(np.concatenate(largest)).reshape(shape),
-        )
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
@@ -310,9 +294,8 @@ class Comparator:
     def _warm(self, problem: Sum, b: int, dim: int) -> Tensor | None:
         """Newton's method on the scenario's rows, a few rounds at a time, each started at the minimiser before it. None where some is not found."""
         assert problem.pieces is not None
-        zero = torch.zeros(problem.rounds * problem.trials, dim, dtype=torch.float64)
-        scale = float(problem.scale(zero).max().clamp(min=1e-300))
-        last = (self._references[b - 1].x[-1] if b else zero[: problem.trials]).numpy()
+        scale = float(problem.at_zero.max().clamp(min=1e-300))
+        last = (self._references[b - 1].x[-1] if b else torch.zeros(problem.trials, dim, dtype=torch.float64)).numpy()
         found = []
         for _, rows in problem.pieces:
             x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)

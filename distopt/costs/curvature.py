@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distopt.costs.linear import DENSE, Floats, Rows, one_thread, product
+from distopt.costs.linear import DENSE, Rows
 from distopt.costs.newton import Sum
+from distopt.costs.products import Floats, one_thread, product
 from distopt.errors import InputError
 from distopt.numerics.trees import tensors
 from distopt.optional import entry

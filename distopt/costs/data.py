@@ -122,13 +122,17 @@ class Blocks:
             self._bytes -= self._size(self._kept.popitem(last=False)[1])
         return batch
 
+    def before(self, b: int) -> Any:
+        """The data of the round before block b; before round 0 they are those of round 0."""
+        last = len(self.span(b - 1)) if b else 1
+        return part(self.get(max(b - 1, 0)), last - 1, last)
+
     def earlier(self, b: int) -> Any:
         """The data of the round before each round of block b; before round 0 they are those of round 0."""
         batch = self.get(b)
         if self.static:
             return batch
-        first, last = (self.get(b - 1), len(self.span(b - 1))) if b else (batch, 1)
-        leaves = zip(tensors(part(first, last - 1, last)), tensors(batch), strict=True)
+        leaves = zip(tensors(self.before(b)), tensors(batch), strict=True)
         rounds = len(self.span(b))
         found = iter([now if now is before else shifted(before, now, rounds) for before, now in leaves])
         return tree_map(lambda _: next(found), batch)

@@ -12,10 +12,7 @@ Only the comparator computes like this. It belongs to no agent, so its last bits
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,14 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product
 from distopt.errors import InputError
 
-Floats = NDArray[np.float64]
-
-CACHE_BYTES, CACHE_SCORES = 2**22, 2**15
+CACHE_BYTES, CACHE_SCORES = 2**20, 2**15
 """Rows of a piece: they and their scores should stay in the processor's cache over all iterations."""
 
 DENSE = 100
@@ -62,63 +57,9 @@ def check(who: str, rows: Any, dim: int) -> None:
         )
 
 
-class _OneThread:
-    """Inside this context NumPy's products use one thread.
-    On several threads a library may split a sum, and the last bits would depend on their number. Entering takes as long
-    as a small product, so enter it once around many products.
-    """
-
-    def __init__(self) -> None:
-        self._inside, self._limit = 0, ExitStack()
-        self.after_fork()
-        os.register_at_fork(after_in_child=self.after_fork)
-
-    def after_fork(self) -> None:
-        """A lock that another thread held at the fork would stay locked for ever, since a fork has no such thread."""
-        self._lock = threading.Lock()
-
-    @cached_property
-    def _libraries(self) -> ThreadpoolController:
-        return ThreadpoolController()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._limit.enter_context(self._libraries.limit(limits=1, user_api="blas"))
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._limit.close()
-
-
-one_thread = _OneThread()
-
-
-def product(a: Floats, b: Floats) -> Floats:
-    """a b, on one thread."""
-    with one_thread:
-        found: Floats = np.matmul(a, b)
-        return found
-
-
-def _exp(z: Floats) -> Floats:
-    """e^z, in place. torch takes a third of NumPy's time, and its results do not depend on the position of a number."""
-    torch.from_numpy(z).exp_()
-    return z
-
-
-def _log1p(z: Floats) -> Floats:
-    """log(1 + z); see ``_exp``."""
-    found: Floats = torch.log1p(torch.from_numpy(z)).numpy()
-    return found
-
-
 @dataclass(frozen=True)
 class Rows:
-    """The rows of P problems (rounds and trials), N agents each: X [P, N, m, p], y and w [P, N, m]."""
+    """The rows of P problems (rounds and trials), N agents each: X [P, N, m, p], y and w [P|1, N, m]."""
 
     X: Floats
     y: NDArray[Any]
@@ -127,23 +68,31 @@ class Rows:
 
     @classmethod
     def pieces(
-        cls, rows: tuple[Tensor, Tensor, Tensor, float], rounds: int, trials: int, agents: int
+        cls, rows: tuple[Tensor, Tensor, Tensor, float], rounds: int, trials: int, agents: int, columns: int
     ) -> Iterator[tuple[slice, Rows]]:
-        """The rows of a few rounds after the other, with the places of their problems: what fits the processor's cache."""
+        """The rows of a few rounds after the other, with the places of their problems: what fits the processor's cache.
+
+        ``columns`` says how many scores a row has at once: one for each point and, beyond two, for each class.
+        """
         X, y, w, l2 = rows
         m, p = X.shape[-2:]
         own = max(1, trials * agents * m)  # of a round
-        step = max(1, min(CACHE_BYTES // (8 * own * p), CACHE_SCORES // own))
+        step = max(1, min(CACHE_BYTES // (8 * own * p), CACHE_SCORES // (own * columns)))
+
+        def piece(leaf: Tensor, rounds: int, trials: int) -> NDArray[Any]:
+            shape = (rounds, trials, agents, m, *leaf.shape[4:])
+            array: NDArray[Any] = np.ascontiguousarray(np.broadcast_to(leaf.numpy(), shape))
+            return array.reshape(-1, *shape[2:])
+
+        shared = [piece(leaf, 1, 1) if leaf.shape[0] == leaf.shape[1] == 1 else None for leaf in (y, w)]
         for start in range(0, rounds, step):
             count = min(step, rounds - start)
-
-            def piece(leaf: Tensor, start: int = start, count: int = count) -> NDArray[Any]:
-                own = leaf[start : start + count] if leaf.shape[0] > 1 else leaf
-                shape = (count, trials, agents, m, *leaf.shape[4:])
-                array: NDArray[Any] = np.ascontiguousarray(np.broadcast_to(own.numpy(), shape)).reshape(-1, *shape[2:])
-                return array
-
-            yield slice(start * trials, (start + count) * trials), cls(piece(X), piece(y), piece(w), l2)
+            X_, y_, w_ = (leaf[start : start + count] if leaf.shape[0] > 1 else leaf for leaf in (X, y, w))
+            labels, weights = (
+                piece(leaf, count, trials) if same is None else same
+                for same, leaf in zip(shared, (y_, w_), strict=True)
+            )
+            yield slice(start * trials, (start + count) * trials), cls(piece(X_, count, trials), labels, weights, l2)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -160,132 +109,69 @@ class Rows:
 
     @cached_property
     def weight(self) -> Floats:
-        """The weights of all rows [P, N m]."""
-        return self.w.reshape(len(self), -1)
+        """The weights of all rows [P|1, N m]."""
+        return self.w.reshape(len(self.w), -1)
 
     @cached_property
     def label(self) -> NDArray[Any]:
-        """The labels of all rows [P, N m]."""
-        return self.y.reshape(len(self), -1)
+        """The labels of all rows [P|1, N m]."""
+        return self.y.reshape(len(self.y), -1)
 
-    @property
+    @cached_property
+    def down(self) -> Floats:
+        """-w y [P|1, N m]."""
+        found: Floats = -self.weight * self.label
+        return found
+
+    @cached_property
     def binary(self) -> bool:
         """Whether it is logistic regression."""
         return self.y.dtype.kind == "f"
 
     def scores(self, x: Floats) -> Floats:
-        """X_k x [P, N m, C] at x [P, C p], or [1, C p]; C is 1 for two classes."""
-        p = self.X.shape[-1]
-        return product(self.pooled, x.reshape(len(x), -1, p).swapaxes(1, 2))
+        """X_k x [P, N m, Q, C] at Q points x [P|1, Q, C p]; C is 1 for two classes."""
+        columns = x.reshape(len(x), -1, self.X.shape[-1]).swapaxes(1, 2)
+        z = product(self.pooled, np.ascontiguousarray(columns))  # by far slower where they lie apart
+        return z.reshape(*z.shape[:2], x.shape[1], -1)
 
-    def _of_agents(self, rows: Floats) -> Floats:
-        """Sums over each agent's rows: of [P, N m] to [P, N]."""
-        total: Floats = rows.reshape(*self.w.shape).sum(-1)
-        return total
+    def back(self, pull: Floats) -> Floats:
+        """sum_k pull_kc X_k [P, d], laid out like x, of pull [P, N m, C]."""
+        return product(pull.swapaxes(1, 2), self.pooled).reshape(len(self), -1)
 
-    def _exponentials(self, z: Floats) -> tuple[Floats, Floats]:
-        """What losses and derivatives at scores z [P, N m, C] have in common: (s, e) = (y z, exp(-|y z|)) [P, N m] of two classes, else
-        (z - max z, exp(z - max z)) [P, N m, C]."""
+    def exponentials(self, z: Floats) -> tuple[Floats, Floats]:
+        """What losses and derivatives at scores z [P, N m, Q, C] have in common: (s, e) = (y z, exp(-|y z|)) [P, N m, Q] of two classes, else
+        (z - max z, exp(z - max z)) [P, N m, Q, C]. It writes over z."""
         if self.binary:
-            s = self.label * z[..., 0]
-            return s, _exp(-np.abs(s))
-        s = z - z.max(-1, keepdims=True)
-        return s, _exp(s.copy())
+            s = z[..., 0]
+            s *= self.label[..., None]
+            e = np.abs(s)
+            return s, exp(np.negative(e, out=e))
+        z -= z.max(-1, keepdims=True)
+        return z, exp(z.copy())
 
-    def _losses(self, s: Floats, e: Floats, x: Floats) -> Floats:
+    def row_losses(self, s: Floats, e: Floats) -> Floats:
+        """The loss of each row, without its weight [P, N m, Q]."""
         if self.binary:
-            each = _log1p(e)  # log(1 + exp(-s)), without overflow
+            each = log1p(e)  # log(1 + exp(-s)), without overflow
             each -= np.minimum(s, 0.0)
         else:
             each = np.log(e.sum(-1))
-            each -= np.take_along_axis(s, self.label[..., None], -1)[..., 0]
-        each *= self.weight
-        losses: Floats = self._of_agents(each) + 0.5 * self.l2 * (x * x).sum(-1, keepdims=True)
-        return losses
-
-    def losses(self, x: Floats) -> Floats:
-        """f_i(x) [P, N] at x [P, d]."""
-        return self._losses(*self._exponentials(self.scores(x)), x)
+            each -= np.take_along_axis(s, self.label[..., None, None], -1)[..., 0]
+        return each
 
     def values(self, x: Floats) -> Floats:
         """sum_i f_i [P, Q] at Q points of each problem, x [P, Q, d]."""
-        return np.stack([self.losses(x[:, k]).sum(-1) for k in range(x.shape[1])], -1)
+        Q, d = x.shape[1:]
+        together, found = points_at_once(self.pooled.shape[1] * d // self.X.shape[-1], Q), []
+        for k in range(0, Q, together):
+            each = self.row_losses(*self.exponentials(self.scores(x[:, k : k + together])))
+            found.append(product(self.weight[:, None], each)[:, 0])
+        total: Floats = np.concatenate(found, -1) + 0.5 * self.agents * self.l2 * (x * x).sum(-1)
+        return total
 
-    def both(self, x: Floats) -> Floats:
-        """sum_i f_i and its gradient, side by side [P, 1 + d], at x [P, d]."""
-        s, e = self._exponentials(self.scores(x))
-        return np.concatenate([self._losses(s, e, x).sum(-1, keepdims=True), self._gradient(s, e, x)], -1)
-
-    def _pull(self, s: Floats, e: Floats) -> Floats:
-        """The derivatives by the scores, times the weights: [P, N m, C]."""
-        if self.binary:
-            away: Floats = np.where(s > 0, e, 1.0) / (1.0 + e)  # 1 / (1 + exp(s)), without overflow
-            away *= self._down
-            return away[..., None]
-        P = self._shares(e)
-        np.put_along_axis(P, self.label[..., None], np.take_along_axis(P, self.label[..., None], -1) - 1.0, -1)
-        return self.weight[..., None] * P
-
-    @cached_property
-    def _down(self) -> Floats:
-        """-w y [P, N m]."""
-        down: Floats = -self.weight * self.label
-        return down
-
-    @staticmethod
-    def _shares(e: Floats) -> Floats:
-        shares: Floats = e / e.sum(-1, keepdims=True)
-        return shares
-
-    def _back(self, pull: Floats) -> Floats:
-        """sum_k pull_kc X_k, laid out like x: [P, d]."""
-        return product(pull.swapaxes(1, 2), self.pooled).reshape(len(self), -1)
-
-    def gradient(self, x: Floats) -> Floats:
-        """sum_i grad f_i [P, d] at x [P, d]."""
-        return self._gradient(*self._exponentials(self.scores(x)), x)
-
-    def _gradient(self, s: Floats, e: Floats, x: Floats) -> Floats:
-        return self._back(self._pull(s, e)) + self.agents * self.l2 * x
-
-    def gradients(self, x: Floats) -> Floats:
-        """grad f_i [P, N, d] at x [P, d]."""
-        pull = self._pull(*self._exponentials(self.scores(x))).reshape(*self.w.shape, -1)
-        return product(pull.swapaxes(-1, -2), self.X).reshape(len(self), self.agents, -1) + self.l2 * x[:, None]
-
-    def curvature(self, x: Floats) -> Callable[[Floats], Floats]:
-        """The function that multiplies v [P, d] by the Hessian of sum_i f_i at x."""
-        (_, e), ridge = self._exponentials(self.scores(x)), self.agents * self.l2
-        if self.binary:
-            bend = self._bend(e)
-            return lambda v: self._back(bend * self.scores(v)) + ridge * v
-        P = self._shares(e)
-        weighted = self.weight[..., None] * P
-
-        def times(v: Floats) -> Floats:
-            t = self.scores(v)
-            return self._back(weighted * (t - (P * t).sum(-1, keepdims=True))) + ridge * v
-
-        return times
-
-    def _bend(self, e: Floats) -> Floats:
-        """The second derivative of log(1 + exp(z)), times the weights: [P, N m, 1]."""
-        bend: Floats = e / np.square(1.0 + e)
-        bend *= self.weight
-        return bend[..., None]
-
-    def hessian(self, x: Floats) -> Floats:
-        """The Hessian of sum_i f_i [P, d, d] at x [P, d]."""
-        d = x.shape[-1]
-        if self.binary:
-            bend = self._bend(self._exponentials(self.scores(x))[1])
-            H = product((bend * self.pooled).swapaxes(1, 2), self.pooled)
-        else:
-            times = self.curvature(x)
-            H = np.stack([times(np.broadcast_to(e, x.shape)) for e in np.eye(d)], -1)
-            return (H + H.swapaxes(1, 2)) / 2
-        H[:, range(d), range(d)] += self.agents * self.l2
-        return H
+    def at(self, x: Floats) -> Scored:
+        """The rows at x [P, d], or [1, d]."""
+        return Scored(self, x, *self.exponentials(self.scores(x[:, None])))
 
     def minimise(self, x: Floats, scale: float, iterations: int = 60) -> tuple[Floats, Floats]:
         """Newton's method from x [P, d]: the minimisers, and how far from minimal each is [P].
@@ -293,27 +179,32 @@ class Rows:
         The measure is the larger of the gradient norm, relative to ``scale``, and of the last step, relative to 1 + |x|. A Hessian is
         kept while its steps make the gradient 1000 times smaller: another one would cost more than it gains.
         """
-        g, step, size = self.gradient(x), None, np.zeros(len(self))
+        first = self.at(x)
+        at: Scored | None = first
+        g, step, size = first.gradient(), None, np.zeros(len(self))
         flat = norm(g) / scale
         for _ in range(iterations):
             if (flat < DONE).all():
                 break
             try:
-                step = step or self._step(x, flat)
+                step = step or self._step(at or self.at(x), flat)
                 s = step(g)
             except np.linalg.LinAlgError:  # no curvature in some direction
                 return x, np.full(len(self), np.inf)
             before, size = flat, norm(s) / (1 + norm(x))
             y = x - s
-            h = self.gradient(y)
+            ahead = self.at(y)
+            h = ahead.gradient()
             flat = norm(h) / scale
             if (late := ~(flat <= 0.5 * before) & (before > NOISE)).any():
                 y = x - self._length(x, g, s, late)[:, None] * s
-                h = self.gradient(y)
+                ahead = self.at(y)
+                h = ahead.gradient()
                 flat = norm(h) / scale
             if not np.isfinite(flat).all():
                 return x, np.full(len(self), np.inf)
             better = ((flat < before) | late)[:, None]
+            at = ahead if better.all() else None
             x, g, flat = np.where(better, y, x), np.where(better, h, g), np.where(better[:, 0], flat, before)
             if ((flat < NOISE) & (flat > 0.5 * before)).all():
                 break
@@ -321,12 +212,13 @@ class Rows:
                 step = None
         return x, np.maximum(flat, 1e-3 * size)
 
-    def _step(self, x: Floats, flat: Floats) -> Callable[[Floats], Floats]:
-        """The function from a gradient to Newton's step at x."""
-        if x.shape[-1] > DENSE:
-            times, exact = self.curvature(x), np.clip(np.sqrt(flat), 1e-8, 0.1)
+    @staticmethod
+    def _step(at: Scored, flat: Floats) -> Callable[[Floats], Floats]:
+        """The function from a gradient to Newton's step."""
+        if at.x.shape[-1] > DENSE:
+            times, exact = at.curvature(), np.clip(np.sqrt(flat), 1e-8, 0.1)
             return lambda g: conjugate_gradients(times, g, exact)
-        H = self.hessian(x)
+        H = at.hessian()
 
         def solved(g: Floats) -> Floats:
             with one_thread:
@@ -337,9 +229,9 @@ class Rows:
 
     def _length(self, x: Floats, g: Floats, s: Floats, late: NDArray[np.bool_]) -> Floats:
         """The length of the step -s [P, d]: 1, except for problems in ``late``, whose steps are halved until their costs fall enough."""
-        size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.losses(x).sum(-1)
+        size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.at(x).value()
         for _ in range(40):
-            after = self.losses(x - size[:, None] * s).sum(-1)
+            after = self.at(x - size[:, None] * s).value()
             failed = late & ~(after <= value - 1e-4 * size * slope + 1e-12 * np.abs(value))
             if not failed.any():
                 break
@@ -347,35 +239,139 @@ class Rows:
         return size
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Rows at a point of each problem, x [P|1, d]: costs and derivatives, all from the same scores and exponentials (s, e)."""
+
+    rows: Rows
+    x: Floats
+    s: Floats
+    e: Floats
+
+    def losses(self) -> Floats:
+        """f_i [P, N]."""
+        rows = self.rows
+        each = rows.row_losses(self.s, self.e)[..., 0]
+        each *= rows.weight
+        own: Floats = each.reshape(*rows.X.shape[:-1]).sum(-1)
+        own += 0.5 * rows.l2 * (self.x * self.x).sum(-1, keepdims=True)
+        return own
+
+    def value(self) -> Floats:
+        """sum_i f_i [P]."""
+        rows = self.rows
+        total: Floats = product(rows.weight[:, None], rows.row_losses(self.s, self.e))[:, 0, 0]
+        total += 0.5 * rows.agents * rows.l2 * (self.x * self.x).sum(-1)
+        return total
+
+    def both(self) -> Floats:
+        """sum_i f_i and its gradient, side by side [P, 1 + d]."""
+        return np.concatenate([self.value()[:, None], self.gradient()], -1)
+
+    def gradient(self) -> Floats:
+        """sum_i grad f_i [P, d]."""
+        return self.rows.back(self._pull()) + self.rows.agents * self.rows.l2 * self.x
+
+    def gradients(self) -> Floats:
+        """grad f_i [P, N, d]."""
+        rows = self.rows
+        pull = self._pull().reshape(*rows.X.shape[:-1], -1)
+        return product(pull.swapaxes(-1, -2), rows.X).reshape(*rows.X.shape[:2], -1) + rows.l2 * self.x[:, None]
+
+    def length(self) -> Floats:
+        """sum_i |grad f_i| [P]."""
+        total: Floats = norm(self.gradients()).sum(-1)
+        return total
+
+    def _pull(self) -> Floats:
+        """The derivatives by the scores, times the weights: [P, N m, C]."""
+        if self.rows.binary:
+            away = np.maximum(self.e, self.s <= 0)  # e or 1
+            away /= 1.0 + self.e  # 1 / (1 + exp(s)), without overflow
+            away *= self.rows.down[..., None]
+            return away
+        P, label = self._shares(), self.rows.label[..., None]
+        np.put_along_axis(P, label, np.take_along_axis(P, label, -1) - 1.0, -1)
+        P *= self.rows.weight[..., None]
+        return P
+
+    def _shares(self) -> Floats:
+        """The probabilities of the classes [P, N m, C]."""
+        e = self.e[:, :, 0]
+        shares: Floats = e / e.sum(-1, keepdims=True)
+        return shares
+
+    def curvature(self) -> Callable[[Floats], Floats]:
+        """The function that multiplies v [P, d] by the Hessian of sum_i f_i."""
+        rows, ridge = self.rows, self.rows.agents * self.rows.l2
+        if rows.binary:
+            bend = self._bend()
+            return lambda v: rows.back(bend * rows.scores(v[:, None])[:, :, 0]) + ridge * v
+        P = self._shares()
+        weighted = rows.weight[..., None] * P
+
+        def times(v: Floats) -> Floats:
+            t = rows.scores(v[:, None])[:, :, 0]
+            return rows.back(weighted * (t - (P * t).sum(-1, keepdims=True))) + ridge * v
+
+        return times
+
+    def _bend(self) -> Floats:
+        """The second derivative of log(1 + exp(z)), times the weights: [P, N m, 1]."""
+        bend: Floats = self.e / np.square(1.0 + self.e)
+        bend *= self.rows.weight[..., None]
+        return bend
+
+    def hessian(self) -> Floats:
+        """The Hessian of sum_i f_i [P, d, d]."""
+        rows, d = self.rows, self.x.shape[-1]
+        if rows.binary:
+            H = product((self._bend() * rows.pooled).swapaxes(1, 2), rows.pooled)
+        else:
+            times = self.curvature()
+            H = np.stack([times(np.broadcast_to(e, (len(rows), d))) for e in np.eye(d)], -1)
+            return (H + H.swapaxes(1, 2)) / 2
+        H[:, range(d), range(d)] += rows.agents * rows.l2
+        return H
+
+
+def points_at_once(scores: int, points: int) -> int:
+    """How many points to take together, where a point has so many scores: what fits the cache."""
+    return max(1, min(points, CACHE_SCORES // scores))
+
+
 def costs_of_all(rows: tuple[Tensor, Tensor, Tensor, float], points: Tensor) -> Tensor:
     """f_t = sum_i f_{i,t} at each agent's point [K, R, N, d]: [K, R, N]."""
     K, R, N, d = points.shape
-    at = points.reshape(K * R, N, d).numpy()
+    m, p = rows[0].shape[-2:]
+    at, classes = points.reshape(K * R, N, d).numpy(), d // p
+    together = points_at_once(N * m * classes, N)
     with one_thread:
-        found = [piece.values(at[where]) for where, piece in Rows.pieces(rows, K, R, N)]
+        found = [piece.values(at[where]) for where, piece in Rows.pieces(rows, K, R, N, together * classes)]
     return torch.from_numpy(np.concatenate(found)).reshape(K, R, N)
 
 
-def norm(x: Floats) -> Floats:
-    """The length of the rows of x [..., d]: [...]."""
-    length: Floats = np.sqrt((x * x).sum(-1))
-    return length
+def at_minimisers(before: Rows, pieces: list[tuple[slice, Rows]], x: Floats, stale: Floats) -> tuple[Floats, Floats]:
+    """Sums over agents at x*_t [P, d], [P, 4 + d]: f_t, f_{t-1}, f_t at ``stale``, sum_i ||grad f_{i,t}||, grad f_t; and the largest change
+    of an agent's gradient from the round before, [P].
 
-
-def conjugate_gradients(times: Callable[[Floats], Floats], g: Floats, exact: Floats) -> Floats:
-    """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
-    x, r = np.zeros_like(g), g
-    p, rr = r, (r * r).sum(-1)
-    goal = exact * exact * rr
-    for _ in range(4 * g.shape[-1]):
-        live = rr > goal
-        if not live.any():
-            break
-        hp = times(p)
-        curvature = (p * hp).sum(-1)
-        live &= curvature > 0
-        a = np.where(live, rr / np.where(curvature > 0, curvature, 1.0), 0.0)[:, None]
-        x, r = x + a * p, r - a * hp
-        new = (r * r).sum(-1)
-        p, rr = r + np.where(live, new / np.where(rr > 0, rr, 1.0), 0.0)[:, None] * p, new
-    return np.where((x == 0).all(-1, keepdims=True), g, x)
+    ``before`` are the rows of the round before the first. What a round's rows say at the next minimiser is found while they are at hand.
+    """
+    trials = len(before)
+    ahead = np.concatenate([x[trials:], x[-trials:]])
+    then = before.at(x[:trials])
+    old, turned = (
+        then.losses().sum(-1),
+        then.gradients(),
+    )  # by the last round before a piece, at the piece's first minimisers
+    found, largest = [], []
+    for where, rows in pieces:
+        now, then = rows.at(x[where]), rows.at(ahead[where])
+        g = now.gradients()
+        old = np.concatenate([old, then.losses().sum(-1)])
+        turned = np.concatenate([turned, then.gradients()])
+        costs = np.stack([now.losses().sum(-1), old[:-trials], rows.at(stale[where]).losses().sum(-1)], -1)
+        found.append(np.concatenate([costs, norm(g).sum(-1, keepdims=True), g.sum(1)], -1))
+        largest.append(norm(g - turned[:-trials]).max(-1))
+        old, turned = old[-trials:], turned[-trials:]
+    return np.concatenate(found), np.concatenate(largest)

@@ -14,7 +14,8 @@ from torch import Tensor
 from distopt.costs import linear
 from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
 from distopt.costs.evaluation import Evaluator
-from distopt.costs.linear import Floats, Rows, norm
+from distopt.costs.linear import Rows, Scored
+from distopt.costs.products import Floats, conjugate_gradients, one_thread
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part
@@ -69,9 +70,9 @@ class Sum:
         """The rows of a few problems after the other, where the scenario's costs have them (see ``distopt.costs.linear``)."""
         if self.scenario.linear_rows is None:
             return None
-        rows = self.scenario.linear_rows(self.batch)
-        linear.check(entry(self.scenario), rows, int(self.scenario.dim))
-        return list(Rows.pieces(rows, self.rounds, self.trials, self.agents))
+        rows, d = self.scenario.linear_rows(self.batch), int(self.scenario.dim)
+        linear.check(entry(self.scenario), rows, d)
+        return list(Rows.pieces(rows, self.rounds, self.trials, self.agents, d // rows[0].shape[-1]))
 
     def compare(self, span: range) -> None:
         """Refuse rows that do not give the scenario's costs, as in a subclass with other costs: checked at one point, in all rounds ``span``."""
@@ -81,7 +82,7 @@ class Sum:
         x = torch.cos(torch.arange(1, d + 1, dtype=torch.float64).square()) / d**0.5
         points = x.expand(self.rounds * self.trials, -1)
         own = evaluate(self.scenario.loss, self._points(points), self.batch).reshape(len(points), -1).numpy()
-        rows = np.concatenate([rows.losses(points[where].numpy()) for where, rows in self.pieces])
+        rows = np.concatenate([rows.at(points[where].numpy()).losses() for where, rows in self.pieces])
         gap = np.abs(own - rows).max(-1)
         wrong = np.flatnonzero(~(gap <= 1e-8 * (1 + np.abs(own).max())))
         if len(wrong):
@@ -90,30 +91,30 @@ class Sum:
                 f"differ by {gap[wrong[0]]:.1e}); correct it, or set linear_rows = None"
             )
 
-    def _pieced(self, f: Callable[[Rows, Floats], Floats], x: Tensor) -> Tensor:
-        """f (rows, x [P, d]) piece by piece."""
+    def _pieced(self, f: Callable[[Scored], Floats], x: Tensor) -> Tensor:
+        """f of the rows at x [P, d], piece by piece."""
         assert self.pieces is not None
-        with linear.one_thread:
-            found = [f(rows, x[where].numpy()) for where, rows in self.pieces]
+        with one_thread:
+            found = [f(rows.at(x[where].numpy())) for where, rows in self.pieces]
         return torch.from_numpy(np.concatenate(found))
 
     def value(self, x: Tensor) -> Tensor:
         """F_t = sum_i f_{i,t} at x [P, d]: [P]."""
         if self.pieces is not None:
-            return self._pieced(lambda rows, x: rows.losses(x).sum(-1), x)
+            return self._pieced(Scored.value, x)
         return self.sums("value", self.losses, x).reshape(-1)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Its gradient [P, d]."""
         if self.pieces is not None:
-            return self._pieced(Rows.gradient, x)
+            return self._pieced(Scored.gradient, x)
         return self.sums("gradient", self.scenario.grad, x)
 
     def both(self, x: Tensor) -> Tensor:
         """F_t and its gradient, side by side [P, 1 + d]."""
         if self.pieces is not None:
             with np.errstate(invalid="ignore"):  # a step that is too long may end where nothing is finite
-                return self._pieced(Rows.both, x)
+                return self._pieced(Scored.both, x)
 
         def side_by_side(points: Tensor, data: Any) -> Tensor:
             cost, gradient = self.losses(points, data), self.scenario.grad(points, data).expand_as(points)
@@ -125,7 +126,7 @@ class Sum:
     def hessian(self, x: Tensor) -> Tensor:
         """The Hessian [P, d, d] from the scenario's ``hessian``."""
         if self.pieces is not None:
-            return self._pieced(Rows.hessian, x)
+            return self._pieced(Scored.hessian, x)
 
         def summed(points: Tensor, batch: Any) -> Tensor:
             out: Tensor = self.scenario.hessian(points, batch)
@@ -142,8 +143,8 @@ class Sum:
         """Its Hessian at x [P, d] times v [P, d]: by the rows, by the derivative of the gradients, or by a difference of them."""
         if self.pieces is not None:
             direction = v.expand_as(x).numpy()
-            with linear.one_thread:
-                found = [rows.curvature(x[where].numpy())(direction[where]) for where, rows in self.pieces]
+            with one_thread:
+                found = [rows.at(x[where].numpy()).curvature()(direction[where]) for where, rows in self.pieces]
             return torch.from_numpy(np.concatenate(found))
         return self._derivative(x, v) if self.differentiable else self._difference(x, v)
 
@@ -191,13 +192,18 @@ class Sum:
     def scale(self, x: Tensor) -> Tensor:
         """sum_i ||grad f_{i,t}(x)|| [P]: the scale against which the summed gradient is small."""
         if self.pieces is not None:
-            return self._pieced(lambda rows, x: norm(rows.gradients(x)).sum(-1), x)
+            return self._pieced(Scored.length, x)
 
         def lengths(points: Tensor, data: Any) -> Tensor:
             length: Tensor = self.scenario.grad(points, data).norm(dim=-1, keepdim=True)
             return length
 
         return self.sums("scale", lengths, x).reshape(-1)
+
+    @cached_property
+    def at_zero(self) -> Tensor:
+        """sum_i ||grad f_{i,t}(0)|| [P]."""
+        return self.scale(torch.zeros(self.rounds * self.trials, int(self.scenario.dim), dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -321,7 +327,7 @@ def _cholesky(hessian: Tensor, g: Tensor) -> Tensor:
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], g: Tensor, exact: Tensor) -> Tensor:
     """H^-1 g [P, d] to the accuracy ``exact`` [P], relative to g."""
-    found = linear.conjugate_gradients(lambda v: product(torch.from_numpy(v)).numpy(), g.numpy(), exact.numpy())
+    found = conjugate_gradients(lambda v: product(torch.from_numpy(v)).numpy(), g.numpy(), exact.numpy())
     return torch.from_numpy(found)
 
 

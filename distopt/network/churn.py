@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distopt.errors import InputError
 from distopt.network.changing import DroppingMixing
+from distopt.network.components import lowest_members
 from distopt.network.digraphs import Digraph
 from distopt.network.graphs import Floats, Graph, Ints, Switching
 from distopt.network.mixing import Mixing
@@ -267,15 +268,11 @@ def present_mixing(topology: Graph | Switching, rule: str, key: Key, p: float, c
 
 def _pieces(here: NDArray[np.bool_], edges: Ints) -> Ints:
     """How many connected pieces a graph has among those who are there [K, R, n]: [K, R]."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     (i, j), n = edges.T, here.shape[-1]
     flat = here.reshape(-1, n)
     block, link = np.nonzero(flat[:, i] & flat[:, j])
-    links = coo_array((np.ones(len(block), dtype=bool), (block * n + i[link], block * n + j[link])), (flat.size,) * 2)
-    _, label = connected_components(links, directed=False)
-    pieces = np.bincount(np.unique(label, return_index=True)[1] // n, minlength=len(flat))
+    edges = np.stack([block * n + i[link], block * n + j[link]], -1)
+    pieces = np.bincount(np.unique(lowest_members(flat.size, edges)) // n, minlength=len(flat))
     left: Ints = (pieces - (~flat).sum(1)).reshape(here.shape[:2])  # one who is away is a piece, too
     return left
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.network.components import lowest_members, strong_parts
 from distopt.numerics import room
 from distopt.numerics.random import Key, words
 
@@ -356,12 +357,10 @@ def is_connected(graph: Graph) -> bool:
 
 
 def _components(graph: Graph) -> Ints:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    rows, columns = graph.edges.T if graph.one_way is None else graph.one_way
-    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(graph.agents, graph.agents))
-    return np.asarray(connected_components(links, graph.one_way is not None, "strong")[1], np.int64)
+    """The number of each agent's part [N], 0 for all if there is only one."""
+    if graph.one_way is not None:
+        return strong_parts(graph.agents, graph.one_way)
+    return np.unique(lowest_members(graph.agents, graph.edges), return_inverse=True)[1]
 
 
 def generator(key: Key, stream: str, attempt: int = 0) -> np.random.Generator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -75,7 +74,7 @@ def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> F
     metric, crowded = longest.about(series), len(runs) > len(COLOURS)
     common = common_start(list(runs)) if crowded else ""
     fig = Figure(figsize=(6, 3.73), dpi=150, facecolor="white")
-    canvas = FigureCanvasAgg(fig)
+    FigureCanvasAgg(fig)
     axes = fig.add_axes((0.105, 0.175, 0.665, 0.655))
     scale(axes, curves, metric, notes)
     drawn = [curve for curve in curves if draw(axes, curve)]
@@ -94,9 +93,6 @@ def figure(runs: Mapping[str, Run], series: str = "average_dynamic_regret") -> F
     wrapped = textwrap.wrap(" ".join(notes), 125)
     wrapped = wrapped if len(wrapped) <= 2 else [wrapped[0], wrapped[1][:122] + " …"]
     fig.text(0.02, 0.068, "\n".join(wrapped), fontsize=6, color=SOFT, linespacing=1.4, va="top", parse_math=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs a font lacks
-        canvas.draw()  # type: ignore[no-untyped-call]  # places the axes, which the labels are then put beside
     _name_lines(axes, named)
     return fig
 

@@ -19,6 +19,7 @@ from distopt.costs import linear
 from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks, evaluate
 from distopt.costs.linear import Rows, costs_of_all
+from distopt.costs.products import one_thread, product
 from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.numerics.trees import part
@@ -69,22 +70,25 @@ def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monke
     grad = evaluate(scenario.grad, every, batch).reshape(-1, AGENTS, scenario.dim)
     hessian = torch.cat([scenario.hessian(every[k], part_of(batch, k)) for k in range(ROUNDS)])
     v = np.random.default_rng(2).standard_normal(flat.shape)
-    pieces = list(Rows.pieces(scenario.linear_rows(batch), ROUNDS, trials, AGENTS))
+    pieces = list(Rows.pieces(scenario.linear_rows(batch), ROUNDS, trials, AGENTS, 1))
     assert len(pieces) == ROUNDS
     for where, rows in pieces:
         at = flat[where]
-        np.testing.assert_allclose(rows.losses(at), loss[where], rtol=1e-13, atol=1e-13)
-        np.testing.assert_allclose(rows.gradients(at), grad[where], rtol=1e-12, atol=1e-13)
-        np.testing.assert_allclose(rows.gradient(at), grad[where].sum(1), rtol=1e-12, atol=1e-13)
-        np.testing.assert_array_equal(rows.both(at), np.c_[rows.losses(at).sum(-1), rows.gradient(at)])
-        np.testing.assert_allclose(rows.hessian(at), hessian[where], rtol=1e-11, atol=1e-12)
-        product = np.einsum("pij,pj->pi", hessian[where].numpy(), v[where])
-        np.testing.assert_allclose(rows.curvature(at)(v[where]), product, rtol=1e-11, atol=1e-11)
+        found = rows.at(at)
+        np.testing.assert_allclose(found.losses(), loss[where], rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(found.value(), loss[where].sum(1), rtol=1e-13)
+        np.testing.assert_allclose(found.gradients(), grad[where], rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(found.gradient(), grad[where].sum(1), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(found.length(), grad[where].norm(dim=-1).sum(1), rtol=1e-12)
+        np.testing.assert_array_equal(found.both(), np.c_[found.value(), found.gradient()])
+        np.testing.assert_allclose(found.hessian(), hessian[where], rtol=1e-11, atol=1e-12)
+        turned = np.einsum("pij,pj->pi", hessian[where].numpy(), v[where])
+        np.testing.assert_allclose(found.curvature()(v[where]), turned, rtol=1e-11, atol=1e-11)
     points = x.unsqueeze(2) + torch.arange(AGENTS).reshape(-1, 1)
-    found = costs_of_all(scenario.linear_rows(batch), points)
+    every = costs_of_all(scenario.linear_rows(batch), points)
     for j in range(AGENTS):
         other = evaluate(scenario.loss, points[:, :, j : j + 1].expand(-1, -1, AGENTS, -1), batch).sum(-1)
-        np.testing.assert_allclose(found[..., j], other, rtol=1e-13)
+        np.testing.assert_allclose(every[..., j], other, rtol=1e-13)
 
 
 def part_of(batch: Any, k: int) -> Any:
@@ -115,10 +119,10 @@ def test_products_take_one_thread_until_the_last_who_asked_is_done() -> None:
         return {each["num_threads"] for each in threadpool_info() if "numpy" in each["filepath"]}
 
     with threadpool_limits(3, user_api="blas"):
-        with linear.one_thread:
-            with linear.one_thread:
+        with one_thread:
+            with one_thread:
                 assert threads() == {1}
-            linear.product(np.eye(2), np.eye(2))
+            product(np.eye(2), np.eye(2))
             assert threads() == {1}
         assert threads() == {3}
 
@@ -159,7 +163,7 @@ def test_steps_that_go_too_far_are_shortened(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Rows, "_length", counting)
     batch = blocks(Far(), 20).get(0)
-    ((_, rows),) = Rows.pieces(Far().linear_rows(batch), 20, TRIALS, AGENTS)
+    ((_, rows),) = Rows.pieces(Far().linear_rows(batch), 20, TRIALS, AGENTS, 1)
     truth, residual = rows.minimise(np.zeros((len(rows), 2)), 1.0)
     assert residual.max() < 1e-10 and not shortened
     far = np.random.default_rng(0).standard_normal(truth.shape)
@@ -252,7 +256,7 @@ def test_where_a_direction_has_no_curvature_the_generic_method_takes_over() -> N
 
 
 def test_points_that_are_minimal_at_once_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ((_, rows),) = Rows.pieces(Far().linear_rows(blocks(Far()).get(0)), ROUNDS, TRIALS, AGENTS)
+    ((_, rows),) = Rows.pieces(Far().linear_rows(blocks(Far()).get(0)), ROUNDS, TRIALS, AGENTS, 1)
     x, _ = rows.minimise(np.zeros((len(rows), 2)), 1.0)
     again, residual = rows.minimise(x, 1e6)
     assert np.array_equal(again, x) and residual.max() < 1e-15
