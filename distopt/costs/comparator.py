@@ -133,9 +133,8 @@ class Comparator:
             x = self._search(problem, b, dim)
         points = x.reshape(rounds, trials, dim)
         stale = torch.cat([self._before(b, points), points[:-1]])
-        sums, change = self._at(problem, b, x, stale)
+        sums, at_zero, change = self._at(problem, b, x, stale)
         cost, old, stale_cost, length = sums[..., :4].unbind(-1)
-        at_zero = problem.at_zero.reshape(rounds, trials)
         scale = torch.maximum(length, at_zero).max().clamp(min=1e-300)
         gradient = sums[..., 4:].norm(dim=-1)
         residual = self._unbalanced(points, sums[..., 4:], gradient, scale)
@@ -209,9 +208,9 @@ class Comparator:
             return None
         return problem.at("persistence", lambda _, data: mean_accuracy(self.scenario.persistence(data)), x)
 
-    def _at(self, problem: Sum, b: int, x: Tensor, stale: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; and the largest
-        change of an agent's gradient from the round before, [K, R]."""
+    def _at(self, problem: Sum, b: int, x: Tensor, stale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over agents at x*_t, [K, R, 4 + d]: f_t, f_{t-1}, f_t at x*_{t-1}, sum_i ||grad f_{i,t}||, grad f_t; sum_i ||grad f_{i,t}||
+        at 0 and the largest change of an agent's gradient from the round before, [K, R]."""
         scenario = self.scenario
         if problem.pieces is not None:
             first = replace(problem, batch=self.blocks.before(b), rounds=1).pieces
@@ -219,7 +218,8 @@ class Comparator:
             at = x.numpy(), stale.expand(problem.rounds, problem.trials, -1).reshape(x.shape).numpy()
             with one_thread:
                 sums, change = (torch.from_numpy(each) for each in at_minimisers(first[0][1], problem.pieces, *at))
-            return sums.reshape(problem.rounds, problem.trials, -1), change.reshape(problem.rounds, problem.trials)
+            shape = problem.rounds, problem.trials
+            return sums.reshape(*shape, -1), problem.at_zero.reshape(shape), change.reshape(shape)
 
         def terms(points: Tensor, data: Any) -> Tensor:
             now, earlier, other = data
@@ -229,12 +229,13 @@ class Comparator:
                 problem.losses(points, earlier),
                 problem.losses(other.expand_as(points), now),
             )
-            sums = [tree_sum(each).squeeze(-2) for each in (*costs, g.norm(dim=-1, keepdim=True), g)]
+            lengths = (each.norm(dim=-1, keepdim=True) for each in (g, scenario.grad(torch.zeros_like(points), now)))
+            sums = [tree_sum(each).squeeze(-2) for each in (*costs, *lengths, g)]
             largest = (g - scenario.grad(points, earlier)).square().sum(-1).amax(-1, keepdim=True).sqrt()
             return torch.cat([each.expand(len(points), -1) for each in (*sums, largest)], -1)
 
         found = problem.at("minimisers", terms, x, (problem.batch, self.blocks.earlier(b), stale.unsqueeze(-2)))
-        return found[..., :-1], found[..., -1]
+        return torch.cat([found[..., :4], found[..., 5:-1]], -1), found[..., 4], found[..., -1]
 
     def _optimum(self, problem: Sum, dim: int) -> Tensor | None:
         """The scenario's own optimum, a few rounds at a time, since it may hold the rows of all agents for these rounds."""
