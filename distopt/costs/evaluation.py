@@ -15,8 +15,9 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
 from distopt.costs.data import evaluate
 
-LARGE = 2**20
-"""Numbers in the points of all agents in all rounds from which on compiling, a tenth of a second for each function, is soon paid for."""
+LARGE, LARGE_ROWS = 2**16, 2**20
+"""Numbers in the points of all agents in all rounds from which on compiling is soon paid for: 0.01 seconds for each function, 0.05 for a new
+one. Where a scenario's costs have rows (see ``distopt.costs.linear``), only little is left to be compiled."""
 
 Of = Callable[[Tensor, Any], Tensor]
 """Of points [R, n, d] and a round's data: [R|1, ...]."""
@@ -52,7 +53,8 @@ class Evaluator:
     differentiable: bool | None = None
 
     def __init__(self, scenario: Any, numbers: int) -> None:
-        self._scenario, self.compiles = scenario, numbers >= LARGE
+        self._scenario = scenario
+        self.compiles = numbers >= (LARGE if scenario.linear_rows is None else LARGE_ROWS)
 
     def __call__(self, name: str, f: Of, x: Tensor, batch: Any, agents: int | None = None) -> Tensor:
         """f at points x [K, R, n, d] of K rounds, in one piece [K, R, ...].

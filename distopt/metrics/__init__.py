@@ -104,8 +104,9 @@ class Seen(Protocol):
     def data(self) -> Any:
         """The data of all agents."""
 
-    def evaluate(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
-        """f of points [R, N, d] and a round's data, round by round at x [K, R, N, d]: [K, R, ...]. ``name`` is f's alone."""
+    def everywhere(self, name: str, f: Callable[[Tensor, Any], Tensor]) -> Tensor:
+        """f [R] of points [R, N, d] and a round's data, where all agents stand at the point of one of them, for each of them: [K, R, N].
+        ``name`` is f's alone."""
 
     def __getitem__(self, name: str) -> Tensor:
         """Another metric of the same rounds, [K, R]."""

@@ -30,13 +30,9 @@ class Agents(Metric):
         if seen.scenario.linear_rows is not None:
             return of_rows(seen.scenario.linear_rows(seen.data), xs) - best[..., None]
 
-        def of_all(x: Tensor, data: Any) -> Tensor:
-            """F at each agent's point [R, N]."""
+        def total(x: Tensor, data: Any) -> Tensor:
+            """F where all agents stand at the same point x [R, N, d]: [R]."""
+            each: Tensor = loss(x, data)
+            return tree_sum(each.unsqueeze(-1))[..., 0, 0]
 
-            def at(point: Tensor) -> Tensor:
-                each: Tensor = loss(point.unsqueeze(-2).expand_as(x), data)
-                return tree_sum(each.unsqueeze(-1))[..., 0, 0]
-
-            return torch.stack([at(each) for each in x.unbind(-2)], -1)
-
-        return seen.evaluate("costs of all", of_all, xs) - best[..., None]
+        return seen.everywhere("costs of all", total) - best[..., None]

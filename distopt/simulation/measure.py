@@ -17,6 +17,7 @@ from distopt.costs.evaluation import Evaluator
 from distopt.errors import InputError
 from distopt.metrics import Metric, Missing, View
 from distopt.numerics.sums import tree_sum
+from distopt.numerics.trees import tensors, tree_map
 from distopt.simulation.attendance import Attendance
 from distopt.simulation.problem import Problem
 
@@ -162,10 +163,19 @@ class Rounds:
         """[K, R, N, d]."""
         return _there(self._points)
 
-    def evaluate(self, name: str, f: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+    def everywhere(self, name: str, f: Callable[[Tensor, Any], Tensor]) -> Tensor:
         """See ``distopt.metrics.Seen``."""
-        problem = self._problem
-        return Evaluator(self.scenario, problem.rounds * problem.x0.numel())(name, f, x, self.data)
+        x = self.points
+        rounds, trials, agents, d = x.shape
+        evaluator = Evaluator(self.scenario, self._problem.rounds * trials * agents * agents * d)
+
+        def found(points: Tensor, data: Any) -> Tensor:  # each point is a trial of its own
+            return evaluator(name, f, points.reshape(rounds, -1, 1, d), data, agents)
+
+        if all(leaf.shape[1] == 1 for leaf in tensors(self.data)):
+            return found(x, self.data).reshape(rounds, trials, agents)
+        own = (tree_map(lambda leaf, r=r: leaf[:, r : r + 1] if leaf.shape[1] > 1 else leaf, self.data) for r in range(trials))
+        return torch.stack([found(x[:, r], data) for r, data in enumerate(own)], 1)
 
     def same(self, value: float) -> Tensor:
         """A number as [K, R]."""
