@@ -23,13 +23,14 @@ class Lazy:
     ``anywhere``: it can be read at a place that is itself a number, as in ``held`` tensors.
     """
 
-    __slots__ = ("_made", "_make", "anywhere", "cost", "held", "shape", "type")
+    __slots__ = ("_made", "_make", "anywhere", "cost", "held", "shape", "stored", "type")
 
     def __init__(
         self, shape: Sequence[int], type: Type, make: Callable[[Index], Expr], cost: int = 1, held: Buffer | None = None
     ) -> None:
         self.shape, self.type, self._make, self.cost, self.held = tuple(shape), type, make, cost, held
         self.anywhere = held is not None
+        self.stored: Lazy | None = None  # the same in memory, once it is there
         self._made: dict[Index, Expr] = {}
 
     def at(self, ix: Index) -> Expr:
@@ -155,8 +156,9 @@ class Nests:
 
     def realised(self, lazy: Lazy, again: bool = False) -> Lazy:
         """The tensor in memory, computed once for all readers. ``again`` makes a copy of what is in memory already."""
-        if lazy.held is not None and not again:
-            return lazy
+        there = lazy if lazy.held is not None else lazy.stored
+        if there is not None and not again:
+            return there
         buffer, ix = self.buffer(lazy.shape, lazy.type), self.index(lazy.shape)
         value = lazy.at(ix)
         reads = loads([value])
@@ -179,7 +181,8 @@ class Nests:
         nest.reads += reads
         nest.writes.append(buffer)
         self._filled[id(buffer)] = place
-        return self.held(buffer)
+        lazy.stored = self.held(buffer)
+        return lazy.stored
 
     def separate(self, body: Sequence[Statement], writes: Sequence[Buffer]) -> None:
         """A loop of its own, after all others."""
