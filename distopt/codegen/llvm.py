@@ -3,7 +3,7 @@
 No flag allows the compiler to change the order of operations or to contract them, so vectors, single numbers and every version of LLVM
 give the same bits. Four rules decide about speed alone; each was found by a slow case:
 
-1. Loops around a short one (up to 8 turns, as the lanes of a sum) are not vectorised: the compiler would shuffle numbers about.
+1. Loops around others are not vectorised: where the compiler unrolls the inner ones, it would shuffle numbers about, or gather each by itself.
 2. A short loop whose turns do not fill vectors is written twice, whole vectors and the rest; else the rest, number by number, takes longest.
 3. Sums have eight lanes, and the loop over these is vectorised. Where a row fills them more than once it is not unrolled before, or only pairs
    of lanes would become vectors.
@@ -40,7 +40,7 @@ UNSIGNED = {"div": "udiv", "rem": "urem", "shr": "lshr"}
 COMPARED = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
 WHOLE_COMPARED = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 INTRINSICS = {"sqrt": "sqrt", "abs": "fabs", "floor": "floor", "rint": "rint", "fma": "fma"}
-SHORT, VECTOR, MIDDLING = 8, 4, 40  # turns: of rule 1; of a vector, and up to how many rule 2 is applied
+VECTOR, MIDDLING = 4, 40  # turns of a vector, and up to how many rule 2 is applied
 UNROLLED = 20  # turns of rule 4
 
 
@@ -260,7 +260,7 @@ class Assembly(Printer):
             notes += ['!{!"llvm.loop.unroll.disable"}'] if self._again else []
             notes += ['!{!"llvm.loop.vectorize.enable", i1 true}', '!{!"llvm.loop.vectorize.width", i32 8}']
             notes.append('!{!"llvm.loop.interleave.count", i32 1}')
-        elif loop.kind == "each" and 0 < _innermost(loop.body) <= SHORT:
+        elif _innermost(loop.body):
             notes.append('!{!"llvm.loop.vectorize.enable", i1 false}')
         if loop.kind != "lanes" and ((loop.stop - loop.start) // loop.step > UNROLLED or _innermost(loop.body)):
             notes.append('!{!"llvm.loop.unroll.disable"}')

@@ -94,7 +94,7 @@ EXACT: dict[str, Case] = {
         ],
         (ODD,),
     ),
-    "powers": (lambda a: [a**2, a**3, a**0, a.abs() ** 0.5, a**-1, a**-2, a.square(), a.reciprocal()], (A,)),
+    "powers": (lambda a: [a**2, a**3, a**0, a**-1, a**-2, a.square(), a.reciprocal()], (A,)),
     "roots": (lambda a: [torch.sqrt(a.abs() + 4).floor(), a.sign()], (A,)),
     "parts": (
         lambda a: [a[0], a[:, 1], a[..., -1], a[..., 2:7], a[..., 1::3], a[:, :, None], a[..., -3:], a.narrow(2, 1, 4)],
@@ -272,7 +272,10 @@ CLOSE: dict[str, Case] = {
         (A,),
     ),
     "single functions": (lambda f: [f.exp(), f.tanh(), f.sigmoid(), f.abs().log1p(), f.cos()], (SINGLE,)),
-    "powers": (lambda a, b: [a.abs() ** b, 0.5**b, a.abs() ** 1.7, a.abs() ** -0.5, a.abs().rsqrt()], (A, B)),
+    "powers": (
+        lambda a, b: [a.abs() ** b, 0.5**b, a.abs() ** 0.5, a.abs() ** 1.7, a.abs() ** -0.5, a.abs().rsqrt()],
+        (A, B),
+    ),
     "softmax": (
         lambda a: [a.softmax(-1), a.softmax(1), a.log_softmax(-1), a.logsumexp(-1), a.logsumexp(1, keepdim=True)],
         (A,),
