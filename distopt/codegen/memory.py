@@ -107,9 +107,7 @@ def planned(recording: Recording, carries: int, changing: int | None = None) -> 
         if buffer.kind == "output"
         or (buffer.kind == "temporary" and any(at != written[id(buffer)] for at, _ in reads.get(id(buffer), [])))
     }
-    pairs = [
-        carried(before, after) for before, after in zip(made.inputs[:carries], outputs[:carries], strict=True)
-    ]
+    pairs = [carried(before, after) for before, after in zip(made.inputs[:carries], outputs[:carries], strict=True)]
     groups = grouped(nests, {id(each.after): each.before for each in pairs if each.after is not None and each.in_place})
     shortened(groups, kept | {id(each) for nest in nests.nests if nest.body for each in nest.writes})
     slots, placed = _slots(groups, kept)
@@ -133,7 +131,7 @@ def _slots(groups: list[Group], kept: set[int]) -> tuple[list[int], list[tuple[B
     placed: list[tuple[Buffer, int]] = []
     last = {id(read.value): at for at, group in enumerate(groups) for nest in group.nests for read in nest.reads}
     for at, group in enumerate(groups):
-        for nest, buffer in ((nest, buffer) for nest in group.nests for buffer in nest.writes):
+        for nest, buffer in [(each, buffer) for each in group.nests for buffer in each.writes]:
             if buffer.kind != "temporary" or (id(buffer) not in kept and not nest.body):
                 continue
             need = -(-max(buffer.size * BYTES[buffer.type], 1) // ALIGNMENT) * ALIGNMENT

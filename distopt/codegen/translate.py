@@ -122,7 +122,11 @@ class Translation:
     def operand(self, operation: Operation, k: int) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""
         lazy, made = self.lazy(operation.args[k]), operation.results
-        if lazy.cost > 1 and sum(each.users for each in made) > 1 and not (len(made) == 1 and self._parted(made[0], lazy)):
+        if (
+            lazy.cost > 1
+            and sum(each.users for each in made) > 1
+            and not (len(made) == 1 and self._parted(made[0], lazy))
+        ):
             lazy = self._lazies[id(operation.args[k])] = self.nests.realised(lazy)
         return lazy
 

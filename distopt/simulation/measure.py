@@ -174,7 +174,10 @@ class Rounds:
 
         if all(leaf.shape[1] == 1 for leaf in tensors(self.data)):
             return found(x, self.data).reshape(rounds, trials, agents)
-        own = (tree_map(lambda leaf, r=r: leaf[:, r : r + 1] if leaf.shape[1] > 1 else leaf, self.data) for r in range(trials))
+        own = (
+            tree_map(lambda leaf, r=r: leaf[:, r : r + 1] if leaf.shape[1] > 1 else leaf, self.data)
+            for r in range(trials)
+        )
         return torch.stack([found(x[:, r], data) for r, data in enumerate(own)], 1)
 
     def same(self, value: float) -> Tensor:

@@ -45,6 +45,7 @@ class Own:
     """A user's costs with an odd data leaf for each agent alone, no minimiser, and one that changes with the round for all."""
 
     dim = 2
+    linear_rows = None
 
     def batch(self, t: Tensor, key: Any) -> dict[str, Tensor]:
         own = torch.linspace(0, 1, key.total)[None, None, :, None]
