@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.costs import curvature
-from distopt.costs.data import BLOCK_BYTES, Blocks
+from distopt.costs.data import BLOCK_BYTES, Blocks, Thinned
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import at_minimisers
 from distopt.costs.newton import Horizon, Sum, newton
@@ -27,7 +27,7 @@ from distopt.numerics.trees import part, tensors, tree_map
 from distopt.optional import entry
 
 SAMPLED = 8
-"""Blocks from which the best fixed point is estimated, before all blocks are used."""
+"""Blocks from which the best fixed point is estimated, before all blocks are used. With rows it is estimated from every so many-th round."""
 
 
 class Reference(NamedTuple):
@@ -339,7 +339,11 @@ class Comparator:
         each = [self.reference(b).x.sum(0) for b in range(self.blocks.count)]
         start = torch.stack([x.expand(max(len(x) for x in each), -1) for x in each]).sum(0) / self.blocks.rounds
         whole = Horizon(self.blocks, start.shape[0], self._evaluator)
-        like = replace(whole, every=self.blocks.count // SAMPLED) if self.blocks.count >= 2 * SAMPLED else None
+        like = None
+        if self.blocks.count >= 2 * SAMPLED and self.scenario.linear_rows is not None:
+            like = replace(whole, blocks=Thinned(self.blocks, SAMPLED))
+        elif self.blocks.count >= 2 * SAMPLED:
+            like = replace(whole, every=self.blocks.count // SAMPLED)
         if like is not None:
             start, _ = newton(like, start)
         x, residual = newton(whole, start, like)

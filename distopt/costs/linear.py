@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product
+from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product, row_sums
 from distopt.errors import InputError
 
-CACHE_BYTES, CACHE_SCORES = 2**20, 2**15
+CACHE_BYTES, CACHE_SCORES = 2**22, 2**15
 """Rows of a piece: they and their scores should stay in the processor's cache over all iterations."""
 
 DENSE = 100
@@ -155,7 +155,7 @@ class Rows:
             each = log1p(e)  # log(1 + exp(-s)), without overflow
             each -= np.minimum(s, 0.0)
         else:
-            each = np.log(e.sum(-1))
+            each = np.log(row_sums(e))
             each -= np.take_along_axis(s, self.label[..., None, None], -1)[..., 0]
         return each
 
@@ -298,7 +298,7 @@ class Scored:
     def _shares(self) -> Floats:
         """The probabilities of the classes [P, N m, C]."""
         e = self.e[:, :, 0]
-        shares: Floats = e / e.sum(-1, keepdims=True)
+        shares: Floats = e / row_sums(e)[..., None]
         return shares
 
     def curvature(self) -> Callable[[Floats], Floats]:
@@ -312,7 +312,9 @@ class Scored:
 
         def times(v: Floats) -> Floats:
             t = rows.scores(v[:, None])[:, :, 0]
-            return rows.back(weighted * (t - (P * t).sum(-1, keepdims=True))) + ridge * v
+            t -= np.einsum("pmc,pmc->pm", P, t)[..., None]
+            t *= weighted
+            return rows.back(t) + ridge * v
 
         return times
 

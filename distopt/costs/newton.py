@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distopt.costs import linear
-from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
+from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, Thinned, evaluate
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, Scored
 from distopt.costs.products import Floats, conjugate_gradients, one_thread
@@ -25,6 +25,7 @@ HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives ar
 FEW = 8  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
 NOISE = 1e-14  # the relative gradient norm where iterations end
 ACCEPTED = 1e-10  # what will do where they lead no further
+GOOD = 1e-4  # to the root of it, conjugate gradients on rows follow the steps of an estimate, which are no better
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,10 @@ class Sum:
 class Horizon:
     """sum_t f_t over the whole run, streamed over the blocks: P = R problems.
 
-    With ``every`` > 1 it is estimated from each ``every``-th block only.
+    It is estimated where blocks are thinned, and with ``every`` > 1: from each ``every``-th block only.
     """
 
-    blocks: Blocks
+    blocks: Blocks | Thinned
     trials: int
     evaluator: Evaluator
     every: int = 1
@@ -344,9 +345,10 @@ def newton(problem: Sum | Horizon, x: Tensor, like: Horizon | None = None) -> tu
         x, residual = _descended(problem, x, scale, ways, enough, iterations)
         return bool((residual < ACCEPTED).all())
 
-    if like is not None and found(lambda _, x, flat: _step(like, x, 0 * flat), ACCEPTED, 10):
-        return x, residual
     scenario, d = problem.scenario, x.shape[-1]
+    good = 0.0 if scenario.linear_rows is None else GOOD
+    if like is not None and found(lambda _, x, flat: _step(like, x, torch.full_like(flat, good)), ACCEPTED, 10):
+        return x, residual
     if not found(_step) and FEW < d <= linear.DENSE and scenario.hessian is None and scenario.linear_rows is None:
         found(_by_columns)
     return x, residual
