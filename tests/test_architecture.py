@@ -233,6 +233,15 @@ def test_imports_are_light(code: str) -> None:
     assert HEAVY.isdisjoint(loaded)
 
 
+@pytest.mark.slow
+def test_an_ordinary_run_does_without_scipy(tmp_path: Path) -> None:
+    words = "simulate ring --agents 4 --rounds 3 --out"
+    run = [sys.executable, "-X", "importtime", "-m", "distopt", *words.split(), str(tmp_path / "run")]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stderr
+    assert "matplotlib.figure" in loaded
+    assert "scipy" not in loaded
+
+
 def test_every_folder_of_the_catalogue_has_one_maker_per_file() -> None:
     from distopt.catalog import entries, registry
 

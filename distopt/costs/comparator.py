@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distopt.costs import curvature
-from distopt.costs.data import BLOCK_BYTES, Blocks
+from distopt.costs.data import BLOCK_BYTES, Blocks, Thinned
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import at_minimisers
 from distopt.costs.newton import Horizon, Sum, newton
@@ -27,7 +27,7 @@ from distopt.numerics.trees import part, tensors, tree_map
 from distopt.optional import entry
 
 SAMPLED = 8
-"""Blocks from which the best fixed point is estimated, before all blocks are used; where there are few, so small a share of each."""
+"""The best fixed point is estimated from every so many-th round, before all rounds are used."""
 
 ENOUGH = 128
 """Rounds from which on it is estimated."""
@@ -341,27 +341,22 @@ class Comparator:
         if self.scenario.prox is not None:  # Newton's method needs gradients of all of the costs
             return None
         trials = max(self.reference(b).x.shape[1] for b in range(self.blocks.count))
-        whole = Horizon(self.blocks, trials, self._evaluator)
-        start, like = self._mean(whole), self._sample(whole)
-        if like is not None:
-            mean = self._mean(like)
+        whole, start, like = Horizon(self.blocks, trials, self._evaluator), self._mean(trials), None
+        if self.blocks.rounds >= ENOUGH:
+            thinned = Thinned(self.blocks, SAMPLED)
+            like = replace(whole, blocks=thinned)
+            mean = self._mean(trials, thinned.step)
             best, _ = newton(like, mean)
             if bool(((best - mean).norm(dim=-1) > 1e-6 * (1 + mean.norm(dim=-1))).any()):
                 start = best  # else all costs curve alike, and the mean of the minimisers is the best point
         x, residual = newton(whole, start, like)
         return x if bool((residual <= 1e-6).all()) and bool(torch.isfinite(x).all()) else None
 
-    def _mean(self, horizon: Horizon) -> Tensor:
-        """The mean of its rounds' minimisers [R, d]."""
-        each = [self.reference(b).x[:rounds] for b, rounds in horizon.taken()]
-        total = sum(x.sum(0).expand(horizon.trials, -1) for x in each)
-        return torch.as_tensor(total) / sum(map(len, each))
-
-    def _sample(self, whole: Horizon) -> Horizon | None:
-        """An eighth of the rounds, or fewer; None where there are few."""
-        if self.blocks.count >= 2 * SAMPLED:
-            return replace(whole, every=self.blocks.count // SAMPLED)
-        return replace(whole, share=SAMPLED) if self.blocks.rounds >= ENOUGH else None
+    def _mean(self, trials: int, step: int = 1) -> Tensor:
+        """The mean of the minimisers of every ``step``-th round [R, d]."""
+        each = [self.reference(b).x[-self.blocks.span(b).start % step :: step] for b in range(self.blocks.count)]
+        total: Tensor = torch.stack([x.sum(0).expand(trials, -1) for x in each]).sum(0)
+        return total / sum(map(len, each))
 
     def fixed_values(self, b: int) -> tuple[Tensor | None, Tensor | None]:
         """F_t at the best fixed point in the rounds of block b, [K, R], and its accuracy; None if there is no such point."""

@@ -190,6 +190,37 @@ class Blocks:
         return sum(leaf.untyped_storage().nbytes() for leaf in tensors(batch) if not self._is_shared(leaf))
 
 
+class Thinned:
+    """Each ``step``-th round of a run's blocks, held in memory: what ``Horizon`` reads of blocks. ``rounds`` counts all rounds of the run.
+
+    The step is doubled until what is held is no larger than a block may be.
+    """
+
+    def __init__(self, blocks: Blocks, step: int) -> None:
+        self.scenario, self.key, self.rounds = blocks.scenario, blocks.key, blocks.rounds
+        while blocks._size(blocks.get(0)) * blocks.count > step * BLOCK_BYTES:
+            step *= 2
+        self.step = step
+        self._taken = []
+        for b in range(blocks.count):
+            span = blocks.span(b)
+            if rounds := list(range(-span.start % step, len(span), step)):
+
+                def thin(leaf: Tensor, rounds: list[int] = rounds) -> Tensor:
+                    return leaf[rounds] if leaf.shape[0] > 1 else leaf
+
+                self._taken.append((range(len(rounds)), tree_map(thin, blocks.get(b))))
+        self.count = len(self._taken)
+
+    def span(self, b: int) -> range:
+        """The places of the rounds in their data ``get(b)``."""
+        return self._taken[b][0]
+
+    def get(self, b: int) -> Any:
+        """The data of the rounds of one block."""
+        return self._taken[b][1]
+
+
 def _finite(leaf: Tensor) -> bool:
     """Whether all numbers are. The sum is finite where they are, unless they are huge, and is found much faster."""
     return math.isfinite(float(leaf.sum())) or bool(torch.isfinite(leaf).all())

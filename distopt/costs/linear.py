@@ -1,4 +1,4 @@
-"""Logistic and softmax costs of all agents at one point: the rows of all agents are in one matrix, for NumPy's matrix products.
+"""Logistic and softmax costs of all agents at the same points: the rows of all agents are in one matrix, for NumPy's matrix products.
 
 A scenario whose costs have this form defines ``linear_rows(b)``. It returns features X [K|1, R|1, n|1, m, p], labels y, row
 weights w [K|1, R|1, n|1, m] and the ridge parameter l2, such that
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product
+from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product, row_sums
 from distopt.errors import InputError
 
 CACHE_BYTES, CACHE_SCORES = 2**20, 2**15
@@ -81,7 +81,7 @@ class Rows:
 
         def piece(leaf: Tensor, rounds: int, trials: int) -> NDArray[Any]:
             shape = (rounds, trials, agents, m, *leaf.shape[4:])
-            array: NDArray[Any] = np.ascontiguousarray(np.broadcast_to(leaf.numpy(), shape))
+            array: NDArray[Any] = leaf.expand(shape).contiguous().numpy()
             return array.reshape(-1, *shape[2:])
 
         shared = [piece(leaf, 1, 1) if leaf.shape[0] == leaf.shape[1] == 1 else None for leaf in (y, w)]
@@ -131,7 +131,7 @@ class Rows:
     def scores(self, x: Floats) -> Floats:
         """X_k x [P, N m, Q, C] at Q points x [P|1, Q, C p]; C is 1 for two classes."""
         columns = x.reshape(len(x), -1, self.X.shape[-1]).swapaxes(1, 2)
-        z = product(self.pooled, np.ascontiguousarray(columns))  # by far slower where they lie apart
+        z = product(self.pooled, np.ascontiguousarray(columns))  # columns that lie apart take several times as long
         return z.reshape(*z.shape[:2], x.shape[1], -1)
 
     def back(self, pull: Floats) -> Floats:
@@ -155,7 +155,7 @@ class Rows:
             each = log1p(e)  # log(1 + exp(-s)), without overflow
             each -= np.minimum(s, 0.0)
         else:
-            each = np.log(e.sum(-1))
+            each = np.log(row_sums(e))
             each -= np.take_along_axis(s, self.label[..., None, None], -1)[..., 0]
         return each
 
@@ -298,7 +298,7 @@ class Scored:
     def _shares(self) -> Floats:
         """The probabilities of the classes [P, N m, C]."""
         e = self.e[:, :, 0]
-        shares: Floats = e / e.sum(-1, keepdims=True)
+        shares: Floats = e / row_sums(e)[..., None]
         return shares
 
     def curvature(self) -> Callable[[Floats], Floats]:
@@ -312,7 +312,9 @@ class Scored:
 
         def times(v: Floats) -> Floats:
             t = rows.scores(v[:, None])[:, :, 0]
-            return rows.back(weighted * (t - (P * t).sum(-1, keepdims=True))) + ridge * v
+            t -= np.einsum("pmc,pmc->pm", P, t)[..., None]
+            t *= weighted
+            return rows.back(t) + ridge * v
 
         return times
 
@@ -336,8 +338,8 @@ class Scored:
 
 
 def points_at_once(scores: int, points: int) -> int:
-    """How many points to take together, where a point has so many scores: what fits the cache."""
-    return max(1, min(points, CACHE_SCORES // scores))
+    """How many of a problem's points to take together, where each has so many scores: what fits the cache."""
+    return max(1, min(points, CACHE_SCORES // max(1, scores)))
 
 
 def costs_of_all(rows: tuple[Tensor, Tensor, Tensor, float], points: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distopt.costs import linear
-from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, evaluate
+from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, Thinned, evaluate
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, Scored
 from distopt.costs.products import Floats, conjugate_gradients, one_thread
@@ -25,6 +25,7 @@ HESSIAN_BYTES = 2**29  # up to this size the Hessians that the scenario gives ar
 FEW = 8  # coordinates up to which a Hessian is made of products: so many, about, conjugate gradients take
 NOISE = 1e-14  # the relative gradient norm where iterations end
 ACCEPTED = 1e-10  # what will do where they lead no further
+GOOD = 1e-4  # to the root of it, conjugate gradients on rows follow the steps of an estimate, which are no better
 
 
 @dataclass(frozen=True)
@@ -210,29 +211,25 @@ class Sum:
 class Horizon:
     """sum_t f_t over the whole run, streamed over the blocks: P = R problems.
 
-    With ``every`` > 1 it is estimated from each ``every``-th block only, with ``share`` > 1 from so small a share of a block's rounds, the first.
+    It is an estimate where the blocks are thinned.
     """
 
-    blocks: Blocks
+    blocks: Blocks | Thinned
     trials: int
     evaluator: Evaluator
-    every: int = 1
-    share: int = 1
 
     def _part(self, b: int, start: int, count: int) -> Sum:
         """Some rounds of a block."""
         batch = part(self.blocks.get(b), start, start + count)
         return Sum(self.scenario, batch, count, self.trials, self.blocks.key.total, self.evaluator)
 
-    def taken(self) -> list[tuple[int, int]]:
-        """The blocks, and how many of their rounds."""
-        blocks = self.blocks
-        return [(b, -(-len(blocks.span(b)) // self.share)) for b in range(0, blocks.count, self.every)]
-
     def _total(self, f: Callable[[Sum, Tensor], Tensor], x: Tensor, step: int = LONGEST_BLOCK) -> Tensor:
         """The sum of f over all rounds, ``step`` of them at a time."""
         total: Tensor | None = None
-        for b, rounds in self.taken():
+        seen = 0
+        for b in range(self.blocks.count):
+            rounds = len(self.blocks.span(b))
+            seen += rounds
             for start in range(0, rounds, step):
                 count = min(step, rounds - start)
                 problem = self._part(b, start, count)
@@ -240,7 +237,6 @@ class Horizon:
                 value = value.reshape(count, self.trials, *value.shape[1:]).sum(0)
                 total = value if total is None else total + value
         assert total is not None
-        seen = sum(rounds for _, rounds in self.taken())
         return total if seen == self.blocks.rounds else total * (self.blocks.rounds / seen)
 
     def both(self, x: Tensor) -> Tensor:
@@ -349,9 +345,10 @@ def newton(problem: Sum | Horizon, x: Tensor, like: Horizon | None = None) -> tu
         x, residual = _descended(problem, x, scale, ways, enough, iterations)
         return bool((residual < ACCEPTED).all())
 
-    if like is not None and found(lambda _, x, flat: _step(like, x, 0 * flat), ACCEPTED, 10):
-        return x, residual
     scenario, d = problem.scenario, x.shape[-1]
+    good = 0.0 if scenario.linear_rows is None else GOOD
+    if like is not None and found(lambda _, x, flat: _step(like, x, torch.full_like(flat, good)), ACCEPTED, 10):
+        return x, residual
     if not found(_step) and FEW < d <= linear.DENSE and scenario.hessian is None and scenario.linear_rows is None:
         found(_by_columns)
     return x, residual

@@ -58,6 +58,11 @@ def product(a: Floats, b: Floats) -> Floats:
         return found
 
 
+def row_sums(z: Floats) -> Floats:
+    """Sums over the last axis, of few numbers each: NumPy's own sums take several times as long."""
+    return product(z.reshape(len(z), -1, z.shape[-1]), np.ones((z.shape[-1], 1))).reshape(z.shape[:-1])
+
+
 def exp(z: Floats) -> Floats:
     """e^z, in place. torch takes a third of NumPy's time, and its results do not depend on the position of a number."""
     torch.from_numpy(z).exp_()

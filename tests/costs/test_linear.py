@@ -15,10 +15,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from distopt.catalog import registry
-from distopt.costs import linear
+from distopt.costs import comparator, data, linear
 from distopt.costs.comparator import Comparator
-from distopt.costs.data import Blocks, evaluate
+from distopt.costs.data import Blocks, Thinned, evaluate
+from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, costs_of_all
+from distopt.costs.newton import Horizon
 from distopt.costs.products import one_thread, product
 from distopt.errors import InputError
 from distopt.numerics.random import Key
@@ -262,13 +264,41 @@ def test_points_that_are_minimal_at_once_are_found_at_once(monkeypatch: pytest.M
     assert np.array_equal(again, x) and residual.max() < 1e-15
 
 
+@pytest.mark.parametrize("spec", ["drifting_logistic:speed=0.1", "rbf_drift:classes=4"])
+def test_the_best_fixed_point_of_many_blocks_is_found_from_an_estimate(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(comparator, "Thinned", lambda *given: steps.append(given[1]) or Thinned(*given))
+    scenario, key = made(spec), Key(0, range(AGENTS), range(TRIALS), AGENTS)
+    few, many = (Comparator(Blocks(scenario, key, 70, length)).fixed() for length in (64, 4))
+    assert few is not None
+    assert many is not None
+    np.testing.assert_allclose(many, few, rtol=1e-8, atol=1e-9)
+    assert steps == [comparator.SAMPLED]
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_thinned_blocks_stand_for_the_run(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Blocks(Far(), Key(0, range(AGENTS), range(TRIALS), AGENTS), 30, 4)
+    x = torch.randn(TRIALS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    evaluator = Evaluator(Far(), 0)
+    found = Horizon(Thinned(whole, step), TRIALS, evaluator).both(x)
+    each = Horizon(Blocks(Far(), whole.key, 30, 1), TRIALS, evaluator, every=step).both(x)
+    torch.testing.assert_close(found, each, rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr(data, "BLOCK_BYTES", whole._size(whole.get(0)))
+    assert (
+        Thinned(whole, step).count == Thinned(whole, 8).count
+    )  # of all blocks' data a step of 8 holds what a block may
+
+
 def digest() -> str:
     """Of the minimisers and costs of a problem that is large enough for a library to share it among threads."""
     import hashlib
 
-    comparator = Comparator(blocks(made("digits"), 3))
+    found = Comparator(blocks(made("digits"), 3))
     whole = hashlib.sha256()
-    for leaf in (*comparator.reference(0)[:-1], comparator.fixed()):
+    for leaf in (*found.reference(0)[:-1], found.fixed()):
         assert leaf is not None
         whole.update(leaf.numpy().tobytes())
     return whole.hexdigest()
