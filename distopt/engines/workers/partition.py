@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix, diags
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from distopt.errors import InputError
 from distopt.network.network import Network
 from distopt.network.rows import Table, Tables
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -119,6 +121,8 @@ def divide(network: Network, workers: int, way: str = "contiguous") -> Partition
 
 def between(tables: Tables, agents: int) -> csr_matrix:
     """How often each pair of agents is linked: symmetric, [N, N], sparse, without a diagonal."""
+    from scipy.sparse import csr_matrix  # few runs need scipy, whose import takes 25 MB
+
     _, i, j = links(tables, agents)
     i, j = i[i != j], j[i != j]
     one_way = csr_matrix((np.ones(len(i)), (i, j)), (agents, agents))
@@ -128,6 +132,7 @@ def between(tables: Tables, agents: int) -> csr_matrix:
 def cut(graph: csr_matrix, partition: Partition) -> float:
     """How often links run between blocks, each counted in both directions.
 
+    >>> from scipy.sparse import csr_matrix
     >>> path = csr_matrix(np.diag([1.0, 1.0], 1) + np.diag([1.0, 1.0], -1))
     >>> cut(path, Partition(((0, 1), (2,)))), cut(path, Partition(((0, 2), (1,))))
     (2.0, 4.0)
@@ -152,6 +157,9 @@ def _halve(graph: csr_matrix, ids: Ints, sizes: Sequence[int], first: int, owner
 
 def _smooth(graph: csr_matrix) -> Floats:
     """A number for each agent, close to those of its neighbours."""
+    from scipy.sparse import diags
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
     agents = graph.shape[0]
     value = np.empty(agents)
     value[reverse_cuthill_mckee(graph, symmetric_mode=True)] = np.linspace(-1, 1, agents)
