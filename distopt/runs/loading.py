@@ -109,8 +109,9 @@ class Stored(Mapping[str, Array]):
                 self._held = collect(list(parts(self._folder, self._content, checked=self._checked)), None)[1]
             return self._held[name].copy()
         wanted = ("rounds", self._kind + name)
-        found = list(parts(self._folder, self._content, lambda each: each in wanted, self._checked))
-        _, metrics, trajectories = collect(found, _last(self._folder, self._content) if name == "x" else None)
+        found = parts(self._folder, self._content, lambda each: each in wanted, self._checked)
+        own = [Part(each.rounds[:0], each.metrics, each.trajectories) for each in found]  # rounds are long, too
+        _, metrics, trajectories = collect(own, _last(self._folder, self._content) if name == "x" else None)
         return (metrics if self._kind == "m." else trajectories)[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -90,8 +90,8 @@ def test_one_lock_is_of_a_folder_and_of_all_runs_in_it() -> None:
 
 def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
-    data.LONGEST_BLOCK, data.CACHE_BLOCKS, store.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
-    writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())
+    data.LONGEST_BLOCK, data.CACHE_BLOCKS, data.SOME_BLOCKS, store.MEMORY_BYTES = 128, 2, 2, 2**13  # many blocks
+    writing.SMALL_CHUNK = writing.LARGE_CHUNK = 0
     found = []
 
     def note(phase: str, done: int, total: int) -> None:
