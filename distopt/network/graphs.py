@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from distopt.errors import InputError
+from distopt.network.components import components
 from distopt.numerics import room
 from distopt.numerics.random import Key, words
 
@@ -298,7 +299,7 @@ def check_connected(graph: Graph) -> None:
     """
     if graph.agents < 1:
         raise InputError(f"a network needs at least 1 agent, not {graph.agents}")
-    parts = _components(graph)
+    parts = components(graph)
     if (parts != parts[0]).any():
         raise InputError(
             f"the graph is not {graph.connection[0]}: it falls into {len(np.unique(parts))} parts "
@@ -352,36 +353,8 @@ def is_connected(graph: Graph) -> bool:
     """
     if graph.matrix is None and len(graph.edges) < graph.agents - 1:
         return False
-    parts = _components(graph)
+    parts = components(graph)
     return bool((parts == parts[0]).all())
-
-
-def _components(graph: Graph) -> Ints:
-    """A number for each agent [N]; those that can reach each other have the same."""
-    if graph.one_way is None:
-        return _joined(graph.agents, graph.edges)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(len(graph.one_way[0])), graph.one_way), shape=(graph.agents, graph.agents))
-    return np.asarray(connected_components(links, True, "strong")[1], np.int64)
-
-
-def _joined(agents: int, edges: Ints) -> Ints:
-    """The least agent of the part that each agent is in [N]. Most networks need no more of scipy, whose import takes 25 MB.
-
-    Each part goes under the lowest one that it has a link to, until no link is between two. Two turns at least halve the parts.
-    """
-    part = np.arange(agents)
-    low, high = np.ascontiguousarray(edges.T)
-    while len(low):
-        np.minimum.at(part, high, low)
-        while ((above := part[part]) != part).any():
-            part = above
-        a, b = part[low], part[high]
-        apart = a != b
-        low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-    return part
 
 
 def generator(key: Key, stream: str, attempt: int = 0) -> np.random.Generator:

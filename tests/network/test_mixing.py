@@ -14,12 +14,14 @@ import pytest
 import torch
 from helpers.networks import SMALL, dense, key, mixing, rounds
 from scipy import sparse
+from scipy.sparse import csgraph
 from torch import Tensor
 
 from distopt.algorithms.gt import GT
 from distopt.codegen.function import compiled
 from distopt.errors import InputError
 from distopt.experiment import Experiment
+from distopt.network.components import components
 from distopt.network.graphs import (
     Arcs,
     Graph,
@@ -341,6 +343,18 @@ def test_one_agent() -> None:
             assert (W.dense(rounds(0, 2)) == 1).all()
             assert torch.equal(apply(slices(W.rows(rounds(0, 2)), 1), z), z)
     assert (mixing(ring(1), drop=0.5).dense(rounds(0, 3)) == 1).all()
+
+
+def test_parts_are_those_that_scipy_finds() -> None:
+    rng = np.random.default_rng(0)
+    for n, links in [(1, 0), (2, 0), (2, 1), *((int(n), int(n * m)) for n in (5, 20, 60) for m in (0.3, 0.7, 1.2))]:
+        for _ in range(30):
+            pairs = rng.integers(n, size=(links, 2))
+            edges = graph_from_edges(n, pairs[pairs[:, 0] != pairs[:, 1]]).edges
+            links_of = sparse.coo_array((np.ones(len(edges)), edges.T), shape=(n, n))
+            number = csgraph.connected_components(links_of, directed=False)[1]
+            first = np.unique(number, return_index=True)[1]  # the least agent of each part
+            assert np.array_equal(components(Graph(n, edges)), first[number])
 
 
 def test_a_million_agents() -> None:
