@@ -21,7 +21,8 @@ AT_ONCE_BYTES = (
     4 * 2**20
 )  # the size of the pieces of ``evaluate``: larger temporaries are mapped again, page by page, each time that they are made
 CACHE_BYTES = 256 * 2**20
-CACHE_BLOCKS = 64  # data of short blocks are soon made again, and a long run has many
+CACHE_BLOCKS, SOME_BLOCKS = 64, 16
+"""Blocks that are kept at most: of a run with more than the first, no pass over all finds any, and only passes over a sample do."""
 USUAL_BLOCK = 256
 LONGEST_BLOCK = 4096
 """Rounds of a block. Longer ones than usual are those that fit ``AT_ONCE_BYTES``: what Python does once for a block is then soon paid for."""
@@ -118,7 +119,8 @@ class Blocks:
         batch = self._make(span.start, span.stop)
         self._kept[b] = batch
         self._bytes += self._size(batch)
-        while (self._bytes > CACHE_BYTES and len(self._kept) > 1) or len(self._kept) > CACHE_BLOCKS:
+        most = CACHE_BLOCKS if self.count <= CACHE_BLOCKS else SOME_BLOCKS
+        while (self._bytes > CACHE_BYTES and len(self._kept) > 1) or len(self._kept) > most:
             self._bytes -= self._size(self._kept.popitem(last=False)[1])
         return batch
 

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from distopt.errors import RunError
 from distopt.numerics.trees import tensors
 
-MEMORY_BYTES = 4 * 2**20
+MEMORY_BYTES = 2**20
 """The most that a comparator holds in memory of its results for all rounds, since a run may have any length."""
 
 

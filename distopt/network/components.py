@@ -15,15 +15,15 @@ def lowest_members(agents: int, edges: Ints) -> Ints:
     [0, 1, 0, 3, 1]
     """
     lowest = np.arange(agents)
-    while True:
-        left, right = lowest[edges.T]
-        apart = left != right
-        if not apart.any():
-            return lowest
-        left, right = left[apart], right[apart]
-        np.minimum.at(lowest, np.maximum(left, right), np.minimum(left, right))
-        while (lowest[lowest] != lowest).any():
-            lowest = lowest[lowest]
+    low, high = np.ascontiguousarray(np.sort(edges, axis=1).T)
+    while len(low):
+        np.minimum.at(lowest, high, low)  # at least half of the parts go under a lower one
+        while ((above := lowest[lowest]) != lowest).any():
+            lowest = above
+        a, b = lowest[low], lowest[high]
+        apart = a != b
+        low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
+    return lowest
 
 
 def strong_parts(agents: int, arcs: tuple[Ints, Ints]) -> Ints:

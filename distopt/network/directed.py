@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, partial
 
 from distopt.errors import InputError, either
 from distopt.network.digraphs import Digraph, both_directions
@@ -40,8 +40,9 @@ class DirectedMixing(ConstantMixing):
         self._chosen = rule in DEGREES
         self.rule = rule if self._chosen else DEGREES[0]
         self._settles = True  # every agent weighs itself, and the graph is strongly connected
-        self.terms = degree_weights(self.rule, graph.agents, *self._arcs.one_way)
-        self._even = even(graph.agents, len(self.terms.weight), self.terms.weight)
+        self._made = partial(degree_weights, self.rule, graph.agents, *self._arcs.one_way)
+        weight = self.terms.weight
+        self._even = even(graph.agents, len(weight), weight)
 
     @cached_property
     def _columns(self) -> DirectedMixing:

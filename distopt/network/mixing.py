@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from functools import cached_property
+from collections.abc import Callable, Collection
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -135,18 +135,25 @@ class ConstantMixing(Mixing):
     """A constant W: of a fixed graph, by a rule's full name or with the user's weights."""
 
     constant = True
+    _made: Callable[[], Terms]
 
     def __init__(self, graph: Graph, rule: str) -> None:
         self.agents, self.notes, self.positions, self.graph = graph.agents, graph.notes, graph.positions, graph
         self._settles = False  # whether the powers of a matrix that was given have been looked at
         if graph.matrix is not None:
-            self.terms = given(graph)
-            self._even = even(self.agents, len(self.terms.weight), self.terms.weight)
+            self._made = partial(given, graph)
+            weight = self.terms.weight
+            self._even = even(self.agents, len(weight), weight)
             return
         weight = link_weights(graph, rule)
         self._even = even(self.agents, 2 * len(weight), weight)
         # a complete graph needs no list of its N (N - 1) arcs
-        self.terms = _everyone(graph, weight) if self._even else both_ways(graph, weight)
+        self._made = partial(_everyone if self._even else both_ways, graph, weight)
+
+    @property
+    def terms(self) -> Terms:
+        """The weights as a list: made when asked for, since it is larger than the table, and the rounds do without it."""
+        return self._made()
 
     @cached_property
     def _table(self) -> Table:
@@ -169,11 +176,9 @@ class ConstantMixing(Mixing):
         needs = properties(needs)
         if "average" in needs:
             mean = self._averaged()
-            if not (
-                mean._even
-                and np.abs(np.append(mean.terms.own, mean.terms.weight[0]) - 1 / self.agents).max() <= TOLERANCE
-            ):
-                check_weights(needs, who, *mean.terms)  # a complete graph keeps no list of its links
+            terms = mean.terms
+            if not (mean._even and np.abs(np.append(terms.own, terms.weight[0]) - 1 / self.agents).max() <= TOLERANCE):
+                check_weights(needs, who, *terms)  # a complete graph keeps no list of its links
             self._check_settles(who)
             return mean
         if (
@@ -197,7 +202,7 @@ class ConstantMixing(Mixing):
             return self
         twin = copy.copy(self)
         twin.__dict__.pop("_table", None)
-        twin._even, twin.terms = True, _everyone(self.graph, np.full(1, 1.0 / n))
+        twin._even, twin._made = True, partial(_everyone, self.graph, np.full(1, 1.0 / n))
         return twin
 
     def objective(self) -> str | None:
@@ -240,16 +245,18 @@ class ConstantMixing(Mixing):
         twin = copy.copy(self)
         twin.__dict__.pop("_table", None)
         twin._even = False
-        if len(self.terms.weight) < self.agents * (self.agents - 1):  # not every arc is listed
-            twin.terms = both_ways(self.graph, np.full(len(self.graph.edges), self.terms.weight[0]))
+        weight = self.terms.weight
+        if len(weight) < self.agents * (self.agents - 1):  # not every arc is listed
+            twin._made = partial(both_ways, self.graph, np.full(len(self.graph.edges), weight[0]))
         return twin
 
     def spectral_gap(self) -> float:
         """See ``Mixing``."""
-        own = self.terms.own
+        terms = self.terms
+        own = terms.own
         if self._even and (own == own[0]).all():
-            return 1.0 - abs(float(own[0] - self.terms.weight[0]))
-        return 1.0 - second_size(*self.terms)
+            return 1.0 - abs(float(own[0] - terms.weight[0]))
+        return 1.0 - second_size(*terms)
 
 
 def given(graph: Graph) -> Terms:

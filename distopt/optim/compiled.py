@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import dataclasses
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from distopt.engines.workers.exchange import BlockLink, Form
 from distopt.engines.workers.partition import Partition
 from distopt.network.net import Costs, Link, Whole
 from distopt.network.network import Network
+from distopt.numerics import room
 from distopt.numerics.random import Key
 from distopt.numerics.trees import default_dtype
 from distopt.optim.constants import constants, with_tensor
@@ -180,7 +179,7 @@ class CompiledAgents(Agents):
                 return None
             self._made[shape] = made
             self._adopt(made)
-            _trim()
+            room.trim()
         made = self._made[shape]
         for into, each in zip(made.data, leaves.tensors, strict=True):
             into[0].copy_(each)
@@ -259,13 +258,6 @@ def _with(method: Method, lr: Tensor | tuple[()]) -> Method:
     return dataclasses.replace(
         method, algorithm=with_tensor(algorithm, "lr", lr) if isinstance(lr, Tensor) else algorithm
     )
-
-
-def _trim() -> None:
-    """Give the system back what compiling took. glibc keeps it otherwise, many times the model, where buckets are below 32 MB."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _none(y: Tensor, rows: Tensor | None = None) -> Tensor:

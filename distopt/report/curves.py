@@ -158,11 +158,11 @@ def _best(curves: Sequence[Curve]) -> list[Curve]:
 def _curve(
     label: str, run: Run, series: str, metric: Metric, colour: str, dashes: Any, *, baseline: bool = False
 ) -> Curve:
-    values = drawn(run, series, metric)
-    x = run.rounds.astype(np.float64) + 1
-    there = np.flatnonzero(run.measured(series))
-    keep = there[_thin(x[there], metric.unit == FRACTION)]
-    values, x = values[:, keep], x[keep]
+    measured = run.measured(series)
+    whole = bool(measured.all())
+    keep = _thin(run.rounds if whole else run.rounds[measured], metric.unit == FRACTION)
+    keep = keep if whole else np.flatnonzero(measured)[keep]
+    values, x = drawn(run, series, metric, keep), run.rounds[keep].astype(np.float64) + 1
     diverged = run.status == "diverged" and not baseline
     if values.size == 0:
         return Curve(label, x[:0], x[:0], x[:0], x[:0], colour, dashes, baseline, diverged)
@@ -172,12 +172,14 @@ def _curve(
     return Curve(label, x, mean, low, high, colour, dashes, baseline, diverged)
 
 
-def _thin(x: Floats, linear: bool) -> NDArray[np.intp]:
-    """At most about ``_POINTS`` places, evenly spread over the axis, first and last included."""
-    if len(x) <= _POINTS:
-        return np.arange(len(x))
-    marks = np.linspace(x[0], x[-1], _POINTS) if linear else np.geomspace(x[0], x[-1], _POINTS)
-    return np.unique(np.append(np.searchsorted(x, marks).clip(max=len(x) - 1), len(x) - 1))
+def _thin(rounds: NDArray[np.int64], linear: bool) -> NDArray[np.intp]:
+    """At most about ``_POINTS`` places, evenly spread over the axis of round numbers from 1, first and last included."""
+    if len(rounds) <= _POINTS:
+        return np.arange(len(rounds))
+    ends = rounds[0] + 1.0, rounds[-1] + 1.0
+    marks = np.linspace(*ends, _POINTS) if linear else np.geomspace(*ends, _POINTS)
+    after = np.searchsorted(rounds, np.ceil(marks).astype(np.int64) - 1)  # whole numbers: no copy of the rounds
+    return np.unique(np.append(after.clip(max=len(rounds) - 1), len(rounds) - 1))
 
 
 def _is_rounding(baseline: Curve, curves: Sequence[Curve]) -> bool:

@@ -55,8 +55,8 @@ def offered(runs: Mapping[str, Run]) -> list[str]:
     return [*names, *(name for name in own if name not in names)]
 
 
-def drawn(run: Run, name: str, metric: Metric | None = None) -> Floats:
-    """A series of a run as it is drawn, float64 [trials, recorded rounds].
+def drawn(run: Run, name: str, metric: Metric | None = None, places: NDArray[np.intp] | None = None) -> Floats:
+    """A series of a run as it is drawn, float64 [trials, recorded rounds], or [trials, len(places)] at some places of these, which rise.
 
     An accuracy or a cost is its mean over the recorded rounds so far, since a single round holds few samples. What is not measured in every
     round keeps its value until it is measured again. ``metric`` describes the series; by default it comes from the run.
@@ -65,11 +65,15 @@ def drawn(run: Run, name: str, metric: Metric | None = None) -> Floats:
     >>> drawn(run, "accuracy").tolist()
     [[1.0, 0.5, 0.5]]
     """
-    values, metric = np.asarray(run[name], dtype=np.float64), metric or run.about(name)
+    metric = metric or run.about(name)
+    if places is not None and not metric.smoothed and metric.measured_every == 1:
+        return np.asarray(run.some(name, places), dtype=np.float64)
+    values = np.asarray(run[name], dtype=np.float64)
     if metric.measured_every > 1:
         last = np.maximum.accumulate(np.where(run.measured(name), np.arange(values.shape[1]), -1))
         values = np.where(last >= 0, values[:, last], np.nan)
-    return running_mean(values) if metric.smoothed else values
+    values = running_mean(values) if metric.smoothed else values
+    return values if places is None else values[:, places]
 
 
 def running_mean(values: Floats) -> Floats:

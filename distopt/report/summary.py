@@ -83,7 +83,7 @@ def summary(run: Run) -> dict[str, Any]:
     }
     for name in dict.fromkeys([*catalogue(), *run.metrics]):
         metric = run.about(name)
-        there = name in run.metrics and run.metrics[name].size
+        there = name in run.metrics and run.rounds.size
         if metric.take and (there or (metric.head and metric.stored and not metric.compares)):
             row.setdefault(closing_key(name, metric), _closing(run, name, metric) if there else float("nan"))
     return row

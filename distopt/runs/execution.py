@@ -293,6 +293,7 @@ def execute_together(
         if hasattr(where, "close"):
             where.close()
     runs = [recording.finish(status, recording.ended - began, comparison.comparator) for recording in recordings]
+    room.trim()  # what the rounds took
     if interrupted is not None:
         interrupted.runs = runs  # type: ignore[attr-defined]  # so that the caller can report the interruption
         raise interrupted

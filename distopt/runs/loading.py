@@ -75,7 +75,7 @@ def stored(folder: Path) -> Run:
     checked: reading.Checked = {}
     rounds, _, _ = collect([*parts(folder, content, lambda name: name == "rounds", checked)], None)
     _last(folder, content)  # refuse a damaged file now, though it is read later
-    metrics, trajectories = Stored(folder, content, "m.", checked), Stored(folder, content, "t.", checked)
+    metrics, trajectories = (Stored(folder, content, kind, checked, len(rounds)) for kind in ("m.", "t."))
     return _run(folder, content, rounds, metrics, trajectories)
 
 
@@ -84,16 +84,22 @@ SMALL = 2**23
 
 
 class Stored(Mapping[str, Array]):
-    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, read on first use."""
+    """The metrics (``kind`` "m.") or trajectories ("t.") of the run in a folder, ``recorded`` rounds, read on first use.
 
-    def __init__(self, folder: Path, content: Mapping[str, Any], kind: str, checked: reading.Checked) -> None:
+    Attributes:
+        trials: R, or 0 where there are none of them.
+    """
+
+    def __init__(
+        self, folder: Path, content: Mapping[str, Any], kind: str, checked: reading.Checked, recorded: int
+    ) -> None:
         self._folder, self._content, self._kind, self._checked = folder, content, kind, checked
+        self._recorded = recorded
         first = {**content, "chunks": content["chunks"][:1]}
-        self._names = [
-            name
-            for part in parts(folder, first, checked=checked)
-            for name in (part.metrics if kind == "m." else part.trajectories)
-        ]
+        held: dict[str, Array] = {}
+        for part in parts(folder, first, checked=checked):
+            held = dict(part.metrics if kind == "m." else part.trajectories)
+        self._names, self.trials = list(held), max((len(value) for value in held.values()), default=0)
         told = content.get("files", {})
         size = sum(told[name]["bytes"] if name in told else SMALL + 1 for name in content["chunks"])
         self._small, self._held = kind == "m." and size <= SMALL, dict[str, Array]()
@@ -108,10 +114,30 @@ class Stored(Mapping[str, Array]):
             if not self._held:
                 self._held = collect(list(parts(self._folder, self._content, checked=self._checked)), None)[1]
             return self._held[name].copy()
+        if self._kind == "m.":
+            return self.some(name)
+        last = _last(self._folder, self._content) if name == "x" else None
+        return collect(list(self._parts(name)), last)[2][name]
+
+    def some(self, name: str, places: NDArray[np.intp] | None = None) -> Array:
+        """A metric in all recorded rounds, or in some [R, len(places)], by their places, which rise. Not much more is held of it."""
+        if self._small:
+            return self[name] if places is None else self[name][:, places]
+        found, at = np.empty((self.trials, self._recorded if places is None else len(places))), 0
+        for part in self._parts(name):
+            end = at + len(part.rounds)
+            if places is None:
+                found[:, at:end] = part.metrics[name]
+            else:
+                low, high = np.searchsorted(places, (at, end))
+                found[:, low:high] = part.metrics[name][:, places[low:high] - at]
+            at = end
+        return found
+
+    def _parts(self, name: str) -> Iterator[Part]:
+        """The chunks with no array but this one."""
         wanted = ("rounds", self._kind + name)
-        found = list(parts(self._folder, self._content, lambda each: each in wanted, self._checked))
-        _, metrics, trajectories = collect(found, _last(self._folder, self._content) if name == "x" else None)
-        return (metrics if self._kind == "m." else trajectories)[name]
+        return parts(self._folder, self._content, lambda each: each in wanted, self._checked)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

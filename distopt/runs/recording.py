@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distopt import probes
 from distopt.costs.comparator import Comparator
@@ -20,49 +19,13 @@ from distopt.metrics._reasons import AWAY, NO_COMPARATOR, too_large
 from distopt.runs import checkpoint
 from distopt.runs.checkpoint import Checkpoint
 from distopt.runs.clock import tick
+from distopt.runs.kept import Kept
 from distopt.runs.loading import stored
 from distopt.runs.manifest import Status, read_manifest
 from distopt.runs.results import Array, Part, Run
 from distopt.runs.writing import Writer, manifest_info
 from distopt.simulation import runner
 from distopt.simulation.problem import Problem
-
-
-class Kept:
-    """The results so far of a run without a folder, in arrays made once, for ``recorded`` of its ``rounds``."""
-
-    def __init__(self, recorded: int, rounds: int) -> None:
-        self._recorded, self._length = recorded, rounds + 1  # x has one more point
-        self._rounds = np.empty(recorded, dtype=np.int64)
-        self._metrics: dict[str, Array] = {}
-        self._trajectories: dict[str, Array] = {}
-        self._count = self._reached = 0
-
-    def add(self, part: Part) -> None:
-        """Take some rounds."""
-        k, reached = len(part.rounds), self._reached
-        self._rounds[self._count : self._count + k] = part.rounds
-        for mine, theirs, at, length in (
-            (self._metrics, part.metrics, self._count, self._recorded),
-            (self._trajectories, part.trajectories, self._reached, self._length),
-        ):
-            for name, value in theirs.items():
-                if name not in mine:
-                    mine[name] = np.empty((value.shape[0], length, *value.shape[2:]), value.dtype)
-                mine[name][:, at : at + value.shape[1]] = value
-                reached = at + value.shape[1] if mine is self._trajectories else reached
-        self._count, self._reached = self._count + k, reached
-
-    def all(self, x_last: Array | None) -> tuple[NDArray[np.int64], dict[str, Array], dict[str, Array]]:
-        """Rounds, metrics [R, k], trajectories [R, T, ...] (x with its last point, T + 1)."""
-        trajectories = {}
-        for name, value in self._trajectories.items():
-            more = name == "x" and x_last is not None
-            if more:
-                value[:, self._reached] = x_last
-            trajectories[name] = np.ascontiguousarray(value[:, : self._reached + more])
-        metrics = {name: np.ascontiguousarray(value[:, : self._count]) for name, value in self._metrics.items()}
-        return self._rounds[: self._count], metrics, trajectories
 
 
 class Recording:

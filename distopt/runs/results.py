@@ -63,6 +63,15 @@ class Run(Mapping[str, Array]):
         have = ", ".join(self)
         raise KeyError(f"{name} is not in this run{f': {note}' if note else ''}; it has: {have}")
 
+    def some(self, name: str, places: NDArray[np.intp]) -> Array:
+        """``run[name][:, places]`` of a metric or an average, for rising places; of a run in a folder, no more is held in memory."""
+        base = name if name in self.metrics else name.removeprefix("average_")
+        if base not in self.metrics:
+            return np.asarray(self[name][:, places])
+        some = getattr(self.metrics, "some", None)  # of arrays in files
+        values: Array = self.metrics[base][:, places] if some is None else some(base, places)
+        return values if base == name else values / (self.rounds[places] + 1)
+
     def __iter__(self) -> Iterator[str]:
         averages = [f"average_{name}" for name in self.metrics if self.about(name).averaged]
         return iter([*self.metrics, *averages, *self.trajectories])
@@ -80,6 +89,8 @@ class Run(Mapping[str, Array]):
     @property
     def trials(self) -> int:
         """R."""
+        if hasattr(self.metrics, "trials"):  # of arrays in files, none of which need be read
+            return int(self.metrics.trials)
         return int(next(iter(self.metrics.values())).shape[0]) if self.metrics else 0
 
     @property
@@ -106,6 +117,8 @@ class Run(Mapping[str, Array]):
     def measured(self, name: str) -> NDArray[np.bool_]:
         """In which of the recorded rounds a series was measured [k]: in all, if it is not a probe's (see ``distopt.probes``)."""
         every = self.about(name).measured_every if name not in self.trajectories else 1
+        if every == 1:
+            return np.ones(len(self.rounds), bool)
         last = self.info.get("rounds", 0) - 1
         found: NDArray[np.bool_] = ((self.rounds + 1) % every == 0) | (self.rounds == last)
         return found

@@ -23,6 +23,7 @@ from distopt.runs.loading import parts
 from distopt.runs.results import Array, Part, collect
 
 SMALL_CHUNK = 2**20  # bytes; to a smaller file what comes next is added
+LARGE_CHUNK = 2**23  # bytes; as soon as so many are pending they are written, so that a long run takes no more memory
 
 
 class Writer:
@@ -51,6 +52,7 @@ class Writer:
         self._since = time.monotonic()
         self._chunks: list[str] = []
         self._pending: list[Part] = []
+        self._bytes, self._unnamed = 0, False  # what is pending, and whether the manifest lacks a chunk
         self._last: Part | None = None  # the last chunk, while it is small
         self._files: dict[str, bytes] = {}  # written files by name: ``reading.described``, packed
         self._token, self._count = f"{time.time_ns():x}", 0
@@ -87,7 +89,7 @@ class Writer:
             if k == len(part.rounds) and reached + max(lengths, default=0) <= t:
                 self._chunks.append(entry)
             else:
-                self._pending.append(cut)
+                self._take(cut)
             some, recorded, reached = some or cut, recorded + k, reached + max(lengths, default=0)
             if len(lengths) > 1:
                 reached = -1
@@ -99,13 +101,26 @@ class Writer:
         return some
 
     def add(self, part: Part) -> None:
-        """Take some rounds; they reach the disk at once or within two seconds."""
-        self._pending.append(part)
-        if time.monotonic() - self._since > 2 or any(v.nbytes > 2**24 for v in part.trajectories.values()):
+        """Take some rounds; they reach the disk at once or within two seconds, and the manifest names them within two seconds."""
+        self._take(part)
+        if time.monotonic() - self._since > 2:
             self.flush()
+        elif self._bytes >= LARGE_CHUNK:
+            self._write()
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Write what is pending, and name it in the manifest."""
+        self._write()
+        if self._unnamed:
+            self._manifest("running", {}, None)
+            self._unnamed, self._since = False, time.monotonic()
+
+    def _take(self, part: Part) -> None:
+        self._pending.append(part)
+        self._bytes += sum(value.nbytes for value in (*part.metrics.values(), *part.trajectories.values()))
+
+    def _write(self) -> None:
+        """Write what is pending into a chunk, which the manifest does not name yet."""
         if not self._pending:
             return
         whole = Part(*collect([*([self._last] if self._last else []), *self._pending], None))
@@ -117,8 +132,7 @@ class Writer:
         name = self._save(f"chunk-{self._token}-{self._count:06d}.npz", arrays)
         self._chunks[len(self._chunks) - (self._last is not None) :] = [name]
         self._last = whole if sum(v.nbytes for v in arrays.values()) < SMALL_CHUNK else None
-        self._pending, self._since, self._count = [], time.monotonic(), self._count + 1
-        self._manifest("running", {}, None)
+        self._pending, self._bytes, self._unnamed, self._count = [], 0, True, self._count + 1
 
     def finish(self, status: Status, info: Mapping[str, Any], x_last: Array | None = None) -> bool:
         """Write the rest and the final manifest, and release the folder. Without any rounds, earlier results stay. Returns whether there are any."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
+import mmap
 import os
 import resource
 import signal
@@ -23,7 +25,7 @@ from distopt.costs import data, store
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.numerics import room
-from distopt.runs import execution, loading, manifest, writing
+from distopt.runs import execution, kept, loading, manifest, writing
 from distopt.runs.files import locked
 from distopt.simulation import limits
 from distopt.simulation.problem import build
@@ -90,8 +92,8 @@ def test_one_lock_is_of_a_folder_and_of_all_runs_in_it() -> None:
 
 def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
-    data.LONGEST_BLOCK, data.CACHE_BLOCKS, store.MEMORY_BYTES = 128, 2, 2**13  # a long run has many blocks
-    writing.SMALL_CHUNK, writing.Writer.add = 0, lambda self, part: (self._pending.append(part), self.flush())
+    data.LONGEST_BLOCK, data.CACHE_BLOCKS, data.SOME_BLOCKS, store.MEMORY_BYTES = 128, 2, 2, 2**13  # many blocks
+    writing.SMALL_CHUNK = writing.LARGE_CHUNK = 0
     found = []
 
     def note(phase: str, done: int, total: int) -> None:
@@ -141,6 +143,59 @@ def test_a_run_without_a_folder_keeps_its_results_once(monkeypatch: pytest.Monke
         and lost["x"].shape[1] == lost.info["completed"]
         and len(lost.rounds) == lost["bits"].shape[1]
     )
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_large_results_without_a_folder_lie_in_a_file(room: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: dict[str, Any] = {
+        "agents": 4,
+        "scenario": "moving_target",
+        "algorithm": "gt",
+        "rounds": 90,
+        "trials": 2,
+        "every": 4,
+        "record": "x",
+    }
+    small = distopt.simulate("ring", **ask)
+    monkeypatch.setattr(kept, "LARGE", 1000)
+    monkeypatch.setattr("distopt.simulation.runner.FIRST_BYTES", 1000)
+    if not room:
+
+        def full(*args: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.posix_fallocate", full)
+    large = distopt.simulate("ring", **ask)
+    assert large.rounds.tolist() == small.rounds.tolist() and list(large) == list(small)
+    for name in small:
+        np.testing.assert_array_equal(large[name], small[name])
+    for value in (*large.metrics.values(), *large.trajectories.values()):
+        base = value
+        while isinstance(base, np.ndarray) and base.base is not None:
+            base = base.base
+        assert isinstance(base, mmap.mmap) is room and value.flags.c_contiguous and value.flags.writeable
+
+
+def highest(rounds: int, folder: bool) -> None:
+    """Write down the highest memory of a process that makes a run, in bytes."""
+    ask: dict[str, Any] = {"agents": 4, "scenario": "moving_target", "algorithm": "gtadam:lr=0.05", "rounds": rounds}
+    if folder:
+        call("simulate", "ring", *(f"--{name}={value}" for name, value in ask.items()), "--out", f"f{rounds}")
+        assert manifest.read_manifest(Path(f"f{rounds}"))["status"] == "done"
+    else:
+        distopt.simulate("ring", **ask)
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    Path(f"highest-{rounds}").write_text(str(1024 * int(lines["VmHWM"].split()[0])))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says what a process has taken")
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_long_run_takes_hardly_more_memory_than_a_short_one(folder: bool) -> None:
+    for rounds in (10**4, 5 * 10**5):
+        fresh(f"simulation.test_limits.highest({rounds}, {folder})")
+    more, less = (int(Path(f"highest-{rounds}").read_text()) for rounds in (5 * 10**5, 10**4))
+    assert (more - less) / 5e5 < 80, "bytes a round, of about 170 that are recorded"
 
 
 @pytest.mark.parametrize("record", ["", "x", "x,s"])

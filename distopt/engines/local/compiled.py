@@ -21,6 +21,7 @@ from distopt.engines.local.updates import Given, Updates
 from distopt.errors import InputError
 from distopt.network.drawn import uniforms
 from distopt.network.net import Whole
+from distopt.numerics import room
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import cast, default_dtype, finite, part
 from distopt.simulation import grid, measure
@@ -202,6 +203,7 @@ class Compiled(InThisProcess):
                     if (why := objects.fault() or self._problem.scenario.eager) is not None:
                         raise Unsupported(why)
                     self._rounds[shapes] = Rounds(self._problem, keep, held, leaves)
+                    room.trim()  # what was built with, and compiling took: rounds need none of it
                 except Unsupported as error:
                     other = self._otherwise(error, block, rounds)
                     other.place(self._problem, self.take())

@@ -121,7 +121,7 @@ def divide(network: Network, workers: int, way: str = "contiguous") -> Partition
 
 def between(tables: Tables, agents: int) -> csr_matrix:
     """How often each pair of agents is linked: symmetric, [N, N], sparse, without a diagonal."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix  # few runs need scipy, whose import takes 25 MB
 
     _, i, j = links(tables, agents)
     i, j = i[i != j], j[i != j]
