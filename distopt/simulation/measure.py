@@ -174,11 +174,12 @@ class Rounds:
 
         if all(leaf.shape[1] == 1 for leaf in tensors(self.data)):
             return found(x, self.data).reshape(rounds, trials, agents)
-        own = (
-            tree_map(lambda leaf, r=r: leaf[:, r : r + 1] if leaf.shape[1] > 1 else leaf, self.data)
-            for r in range(trials)
-        )
-        return torch.stack([found(x[:, r], data) for r, data in enumerate(own)], 1)
+
+        def own(r: int) -> Any:
+            """The data of one trial."""
+            return tree_map(lambda leaf: leaf[:, r : r + 1] if leaf.shape[1] > 1 else leaf, self.data)
+
+        return torch.stack([found(x[:, r], own(r)) for r in range(trials)], 1)
 
     def same(self, value: float) -> Tensor:
         """A number as [K, R]."""

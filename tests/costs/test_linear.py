@@ -20,7 +20,7 @@ from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks, Thinned, evaluate
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, costs_of_all
-from distopt.costs.newton import Horizon
+from distopt.costs.newton import Horizon, Sum
 from distopt.costs.products import one_thread, product
 from distopt.errors import InputError
 from distopt.numerics.random import Key
@@ -264,18 +264,28 @@ def test_points_that_are_minimal_at_once_are_found_at_once(monkeypatch: pytest.M
     assert np.array_equal(again, x) and residual.max() < 1e-15
 
 
-@pytest.mark.parametrize("spec", ["drifting_logistic:speed=0.1", "rbf_drift:classes=4"])
-def test_the_best_fixed_point_of_many_blocks_is_found_from_an_estimate(
+@pytest.mark.parametrize(
+    "spec", ["drifting_logistic:speed=0.1", "rbf_drift:classes=4", "localization", "moving_target"]
+)
+def test_the_best_fixed_point_of_many_rounds_is_found_from_an_estimate(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
     monkeypatch.setattr(comparator, "Thinned", lambda *given: steps.append(given[1]) or Thinned(*given))
     scenario, key = made(spec), Key(0, range(AGENTS), range(TRIALS), AGENTS)
-    few, many = (Comparator(Blocks(scenario, key, 70, length)).fixed() for length in (64, 4))
-    assert few is not None
-    assert many is not None
-    np.testing.assert_allclose(many, few, rtol=1e-8, atol=1e-9)
-    assert steps == [comparator.SAMPLED]
+    rounds = comparator.ENOUGH
+    whole, cut, plain = (
+        Comparator(Blocks(scenario, key, n, length)) for n, length in ((rounds, 256), (rounds, 4), (rounds, 256))
+    )
+    found = [whole.fixed(), cut.fixed()]
+    assert steps == [comparator.SAMPLED] * 2
+    monkeypatch.setattr(comparator, "ENOUGH", rounds + 1)
+    expected = plain.fixed()
+    assert expected is not None
+    for each in found:
+        assert each is not None
+        np.testing.assert_allclose(each, expected, rtol=1e-8, atol=1e-8)
+    assert len(steps) == 2
 
 
 @pytest.mark.parametrize("step", [2, 8])
@@ -284,8 +294,9 @@ def test_thinned_blocks_stand_for_the_run(step: int, monkeypatch: pytest.MonkeyP
     x = torch.randn(TRIALS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     evaluator = Evaluator(Far(), 0)
     found = Horizon(Thinned(whole, step), TRIALS, evaluator).both(x)
-    each = Horizon(Blocks(Far(), whole.key, 30, 1), TRIALS, evaluator, every=step).both(x)
-    torch.testing.assert_close(found, each, rtol=1e-12, atol=1e-12)
+    single = Blocks(Far(), whole.key, 30, 1)
+    taken = [Sum(Far(), single.get(t), 1, TRIALS, AGENTS, evaluator).both(x) for t in range(0, 30, step)]
+    torch.testing.assert_close(found, torch.stack(taken).sum(0) * 30 / len(taken), rtol=1e-12, atol=1e-12)
     monkeypatch.setattr(data, "BLOCK_BYTES", whole._size(whole.get(0)))
     assert (
         Thinned(whole, step).count == Thinned(whole, 8).count

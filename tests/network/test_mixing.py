@@ -14,7 +14,6 @@ import pytest
 import torch
 from helpers.networks import SMALL, dense, key, mixing, rounds
 from scipy import sparse
-from scipy.sparse import csgraph
 from torch import Tensor
 
 from distopt.algorithms.gt import GT
