@@ -3,9 +3,9 @@
 Reading order: ``function`` is what is called, and ``segments`` where rounds are cut into pieces. ``record`` writes down what one call does.
 ``translate`` defines each operation, number by number, with ``elementwise``, ``functions``, ``views``, ``reductions`` (and its ``lanes``)
 and ``places`` (and its ``selection``); ``operations`` lists them. ``expressions`` and ``loops`` hold the result, a few passes over
-memory. ``memory`` decides what lies where. ``module`` prints the text that is compiled (its loops by ``llvm``, cut into functions by
-``parts``), and ``readable`` the same as C for people; both are a ``printer``. ``objects`` compiles and loads, and ``folder`` is where it
-keeps things. ``threads`` does large rounds in several threads.
+memory. ``fusion`` puts loops over the same rows together. ``memory`` decides what lies where. ``module`` prints the text that is compiled
+(its loops by ``llvm``, cut into functions by ``parts``), and ``readable`` the same as C for people; both are a ``printer``. ``objects``
+compiles and loads, and ``folder`` is where it keeps things. ``threads`` does large rounds in several threads.
 """
 
 BITS = "1"
