@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from distopt.codegen import elementwise
-from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type, operations
+from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type, loads, operations
 from distopt.codegen.functions import FUNCTIONS, power
 from distopt.codegen.loops import LIMIT, Lazy, Nests
-from distopt.codegen.record import Array, Operation, Recording, Unsupported, arrays, refused
+from distopt.codegen.record import Array, Operation, Recording, Unsupported, apart, arrays, refused, sliced
 
 DTYPES: dict[Type, torch.dtype] = {type: dtype for dtype, type in TYPES.items()}
 CHEAP, QUICK = 4, {"load", "const", "var", "add", "sub", "mul", "neg"}
@@ -109,15 +109,22 @@ class Translation:
 
     def _cheap(self, lazy: Lazy) -> bool:
         """Whether it takes longer to store the numbers of a tensor and to read them again than to compute them twice."""
-        return lazy.cost <= CHEAP and operations([lazy.at(self.nests.index(lazy.shape))]) <= QUICK
+        return lazy.cost <= CHEAP and self._lasts(lazy) and operations([self._number(lazy)]) <= QUICK
+
+    def _lasts(self, lazy: Lazy) -> bool:
+        """Whether its numbers can be made at any time. What goes from round to round is written over once nobody reads it any more."""
+        return not any(read.value in self._changing for read in loads([self._number(lazy)]))
+
+    def _number(self, lazy: Lazy) -> Expr:
+        return lazy.at(self.nests.index(lazy.shape))
 
     def _parted(self, array: Array, lazy: Lazy) -> bool:
         """Whether those who use an array read each number once, since each takes another slice, and it is cheap enough for a sum over slices."""
         parts = [places for each in self.users(array) if (places := sliced(each)) is not None]
-        if len(parts) != array.users or 4 * lazy.cost > LIMIT:
+        if len(parts) != array.users or 4 * lazy.cost > LIMIT or not self._lasts(lazy):
             return False
         pairs = itertools.combinations(parts, 2)
-        return all(a[0] == b[0] and _apart(a[1], b[1]) for a, b in pairs)
+        return all(a[0] == b[0] and apart(a[1], b[1]) for a, b in pairs)
 
     def operand(self, operation: Operation, k: int) -> Lazy:
         """The k-th argument, a tensor. One that is dear, and of which this operation makes a view with several users, is realised first."""
@@ -222,21 +229,6 @@ def type_of(dtype: torch.dtype) -> Type:
     if dtype not in TYPES:
         raise Unsupported(f"the rounds use {dtype}, for which there is no code")
     return TYPES[dtype]
-
-
-def sliced(operation: Operation) -> tuple[int, range] | None:
-    """The axis and the places of which ``slice`` takes the numbers; None for other operations."""
-    if operation.name != "slice.Tensor":
-        return None
-    args = dict(zip(("self", "dim", "start", "end", "step"), operation.args, strict=False)) | operation.options
-    shape = operation.args[0].shape
-    axis = args.get("dim", 0) % len(shape)
-    return axis, range(shape[axis])[slice(args.get("start"), args.get("end"), args.get("step", 1))]
-
-
-def _apart(a: range, b: range) -> bool:
-    """Whether two rows of places have none in common; False also where it is not obvious."""
-    return not a or not b or a[-1] < b[0] or b[-1] < a[0] or (a.step == b.step and (a[0] - b[0]) % a.step != 0)
 
 
 def _filled(value: float | None) -> Handler:

@@ -10,9 +10,9 @@ from typing import Any
 from distopt.codegen import elementwise
 from distopt.codegen.expressions import Expr, Index, Type, linear
 from distopt.codegen.loops import Block, Lazy, Statement, Store
-from distopt.codegen.record import Operation, Unsupported
+from distopt.codegen.record import Operation, Unsupported, sliced
 from distopt.codegen.reductions import converted
-from distopt.codegen.translate import Handler, Translation, sliced, type_of, view
+from distopt.codegen.translate import Handler, Translation, type_of, view
 
 
 def _argument(operation: Operation, k: int, name: str, default: Any) -> Any:
