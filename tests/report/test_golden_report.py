@@ -17,6 +17,11 @@ METHODS = ("gtadam:lr=0.1", "gt:lr=0.02", "dgd:lr=0.02")
 FIGURES = (f"{NAME}-average-dynamic-regret", "differences", "ecdf")
 
 
+def rounded(text: str) -> str:
+    """Long numbers to 10 digits: torch's roots and NumPy's statistics have other last bits on other processors."""
+    return re.sub(r"\d+\.\d{9,}(e-?\d+)?", lambda found: f"{float(found[0]):.10g}", text)
+
+
 def test_the_report_of_a_small_run_is_as_it_was(tmp_path: Path) -> None:
     words = "simulate ring --agents 4 --scenario moving_target:dim=2 --rounds 60 --trials 8"
     methods = [word for each in METHODS for word in ("--algorithm", each)]
@@ -28,7 +33,9 @@ def test_the_report_of_a_small_run_is_as_it_was(tmp_path: Path) -> None:
     tables = {f"tables/{NAME}.{kind}" for kind in ("csv", "md", "tex")}
     assert found == {"report.html", "captions.txt", "bibliography.bib", *figures, *tables}
     for name in (*tables, "captions.txt"):
-        assert (tmp_path / "report" / name).read_text() == (GOLDEN / Path(name).name).read_text(), name
+        assert rounded((tmp_path / "report" / name).read_text()) == rounded((GOLDEN / Path(name).name).read_text()), (
+            name
+        )
     cited = re.findall(r"@\w+{(\w+),", (tmp_path / "report" / "bibliography.bib").read_text())
     assert {"carnevale2023", "nedic2017", "nedic2009", "wilcoxon1945", "hodges1963", "holm1979"} <= set(cited)
     page = (tmp_path / "report" / "report.html").read_text()
