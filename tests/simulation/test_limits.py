@@ -21,7 +21,7 @@ from helpers.surviving import ASK, call, forked, fresh, runs, same_folders
 
 import distopt
 from distopt.cli.main import cli
-from distopt.costs import data, store
+from distopt.costs import data, evaluation, store
 from distopt.errors import InputError, RunError
 from distopt.experiment import Experiment
 from distopt.numerics import room
@@ -94,6 +94,7 @@ def held(rounds: int, every: int) -> None:
     """Write down what a run holds when its last round is done, in bytes."""
     data.LONGEST_BLOCK, data.CACHE_BLOCKS, data.SOME_BLOCKS, store.MEMORY_BYTES = 128, 2, 2, 2**13  # many blocks
     writing.SMALL_CHUNK = writing.LARGE_CHUNK = 0
+    evaluation.LARGE = 0  # short runs and long ones hold the same compiled functions
     found = []
 
     def note(phase: str, done: int, total: int) -> None:
