@@ -203,7 +203,7 @@ class Thinned:
         while blocks._size(blocks.get(0)) * blocks.count > step * BLOCK_BYTES:
             step *= 2
         self.step = step
-        self._taken = []
+        self._taken: list[tuple[int, Any]] = []  # rounds, and their data
         for b in range(blocks.count):
             span = blocks.span(b)
             if rounds := list(range(-span.start % step, len(span), step)):
@@ -211,12 +211,28 @@ class Thinned:
                 def thin(leaf: Tensor, rounds: list[int] = rounds) -> Tensor:
                     return leaf[rounds] if leaf.shape[0] > 1 else leaf
 
-                self._taken.append((range(len(rounds)), tree_map(thin, blocks.get(b))))
+                self._add(len(rounds), tree_map(thin, blocks.get(b)))
         self.count = len(self._taken)
+
+    def _add(self, count: int, batch: Any) -> None:
+        """Take some rounds more; short blocks become one, for each costs as many calls as a long one."""
+        before, last = self._taken[-1] if self._taken else (0, batch)
+        old, new = tensors(last), tensors(batch)
+        alike = all(a is b or (a.shape[0], b.shape[0]) == (before, count) for a, b in zip(old, new, strict=True))
+        if (
+            not before
+            or before + count > LONGEST_BLOCK
+            or not alike
+            or any(a.shape[1:] != b.shape[1:] for a, b in zip(old, new, strict=True))
+        ):
+            self._taken.append((count, batch))
+            return
+        joined = iter([a if a is b else torch.cat([a, b]) for a, b in zip(old, new, strict=True)])
+        self._taken[-1] = before + count, tree_map(lambda _: next(joined), batch)
 
     def span(self, b: int) -> range:
         """The places of the rounds in their data ``get(b)``."""
-        return self._taken[b][0]
+        return range(self._taken[b][0])
 
     def get(self, b: int) -> Any:
         """The data of the rounds of one block."""
