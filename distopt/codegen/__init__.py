@@ -8,5 +8,5 @@ memory. ``fusion`` puts loops over the same rows together. ``memory`` decides wh
 compiles and loads, and ``folder`` is where it keeps things. ``threads`` does large rounds in several threads.
 """
 
-BITS = "1"
+BITS = "2"
 """Increase it if any compiled function gives other bits than before: runs that began with the old bits then cannot continue."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.operations import CLOSE, COUNTED, EXACT, PLACES, SUM, A, both
@@ -90,3 +91,17 @@ def test_data_with_places_outside_are_refused() -> None:
         IndexError, match="1000000 .. 1000009 in a tensor that has 10|0 .. 1000009 in a tensor that has 10"
     ):
         gathered(0)
+
+
+def test_a_power_of_a_half_is_the_root_rounded_once() -> None:
+    ((got, _),) = both(lambda a: [a.abs() ** 0.5], (A,))
+    expected = np.sqrt(np.abs(A.numpy()))  # torch's own root is not correctly rounded on every processor
+    assert np.array_equal(got.numpy().reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("n", [63, 64, 71, 200])
+def test_the_largest_of_a_long_row_is_that_of_torch(n: int) -> None:
+    rows = torch.randn(5, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    rows[1, 7], rows[2, n - 1], rows[3, n - 1], rows[4, 0] = torch.nan, 9.0, -9.0, torch.inf
+    for got, expected in both(lambda a: [a.amax(-1), a.amin(-1), a.abs().amax(-1, keepdim=True)], (rows,)):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)

@@ -33,9 +33,8 @@ def test_the_report_of_a_small_run_is_as_it_was(tmp_path: Path) -> None:
     tables = {f"tables/{NAME}.{kind}" for kind in ("csv", "md", "tex")}
     assert found == {"report.html", "captions.txt", "bibliography.bib", *figures, *tables}
     for name in (*tables, "captions.txt"):
-        assert rounded((tmp_path / "report" / name).read_text()) == rounded((GOLDEN / Path(name).name).read_text()), (
-            name
-        )
+        found, golden = (place.read_text() for place in (tmp_path / "report" / name, GOLDEN / Path(name).name))
+        assert (rounded(found) == rounded(golden)) if name.endswith(".csv") else (found == golden), name
     cited = re.findall(r"@\w+{(\w+),", (tmp_path / "report" / "bibliography.bib").read_text())
     assert {"carnevale2023", "nedic2017", "nedic2009", "wilcoxon1945", "hodges1963", "holm1979"} <= set(cited)
     page = (tmp_path / "report" / "report.html").read_text()
