@@ -16,11 +16,13 @@ from torch import Tensor
 
 from distopt.costs import curvature
 from distopt.costs.data import BLOCK_BYTES, Blocks, Thinned
+from distopt.costs.descent import minimise
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import at_minimisers
-from distopt.costs.newton import Horizon, Sum, newton
+from distopt.costs.newton import newton
 from distopt.costs.products import one_thread
 from distopt.costs.store import Store
+from distopt.costs.summed import Horizon, Sum
 from distopt.errors import InputError
 from distopt.numerics.sums import tree_sum
 from distopt.numerics.trees import part, tensors, tree_map
@@ -28,6 +30,9 @@ from distopt.optional import entry
 
 SAMPLED = 8
 """The best fixed point is estimated from every so many-th round, before all rounds are used."""
+
+ROUGH = 1e-5
+"""The relative gradient norm to which it is: the rounds left out move it by more."""
 
 ENOUGH = 128
 """Rounds from which on it is estimated."""
@@ -299,7 +304,7 @@ class Comparator:
         last = (self._references[b - 1].x[-1] if b else torch.zeros(problem.trials, dim, dtype=torch.float64)).numpy()
         found = []
         for _, rows in problem.pieces:
-            x, residual = rows.minimise(np.tile(last, (len(rows) // problem.trials, 1)), scale)
+            x, residual = minimise(rows, np.tile(last, (len(rows) // problem.trials, 1)), scale, problem.spread[1])
             if not (residual <= 1e-6).all():
                 return None
             found.append(x)
@@ -346,7 +351,7 @@ class Comparator:
             thinned = Thinned(self.blocks, SAMPLED)
             like = replace(whole, blocks=thinned)
             mean = self._mean(trials, thinned.step)
-            best, _ = newton(like, mean)
+            best, _ = newton(like, mean, enough=ROUGH)
             if bool(((best - mean).norm(dim=-1) > 1e-6 * (1 + mean.norm(dim=-1))).any()):
                 start = best  # else all costs curve alike, and the mean of the minimisers is the best point
         x, residual = newton(whole, start, like)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distopt.costs.linear import DENSE, Rows
-from distopt.costs.newton import Sum
-from distopt.costs.products import Floats, one_thread, product
+from distopt.costs.products import Floats, one_thread, scatter
+from distopt.costs.summed import Sum
 from distopt.errors import InputError
 from distopt.numerics.trees import tensors
 from distopt.optional import entry
@@ -64,11 +64,10 @@ def smoothness(problem: Sum) -> Tensor | None:
 
 def _of_rows(rows: Rows) -> Floats:
     """See ``smoothness``: [P]."""
-    weighted = rows.weight[..., None] * rows.pooled
     if rows.pooled.shape[-1] > DENSE:
-        top: Floats = (weighted * rows.pooled).sum((-2, -1))
+        top: Floats = (rows.weight[..., None] * rows.pooled * rows.pooled).sum((-2, -1))
     else:
-        values: Floats = np.asarray(np.linalg.eigvalsh(product(weighted.swapaxes(1, 2), rows.pooled)), dtype=np.float64)
+        values: Floats = np.asarray(np.linalg.eigvalsh(scatter(rows.weight, rows.pooled)), dtype=np.float64)
         top = values[:, -1]
     found: Floats = (0.25 if rows.binary else 0.5) * np.maximum(top, 0.0) + rows.agents * rows.l2
     return found

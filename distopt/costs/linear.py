@@ -12,7 +12,7 @@ Only the comparator computes like this. It belongs to no agent, so its last bits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distopt.costs.products import Floats, conjugate_gradients, exp, log1p, norm, one_thread, product, row_sums
+from distopt.costs.products import Floats, Solve, exp, log1p, norm, one_thread, product, row_sums, scatter
 from distopt.errors import InputError
 
 CACHE_BYTES, CACHE_SCORES = 2**20, 2**15
@@ -30,9 +30,6 @@ CACHE_BYTES, CACHE_SCORES = 2**20, 2**15
 
 DENSE = 100
 """Up to this dimension Newton's matrix is formed; beyond it, conjugate gradients use products with it."""
-
-DONE, NOISE = 1e-15, 1e-13
-"""Relative gradient norms: nothing is left to gain below the first; below the second, a gradient that no longer shrinks is rounding."""
 
 
 def check(who: str, rows: Any, dim: int) -> None:
@@ -173,70 +170,11 @@ class Rows:
         """The rows at x [P, d], or [1, d]."""
         return Scored(self, x, *self.exponentials(self.scores(x[:, None])))
 
-    def minimise(self, x: Floats, scale: float, iterations: int = 60) -> tuple[Floats, Floats]:
-        """Newton's method from x [P, d]: the minimisers, and how far from minimal each is [P].
-
-        The measure is the larger of the gradient norm, relative to ``scale``, and of the last step, relative to 1 + |x|. A Hessian is
-        kept while its steps make the gradient 1000 times smaller: another one would cost more than it gains.
-        """
-        first = self.at(x)
-        at: Scored | None = first
-        g, step, size = first.gradient(), None, np.zeros(len(self))
-        flat = norm(g) / scale
-        for _ in range(iterations):
-            if (flat < DONE).all():
-                break
-            try:
-                step = step or self._step(at or self.at(x), flat)
-                s = step(g)
-            except np.linalg.LinAlgError:  # no curvature in some direction
-                return x, np.full(len(self), np.inf)
-            before, size = flat, norm(s) / (1 + norm(x))
-            y = x - s
-            ahead = self.at(y)
-            h = ahead.gradient()
-            flat = norm(h) / scale
-            if (late := ~(flat <= 0.5 * before) & (before > NOISE)).any():
-                y = x - self._length(x, g, s, late)[:, None] * s
-                ahead = self.at(y)
-                h = ahead.gradient()
-                flat = norm(h) / scale
-            if not np.isfinite(flat).all():
-                return x, np.full(len(self), np.inf)
-            better = ((flat < before) | late)[:, None]
-            at = ahead if better.all() else None
-            x, g, flat = np.where(better, y, x), np.where(better, h, g), np.where(better[:, 0], flat, before)
-            if ((flat < NOISE) & (flat > 0.5 * before)).all():
-                break
-            if not (flat <= np.maximum(1e-3 * before, NOISE)).all() or x.shape[-1] > DENSE:
-                step = None
-        return x, np.maximum(flat, 1e-3 * size)
-
-    @staticmethod
-    def _step(at: Scored, flat: Floats) -> Callable[[Floats], Floats]:
-        """The function from a gradient to Newton's step."""
-        if at.x.shape[-1] > DENSE:
-            times, exact = at.curvature(), np.clip(np.sqrt(flat), 1e-8, 0.1)
-            return lambda g: conjugate_gradients(times, g, exact)
-        H = at.hessian()
-
-        def solved(g: Floats) -> Floats:
-            with one_thread:
-                s: Floats = np.asarray(np.linalg.solve(H, g[..., None])[..., 0], dtype=np.float64)
-                return s
-
-        return solved
-
-    def _length(self, x: Floats, g: Floats, s: Floats, late: NDArray[np.bool_]) -> Floats:
-        """The length of the step -s [P, d]: 1, except for problems in ``late``, whose steps are halved until their costs fall enough."""
-        size, slope, value = np.ones(len(self)), (g * s).sum(-1), self.at(x).value()
-        for _ in range(40):
-            after = self.at(x - size[:, None] * s).value()
-            failed = late & ~(after <= value - 1e-4 * size * slope + 1e-12 * np.abs(value))
-            if not failed.any():
-                break
-            size = np.where(failed, size / 2, size)
-        return size
+    def at_zero(self, dim: int) -> Scored:
+        """The rows at 0 [1, d], where all scores are 0: no product is needed."""
+        classes = () if self.binary else (dim // self.X.shape[-1],)
+        shape = (*self.pooled.shape[:2], 1, *classes)
+        return Scored(self, np.zeros((1, dim)), np.zeros(shape), np.ones(shape))
 
 
 @dataclass(frozen=True)
@@ -301,7 +239,7 @@ class Scored:
         shares: Floats = e / row_sums(e)[..., None]
         return shares
 
-    def curvature(self) -> Callable[[Floats], Floats]:
+    def curvature(self) -> Solve:
         """The function that multiplies v [P, d] by the Hessian of sum_i f_i."""
         rows, ridge = self.rows, self.rows.agents * self.rows.l2
         if rows.binary:
@@ -318,6 +256,13 @@ class Scored:
 
         return times
 
+    def bent(self) -> float:
+        """The mean over problems, rows and classes of a loss's second derivative by a score."""
+        if self.rows.binary:
+            return float((self.e / np.square(1.0 + self.e)).mean())
+        P = self._shares()
+        return float((P - P * P).mean())
+
     def _bend(self) -> Floats:
         """The second derivative of log(1 + exp(z)), times the weights: [P, N m, 1]."""
         bend: Floats = self.e / np.square(1.0 + self.e)
@@ -328,7 +273,7 @@ class Scored:
         """The Hessian of sum_i f_i [P, d, d]."""
         rows, d = self.rows, self.x.shape[-1]
         if rows.binary:
-            H = product((self._bend() * rows.pooled).swapaxes(1, 2), rows.pooled)
+            H = scatter(self._bend()[..., 0], rows.pooled)
         else:
             times = self.curvature()
             H = np.stack([times(np.broadcast_to(e, (len(rows), d))) for e in np.eye(d)], -1)

@@ -15,13 +15,14 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from distopt.catalog import registry
-from distopt.costs import comparator, data, linear
+from distopt.costs import comparator, data, descent, linear
 from distopt.costs.comparator import Comparator
 from distopt.costs.data import Blocks, Thinned, evaluate
+from distopt.costs.descent import Spread, minimise
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, costs_of_all
-from distopt.costs.newton import Horizon, Sum
-from distopt.costs.products import one_thread, product
+from distopt.costs.products import conjugate_gradients, one_thread, product
+from distopt.costs.summed import Horizon, Sum
 from distopt.errors import InputError
 from distopt.numerics.random import Key
 from distopt.numerics.trees import part
@@ -83,6 +84,8 @@ def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monke
         np.testing.assert_allclose(found.gradient(), grad[where].sum(1), rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(found.length(), grad[where].norm(dim=-1).sum(1), rtol=1e-12)
         np.testing.assert_array_equal(found.both(), np.c_[found.value(), found.gradient()])
+        origin = rows.at(np.zeros((1, scenario.dim)))
+        np.testing.assert_array_equal(rows.at_zero(scenario.dim).gradients(), origin.gradients())
         np.testing.assert_allclose(found.hessian(), hessian[where], rtol=1e-11, atol=1e-12)
         turned = np.einsum("pij,pj->pi", hessian[where].numpy(), v[where])
         np.testing.assert_allclose(found.curvature()(v[where]), turned, rtol=1e-11, atol=1e-11)
@@ -91,6 +94,31 @@ def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monke
     for j in range(AGENTS):
         other = evaluate(scenario.loss, points[:, :, j : j + 1].expand(-1, -1, AGENTS, -1), batch).sum(-1)
         np.testing.assert_allclose(every[..., j], other, rtol=1e-13)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_preconditioner_saves_products_and_changes_no_solution(classes: int) -> None:
+    """Features whose sizes lie three orders apart."""
+    rng = np.random.default_rng(3)
+    P, m, p = 3, 40, 12
+    X = rng.standard_normal((P, AGENTS, m, p)) * np.logspace(0, -3, p)
+    y = rng.choice([-1.0, 1.0], (P, AGENTS, m)) if classes == 1 else rng.integers(classes, size=(P, AGENTS, m))
+    rows = Rows(X, y, np.full((1, AGENTS, m), 1 / m), 1e-4)
+    at = rows.at(0.1 * rng.standard_normal((P, classes * p)))
+    g, times, products = at.gradient(), at.curvature(), [0, 0]
+
+    def solved(k: int, about: Any) -> np.ndarray:
+        def counted(v: np.ndarray) -> np.ndarray:
+            products[k] += 1
+            return times(v)
+
+        return conjugate_gradients(counted, g, np.full(P, 1e-10), about)
+
+    plain, helped = solved(0, None), solved(1, Spread.of(rows).solve(at))
+    exact = np.linalg.solve(at.hessian(), g[..., None])[..., 0]
+    for found in (plain, helped):
+        np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-8 * np.abs(exact).max())
+    assert products[1] < 0.7 * products[0]
 
 
 def part_of(batch: Any, k: int) -> Any:
@@ -156,20 +184,20 @@ class Far(ScenarioDefaults):
 @pytest.mark.slow
 def test_steps_that_go_too_far_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     shortened = []
-    length = Rows._length
+    length = descent._length
 
-    def counting(self: Rows, *at: Any) -> Any:
-        found = length(self, *at)
+    def counting(*at: Any) -> Any:
+        found = length(*at)
         shortened.append(float(found.min()))
         return found
 
-    monkeypatch.setattr(Rows, "_length", counting)
+    monkeypatch.setattr(descent, "_length", counting)
     batch = blocks(Far(), 20).get(0)
     ((_, rows),) = Rows.pieces(Far().linear_rows(batch), 20, TRIALS, AGENTS, 1)
-    truth, residual = rows.minimise(np.zeros((len(rows), 2)), 1.0)
+    truth, residual = minimise(rows, np.zeros((len(rows), 2)), 1.0)
     assert residual.max() < 1e-10 and not shortened
     far = np.random.default_rng(0).standard_normal(truth.shape)
-    found, residual = rows.minimise(far, 1.0)  # where hardly a row bends the cost
+    found, residual = minimise(rows, far, 1.0)  # where hardly a row bends the cost
     assert residual.max() < 1e-10 and min(shortened) < 1
     np.testing.assert_allclose(found, truth, atol=1e-8)
 
@@ -259,8 +287,8 @@ def test_where_a_direction_has_no_curvature_the_generic_method_takes_over() -> N
 
 def test_points_that_are_minimal_at_once_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ((_, rows),) = Rows.pieces(Far().linear_rows(blocks(Far()).get(0)), ROUNDS, TRIALS, AGENTS, 1)
-    x, _ = rows.minimise(np.zeros((len(rows), 2)), 1.0)
-    again, residual = rows.minimise(x, 1e6)
+    x, _ = minimise(rows, np.zeros((len(rows), 2)), 1.0)
+    again, residual = minimise(rows, x, 1e6)
     assert np.array_equal(again, x) and residual.max() < 1e-15
 
 

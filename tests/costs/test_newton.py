@@ -109,7 +109,7 @@ def test_costs_that_conjugate_gradients_do_not_solve_are_solved_by_hessians(monk
         return made(*args)
 
     monkeypatch.setattr(newton, "_by_columns", counting)
-    monkeypatch.setattr(newton, "conjugate_gradients", lambda times, g, exact: 1e-12 * g)
+    monkeypatch.setattr(newton, "conjugate_gradients", lambda times, g, exact, about: 1e-12 * g)
     it = comparator(scenario)
     np.testing.assert_allclose(it.reference(0).x.numpy(), true_minimisers(scenario, it), rtol=0, atol=1e-6)
     assert columns
