@@ -79,8 +79,8 @@ def log1p(z: Floats) -> Floats:
 
 
 def scatter(weight: Floats, X: Floats) -> Floats:
-    """sum_k w_k X_k X_k' [P, p, p] of weights [P|1, M] and rows X [P, M, p]. torch multiplies short rows in less time than NumPy."""
-    weighted = torch.mul(torch.from_numpy(weight[..., None]), torch.from_numpy(X)).numpy()
+    """sum_k w_k X_k X_k' [P, p, p] of weights [P|1, M] and rows X [P, M, p]. To multiply short rows, einsum takes less time than ``*``."""
+    weighted: Floats = np.einsum("pm,pmj->pmj", np.broadcast_to(weight, X.shape[:2]), X)
     return product(weighted.swapaxes(1, 2), X)
 
 
