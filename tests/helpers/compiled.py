@@ -22,6 +22,10 @@ from distopt.simulation.problem import Problem, build
 FORMS = ("gt:form=atc", "dgd:form=atc", "gt:direction=amsgrad", "gt:direction=nesterov")
 CHANNELS = ("exact", "choco(sign)", "error_feedback(topk)")
 MATRICES, VECTORS = "rbf_drift:features=4,classes=3,window=2", "moving_target:dim=3"
+MANY = "moving_target:dim=20,kappa=100"
+"""For Lanczos' method: where it makes more products than there are curvatures, its last vectors are rounding."""
+DIFFERENCES = ("bandit", "lanczos_rate")
+"""What divides differences by their width: of those in float32 few digits are left."""
 NETWORKS: dict[str, dict[str, Any]] = {
     "constant": {},
     "one-peer": {"topology": "one_peer_exponential", "agents": 8},
@@ -55,9 +59,11 @@ def cases() -> list[Case]:
         )
         constant = average or method.channel is not None  # a star, or a channel that keeps sums
         for channel in CHANNELS if method.channel is None else ("exact",):
-            for scenario in (MATRICES, VECTORS):
+            if algorithm == "ader" and "topk" in channel:
+                channel = "error_feedback(topk:k=6)"  # its six experts begin as copies: of one alone, which is not said
+            for scenario in (MATRICES, MANY if algorithm == "lanczos_rate" else VECTORS):
                 for network in ("constant",) if constant or channel.startswith("choco") else networks:
-                    dtype = ("float64", "float32")[len(found) % 3 == 2]
+                    dtype = ("float64", "float32")[len(found) % 3 == 2 and algorithm not in DIFFERENCES]
                     of = suited(algorithm, scenario)
                     found.append(Case("star/" * average + algorithm, channel, of, network, dtype))
     return found
