@@ -35,8 +35,11 @@ class Spread:
 
     def solve(self, at: Scored) -> Solve:
         """The function from r [P, d] to an estimate of H^-1 r, where H is the Hessian at a point."""
-        scale = 1 / (at.bent() * np.maximum(self.values, 0.0) + at.rows.agents * at.rows.l2)
-        near, p = (self.V * scale) @ self.V.T, len(self.V)
+        bends = at.bent() * self.values + at.rows.agents * at.rows.l2
+        least = 1e-12 * bends.max()  # of features that are 0 in all rows
+        if not least > 0:
+            return lambda r: r
+        near, p = (self.V / np.maximum(bends, least)) @ self.V.T, len(self.V)
         return lambda r: (r.reshape(-1, p) @ near).reshape(r.shape)
 
 

@@ -121,6 +121,17 @@ def test_a_preconditioner_saves_products_and_changes_no_solution(classes: int) -
     assert products[1] < 0.7 * products[0]
 
 
+def test_a_preconditioner_bears_features_without_values_and_costs_without_curvature() -> None:
+    X = np.zeros((1, AGENTS, 4, 3))
+    X[..., :2] = np.random.default_rng(0).standard_normal((1, AGENTS, 4, 2))
+    rows = Rows(X, np.ones((1, AGENTS, 4)), np.ones((1, AGENTS, 4)), 0.0)
+    g, spread = np.ones((1, 3)), Spread.of(rows)
+    assert np.isfinite(spread.solve(rows.at(np.zeros((1, 3))))(g)).all()
+    far = rows.at(1e200 * np.array([[1.0, 0.0, 0.0]]))
+    assert far.bent() == 0
+    np.testing.assert_array_equal(spread.solve(far)(g), g)
+
+
 def part_of(batch: Any, k: int) -> Any:
     return type(batch)(*(leaf[0] for leaf in part(batch, k, k + 1)))
 
