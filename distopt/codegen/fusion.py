@@ -7,16 +7,16 @@ reads at most the row that has just been written. What only one turn needs is th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from distopt.codegen.expressions import BYTES, Buffer, Expr
-from distopt.codegen.loops import Block, Loop, Nest, Nests, Statement, Store, work
+from distopt.codegen.loops import Block, Loop, Nest, Nests, Statement, Store, shared, work
 
 ENOUGH = 2**10
 """Numbers of a loop: what fewer of them read stays in the cache anyway."""
 
 TOGETHER = 6
-"""Sums that share a loop: more need more registers than there are."""
+"""Sums that are made in one loop: more need more registers than there are."""
 
 ROW, ROWS = 2**14, 2**16
 """Bytes of a row that is kept by itself, and of all that a loop keeps: they lie on the stack."""
@@ -55,9 +55,9 @@ class Group:
         for nest in self.nests:
             (loop,) = _statements(nests, nest, kept)
             assert isinstance(loop, Loop)
-            for k in _partners(found, nest):
+            for k in _partners(found, nest, _sums(loop.body)):
                 body, own = found[k]
-                if (both := _shared(body, loop.body)) is not None:
+                if (both := shared(body, loop.body)) is not None:
                     found[k] = both, [*own, nest]
                     break
             else:
@@ -65,16 +65,23 @@ class Group:
         return found
 
 
-def _partners(found: Sequence[tuple[tuple[Statement, ...], list[Nest]]], nest: Nest) -> Iterator[int]:
+def _sums(body: Sequence[Statement]) -> int:
+    """How many sums a computation makes at the same time."""
+    lanes = (block for each in body if isinstance(each, Loop) and each.kind == "lanes" for block in each.body)
+    here = max((len(block.stores) for block in lanes if isinstance(block, Block)), default=1)
+    return max([here, *(_sums(each.body) for each in body if not isinstance(each, Block))])
+
+
+def _partners(found: Sequence[tuple[tuple[Statement, ...], list[Nest]]], nest: Nest, sums: int) -> Iterator[int]:
     """The places of earlier computations that could be done together with that of a nest, the last first."""
     needs = {id(each.value) for each in nest.reads}
     if not nest.body or any(buffer.kind == "output" for buffer in nest.writes):
         return
     for k in reversed(range(len(found))):
-        own = found[k][1]
+        body, own = found[k]
         if any(id(buffer) in needs for other in own for buffer in other.writes):
             return
-        if own[0].body and len(own) < TOGETHER:
+        if own[0].body and len(own) < TOGETHER and _sums(body) + sums <= TOGETHER:
             yield k
 
 
@@ -126,22 +133,6 @@ def shortened(groups: Sequence[Group], kept: set[int]) -> None:
                 room -= size
                 buffer.kind = "local"
                 buffer.shape = (*buffer.shape[:axis], 1, *buffer.shape[axis + 1 :])
-
-
-def _shared(a: Sequence[Statement], b: Sequence[Statement]) -> tuple[Statement, ...] | None:
-    """Two computations in the same loops; None if they have other ones."""
-    found: list[Statement] = []
-    for one, other in zip(a, b, strict=False):
-        if isinstance(one, Block) and isinstance(other, Block) and one.chained == other.chained:
-            found.append(Block((*one.stores, *other.stores), one.chained))
-            continue
-        if not isinstance(one, Loop) or not isinstance(other, Loop) or replace(one, body=()) != replace(other, body=()):
-            return None
-        body = _shared(one.body, other.body)
-        if body is None:
-            return None
-        found.append(replace(one, body=body))
-    return tuple(found) if len(a) == len(b) else None
 
 
 def _alike(group: Group, new: Group) -> bool:

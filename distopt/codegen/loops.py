@@ -9,7 +9,7 @@ readers, the tensor is never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from distopt.codegen.expressions import Buffer, Expr, Index, Pool, Type, loads
@@ -64,7 +64,7 @@ class Loop:
     """``for (variable = start; variable < stop; variable += step) body``.
 
     ``kind``: turns are independent of each other ("each"), also but for small memory that each turn fills anew ("rows"), the eight turns that
-    fill the lanes of a sum ("lanes"), or one must follow the other ("order").
+    fill the lanes of a sum ("lanes"), or one must follow the other ("order"). A turn of a loop with a step does so many numbers or rows.
     """
 
     variable: Expr
@@ -90,8 +90,24 @@ def work(statement: Statement) -> int:
     """How many numbers a statement computes, about."""
     if isinstance(statement, Block):
         return 1
-    turns = (statement.stop - statement.start) // statement.step if isinstance(statement, Loop) else 1
+    turns = statement.stop - statement.start if isinstance(statement, Loop) and statement.kind != "lanes" else 1
     return turns * sum(map(work, statement.body))
+
+
+def shared(a: Sequence[Statement], b: Sequence[Statement]) -> tuple[Statement, ...] | None:
+    """Two computations in the same loops; None if they have other ones."""
+    found: list[Statement] = []
+    for one, other in zip(a, b, strict=False):
+        if isinstance(one, Block) and isinstance(other, Block) and one.chained == other.chained:
+            found.append(Block((*one.stores, *other.stores), one.chained))
+            continue
+        if not isinstance(one, Loop) or not isinstance(other, Loop) or replace(one, body=()) != replace(other, body=()):
+            return None
+        body = shared(one.body, other.body)
+        if body is None:
+            return None
+        found.append(replace(one, body=body))
+    return tuple(found) if len(a) == len(b) else None
 
 
 @dataclass

@@ -46,7 +46,7 @@ def _independent(statement: Statement) -> Loop | None:
     """The outermost loop of many turns that are independent of each other, if they are worth a meeting."""
     loop: Statement = statement
     found = list[Loop]()
-    while isinstance(loop, Loop) and loop.kind in ("each", "rows"):
+    while isinstance(loop, Loop) and loop.kind in ("each", "rows") and loop.step == 1:
         found.append(loop)
         loop = loop.body[0] if len(loop.body) == 1 else Block(())
     if not found or work(statement) < FEW:

@@ -1,30 +1,17 @@
-"""Reductions of torch, each in one fixed order.
-
-A sum of at least 8 numbers along the last axis is made in 8 lanes: number k is added to lane k mod 8, the lanes are added in pairs at
-distance 4, 2 and 1, and what does not fill the lanes follows in order. Longer ones are made in chunks (see ``lanes``). All other sums go
-from the first number to the last. The order depends on the axis and its length alone. Long rows are searched for the largest or smallest
-number in lanes, too.
-"""
+"""Reductions of torch, softmax and products of matrices, each sum in one fixed order (see ``rows``)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from distopt.codegen import elementwise, functions
 from distopt.codegen.expressions import FLOATS, Expr, Index, Type
-from distopt.codegen.lanes import LANES, extremes
-from distopt.codegen.lanes import lanes as in_lanes
-from distopt.codegen.loops import Block, Lazy, Loop, Statement, Store
+from distopt.codegen.loops import Block, Lazy, Loop, Store
 from distopt.codegen.record import Array, Operation, Unsupported
+from distopt.codegen.rows import ADD, Combine, reduced
 from distopt.codegen.translate import Handler, Translation, type_of
-
-FEW = 8  # numbers that are combined without a loop
-MANY = 8 * LANES  # numbers among which the largest is sought in lanes
-
-Combine = Callable[[Expr, Expr], Expr]
 
 
 def _axes(operation: Operation, rank: int, k: int = 1) -> list[int]:
@@ -45,104 +32,8 @@ def _whole(self: Translation, source: Lazy) -> Lazy:
     return source if source.shape else Lazy((1,), source.type, lambda ix: source.at(()), source.cost)
 
 
-def reduced(self: Translation, source: Lazy, axis: int, combine: Combine, start: float | None = None) -> Lazy:
-    """One number for each row along an axis, which stays with length 1. ``start`` is the number of an empty row."""
-    n, shape = source.shape[axis], (*source.shape[:axis], 1, *source.shape[axis + 1 :])
-
-    def number(ix: Index, k: Expr) -> Expr:
-        return source.at((*ix[:axis], k, *ix[axis + 1 :]))
-
-    if n == 0:
-        if start is None:
-            raise Unsupported("the largest of no numbers")
-        return self.filled(shape, source.type, start)
-    if n <= FEW and not (n == FEW and _laned(self, source, axis, combine)):
-
-        def all_of(ix: Index) -> Expr:
-            out = number(ix, self.nests.constant(0))
-            for k in range(1, n):
-                out = combine(out, number(ix, self.nests.constant(k)))
-            return out
-
-        lazy = Lazy(shape, source.type, all_of, n * source.cost)
-        return self.nests.realised(lazy) if n > 2 and source.cost else lazy
-    lanes = _laned(self, source, axis, combine)
-    if axis == len(source.shape) - 1 or all(each == 1 for each in source.shape[axis + 1 :]):
-        return _along(self, source, axis, combine, shape, number, lanes)
-    return _across(self, source, axis, combine, shape, number)
-
-
-def _laned(self: Translation, source: Lazy, axis: int, combine: Combine) -> bool:
-    extreme = combine in (elementwise.maximum, elementwise.minimum) and source.shape[axis] >= MANY
-    return (combine is ADD or extreme) and axis == len(source.shape) - 1 and source.type in FLOATS
-
-
-def _along(
-    self: Translation,
-    source: Lazy,
-    axis: int,
-    combine: Combine,
-    shape: tuple[int, ...],
-    number: Callable[[Index, Expr], Expr],
-    lanes: bool,
-) -> Lazy:
-    """A row is read from end to end, into a few numbers."""
-    nests, pool, n = self.nests, self.pool, source.shape[axis]
-    buffer, ix, zero = nests.buffer(shape, source.type), nests.index(shape), nests.constant(0)
-    row: list[Statement]
-    if lanes:
-        whole = n - n % LANES
-        turns, each = whole // LANES, partial(number, ix)
-        if combine is ADD:
-            row, lane = in_lanes(nests, source.type, zero, turns, each)
-        else:
-            row, lane = extremes(nests, source.type, turns, each, combine)
-        found = [pool.load(lane, (nests.constant(k),)) for k in range(LANES)]
-        while len(found) > 1:
-            half = len(found) // 2
-            found = [combine(a, b) for a, b in zip(found[:half], found[half:], strict=True)]
-        out = found[0]
-        for k in range(whole, n):
-            out = combine(out, each(nests.constant(k)))
-    else:
-        own, r = nests.buffer((1,), source.type, "local"), nests.variable()
-        row = [
-            Block((Store(own, (zero,), number(ix, zero)),)),
-            Loop(r, 1, n, (Block((Store(own, (zero,), combine(pool.load(own, (zero,)), number(ix, r))),)),), "order"),
-        ]
-        out = pool.load(own, (zero,))
-    row.append(Block((Store(buffer, ix, out),)))
-    nests.separate(nests.over(shape, row), [buffer])
-    return nests.held(buffer)
-
-
-def _across(
-    self: Translation,
-    source: Lazy,
-    axis: int,
-    combine: Combine,
-    shape: tuple[int, ...],
-    number: Callable[[Index, Expr], Expr],
-) -> Lazy:
-    """Many rows at once: the axes behind are innermost, and the results are in memory meanwhile."""
-    nests, n = self.nests, source.shape[axis]
-    buffer, ix, r = nests.buffer(shape, source.type), nests.index(shape), nests.variable()
-    first = nests.over(shape, [Block((Store(buffer, ix, number(ix, nests.constant(0))),))], axis)
-    further = nests.over(shape, [Block((Store(buffer, ix, combine(self.pool.load(buffer, ix), number(ix, r))),))], axis)
-    rows: tuple[Statement, ...] = (*first, Loop(r, 1, n, further, "order"))
-    nests.separate(nests.over(shape[:axis], rows), [buffer])
-    return nests.held(buffer)
-
-
-def _add(a: Expr, b: Expr) -> Expr:
-    return a + b
-
-
 def _mul(a: Expr, b: Expr) -> Expr:
     return a * b
-
-
-ADD: Combine = _add
 
 
 def _dropped(self: Translation, lazy: Lazy, axes: Sequence[int], keep: bool, shape: tuple[int, ...]) -> Lazy:

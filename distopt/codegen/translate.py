@@ -109,7 +109,11 @@ class Translation:
 
     def _cheap(self, lazy: Lazy) -> bool:
         """Whether it takes longer to store the numbers of a tensor and to read them again than to compute them twice."""
-        return lazy.cost <= CHEAP and self._lasts(lazy) and operations([self._number(lazy)]) <= QUICK
+        return self.quick(lazy) and self._lasts(lazy)
+
+    def quick(self, lazy: Lazy) -> bool:
+        """Whether the numbers of a tensor are made of a few others, by quick operations alone."""
+        return lazy.cost <= CHEAP and operations([self._number(lazy)]) <= QUICK
 
     def _lasts(self, lazy: Lazy) -> bool:
         """Whether its numbers can be made at any time. What goes from round to round is written over once nobody reads it any more."""

@@ -1,4 +1,4 @@
-"""Long sums keep their accuracy, in the order that the page of the module tells."""
+"""Sums are made in the order that the pages of the modules tell, and long ones keep their accuracy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from distopt.codegen.function import compiled
 from distopt.codegen.lanes import CHUNK, LANES
 
 
-def summed(z: torch.Tensor) -> torch.Tensor:
-    """The sums of the rows by a compiled function."""
-    out = torch.empty(1, *z.shape[:-1], dtype=z.dtype)
-    function = compiled(lambda _, data: ([], [data[0].sum(-1)]), [], [z[None]])
+def summed(z: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """The sums along an axis by a compiled function."""
+    out = z.sum(axis)[None]
+    function = compiled(lambda _, data: ([], [data[0].sum(axis)]), [], [z[None]])
     function.bound([], [z[None]], [out])(0, 1)
     return out[0]
 
@@ -51,6 +51,21 @@ def by_hand(z: np.ndarray) -> float:
 def test_a_row_is_added_up_in_lanes_and_chunks(n: int, dtype: torch.dtype) -> None:
     z = torch.randn(2, n, dtype=dtype, generator=torch.Generator().manual_seed(n))
     assert summed(z).tolist() == [by_hand(row) for row in z.numpy()]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 7, 8])
+def test_rows_that_are_added_up_together_are_added_up_as_each_alone(rows: int) -> None:
+    z = torch.randn(3, rows, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+    assert summed(z).tolist() == [[by_hand(row) for row in block] for block in z.numpy()]
+
+
+@pytest.mark.parametrize("n", [9, 10, 11, 12, 13])
+def test_numbers_of_many_rows_are_added_up_from_the_first_to_the_last(n: int) -> None:
+    z = torch.randn(2, n, 37, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    expected = z[:, 0]
+    for k in range(1, n):
+        expected = expected + z[:, k]
+    assert torch.equal(summed(z, 1), expected)
 
 
 def test_a_long_sum_in_single_precision_keeps_seven_digits() -> None:

@@ -52,6 +52,12 @@ def walked(rounds: int) -> list[torch.Tensor]:
     return [*bound.carry, *rows]
 
 
+def test_threads_share_no_loop_whose_turns_do_several_rows() -> None:
+    z = torch.zeros(1, 3, 100, 45, dtype=torch.float64)
+    routine = function.written_out(lambda _, data: ([], [data[0].sum(-1)]), [], [z])
+    assert [(loop.stop, loop.step) for _, loop in parts.divided(routine.body) if loop is not None] == [(3, 1)]
+
+
 @pytest.mark.parametrize("among", [2, 5])
 def test_threads_wait_for_each_other_in_every_round(among: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = walked(500)
