@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,7 @@ class Translation:
         for array in recording.inputs:
             self._lazies[id(array)] = self._input(array)
         self._changing = self.inputs[:changing]
+        self._sliced: set[int] = set()  # what is read slice by slice
         for operation in recording.operations:
             self._add(operation)
         self.results = [self.lazy(array) for array in recording.results]
@@ -98,6 +99,8 @@ class Translation:
             if dear or (again and not self._cheap(lazy)):
                 lazy = self.nests.realised(lazy)
             self._lazies[id(array)] = lazy
+        if sliced(operation) is not None:
+            self._sliced.add(id(self.lazy(operation.args[0]).held))
 
     def given(self, number: Expr) -> bool:
         """Whether a number is data as they stand, which no round changes."""
@@ -115,9 +118,13 @@ class Translation:
         """Whether the numbers of a tensor are made of a few others, by quick operations alone."""
         return lazy.cost <= CHEAP and operations([self._number(lazy)]) <= QUICK
 
-    def _lasts(self, lazy: Lazy) -> bool:
-        """Whether its numbers can be made at any time. What goes from round to round is written over once nobody reads it any more."""
-        return not any(read.value in self._changing for read in loads([self._number(lazy)]))
+    def _lasts(self, lazy: Lazy, later: Collection[int] = ()) -> bool:
+        """Whether its numbers can be made at any time. What goes from round to round is written over once nobody reads it any more.
+
+        ``later`` are memory that is read anyway by other loops than the one that writes it over.
+        """
+        reads = loads([self._number(lazy)])
+        return not any(read.value in self._changing and id(read.value) not in later for read in reads)
 
     def _number(self, lazy: Lazy) -> Expr:
         return lazy.at(self.nests.index(lazy.shape))
@@ -125,7 +132,7 @@ class Translation:
     def _parted(self, array: Array, lazy: Lazy) -> bool:
         """Whether those who use an array read each number once, since each takes another slice, and it is cheap enough for a sum over slices."""
         parts = [places for each in self.users(array) if (places := sliced(each)) is not None]
-        if len(parts) != array.users or 4 * lazy.cost > LIMIT or not self._lasts(lazy):
+        if len(parts) != array.users or 4 * lazy.cost > LIMIT or not self._lasts(lazy, self._sliced):
             return False
         pairs = itertools.combinations(parts, 2)
         return all(a[0] == b[0] and apart(a[1], b[1]) for a, b in pairs)

@@ -159,3 +159,28 @@ def test_rows_that_others_read_are_not_overwritten() -> None:
     bound(0, 3)
     torch.testing.assert_close(bound.carry[0], expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(kept[0], torch.stack(rows), rtol=1e-12, atol=1e-12)
+
+
+def test_sums_over_slices_of_what_rounds_change_read_it_again() -> None:
+    x, g = torch.rand(600, 64, dtype=torch.float64), torch.rand(3, 600, 64, dtype=torch.float64)
+
+    def do(carry: list[Tensor], data: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        (x,), (g,) = carry, data
+        mean = tree_sum(x) / 600
+        return [0.5 * (x + x[torch.arange(599, -1, -1)]) - 0.1 * g], [
+            mean,
+            tree_sum((x - mean).square()),
+            tree_sum((x - g).square()),
+        ]
+
+    expected, rows = x.clone(), []
+    for each in g:
+        (expected,), kept = do([expected], [each])
+        rows.append(kept)
+    assert written_out(do, [x], [g]).scratch < 600 * 64 * 8  # neither square is in memory
+    made = compiled(do, [x], [g])
+    found = [torch.zeros(3, 1, 64, dtype=torch.float64) for _ in range(3)]
+    bound = made.bound([x.clone()], [g], found)
+    bound(0, 3)
+    assert torch.equal(bound.carry[0], expected)
+    assert all(torch.equal(each, torch.stack(own)) for each, own in zip(found, zip(*rows, strict=True), strict=True))
