@@ -58,6 +58,12 @@ def header(tag: Tag) -> tuple[bytes, int]:
     return head, zlib.crc32(head) >> 1
 
 
+@lru_cache
+def patient(seconds: int) -> timedelta:
+    """How long to wait for a message."""
+    return timedelta(seconds=seconds)
+
+
 def describe(head: bytes) -> str:
     """A header in words."""
     number, _, name = HEADER.unpack(head)
@@ -211,24 +217,25 @@ def _schedule(threads: list[int], policy: str) -> None:
             os.sched_setscheduler(thread, getattr(os, policy), os.sched_param(0))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Arriving:
-    """Messages under way (see ``distopt.engines.workers.exchange.Arriving``)."""
+    """Messages under way (see ``distopt.engines.workers.exchange.Arriving``), with the header that they should have."""
 
     group: Group
     tag: Tag
+    due: bytes
     coming: list[tuple[int, Tensor, Any]]
 
     def wait(self, patience: timedelta | None = None) -> None:
         """Return when all are here, or raise after ``patience`` (None: the group's)."""
-        due, patience = header(self.tag)[0], patience or timedelta(seconds=self.group.timeout)
-        self.group.reach(self.tag)
+        group, due, limit = self.group, self.due, patience or patient(self.group.timeout)
+        group.reach(self.tag)
         for sender, buffer, work in self.coming:
             try:
-                work.wait(patience)
+                work.wait(limit)
             except RuntimeError as error:
-                raise self.group.lost([sender], self.tag, error) from error
-            self.group.check_header(ctypes.string_at(buffer.data_ptr(), FRONT), due, sender)
+                raise group.lost([sender], self.tag, error) from error
+            group.check_header(ctypes.string_at(buffer.data_ptr(), FRONT), due, sender)
 
 
 @dataclass
@@ -240,13 +247,13 @@ class GlooTransport:
 
     def expect(self, tag: Tag, into: dict[int, Tensor]) -> Arriving:
         """See ``distopt.engines.workers.exchange.Transport``."""
-        (_, number), coming = header(tag), []
+        (due, number), coming = header(tag), []
         for sender, buffer in into.items():
             try:
                 coming.append((sender, buffer, self.group.pg.recv([buffer], sender, number)))
             except RuntimeError as error:
                 raise self.group.lost([sender], tag, error) from error
-        return Arriving(self.group, tag, coming)
+        return Arriving(self.group, tag, due, coming)
 
     def send(self, tag: Tag, outgoing: dict[int, Tensor]) -> None:
         """See ``distopt.engines.workers.exchange.Transport``."""
@@ -262,7 +269,7 @@ class GlooTransport:
 
     def settle(self, patience: timedelta | None = None) -> None:
         """Wait until all sent messages are taken. Their receivers do the same exchanges in the same order, and already wait for them."""
-        limit = patience or timedelta(seconds=self.group.timeout)
+        limit = patience or patient(self.group.timeout)
         for receiver, tag, work, _ in self._leaving:
             try:
                 work.wait(limit)
