@@ -15,7 +15,7 @@ from distopt.codegen.leaves import Leaves
 from distopt.codegen.record import Unsupported
 from distopt.costs.data import evaluate
 
-LARGE, LARGE_ROWS = 2**16, 2**20
+LARGE, LARGE_ROWS = 2**16, 2**19
 """Numbers in the points of all agents in all rounds from which on compiling is soon paid for: 0.01 seconds for each function, 0.05 for a new
 one. Where a scenario's costs have rows (see ``distopt.costs.linear``), only little is left to be compiled."""
 
