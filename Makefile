@@ -66,6 +66,7 @@ bench: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/sums.py --log
 	$(VENV)/bin/python benchmarks/scale.py --log
 	$(VENV)/bin/python benchmarks/startup.py --log
+	$(VENV)/bin/python benchmarks/parts.py --log
 	$(VENV)/bin/python benchmarks/peers.py --log
 	$(VENV)/bin/python benchmarks/engines.py --log
 	$(VENV)/bin/python benchmarks/compression.py --log

@@ -9,11 +9,12 @@ from string import Template
 from typing import Any
 
 from cells import number, table
+from page_targets import summary
 from page_training import parts
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-LOGS = ("speed", "whole", "scale", "peers", "startup", "sums", "engines", "compression", "training")
+LOGS = ("speed", "whole", "scale", "peers", "startup", "parts", "sums", "engines", "compression", "training")
 TIMED = {
     "compression": ("speed", "link"),
     "training": ("link", "overlap", "overhead"),
@@ -120,6 +121,15 @@ def sums_table(log: Any) -> str:
 def own_table(log: Any) -> str:
     rows = [[kind(own), number(1e6 * own["cpu"]), number(own["ratio"])] for own in log["distopt"]]
     return table(["distopt", "CPU µs", "times fewer"], rows)
+
+
+def compiling_table(log: Any) -> str:
+    """Milliseconds to compile what a user meets first, and the part that takes longest."""
+    cases = log["compiling"]
+    slowest = max(cases, key=lambda name: float(cases[name]["cold"]))
+    names = dict.fromkeys(["gtadam on moving_target", "gtadam on flights", slowest])
+    rows = [[name, *(number(1e3 * cases[name][when]) for when in ("cold", "warm"))] for name in names]
+    return table([f"{len(cases)} cases, among them", "cold ms", "warm ms"], rows)
 
 
 def regret_table(text: str) -> str:
@@ -288,6 +298,7 @@ def page(found: dict[str, Any], regret: str) -> str:
     peers, packed = found["peers"], found["compression"]
     return Template((HERE / "page.md").read_text()).substitute(
         machines=machines(found),
+        targets=summary(found),
         speed=speed_table(found["speed"]),
         bytes=bytes_table(found["speed"]),
         whole=whole_table(found["whole"]),
@@ -301,6 +312,13 @@ def page(found: dict[str, Any], regret: str) -> str:
         startup=number(found["startup"]["cpu_seconds"]),
         example=number(found["startup"]["example"]["distopt"]),
         script=number(found["startup"]["example"]["NumPy"]),
+        compiling=compiling_table(found["parts"]),
+        flights=number(found["parts"]["minimisers"]["flights"]),
+        digits=number(found["parts"]["minimisers"]["digits"]),
+        command=" ".join(found["parts"]["command"]["arguments"]),
+        command_seconds=number(found["parts"]["command"]["cpu_seconds"]),
+        memory=number(found["parts"]["memory"]["1000000"]),
+        little=number(found["parts"]["memory"]["1000"]),
         stages=table(["stage", "CPU s"], [[name, number(s)] for name, s in found["startup"]["stages"].items()]),
         regret=regret_table(regret),
         engines=engines_table(found["engines"]),

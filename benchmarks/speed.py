@@ -137,7 +137,7 @@ def figures(title: str, problem: Problem) -> dict[str, Any]:
     if isinstance(problem, Logistic) and len(problem.A) > 1:
         length = len(
             problem.A
-        )  # the yardsticks take so many rounds' data again and again: more of them would be farther away from the processor
+        )  # the yardsticks go round so many rounds' data; more would lie farther from the processor
     answers = {
         "bare": ours(problem, observe=False, length=length),
         "measured": ours(problem, observe=True, length=length),

@@ -35,8 +35,8 @@ def test_the_page_of_rules_has_the_tables_of_the_log(tables: ModuleType) -> None
 
 def test_the_readme_says_how_fast_rounds_are(tables: ModuleType) -> None:
     ratios = [each["seconds"]["bare"] / each["seconds"]["C"] for each in tables.logs()["speed"]["problems"]]
-    assert 0.35 < min(ratios) < 0.45 and 0.75 < max(ratios) < 0.85
-    assert "A round takes 0.4 to 0.8 of the time of a plain C loop" in (ROOT / "README.md").read_text()
+    assert 0.35 < min(ratios) < 0.45 and 0.65 < max(ratios) < 0.75
+    assert "A round takes 0.4 to 0.7 of the time of a plain C loop" in (ROOT / "README.md").read_text()
 
 
 def test_the_guide_says_what_the_regrets_are() -> None:
@@ -79,12 +79,39 @@ def test_another_log_makes_another_page(tables: ModuleType) -> None:
         found["compression"]["bytes"]["rows"][0],
         found["compression"]["regret"]["streams"][0]["methods"][1],
         found["compression"]["link"]["cases"][0],
+        found["parts"]["command"],
+        found["parts"]["minimisers"],
     ):
-        name = next(name for name in ("bare", "ranks", "encode", "wire", "bits", "seconds") if name in part)
+        names = ("bare", "ranks", "encode", "wire", "bits", "seconds", "cpu_seconds", "flights")
+        name = next(name for name in names if name in part)
         value, part[name] = part[name], part[name] * 2
         assert tables.page(found, regret) != before, part
         part[name] = value
     assert tables.page(found, regret) == before
+
+
+def test_a_target_that_is_missed_is_named_with_its_reason(tables: ModuleType) -> None:
+    targets = importlib.import_module("page_targets")
+    found = tables.logs()
+    seconds = found["speed"]["problems"][0]["seconds"]
+    what = f"bare over tight C, {found['speed']['problems'][0]['title']}"
+
+    def said(bare: float) -> tuple[str, str]:
+        seconds["bare"] = bare * seconds["tight C"]
+        text = targets.summary(found)
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {what} |")]
+        return row, text
+
+    row, text = said(2.004)
+    assert row == f"| {what} | ≤ 2 | 2.00 | yes |"
+    few, _, every = text.split(" are met")[0].rpartition("\n")[-1].partition(" of ")
+    assert text.count("| yes |") == int(few)
+    assert text.count("| yes |") + text.count("| **no** |") == int(every)
+    row, text = said(2.01)
+    assert row == f"| {what} | ≤ 2 | 2.01 | **no** |"
+    assert text.splitlines().count(f"- {targets.WHY_BARE}") == 1
+    assert all(each.why in text for each in targets.targets(found) if not each.met)
+    assert not targets.at_least("a", 3, 2.9, "").met and targets.at_least("a", 3, 3.0, "").met
 
 
 def test_figures_of_the_page_exist(tables: ModuleType) -> None:
