@@ -26,8 +26,8 @@ WHY_MEASURED = (
     " as much arithmetic as the round itself."
 )
 WHY_WHOLE = (
-    "*Whole runs* of a few small agents: beside the compiled loops a block of 4,096 rounds takes some 4 ms of Python and torch, about 1"
-    " µs a round, and the results of all rounds go through a file where they are larger than 1 MiB, so that memory stays flat. With 16 "
+    "*Whole runs* of a few small agents: beside the compiled loops a block of 4,096 rounds takes some milliseconds of Python and "
+    "torch, and the results of all rounds go through a file where they are larger than 1 MiB, so that memory stays flat. With 16 "
     "x 100 a quarter of the time goes into the costs of all agents at every agent's point, of which agent-wise regrets are made."
 )
 WHY_COMPILING = "*Compiling* takes as long as LLVM takes for the loops of this part."
@@ -36,20 +36,20 @@ WHY_WARM = (
     "that are made of very many operations."
 )
 WHY_MINIMISERS = (
-    "*Minimisers of flights*: every round has 1,024 new rows of 18 numbers, and the minimiser of the round before lies far off. Each "
-    "takes about four Hessians and seven gradients, and the best fixed point four passes over all rows. All of them are NumPy's "
-    "products at the speed of memory and BLAS."
+    "*Minimisers*: every round has new rows (of `flights` 1,024 of 18 numbers), and the minimiser of the round before lies far off. Each "
+    "takes some Hessians and gradients, and the best fixed point some passes over all rows. All of them are NumPy's products, at the "
+    "speed of memory and BLAS."
 )
 WHY_LONG = (
     "*The long command*: three quarters are the minimisers and the costs of all agents at every agent's point, that is exponentials and"
     " logarithms of rows."
 )
-WHY_MEMORY = "*Memory*: most of it is there after 1,000 rounds: Python, torch and LLVM."
+WHY_MEMORY = "*Memory*: the imports and what compiles take most of it where a run is small, and copies of the state where it is large."
 WHY_START = "*The README's command*: importing torch and matplotlib takes about 1.2 s, compiling three methods and finding fonts 0.6 s."
 WHY_RANKS = (
     "*Ranks*: a round has work of its own besides the exchange: about 10 µs with small messages, 40 µs with 256 KiB, and as long as the "
     "exchange itself with 1 MiB, since both move the same bytes through memory. With as many ranks as cores it does not hide behind the "
-    "exchange: gloo's threads need the cores. The bare exchange over this loopback takes 35 to 340 µs."
+    "exchange: gloo's threads need the cores. The faster the network, the more it counts."
 )
 WHY_PEERS = (
     "*A hundred trials at once*: their states do not fit into the first cache. The other package takes half as long on this processor "
@@ -70,8 +70,8 @@ class Target(NamedTuple):
     @property
     def met(self) -> bool:
         """To the digits that are shown."""
-        shown = float(number(self.found))
-        return shown >= self.wanted if self.least else shown <= self.wanted
+        shown, wanted = float(number(self.found)), float(number(self.wanted))
+        return shown >= wanted if self.least else shown <= wanted
 
 
 def at_most(what: str, wanted: float, found: float, why: str, unit: str = "") -> Target:
@@ -120,7 +120,7 @@ def of_parts(log: Any) -> Iterator[Target]:
     yield at_most(
         "20,000 rounds of `drifting_logistic`, the command", 4.5, log["command"]["cpu_seconds"], WHY_LONG, "CPU s"
     )
-    yield at_most("10⁶ rounds of 4 agents, memory", 350, log["memory"][str(10**6)] * MIB / 1e6, WHY_MEMORY, "MB")
+    yield at_most("10⁶ rounds of 4 agents, memory", 350, log["memory"][str(10**6)] / 1e6, WHY_MEMORY, "MB")
 
 
 def of_start(log: Any) -> Iterator[Target]:

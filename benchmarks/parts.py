@@ -3,11 +3,11 @@
 Usage: python benchmarks/parts.py [--log]    --log writes benchmarks/results/parts.json
 
 - *compiling*: CPU seconds to record, write out and compile the rounds with their measurements, in a process that has an empty cache (*cold*), and
-  in other ones that find the functions there (*warm*, the least of a few): gtadam on two scenarios, every algorithm, gtadam with every
+  in others that find the functions there (*warm*, the least of a few): gtadam on two scenarios, every algorithm, gtadam with every
   compressor.
 - *minimisers*: rounds for each CPU second of all that the comparator finds: x*_t, the costs there, and the best fixed point.
 - *command*: CPU seconds of 20,000 rounds on ``drifting_logistic``, the whole process.
-- *memory*: MiB of a process with 10⁶ rounds of 4 agents, at most, and of one with 1,000.
+- *memory*: bytes of a process with 10⁶ rounds of 4 agents, at most, and of one with 1,000.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def minimisers() -> dict[str, float]:
     return found
 
 
-def memory(rounds: int) -> float:
-    """MiB that this process has had at most."""
+def memory(rounds: int) -> int:
+    """Bytes that this process has had at most."""
     import distopt
 
     distopt.simulate("ring", agents=4, scenario="moving_target", algorithm="gtadam", rounds=rounds)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def command() -> float:
@@ -141,7 +141,7 @@ def main() -> None:
         print(f"{name:30} cold {cold[at]:.2f}, warm {warm[at]:.3f} CPU seconds")
     print("minimisers, rounds/s:", {name: round(each) for name, each in figures["minimisers"].items()})
     print(f"distopt {' '.join(LONG)}: {figures['command']['cpu_seconds']:.2f} CPU seconds")
-    print("MiB:", {rounds: round(each) for rounds, each in figures["memory"].items()})
+    print("MiB:", {rounds: round(each / 2**20) for rounds, each in figures["memory"].items()})
     if asked.log:
         log("parts", figures, about)
 

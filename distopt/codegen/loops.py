@@ -89,8 +89,8 @@ Statement = Block | Loop | If
 def work(statement: Statement) -> int:
     """How many numbers a statement computes, about."""
     if isinstance(statement, Block):
-        return 1
-    turns = statement.stop - statement.start if isinstance(statement, Loop) and statement.kind != "lanes" else 1
+        return len(statement.stores)
+    turns = (statement.stop - statement.start) // statement.step if isinstance(statement, Loop) else 1
     return turns * sum(map(work, statement.body))
 
 

@@ -99,8 +99,8 @@ class Translation:
             if dear or (again and not self._cheap(lazy)):
                 lazy = self.nests.realised(lazy)
             self._lazies[id(array)] = lazy
-        if sliced(operation) is not None:
-            self._sliced.add(id(self.lazy(operation.args[0]).held))
+        if sliced(operation) is not None and (held := self.lazy(operation.args[0]).held) is not None:
+            self._sliced.add(id(held))
 
     def given(self, number: Expr) -> bool:
         """Whether a number is data as they stand, which no round changes."""
@@ -118,13 +118,13 @@ class Translation:
         """Whether the numbers of a tensor are made of a few others, by quick operations alone."""
         return lazy.cost <= CHEAP and operations([self._number(lazy)]) <= QUICK
 
-    def _lasts(self, lazy: Lazy, later: Collection[int] = ()) -> bool:
+    def _lasts(self, lazy: Lazy, kept: Collection[int] = ()) -> bool:
         """Whether its numbers can be made at any time. What goes from round to round is written over once nobody reads it any more.
 
-        ``later`` are memory that is read anyway by other loops than the one that writes it over.
+        Memory in ``kept`` lasts: other loops than the one that writes it over read it, too.
         """
         reads = loads([self._number(lazy)])
-        return not any(read.value in self._changing and id(read.value) not in later for read in reads)
+        return not any(read.value in self._changing and id(read.value) not in kept for read in reads)
 
     def _number(self, lazy: Lazy) -> Expr:
         return lazy.at(self.nests.index(lazy.shape))

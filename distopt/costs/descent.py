@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distopt.costs.linear import DENSE, Rows, Scored
-from distopt.costs.products import Floats, Solve, conjugate_gradients, norm, one_thread, scatter
+from distopt.costs.products import Floats, Solve, conjugate_gradients, norm, one_thread, product, scatter
 
 DONE, NOISE = 1e-15, 1e-13
 """Relative gradient norms: nothing is left to gain below the first; below the second, a gradient that no longer shrinks is rounding."""
 
-WIDE = 1000
-"""Features up to which conjugate gradients have a preconditioner."""
+SEEN = 4
+"""Rows of a problem for each feature, from which on they tell how features vary together."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,26 @@ class Spread:
     V: Floats
 
     @classmethod
-    def of(cls, rows: Rows) -> Spread:
-        """That of these rows."""
+    def of(cls, rows: Rows) -> Spread | None:
+        """That of these rows; None if there are too few of them.
+
+        A tenth of what n rows in p directions show by chance is added, p / n of the mean: where others vary, the first rows may not.
+        """
+        P, M, p = rows.pooled.shape
+        if SEEN * p > M:
+            return None
+        weight = np.broadcast_to(rows.weight, (P, M)).reshape(1, -1)
         with one_thread:
-            return cls(*np.linalg.eigh(scatter(rows.weight, rows.pooled).mean(0)))
+            values, V = np.linalg.eigh(scatter(weight, rows.pooled.reshape(1, -1, p))[0] / P)
+        return cls(np.maximum(values, 0.0) + 0.1 * values.mean() * p / (P * M), V)
 
     def solve(self, at: Scored) -> Solve:
         """The function from r [P, d] to an estimate of H^-1 r, where H is the Hessian at a point."""
         bends = at.bent() * self.values + at.rows.agents * at.rows.l2
-        least = 1e-12 * bends.max()  # of features that are 0 in all rows
-        if not least > 0:
+        if not bends.min() > 0:
             return lambda r: r
-        near, p = (self.V / np.maximum(bends, least)) @ self.V.T, len(self.V)
-        return lambda r: (r.reshape(-1, p) @ near).reshape(r.shape)
+        near, p = product(self.V / bends, self.V.T), len(self.V)
+        return lambda r: product(r.reshape(-1, p), near).reshape(r.shape)
 
 
 def minimise(
@@ -89,7 +96,7 @@ def _step(at: Scored, flat: Floats, spread: Spread | None) -> Solve:
     """The function from a gradient, of relative norm ``flat`` [P], to Newton's step."""
     if at.x.shape[-1] > DENSE:
         times, about = at.curvature(), None if spread is None else spread.solve(at)
-        exact = np.clip(np.maximum(np.sqrt(flat), 0.1 * DONE / flat), 1e-8, 0.1)
+        exact = np.clip(np.maximum(np.sqrt(flat), 0.1 * DONE / np.maximum(flat, DONE)), 1e-8, 0.1)
         return lambda g: conjugate_gradients(times, g, exact, about)
     H = at.hessian()
 

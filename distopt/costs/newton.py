@@ -45,7 +45,7 @@ def _step(problem: Sum | Horizon, x: Tensor, flat: Tensor) -> Solved:
 
 
 def _estimated(problem: Sum | Horizon, like: Horizon) -> Step:
-    """Steps by the Hessian of an estimate. Where rows have few features, and a step does not lead far, one Hessian of the problem
+    """Steps by the Hessian of an estimate. Where rows have few coordinates, and a step does not lead far, one Hessian of the problem
     corrects all that follow."""
     if like.scenario.linear_rows is None or int(like.scenario.dim) > NARROW:
         good = 0.0 if like.scenario.linear_rows is None else GOOD

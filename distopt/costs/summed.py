@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distopt.costs import linear
 from distopt.costs.data import BLOCK_BYTES, LONGEST_BLOCK, Blocks, Thinned, evaluate
-from distopt.costs.descent import WIDE, Spread
+from distopt.costs.descent import Spread
 from distopt.costs.evaluation import Evaluator
 from distopt.costs.linear import Rows, Scored
 from distopt.costs.products import Floats, one_thread
@@ -101,7 +101,7 @@ class Sum:
         """The first rows, and how they lie where conjugate gradients have use for it."""
         assert self.pieces is not None
         rows = self.pieces[0][1]
-        return rows, Spread.of(rows) if int(self.scenario.dim) > linear.DENSE and rows.X.shape[-1] <= WIDE else None
+        return rows, Spread.of(rows) if int(self.scenario.dim) > linear.DENSE else None
 
     def value(self, x: Tensor) -> Tensor:
         """F_t = sum_i f_{i,t} at x [P, d]: [P]."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distopt.codegen import function, fusion, parts
 from distopt.codegen.function import compiled, written_out
-from distopt.codegen.loops import Loop
+from distopt.codegen.loops import Loop, work
 from distopt.codegen.memory import Routine
 from distopt.numerics.sums import tree_sum
 
@@ -184,3 +184,15 @@ def test_sums_over_slices_of_what_rounds_change_read_it_again() -> None:
     bound(0, 3)
     assert torch.equal(bound.carry[0], expected)
     assert all(torch.equal(each, torch.stack(own)) for each, own in zip(found, zip(*rows, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_work_grows_with_the_numbers(rows: int) -> None:
+    """It decides what is worth a meeting of threads: sums in chunks, and of several rows at a time, count each number about once."""
+
+    def of(n: int) -> int:
+        made = planned(lambda x: [x.sum(-1)], torch.zeros(rows, n, dtype=torch.float64))
+        return sum(map(work, made.body))
+
+    for n in (100, 1000, 1032, 2048, 3000):
+        assert 0.9 * rows * n < of(n) < 1.5 * rows * n + 100, n

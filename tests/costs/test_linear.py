@@ -100,7 +100,7 @@ def test_costs_gradients_and_hessians_are_the_scenarios_own(scenario: Any, monke
 def test_a_preconditioner_saves_products_and_changes_no_solution(classes: int) -> None:
     """Features whose sizes lie three orders apart."""
     rng = np.random.default_rng(3)
-    P, m, p = 3, 40, 12
+    P, m, p = 3, 120, 30
     X = rng.standard_normal((P, AGENTS, m, p)) * np.logspace(0, -3, p)
     y = rng.choice([-1.0, 1.0], (P, AGENTS, m)) if classes == 1 else rng.integers(classes, size=(P, AGENTS, m))
     rows = Rows(X, y, np.full((1, AGENTS, m), 1 / m), 1e-4)
@@ -114,7 +114,9 @@ def test_a_preconditioner_saves_products_and_changes_no_solution(classes: int) -
 
         return conjugate_gradients(counted, g, np.full(P, 1e-10), about)
 
-    plain, helped = solved(0, None), solved(1, Spread.of(rows).solve(at))
+    spread = Spread.of(rows)
+    assert spread is not None
+    plain, helped = solved(0, None), solved(1, spread.solve(at))
     exact = np.linalg.solve(at.hessian(), g[..., None])[..., 0]
     for found in (plain, helped):
         np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-8 * np.abs(exact).max())
@@ -126,10 +128,62 @@ def test_a_preconditioner_bears_features_without_values_and_costs_without_curvat
     X[..., :2] = np.random.default_rng(0).standard_normal((1, AGENTS, 4, 2))
     rows = Rows(X, np.ones((1, AGENTS, 4)), np.ones((1, AGENTS, 4)), 0.0)
     g, spread = np.ones((1, 3)), Spread.of(rows)
+    assert spread is not None
     assert np.isfinite(spread.solve(rows.at(np.zeros((1, 3))))(g)).all()
     far = rows.at(1e200 * np.array([[1.0, 0.0, 0.0]]))
     assert far.bent() == 0
     np.testing.assert_array_equal(spread.solve(far)(g), g)
+
+
+def test_few_rows_make_no_preconditioner() -> None:
+    """They show no direction: what is 0 in all of them may vary elsewhere."""
+    rng = np.random.default_rng(0)
+
+    def spread(agents: int) -> Spread | None:
+        X, ones = rng.standard_normal((2, agents, 5, 30)), np.ones((1, agents, 5))
+        return Spread.of(Rows(X, ones, ones, 0.1))
+
+    assert spread(23) is None
+    assert spread(24) is not None
+
+
+def test_a_problem_that_is_solved_at_the_start_disturbs_no_other() -> None:
+    """All its weights are 0, so that its gradient is exactly 0 where the search begins."""
+    p = linear.DENSE + 20
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((3, AGENTS, 160, p)), rng.choice([-1.0, 1.0], (3, AGENTS, 160))
+    w = np.full((3, AGENTS, 160), 1 / 160)
+    w[1] = 0
+    rows = Rows(X, y, w, 1e-2)
+    found = Spread.of(rows)
+    assert found is not None
+    for spread in (None, found):
+        x, residual = minimise(rows, np.zeros((3, p)), 1.0, spread)  # a warning is an error
+        assert residual.max() < 1e-12 and not x[1].any() and x[::2].any(1).all()
+
+
+def test_one_hessian_of_all_rounds_corrects_those_of_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it the last steps are Newton's own, and few."""
+    made: list[type] = []
+    hessian = Horizon.hessian
+
+    def counting(self: Horizon, x: Tensor) -> Tensor:
+        made.append(type(self.blocks))
+        return hessian(self, x)
+
+    monkeypatch.setattr(Horizon, "hessian", counting)
+    key = Key(0, range(AGENTS), range(1), AGENTS)
+    it = Comparator(Blocks(registry.make("scenarios", "flights"), key, 2 * comparator.ENOUGH))
+    fixed = it.fixed()
+    assert fixed is not None and made.count(Blocks) == 1
+    corrected = made.count(Thinned)
+    whole = Horizon(it.blocks, 1, it._evaluator)
+    assert float(whole.both(fixed)[:, 1:].norm() / whole.scale(fixed)) < 1e-9
+    monkeypatch.setattr("distopt.costs.newton.NARROW", 0)
+    made.clear()
+    again = Comparator(Blocks(registry.make("scenarios", "flights"), key, 2 * comparator.ENOUGH)).fixed()
+    assert again is not None and made.count(Thinned) > corrected
+    np.testing.assert_allclose(again, fixed, rtol=0, atol=1e-9)
 
 
 def part_of(batch: Any, k: int) -> Any:
@@ -343,14 +397,15 @@ def test_thinned_blocks_stand_for_the_run(step: int, monkeypatch: pytest.MonkeyP
 
 
 def digest() -> str:
-    """Of the minimisers and costs of a problem that is large enough for a library to share it among threads."""
+    """Of the minimisers and costs of problems that are large enough for a library to share them among threads."""
     import hashlib
 
-    found = Comparator(blocks(made("digits"), 3))
     whole = hashlib.sha256()
-    for leaf in (*found.reference(0)[:-1], found.fixed()):
-        assert leaf is not None
-        whole.update(leaf.numpy().tobytes())
+    for spec in ("digits", "rbf_drift:features=200,classes=3,window=270"):
+        found = Comparator(blocks(made(spec), 3))
+        for leaf in (*found.reference(0), found.fixed()):
+            if leaf is not None:
+                whole.update(leaf.numpy().tobytes())
     return whole.hexdigest()
 
 

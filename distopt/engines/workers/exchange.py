@@ -200,12 +200,13 @@ class HaloExchange:
         due = self._ahead.pop(stage, None)
         self._sent[stage] = self._expect(k, stage) if due is None else due
         self.transport.send(self._tag(k, stage), self.side(stage, k, False).messages)
+        if not self._sent[stage].pieces:
+            self._look_ahead(stage)  # nobody will wait
 
     def wait(self, stage: str) -> list[list[Tensor]]:
         """Wait for the others' rows of a stage that was sent: those of each leaf [R, *, *] by block, in ascending order."""
         due = self._sent[stage]
-        if self.k + 1 in self._rounds and stage not in self._ahead:
-            self._ahead[stage] = self._expect(self.k + 1, stage)
+        self._look_ahead(stage)
         due.wait()
         return due.pieces
 
@@ -214,6 +215,11 @@ class HaloExchange:
         pieces, order = self.wait(stage), self._entry(self.halo.order, self.k)
         wholes = [torch.cat([row, *(piece[leaf] for piece in pieces)], 1) for leaf, row in enumerate(rows)]
         return wholes if order is None else [whole.index_select(1, order) for whole in wholes]
+
+    def _look_ahead(self, stage: str) -> None:
+        """Expect what comes of a stage in the next round."""
+        if self.k + 1 in self._rounds and stage not in self._ahead:
+            self._ahead[stage] = self._expect(self.k + 1, stage)
 
     def _expect(self, k: int, stage: str) -> Pending:
         self._used = self.turn(k)
