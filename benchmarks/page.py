@@ -286,7 +286,11 @@ def machines(found: dict[str, Any]) -> str:
     made = {f"`{log}.json`": found[log]["machine"] for log in LOGS if "machine" in found[log]}
     made |= {f"`{log}.json`, {part}": found[log][part]["machine"] for log, each in TIMED.items() for part in each}
     busy = [log for log, about in made.items() if about["load"] > 1]
-    note = f"\n\nOthers worked on the machine during {'; '.join(busy)}: those times are provisional." if busy else ""
+    note = (
+        f"\n\nThe load was above 1 when these began: {'; '.join(busy)}. It may be left from a benchmark before; else those times are provisional."
+        if busy
+        else ""
+    )
     return (
         table(["log", *names], [[log, *(str(about[name] or "-") for name in names)] for log, about in made.items()])
         + note
