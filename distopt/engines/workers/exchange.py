@@ -150,7 +150,9 @@ class HaloExchange:
         """Go to round k, or past the last one: nothing is left under way of the rounds before."""
         if k == self.k:
             return
-        for due in self._sent.values():
+        for stage, due in self._sent.items():
+            if due.k == self.k:
+                self._look_ahead(stage)  # whoever hears from here has it already, and waits for it if rounds end
             due.wait()
         for stage, due in [item for item in self._ahead.items() if item[1].k < k]:  # left out
             self.transport.send(self._tag(due.k, stage), self.side(stage, due.k, False).messages)
@@ -200,8 +202,6 @@ class HaloExchange:
         due = self._ahead.pop(stage, None)
         self._sent[stage] = self._expect(k, stage) if due is None else due
         self.transport.send(self._tag(k, stage), self.side(stage, k, False).messages)
-        if not self._sent[stage].pieces:
-            self._look_ahead(stage)  # nobody will wait
 
     def wait(self, stage: str) -> list[list[Tensor]]:
         """Wait for the others' rows of a stage that was sent: those of each leaf [R, *, *] by block, in ascending order."""
