@@ -17,8 +17,8 @@ from distopt.errors import InputError
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """GridScalar that user code makes without naming a precision (``t / 10`` of whole rounds) get this one."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
+    try:  # from here on, so that a signal in between leaves nothing changed
+        torch.set_default_dtype(dtype)
         yield
     finally:
         torch.set_default_dtype(before)
