@@ -19,9 +19,9 @@ SEEN = 4
 
 @dataclass(frozen=True)
 class Spread:
-    """How rows lie: the mean of sum_k w_k X_k X_k' over some problems, V diag(values) V'.
+    """How rows lie: the mean of sum_k w_k X_k X_k' over some problems, V diag(values) V', with values [p] and V [p, p].
 
-    The Hessian of a class's scores is about a multiple of it, and l2 N I.
+    Each class has a block of the Hessian. It is about a multiple of this matrix, plus N l2 I.
     """
 
     values: Floats
