@@ -96,9 +96,9 @@ class Pending:
 class HaloExchange:
     """A worker's exchanges, in round ``start + k`` entry ``k`` of its halo.
 
-    Receives for a round are posted before waiting for the messages of the round before, or when that round is left. Later, a message might come unexpected, and
-    keep gloo's thread spinning on a lock that this thread needs. Earlier, the receiver's word that it is ready would wake the
-    other worker's gloo while that one computes: a round of 256 KiB messages between two ranks took nearly twice as long.
+    Receives for a round are posted before waiting for the messages of the round before, or when that round is left. Later, a message
+    might come unexpected, and keep gloo's thread spinning on a lock that this thread needs. Earlier, the receiver's word that it is
+    ready would wake the other worker's gloo while that one computes: rounds of small messages between two ranks took a third longer.
 
     All rounds have the same stages. If an algorithm leaves one out, all workers leave it out, and send padding messages to the workers
     that expect one.
