@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,16 +14,43 @@ from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
 
+_within: list[
+    list[torch.dtype]
+] = []  # for each that is within ``default_dtype``, in order of entry: the precision to go back to
+_one_at_a_time = threading.RLock()
+os.register_at_fork(
+    before=_one_at_a_time.acquire, after_in_parent=_one_at_a_time.release, after_in_child=_one_at_a_time.release
+)
+
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """GridScalar that user code makes without naming a precision (``t / 10`` of whole rounds) get this one."""
-    before = torch.get_default_dtype()
+    """Numbers that user code makes without naming a precision (``t / 10`` of whole rounds) get this one.
+
+    The precision belongs to the whole process. Threads that are within at the same time share it, so they must ask for the same one.
+    When the last of them leaves, it is again what it was before the first one entered, in whichever order they leave.
+    """
+    mine: list[torch.dtype] = []
     try:  # from here on, so that a signal in between leaves nothing changed
-        torch.set_default_dtype(dtype)
+        with _one_at_a_time:
+            mine.append(torch.get_default_dtype())
+            _within.append(mine)
+            torch.set_default_dtype(dtype)
         yield
     finally:
-        torch.set_default_dtype(before)
+        with _one_at_a_time:
+            _leave(mine)
+
+
+def _leave(mine: list[torch.dtype]) -> None:
+    place = next((k for k, each in enumerate(_within) if each is mine), None)
+    if place is None:  # a signal came before the entry
+        return
+    del _within[place]
+    if place == len(_within):
+        torch.set_default_dtype(mine[0])
+    else:  # who came later goes back to what was before
+        _within[place][:] = mine
 
 
 def tensors(tree: Any) -> list[Tensor]:

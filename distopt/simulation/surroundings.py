@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from distopt.errors import InputError
+from distopt.numerics.trees import default_dtype
 
 
 class _Here:
@@ -48,8 +49,7 @@ def set_aside() -> Iterator[None]:
 def _set(stack: ExitStack) -> None:
     if torch.empty(0).device.type != "cpu":  # torch 2.8 cannot say the default device once it was set to None
         stack.enter_context(torch.device("cpu"))
-    stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-    torch.set_default_dtype(torch.float32)
+    stack.enter_context(default_dtype(torch.float32))
     stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
     torch.set_float32_matmul_precision("highest")
     stack.enter_context(torch.inference_mode(False))

@@ -60,7 +60,7 @@ class Task(NamedTuple):
 
 
 ONE_BY_ONE = threading.Lock()
-"""Agents are made under torch's default precision, which is the whole process's: threads must not set it at the same time."""
+"""Agents are made under torch's default precision, which is the whole process's: threads must not want different ones at the same time."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,10 @@ def agents(task: Task, partition: Partition, me: int, transport: Transport, pref
     network = Network.of(build_topology(task.network, N, 0), "metropolis", algorithm, task.channel, everyone)
     ids = partition.blocks[me]
     x = torch.zeros(1, len(ids), D, dtype=getattr(torch, task.dtype))
-    method = Method.of(algorithm, network.channels, N, x)
-    made = Agents(method, network, partition, me, Key(0, ids, range(1), N), transport, prefix=prefix)
-    made.place(x)
+    with ONE_BY_ONE:
+        method = Method.of(algorithm, network.channels, N, x)
+        made = Agents(method, network, partition, me, Key(0, ids, range(1), N), transport, prefix=prefix)
+        made.place(x)
     return made
 
 
@@ -131,8 +132,7 @@ def life(
     """The points of a block's agents in several tasks side by side, [T + 1, n, d] each, and what happened."""
     noted, ids = Noted(transport), partition.blocks[me]
     prefixes = ["", *(f"{k}/" for k in range(1, len(tasks)))]
-    with ONE_BY_ONE:
-        each = [agents(task, partition, me, noted, prefix) for task, prefix in zip(tasks, prefixes, strict=True)]
+    each = [agents(task, partition, me, noted, prefix) for task, prefix in zip(tasks, prefixes, strict=True)]
     points = [[one.x.clone()] for one in each]
     for t in range(ROUNDS):
         for one in each:
@@ -303,8 +303,7 @@ def test_rounds_may_end_and_be_begun_again_at_any_time(blocks: str, between: str
         task = Task(algorithm, channel, network)
 
         def broken(task: Task, me: int, transport: Transport) -> NDArray[Any]:
-            with ONE_BY_ONE:
-                one = agents(task, partition, me, transport)
+            one = agents(task, partition, me, transport)
             for t in range(ROUNDS):
                 one.step(task.gradients(one.x, t, partition.blocks[me]))
                 BREAKS[between](one)
