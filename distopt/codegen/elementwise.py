@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from distopt.codegen import functions
+from distopt.codegen import functions, special
 from distopt.codegen.expressions import BYTES, FLOATS, Expr, Type
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 
 
 def _nan(a: Expr) -> Expr:
@@ -108,6 +108,7 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "maximum": maximum,
     "minimum": minimum,
     "remainder": remainder,
+    "fmod": lambda a, b: a.pool.make("rem", a.type, a, b) if a.type in FLOATS else a - truncated(a, b) * b,
     "floor_divide": floor_divide,
     "bitwise_and": _bitwise("and"),
     "bitwise_or": _bitwise("or"),
@@ -158,6 +159,9 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
 }
 """Of one number, exact or rounded once or twice."""
 
+FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {**functions.FUNCTIONS, **special.FUNCTIONS}
+"""Of one number, computed in float64."""
+
 SAME = ("clone", "alias", "detach", "lift_fresh", "contiguous", "positive")
 """Operations that change no number."""
 
@@ -176,8 +180,13 @@ def reinterpreted(a: Expr, type: Type) -> Expr:
     return a.bits(type)
 
 
+def computed(name: str, x: Expr) -> Expr:
+    """A function of a number of either precision."""
+    return FUNCTIONS[name](x.to("f64")).to(x.type)
+
+
 def called(name: str) -> Callable[[Expr], Expr] | None:
     """An operation of one number by its name; None if there is none."""
     if name in UNARY:
         return UNARY[name]
-    return (lambda a: functions.computed(name, a)) if name in functions.FUNCTIONS else None
+    return (lambda a: computed(name, a)) if name in FUNCTIONS else None

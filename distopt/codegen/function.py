@@ -15,7 +15,8 @@ from distopt.codegen.keeping import keep, wanted
 from distopt.codegen.memory import Routine, planned
 from distopt.codegen.module import assembly
 from distopt.codegen.readable import source
-from distopt.codegen.record import Recording, Unsupported, record
+from distopt.codegen.record import record
+from distopt.codegen.recording import Recording, Unsupported
 from distopt.codegen.threads import LARGE, count, together
 
 Do = Callable[[list[Tensor], list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]

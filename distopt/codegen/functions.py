@@ -116,7 +116,7 @@ NORMAL_FARTHEST = (
 )
 
 
-def _polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
+def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     """c_0 + c_1 x + c_2 x^2 + ..., from the last one on."""
     pool = x.pool
     out = pool.constant(x.type, coefficients[-1])
@@ -144,7 +144,7 @@ def _reduced(x: Expr) -> tuple[Expr, Expr, Expr]:
 
 def _expm1_small(r: Expr, c: Expr) -> tuple[Expr, Expr]:
     """(q, r): e^(r + c) - 1 = r + q."""
-    tail = _polynomial(r, [float(Fraction(1, math.factorial(n))) for n in range(2, 14)])
+    tail = polynomial(r, [float(Fraction(1, math.factorial(n))) for n in range(2, 14)])
     return r.pool.fma(r * r, tail, c + c * r), r
 
 
@@ -195,7 +195,7 @@ def sigmoid(x: Expr) -> Expr:
     return (x < 0.0).where(below, 1.0 / (1.0 + e))
 
 
-def _mantissa(x: Expr) -> tuple[Expr, Expr]:
+def mantissa(x: Expr) -> tuple[Expr, Expr]:
     """(k, m): x = 2^k m with m in [sqrt(1/2), sqrt 2), for a normal number x."""
     pool = x.pool
     bits = x.bits("i64")
@@ -205,16 +205,16 @@ def _mantissa(x: Expr) -> tuple[Expr, Expr]:
     return (k + 0x4338000000000000).bits("f64") - MAGIC, m
 
 
-def _log_near(k: Expr, f: Expr, c: Expr) -> Expr:
+def log_near(k: Expr, f: Expr, c: Expr) -> Expr:
     """ln(2^k (1 + f)) + c."""
     s = f / (2.0 + f)
     z = s * s
-    rest = z * _polynomial(z, LOG)
+    rest = z * polynomial(z, LOG)
     half = 0.5 * f * f
     return k * LN2_HIGH - ((half - (s * (half + rest) + (k * LN2_LOW + c))) - f)
 
 
-def _at_limits(x: Expr, zero: float, inside: Expr) -> Expr:
+def at_limits(x: Expr, zero: float, inside: Expr) -> Expr:
     """A logarithm at ``zero``, below it, at infinity and at NaN."""
     pool = x.pool
     out = x.same(math.inf).where(x, inside)
@@ -225,19 +225,19 @@ def _at_limits(x: Expr, zero: float, inside: Expr) -> Expr:
 def log(x: Expr) -> Expr:
     """The natural logarithm."""
     tiny = x < 2.0**-1022
-    k, m = _mantissa(tiny.where(x * 2.0**54, x))
+    k, m = mantissa(tiny.where(x * 2.0**54, x))
     k = tiny.where(k - 54.0, k)
-    return _at_limits(x, 0.0, _log_near(k, m - 1.0, x.pool.constant("f64", 0.0)))
+    return at_limits(x, 0.0, log_near(k, m - 1.0, x.pool.constant("f64", 0.0)))
 
 
 def log1p(x: Expr) -> Expr:
     """ln(1 + x)."""
     u = 1.0 + x
-    k, m = _mantissa(u)
+    k, m = mantissa(u)
     lost = (k > 1.0).where(1.0 - (u - x), x - (u - 1.0)) / u
     near = k.same(0.0)  # 1 + x is rounded, and x is not
-    inside = _log_near(k, near.where(x, m - 1.0), near.where(x.pool.constant("f64", 0.0), lost))
-    return _at_limits(x, -1.0, inside)
+    inside = log_near(k, near.where(x, m - 1.0), near.where(x.pool.constant("f64", 0.0), lost))
+    return at_limits(x, -1.0, inside)
 
 
 def _quadrant(x: Expr) -> tuple[Expr, Expr, Expr]:
@@ -257,10 +257,10 @@ def _turned(x: Expr, quarters: int) -> Expr:
     k, y, c = _quadrant(x)
     z = y * y
     v = z * y
-    sine = y - ((z * (0.5 * c - v * _polynomial(z, SIN[1:])) - c) - v * SIN[0])
+    sine = y - ((z * (0.5 * c - v * polynomial(z, SIN[1:])) - c) - v * SIN[0])
     half = 0.5 * z
     w = 1.0 - half
-    cosine = w + (((1.0 - w) - half) + (z * (z * _polynomial(z, COS)) - y * c))
+    cosine = w + (((1.0 - w) - half) + (z * (z * polynomial(z, COS)) - y * c))
     turn = (k + (MAGIC + quarters)).bits("i64")
     one, two = pool.constant("i64", 1), pool.constant("i64", 2)
     out = (turn & one).differs(0).where(cosine, sine)
@@ -289,7 +289,7 @@ def _tail(r: Expr, lost: Expr, centre: float, rows: tuple[Sequence[float], Seque
     slope = 1.5 if centre < 5 else 1.4375
     top = _less(rows, Fraction(slope) * Fraction(centre) + Fraction(line), slope)
     t = r - centre
-    small = line + (_polynomial(t, top) / _polynomial(t, rows[1]) + slope * lost)
+    small = line + (polynomial(t, top) / polynomial(t, rows[1]) + slope * lost)
     return r.pool.fma(r, slope, small)
 
 
@@ -298,7 +298,7 @@ def ndtri(p: Expr) -> Expr:
     pool = p.pool
     q = p - 0.5
     s = 0.180625 - q * q
-    near = _polynomial(s, _less(NORMAL_NEAR, Fraction(5, 2), 0.0)) / _polynomial(s, NORMAL_NEAR[1])
+    near = polynomial(s, _less(NORMAL_NEAR, Fraction(5, 2), 0.0)) / polynomial(s, NORMAL_NEAR[1])
     below = q < 0.0
     w = -log(below.where(p, 1.0 - p))
     r = pool.unary("sqrt", w)
@@ -313,7 +313,7 @@ def power(x: Expr, y: Expr) -> Expr:
     pool = x.pool
     size = pool.unary("abs", x)
     tiny = size < 2.0**-1022
-    k, m = _mantissa(tiny.where(size * 2.0**54, size))
+    k, m = mantissa(tiny.where(size * 2.0**54, size))
     k = tiny.where(k - 54.0, k)
     f = m - 1.0
     d = 2.0 + f
@@ -325,7 +325,7 @@ def power(x: Expr, y: Expr) -> Expr:
     cube_low = pool.fma(s, z, -cube) + (s * z_low + s_low * z)
     third = cube * TWO_THIRDS[0]
     third_low = pool.fma(cube, TWO_THIRDS[0], -third) + (cube * TWO_THIRDS[1] + cube_low * TWO_THIRDS[0])
-    fifth = cube * z * _polynomial(z, [2.0 / (2 * n + 5) for n in range(9)])
+    fifth = cube * z * polynomial(z, [2.0 / (2 * n + 5) for n in range(9)])
     first = k * LN2_HIGH + 2.0 * s
     high = first + third
     low = ((k * LN2_HIGH - first) + 2.0 * s) + ((first - high) + third)
@@ -353,8 +353,3 @@ FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
     "special_ndtri": ndtri,
 }
 """By name."""
-
-
-def computed(name: str, x: Expr) -> Expr:
-    """A function of a number of either precision."""
-    return FUNCTIONS[name](x.to("f64")).to(x.type)

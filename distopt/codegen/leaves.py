@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 
 
 class Leaves:

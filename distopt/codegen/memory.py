@@ -10,7 +10,7 @@ from distopt.codegen.expressions import BYTES, Buffer, Expr
 from distopt.codegen.fusion import Group, grouped, shortened
 from distopt.codegen.loops import Statement
 from distopt.codegen.operations import translated
-from distopt.codegen.record import Recording
+from distopt.codegen.recording import Recording
 
 ALIGNMENT = 64
 

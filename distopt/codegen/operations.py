@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distopt.codegen import places, reductions, translate, views
-from distopt.codegen.record import Recording
+from distopt.codegen.recording import Recording
 from distopt.codegen.translate import Handler, Translation
 
 HANDLERS: dict[str, Handler] = {**translate.HANDLERS, **views.HANDLERS, **reductions.HANDLERS, **places.HANDLERS}

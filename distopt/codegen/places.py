@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from distopt.codegen.expressions import Expr, Index
 from distopt.codegen.loops import Block, Lazy, Store
-from distopt.codegen.record import Array, Operation, Unsupported
+from distopt.codegen.recording import Array, Operation, Unsupported
 from distopt.codegen.selection import first_numbers
 from distopt.codegen.translate import Handler, Translation, type_of
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,52 +17,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distopt.errors import first_line
-
-
-class Unsupported(Exception):
-    """Rounds cannot be compiled as one function; the message says why. They can still run one by one in Python."""
-
-
-@dataclass(eq=False)
-class Array:
-    """A tensor of the recording. ``constant`` holds the numbers of one that the function found rather than made.
-
-    ``scalar`` says whether it has no axes, since in mixed operations torch takes the type of the other tensors.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    constant: Tensor | None = None
-    users: int = 0
-
-    @property
-    def scalar(self) -> bool:
-        """Whether it has no axes."""
-        return not self.shape
-
-
-@dataclass
-class Operation:
-    """One operation of torch. Arguments are arrays, numbers, and sequences of them; ``name`` is such as "add.Tensor"."""
-
-    name: str
-    args: tuple[Any, ...]
-    options: dict[str, Any]
-    results: tuple[Array, ...]
-
-
-@dataclass
-class Recording:
-    """``operations`` that make ``results`` from ``inputs``, without those that no result needs."""
-
-    inputs: list[Array]
-    operations: list[Operation] = field(default_factory=list)
-    results: list[Array] = field(default_factory=list)
-
-
-LEAVE, ARRIVE = "leave", "arrive"
-"""Operations that are none of torch's: see ``leave`` and ``arrive``."""
+from distopt.codegen.composites import composite
+from distopt.codegen.recording import (
+    ARRIVE,
+    LEAVE,
+    Array,
+    Operation,
+    Recording,
+    Unsupported,
+    ViewChanged,
+    merged,
+    needed,
+)
 
 ESCAPES = (
     "numpy",
@@ -79,9 +44,11 @@ ESCAPES = (
 )
 """Functions of tensors that hand out their numbers."""
 
-
 SHAPES = ("is_same_size", "_has_same_storage_numel")
 """Operations that only read shapes, which are the same in every round."""
+
+FIXED = ("eye", "linspace", "logspace", "tril_indices", "triu_indices")
+"""Operations that make the same numbers each time, of numbers alone."""
 
 KEPT = "the rounds change a tensor that Python keeps from round to round"
 OTHER = "the rounds do something else each time: they count in Python, or look at numbers of tensors"
@@ -95,6 +62,15 @@ class _Asked(TorchFunctionMode):
         if name in ESCAPES:
             raise Unsupported(f"the rounds look at the numbers of a tensor (Tensor.{name})")
         return func(*args, **(kwargs or {}))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor itself, without what ``torch.func.functionalize`` wraps around it."""
+    if not torch._is_functional_tensor(tensor):
+        return tensor
+    torch._sync(tensor)  # type: ignore[attr-defined, no-untyped-call]  # torch gives it no type
+    plain: Tensor = torch._from_functional_tensor(tensor)
+    return plain
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives its modes no types
@@ -113,6 +89,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
 
     def know(self, tensor: Tensor, array: Array | None = None) -> Array:
         """Set the array that represents a tensor from now on. Tensors are not kept alive, so that recording takes no more memory than a round."""
+        tensor = _plain(tensor)
         array = array or Array(tuple(tensor.shape), tensor.dtype)
         place = id(tensor)
         self._stale.discard(place)
@@ -121,12 +98,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
 
     def array(self, tensor: Tensor) -> Array:
         """The array of a tensor; a tensor that was not seen before is a constant."""
+        tensor = _plain(tensor)
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:
             if id(tensor) in self._stale:
-                raise Unsupported(
-                    "the rounds change a tensor in place and go on using a view of it, or what it is a view of"
-                )
+                raise ViewChanged
             return known[1]
         if tensor.is_meta:  # a Python object kept it from the first recording
             raise Unsupported(OTHER)
@@ -156,6 +132,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
             raise Unsupported(f"the rounds draw random numbers with torch ({name})")
         if name.partition(".")[0] in SHAPES:
             return func(*args, **kwargs)
+        made_of, writes = composite(name), func._schema.is_mutable
+        if made_of is not None and (not writes or name.partition(".")[0].endswith("_")):
+            with self:
+                try:
+                    found = made_of(*args, **kwargs)
+                except TypeError:
+                    raise Unsupported(f"the rounds use {name}, which is not written out with these arguments") from None
+                if found is not NotImplemented:
+                    return args[0].copy_(found) if writes else found
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            with self:  # one that a composite uses, which torch itself does by others
+                return func.decompose(*args, **kwargs)
+        if name.partition(".")[0] in FIXED:
+            fixed: Tensor = func(*args, **kwargs)
+            self._constants.append(fixed)
+            self.know(fixed, Array(tuple(fixed.shape), fixed.dtype, fixed.detach()))
+            return fixed
         into = _changed(func, name, args)
         if into is not None:
             self._require_own(into, name)
@@ -235,6 +228,18 @@ def record(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Rec
     >>> [operation.name for operation in recording.operations]
     ['mul.Tensor', 'add.Tensor']
     """
+    try:
+        return _twice(do, inputs)
+    except ViewChanged as changed:
+        try:  # torch can do without such changes, at the price of a copy for each
+            return _twice(torch.func.functionalize(do), inputs)
+        except Unsupported:
+            raise
+        except Exception:  # errors of many kinds, for example where Python keeps what is changed
+            raise changed from None
+
+
+def _twice(do: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
     first = second = None
     if sum(each.numel() * each.element_size() for each in inputs) >= LARGE:
         try:
@@ -273,7 +278,7 @@ def _recorded(do: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Reco
     for each in results:
         if not isinstance(each, Tensor):
             raise Unsupported(f"the rounds return a {type(each).__name__} where a tensor is expected")
-    operations, results_of = _merged(recorder.operations, [recorder.array(each) for each in results])
+    operations, results_of = merged(recorder.operations, [recorder.array(each) for each in results])
     recording.operations, recording.results = needed(operations, results_of), results_of
     return recording
 
@@ -296,82 +301,3 @@ def _form(recording: Recording) -> list[Any]:
         for each in recording.operations
     ]
     return [repr(done), repr(of(tuple(recording.results)))]  # as text, since NaN is not itself
-
-
-def arrays(x: Any) -> list[Array]:
-    """The arrays among arguments."""
-    if isinstance(x, Array):
-        return [x]
-    if isinstance(x, dict):
-        x = tuple(x.values())
-    return [each for item in x for each in arrays(item)] if isinstance(x, tuple) else []
-
-
-def _merged(operations: list[Operation], results: list[Array]) -> tuple[list[Operation], list[Array]]:
-    """Without operations that repeat an earlier one on the same arrays."""
-    first: dict[Any, Operation] = {}
-    stand_in: dict[int, Array] = {}
-
-    def replaced(x: Any) -> Any:
-        if isinstance(x, Array):
-            return stand_in.get(id(x), x)
-        return tuple(map(replaced, x)) if isinstance(x, tuple) else x
-
-    def named(x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple(map(named, x))
-        return id(x) if isinstance(x, Array) else (type(x).__name__, repr(x))  # 1, 1.0 and True are not the same
-
-    kept = []
-    for each in operations:
-        operation = Operation(
-            each.name, replaced(each.args), {key: replaced(x) for key, x in each.options.items()}, each.results
-        )
-        key = each.name, named(operation.args), named(tuple(sorted(operation.options.items(), key=str)))
-        before = first.setdefault(key, operation)
-        if before is operation:
-            kept.append(operation)
-        else:
-            stand_in.update({id(old): new for old, new in zip(operation.results, before.results, strict=True)})
-    return kept, [replaced(each) for each in results]
-
-
-def needed(operations: Sequence[Operation], results: Sequence[Array]) -> list[Operation]:
-    """The operations that results and what leaves depend on; counts how often each array is used."""
-    for operation in operations:
-        for each in (*operation.results, *arrays((operation.args, operation.options))):
-            each.users = 0
-    for each in results:
-        each.users = 0
-    live = {id(each) for each in results}
-    kept: list[Operation] = []
-    for operation in reversed(operations):
-        if operation.name == LEAVE or any(id(each) in live for each in operation.results):
-            kept.append(operation)
-            for each in arrays((operation.args, operation.options)):
-                live.add(id(each))
-                each.users += 1
-    for each in results:
-        each.users += 1
-    return kept[::-1]
-
-
-def refused(operation: Operation, why: object = "") -> Unsupported:
-    """The error for an operation that cannot be written out."""
-    reason = first_line(why) if isinstance(why, BaseException) and str(why) else str(why)
-    return Unsupported(f"the rounds use {operation.name}{f' ({reason})' if reason else ''}, which is not written out")
-
-
-def sliced(operation: Operation) -> tuple[int, range] | None:
-    """The axis and the places of which ``slice`` takes the numbers; None for other operations."""
-    if operation.name != "slice.Tensor":
-        return None
-    args = dict(zip(("self", "dim", "start", "end", "step"), operation.args, strict=False)) | operation.options
-    shape = operation.args[0].shape
-    axis = args.get("dim", 0) % len(shape)
-    return axis, range(shape[axis])[slice(args.get("start"), args.get("end"), args.get("step", 1))]
-
-
-def apart(a: range, b: range) -> bool:
-    """Whether two rows of places have none in common; False also where it is not obvious."""
-    return not a or not b or a[-1] < b[0] or b[-1] < a[0] or (a.step == b.step and (a[0] - b[0]) % a.step != 0)

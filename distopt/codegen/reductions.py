@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from distopt.codegen import elementwise, functions
+from distopt.codegen import elementwise
 from distopt.codegen.expressions import FLOATS, Expr, Index, Type
 from distopt.codegen.loops import Block, Lazy, Loop, Store
-from distopt.codegen.record import Array, Operation, Unsupported
+from distopt.codegen.recording import Array, Operation, Unsupported
 from distopt.codegen.rows import ADD, Combine, reduced
 from distopt.codegen.translate import Handler, Translation, type_of
 
@@ -112,7 +112,7 @@ def _exponentials(self: Translation, source: Lazy, axis: int) -> tuple[Lazy, Laz
         a = beside(top, ix)
         return self.pool.unary("abs", a).same(math.inf).where(self.pool.constant(a.type, 0), a)
 
-    each = Lazy(source.shape, source.type, lambda ix: functions.computed("exp", source.at(ix) - finite(ix)), 3)
+    each = Lazy(source.shape, source.type, lambda ix: elementwise.computed("exp", source.at(ix) - finite(ix)), 3)
     each = self.nests.realised(each)
     shape = (*source.shape[:axis], 1, *source.shape[axis + 1 :])
     return Lazy(shape, source.type, finite, 1), each, reduced(self, each, axis, ADD)
@@ -125,7 +125,7 @@ def _logsumexp(self: Translation, operation: Operation) -> list[Lazy]:
     if len(axes) != 1:
         raise Unsupported("several axes")
     top, _, sums = _exponentials(self, source, axes[0])
-    out = Lazy(top.shape, source.type, lambda ix: functions.computed("log", sums.at(ix)) + top.at(ix), 2)
+    out = Lazy(top.shape, source.type, lambda ix: elementwise.computed("log", sums.at(ix)) + top.at(ix), 2)
     return [self.nests.realised(_dropped(self, out, axes, _kept(operation), result.shape))]
 
 
@@ -139,7 +139,7 @@ def _softmax(self: Translation, operation: Operation) -> list[Lazy]:
             Lazy(source.shape, source.type, lambda ix: each.at(ix) / sums.at((*ix[:axis], zero, *ix[axis + 1 :])), 2)
         ]
     top, _, sums = _exponentials(self, source, axis)
-    out = Lazy(top.shape, source.type, lambda ix: functions.computed("log", sums.at(ix)) + top.at(ix), 2)
+    out = Lazy(top.shape, source.type, lambda ix: elementwise.computed("log", sums.at(ix)) + top.at(ix), 2)
     log = self.nests.realised(out)
     return [
         Lazy(
@@ -161,7 +161,7 @@ def _softmax_backward(self: Translation, operation: Operation) -> list[Lazy]:
 
     def number(ix: Index) -> Expr:
         total = sums.at((*ix[:axis], zero, *ix[axis + 1 :]))
-        return g.at(ix) - functions.computed("exp", y.at(ix)) * total if log else y.at(ix) * (g.at(ix) - total)
+        return g.at(ix) - elementwise.computed("exp", y.at(ix)) * total if log else y.at(ix) * (g.at(ix) - total)
 
     return [Lazy(g.shape, g.type, number, 3)]
 
@@ -195,24 +195,29 @@ def _extreme(larger: bool, both: bool) -> Handler:
     return handler
 
 
-def _cumsum(self: Translation, operation: Operation) -> list[Lazy]:
-    (result,), nests = operation.results, self.nests
-    source = converted(self.lazy(operation.args[0]), type_of(result.dtype))
-    if not source.shape:
-        return [source]
-    axis = operation.args[1] % len(source.shape)
-    shape = source.shape
-    outer = (*shape[:axis], 1, *shape[axis + 1 :])
-    buffer, ix, r = nests.buffer(shape, source.type), nests.index(outer), nests.variable()
+def _running(combine: Combine) -> Handler:
+    """Sums or products of all numbers up to each along an axis, one after the other."""
 
-    def at(k: Expr) -> Index:
-        return (*ix[:axis], k, *ix[axis + 1 :])
+    def handler(self: Translation, operation: Operation) -> list[Lazy]:
+        (result,), nests = operation.results, self.nests
+        source = converted(self.lazy(operation.args[0]), type_of(result.dtype))
+        if not source.shape:
+            return [source]
+        axis = operation.args[1] % len(source.shape)
+        shape = source.shape
+        outer = (*shape[:axis], 1, *shape[axis + 1 :])
+        buffer, ix, r = nests.buffer(shape, source.type), nests.index(outer), nests.variable()
 
-    zero = nests.constant(0)
-    first = Block((Store(buffer, at(zero), source.at(at(zero))),))
-    turn = Block((Store(buffer, at(r), self.pool.load(buffer, at(r - 1)) + source.at(at(r))),))
-    nests.separate(nests.over(outer, [first, Loop(r, 1, shape[axis], (turn,), "order")]), [buffer])
-    return [nests.held(buffer)]
+        def at(k: Expr) -> Index:
+            return (*ix[:axis], k, *ix[axis + 1 :])
+
+        zero = nests.constant(0)
+        first = Block((Store(buffer, at(zero), source.at(at(zero))),))
+        turn = Block((Store(buffer, at(r), combine(self.pool.load(buffer, at(r - 1)), source.at(at(r)))),))
+        nests.separate(nests.over(outer, [first, Loop(r, 1, shape[axis], (turn,), "order")]), [buffer])
+        return [nests.held(buffer)]
+
+    return handler
 
 
 def _product(self: Translation, operation: Operation) -> list[Lazy]:
@@ -267,7 +272,8 @@ HANDLERS: dict[str, Handler] = {
     "argmin": _extreme(False, False),
     "max.dim": _extreme(True, True),
     "min.dim": _extreme(False, True),
-    "cumsum": _cumsum,
+    "cumsum": _running(ADD),
+    "cumprod": _running(_mul),
     "mm": _product,
     "bmm": _product,
     "mv": _product,

@@ -17,7 +17,7 @@ from distopt.codegen.expressions import FLOATS, Expr, Index
 from distopt.codegen.lanes import LANES, extremes
 from distopt.codegen.lanes import lanes as in_lanes
 from distopt.codegen.loops import Block, Lazy, Loop, Nests, Statement, Store, shared
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 from distopt.codegen.translate import Translation
 
 FEW = 8  # numbers that are combined without a loop

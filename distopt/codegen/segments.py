@@ -19,7 +19,7 @@ from torch import Tensor
 from distopt.codegen.function import Do, Function, addresses, check, recorded
 from distopt.codegen.memory import planned
 from distopt.codegen.operations import HANDLERS
-from distopt.codegen.record import ARRIVE, LEAVE, Array, Operation, Recording, arrays, needed
+from distopt.codegen.recording import ARRIVE, LEAVE, Array, Operation, Recording, arrays, needed
 from distopt.codegen.translate import VIEWS
 
 Place = tuple[str, int, int]

@@ -11,9 +11,10 @@ import torch
 
 from distopt.codegen import elementwise
 from distopt.codegen.expressions import HALVES, TYPES, Buffer, Expr, Index, Type, loads, operations
-from distopt.codegen.functions import FUNCTIONS, power
+from distopt.codegen.functions import power
 from distopt.codegen.loops import LIMIT, Lazy, Nests
-from distopt.codegen.record import Array, Operation, Recording, Unsupported, apart, arrays, refused, sliced
+from distopt.codegen.recording import Array, Operation, Recording, Unsupported, arrays, refused
+from distopt.codegen.slices import apart, sliced
 
 DTYPES: dict[Type, torch.dtype] = {type: dtype for dtype, type in TYPES.items()}
 CHEAP, QUICK = 4, {"load", "const", "var", "add", "sub", "mul", "neg"}
@@ -94,7 +95,7 @@ class Translation:
                 raise refused(
                     operation, f"{list(array.shape)} {array.dtype} expected, not {list(lazy.shape)} {lazy.type}"
                 )
-            dear = operation.name.partition(".")[0] in FUNCTIONS or lazy.cost > LIMIT
+            dear = operation.name.partition(".")[0] in elementwise.FUNCTIONS or lazy.cost > LIMIT
             again = array.users > 1 and lazy.cost > 1 and not moves and not self._parted(array, lazy)
             if dear or (again and not self._cheap(lazy)):
                 lazy = self.nests.realised(lazy)
@@ -320,11 +321,8 @@ def _clamp(self: Translation, operation: Operation) -> list[Lazy]:
 def _threshold_backward(self: Translation, operation: Operation) -> list[Lazy]:
     (result,), (g, x, least) = operation.results, operation.args
     type = type_of(result.dtype)
-    first, second, zero = (
-        self.spread(g, result.shape, type),
-        self.spread(x, result.shape, type),
-        self.pool.constant(type, 0),
-    )
+    first, second = (self.spread(each, result.shape, type) for each in (g, x))
+    zero = self.pool.constant(type, 0)
     cost = self.lazy(g).cost + self.lazy(x).cost
     return [Lazy(result.shape, type, lambda ix: (second(ix) <= least).where(zero, first(ix)), cost)]
 

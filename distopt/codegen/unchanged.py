@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 
 DEEP, MANY = 6, 200
 """How far attributes of attributes are followed, and how many entries of a collection are."""

@@ -10,8 +10,9 @@ from typing import Any
 from distopt.codegen import elementwise
 from distopt.codegen.expressions import Expr, Index, Type, linear
 from distopt.codegen.loops import Block, Lazy, Statement, Store
-from distopt.codegen.record import Operation, Unsupported, sliced
+from distopt.codegen.recording import Operation, Unsupported
 from distopt.codegen.reductions import converted
+from distopt.codegen.slices import sliced
 from distopt.codegen.translate import Handler, Translation, type_of, view
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 from distopt.costs.data import evaluate
 
 LARGE, LARGE_ROWS = 2**16, 2**19

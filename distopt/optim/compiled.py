@@ -15,7 +15,8 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.folder import CompileWarning
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import LEAVE, Unsupported, arrive
+from distopt.codegen.record import arrive
+from distopt.codegen.recording import LEAVE, Unsupported
 from distopt.codegen.segments import Bound, Segments, segments
 from distopt.codegen.unchanged import changed
 from distopt.codegen.unchanged import held as held_by

@@ -16,7 +16,7 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
 from distopt.codegen.objects import Run
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 
 K, N, D = 7, 5, 3
 TURNED = torch.tensor([1, 2, 3, 4, 0])

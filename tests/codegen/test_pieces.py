@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from distopt.codegen.function import compiled
-from distopt.codegen.record import Unsupported, arrive, leave
+from distopt.codegen.record import arrive, leave
+from distopt.codegen.recording import Unsupported
 from distopt.codegen.segments import Segments, segments
 
 Tensors = list[Tensor]

@@ -16,7 +16,7 @@ from distopt.codegen import record
 from distopt.codegen.folder import CompileWarning
 from distopt.codegen.function import written_out
 from distopt.codegen.module import assembly
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 
 LARGE, SMALL = 0, 2**60
 

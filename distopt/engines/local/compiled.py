@@ -12,7 +12,7 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled, written_out
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 from distopt.codegen.unchanged import Calls
 from distopt.costs.data import Blocks
 from distopt.engines.local import costs_not_compiled, not_compiled

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distopt.codegen.function import compiled
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import Unsupported
+from distopt.codegen.recording import Unsupported
 from distopt.codegen.unchanged import Calls
 from distopt.engines.local.eager import Eager, Step
 from distopt.network.drawn import Uniforms

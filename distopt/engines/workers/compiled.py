@@ -16,7 +16,8 @@ from torch import Tensor
 from distopt.codegen import objects
 from distopt.codegen.function import Function, compiled
 from distopt.codegen.leaves import Leaves
-from distopt.codegen.record import ARRIVE, LEAVE, Unsupported, arrive, leave
+from distopt.codegen.record import arrive, leave
+from distopt.codegen.recording import ARRIVE, LEAVE, Unsupported
 from distopt.codegen.segments import Segments, segments
 from distopt.engines.local.eager import Trajectory
 from distopt.engines.local.updates import not_compiled
