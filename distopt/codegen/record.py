@@ -137,7 +137,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
             with self:
                 try:
                     found = made_of(*args, **kwargs)
-                except TypeError:
+                except (TypeError, AttributeError):  # in a form that is not foreseen
                     raise Unsupported(f"the rounds use {name}, which is not written out with these arguments") from None
                 if found is not NotImplemented:
                     return args[0].copy_(found) if writes else found

@@ -130,6 +130,30 @@ def _flip(self: Translation, operation: Operation) -> list[Lazy]:
 
 
 @view
+def _diagonal(self: Translation, operation: Operation) -> list[Lazy]:
+    source, offset = self.operand(operation, 0), _argument(operation, 1, "offset", 0)
+    rank = len(source.shape)
+    a, b = (_argument(operation, 2 + k, f"dim{1 + k}", k) % rank for k in range(2))
+
+    def place(ix: Index) -> Index:
+        at, others = {a: ix[-1] + max(-offset, 0), b: ix[-1] + max(offset, 0)}, iter(ix[:-1])
+        return tuple(at[axis] if axis in at else next(others) for axis in range(rank))
+
+    return [_moved(source, operation.results[0].shape, place)]
+
+
+@view
+def _unfold(self: Translation, operation: Operation) -> list[Lazy]:
+    source, (_, axis, _, step) = self.operand(operation, 0), operation.args
+    axis %= len(source.shape)
+
+    def place(ix: Index) -> Index:
+        return (*ix[:axis], ix[axis] * step + ix[-1], *ix[axis + 1 : -1])
+
+    return [_moved(source, operation.results[0].shape, place)]
+
+
+@view
 def _unbind(self: Translation, operation: Operation) -> list[Lazy]:
     source = self.operand(operation, 0)
     axis = _argument(operation, 1, "dim", 0) % len(source.shape)
@@ -333,6 +357,8 @@ HANDLERS: dict[str, Handler] = {
     "permute": _permute,
     "t": _permute,
     "flip": _flip,
+    "diagonal": _diagonal,
+    "unfold": _unfold,
     "unbind": _unbind,
     "split": _split,
     "split_with_sizes": _split,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distopt.codegen import record
 from distopt.codegen.composites import COMPOSITES, composite
+from distopt.codegen.recording import Unsupported
 
 torch.manual_seed(1)
 A, B = torch.randn(4, 5, 6, dtype=torch.float64), torch.randn(4, 5, 6, dtype=torch.float64)
@@ -139,6 +140,7 @@ NUMBERS_OF_ROWS = torch.tensor([2, 0])
 def _rows_put(x: Tensor) -> Tensor:
     y = x * 1
     y[NUMBERS_OF_ROWS] = B[:2]
+    y[torch.tensor([-1])] = B[:1]
     return y.index_put((torch.tensor([1, 1, 3]),), B[:1], accumulate=True) * x
 
 
@@ -252,6 +254,11 @@ def test_whole_numbers_and_places() -> None:
             i.signbit(),
             torch.bucketize(a, torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64)),
             torch.bucketize(i, torch.tensor([-3, 0, 4]), right=True),
+            torch.bucketize(a, torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64), out_int32=True, right=True),
+            torch.copysign(i, a),
+            i.nansum(-1),
+            (i > 0).tril(),
+            i.diagonal(0, -1, -2),
             a.unfold(-1, 3, 2),
             a.unfold(0, 2, 1),
             i.tril(),
@@ -281,6 +288,28 @@ def test_single_precision(kind: str) -> None:
         for got, expected in both(lambda x, f=f: [f(x)], [x]):
             assert got.dtype == expected.dtype
             torch.testing.assert_close(got, expected, rtol=2e-6, atol=1e-6)
+
+
+def test_a_view_of_what_is_written_to_changes_with_it() -> None:
+    def do(x: Tensor) -> list[Tensor]:
+        y = x.clone()
+        diagonal, windows = y.diagonal(0, 1, 2), y.unfold(-1, 2, 2)
+        y.add_(1)
+        return [diagonal * 2, windows * 2]
+
+    for got, expected in both(do, [A]):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("view", [lambda y: y.unfold(-1, 2, 2), lambda y: y.diagonal(0, 1, 2)])
+def test_a_tensor_whose_diagonal_or_windows_are_written_to_is_refused(view: Smooth) -> None:
+    def do(x: Tensor) -> list[Tensor]:
+        y = x.clone()
+        view(y).mul_(3)
+        return [y + 1]
+
+    with pytest.raises(Unsupported, match="which is not written out"):
+        both(do, [A])
 
 
 def test_in_place_forms() -> None:

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BITS = {torch.float64: torch.int64, torch.float32: torch.int32}
 
-def signbit(x: Tensor) -> Tensor:
+
+def signbit(x: Tensor) -> Any:
     if not x.is_floating_point():
         return x < 0
-    return x.view(torch.int64 if x.dtype == torch.float64 else torch.int32) < 0
+    return x.view(BITS[x.dtype]) < 0 if x.dtype in BITS else NotImplemented
 
 
 def copysign(x: Tensor, y: Tensor | float) -> Tensor:
-    size = x.abs()
+    size = x.abs() if x.is_floating_point() else x.abs().to(torch.get_default_dtype())
     if isinstance(y, Tensor):
         return torch.where(signbit(y), -size, size).to(torch.result_type(x, y))
     return size if math.copysign(1, y) > 0 else -size

@@ -68,7 +68,7 @@ def median(x: Tensor) -> Tensor:
 def nansum(
     x: Tensor, dim: tuple[int, ...] | int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    return torch.where(x.isnan(), 0.0, x).sum(dim, keepdim, dtype=dtype)
+    return x.masked_fill(x.isnan(), 0).sum(dim, keepdim, dtype=dtype)
 
 
 def count_nonzero(x: Tensor, dim: tuple[int, ...] | int | None = None) -> Tensor:
@@ -115,19 +115,15 @@ def _above(x: Tensor) -> Tensor:
 
 
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
-    return torch.where(_above(x) <= diagonal, x, 0)
+    return x.masked_fill(_above(x) > diagonal, 0)
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
-    return torch.where(_above(x) >= diagonal, x, 0)
+    return x.masked_fill(_above(x) < diagonal, 0)
 
 
-def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    y = x.movedim((dim1, dim2), (-2, -1))
-    y = y[..., max(-offset, 0) :, max(offset, 0) :]
-    places = torch.arange(min(y.shape[-2:]))
-    rows = y.narrow(-2, 0, len(places))
-    return rows.gather(-1, places[:, None].expand(*rows.shape[:-1], 1)).squeeze(-1)
+def diagonal_copy(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    return x.diagonal(offset, dim1, dim2).clone()
 
 
 def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
@@ -145,7 +141,7 @@ def diagonal_backward(g: Tensor, sizes: Sequence[int], offset: int, dim1: int, d
 
 
 def trace(x: Tensor) -> Tensor:
-    return diagonal(x).sum()
+    return x.diagonal().sum()
 
 
 def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
@@ -155,14 +151,6 @@ def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     if k % 4 == 3:
         return x.flip(a).transpose(a, b)
     return x.flip((a, b)) if k % 4 else x.clone()
-
-
-def unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
-    axis = dim % x.dim()
-    starts = torch.arange(0, x.shape[axis] - size + 1, step)
-    places = starts[:, None] + torch.arange(size)
-    found = x.index_select(axis, places.reshape(-1))
-    return found.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]).movedim(axis + 1, -1)
 
 
 def bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
@@ -202,7 +190,7 @@ def index_put(x: Tensor, places: Sequence[Tensor | None], values: Tensor, accumu
         return torch.where(there, values.reshape(()).to(x.dtype), x)
     if place.dtype not in (torch.int64, torch.int32) or place.dim() != 1:
         return NotImplemented
-    rows = values.expand(len(place), *x.shape[1:])
+    place, rows = torch.where(place < 0, place + len(x), place), values.expand(len(place), *x.shape[1:])
     return x.index_add(0, place, rows) if accumulate else x.index_copy(0, place, rows)
 
 
@@ -283,12 +271,11 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
             linalg_cross,
             tril,
             triu,
-            diagonal,
+            diagonal_copy,
             diag_embed,
             diagonal_backward,
             trace,
             rot90,
-            unfold,
             bucketize,
             select_scatter,
             slice_scatter,
@@ -301,7 +288,6 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
             empty_like,
         )
     },
-    "diagonal_copy": diagonal,
     "median.dim": median_dim,
     "_cdist_forward": cdist_forward,
     "_cdist_backward": cdist_backward,
