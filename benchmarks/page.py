@@ -281,19 +281,17 @@ def link_table(log: Any) -> str:
 
 
 def machines(found: dict[str, Any]) -> str:
-    """Where each log was made."""
-    names = ("processor", "caches", "cores", "load", "gcc", "python", "torch", "numpy", "jax")
+    """The machines, each with the logs that were made there, and the load of each when it began."""
+    names = ("processor", "caches", "cores", "gcc", "python", "torch", "numpy", "jax")
     made = {f"`{log}.json`": found[log]["machine"] for log in LOGS if "machine" in found[log]}
     made |= {f"`{log}.json`, {part}": found[log][part]["machine"] for log, each in TIMED.items() for part in each}
-    busy = [log for log, about in made.items() if about["load"] > 1]
-    note = (
-        f"\n\nThe load was above 1 when these began: {'; '.join(busy)}. It may be left from a benchmark before; else those times are provisional."
-        if busy
-        else ""
-    )
-    return (
-        table(["log", *names], [[log, *(str(about[name] or "-") for name in names)] for log, about in made.items()])
-        + note
+    there: dict[tuple[str, ...], list[str]] = {}
+    for log, about in made.items():
+        machine = tuple(str(about[name] or "-") for name in names)
+        there.setdefault(machine, []).append(f"{log} ({about['load']:.2f})")
+    return "\n\n".join(
+        f"{table(list(names), [list(machine)])}\n\nLogs, and the load when each began: {'; '.join(logs)}."
+        for machine, logs in there.items()
     )
 
 
