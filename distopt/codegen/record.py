@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,6 +63,15 @@ class _Asked(TorchFunctionMode):
         if name in ESCAPES:
             raise Unsupported(f"the rounds look at the numbers of a tensor (Tensor.{name})")
         return func(*args, **(kwargs or {}))
+
+
+@cache
+def _known(func: Any) -> tuple[str, Callable[..., Any] | None, bool]:
+    """The name of an operation, the composite that does it, and whether torch itself does it by others."""
+    name = str(func).removeprefix("aten.")
+    given_result = func._schema.is_mutable and not name.partition(".")[0].endswith("_")
+    implicit = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return name, None if given_result else composite(name), implicit
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -125,23 +135,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch giv
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = str(func).removeprefix("aten.")
+        name, made_of, implicit = _known(func)
         if name.startswith("_local_scalar_dense"):
             raise Unsupported("the rounds ask a tensor for a number")
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(f"the rounds draw random numbers with torch ({name})")
         if name.partition(".")[0] in SHAPES:
             return func(*args, **kwargs)
-        made_of, writes = composite(name), func._schema.is_mutable
-        if made_of is not None and (not writes or name.partition(".")[0].endswith("_")):
+        if made_of is not None:
             with self:
                 try:
                     found = made_of(*args, **kwargs)
                 except (TypeError, AttributeError):  # in a form that is not foreseen
                     raise Unsupported(f"the rounds use {name}, which is not written out with these arguments") from None
                 if found is not NotImplemented:
-                    return args[0].copy_(found) if writes else found
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+                    return args[0].copy_(found) if func._schema.is_mutable else found
+        if implicit:
             with self:  # one that a composite uses, which torch itself does by others
                 return func.decompose(*args, **kwargs)
         if name.partition(".")[0] in FIXED:
