@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from distopt.errors import InputError
 
-_within: list[
-    list[torch.dtype]
-] = []  # for each that is within ``default_dtype``, in order of entry: the precision to go back to
+_within: list[list[torch.dtype]] = []
+"""For each that is within ``default_dtype``, in order of entry: the precision to go back to."""
+
 _one_at_a_time = threading.RLock()
 os.register_at_fork(
     before=_one_at_a_time.acquire, after_in_parent=_one_at_a_time.release, after_in_child=_one_at_a_time.release

@@ -126,7 +126,7 @@ def _parts_set(x: Tensor) -> Tensor:
     y[..., 0] = B[..., 1]
     y[:, 1:3] -= 0.3 * B[:, 1:3]
     y[..., 1::2].mul_(2)
-    y[:, :: -1 if False else 2].add_(1)
+    y[:, ::2].add_(1)
     view = y.mT
     view[0].zero_()
     y[:, :0] = 7

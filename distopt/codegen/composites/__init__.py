@@ -7,17 +7,33 @@ calls it in the operation's place. Results are those of torch up to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isfunction
+from types import ModuleType
 from typing import Any
 
 from distopt.codegen.composites import activations, losses, numbers, tensors
 
+
+def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions that a module defines, by name, without its private ones."""
+    own = {name: f for name, f in vars(module).items() if isfunction(f) and f.__module__ == module.__name__}
+    return {name: f for name, f in own.items() if not name.startswith("_")}
+
+
 COMPOSITES: dict[str, Callable[..., Any]] = {
-    **activations.COMPOSITES,
-    **losses.COMPOSITES,
-    **numbers.COMPOSITES,
-    **tensors.COMPOSITES,
+    **_functions(activations),
+    **_functions(losses),
+    **_functions(numbers),
+    **_functions(tensors),
+    "hardshrink_backward": activations.softshrink_backward,
+    "nll_loss2d_forward": losses.nll_loss_forward,
+    "nll_loss2d_backward": losses.nll_loss_backward,
+    "median.dim": tensors.median_dim,
+    "_cdist_forward": tensors.cdist_forward,
+    "_cdist_backward": tensors.cdist_backward,
+    "norm.ScalarOpt_dim": tensors.norm_scalaropt_dim,
 }
-"""By an operation's name, such as "var.correction", or by the part before the point."""
+"""By an operation's name, such as "median.dim", or by the part before the point."""
 
 
 def composite(name: str) -> Callable[..., Any] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,39 +119,3 @@ def hardshrink(x: Tensor, reach: float = 0.5) -> Tensor:
 
 def softshrink_backward(g: Tensor, x: Tensor, reach: float) -> Tensor:
     return torch.where((x >= -reach) & (x <= reach), 0.0, g)
-
-
-COMPOSITES: dict[str, Callable[..., Any]] = {
-    **{
-        each.__name__: each
-        for each in (
-            softplus,
-            softplus_backward,
-            log_sigmoid_forward,
-            log_sigmoid_backward,
-            silu,
-            silu_backward,
-            gelu,
-            gelu_backward,
-            mish,
-            mish_backward,
-            elu,
-            elu_backward,
-            celu,
-            leaky_relu,
-            leaky_relu_backward,
-            threshold,
-            hardtanh,
-            hardtanh_backward,
-            hardsigmoid,
-            hardsigmoid_backward,
-            hardswish,
-            hardswish_backward,
-            softshrink,
-            hardshrink,
-            softshrink_backward,
-        )
-    },
-    "hardshrink_backward": softshrink_backward,
-}
-"""By name."""

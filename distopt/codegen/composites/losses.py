@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -111,28 +108,3 @@ def nll_loss_backward(
     axis, place, counts = _counted(x, label, weight, ignored)
     pulls = -g * counts / (total if reduction == MEAN else 1)
     return torch.zeros_like(x).scatter(axis, place, pulls.unsqueeze(axis))
-
-
-COMPOSITES: dict[str, Callable[..., Any]] = {
-    **{
-        each.__name__: each
-        for each in (
-            mse_loss,
-            mse_loss_backward,
-            huber_loss,
-            huber_loss_backward,
-            smooth_l1_loss,
-            smooth_l1_loss_backward,
-            soft_margin_loss,
-            soft_margin_loss_backward,
-            binary_cross_entropy,
-            binary_cross_entropy_backward,
-            binary_cross_entropy_with_logits,
-            nll_loss_forward,
-            nll_loss_backward,
-        )
-    },
-    "nll_loss2d_forward": nll_loss_forward,
-    "nll_loss2d_backward": nll_loss_backward,
-}
-"""By name."""

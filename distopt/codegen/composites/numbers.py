@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -134,41 +133,3 @@ def deg2rad(x: Tensor) -> Tensor:
 
 def rad2deg(x: Tensor) -> Tensor:
     return x * (180 / math.pi)
-
-
-COMPOSITES: dict[str, Callable[..., Any]] = {
-    **{
-        each.__name__: each
-        for each in (
-            signbit,
-            copysign,
-            hypot,
-            frac,
-            heaviside,
-            fmax,
-            fmin,
-            logaddexp,
-            special_entr,
-            logit,
-            logit_backward,
-            exp2,
-            sinc,
-            tan,
-            sinh,
-            cosh,
-            asinh,
-            acosh,
-            atanh,
-            atan2,
-            asin,
-            acos,
-            atan2,
-            asin,
-            acos,
-            deg2rad,
-            rad2deg,
-        )
-    },
-    "xlogy.Tensor": xlogy,
-}
-"""By name."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def spread(
+def _spread(
     x: Tensor, dim: Sequence[int] | int | None, correction: float | None, keepdim: bool
 ) -> tuple[Tensor, Tensor]:
     """The variance along axes, and the mean."""
@@ -24,25 +24,25 @@ def spread(
 def var(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    return spread(x, dim, correction, keepdim)[0]
+    return _spread(x, dim, correction, keepdim)[0]
 
 
 def std(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    return spread(x, dim, correction, keepdim)[0].sqrt()
+    return _spread(x, dim, correction, keepdim)[0].sqrt()
 
 
 def var_mean(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    return spread(x, dim, correction, keepdim)
+    return _spread(x, dim, correction, keepdim)
 
 
 def std_mean(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    found, mean = spread(x, dim, correction, keepdim)
+    found, mean = _spread(x, dim, correction, keepdim)
     return found.sqrt(), mean
 
 
@@ -221,7 +221,7 @@ def native_layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     axes = list(range(x.dim() - len(shape), x.dim()))
-    found, mean = spread(x, axes, 0, True)
+    found, mean = _spread(x, axes, 0, True)
     scale = torch.rsqrt(found + eps)
     y = (x - mean) * scale
     y = y if weight is None else y * weight
@@ -252,45 +252,3 @@ def empty_like(x: Tensor, *, dtype: torch.dtype | None = None, **others: Any) ->
 
 def empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **others: Any) -> Tensor:
     return torch.zeros(list(size), dtype=dtype)
-
-
-COMPOSITES: dict[str, Callable[..., Any]] = {
-    **{
-        each.__name__: each
-        for each in (
-            var,
-            std,
-            var_mean,
-            std_mean,
-            kthvalue,
-            median,
-            nansum,
-            count_nonzero,
-            aminmax,
-            dist,
-            linalg_cross,
-            tril,
-            triu,
-            diagonal_copy,
-            diag_embed,
-            diagonal_backward,
-            trace,
-            rot90,
-            bucketize,
-            select_scatter,
-            slice_scatter,
-            index_put,
-            index_fill,
-            linalg_vector_norm,
-            native_layer_norm,
-            native_layer_norm_backward,
-            empty,
-            empty_like,
-        )
-    },
-    "median.dim": median_dim,
-    "_cdist_forward": cdist_forward,
-    "_cdist_backward": cdist_backward,
-    "norm.ScalarOpt_dim": norm_scalaropt_dim,
-}
-"""By name."""
