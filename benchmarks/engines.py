@@ -38,6 +38,7 @@ from distopt.engines.workers.worker import Worker
 from distopt.experiment import Experiment
 from distopt.numerics.trees import default_dtype
 from distopt.runs.execution import Comparison
+from distopt.runs.signals import begin, follow
 from distopt.simulation.problem import Problem, build
 
 RANKS = (2, 4)
@@ -180,11 +181,15 @@ def forked(life: Callable[..., None], workers: int, *asked: Any) -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
+    context, parent = multiprocessing.get_context("fork"), os.getpid()
     here, there = context.Pipe(False)
-    processes = [context.Process(target=life, args=(port, me, *asked, there), daemon=True) for me in range(workers)]
-    for process in processes:
-        process.start()
+
+    def live(me: int) -> None:
+        follow(parent)
+        life(port, me, *asked, there)
+
+    processes = [context.Process(target=live, args=(me,), daemon=True) for me in range(workers)]
+    begin(processes)
     there.close()
     try:
         return here.recv()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -90,6 +91,7 @@ def nodes() -> Iterator[Any]:
         yield started
         ray.shutdown()
         started.cluster.shutdown()
+        gc.collect()  # what Ray left ends here, where its threads are: in a fork of this process it would wait for them for ever
         signal.signal(signal.SIGTERM, handler)  # Ray sets one of its own, and later tests end processes by this signal
 
 

@@ -34,6 +34,8 @@ FORM = 1  # of the files; another number leaves all that there are alone
 _SUM = 32  # bytes of the checksum
 
 _lock = threading.RLock()  # LLVM's passes and loaders run in one thread at a time
+if hasattr(os, "register_at_fork"):  # a fork has no other thread that could free it: it waits until LLVM is at rest
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Training on a slow link: shares of the data, ways to train, and what the page makes of a log."""
 
+import gc
 import importlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -84,6 +86,34 @@ def test_every_method_trains(bench: SimpleNamespace, monkeypatch: pytest.MonkeyP
     curves = bench.training.forked(bench.training.running, 2, jobs, 16)
     for job, each in zip(jobs, curves, strict=True):
         assert len(each) in (3, 6) and each[-1] > 0.2, (job, each)
+
+
+@needs.forks
+def test_ranks_leave_the_garbage_of_their_parent_alone(bench: SimpleNamespace) -> None:
+    """It may be a connection whose end waits for threads that a fork does not have."""
+    ended: list[int] = []
+
+    class Left:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            ended.append(os.getpid())
+
+    def life(port: int, me: int, report: Any) -> None:
+        gc.collect()
+        if me == 0:
+            report.send((gc.isenabled(), ended))
+
+    gc.collect()
+    gc.disable()
+    try:
+        Left()
+        assert bench.training.forked(life, 2) == (True, [])
+    finally:
+        gc.enable()
+    gc.collect()
+    assert ended == [os.getpid()]
 
 
 def test_all_methods_are_tried_as_often(bench: SimpleNamespace) -> None:

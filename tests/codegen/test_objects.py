@@ -7,11 +7,15 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import needs
+from helpers.surviving import forked
 from torch import Tensor
 
 from distopt.codegen import folder, objects
@@ -136,6 +140,25 @@ def test_another_process_finds_it(place: Path, monkeypatch: pytest.MonkeyPatch) 
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": path})
     assert {each: each.read_bytes() for each in files(place)} == before
+
+
+@needs.forks
+@pytest.mark.usefixtures("own_folder")
+def test_a_fork_beside_a_thread_that_compiles_can_compile() -> None:
+    busy = threading.Event()
+
+    def compiling() -> None:
+        with objects._lock:
+            busy.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=compiling)
+    thread.start()
+    assert busy.wait(30)
+    child = forked(lambda: sys.exit(double(5.0) != 5))
+    child.join(60)
+    thread.join()
+    assert child.exitcode == 0
 
 
 def test_broken_code_is_an_error_and_no_crash() -> None:
