@@ -14,16 +14,23 @@ def planes(codes: Tensor, width: int) -> Tensor:
     >>> planes(torch.tensor([1, 0, 3, 2]), 2).tolist(), unplaned(planes(torch.tensor([1, 0, 3, 2]), 2), 4, 2).tolist()
     ([5, 12], [1, 0, 3, 2])
     """
-    return torch.cat([_plane(((codes >> p) & 1).to(torch.float32)) for p in range(width)], -1)
+    codes = codes.to(torch.int32) if width < 32 else codes
+    d = codes.shape[-1]
+    rows = torch.nn.functional.pad(codes, (0, -d % 8)).reshape(*codes.shape[:-1], 8, 1, -(-d // 8)).unbind(-3)
+    plane = torch.arange(width, dtype=codes.dtype, device=codes.device)[:, None]
+    packed = (rows[0] >> plane) & 1  # all planes at once, and in them the k-th bits of all bytes
+    for k, row in enumerate(rows[1:], 1):
+        packed = packed | ((row >> plane) & 1) << k
+    return packed.to(torch.uint8).flatten(-2)
 
 
 def unplaned(packed: Tensor, d: int, width: int) -> Tensor:
     """The d codes that ``planes`` packed, int64 [..., d]."""
-    parts = torch.split(packed, size(d, 1) // 8, -1)
+    k = torch.arange(8, dtype=torch.uint8, device=packed.device)[:, None]
     codes = torch.zeros((), dtype=torch.int64, device=packed.device)
-    for p, part in enumerate(parts):
-        codes = codes | (torch.cat([(part >> k) & 1 for k in range(8)], -1)[..., :d].to(torch.int64) << p)
-    return codes
+    for p, plane in enumerate(packed.reshape(*packed.shape[:-1], width, 1, -(-d // 8)).unbind(-3)):
+        codes = codes | ((plane >> k) & 1).to(torch.int64) << p  # the p-th bits of all numbers
+    return codes.flatten(-2)[..., :d]
 
 
 def flags(true: Tensor) -> Tensor:

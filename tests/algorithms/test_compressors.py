@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -201,6 +202,19 @@ def test_codes_survive_packing(case: tuple[int, list[int]]) -> None:
     packed = planes(torch.tensor(codes), width)
     assert 8 * packed.shape[-1] == size(len(codes), width) < 8 * width * (len(codes) / 8 + 1)
     assert unplaned(packed, len(codes), width).tolist() == codes
+
+
+@pytest.mark.parametrize("lead", [(), (0,), (2, 3)], ids=str)
+@pytest.mark.parametrize("width", [1, 12, 31, 32, 40])
+def test_planes_are_the_bits_of_the_codes_whatever_their_shape(width: int, lead: tuple[int, ...]) -> None:
+    for d in (0, 1, 8, 9):
+        codes = torch.randint(0, 2**width, (*lead, d), generator=torch.Generator().manual_seed(d))
+        packed, m = planes(codes, width), -(-d // 8)
+        assert packed.dtype == torch.uint8 and packed.shape == (*lead, width * m)
+        assert torch.equal(unplaned(packed, d, width), codes)
+        for p, k, j in itertools.product(range(width), range(8), range(m)):
+            own = codes[..., k * m + j] if k * m + j < d else torch.zeros(lead, dtype=torch.int64)
+            assert torch.equal((packed[..., p * m + j] >> k) & 1, (own >> p).to(torch.uint8) & 1)
 
 
 @pytest.mark.parametrize(
