@@ -14,12 +14,10 @@ def planes(codes: Tensor, width: int) -> Tensor:
     >>> planes(torch.tensor([1, 0, 3, 2]), 2).tolist(), unplaned(planes(torch.tensor([1, 0, 3, 2]), 2), 4, 2).tolist()
     ([5, 12], [1, 0, 3, 2])
     """
-    codes = codes.to(torch.int32) if width < 32 else codes
-    d = codes.shape[-1]
-    rows = torch.nn.functional.pad(codes, (0, -d % 8)).reshape(*codes.shape[:-1], 8, 1, -(-d // 8)).unbind(-3)
-    plane = torch.arange(width, dtype=codes.dtype, device=codes.device)[:, None]
-    packed = (rows[0] >> plane) & 1  # all planes at once, and in them the k-th bits of all bytes
-    for k, row in enumerate(rows[1:], 1):
+    first, *rows = _eighths(codes.to(torch.int32) if width < 32 else codes)
+    plane = torch.arange(width, dtype=first.dtype, device=codes.device)[:, None]
+    packed = (first >> plane) & 1  # all planes at once, and in them the k-th bits of all bytes
+    for k, row in enumerate(rows, 1):
         packed = packed | ((row >> plane) & 1) << k
     return packed.to(torch.uint8).flatten(-2)
 
@@ -35,7 +33,10 @@ def unplaned(packed: Tensor, d: int, width: int) -> Tensor:
 
 def flags(true: Tensor) -> Tensor:
     """Truth values [..., d] as one plane, uint8 [..., ceil(d / 8)]."""
-    return _plane(torch.where(true, 1.0, 0.0).to(torch.float32))
+    first, *rows = _eighths(true.to(torch.uint8))
+    for k, row in enumerate(rows, 1):
+        first = first | row << k
+    return first.flatten(-2)
 
 
 def signs(packed: Tensor, d: int, scale: Tensor) -> Tensor:
@@ -44,13 +45,7 @@ def signs(packed: Tensor, d: int, scale: Tensor) -> Tensor:
     >>> signs(flags(torch.tensor([True, False, True])), 3, torch.tensor([2.0])).tolist()
     [2.0, -2.0, 2.0]
     """
-    byte = packed.to(torch.int32)
-    units = [
-        torch.where((byte & 2**k) != 0, 1.0, -1.0).to(torch.float32) for k in range(8)
-    ]  # in float32: see ``_plane``
-    return torch.cat([unit.to(scale.dtype) * scale for unit in units], -1)[
-        ..., :d
-    ]  # scaled before they are put together: one pass
+    return torch.cat([torch.where((packed & 2**k) != 0, scale, -scale) for k in range(8)], -1)[..., :d]
 
 
 def size(d: int, width: int) -> int:
@@ -63,10 +58,7 @@ def width_of(largest: int) -> int:
     return max(1, largest.bit_length())
 
 
-def _plane(bits: Tensor) -> Tensor:
-    """Ones and zeros [..., d] as bytes; computed in float32, which is exact here: compilers vectorise it, but not bytes."""
-    rows = torch.nn.functional.pad(bits, (0, -bits.shape[-1] % 8)).reshape(*bits.shape[:-1], 8, -1).unbind(-2)
-    byte = rows[0]
-    for k, row in enumerate(rows[1:], 1):
-        byte = byte + float(2**k) * row
-    return byte.to(torch.uint8)
+def _eighths(z: Tensor) -> tuple[Tensor, ...]:
+    """The numbers k m .. (k + 1) m - 1 of z [..., d], m = ceil(d / 8), for k = 0 .. 7: [..., 1, m] each, with zeros at the end."""
+    d = z.shape[-1]
+    return torch.nn.functional.pad(z, (0, -d % 8)).reshape(*z.shape[:-1], 8, 1, -(-d // 8)).unbind(-3)
