@@ -58,8 +58,6 @@ $(VENV)/.installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
-STREAMS := moving_target moving_target:kappa=30 moving_target:spread=1 moving_target:spread=5 moving_target:motion=walk,speed=0.05
-
 bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/speed.py --log
 	$(VENV)/bin/python benchmarks/whole.py --log
@@ -71,11 +69,7 @@ bench: $(VENV)/.installed-test
 	$(VENV)/bin/python benchmarks/engines.py --log
 	$(VENV)/bin/python benchmarks/compression.py --log
 	$(VENV)/bin/python benchmarks/training.py --log
-	mkdir -p build
-	for stream in $(STREAMS); do \
-	    OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/regret.py $$stream ring || exit 1; \
-	done > build/regret.txt
-	mv build/regret.txt benchmarks/results/regret.txt
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/regret.py --log
 	$(VENV)/bin/python benchmarks/plots.py
 
 gallery: $(VENV)/.installed-test  # the pictures of docs/gallery.md

@@ -1,6 +1,8 @@
 """Average dynamic regret of gtadam, gt and dgd, each with its best step size of one grid, on the same stream.
 
-Usage: python benchmarks/regret.py [SCENARIO [TOPOLOGY [AGENTS [ROUNDS [TRIALS]]]]]
+Usage: python benchmarks/regret.py [--log | SCENARIO [TOPOLOGY [AGENTS [ROUNDS [TRIALS]]]]]
+
+--log writes the tables of five streams to benchmarks/results/regret.txt.
 
 The step size is chosen by the mean regret over the trials of seed 0. The figures come from the trials of seed 1, so that no
 algorithm is judged on the data of its tuning.
@@ -9,9 +11,11 @@ algorithm is judged on the data of its tuning.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from machine import RESULTS, header, machine
 
 from distopt.experiment import Experiment
 from distopt.runs.execution import Comparison, execute_together
@@ -20,6 +24,13 @@ from distopt.simulation.problem import build
 
 GRID = [float(f"{m}e{e}") for e in range(-4, 1) for m in (1, 2, 5)]
 DEFAULTS = ("moving_target", "ring", "16", "1000", "10")
+STREAMS = (
+    "moving_target",
+    "moving_target:kappa=30",
+    "moving_target:spread=1",
+    "moving_target:spread=5",
+    "moving_target:motion=walk,speed=0.05",
+)
 
 
 @dataclass(frozen=True)
@@ -46,23 +57,32 @@ def final(run: Run) -> np.ndarray:
     return np.full(len(regret), np.inf) if run.status == "diverged" else regret[:, -1]
 
 
-def main() -> None:
-    """Print the table."""
-    given = sys.argv[1:]
-    scenario, topology, agents, rounds, trials = (*given, *DEFAULTS[len(given) :])
-    print(
-        f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}"
-    )
+def table(scenario: str, topology: str, agents: str, rounds: str, trials: str) -> Iterator[str]:
+    """The lines of one stream's table."""
+    yield f"{scenario} on {topology}, {agents} agents, {rounds} rounds, {trials} trials; step size from {GRID[0]:g} to {GRID[-1]:g}"
     base = Experiment(topology, int(agents), scenario, "gt", rounds=int(rounds), trials=int(trials), every=int(rounds))
     tuning, judging = (Stream.of(replace(base, seed=seed)) for seed in (0, 1))
     for name in ("gtadam", "gt", "dgd", "dadam"):
         scores = {lr: final(run).mean() for lr, run in zip(GRID, tuning.runs(f"{name}:lr={GRID}"), strict=True)}
         lr = min(scores, key=lambda each: scores[each])
         regret = final(judging.runs(f"{name}:lr={lr}")[0])
-        print(
-            f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {regret.std(ddof=1) if len(regret) > 1 else 0:.2g}",
-            flush=True,
-        )
+        spread = regret.std(ddof=1) if len(regret) > 1 else 0
+        yield f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {spread:.2g}"
+
+
+def main() -> None:
+    """Print the tables."""
+    given = sys.argv[1:]
+    logged = given == ["--log"]
+    said = [header(machine())]
+    for scenario in STREAMS if logged else (given or DEFAULTS)[:1]:
+        asked = (scenario, *given[1:], *DEFAULTS[max(1, len(given)) :])
+        said.append(f"\n$ python benchmarks/regret.py {scenario}")
+        for line in table(*asked):
+            print(line, flush=True)
+            said.append(line)
+    if logged:
+        (RESULTS / "regret.txt").write_text("\n".join(said) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,22 @@ def test_the_guide_says_what_the_regrets_are() -> None:
     assert all(each["dadam"] > each["dgd"] for each in found.values())
 
 
+@pytest.mark.slow
+def test_the_log_of_regrets_has_a_table_of_each_stream(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regret = importlib.import_module("regret")
+    committed = (ROOT / "benchmarks" / "results" / "regret.txt").read_text()
+    for name, value in {"RESULTS": tmp_path, "GRID": [0.01, 0.1], "DEFAULTS": ("", "ring", "4", "20", "2")}.items():
+        monkeypatch.setattr(regret, name, value)
+    monkeypatch.setattr("sys.argv", ["regret.py", "--log"])
+    regret.main()
+    log = (tmp_path / "regret.txt").read_text()
+    shape = [re.sub(r"on ring, .*|best lr .*|^# .*", "", text, flags=re.M) for text in (log, committed)]
+    assert shape[0] == shape[1]
+    assert len(tables.regret_table(log).splitlines()) == 2 + len(regret.STREAMS)
+
+
 def test_the_page_of_clocks_has_the_table_of_the_log(tables: ModuleType) -> None:
     path = ROOT / "benchmarks" / "networks.py"  # other tests have a module of this name
     spec = importlib.util.spec_from_file_location("benchmarks_networks", path)
