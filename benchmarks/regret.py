@@ -70,19 +70,25 @@ def table(scenario: str, topology: str, agents: str, rounds: str, trials: str) -
         yield f"{name:8s} best lr {lr:<8g} R_T/T {regret.mean():.6g} +/- {spread:.2g}"
 
 
+def shown(asked: tuple[str, ...]) -> list[str]:
+    """The lines of a table, each printed as soon as it is there."""
+    lines = []
+    for line in table(*asked):
+        print(line, flush=True)
+        lines.append(line)
+    return lines
+
+
 def main() -> None:
     """Print the tables."""
-    given = sys.argv[1:]
-    logged = given == ["--log"]
-    said = [header(machine())]
-    for scenario in STREAMS if logged else (given or DEFAULTS)[:1]:
-        asked = (scenario, *given[1:], *DEFAULTS[max(1, len(given)) :])
-        said.append(f"\n$ python benchmarks/regret.py {scenario}")
-        for line in table(*asked):
-            print(line, flush=True)
-            said.append(line)
-    if logged:
-        (RESULTS / "regret.txt").write_text("\n".join(said) + "\n")
+    given = tuple(sys.argv[1:])
+    if given != ("--log",):
+        shown((*given, *DEFAULTS[len(given) :]))
+        return
+    log = [header(machine())]
+    for scenario in STREAMS:
+        log += ["", f"$ python benchmarks/regret.py {scenario}", *shown((scenario, *DEFAULTS[1:]))]
+    (RESULTS / "regret.txt").write_text("\n".join(log) + "\n")
 
 
 if __name__ == "__main__":

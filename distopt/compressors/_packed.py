@@ -33,10 +33,10 @@ def unplaned(packed: Tensor, d: int, width: int) -> Tensor:
 
 def flags(true: Tensor) -> Tensor:
     """Truth values [..., d] as one plane, uint8 [..., ceil(d / 8)]."""
-    first, *rows = _eighths(true.to(torch.uint8))
+    packed, *rows = _eighths(true.to(torch.uint8))
     for k, row in enumerate(rows, 1):
-        first = first | row << k
-    return first.flatten(-2)
+        packed = packed | row << k
+    return packed.flatten(-2)
 
 
 def signs(packed: Tensor, d: int, scale: Tensor) -> Tensor:
